@@ -1,0 +1,335 @@
+"""The contract of every broker.
+
+    producer ── publish ──> queue ── exchange ──> Delivery(receipt, body) ──> worker
+                              ^                                              │
+                              └── Retry, GiveBack ── exchange <── Settlement(receipt, plan)
+
+Rules (the contract suite in `stem_iso.testing` holds each)
+ 1. A broker is synchronous and is used by one thread at a time; a worker gives it a thread of its own and groups what it asks. A connection
+    is opened by first use, never at construction, and is abandoned in a forked child, which opens its own.
+ 2. A plan is carried out in one atomic step, or not at all. The fence is the receipt: a receipt whose delivery was given to another
+    changes nothing and is answered with `Verdict.LOST`. An expired lease that nobody took is still its holder's.
+ 3. Publishing is idempotent by (id, run, attempt): the same envelope again changes nothing.
+ 4. `exchange` settles, promotes what has come due, and leases up to `want` deliveries: by priority (9 first), then arrival.
+ 5. Lease ends use a clock that wall-clock steps do not move; due times, expiry and TTL are wall clock.
+ 6. A foreign exception stops here: what a store raises becomes `BrokerUnavailable`.
+ 7. Whoever parks is woken: `Watch.fileno()` turns readable when there may be something new.
+
+Durations are seconds. Lists are answered in the order of the question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol
+
+import msgspec
+
+from stem_iso.outcome import TaskError
+from stem_iso.task.envelope import Envelope
+from stem_iso.task.plan import Plan
+from stem_iso.task.status import Progress, TaskState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerOptions:
+    """Settings of a broker, from keywords of `Stem` or from the URL's query. See the README's table of defaults."""
+
+    block_time: float = 5.0
+    claim_interval: float = 1.0
+    default_visibility_timeout: float = 300.0
+    max_redeliveries: int = 3
+    dead_letter_ttl: float = 30 * 86_400.0
+    max_payload_bytes: int = 1 << 20
+    max_result_bytes: int = 16 << 20
+    sync: str = "normal"  # SQLite: "normal" or "full"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Names one delivery: the task, the worker's boot, and a count that only grows in that boot."""
+
+    id: str
+    boot: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An envelope leased to a worker. `body` is undecoded: only the worker's gate may find out that it is no envelope."""
+
+    receipt: Receipt
+    body: bytes
+    queue: str
+    redeliveries: int
+    visibility: float
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The end of one attempt. `meta` and `progress` are what the handler wrote, None where it wrote nothing."""
+
+    receipt: Receipt
+    plan: Plan
+    meta: dict[str, Any] | None = None
+    progress: Progress | None = None
+
+
+class Verdict(Enum):
+    """What became of a settlement."""
+
+    DONE = "done"
+    LOST = "lost"  # the delivery was another's; nothing was changed
+    CANCELLED = "cancelled"  # the run was revoked: carried out as `cancelled`, reason `revoked`
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """`next_due`: seconds until the earliest delayed envelope of these queues is due, None without one. `ready`: more waits to be leased."""
+
+    verdicts: list[Verdict]
+    deliveries: list[Delivery]
+    next_due: float | None
+    ready: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """An expired lease that was found: redelivered (`state` QUEUED), or ended as failed (`redelivery-limit`, `worker-lost`) or cancelled."""
+
+    id: str
+    name: str
+    queue: str
+    run: int
+    attempt: int
+    state: TaskState
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A wish of somebody else about a delivery that this worker holds: the run was revoked; `terminate` asks for a kill at once."""
+
+    receipt: Receipt
+    terminate: bool
+
+
+class StatusRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A task as the broker knows it; `result` is still encoded. Times are wall-clock seconds."""
+
+    id: str
+    name: str
+    queue: str
+    state: TaskState
+    reason: str | None = None
+    run: int = 0
+    attempt: int = 0
+    redeliveries: int = 0
+    result: bytes | None = None
+    error: TaskError | None = None
+    progress: Progress | None = None
+    meta: dict[str, Any] = {}
+    enqueued_at: float | None = None
+    not_before: float | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    worker_id: str | None = None
+    parent_id: str | None = None
+    root_id: str | None = None
+
+
+class QueueCount(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    queued: int
+    delayed: int
+    running: int
+    dead: int
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """One dead task. `body` is the envelope of its last attempt, or the raw bytes that were no envelope."""
+
+    id: str
+    name: str
+    queue: str
+    reason: str
+    run: int
+    attempt: int
+    died_at: float
+    error: TaskError | None = None
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadFilter:
+    """Which dead letters: all given fields must match; none given means all. `since` is wall-clock seconds."""
+
+    ids: Sequence[str] | None = None
+    queue: str | None = None
+    name: str | None = None
+    since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """`refused` is None, or why it stays dead (`unique`: another one holds its lock; `undecodable`)."""
+
+    id: str
+    run: int
+    refused: str | None = None
+
+
+class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker as others see it. `boot` is what its receipts carry."""
+
+    id: str
+    boot: str
+    hostname: str
+    pid: int
+    queues: list[str]
+    seats: int
+    spares: int
+    running: list[str] = msgspec.field(default_factory=list)  # ids of tasks
+    started_at: float = 0.0
+    seen_at: float = 0.0
+    broker: str = ""
+
+
+class Watch(Protocol):
+    """How a parked thread learns that there may be something new. Owned by the thread that asked for it."""
+
+    interval: float  # call `changed()` at least this often: some stores cannot always ring
+
+    def fileno(self) -> int:
+        """A descriptor for poll: readable when a look is due."""
+
+    def changed(self) -> bool:
+        """True where a look is worth its price; takes the readiness back."""
+
+    def close(self) -> None: ...
+
+
+class Broker(Protocol):
+    url: str  # as shown to people: an absolute path, no password
+    options: BrokerOptions
+
+    # -- producers -----------------------------------------------------------------------------------------------------------------
+
+    def publish(self, envelopes: Sequence[Envelope]) -> list[str]:
+        """Store them all in one step and return their ids; where a unique lock is held, the id of its holder instead.
+
+        An envelope with `not_before` in the future is delayed. Raises PayloadTooLarge (before anything is stored) and BrokerUnavailable.
+        """
+        ...
+
+    def status(self, ids: Sequence[str]) -> list[StatusRecord | None]:
+        """None for an unknown or expired id."""
+        ...
+
+    def wait(self, id: str, timeout: float | None) -> StatusRecord:
+        """The terminal status, as soon as there is one. Raises TimeoutError, UnknownResult (also when it expires meanwhile)."""
+        ...
+
+    def revoke(self, id: str, terminate: bool = False) -> bool:
+        """D10. True if there was something to revoke: the task was not terminal. What waits is `cancelled` at once."""
+        ...
+
+    def forget(self, id: str) -> bool:
+        """Drop the result and status of a finished task; of an unfinished one, once it has settled. True if the id was known."""
+        ...
+
+    def queues(self) -> list[QueueCount]:
+        """Every queue that holds something, by name."""
+        ...
+
+    def purge(self, queue: str) -> int:
+        """End all that waits in the queue (ready and delayed) as `cancelled`, reason `purged`. What runs is left alone."""
+        ...
+
+    # -- dead letters --------------------------------------------------------------------------------------------------------------
+
+    def dead_letters(self, which: DeadFilter) -> list[DeadLetter]:
+        """Newest last."""
+        ...
+
+    def replay(self, which: DeadFilter, delay: float = 0.0, dry_run: bool = False) -> list[Replayed]:
+        """The same ids with run + 1, attempt 0, redeliveries 0, and the expiry dropped; a dry run only answers what would be done."""
+        ...
+
+    def purge_dead(self, which: DeadFilter) -> int: ...
+
+    # -- workers -------------------------------------------------------------------------------------------------------------------
+
+    def exchange(self, boot: str, settlements: Sequence[Settlement], queues: Sequence[str], want: int) -> Exchange:
+        """Carry out the plans and lease up to `want` deliveries, in one step. A result too large is the caller's to refuse beforehand."""
+        ...
+
+    def renew(self, receipts: Sequence[Receipt]) -> list[Receipt]:
+        """Move each lease's end to now + its visibility, never backwards; return those that are lost."""
+        ...
+
+    def extend(self, receipt: Receipt, by: float) -> bool:
+        """Move the lease's end to at least now + by; False if it is lost."""
+        ...
+
+    def mark(self, receipt: Receipt) -> bool:
+        """At most once: from now on a lost lease means `failed`, `worker-lost` (D1). False if it is lost already."""
+        ...
+
+    def note(self, receipt: Receipt, meta: dict[str, Any] | None, progress: Progress | None) -> None:
+        """Store what a running handler wrote; silently nothing if the lease is lost."""
+        ...
+
+    def reclaim(self, boot: str, predecessor: str | None = None) -> list[Reclaimed]:
+        """Redeliver leases that ran out, but never `boot`'s own; with `predecessor`, all leases of that boot at once. Counted, capped."""
+        ...
+
+    def orders(self, boot: str) -> list[Order]:
+        """Revokes of what this boot holds. The same order is told each time until its delivery is settled."""
+        ...
+
+    def watch(self) -> Watch:
+        """For a worker: rings for new work, and for orders."""
+        ...
+
+    def beat(self, worker: WorkerInfo) -> None:
+        """Say that this worker lives; it is shown for 30 s after its last beat."""
+        ...
+
+    def goodbye(self, worker_id: str) -> None: ...
+
+    def workers(self) -> list[WorkerInfo]: ...
+
+    def sweep(self) -> int:
+        """Drop what has expired (statuses, dead letters, locks, workers), a bounded number; return how many."""
+        ...
+
+    # -- events --------------------------------------------------------------------------------------------------------------------
+
+    def emit(self, events: Sequence[bytes]) -> None:
+        """Keep them for those who listen now, bounded; nobody listening: dropped."""
+        ...
+
+    def listening(self) -> bool:
+        """Whether anybody listens. Cheap, cached for up to a second."""
+        ...
+
+    def listen(self, timeout: float | None = None) -> Iterator[bytes]:
+        """Events from now on, as they come; ends after `timeout` seconds without one. Closing the iterator stops listening."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections and descriptors. The broker may be used again and then opens new ones."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerAddress:
+    """A broker's URL taken apart: `scheme`, `path` (as written after the scheme), and the options of its query."""
+
+    scheme: str
+    path: str
+    options: dict[str, str] = field(default_factory=dict)

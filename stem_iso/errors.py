@@ -1,0 +1,138 @@
+"""Every error that stem_iso raises, as one tree.
+
+    StemError
+    ├── InvalidOptions (ValueError)          an option that cannot be meant; names the field, the value, the way out
+    ├── UnknownTask (LookupError)            no handler bears this name
+    ├── UnknownResult (LookupError)          no task of this id: it never was, or its result has expired
+    ├── PayloadTooLarge (ValueError)         arguments past `max_payload_bytes`
+    ├── BrokerUnavailable (ConnectionError)  the store could not be reached; nothing was published
+    ├── LeaseLost                            the delivery belongs to another worker now; do not settle it
+    ├── IsolateError
+    │   ├── TimeoutException (TimeoutError)  killed at its hard limit
+    │   ├── IsolateCrashed                   the process died under the call
+    │   ├── IsolateBootError                 no isolate could be started; carries the child's traceback
+    │   └── RemoteError                      an error of another process that has no class here
+    └── TaskFailed ── TaskCancelled          what `handle.result()` raises
+    SoftTimeLimitExceeded (BaseException)    a broad `except Exception` must not swallow it
+
+Errors are values too: each can be built from its fields alone and survives a pickle, because it may travel between processes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stem_iso.outcome import TaskError
+    from stem_iso.task.status import TaskStatus
+
+
+class StemError(Exception):
+    """The root of all errors of this package but `SoftTimeLimitExceeded`."""
+
+
+class InvalidOptions(StemError, ValueError):
+    """An option, or a combination of options, that cannot be meant. The message names the field, the value and the way out."""
+
+
+class UnknownTask(StemError, LookupError):
+    """No handler is registered under this name."""
+
+
+class UnknownResult(StemError, LookupError):
+    """There is no task with this id: it never existed, or its result has expired. Waiting longer would not help."""
+
+
+class PayloadTooLarge(StemError, ValueError):
+    """The arguments are larger than `max_payload_bytes`; send a reference (a path, a key) instead of the data."""
+
+
+class BrokerUnavailable(StemError, ConnectionError):
+    """The broker could not be reached in time. What was being published is not in it."""
+
+
+class LeaseLost(StemError):
+    """The delivery belongs to another worker now; do not settle it."""
+
+
+class IsolateError(StemError):
+    """What can happen to a call because it runs in a process of its own."""
+
+
+class TimeoutException(IsolateError, TimeoutError):
+    """The call was killed, with all its descendants, at its hard time limit.
+
+    `limit` and `elapsed` are seconds; `signalled_at` and `dead_at` are seconds after the limit; `killed` holds a
+    (pid, title) of each process killed; `stack` is the Python stack of the stuck handler, empty if it blocked the signal.
+    """
+
+    def __init__(
+        self,
+        limit: float,
+        elapsed: float = 0.0,
+        stack: str = "",
+        signalled_at: float = 0.0,
+        dead_at: float = 0.0,
+        killed: tuple[tuple[int, str], ...] = (),
+    ) -> None:
+        super().__init__(limit, elapsed, stack, signalled_at, dead_at, killed)
+        self.limit, self.elapsed, self.stack = limit, elapsed, stack
+        self.signalled_at, self.dead_at, self.killed = signalled_at, dead_at, killed
+
+    def __str__(self) -> str:
+        return f"hard time limit of {self.limit:g} s reached"
+
+
+class IsolateCrashed(IsolateError):
+    """The process died under the call. `exit_code` or `signal` (a name such as "SIGSEGV") says how; `stderr` holds its last lines."""
+
+    def __init__(self, exit_code: int | None = None, signal: str | None = None, stderr: str = "", stack: str = "") -> None:
+        super().__init__(exit_code, signal, stderr, stack)
+        self.exit_code, self.signal, self.stderr, self.stack = exit_code, signal, stderr, stack
+
+    def __str__(self) -> str:
+        how = f"signal {self.signal}" if self.signal else f"exit code {self.exit_code}"
+        return f"the isolate died under the call: {how}"
+
+
+class IsolateBootError(IsolateError):
+    """No isolate could be started. `traceback` is the child's own, where it lived long enough to send one."""
+
+    def __init__(self, traceback: str = "") -> None:
+        super().__init__(traceback)
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        lines = self.traceback.strip().splitlines()
+        return f"isolates do not start: {lines[-1] if lines else 'the process died before it was ready'}"
+
+
+class RemoteError(IsolateError):
+    """An error of another process whose class does not exist, or cannot be rebuilt, here."""
+
+    def __init__(self, type: str, message: str = "", traceback: str = "") -> None:
+        super().__init__(type, message, traceback)
+        self.type, self.message, self.traceback = type, message, traceback
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}"
+
+
+class TaskFailed(StemError):
+    """The task ended without a result. `status` is its whole `TaskStatus`, `error` its `TaskError` (None if it never ran)."""
+
+    def __init__(self, status: TaskStatus, error: TaskError | None = None) -> None:
+        super().__init__(status, error)
+        self.status, self.error = status, error
+
+    def __str__(self) -> str:
+        what = f"{self.error.type}: {self.error.message}" if self.error else self.status.state.value
+        return f"task {self.status.name} ({self.status.id}) {self.status.state.value} [{self.status.reason}]: {what}"
+
+
+class TaskCancelled(TaskFailed):
+    """The task was revoked or expired, so it has no result."""
+
+
+class SoftTimeLimitExceeded(BaseException):
+    """Raised in a handler at its soft limit, once, where `soft_limit_action="raise"`. Clean up and leave; the hard limit follows."""

@@ -1,0 +1,151 @@
+"""What happens in a worker, as frozen values; logging, callbacks, iterators and other processes are subscribers.
+
+Each event has `type, at (wall clock), worker_id`; one that concerns a task also `task_id, name, queue, run, attempt`. On the wire an event
+is a msgpack or JSON map with its type in `type`, so that `decode` finds the class again.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, ClassVar
+
+import msgspec
+
+from stem_iso.outcome import TaskError
+
+
+class WorkerEventType(Enum):
+    STARTED = "started"
+    HEARTBEAT = "heartbeat"
+    PROGRESS = "progress"
+    TIMEOUT = "timeout"
+    COMPLETED = "completed"
+    RETRIED = "retried"
+    FAILED = "failed"
+    REVOKED = "revoked"
+    ERROR = "error"
+    ISOLATE = "isolate"
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    type: ClassVar[WorkerEventType]
+    at: float
+    worker_id: str
+
+
+class TaskEvent(Event, frozen=True, kw_only=True):
+    task_id: str
+    name: str
+    queue: str
+    run: int
+    attempt: int
+
+
+class StartedEvent(TaskEvent, frozen=True, kw_only=True, tag="started"):
+    """The attempt begins: the call is on its way to its isolate or thread."""
+
+    type: ClassVar[WorkerEventType] = WorkerEventType.STARTED
+
+
+class HeartbeatEvent(TaskEvent, frozen=True, kw_only=True, tag="heartbeat"):
+    type: ClassVar[WorkerEventType] = WorkerEventType.HEARTBEAT
+
+
+class ProgressEvent(TaskEvent, frozen=True, kw_only=True, tag="progress"):
+    type: ClassVar[WorkerEventType] = WorkerEventType.PROGRESS
+    percent: float
+    data: Any = None
+
+
+class TimeoutEvent(TaskEvent, frozen=True, kw_only=True, tag="timeout"):
+    """A limit was reached. `level` is "soft" or "hard"; `limit` and `elapsed` are seconds; `stack` is where the handler was.
+
+    A hard one comes after the death: `signalled_at` and `dead_at` are seconds after the limit, `killed` holds (pid, title) of each process.
+    """
+
+    type: ClassVar[WorkerEventType] = WorkerEventType.TIMEOUT
+    level: str
+    limit: float
+    elapsed: float
+    stack: str = ""
+    signalled_at: float | None = None
+    dead_at: float | None = None
+    killed: tuple[tuple[int, str], ...] = ()
+
+
+class CompletedEvent(TaskEvent, frozen=True, kw_only=True, tag="completed"):
+    type: ClassVar[WorkerEventType] = WorkerEventType.COMPLETED
+    elapsed: float
+
+
+class RetriedEvent(TaskEvent, frozen=True, kw_only=True, tag="retried"):
+    """`attempt` is the one that ended; the next is due at `due` (wall clock), after `delay` seconds."""
+
+    type: ClassVar[WorkerEventType] = WorkerEventType.RETRIED
+    reason: str
+    delay: float
+    due: float
+    error: TaskError | None = None
+
+
+class FailedEvent(TaskEvent, frozen=True, kw_only=True, tag="failed"):
+    type: ClassVar[WorkerEventType] = WorkerEventType.FAILED
+    reason: str
+    error: TaskError | None = None
+
+
+class RevokedEvent(TaskEvent, frozen=True, kw_only=True, tag="revoked"):
+    """The task ended as `cancelled`; `reason` is "revoked", "expired" or "purged"."""
+
+    type: ClassVar[WorkerEventType] = WorkerEventType.REVOKED
+    reason: str
+
+
+class ErrorEvent(Event, frozen=True, kw_only=True, tag="error"):
+    """Something that is nobody's outcome went wrong: a listener, a strategy, the broker. Task fields are set where one is concerned."""
+
+    type: ClassVar[WorkerEventType] = WorkerEventType.ERROR
+    message: str
+    traceback: str = ""
+    task_id: str | None = None
+    name: str | None = None
+    queue: str | None = None
+    run: int | None = None
+    attempt: int | None = None
+
+
+class IsolateEvent(Event, frozen=True, kw_only=True, tag="isolate"):
+    """The life of an isolate. `action`: "spawned", "ready", "recycled" (with `reason`), "boot-failed" (with `traceback`), "stuck"."""
+
+    type: ClassVar[WorkerEventType] = WorkerEventType.ISOLATE
+    action: str
+    pid: int
+    reason: str | None = None
+    traceback: str = ""
+
+
+AnyEvent = (
+    StartedEvent
+    | HeartbeatEvent
+    | ProgressEvent
+    | TimeoutEvent
+    | CompletedEvent
+    | RetriedEvent
+    | FailedEvent
+    | RevokedEvent
+    | ErrorEvent
+    | IsolateEvent
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(AnyEvent)
+
+
+def encode(event: Event) -> bytes:
+    return _encoder.encode(event)
+
+
+def decode(body: bytes) -> AnyEvent:
+    """Raises msgspec.MsgspecError on anything else."""
+    event: AnyEvent = _decoder.decode(body)
+    return event

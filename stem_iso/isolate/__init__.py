@@ -1,0 +1,1 @@
+"""The isolation runtime: runs one call in one process, and kills it with everything it spawned. Knows neither tasks nor brokers."""

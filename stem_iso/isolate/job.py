@@ -1,0 +1,158 @@
+"""What the isolation runtime is asked to do, and what it answers.
+
+    submitter ── Job ──> engine ── CALL ──> isolate (child.main) ── Runner.run ──> reply
+        ^                  │
+        └── Caller.* <─────┘   asked · timed_out · output · ended(Outcome), ended exactly once
+
+The runtime carries bytes. What a payload means is known to two parties alone: the submitter, and the `Runner` that the isolate's
+`Boot.target` returns, which is the submitter's code on the other side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from stem_iso.outcome import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds from the moment the call is sent; None: no limit. `heartbeat` is the longest silence. `raise_soft`: I3's "raise"."""
+
+    soft: float | None = None
+    hard: float | None = None
+    heartbeat: float | None = None
+    raise_soft: bool = False
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """How an isolate starts. `target` is "module:function", called in the isolate as `function(payload, port) -> Runner`.
+
+    `secrets` are names of environment variables that the isolate removes before any user code runs.
+    """
+
+    target: str
+    payload: bytes = b""
+    secrets: tuple[str, ...] = ()
+    time_limit: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """An entrypoint. It travels once per isolate and is a number afterwards.
+
+    `definition(ready)` makes the bytes for `Runner.define`, where `ready` is what that isolate's runner said of itself when it was ready.
+    An exception it raises fails the call (`Failed`) and nothing else.
+    """
+
+    number: int
+    definition: Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One call. Of waiting jobs the one of the highest `priority` starts first, then the one that came first. `title` names the process."""
+
+    entry: Entry
+    payload: bytes
+    title: str = ""
+    limits: Limits = NO_LIMITS
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LimitNotice:
+    """A limit was reached. Fields as in `stem_iso.events.TimeoutEvent`; level "soft" or "hard"."""
+
+    level: str
+    limit: float
+    elapsed: float
+    stack: str = ""
+    signalled_at: float | None = None
+    dead_at: float | None = None
+    killed: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IsolateNotice:
+    """The life of an isolate. Fields as in `stem_iso.events.IsolateEvent`."""
+
+    action: str
+    pid: int
+    reason: str | None = None
+    traceback: str = ""
+
+
+Answer = Callable[[bytes], None]
+
+
+class Caller(Protocol):
+    """Who submitted a call. All methods are called on the engine's thread (`sent` also on the submitter's) and must not block."""
+
+    def sent(self) -> None:
+        """The call is on its way to an isolate: its clock runs. Once more if it is given to another isolate."""
+
+    def asked(self, payload: bytes, answer: Answer | None) -> None:
+        """The handler called its context; `answer` (any thread may call it, once) where it waits for one."""
+
+    def beat(self) -> None:
+        """The handler called `heartbeat()`."""
+
+    def limit_reached(self, notice: LimitNotice) -> None:
+        """Soft: at most once per call. Hard: once, just before `ended`."""
+
+    def output(self, level: int, logger: str, text: str) -> None:
+        """What the handler printed (logger "stdout" or "stderr", level INFO) or logged."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """Exactly once, after the isolate's exit was confirmed where it was killed, and after the death of all descendants."""
+
+
+# -- the other side, inside the isolate (and, for inline handlers, in the worker) ------------------------------------------------------
+
+
+class Port(Protocol):
+    """What a running call can say to the core. Usable from any thread of the handler."""
+
+    soft_deadline: float | None  # monotonic seconds
+    hard_deadline: float | None
+    isolated: bool
+
+    def ask(self, payload: bytes) -> bytes:
+        """Say it and wait for the answer."""
+
+    def tell(self, payload: bytes) -> None:
+        """Say it; there is no answer."""
+
+    def beat(self) -> None:
+        """Prove that the handler is alive."""
+
+    def armed(self) -> AbstractContextManager[None]:
+        """Entered around the handler alone: inside, `SoftTimeLimitExceeded` may be raised at the soft limit, once, where the job asks for it."""
+
+
+# What a reply's first byte says; the engine turns it into an Outcome without knowing what the payload means.
+SUCCEEDED, FAILED, RETRY, REJECTED = 0, 1, 2, 3
+
+
+class Runner(Protocol):
+    """The submitter's code inside the isolate."""
+
+    ready: bytes  # told to the core once; an Entry's `definition` may look at it
+
+    def define(self, definition: bytes) -> object:
+        """The entrypoint of these bytes; kept by the child under the entry's number."""
+
+    def run(self, entry: object, payload: bytes, port: Port) -> tuple[int, bytes]:
+        """Run the call on this (the main) thread. Returns (SUCCEEDED, result bytes), (FAILED, msgpack of `outcome.Failed`'s fields
+        [TaskError, kinds]), (RETRY, msgpack of `RetryAsked`'s fields in order) or (REJECTED, msgpack [reason, message]).
+
+        Never raises: what the handler raises, `SystemExit` and `SoftTimeLimitExceeded` included, is a FAILED reply.
+        """

@@ -1,0 +1,123 @@
+"""The closed union of endings: how one attempt can end.
+
+        isolate ──┐
+        inline ───┼──> Outcome ──> settle(...) -> Plan ──> the broker
+        gates ────┘
+
+Every ending takes this one road, a crash included, so that a limit, a retry, a lock or a chord is told of each ending once.
+Match with `match` and close with `assert_never`: a new ending then breaks the type check, not production.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import msgspec
+
+
+class TaskError(msgspec.Struct, frozen=True, kw_only=True):
+    """What went wrong, as data. `type` is the dotted name of the exception's class; `retryable` says whether policy allowed a retry."""
+
+    type: str
+    message: str = ""
+    traceback: str = ""
+    retryable: bool = True
+    exit_code: int | None = None
+    signal: str | None = None
+    stack: str = ""
+
+
+class StopReason(Enum):
+    """Why the worker itself ended a call."""
+
+    SHUTDOWN = "shutdown"
+    REVOKED = "revoked"
+    LEASE_LOST = "lease-lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """The handler returned; `result` is its value, encoded (msgpack)."""
+
+    result: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The handler raised. `kinds` are the dotted names of the exception's classes, nearest first, for `retry_for`."""
+
+    error: TaskError
+    kinds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAsked:
+    """The handler called `context.retry()`. At most one of `countdown` (seconds) and `eta` (wall clock) is set."""
+
+    countdown: float | None = None
+    eta: float | None = None
+    max_retries: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOut:
+    """Killed at the hard limit, or for silence past `heartbeat_timeout` (`silent`). Times are seconds, see `TimeoutException`."""
+
+    limit: float
+    elapsed: float
+    stack: str = ""
+    signalled_at: float = 0.0
+    dead_at: float = 0.0
+    killed: tuple[tuple[int, str], ...] = ()
+    silent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """The process died under the call: `exit_code`, or the name of a `signal`; with its last stderr lines and its fault stack."""
+
+    exit_code: int | None = None
+    signal: str | None = None
+    stderr: str = ""
+    stack: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BootFailed:
+    """No isolate could be started for this call, several times in a row. `traceback` is the child's."""
+
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The worker ended the call (shutdown, revoke with terminate, a lost lease). `started` says whether the handler had begun."""
+
+    reason: StopReason
+    started: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The attempt never ran and never will: reason `invalid-options`, `invalid-arguments` or `undecodable`."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """The attempt never ran, as somebody wished: reason `revoked` or `expired`."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unregistered:
+    """No handler bears the name here: given back while `grace` is left (a rolling deploy), then dead-lettered."""
+
+    grace_over: bool
+
+
+Outcome = Succeeded | Failed | RetryAsked | TimedOut | Crashed | BootFailed | Stopped | Rejected | Skipped | Unregistered

@@ -1,0 +1,91 @@
+"""The message that asks for one attempt.
+
+    producer: Envelope ── encode ──> bytes in the broker ── decode ──> worker: Envelope
+
+Rules
+ 1. Never pickled. msgpack, typed and validated by msgspec; nothing in it can name code but `name`, which only finds a registered handler.
+ 2. `args` stay undecoded (`msgspec.Raw`, a msgpack map of parameter names): they travel to the isolate as they came.
+ 3. Options are UNSET where the producer did not say: the handler's own then hold. A value given at enqueue overrides, a default value and
+    None included (`max_retries=0` over 3 means 0).
+ 4. Fields of a newer version are kept: what is not known here sits in `extra` and is written back by `encode`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+VERSION = 1
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One attempt of one task. Times are wall-clock seconds since the epoch, durations seconds."""
+
+    id: str
+    name: str
+    args: msgspec.Raw
+    v: int = VERSION
+    queue: str = "default"
+    priority: int = 0
+    headers: dict[str, Any] = {}
+    meta: dict[str, Any] = {}
+    run: int = 0
+    attempt: int = 0
+    redeliveries: int = 0
+    enqueued_at: float = 0.0
+    not_before: float | None = None
+    expires: float | None = None
+    lock: str | None = None  # the unique key in full ("queue/task/key"), None where the task is not unique
+    unique_for: float | None = None  # the longest life of that lock, seconds
+    parent_id: str | None = None
+    root_id: str | None = None
+    unregistered_since: float | None = None  # when a worker first met it without its handler
+    max_retries: int | UnsetType = UNSET
+    visibility_timeout: float | UnsetType | None = UNSET
+    soft_time_limit: float | UnsetType | None = UNSET
+    hard_time_limit: float | UnsetType | None = UNSET
+    heartbeat_timeout: float | UnsetType | None = UNSET
+    soft_limit_action: str | UnsetType = UNSET
+    acks_late: bool | UnsetType = UNSET
+    result_ttl: float | UnsetType | None = UNSET
+    extra: dict[str, msgspec.Raw] = {}  # fields of a newer version; on the wire they stand beside the others, not below this name
+
+
+class Undecodable(ValueError):
+    """These bytes are no envelope; the message says why."""
+
+
+FIELDS = frozenset(Envelope.__struct_fields__) - {"extra"}
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Envelope)
+_raw_decoder = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
+
+
+def encode(envelope: Envelope) -> bytes:
+    """The bytes that travel. Fields of a newer version go back to where they were."""
+    if not envelope.extra:
+        return _encoder.encode(envelope)
+    known = _raw_decoder.decode(_encoder.encode(msgspec.structs.replace(envelope, extra={})))
+    return _encoder.encode({**known, **envelope.extra})
+
+
+def decode(body: bytes) -> Envelope:
+    """The envelope of these bytes. Raises `Undecodable`, and nothing else, whatever the bytes are."""
+    try:
+        return _decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _decode_newer(body)
+
+
+def _decode_newer(body: bytes) -> Envelope:
+    # The strict decoder is the fast road; only bytes that it refuses pay for a second look.
+    try:
+        fields = _raw_decoder.decode(body)
+        known = {name: value for name, value in fields.items() if name in FIELDS}
+        extra = {name: msgspec.Raw(bytes(value)) for name, value in fields.items() if name not in FIELDS}
+        envelope = _decoder.decode(_encoder.encode(known))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Undecodable(str(error)) from None
+    return msgspec.structs.replace(envelope, extra=extra)
