@@ -1,0 +1,31 @@
+"""A call on its way: the job, whom to tell, and where it stands."""
+
+from __future__ import annotations
+
+from math import inf
+
+from stem_iso.isolate.job import Caller, Job
+from stem_iso.isolate.wire import CALL, CallFrame, frame, pack_call
+from stem_iso.outcome import StopReason
+
+REASSIGNMENTS = 3  # after so many isolates that died before they began, the call itself is the suspect
+
+
+class Call:
+    """Opaque to the submitter; owned by the engine, under its lock."""
+
+    __slots__ = ("arrival", "caller", "isolate", "job", "stop", "tries")
+
+    def __init__(self, job: Job, caller: Caller) -> None:
+        self.job, self.caller = job, caller
+        self.arrival = 0
+        self.isolate: int | None = None
+        self.tries = 0
+        self.stop: StopReason | None = None
+
+
+def call_frame(number: int, job: Job, sent_at: float, definition: bytes) -> bytes:
+    limits = job.limits
+    soft = inf if limits.soft is None else sent_at + limits.soft
+    hard = inf if limits.hard is None else sent_at + limits.hard
+    return frame(CALL, number, pack_call(CallFrame(job.entry.number, limits.raise_soft, soft, hard, definition, job.title, job.payload)))

@@ -1,0 +1,56 @@
+"""What a handler prints, cut into lines, with a cap per call. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+
+CAP = 1 << 20  # bytes a call, printed and logged together; the rest is dropped and counted
+TAIL = 20  # lines of stderr that a crash report shows
+LONGEST = 1 << 13  # a line without an end is cut here, so that a flood without newlines comes out too
+
+STDOUT, STDERR = "stdout", "stderr"
+
+
+class Capture:
+    """The printed text of one isolate, call by call. Owned by the engine's thread."""
+
+    __slots__ = ("_partial", "_room", "dropped", "tail")
+
+    def __init__(self) -> None:
+        self._partial = {STDOUT: b"", STDERR: b""}
+        self._room = CAP
+        self.dropped = 0
+        self.tail: deque[str] = deque(maxlen=TAIL)
+
+    def take(self, size: int) -> int:
+        """How many of `size` bytes there is room for; the others count as dropped."""
+        taken = min(size, self._room)
+        self._room -= taken
+        self.dropped += size - taken
+        return taken
+
+    def feed(self, stream: str, data: bytes) -> list[str]:
+        """The lines that are complete now."""
+        kept = self._partial[stream] + data[: self.take(len(data))]
+        *lines, rest = kept.split(b"\n")
+        if len(rest) > LONGEST:
+            lines, rest = [*lines, rest], b""
+        self._partial[stream] = rest
+        return self._readable(stream, lines)
+
+    def finish(self) -> list[tuple[str, str]]:
+        """The call has ended: (stream, line) of what had no newline; then everything starts anew but `tail`."""
+        rest = [(stream, line) for stream, data in self._partial.items() if data for line in self._readable(stream, [data])]
+        self._partial = {STDOUT: b"", STDERR: b""}
+        return rest
+
+    def reset(self) -> None:
+        """A new call: its own room, its own tail."""
+        self._room, self.dropped = CAP, 0
+        self.tail.clear()
+
+    def _readable(self, stream: str, lines: list[bytes]) -> list[str]:
+        texts = [line.decode(errors="replace").rstrip("\r") for line in lines]
+        if stream == STDERR:
+            self.tail.extend(texts)
+        return texts

@@ -1,0 +1,149 @@
+"""The isolate's program: one call at a time, on the main thread.
+
+    set up (setup) ── wait for ADOPT ── boot the runner ── READY ──┐
+                                        ┌──────────────────────────┘
+                                        └> CALL: started = n · decode · run · finished = n · REPLY ─┐
+                                        ^────────────────────────────────────────────────────────────┘
+
+Rules
+ 1. No user code before ADOPT: from then on a core holds our pidfd, and an isolate that nobody could kill never ran anything.
+ 2. `started` is stored when the whole frame is here and before a byte of it is decoded; `finished` before the reply is sent.
+ 3. A reply says what the handler left behind (threads, processes): the core then kills the isolate before it tells anybody of the reply.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from stem_iso.isolate.child import setup
+from stem_iso.isolate.child.leftovers import left_behind
+from stem_iso.isolate.child.port import CallPort, CoreGone, Pipe
+from stem_iso.isolate.job import Boot, Runner
+from stem_iso.isolate.seat import Page
+from stem_iso.isolate.wire import BROKEN, CALL, READY, REPLY, Frame, unpack_call
+
+if TYPE_CHECKING:
+    from stem_iso.isolate.process import Fds
+
+IDLE_TITLE = "stem_iso: idle"
+
+
+def main(fds: Fds) -> None:
+    """The target of the LokyProcess. Leaves by `os._exit`: nobody's atexit may hold up an isolate that is done."""
+    import socket
+
+    page_fd, link_fd, stack, stdout, stderr, lifeline = fds.fds
+    setup.own_session()
+    setup.quiet_signals()
+    setup.lifeline(lifeline)
+    setup.own_descriptors(stdout, stderr)
+    setup.dump_stacks_to(stack)
+    page = Page(page_fd)
+    setup.forget(page_fd)
+    pipe = Pipe(socket.socket(fileno=link_fd))
+    try:
+        serve(pipe, page)
+    except CoreGone:
+        os._exit(0)
+    except OSError as error:  # a handler closed our descriptors: the process cannot speak any more
+        os.write(2, f"isolate: {error}\n".encode())
+        os._exit(1)
+
+
+def serve(pipe: Pipe, page: Page) -> None:
+    boot = msgspec.msgpack.decode(pipe.receive().payload, type=Boot)
+    for name in boot.secrets:
+        os.environ.pop(name, None)
+    port = CallPort(pipe)
+    logging.getLogger().addHandler(PortHandler(port))
+    set_title = titles()
+    set_title("stem_iso: booting")
+    runner = boot_runner(boot, pipe, port)
+    calls = Calls(runner, port, page, pipe, set_title)
+    set_title(IDLE_TITLE)
+    pipe.send(READY, 0, runner.ready)
+    while True:
+        received = pipe.receive()
+        if received.kind == CALL:
+            calls.run(received)
+
+
+def boot_runner(boot: Boot, pipe: Pipe, port: CallPort) -> Runner:
+    module, _, name = boot.target.partition(":")
+    try:
+        start: Callable[[bytes, CallPort], Runner] = getattr(import_module(module), name)
+        return start(boot.payload, port)
+    except BaseException:  # user code: its import or its start hook may raise anything, SystemExit included
+        pipe.send(BROKEN, 0, traceback.format_exc().encode(errors="replace"))
+        flush()
+        os._exit(1)
+
+
+class Calls:
+    """Runs calls, one after the other."""
+
+    def __init__(self, runner: Runner, port: CallPort, page: Page, pipe: Pipe, set_title: Callable[[str], None]) -> None:
+        self._runner, self._port, self._page, self._pipe = runner, port, page, pipe
+        self._set_title = set_title
+        self._entries: dict[int, object] = {}
+
+    def run(self, received: Frame) -> None:
+        number = received.number
+        self._page.started = number
+        call = unpack_call(received.payload)
+        if call.title:
+            self._set_title(call.title)
+        if call.definition:
+            self._entries[call.entry] = self._runner.define(call.definition)
+        self._port.begin(number, call)
+        tag, result = self._runner.run(self._entries[call.entry], call.payload, self._port)
+        self._page.finished = number
+        flush()
+        self._port.say(REPLY, bytes((tag, left_behind())) + result)
+        if call.title:
+            self._set_title(IDLE_TITLE)
+
+
+class PortHandler(logging.Handler):
+    """`logging` in a handler, over the pipe to the worker's log: with its level and logger, which captured text would lose."""
+
+    def __init__(self, port: CallPort) -> None:
+        super().__init__()
+        self._port = port
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._port.log(min(record.levelno, 255), record.name, self.format(record))
+        except Exception:  # as every handler of logging: the task must not fail because its log cannot be written
+            self.handleError(record)
+
+
+def titles() -> Callable[[str], None]:
+    from setproctitle import setproctitle
+
+    current: list[str] = [""]
+
+    def set_title(title: str) -> None:
+        if title != current[0]:
+            current[0] = title
+            setproctitle(title)
+
+    os.environ.pop("SPT_NOENV", None)
+    return set_title
+
+
+def flush() -> None:
+    """What was printed belongs to this call: out with it before the reply. The handler may have closed or replaced the streams."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError, OSError):
+            continue

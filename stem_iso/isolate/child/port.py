@@ -1,0 +1,131 @@
+"""The isolate's end of the call pipe, and the handler's way to the core.
+
+One thread at a time speaks (`_lock`); a thread that asks keeps the lock until its answer is there, since during a call the core sends nothing
+but answers. The soft limit's exception is held back while a frame is written or awaited: half a frame would be garbage.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import inf
+from threading import RLock
+from types import FrameType
+
+from stem_iso.errors import SoftTimeLimitExceeded
+from stem_iso.isolate.child.setup import RAISE_SIGNAL
+from stem_iso.isolate.wire import ANSWER, ASK, BEAT, LOG, TELL, CallFrame, Frame, Unframer, frame
+
+CHUNK = 1 << 16  # a whole pipe's worth
+
+
+class CoreGone(Exception):
+    """End of file: nobody waits for anything we could say."""
+
+
+class Pipe:
+    """Frames in and out of one stream socket."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+        self._unframer = Unframer()
+        self._frames: deque[Frame] = deque()
+
+    def receive(self) -> Frame:
+        """The next frame. Raises CoreGone."""
+        while not self._frames:
+            data = self._link.recv(CHUNK)
+            if not data:
+                raise CoreGone
+            self._frames.extend(self._unframer.feed(data))
+        return self._frames.popleft()
+
+    def send(self, kind: int, number: int, payload: bytes = b"") -> None:
+        try:
+            self._link.sendall(frame(kind, number, payload))
+        except (BrokenPipeError, ConnectionResetError):
+            raise CoreGone from None
+
+
+class CallPort:
+    """`Port` for the call that runs now."""
+
+    isolated = True
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+        self._lock = RLock()
+        self._asks = 0
+        self._call = 0
+        self.soft_deadline: float | None = None
+        self.hard_deadline: float | None = None
+        self._raises = self._armed = self._pending = False
+        self._speaking = 0
+        self._owner = os.getpid()
+        signal.signal(RAISE_SIGNAL, self._on_raise)
+
+    def begin(self, number: int, call: CallFrame) -> None:
+        self._call = number
+        self.soft_deadline = None if call.soft_deadline == inf else call.soft_deadline
+        self.hard_deadline = None if call.hard_deadline == inf else call.hard_deadline
+        self._raises, self._pending = call.raises, False
+
+    def ask(self, payload: bytes) -> bytes:
+        with self._speak():
+            self._asks += 1
+            self._pipe.send(ASK, self._asks, payload)
+            while True:
+                answer = self._pipe.receive()
+                if answer.kind == ANSWER and answer.number == self._asks:
+                    return answer.payload
+
+    def tell(self, payload: bytes) -> None:
+        self.say(TELL, payload)
+
+    def beat(self) -> None:
+        self.say(BEAT)
+
+    def log(self, level: int, logger: str, text: str) -> None:
+        name = logger.encode()
+        self.say(LOG, bytes((level & 0xFF, len(name) & 0xFF)) + name[:255] + text.encode(errors="replace"))
+
+    def say(self, kind: int, payload: bytes = b"") -> None:
+        with self._speak():
+            self._pipe.send(kind, self._call, payload)
+
+    @contextmanager
+    def armed(self) -> Iterator[None]:
+        self._armed = True
+        try:
+            yield
+        finally:
+            self._armed = False
+
+    @contextmanager
+    def _speak(self) -> Iterator[None]:
+        if os.getpid() != self._owner:
+            raise RuntimeError("the task's context belongs to its isolate: a process that the handler forked cannot use it")
+        with self._lock:
+            self._speaking += 1
+            try:
+                yield
+            finally:
+                self._speaking -= 1
+        if self._pending:
+            self._raise_once()
+
+    def _on_raise(self, number: int, frame: FrameType | None) -> None:
+        if self._speaking:
+            self._pending = True
+        else:
+            self._raise_once()
+
+    def _raise_once(self) -> None:
+        self._pending = False
+        if self._armed and self._raises:
+            self._raises = False
+            raise SoftTimeLimitExceeded("soft time limit reached")

@@ -1,0 +1,88 @@
+"""Before any user code: make this process one that can be killed whole, and that disturbs nobody (I11).
+
+session of its own · subreaper · no blocked signals · TERM and INT do nothing here, and are the default again in what the handler forks or
+executes · /dev/null as stdin · stdout and stderr into pipes · all descriptors close on exec · lifeline armed · faults and stacks dumped
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import fcntl
+import os
+import signal
+from contextlib import suppress
+from types import FrameType
+
+from stem_iso.isolate.linux import F_SETSIG, become_subreaper
+
+# Real-time signals: no handler of a user's program has a habit of taking them. The stack's comes first, because the kernel delivers the lower
+# number first: the stack is dumped before the exception unwinds it.
+STACK_SIGNAL = signal.SIGRTMIN + 8
+RAISE_SIGNAL = signal.SIGRTMIN + 9
+
+QUIET = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+def disregard(number: int, frame: FrameType | None) -> None:
+    """Not SIG_IGN: exec would inherit that, and the handler's subprocesses could not be told to stop."""
+
+
+def own_session() -> None:
+    os.setsid()
+    become_subreaper()
+
+
+def quiet_signals() -> None:
+    for number in QUIET:
+        signal.signal(number, disregard)
+    os.register_at_fork(after_in_child=default_signals)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def default_signals() -> None:
+    for number in (*QUIET, STACK_SIGNAL, RAISE_SIGNAL):
+        if number in QUIET and signal.getsignal(number) is not disregard:
+            continue  # the handler set one of its own before it forked
+        signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
+
+
+def own_descriptors(stdout: int, stderr: int) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((null, 0), (stdout, 1), (stderr, 2)):
+        os.dup2(source, target)
+    for entry in os.listdir("/proc/self/fd"):
+        if int(entry) > 2:
+            with suppress(OSError):  # the folder's own descriptor is in the list, and closed by now
+                os.set_inheritable(int(entry), False)
+    for fd in (null, stdout, stderr):
+        os.close(fd)
+
+
+def forget(fd: int) -> None:
+    """Close a descriptor and every copy of it: `mmap` keeps one, and a handler that writes to all it finds would reach the seat row."""
+    what = os.readlink(f"/proc/self/fd/{fd}")
+    for entry in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{entry}") == what:
+                os.close(int(entry))
+
+
+def lifeline(fd: int) -> None:
+    """When core and keeper are both gone, nobody holds the write end, and the kernel kills our process group, C code or not."""
+    # Opened anew, because the owner and the signal belong to the open file, which all isolates would share.
+    own = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    os.close(fd)
+    fcntl.fcntl(own, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(own, F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(own, fcntl.F_SETFL, fcntl.fcntl(own, fcntl.F_GETFL) | os.O_ASYNC)
+    with suppress(BlockingIOError):
+        if os.read(own, 1) == b"":  # they were gone before it was armed
+            os._exit(1)
+
+
+def dump_stacks_to(fd: int) -> None:
+    """Fault stacks, and the stack at a limit: written by C code, so it works inside C code that holds the GIL."""
+    os.set_blocking(fd, False)  # a full pipe loses a stack, it does not stop the handler
+    faulthandler.enable(file=fd, all_threads=False)
+    # This thread's frames alone: another thread may be running Python, and its frames cannot be walked safely from a signal handler.
+    faulthandler.register(STACK_SIGNAL, file=fd, all_threads=False)

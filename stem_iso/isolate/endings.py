@@ -1,0 +1,82 @@
+"""From how a call ended in its isolate (`lifecycle.Ending`) to the `Outcome` that its caller hears. Pure."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import msgspec
+
+from stem_iso.isolate.handle import signal_name
+from stem_iso.isolate.job import FAILED, REJECTED, RETRY, SUCCEEDED
+from stem_iso.isolate.lifecycle import Cause
+from stem_iso.isolate.wire import Garbage
+from stem_iso.outcome import Crashed, Failed, Outcome, Rejected, RetryAsked, Stopped, StopReason, Succeeded, TaskError, TimedOut
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """What the keeper reported. `code` and `status` as in waitid(2), None where nobody could tell; times are monotonic, 0: unknown."""
+
+    code: int | None = None
+    status: int = 0
+    killed: tuple[tuple[int, str], ...] = ()
+    signalled_at: float = 0.0
+    died_at: float = 0.0
+
+    @property
+    def exit_code(self) -> int | None:
+        return self.status if self.code == os.CLD_EXITED else None
+
+    @property
+    def signal(self) -> str | None:
+        return signal_name(self.status) if self.code in (os.CLD_KILLED, os.CLD_DUMPED) else None
+
+
+UNKNOWN_EXIT = Exit()
+
+_failed = msgspec.msgpack.Decoder(tuple[TaskError, tuple[str, ...]])
+_retry = msgspec.msgpack.Decoder(tuple[float | None, float | None, int | None])
+_rejected = msgspec.msgpack.Decoder(tuple[str, str])
+
+
+def of_reply(tag: int, payload: bytes) -> Outcome:
+    """Raises Garbage where the bytes are no reply: the handler can write to our pipe."""
+    try:
+        if tag == SUCCEEDED:
+            return Succeeded(payload)
+        if tag == FAILED:
+            return Failed(*_failed.decode(payload))
+        if tag == RETRY:
+            return RetryAsked(*_retry.decode(payload))
+        if tag == REJECTED:
+            return Rejected(*_rejected.decode(payload))
+    except msgspec.MsgspecError as error:
+        raise Garbage(f"a reply that cannot be read: {error}") from None
+    raise Garbage(f"a reply of kind {tag}")
+
+
+def of_death(end: Exit, stderr: str, stack: str) -> Outcome:
+    return Crashed(end.exit_code, end.signal, stderr, stack)
+
+
+def of_cause(cause: Cause, stop: StopReason | None, started: bool, end: Exit, stderr: str) -> Outcome:
+    """For every cause but the limits, which need their times (`of_limit`)."""
+    if cause is Cause.STOPPED and stop is not None:
+        return Stopped(stop, started)
+    if cause is Cause.CLOSING:
+        return Stopped(StopReason.SHUTDOWN, started)
+    told = f"{stderr}\nkilled by the worker: {cause.value}".strip()
+    return Crashed(end.exit_code, end.signal or "SIGKILL", told)
+
+
+def of_limit(limit: float, sent_at: float, limit_at: float, signalled_at: float, end: Exit, stack: str, *, silent: bool) -> TimedOut:
+    return TimedOut(
+        limit=limit,
+        elapsed=end.died_at - sent_at,
+        stack=stack,
+        signalled_at=max(0.0, signalled_at - limit_at),
+        dead_at=end.died_at - limit_at,
+        killed=end.killed,
+        silent=silent,
+    )

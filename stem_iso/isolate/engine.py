@@ -1,0 +1,193 @@
+"""The engine: one thread that runs calls in isolates, watches their clocks, and ends them.
+
+    submit ──> fleet ──Assign──> row, socket ──> isolate
+    epoll:  output · stacks · replies · exits (pidfd) · keeper · timer · wake-ups ──> lifecycle, fleet ──> Caller.*
+
+Rules
+ 1. Decisions are taken in `lifecycle`, `fleet` and `deadlines`; this file moves bytes and time between them and the kernel.
+ 2. All state is under one lock, held for microseconds. A submitter that finds a free isolate sends by itself, without waking this thread.
+    Callers are told outside the lock, on this thread (`sent` alone is told under it).
+ 3. One deadline a call, scanned when the timer fires: the timer is set anew only when the earliest gets earlier.
+ 4. In one turn what isolates printed is read before what they replied, so that text is told before the end of its call.
+ 5. A kill never waits: `tree` kills step by step, many side by side. An end is told when the keeper has confirmed the exit and swept.
+ 6. A keeper that does not report an exit within 100 ms is sent SIGCONT, after 1 s SIGKILL. When it is gone, all trees die; a keeper of our own
+    is replaced, and by command (`keeper_socket`) the process leaves, because its parent is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from stem_iso.isolate.call import Call
+from stem_iso.isolate.crew import Crew
+from stem_iso.isolate.job import Boot, Caller, IsolateNotice, Job
+from stem_iso.isolate.link import KeeperLost, Link
+from stem_iso.isolate.linux import Timer, require_linux
+from stem_iso.outcome import Stopped, StopReason
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Counts of this moment."""
+
+    busy: int
+    idle: int
+    booting: int
+    dying: int
+    waiting: int
+
+
+def _ignore(notice: IsolateNotice) -> None:
+    """Nobody wants to know of isolates."""
+
+
+class Engine:
+    """Runs jobs, `size` at a time, with `spares` isolates booted beside them. Usable from any thread between `start` and `close`."""
+
+    def __init__(
+        self,
+        boot: Boot,
+        *,
+        size: int,
+        spares: int = 1,
+        max_calls: int | None = None,
+        max_memory: int | None = None,
+        on_isolate: Callable[[IsolateNotice], None] = _ignore,
+        on_keeper: Callable[[str, list[object]], None] | None = None,
+        keeper_socket: socket.socket | None = None,
+    ) -> None:
+        require_linux("running tasks in isolates")
+        self._keeper_socket, self._on_keeper = keeper_socket, on_keeper
+        self._lock = threading.Lock()
+        self._commands: deque[Callable[[], None]] = deque()
+        self._asleep = False
+        self._closing = threading.Event()
+        self._closed = threading.Event()
+        self._crew = Crew(boot, size, spares, max_calls, max_memory, on_isolate, self._command)
+        self._thread = threading.Thread(target=self._run, name="stem_iso-engine", daemon=True)
+
+    # -- for everybody ------------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the keeper and the spares; returns when the keeper is there. Raises KeeperLost where it does not start."""
+        self._epoll = select.epoll()
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._timer = Timer()
+        for fd in (self._wake_fd, self._timer.fd):
+            self._epoll.register(fd, select.EPOLLIN)
+        self._crew.open(Link(self._keeper_socket), self._epoll, self._timer)
+        self._epoll.register(self._crew.link.socket, select.EPOLLIN)
+        self._crew.obey(self._crew.fleet.decide(monotonic()))
+        self._thread.start()
+
+    def submit(self, job: Job, caller: Caller) -> Call:
+        """Run it as soon as its turn comes; `caller` hears what becomes of it."""
+        call = Call(job, caller)
+        with self._lock:
+            if self._closing.is_set():
+                refused = True
+            else:
+                refused = False
+                call.arrival, orders = self._crew.fleet.submit(call, job.priority, monotonic())
+                self._crew.obey(orders)
+            told = bool(self._crew.told)
+        if refused:
+            caller.ended(Stopped(StopReason.SHUTDOWN, started=False))
+        elif told:
+            self._wake()
+        return call
+
+    def stop(self, call: Call, reason: StopReason) -> None:
+        """Kill it: it ends as Stopped, unless its complete reply is there first. One that has ended is left alone."""
+        self._command(lambda: self._crew.stop(call, reason))
+
+    def resize(self, size: int, spares: int) -> None:
+        self._command(lambda: self._crew.obey(self._crew.fleet.resize(size, spares, monotonic())))
+
+    def stats(self) -> EngineStats:
+        with self._lock:
+            fleet = self._crew.fleet
+            return EngineStats(len(fleet.busy), len(fleet.idle), len(fleet.booting), len(fleet.dying), fleet.waiting)
+
+    def say_to_keeper(self, kind: str, *fields: object) -> None:
+        """By command: a word for the launcher."""
+        self._crew.link.say(kind, *fields)
+
+    def close(self) -> None:
+        """Kill everything, tell whoever still waits, and return when all are dead."""
+        if not self._closing.is_set():
+            self._command(self._begin_close)
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._closed.wait()
+            self._thread.join()
+
+    # -- the thread ---------------------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not (self._closing.is_set() and self._crew.empty):
+                self._turn()
+        finally:
+            self._crew.close()
+            self._epoll.close()
+            self._closed.set()
+
+    def _turn(self) -> None:
+        self._asleep = True
+        ready = [] if self._commands or self._crew.told else self._epoll.poll(-1, 256)
+        self._asleep = False
+        with self._lock:
+            self._crew.output(fd for fd, _ in ready)
+            for fd, flags in ready:
+                if fd == self._timer.fd:
+                    self._timer.acknowledge()
+                    self._crew.tick(monotonic())
+                elif fd == self._wake_fd:
+                    os.eventfd_read(fd)
+                elif fd == self._crew.link.socket.fileno():
+                    self._hear_keeper()
+                else:
+                    self._crew.event(fd, flags)
+            while self._commands:
+                self._commands.popleft()()
+            told, self._crew.told = self._crew.told, []
+        for tell in told:
+            tell()
+
+    def _hear_keeper(self) -> None:
+        try:
+            for (kind, *fields), fds in self._crew.link.receive():
+                if not self._crew.heard(kind, fields, fds) and self._on_keeper is not None:
+                    self._crew.told.append(lambda kind=kind, fields=fields: self._on_keeper(kind, fields))  # type: ignore[misc]
+        except KeeperLost:
+            self._keeper_lost()
+
+    def _keeper_lost(self) -> None:
+        self._epoll.unregister(self._crew.link.socket)
+        self._crew.keeper_lost()
+        if self._keeper_socket is not None:
+            # Our parent is dead and all trees are: a worker whose leases run out elsewhere is better than one without a keeper.
+            os._exit(1)
+        self._crew.link.close()
+        self._crew.link = Link()
+        self._epoll.register(self._crew.link.socket, select.EPOLLIN)
+        self._crew.obey(self._crew.fleet.decide(monotonic()))
+
+    def _begin_close(self) -> None:
+        self._closing.set()
+        self._crew.close_down()
+
+    def _command(self, command: Callable[[], None]) -> None:
+        self._commands.append(command)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._asleep:
+            os.eventfd_write(self._wake_fd, 1)

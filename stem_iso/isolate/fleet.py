@@ -1,0 +1,191 @@
+"""How many isolates there are, and which call goes where. Pure: events in, orders out, `now` as an argument.
+
+    submit ─> waiting (priority, then arrival) ─> Assign(isolate, call)        isolates: booting, idle, busy, dying, stuck
+
+Rules
+ 1. No call waits beside a free isolate while a seat is free. A seat is taken from the assignment to the confirmed end of the call.
+ 2. On demand: enough isolates for the calls there are, plus `spares`; never more than `size + spares` that live or are dying.
+ 3. No churn: an isolate that stands idle is kept, unless the fleet was made smaller.
+ 4. Calls start by priority (highest first), then by arrival; a requeued call keeps its place.
+ 5. A boot that fails delays the next one (0.1 s, doubled, 30 s at most). After BOOT_TRIES failures in a row whatever waits is given up, and so
+    is what comes later if the next boot fails as well: a clear error, never a spawn loop, never a call that waits for ever.
+ 6. An isolate that will not die (`stuck`) gives its seat back: it counts no longer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Generic, TypeVar
+
+BOOT_TRIES = 3
+FIRST_BACKOFF, LONGEST_BACKOFF = 0.1, 30.0
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, slots=True)
+class Assign(Generic[C]):
+    isolate: int
+    call: C
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    isolate: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Kill this idle isolate: the fleet was made smaller."""
+
+    isolate: int
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp(Generic[C]):
+    """This call cannot be run: isolates do not boot."""
+
+    call: C
+
+
+Order = Assign[C] | Spawn | Retire | GiveUp[C]
+
+
+class Fleet(Generic[C]):
+    """Counts and queues. Owned by the engine, under its lock. Isolates are numbers that are never used twice."""
+
+    def __init__(self, size: int, spares: int) -> None:
+        self.size, self.spares = size, spares
+        self.idle: list[int] = []  # the last one used is used first: its caches are warm
+        self.booting: set[int] = set()
+        self.busy: set[int] = set()  # a call is there, the isolate dying or not
+        self.dying: set[int] = set()
+        self._waiting: list[tuple[int, int, C]] = []
+        self._dropped: set[int] = set()  # arrivals that were withdrawn while they waited
+        self._arrivals = 0
+        self._isolates = 0
+        self.boot_failures = 0
+        self.boot_after = 0.0  # no spawn before this time
+        self.closed = False
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting) - len(self._dropped)
+
+    @property
+    def living(self) -> int:
+        return len(self.idle) + len(self.booting) + len(self.busy | self.dying)
+
+    # -- calls ---------------------------------------------------------------------------------------------------------------------
+
+    def submit(self, call: C, priority: int, now: float) -> tuple[int, list[Order[C]]]:
+        """The call's arrival number, for `requeue` and `withdraw`, and what to do."""
+        self._arrivals += 1
+        heappush(self._waiting, (-priority, self._arrivals, call))
+        return self._arrivals, self.decide(now)
+
+    def requeue(self, call: C, priority: int, arrival: int) -> None:
+        heappush(self._waiting, (-priority, arrival, call))
+
+    def withdraw(self, arrival: int) -> bool:
+        """Take a call back that has not been assigned; False if it is not waiting."""
+        if arrival in self._dropped or not any(entry[1] == arrival for entry in self._waiting):
+            return False
+        self._dropped.add(arrival)
+        return True
+
+    def withdraw_all(self) -> list[C]:
+        """Every call that waits, in the order of their turns."""
+        calls: list[C] = []
+        while (call := self._pop()) is not None:
+            calls.append(call)
+        return calls
+
+    # -- isolates ------------------------------------------------------------------------------------------------------------------
+
+    def ready(self, isolate: int, now: float) -> list[Order[C]]:
+        self.booting.discard(isolate)
+        self.boot_failures, self.boot_after = 0, 0.0
+        self.idle.append(isolate)
+        return self.decide(now)
+
+    def freed(self, isolate: int, now: float) -> list[Order[C]]:
+        """Its call has ended and it can take another."""
+        self.busy.discard(isolate)
+        self.idle.append(isolate)
+        return self.decide(now)
+
+    def condemned(self, isolate: int) -> None:
+        """It will die; whatever it holds keeps its seat until `gone`."""
+        if isolate in self.idle:
+            self.idle.remove(isolate)
+        self.booting.discard(isolate)
+        self.dying.add(isolate)
+
+    def answered(self, isolate: int) -> None:
+        """Its call was reported and it will not take another: the seat is free before the exit."""
+        self.busy.discard(isolate)
+
+    def stuck(self, isolate: int, now: float) -> list[Order[C]]:
+        self._forget(isolate)
+        return self.decide(now)
+
+    def gone(self, isolate: int, now: float) -> list[Order[C]]:
+        self._forget(isolate)
+        return self.decide(now)
+
+    def boot_failed(self, isolate: int, now: float) -> list[Order[C]]:
+        self._forget(isolate)
+        self.boot_failures += 1
+        self.boot_after = now + min(FIRST_BACKOFF * 2.0 ** (self.boot_failures - 1), LONGEST_BACKOFF)
+        if self.boot_failures < BOOT_TRIES:
+            return self.decide(now)
+        given_up: list[Order[C]] = [GiveUp(call) for call in self.withdraw_all()]
+        return given_up + self.decide(now)
+
+    def resize(self, size: int, spares: int, now: float) -> list[Order[C]]:
+        self.size, self.spares = size, spares
+        return self.decide(now)
+
+    # -- decisions -----------------------------------------------------------------------------------------------------------------
+
+    def decide(self, now: float) -> list[Order[C]]:
+        """Assign what can be assigned, spawn what is missing, retire what is too much."""
+        orders: list[Order[C]] = []
+        while self.idle and len(self.busy) < self.size and (call := self._pop()) is not None:
+            isolate = self.idle.pop()
+            self.busy.add(isolate)
+            orders.append(Assign(isolate, call))
+        if len(self.booting) + len(self.idle) + len(self.busy) != self.size + self.spares or self.dying:
+            self._adjust(orders, now)
+        return orders
+
+    def _adjust(self, orders: list[Order[C]], now: float) -> None:
+        wanted = 0 if self.closed else min(self.size, len(self.busy) + self.waiting) + self.spares
+        # A fleet whose boots fail tries with one at a time, or each round would cost as many processes as there are calls.
+        room = 1 - len(self.booting) if self.boot_failures else wanted
+        if now >= self.boot_after:
+            while self.living < wanted and room > 0:
+                self._isolates += 1
+                room -= 1
+                self.booting.add(self._isolates)
+                orders.append(Spawn(self._isolates))
+        while self.idle and self.living > self.size + self.spares:
+            isolate = self.idle.pop(0)
+            self.dying.add(isolate)
+            orders.append(Retire(isolate))
+
+    def _pop(self) -> C | None:
+        while self._waiting:
+            _, arrival, call = heappop(self._waiting)
+            if arrival not in self._dropped:
+                return call
+            self._dropped.discard(arrival)
+        return None
+
+    def _forget(self, isolate: int) -> None:
+        if isolate in self.idle:
+            self.idle.remove(isolate)
+        for group in (self.booting, self.busy, self.dying):
+            group.discard(isolate)

@@ -1,0 +1,269 @@
+"""One isolate as the engine holds it: its descriptors, its state, its clocks. Decides nothing by itself.
+
+call socket ⇄ frames        stack <─ faulthandler        stdout, stderr <─ capture        pidfd: death
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from math import inf
+from typing import TYPE_CHECKING
+
+from stem_iso.isolate import stacks, tree, wire
+from stem_iso.isolate.capture import STDERR, STDOUT, Capture
+from stem_iso.isolate.child.setup import RAISE_SIGNAL, STACK_SIGNAL
+from stem_iso.isolate.deadlines import Deadlines
+from stem_iso.isolate.lifecycle import Cause, Lifecycle
+from stem_iso.isolate.seat import Page
+
+if TYPE_CHECKING:
+    from stem_iso.isolate.call import Call
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+CHUNK = 1 << 16  # one read empties a full pipe
+STUCK_AFTER = 5.0  # seconds: a process that was killed and does not die (uninterruptible sleep) gives its seat back
+TURN = 1 << 20  # bytes of output read in one turn: a flood must not hold up the limits of others
+
+
+class Isolate:
+    """Owned by the engine, under its lock."""
+
+    def __init__(self, number: int, seat: int, boot_deadline: float) -> None:
+        self.number, self.seat = number, seat
+        self.life = Lifecycle()
+        self.boot_deadline = boot_deadline
+        self.pid, self.pidfd = 0, -1
+        self.call: Call | None = None
+        self.call_number = 0
+        self.calls = 0
+        self.deadlines: Deadlines | None = None
+        self.known: set[int] = set()  # entries whose definition is there
+        self.ready = b""
+        self.capture = Capture()
+        self.broken = ""  # the boot's traceback
+        self.kill: tree.Kill | None = None
+        self.kill_at = inf  # when the kill goes on
+        self.killed: tree.Killed = ()
+        self.signalled_at = self.died_at = 0.0
+        self.recycled: str | None = None
+        self.soft_notice: tuple[float, float] | None = None  # limit and elapsed of a soft event that waits for its stack
+        self.stack_due = inf
+        self.set_aside = self.booted = False
+        self.limit_at = 0.0
+        self.press = 0.0  # when the keeper is pressed for the report of the exit
+        self.ended_streams: set[int] = set()
+        self._dump = ""
+        self._unframer = wire.Unframer()
+        self.outbox = b""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        self.link = ours
+        page = os.memfd_create("stem_iso-page", os.MFD_CLOEXEC)
+        os.ftruncate(page, Page.SIZE)
+        self.page = Page(page)
+        pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
+        self.stack_fd, self.stdout_fd, self.stderr_fd = (reader for reader, _ in pipes)
+        for reader in self.streams:
+            os.set_blocking(reader, False)
+        self.theirs = (page, theirs.detach(), *(writer for _, writer in pipes))
+
+    @property
+    def streams(self) -> tuple[int, int, int]:
+        return self.stack_fd, self.stdout_fd, self.stderr_fd
+
+    def hand_over(self) -> None:
+        """The isolate's ends are with the keeper now."""
+        for fd in self.theirs:
+            os.close(fd)
+        self.theirs = ()
+
+    # -- a call --------------------------------------------------------------------------------------------------------------------
+
+    def assign(self, call: Call, number: int, deadlines: Deadlines) -> None:
+        self.life.assigned()
+        self.call, self.call_number, self.deadlines = call, number, deadlines
+        self.calls += 1
+        self.limit_at = 0.0
+        call.isolate = self.number
+        self.capture.reset()
+
+    def release(self) -> Call:
+        """The call has ended here, or goes elsewhere."""
+        assert self.call is not None
+        call, self.call, self.deadlines = self.call, None, None
+        call.isolate = None
+        return call
+
+    def worn_out(self, max_calls: int | None, max_memory: int | None) -> Cause | None:
+        """Whether it should be replaced after this call."""
+        if max_calls is not None and self.calls >= max_calls:
+            return Cause.MAX_CALLS
+        if max_memory is not None and _resident(self.pid) > max_memory:
+            return Cause.MAX_MEMORY
+        return None
+
+    def alarm(self) -> float:
+        """When there is something to do for it, monotonic."""
+        if self.died_at:
+            return self.press
+        at = min(self.stack_due, self.kill_at, self.boot_deadline)
+        if self.signalled_at:
+            return at if self.set_aside else min(at, self.signalled_at + STUCK_AFTER)
+        return at if self.deadlines is None else min(at, self.deadlines.next_at)
+
+    # -- the pipe ------------------------------------------------------------------------------------------------------------------
+
+    def send(self, data: bytes) -> bool:
+        """Write what the pipe takes; False: the rest is in `outbox` and goes out when there is room."""
+        if self.outbox:
+            self.outbox += data
+            return False
+        try:
+            sent = self.link.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # it is dead, or closed its end: its exit is what counts
+            return True
+        self.outbox = data[sent:]
+        return not self.outbox
+
+    def flush(self) -> bool:
+        """Goes on with the outbox; True when it is empty."""
+        data, self.outbox = self.outbox, b""
+        return self.send(data)
+
+    def receive(self) -> list[wire.Frame]:
+        """The frames that one read completes; none at the end of file, which says nothing (a grandchild may hold the pipe open, or a handler
+        may have closed it). Raises wire.Garbage."""
+        try:
+            data = self.link.recv(CHUNK * 4)
+        except OSError:
+            return []
+        return self._unframer.feed(data) if data else []
+
+    def drain(self) -> Iterator[wire.Frame]:
+        """All that it wrote before it died. Garbage ends it quietly: the process is gone."""
+        while True:
+            try:
+                data = self.link.recv(CHUNK * 4)
+                frames = self._unframer.feed(data) if data else []
+            except (OSError, wire.Garbage):
+                return
+            if not data:
+                return
+            yield from frames
+
+    def at_end(self) -> bool:
+        """Whether the other side has closed the pipe."""
+        try:
+            return self.link.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    # -- what it prints ------------------------------------------------------------------------------------------------------------
+
+    def read_output(self, fd: int) -> list[tuple[str, str]]:
+        """(stream, line) of what one descriptor has for us; bounded."""
+        stream = STDOUT if fd == self.stdout_fd else STDERR
+        lines: list[tuple[str, str]] = []
+        for _ in range(TURN // CHUNK):
+            data = _read(fd)
+            if data is None:
+                self.ended_streams.add(fd)
+                break
+            if data:
+                lines += [(stream, line) for line in self.capture.feed(stream, data)]
+            if len(data) < CHUNK:
+                break
+        return lines
+
+    # -- stacks --------------------------------------------------------------------------------------------------------------------
+
+    def ask_stack(self, raises: bool = False) -> None:
+        """Forget the last dump and ask for a new one; with `raises`, `SoftTimeLimitExceeded` in the handler right behind it."""
+        self.read_stack()
+        self._dump = ""
+        tree.send(self.pidfd, STACK_SIGNAL)
+        if raises:
+            tree.send(self.pidfd, RAISE_SIGNAL)
+
+    def read_stack(self) -> bool:
+        """Take in what there is of a dump; True if it may be complete."""
+        while data := _read(self.stack_fd):
+            self._dump += data.decode(errors="replace")
+        if data is None:
+            self.ended_streams.add(self.stack_fd)
+        return stacks.complete(self._dump)
+
+    @property
+    def stack_ended(self) -> bool:
+        return self.stack_fd in self.ended_streams
+
+    def take_stack(self) -> str:
+        self.read_stack()
+        dump, self._dump = self._dump, ""
+        return stacks.readable(dump)
+
+    # -- the end -------------------------------------------------------------------------------------------------------------------
+
+    def begin_kill(self, now: float) -> None:
+        self.signalled_at = now
+        self.kill = tree.kill_tree(self.pid, self.pidfd, self.call.job.title if self.call else "")
+        self.advance_kill(now)
+        with suppress(OSError):  # with CAP_SYS_NICE a victim on a full machine gets a CPU to die on 10 ms sooner
+            os.sched_setscheduler(self.pid, os.SCHED_RR, os.sched_param(1))
+
+    def advance_kill(self, now: float) -> None:
+        if self.kill is None:
+            return
+        try:
+            self.kill_at = now + next(self.kill)
+        except StopIteration as done:
+            self.killed, self.kill, self.kill_at = done.value, None, inf
+
+    def wait_dead(self, timeout: float) -> None:
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        poll.poll(timeout * 1000)
+
+    def stderr(self) -> str:
+        """The last lines."""
+        return "\n".join(self.capture.tail)
+
+    def close(self) -> None:
+        self.hand_over()
+        self.link.close()
+        for fd in (*self.streams, self.pidfd):
+            if fd >= 0:
+                os.close(fd)
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _read(fd: int) -> bytes | None:
+    """What is there, empty if nothing is; None at the end."""
+    try:
+        return os.read(fd, CHUNK) or None
+    except BlockingIOError:
+        return b""
+
+
+def _resident(pid: int) -> int:
+    """Bytes; 0 if it is gone."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb", buffering=0) as file:
+            return int(file.read().split()[1]) * PAGE
+    except OSError:
+        return 0

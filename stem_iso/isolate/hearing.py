@@ -1,0 +1,133 @@
+"""What isolates say, frame by frame and line by line, passed on to whom it concerns."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from stem_iso.isolate import endings, wire
+from stem_iso.isolate.job import Answer, LimitNotice
+from stem_iso.isolate.wire import ASK, BEAT, BROKEN, LOG, READY, REPLY, TELL, Frame, Garbage
+
+if TYPE_CHECKING:
+    from stem_iso.isolate.crew import Crew
+    from stem_iso.isolate.handle import Isolate
+
+STACK_QUIET = 0.002  # a dump that looks whole is taken for whole when nothing followed for so long
+
+
+class Hearing:
+    """Has no state of its own; `later` runs something on the engine's thread, under its lock."""
+
+    def __init__(self, crew: Crew, later: Callable[[Callable[[], None]], None]) -> None:
+        self._crew, self._later = crew, later
+
+    # -- frames --------------------------------------------------------------------------------------------------------------------
+
+    def frame(self, isolate: Isolate, frame: Frame) -> None:
+        """Raises Garbage where a frame cannot mean anything now."""
+        kind, number, payload = frame
+        if kind == READY and not isolate.booted:
+            self._crew.ready(isolate, payload)
+        elif kind == BROKEN and not isolate.booted:
+            isolate.broken = payload.decode(errors="replace")
+        elif isolate.call is None or (number != isolate.call_number and kind != ASK):
+            raise Garbage(f"kind {kind} outside a call")
+        elif kind == REPLY:
+            if len(payload) < 2:
+                raise Garbage("an empty reply")
+            self._crew.replied(isolate, endings.of_reply(payload[0], payload[2:]), payload[1] != 0)
+        else:
+            self._saying(isolate, kind, number, payload)
+
+    def _saying(self, isolate: Isolate, kind: int, number: int, payload: bytes) -> None:
+        self._alive(isolate)
+        call = isolate.call
+        assert call is not None
+        caller = call.caller
+        if kind == ASK:
+            answer = self._answerer(isolate, number)
+            self._crew.told.append(lambda: caller.asked(payload, answer))
+        elif kind == TELL:
+            self._crew.told.append(lambda: caller.asked(payload, None))
+        elif kind == BEAT:
+            self._crew.told.append(caller.beat)
+        elif kind == LOG:
+            self._log(isolate, payload)
+        else:
+            raise Garbage(f"kind {kind} during a call")
+
+    def last_words(self, isolate: Isolate) -> None:
+        """What it wrote before it died; a reply among it counts."""
+        for frame in isolate.drain():
+            try:
+                self.frame(isolate, frame)
+            except Garbage:
+                return
+
+    def _answerer(self, isolate: Isolate, number: int) -> Answer:
+        call_number = isolate.call_number
+
+        def send(payload: bytes) -> None:
+            if isolate.call_number == call_number and isolate.call is not None:
+                self._crew.push(isolate, wire.frame(wire.ANSWER, number, payload))
+
+        return lambda payload: self._later(lambda: send(payload))
+
+    def _alive(self, isolate: Isolate) -> None:
+        """Any word of the handler proves that it is alive."""
+        deadlines = isolate.deadlines
+        if deadlines is not None and deadlines.heartbeat is not None:
+            deadlines.beat(monotonic())
+            if deadlines.kill_at != inf:
+                self._crew.link.table.set_deadline(isolate.seat, deadlines.kill_at)
+
+    # -- output --------------------------------------------------------------------------------------------------------------------
+
+    def stream(self, isolate: Isolate, fd: int) -> None:
+        if fd == isolate.stack_fd:
+            if isolate.read_stack() and isolate.soft_notice is not None:
+                isolate.stack_due = monotonic() + STACK_QUIET
+                self._crew.arm(isolate.stack_due)
+            elif isolate.stack_ended:
+                self._crew.unregister(fd)
+            return
+        for stream, line in isolate.read_output(fd):
+            self._tell(isolate, logging.INFO, stream, line)
+        if fd in isolate.ended_streams:
+            self._crew.unregister(fd)
+
+    def _log(self, isolate: Isolate, payload: bytes) -> None:
+        if len(payload) < 2 or len(payload) < 2 + payload[1]:
+            raise Garbage("a log record that is none")
+        end = 2 + payload[1]
+        text = payload[end:]
+        room = isolate.capture.take(len(text))
+        if room:
+            self._tell(isolate, payload[0], payload[2:end].decode(errors="replace"), text[:room].decode(errors="replace"))
+
+    def rest_of_output(self, isolate: Isolate) -> None:
+        """The call has ended: what had no newline, and how much was too much."""
+        for stream, line in isolate.capture.finish():
+            self._tell(isolate, logging.INFO, stream, line)
+        if isolate.capture.dropped:
+            self._tell(isolate, logging.WARNING, "stem_iso", f"{isolate.capture.dropped} bytes of output dropped beyond the first MiB")
+
+    def _tell(self, isolate: Isolate, level: int, source: str, text: str) -> None:
+        if isolate.call is not None:
+            caller = isolate.call.caller
+            self._crew.told.append(lambda: caller.output(level, source, text))
+
+    # -- soft limit ----------------------------------------------------------------------------------------------------------------
+
+    def soft_event(self, isolate: Isolate) -> None:
+        """Tell of the soft limit, with the stack as far as it has come; nothing if there is none to tell of."""
+        if isolate.soft_notice is None or isolate.call is None:
+            return
+        (limit, elapsed), isolate.soft_notice = isolate.soft_notice, None
+        isolate.stack_due = inf
+        caller, notice = isolate.call.caller, LimitNotice("soft", limit, elapsed, isolate.take_stack())
+        self._crew.told.append(lambda: caller.limit_reached(notice))

@@ -1,0 +1,97 @@
+"""The core's end of the keeper: where isolates come from, and where their exits are told.
+
+A program that embeds a worker or a pool starts a keeper of its own; by command the keeper is the launcher, and hands its socket down.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from typing import Any
+
+from stem_iso.isolate import messages
+from stem_iso.isolate.keeper import SEATS
+from stem_iso.isolate.messages import HELLO, START, WAKE
+from stem_iso.isolate.seat import Table
+
+HELLO_LIMIT = 30.0  # seconds for the keeper's first word; it takes 20 ms on an idle machine
+PROGRAM = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from stem_iso.isolate.keeper import main; main(int(sys.argv[2]), int(sys.argv[3]))"
+)
+
+
+class KeeperLost(Exception):
+    """The keeper is gone, or never came."""
+
+
+class Link:
+    """Talks to one keeper. Used by the engine's thread, but for `wake`, which any sender of a call may use."""
+
+    def __init__(self, given: socket.socket | None = None) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self.socket = given if given is not None else self._spawn()
+        self.socket.settimeout(HELLO_LIMIT)
+        try:
+            received = messages.receive(self.socket)
+        except TimeoutError:
+            received = None
+        if received is None or received[0][0] != HELLO:
+            raise KeeperLost("the keeper process did not start")
+        (_, self.pid), (table, self._lifeline) = received
+        self.table = Table(table, SEATS)
+        os.close(table)
+        self.pidfd = os.pidfd_open(self.pid)
+        self.socket.setblocking(False)
+
+    def _spawn(self) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        path = json.dumps([entry or os.getcwd() for entry in sys.path])
+        command = [sys.executable, "-c", PROGRAM, path, str(theirs.fileno()), str(os.getpid())]
+        # A session of its own: Ctrl-C in the program's terminal is the program's business.
+        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True)
+        theirs.close()
+        return ours
+
+    def receive(self) -> list[tuple[list[Any], list[int]]]:
+        """All that is there. Raises KeeperLost at its end."""
+        found: list[tuple[list[Any], list[int]]] = []
+        while True:
+            try:
+                message = messages.receive(self.socket)
+            except BlockingIOError:
+                return found
+            if message is None:
+                raise KeeperLost("the keeper process ended")
+            found.append(message)
+
+    def start(self, number: int, seat: int, fds: tuple[int, ...]) -> None:
+        """Ask for an isolate; `fds` are its page, socket, stack, stdout and stderr. Raises KeeperLost."""
+        prelude = messages.prelude()
+        try:
+            if not messages.send(self.socket, START, number, seat, fds=(prelude, *fds)):
+                raise KeeperLost("the keeper process ended")
+        finally:
+            os.close(prelude)
+
+    def wake(self) -> None:
+        """An earlier limit stands in the table."""
+        messages.send(self.socket, WAKE)
+
+    def say(self, kind: str, *fields: Any) -> None:
+        messages.send(self.socket, kind, *fields)
+
+    def close(self) -> None:
+        """The keeper sees the end, kills what is left and leaves; one of our own is waited for."""
+        self.socket.close()
+        os.close(self._lifeline)
+        os.close(self.pidfd)
+        if self._process is not None:
+            try:
+                self._process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()

@@ -1,0 +1,69 @@
+"""Kernel calls that Python 3.11 has no name for, and the check that this kernel has them (W3)."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+
+PR_SET_CHILD_SUBREAPER = 36
+F_SETSIG = 10
+TFD_NONBLOCK, TFD_CLOEXEC, TFD_TIMER_ABSTIME = 0o4000, 0o2000000, 1
+CLOCK_MONOTONIC = 1
+WALL = 0x40000000  # __WALL: children made by clone() without SIGCHLD as well
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long))
+
+
+class _Itimerspec(ctypes.Structure):
+    _fields_ = (("it_interval", _Timespec), ("it_value", _Timespec))
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def require_linux(what: str) -> None:
+    """Raises RuntimeError with the way out where isolates cannot work: not Linux, or before 5.4 (pidfds)."""
+    if sys.platform != "linux":
+        raise RuntimeError(f"{what} needs Linux 5.4 or later; enqueueing works here, running does not ({sys.platform})")
+    version = tuple(int(part) for part in platform.release().split(".")[:2] if part.isdigit())
+    if version < (5, 4):
+        raise RuntimeError(f"{what} needs Linux 5.4 or later (pidfds); this kernel is {platform.release()}")
+
+
+def become_subreaper() -> None:
+    """Orphans among this process's descendants become its children, not init's."""
+    if _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno))
+
+
+class Timer:
+    """A timerfd on the monotonic clock. epoll's own time-out counts whole milliseconds, which is the precision we sell."""
+
+    def __init__(self) -> None:
+        self.fd = _libc.timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
+        if self.fd < 0:
+            errno = ctypes.get_errno()
+            raise OSError(errno, os.strerror(errno))
+        self._spec = _Itimerspec()
+        self._pointer = ctypes.byref(self._spec)
+
+    def arm(self, at: float) -> None:
+        """Readable from monotonic time `at` on (at once if that has passed)."""
+        seconds = int(at)
+        self._spec.it_value.tv_sec = seconds
+        self._spec.it_value.tv_nsec = max(1, int((at - seconds) * 1e9))
+        _libc.timerfd_settime(self.fd, TFD_TIMER_ABSTIME, self._pointer, None)
+
+    def acknowledge(self) -> None:
+        try:
+            os.read(self.fd, 8)
+        except BlockingIOError:
+            return
+
+    def close(self) -> None:
+        os.close(self.fd)

@@ -1,0 +1,74 @@
+"""What core and keeper say to each other over their SEQPACKET socket; descriptors travel beside it (SCM_RIGHTS).
+
+keeper -> core   HELLO [pid, boot]               + table, lifeline's write end
+                 STARTED [isolate, pid]          + pidfd
+                 FAILED [isolate, text]
+                 EXITED [isolate, code, status, killed, signalled, died]      after the sweep; code and status as in waitid(2)
+                 SIGNAL [count]                  by command: how many TERM or INT the launcher has had; QUIT says 2 at once
+core -> keeper   START [isolate, seat]           + prelude (memfd), page, socket, stack, stdout, stderr
+                 WAKE                            an earlier limit stands in the table
+                 KILL [isolate]                  kill its tree (a core that is going away)
+                 GOODBYE [code]                  by command: the core leaves on purpose, with this exit code
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from array import array
+from typing import Any
+
+LARGEST = 1 << 18
+MOST_FDS = 8
+
+HELLO, STARTED, FAILED, EXITED, SIGNAL = "hello", "started", "failed", "exited", "signal"
+START, WAKE, KILL, GOODBYE = "start", "wake", "kill", "goodbye"
+
+
+def send(link: socket.socket, kind: str, *fields: Any, fds: tuple[int, ...] = ()) -> bool:
+    """False if the other side is gone."""
+    body = json.dumps([kind, *fields]).encode()
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
+    try:
+        link.sendmsg([body], ancillary)
+    except (BrokenPipeError, ConnectionError):
+        return False
+    return True
+
+
+def receive(link: socket.socket) -> tuple[list[Any], list[int]] | None:
+    """[kind, fields...] and descriptors; None at the end. Raises BlockingIOError where the socket does not block and nothing is there."""
+    try:
+        body, ancillary, _, _ = link.recvmsg(LARGEST, socket.CMSG_SPACE(MOST_FDS * 4), socket.MSG_CMSG_CLOEXEC)
+    except ConnectionError:
+        return None
+    if not body:
+        return None
+    fds = array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return json.loads(body), list(fds)
+
+
+def prelude() -> int:
+    """A memfd with what an isolate needs to know of this process: its search path, folder, environment and argv, as they are now."""
+    try:
+        cwd = os.getcwd()
+    except FileNotFoundError:
+        cwd = "/"
+    path = [entry or cwd for entry in sys.path]
+    if cwd not in path:
+        path.insert(0, cwd)
+    body = json.dumps({"path": path, "cwd": cwd, "env": dict(os.environ), "argv": sys.argv}).encode()
+    fd = os.memfd_create("stem_iso-prelude", os.MFD_CLOEXEC)
+    os.write(fd, body)
+    return fd
+
+
+def read_prelude(fd: int) -> dict[str, Any]:
+    body = os.pread(fd, os.fstat(fd).st_size, 0)
+    content: dict[str, Any] = json.loads(body)
+    return content

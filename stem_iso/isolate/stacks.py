@@ -1,0 +1,33 @@
+"""What faulthandler writes, made readable. Pure.
+
+faulthandler writes the innermost frame first, and every frame of ours below the handler's; people read a traceback with the innermost last,
+and care for their own code.
+"""
+
+from __future__ import annotations
+
+import re
+
+FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+|\?\?\?) in (?P<name>.*)$')
+OURS = (
+    "/stem_iso/isolate/child/",
+    "/stem_iso/worker/inside",
+    "/loky/backend/",
+    "/multiprocessing/process.py",
+    "<frozen runpy>",
+    "/stem_iso/task/",
+)
+
+
+def readable(dump: str) -> str:
+    """The frames of the handler, innermost last; empty where nothing in it is a frame (a handler can write to this pipe)."""
+    frames = [line for line in dump.splitlines() if FRAME.match(line)]
+    if not frames:
+        return ""
+    kept = [line for line in frames if not any(part in line for part in OURS)] or frames
+    return "\n".join(["Stack (most recent call last):", *reversed(kept)])
+
+
+def complete(dump: str) -> bool:
+    """Whether this can be the whole of a dump: it ends with a line's end, after at least one frame."""
+    return dump.endswith("\n") and "\n  File " in dump
