@@ -72,10 +72,10 @@ class Keeper:
 
     # -- one turn ------------------------------------------------------------------------------------------------------------------
 
-    def step(self) -> list[int]:
-        """Sleep until there is something to do, and do it. Returns the registered descriptors that are not the keeper's own, and the link's
+    def step(self, until: float = inf) -> list[int]:
+        """Sleep until there is something to do, or until `until` (monotonic), and do it. Returns the registered descriptors that are not the keeper's own, and the link's
         own descriptor when the core has closed it."""
-        wake = self._look_at_rows()
+        wake = min(until, self._look_at_rows())
         if self._kills:
             wake = min(wake, min(at for at, _, _ in self._kills))
         timeout = None if wake == inf else max(0.0, (wake - monotonic()) * 1000)

@@ -1,0 +1,182 @@
+"""The launcher: what `python -m stem_iso.worker` is. It takes the signals, is the keeper of each core it starts, and runs no user code.
+
+    launcher ── starts ──> core (its own process group; imports the application, runs the queue)
+       │ TERM, INT, HUP: SIGNAL 1, 2, ...   QUIT: SIGNAL 2         core ends with GOODBYE code ──> launcher exits with that code
+       └ core died without GOODBYE: every tree dies, then a fresh core that takes its predecessor's leases
+
+Rules
+ 1. Signals count here alone, so that one Ctrl-C, or one `systemctl stop` that signals every process, is one signal.
+ 2. A core that dies is replaced after 1 s, doubled up to 30 s; five deaths in a minute end the launcher with exit code 1.
+ 3. A core that was told to stop and does not is killed: 5 s after "at once", 10 s after its shutdown time-out.
+ 4. The configuration travels in a memfd, not in the arguments, which `ps` shows: a broker's URL may hold a password.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from collections import deque
+from contextlib import suppress
+from math import inf
+from select import POLLIN, poll
+from time import monotonic
+from types import FrameType
+from typing import Any
+
+import msgspec
+
+from stem_iso.isolate.keeper import Keeper, set_title
+from stem_iso.isolate.linux import become_subreaper, require_linux
+from stem_iso.isolate.messages import GOODBYE, SIGNAL, send
+from stem_iso.settings import WorkerConfig
+
+FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 30.0
+DEATHS, WITHIN = 5, 60.0
+AT_ONCE_GRACE, DRAIN_GRACE = 5.0, 10.0
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+log = logging.getLogger("stem_iso.worker")
+
+
+class CoreStart(msgspec.Struct, frozen=True):
+    """What a core is told. `boot` names it in receipts; `predecessor` is the boot whose leases it takes."""
+
+    config: WorkerConfig
+    boot: str
+    predecessor: str | None = None
+
+
+class Signals:
+    """Counts what asks us to stop; `fd` turns readable when the count has grown."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.since = inf
+        self.fd, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(writer)
+        for number in STOPPING:
+            signal.signal(number, self._count)
+
+    def _count(self, number: int, frame: FrameType | None) -> None:
+        self.count = max(2, self.count + 1) if number == signal.SIGQUIT else self.count + 1
+        self.since = monotonic()
+
+    def drain(self) -> None:
+        with suppress(BlockingIOError):
+            while os.read(self.fd, 512):
+                pass
+
+
+class CoreKeeper(Keeper):
+    """The keeper of one core that we started ourselves."""
+
+    def __init__(self, link: socket.socket, core: int) -> None:
+        super().__init__(link, core)
+        self.goodbye: int | None = None
+
+    def heard(self, kind: str, fields: list[Any]) -> None:
+        if kind == GOODBYE:
+            self.goodbye = int(fields[0])
+
+
+class Launcher:
+    """Starts cores, one after the other, until one leaves on purpose or is told to."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self._config = config
+        self._signals = Signals()
+        # Each isolate is started in the folder and environment of its core; a fresh core must not inherit those.
+        self._env, self._cwd = dict(os.environ), os.getcwd()
+        self._deaths: deque[float] = deque(maxlen=DEATHS)
+
+    def run(self) -> int:
+        predecessor: str | None = None
+        backoff = FIRST_BACKOFF
+        while True:
+            start = CoreStart(self._config, uuid.uuid4().hex, predecessor)
+            began = monotonic()
+            code = self._run_core(start)
+            if code is not None:
+                return code
+            if self._signals.count or self._died_too_often():
+                return 1
+            backoff = FIRST_BACKOFF if monotonic() - began > WITHIN else backoff
+            log.error("the worker's core process died; a new one starts in %g s and takes its leases", backoff)
+            if self._pause(backoff):
+                return 1
+            backoff = min(backoff * 2, LONGEST_BACKOFF)
+            predecessor = start.boot
+
+    def _run_core(self, start: CoreStart) -> int | None:
+        """The exit code of a core that left on purpose, None for one that died. Nothing it started is left when this returns."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        core = self._start_core(theirs, start)
+        pidfd = os.pidfd_open(core.pid)
+        keeper = CoreKeeper(ours, core.pid)
+        for fd in (pidfd, self._signals.fd):
+            keeper.register(fd)
+        told = 0
+        while True:
+            events = keeper.step(self._patience())
+            if pidfd in events:
+                break
+            if self._signals.count > told:
+                told = self._signals.count
+                self._signals.drain()
+                send(ours, SIGNAL, told)
+            if monotonic() >= self._patience():
+                core.kill()
+        self._signals.drain()
+        core.wait()
+        keeper.kill_all()
+        keeper.close()
+        os.close(pidfd)
+        return keeper.goodbye
+
+    def _start_core(self, theirs: socket.socket, start: CoreStart) -> subprocess.Popen[bytes]:
+        told = os.memfd_create("stem_iso-config", os.MFD_CLOEXEC)
+        os.write(told, msgspec.json.encode(start))
+        command = [sys.executable, "-m", "stem_iso.worker.core", str(theirs.fileno()), str(told)]
+        try:
+            # A process group of its own: the terminal's Ctrl-C reaches the launcher alone.
+            return subprocess.Popen(command, pass_fds=[theirs.fileno(), told], cwd=self._cwd, env=self._env, process_group=0)
+        finally:
+            os.close(told)
+            theirs.close()
+
+    def _patience(self) -> float:
+        """Until when a core that was told to stop may take; inf while nobody has told it."""
+        if self._signals.count == 0:
+            return inf
+        grace = AT_ONCE_GRACE if self._signals.count > 1 else self._config.shutdown_timeout + DRAIN_GRACE
+        return self._signals.since + grace
+
+    def _died_too_often(self) -> bool:
+        self._deaths.append(monotonic())
+        if len(self._deaths) < DEATHS or self._deaths[-1] - self._deaths[0] > WITHIN:
+            return False
+        log.error("the worker's core process died %d times within %g s; giving up", DEATHS, WITHIN)
+        return True
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait, unless somebody asks us to stop: True."""
+        waiter = poll()
+        waiter.register(self._signals.fd, POLLIN)
+        waiter.poll(seconds * 1000)
+        return self._signals.count > 0
+
+
+def launch(config: WorkerConfig) -> int:
+    """Run a worker until it ends; the process's exit code (W1). For the main thread of a process that does nothing else."""
+    require_linux("a worker")
+    from stem_iso.isolate import process
+
+    become_subreaper()
+    process.without_trackers()
+    set_title(f"stem_iso: launcher {config.app}".strip())
+    return Launcher(config).run()
