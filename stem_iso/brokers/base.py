@@ -88,7 +88,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """`next_due`: seconds until the earliest delayed envelope of these queues is due, None without one. `ready`: more waits to be leased."""
+    """`next_due`: seconds until the earliest delayed envelope of these queues is due, None without one. `ready`: more can be leased."""
 
     verdicts: list[Verdict]
     deliveries: list[Delivery]
@@ -98,7 +98,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Reclaimed:
-    """An expired lease that was found: redelivered (`state` QUEUED), or ended as failed (`redelivery-limit`, `worker-lost`) or cancelled."""
+    """An expired lease that was found: redelivered (`state` QUEUED) or ended as failed (`redelivery-limit`, `worker-lost`) or cancelled."""
 
     id: str
     name: str

@@ -1,0 +1,20 @@
+"""The embedded broker: one SQLite file for many processes, or one in-memory database for the threads of one process.
+
+    publish ── INSERT ──> READY (0) ──┬── lease ──> LEASED (2) ── settle ──> SUCCEEDED (3) · FAILED (4) · CANCELLED (5) ── sweep ──> gone
+                          DELAYED (1) ┘                │  ^                                     │
+                             ^                         │  └── renew, extend, mark, note         └─> `dead`, one row per failed task
+                             └──── retry, give back, reclaim, replay
+
+One row per task, updated in place from birth to expiry: nothing is copied between tables, so nothing can be in two places or in none. Four
+partial indexes hold exactly the rows that one question asks for, and their conditions are written literally in every statement, because
+SQLite uses a partial index only where it can prove the condition from the text.
+
+  broker       the facade: one call of the contract, one transaction; rings after the commit
+  publishing · leasing · settling · endings · revoking · dead · looking · gossip · sweeping     what a transaction does, one subject each
+  rows         a row of `task` as values
+  database · memory     who runs a transaction: a file under a lock, or the one connection of a `MemoryStore`
+  connection   the only import of sqlite3; pragmas; schema     schema: the tables
+  lockfile · bells · forks · clock     the writer's turn; wake-ups; what a fork may inherit; the two clocks
+
+Not promised: network file systems (refused), more than one machine, and survival of the last commits at a power loss unless `sync=full`.
+"""

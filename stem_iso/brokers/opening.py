@@ -1,0 +1,141 @@
+"""From a URL to a broker. The options of a broker stand in the URL's query or are keywords of `Stem`; a keyword wins.
+
+memory://                        for the threads of one process, which share a `MemoryStore`
+sqlite:///relative.db            relative to the working folder
+sqlite:////absolute.db?sync=full
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from stem_iso.brokers.base import Broker, BrokerAddress, BrokerOptions
+from stem_iso.errors import InvalidOptions
+
+if TYPE_CHECKING:
+    from stem_iso.brokers.sqlite.memory import MemoryStore
+
+SCHEMES = ("memory", "sqlite")
+LATER = frozenset({"redis", "rediss", "unix", "redis+cluster"})
+DEFAULTS = BrokerOptions()
+DURATIONS = frozenset({"block_time", "claim_interval", "default_visibility_timeout", "dead_letter_ttl"})
+SYNCS = ("normal", "full")
+
+
+def parse_url(url: str, overrides: Mapping[str, object] | None = None) -> tuple[BrokerAddress, BrokerOptions]:
+    """The address, and the options of its query under those of `overrides`. Raises InvalidOptions, which names what to write instead."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        raise InvalidOptions(f"broker {url!r} is no URL: write sqlite:///{url} for a file, or memory://")
+    if scheme in LATER:
+        raise InvalidOptions(f"broker {scheme}:// is not in this version: use sqlite:///PATH or memory://")
+    if scheme not in SCHEMES:
+        raise InvalidOptions(f"broker scheme {scheme!r} is unknown{_meant(scheme, SCHEMES)}: use sqlite:///PATH or memory://")
+    path, _, query = rest.partition("?")
+    address = BrokerAddress(scheme, _path(scheme, _unquote(path), url), _query(query, url))
+    return address, _options({**address.options, **(overrides or {})})
+
+
+def open_broker(url: str, options: BrokerOptions | None = None, *, cwd: str | None = None, store: MemoryStore | None = None) -> Broker:
+    """A broker for one thread; nothing is opened before its first use. `options`: as `parse_url` answered, or None for those of the URL.
+
+    `store` is what all `memory://` brokers of one application share; without one, this broker has a store of its own.
+    """
+    address, found = parse_url(url)
+    # Imported here: whoever only parses a URL needs none of it.
+    from stem_iso.brokers.sqlite.broker import SqliteBroker
+    from stem_iso.brokers.sqlite.clock import SYSTEM
+    from stem_iso.brokers.sqlite.database import FileDatabase
+    from stem_iso.brokers.sqlite.memory import MemoryDatabase, MemoryStore
+
+    chosen = options or found
+    if address.scheme == "memory":
+        return SqliteBroker(MemoryDatabase(store or MemoryStore()), chosen)
+    path = os.path.abspath(os.path.join(cwd or os.getcwd(), address.path))
+    return SqliteBroker(FileDatabase(path, chosen.sync, SYSTEM), chosen)
+
+
+# -- the URL ------------------------------------------------------------------------------------------------------------------------
+
+
+def _path(scheme: str, path: str, url: str) -> str:
+    if scheme == "memory":
+        if path not in ("", "/"):
+            raise InvalidOptions(f"broker {url!r}: memory:// has no path; all of an application share one store")
+        return ""
+    if not path.startswith("/"):
+        raise InvalidOptions(
+            f"broker {url!r}: write sqlite:///{path or 'stem_iso.db'} (relative) or sqlite:////{path or 'stem_iso.db'} (absolute)"
+        )
+    if path[1:] == ":memory:":
+        raise InvalidOptions(f"broker {url!r}: write memory://")
+    if path.endswith("/"):
+        raise InvalidOptions(f"broker {url!r} names no file: write sqlite:///{path[1:]}stem_iso.db")
+    return path[1:]
+
+
+def _query(query: str, url: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for pair in filter(None, query.split("&")):
+        name, separator, value = pair.partition("=")
+        if not separator:
+            raise InvalidOptions(f"broker {url!r}: option {name!r} has no value; write {name}=VALUE")
+        found[_unquote(name)] = _unquote(value)
+    return found
+
+
+def _unquote(text: str) -> str:
+    if "%" not in text:
+        return text
+    from urllib.parse import unquote
+
+    return unquote(text)
+
+
+# -- the options ----------------------------------------------------------------------------------------------------------------------
+
+
+def _options(given: Mapping[str, object]) -> BrokerOptions:
+    names = [field.name for field in fields(BrokerOptions)]
+    for name in given:
+        if name not in names:
+            raise InvalidOptions(f"broker option {name!r} is unknown{_meant(name, names)}; there are {', '.join(names)}")
+    chosen: dict[str, Any] = {name: _value(name, value) for name, value in given.items()}
+    return replace(DEFAULTS, **chosen)
+
+
+def _value(name: str, value: object) -> float | int | str:
+    if name == "sync":
+        if value not in SYNCS:
+            raise InvalidOptions(f"broker option sync is {value!r}; it is normal or full")
+        return str(value)
+    number = _number(name, value)
+    if name in DURATIONS:
+        if not 0 < number < float("inf"):
+            raise InvalidOptions(f"broker option {name} is {value!r}; it is a number of seconds above 0")
+        return number
+    least = 0 if name == "max_redeliveries" else 1
+    if number != number or number < least or number != int(min(number, 1 << 62)):
+        raise InvalidOptions(f"broker option {name} is {value!r}; it is a whole number from {least} up")
+    return int(number)
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
+    try:
+        return float(value) if isinstance(value, str) else float("nan")
+    except ValueError:
+        return float("nan")
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,126 @@
+"""Wake-ups: whoever commits rings, whoever parks hears it.
+
+    writer: COMMIT ── one byte into PATH-wake ──inotify──> a worker's `Watch`          new work, orders
+                      one byte into PATH-done ──inotify──> who waits for a result
+                      one byte into PATH-events ─inotify─> who listens to events
+
+A ring says "look", never what. It comes after the commit, so who hears it sees the work; a writer killed between the two is made up for by
+`data_version` every 250 ms. Sidecars need no registration and leave nothing stale behind a kill. Watching `-wal` itself would wake
+everybody four times per commit, each time before it is visible. Where inotify cannot be had (128 instances per user), the ear is polled.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum
+from typing import Protocol
+
+INTERVAL = 0.25  # seconds between looks at data_version behind the bell
+POLL = 0.01  # without a bell
+
+IN_MODIFY = 0x2
+IN_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Bell(Enum):
+    WORK = "-wake"
+    DONE = "-done"
+    EVENTS = "-events"
+
+
+class Ear(Protocol):
+    interval: float
+
+    def fileno(self) -> int: ...
+
+    def heard(self) -> bool:
+        """Whether it rang since the last time; takes the readiness back."""
+
+    def close(self) -> None: ...
+
+
+def drain(fd: int) -> bool:
+    """Empty a non-blocking descriptor; True if there was anything."""
+    try:
+        return bool(os.read(fd, 65_536))
+    except BlockingIOError:
+        return False
+
+
+class SidecarEar:
+    """inotify on one sidecar; deaf, with a short `interval`, where there is no inotify."""
+
+    def __init__(self, path: str, mode: int) -> None:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, mode))
+        fd = _inotify(path)
+        self.interval = POLL if fd is None else INTERVAL
+        self._fds: tuple[int, ...] = (fd,) if fd is not None else os.pipe()  # a pipe nobody writes to: good for poll, and never readable
+
+    def fileno(self) -> int:
+        return self._fds[0]
+
+    def heard(self) -> bool:
+        return self.interval == INTERVAL and drain(self._fds[0])
+
+    def close(self) -> None:
+        for fd in self._fds:
+            os.close(fd)
+        self._fds = ()
+
+
+def _inotify(path: str) -> int | None:
+    import ctypes  # only who parks needs it
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        fd: int = libc.inotify_init1(IN_FLAGS)
+    except AttributeError:  # not Linux
+        return None
+    if fd < 0:
+        return None
+    if libc.inotify_add_watch(fd, os.fsencode(path), IN_MODIFY) < 0:
+        os.close(fd)
+        return None
+    return fd
+
+
+class Sidecar:
+    """The writer's end of one bell. Opened at the first ring."""
+
+    def __init__(self, path: str, mode: int) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, mode)
+
+    def ring(self) -> None:
+        os.pwrite(self._fd, b"\n", 0)  # in place: the file stays one byte long
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class PipeEar:
+    """For threads of one process: a pipe that the store writes to."""
+
+    interval = INTERVAL
+
+    def __init__(self, gone: Callable[[PipeEar], None]) -> None:
+        self._gone = gone  # tells the store, which owns the list of its ears
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.set_blocking(self._writer, False)
+
+    def ring(self) -> None:
+        with suppress(BlockingIOError):  # full: it will hear
+            os.write(self._writer, b"\n")
+
+    def fileno(self) -> int:
+        return self._reader
+
+    def heard(self) -> bool:
+        return drain(self._reader)
+
+    def close(self) -> None:
+        self._gone(self)
+        os.close(self._reader)
+        os.close(self._writer)

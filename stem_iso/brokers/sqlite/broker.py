@@ -1,0 +1,169 @@
+"""The contract, call by call: each is one turn of the database; what happens in it is in the module of its subject."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from stem_iso.brokers.base import (
+    BrokerOptions,
+    DeadFilter,
+    DeadLetter,
+    Exchange,
+    Order,
+    QueueCount,
+    Receipt,
+    Reclaimed,
+    Replayed,
+    Settlement,
+    StatusRecord,
+    Verdict,
+    WorkerInfo,
+)
+from stem_iso.brokers.sqlite import dead, gossip, leasing, looking, publishing, revoking, settling, sweeping
+from stem_iso.brokers.sqlite.parking import BellWatch, Listener, wait
+from stem_iso.brokers.sqlite.turn import Database, Turn
+from stem_iso.task.envelope import Envelope
+from stem_iso.task.status import Progress
+
+LISTENING_CACHE = 1.0  # seconds
+
+
+class SqliteBroker:
+    """See `stem_iso.brokers.base.Broker`. One object per thread; connections are opened by first use."""
+
+    def __init__(self, database: Database, options: BrokerOptions) -> None:
+        self.options = options
+        self.url = database.url
+        self._database = database
+        self._sequence = 0  # of the last lease, see `leasing.next_sequence`
+        self._listening = (0.0, False)  # when it was looked up, and what it was
+        self._listeners = 0
+
+    # -- producers --------------------------------------------------------------------------------------------------------------
+
+    def publish(self, envelopes: Sequence[Envelope]) -> list[str]:
+        pairs = publishing.encoded(envelopes, self.options.max_payload_bytes)
+        return self._database.write(lambda turn: publishing.publish(turn, pairs)) if pairs else []
+
+    def status(self, ids: Sequence[str]) -> list[StatusRecord | None]:
+        return self._database.read(lambda turn: looking.statuses(turn, ids)) if ids else []
+
+    def wait(self, id: str, timeout: float | None) -> StatusRecord:
+        return wait(self._database, lambda: self.status([id])[0], id, timeout)
+
+    def revoke(self, id: str, terminate: bool = False) -> bool:
+        return self._database.write(lambda turn: revoking.revoke(turn, id, terminate))
+
+    def forget(self, id: str) -> bool:
+        return self._database.write(lambda turn: revoking.forget(turn, id))
+
+    def queues(self) -> list[QueueCount]:
+        return self._database.read(lambda turn: looking.queues(turn, self.options.dead_letter_ttl))
+
+    def purge(self, queue: str) -> int:
+        upto = self._database.read(revoking.newest)
+        purged = 0
+        while bite := self._database.write(lambda turn: revoking.purge(turn, queue, upto)):
+            purged += bite
+        return purged
+
+    # -- dead letters -----------------------------------------------------------------------------------------------------------
+
+    def dead_letters(self, which: DeadFilter) -> list[DeadLetter]:
+        ttl = self.options.dead_letter_ttl
+        return [dead.letter(row) for row in self._database.read(lambda turn: dead.select(turn, which, ttl))]
+
+    def replay(self, which: DeadFilter, delay: float = 0.0, dry_run: bool = False) -> list[Replayed]:
+        ttl = self.options.dead_letter_ttl
+
+        def work(turn: Turn) -> list[Replayed]:
+            return dead.replay(turn, dead.select(turn, which, ttl), delay, dry_run)
+
+        return self._database.read(work) if dry_run else self._database.write(work)
+
+    def purge_dead(self, which: DeadFilter) -> int:
+        ttl = self.options.dead_letter_ttl
+        return self._database.write(lambda turn: dead.purge(turn, dead.select(turn, which, ttl)))
+
+    # -- workers ----------------------------------------------------------------------------------------------------------------
+
+    def exchange(self, boot: str, settlements: Sequence[Settlement], queues: Sequence[str], want: int) -> Exchange:
+        if not settlements:
+            # An idle look takes no lock: many workers woken by one task would else stand in line to find nothing.
+            due = self._database.read(lambda turn: leasing.quiet(turn, queues))
+            if due is None or due > 0 or want <= 0:
+                return Exchange([], [], due, ready=due == 0)
+        return self._database.write(lambda turn: self._exchange(turn, boot, settlements, queues, want))
+
+    def _exchange(self, turn: Turn, boot: str, settlements: Sequence[Settlement], queues: Sequence[str], want: int) -> Exchange:
+        verdicts: list[Verdict] = settling.settle(turn, settlements) if settlements else []
+        due = leasing.promote(turn, queues)
+        self._sequence = leasing.next_sequence(self._sequence)
+        default = self.options.default_visibility_timeout
+        deliveries, more = leasing.lease(turn, boot, self._sequence, queues, max(0, want), default)
+        return Exchange(verdicts, deliveries, due, ready=more or due == 0)
+
+    def renew(self, receipts: Sequence[Receipt]) -> list[Receipt]:
+        default = self.options.default_visibility_timeout
+        return self._database.write(lambda turn: leasing.renew(turn, receipts, default)) if receipts else []
+
+    def extend(self, receipt: Receipt, by: float) -> bool:
+        return self._database.write(lambda turn: leasing.extend(turn, receipt, by))
+
+    def mark(self, receipt: Receipt) -> bool:
+        return self._database.write(lambda turn: leasing.mark(turn, receipt))
+
+    def note(self, receipt: Receipt, meta: dict[str, Any] | None, progress: Progress | None) -> None:
+        self._database.write(lambda turn: leasing.note(turn, receipt, meta, progress))
+
+    def reclaim(self, boot: str, predecessor: str | None = None) -> list[Reclaimed]:
+        if not self._database.read(lambda turn: leasing.expired(turn, boot, predecessor)):
+            return []
+        return self._database.write(lambda turn: leasing.reclaim(turn, boot, predecessor, self.options))
+
+    def orders(self, boot: str) -> list[Order]:
+        return self._database.read(lambda turn: leasing.orders(turn, boot))
+
+    def watch(self) -> BellWatch:
+        return BellWatch(self._database)
+
+    def beat(self, worker: WorkerInfo) -> None:
+        self._database.write(lambda turn: gossip.beat(turn, worker))
+
+    def goodbye(self, worker_id: str) -> None:
+        self._database.write(lambda turn: gossip.goodbye(turn, worker_id))
+
+    def workers(self) -> list[WorkerInfo]:
+        return self._database.read(gossip.workers)
+
+    def sweep(self) -> int:
+        ttl = self.options.dead_letter_ttl
+        swept = 0
+        if self._database.read(lambda turn: sweeping.due(turn, ttl)):
+            swept = self._database.write(lambda turn: sweeping.sweep(turn, ttl))
+        self._database.shrink()
+        return swept
+
+    # -- events -----------------------------------------------------------------------------------------------------------------
+
+    def emit(self, events: Sequence[bytes]) -> None:
+        if events and self.listening():
+            self._database.write(lambda turn: gossip.emit(turn, events))
+
+    def listening(self) -> bool:
+        looked, answer = self._listening
+        now = time.monotonic()
+        if now - looked > LISTENING_CACHE:
+            answer = self._database.read(gossip.listened)
+            self._listening = (now, answer)
+        return answer
+
+    def listen(self, timeout: float | None = None) -> Iterator[bytes]:
+        self._listeners += 1
+        return Listener(self._database, f"{os.getpid()}-{id(self):x}-{self._listeners}", timeout).events()
+
+    def close(self) -> None:
+        self._database.close()

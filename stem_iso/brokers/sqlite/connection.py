@@ -1,0 +1,142 @@
+"""One SQLite connection: the only place where sqlite3 is imported, and only when a connection is wanted (a producer that merely declares
+tasks pays nothing).
+
+A file is opened and brought to our schema under the lock file, since `journal_mode=WAL` answers "database is locked" at once, whatever the
+time-out. What sqlite3 raises leaves this module as `BrokerUnavailable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from stem_iso.brokers.sqlite import schema
+from stem_iso.errors import BrokerUnavailable
+
+if TYPE_CHECKING:
+    import sqlite3
+
+Row = tuple[Any, ...]
+T = TypeVar("T")
+
+# Seconds SQLite itself waits. Our writers never meet there; what does is a recovery after a crash, or somebody's shell on the file.
+BUSY = 0.4
+
+PRAGMAS = """
+PRAGMA journal_size_limit = 4194304;
+PRAGMA wal_autocheckpoint = 1000;
+PRAGMA foreign_keys = OFF;
+"""
+
+
+class Connection:
+    """A connection in autocommit mode; transactions are spelled out."""
+
+    def __init__(self, target: str, *, create: bool = True) -> None:
+        import sqlite3
+
+        self._error = sqlite3.Error
+        self.target = target
+        with self:
+            # Threads: our own lock orders them. 512 statements: batches differ in the number of their rows.
+            self._raw: sqlite3.Connection = sqlite3.connect(
+                target, timeout=BUSY, isolation_level=None, check_same_thread=False, cached_statements=512
+            )
+            self.execute = self._raw.execute
+
+    # -- the seam: `with connection:` around any use ----------------------------------------------------------------------------
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if error is not None and isinstance(error, self._error):
+            raise BrokerUnavailable(f"{self.target}: {error}") from error
+
+    # -- use --------------------------------------------------------------------------------------------------------------------
+
+    def all(self, sql: str, values: Any = ()) -> list[Row]:
+        return self.execute(sql, values).fetchall()
+
+    def one(self, sql: str, values: Any = ()) -> Any:
+        """The first column of the first row."""
+        rows = self.execute(sql, values).fetchall()
+        return rows[0][0] if rows else None
+
+    def script(self, sql: str) -> None:
+        """Runs every statement to its end; `execute` would stop `incremental_vacuum` after one page."""
+        self._raw.executescript(sql)
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._raw.in_transaction
+
+    def transact(self, begin: str, work: Callable[[], T]) -> T:
+        """All of `work`, or nothing of it, whatever ends it."""
+        with self:
+            try:
+                self.execute(begin)
+                answer = work()
+                self.execute("COMMIT")
+                return answer
+            finally:
+                if self._raw.in_transaction:  # a full disk has rolled back by itself already
+                    self.execute("ROLLBACK")
+
+    def close(self) -> None:
+        with self:
+            self._raw.close()
+
+
+def prepare(connection: Connection, machine: str, sync: str, *, file: bool) -> None:
+    """Pragmas, schema, and the truth about leases of an earlier boot. For a file: under its lock."""
+    with connection:
+        if file:
+            connection.script("PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;")
+        connection.script(f"PRAGMA synchronous = {'FULL' if sync == 'full' else 'NORMAL'};" + PRAGMAS)
+        version = connection.one("PRAGMA user_version")
+        if not version:
+            _refuse_foreign(connection)
+            connection.transact("BEGIN IMMEDIATE", lambda: _create(connection))
+        elif connection.one("PRAGMA application_id") != schema.APPLICATION:
+            raise BrokerUnavailable(f"{connection.target} is a database of another program; give the queue a file of its own")
+        elif version > schema.VERSION:
+            raise BrokerUnavailable(
+                f"{connection.target} was written by a newer stem_iso (schema {version}, this one knows {schema.VERSION}); upgrade it here"
+            )
+        if connection.one("SELECT value FROM fact WHERE name = 'machine'") != machine:
+            connection.transact("BEGIN IMMEDIATE", lambda: _new_boot(connection, machine))
+
+
+def _refuse_foreign(connection: Connection) -> None:
+    if connection.one("SELECT count(*) FROM sqlite_master"):
+        raise BrokerUnavailable(f"{connection.target} holds tables of another program; give the queue a file of its own")
+
+
+def _create(connection: Connection) -> None:
+    for statement in schema.TABLES.split(";"):
+        if statement.strip():
+            connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {schema.APPLICATION}")
+    connection.execute(f"PRAGMA user_version = {schema.VERSION}")
+
+
+def _new_boot(connection: Connection, machine: str) -> None:
+    connection.execute("UPDATE task SET at = 0 WHERE state = 2")
+    connection.execute("INSERT INTO fact VALUES ('machine', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (machine,))
+
+
+NETWORKS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "fuse.sshfs", "lustre", "afs"})
+
+
+def network_of(folder: Path) -> str | None:
+    """The type of the network file system that holds `folder`, None where it is a local one (or nobody can tell)."""
+    try:
+        device = folder.stat().st_dev
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return None
+    number = f"{device >> 8 & 0xFFF}:{device & 0xFF | device >> 12 & 0xFFF00}"
+    kinds = [line.partition(" - ")[2].split()[0] for line in lines if line.split()[2] == number]
+    return next((kind for kind in kinds if kind in NETWORKS), None)

@@ -1,0 +1,235 @@
+"""A database file, for many processes.
+
+    turn = mutex (threads of this object) → opened, and still the file of that name? → lock file → BEGIN IMMEDIATE … COMMIT → unlock → ring
+
+Opened by first use, again after a fork, after an error, and when the file was removed or replaced under us: SQLite would go on writing into
+the unlinked one without a word.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from stem_iso.brokers.sqlite.bells import Bell, Ear, Sidecar, SidecarEar
+from stem_iso.brokers.sqlite.clock import Clock
+from stem_iso.brokers.sqlite.connection import Connection, network_of, prepare
+from stem_iso.brokers.sqlite.forks import fork_guard
+from stem_iso.brokers.sqlite.lockfile import LockFile
+from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.errors import BrokerUnavailable
+
+T = TypeVar("T")
+
+PATIENCE = 4.5  # seconds for the lock; with SQLite's own 0.4 the caller hears within 5
+SHRINK_PAGES = 1000  # 4 MiB a sweep: some 10 ms under the lock
+WAL_KEPT = 1 << 18  # bytes of an idle WAL that are not worth a checkpoint
+
+
+class FileDatabase:
+    def __init__(self, path: str, sync: str, clock: Clock) -> None:
+        self.path, self.url = path, f"sqlite:///{path}"
+        self._sync, self._clock = sync, clock
+        self._mutex = threading.Lock()  # one turn at a time; a fork waits for it
+        self._forget()
+
+    def _forget(self) -> None:
+        # Owned by whoever holds the mutex.
+        self._connection: Connection | None = None
+        self._lock: LockFile | None = None
+        self._bells: dict[Bell, Sidecar] = {}
+        self._done: Ear | None = None
+        self._identity: tuple[int, int] | None = None
+        self._pid = os.getpid()
+
+    # -- turns ------------------------------------------------------------------------------------------------------------------
+
+    def write(self, work: Callable[[Turn], T]) -> T:
+        deadline = time.monotonic() + PATIENCE
+        turn: Turn | None = None
+
+        def body() -> T:
+            nonlocal turn
+            turn = Turn(connection, self._clock)
+            return work(turn)
+
+        with self._ours():
+            connection, lock = self._open(deadline)
+            lock.acquire(deadline)
+            try:
+                answer = self._guarded(connection, "BEGIN IMMEDIATE", body)
+            finally:
+                lock.release()
+            if turn is not None and turn.rings:
+                self._ring(turn.rings)
+        return answer
+
+    def read(self, work: Callable[[Turn], T]) -> T:
+        with self._ours():
+            connection, _ = self._open(time.monotonic() + PATIENCE)
+            return self._guarded(connection, "BEGIN", lambda: work(Turn(connection, self._clock)))
+
+    def version(self) -> int:
+        with self._ours():
+            connection, _ = self._open(time.monotonic() + PATIENCE)
+            with connection:
+                return int(connection.one("PRAGMA data_version"))
+
+    def _ours(self) -> threading.Lock:
+        if self._pid != os.getpid():  # a fork that the interpreter was not told of
+            self.abandon(at_rest=not (self._connection and self._connection.in_transaction))
+        return self._mutex
+
+    def _guarded(self, connection: Connection, begin: str, body: Callable[[], T]) -> T:
+        try:
+            return connection.transact(begin, body)
+        except BrokerUnavailable:
+            self._shut()  # a connection that met an I/O error may stay broken
+            raise
+
+    def _ring(self, bells: set[Bell]) -> None:
+        for bell in bells:
+            if bell not in self._bells:
+                self._bells[bell] = Sidecar(self.path + bell.value, self._mode())
+            self._bells[bell].ring()
+
+    # -- opening ----------------------------------------------------------------------------------------------------------------
+
+    def _open(self, deadline: float) -> tuple[Connection, LockFile]:
+        if self._connection is not None and self._lock is not None and self._identity == _identity(self.path):
+            return self._connection, self._lock
+        self._shut()
+        try:
+            return self._opened(deadline)
+        except OSError as error:
+            self._shut()
+            if isinstance(error, BrokerUnavailable):
+                raise
+            raise BrokerUnavailable(f"{self.path}: {error}") from error
+
+    def _opened(self, deadline: float) -> tuple[Connection, LockFile]:
+        folder = Path(self.path).parent
+        if not folder.is_dir():
+            raise BrokerUnavailable(f"{self.path}: there is no folder {folder}; make it first")
+        if kind := network_of(folder):
+            raise BrokerUnavailable(
+                f"{self.path} is on a network file system ({kind}), where SQLite's locks cannot be trusted; use a local disk"
+            )
+        self._lock = lock = LockFile(self.path + "-lock", self._mode())
+        lock.acquire(deadline)
+        try:
+            self._connection = connection = Connection(self.path)
+            prepare(connection, self._clock.machine(), self._sync, file=True)
+        finally:
+            lock.release()
+        self._identity = _identity(self.path)
+        fork_guard().join(self)
+        return connection, lock
+
+    def _mode(self) -> int:
+        """Sidecars are as open as the database is."""
+        try:
+            return os.stat(self.path).st_mode & 0o777
+        except FileNotFoundError:
+            return 0o644
+
+    # -- ears -------------------------------------------------------------------------------------------------------------------
+
+    def ear(self, bell: Bell) -> Ear:
+        with self._ours():
+            self._open(time.monotonic() + PATIENCE)
+            try:
+                return SidecarEar(self.path + bell.value, self._mode())
+            except OSError as error:
+                raise BrokerUnavailable(f"{self.path}{bell.value}: {error}") from error
+
+    def done_ear(self) -> Ear:
+        if self._done is None or self._pid != os.getpid():
+            ear = self.ear(Bell.DONE)
+            self._done = ear
+        return self._done
+
+    # -- the end ----------------------------------------------------------------------------------------------------------------
+
+    def shrink(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        with self._ours():
+            connection, lock = self._open(deadline)
+            lock.acquire(deadline)
+            try:
+                with connection:
+                    if connection.one("PRAGMA freelist_count"):
+                        connection.script(f"PRAGMA incremental_vacuum({SHRINK_PAGES})")
+                    elif _size(self.path + "-wal") > WAL_KEPT:
+                        connection.all("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                lock.release()
+
+    def close(self) -> None:
+        with self._ours():
+            self._shut()
+            if self._done is not None:
+                self._done.close()
+                self._done = None
+
+    def _shut(self) -> None:
+        """Close all but the ear. Under the lock where it can be had: the last connection to close writes the WAL back."""
+        connection, lock, bells = self._connection, self._lock, self._bells
+        self._connection, self._lock, self._bells, self._identity = None, None, {}, None
+        try:
+            if connection is not None and lock is not None:
+                lock.acquire(time.monotonic() + 0.5)
+        except BrokerUnavailable:
+            pass  # a stopped writer must not keep anybody from leaving; SQLite's own locks still guard the file
+        finally:
+            if connection is not None:
+                connection.close()
+            if lock is not None:
+                lock.release()
+                lock.close()
+            for bell in bells.values():
+                bell.close()
+
+    # -- forks (see `forks`) ----------------------------------------------------------------------------------------------------
+
+    def rest(self, deadline: float) -> bool:
+        return self._mutex.acquire(timeout=max(0.0, deadline - time.monotonic()))
+
+    def resume(self) -> None:
+        self._mutex.release()
+
+    def abandon(self, at_rest: bool) -> None:
+        connection, lock, bells, ear = self._connection, self._lock, self._bells, self._done
+        self._mutex = threading.Lock()
+        self._forget()
+        if lock is not None:
+            lock.close()
+        for bell in bells.values():
+            bell.close()
+        if ear is not None:
+            ear.close()
+        if connection is None:
+            return
+        if at_rest:
+            connection.close()
+        else:
+            self._kept = connection  # closing it would roll the parent's transaction back in the memory both share
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0

@@ -1,0 +1,92 @@
+"""Dead letters: one row per dead task, apart from its status, because it lives longer.
+
+A replay is the task's next run under the same id: run + 1, attempt 0, no expiry, as new in its queue. Refused where another holds its lock
+(`unique`), where the body is no envelope (`undecodable`), and where a task of this id is alive again (`active`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from stem_iso.brokers.base import DeadFilter, DeadLetter, Replayed
+from stem_iso.brokers.sqlite.bells import Bell
+from stem_iso.brokers.sqlite.connection import Row
+from stem_iso.brokers.sqlite.publishing import lock
+from stem_iso.brokers.sqlite.rows import INSERT, unpack_error, waiting
+from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.task.envelope import Envelope, Undecodable, decode, encode
+
+_COLUMNS = "id, name, queue, reason, run, attempt, died, error, body"
+
+
+def select(turn: Turn, which: DeadFilter, ttl: float) -> list[Row]:
+    """Oldest first; what has outlived `ttl` is not there any more."""
+    clauses = ["died > ?"]
+    values: list[Any] = [turn.now - ttl]
+    for clause, value in (("queue = ?", which.queue), ("name = ?", which.name), ("died >= ?", which.since)):
+        if value is not None:
+            clauses.append(clause)
+            values.append(value)
+    where = " AND ".join(clauses)
+    if which.ids is None:
+        return turn.all(f"SELECT {_COLUMNS} FROM dead WHERE {where} ORDER BY died, number", values)
+    rows = turn.of_keys(f"SELECT {_COLUMNS} FROM dead WHERE {where} AND id IN ({{keys}})", list(dict.fromkeys(which.ids)), *values)
+    return sorted(rows, key=lambda row: float(row[6]))
+
+
+def letter(row: Row) -> DeadLetter:
+    id, name, queue, reason, run, attempt, died, error, body = row
+    return DeadLetter(
+        id=id, name=name, queue=queue, reason=reason, run=run, attempt=attempt, died_at=died, error=unpack_error(error), body=body or b""
+    )
+
+
+def replay(turn: Turn, rows: Sequence[Row], delay: float, dry_run: bool) -> list[Replayed]:
+    taken: set[str] = set()  # locks that a dry run would have taken by then
+    return [_replay(turn, row, delay, dry_run, taken) for row in rows]
+
+
+def _replay(turn: Turn, row: Row, delay: float, dry_run: bool, taken: set[str]) -> Replayed:
+    id, run, body = row[0], row[4] + 1, row[8]
+    try:
+        envelope = _next_run(decode(body or b""), id, run, turn.now + delay if delay > 0 else None)
+    except Undecodable:
+        return Replayed(id, row[4], "undecodable")
+    if turn.one("SELECT 1 FROM task WHERE id = ? AND state <= 2", (id,)):
+        return Replayed(id, row[4], "active")
+    if _held(turn, envelope, taken):
+        return Replayed(id, row[4], "unique")
+    if not dry_run:
+        _revive(turn, envelope)
+    return Replayed(id, run)
+
+
+def _next_run(envelope: Envelope, id: str, run: int, due: float | None) -> Envelope:
+    return msgspec.structs.replace(
+        envelope, id=id, run=run, attempt=0, redeliveries=0, expires=None, not_before=due, unregistered_since=None
+    )
+
+
+def _held(turn: Turn, envelope: Envelope, taken: set[str]) -> bool:
+    if envelope.lock is None:
+        return False
+    live = turn.one("SELECT 1 FROM lock WHERE key = ? AND id <> ? AND (until IS NULL OR until > ?)", (envelope.lock, envelope.id, turn.now))
+    held = bool(live) or envelope.lock in taken
+    taken.add(envelope.lock)
+    return held
+
+
+def _revive(turn: Turn, envelope: Envelope) -> None:
+    lock(turn, envelope)
+    turn.run("DELETE FROM task WHERE id = ?", (envelope.id,))  # a new row: it stands in line as one that arrives now
+    turn.of_rows(INSERT, [waiting(envelope, encode(envelope), turn.now)])
+    turn.run("DELETE FROM dead WHERE id = ?", (envelope.id,))
+    turn.rings |= {Bell.WORK}
+
+
+def purge(turn: Turn, rows: Sequence[Row]) -> int:
+    keys: list[Any] = [row[0] for row in rows]
+    return len(turn.of_keys("DELETE FROM dead WHERE id IN ({keys}) RETURNING id", keys)) if keys else 0

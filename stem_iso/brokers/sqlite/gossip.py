@@ -1,0 +1,64 @@
+"""What workers tell: that they live, and what happens in them.
+
+Events are kept only while somebody listens, at most 10,000 of them and for a minute: a listener that lags loses the oldest, nobody else
+loses anything. A listener is a row with a short life that its reader renews, so a killed one is forgotten after 10 s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from stem_iso.brokers.base import WorkerInfo
+from stem_iso.brokers.sqlite.bells import Bell
+from stem_iso.brokers.sqlite.connection import Row
+from stem_iso.brokers.sqlite.turn import Turn
+
+LISTENER_LIFE = 10.0
+EVENTS_KEPT, EVENTS_LIFE = 10_000, 60.0
+WORKER_LIFE = 30.0
+READ = 500  # events per look
+
+_decoder = msgspec.msgpack.Decoder(WorkerInfo)
+
+
+def beat(turn: Turn, worker: WorkerInfo) -> None:
+    seen = msgspec.structs.replace(worker, seen_at=turn.now)
+    turn.run("INSERT OR REPLACE INTO worker VALUES (?, ?, ?, ?)", (worker.id, worker.boot, turn.now, msgspec.msgpack.encode(seen)))
+
+
+def goodbye(turn: Turn, id: str) -> None:
+    turn.run("DELETE FROM worker WHERE id = ?", (id,))
+
+
+def workers(turn: Turn) -> list[WorkerInfo]:
+    rows = turn.all("SELECT info FROM worker WHERE seen > ? ORDER BY id", (turn.now - WORKER_LIFE,))
+    return [_decoder.decode(row[0]) for row in rows]
+
+
+def listened(turn: Turn) -> bool:
+    return turn.one("SELECT 1 FROM listener WHERE until > ? LIMIT 1", (turn.now,)) is not None
+
+
+def emit(turn: Turn, events: Sequence[bytes]) -> None:
+    turn.of_rows("INSERT INTO event (at, body) VALUES {rows}", [(turn.now, body) for body in events[-EVENTS_KEPT:]])
+    turn.run("DELETE FROM event WHERE number <= ?", (position(turn) - EVENTS_KEPT,))
+    turn.rings.add(Bell.EVENTS)
+
+
+def position(turn: Turn) -> int:
+    """The number of the newest event there ever was."""
+    return turn.one("SELECT seq FROM sqlite_sequence WHERE name = 'event'") or 0
+
+
+def renew_listener(turn: Turn, id: str) -> None:
+    turn.run("INSERT OR REPLACE INTO listener VALUES (?, ?)", (id, turn.now + LISTENER_LIFE))
+
+
+def drop_listener(turn: Turn, id: str) -> None:
+    turn.run("DELETE FROM listener WHERE id = ?", (id,))
+
+
+def events_after(turn: Turn, number: int) -> list[Row]:
+    return turn.all("SELECT number, body FROM event WHERE number > ? ORDER BY number LIMIT ?", (number, READ))

@@ -1,0 +1,170 @@
+"""Deliveries: leased, kept, marked, noted; and taken from those who do not renew.
+
+The fence is (id, boot, sequence) of a row in state LEASED. A lease that ran out is still its holder's until somebody reclaims it, so
+renewing asks for the token and never for the time.
+
+    reclaim of an expired lease:  revoked ─> cancelled · marked ─> failed, worker-lost · delivered too often ─> failed, redelivery-limit
+                                  else ─> waits again, its redelivery counted
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from stem_iso.brokers.base import BrokerOptions, Delivery, Order, Receipt, Reclaimed
+from stem_iso.brokers.sqlite import schema
+from stem_iso.brokers.sqlite.connection import Row
+from stem_iso.brokers.sqlite.endings import Again, Ending
+from stem_iso.brokers.sqlite.rows import RESULT_TTL, pack, pack_progress
+from stem_iso.brokers.sqlite.settling import Change, apply
+from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.outcome import TaskError
+from stem_iso.task.status import Progress, TaskState
+
+PROMOTE = 200  # per queue and turn: what comes due in one instant must not hold the lock for long
+RECLAIM = 500  # per turn; the next turn finds the others
+FENCE = "state = 2 AND id = ? AND boot = ? AND sequence = ?"
+
+
+# -- new deliveries -----------------------------------------------------------------------------------------------------------------
+
+
+def quiet(turn: Turn, queues: Sequence[str]) -> float | None:
+    """Seconds until there may be something to lease: 0 now, None nothing in sight. For a look without the lock."""
+    nearest: float | None = None
+    for queue in queues:
+        if turn.one("SELECT 1 FROM task WHERE state = 0 AND queue = ? LIMIT 1", (queue,)):
+            return 0.0
+        due = turn.one("SELECT min(at) FROM task WHERE state = 1 AND queue = ?", (queue,))
+        if due is not None:
+            nearest = due if nearest is None else min(nearest, due)
+    return None if nearest is None else max(0.0, nearest - turn.now)
+
+
+def promote(turn: Turn, queues: Sequence[str]) -> float | None:
+    """What has come due is ready from now on; seconds until the next does."""
+    nearest: float | None = None
+    for queue in queues:
+        due = turn.one("SELECT min(at) FROM task WHERE state = 1 AND queue = ?", (queue,))
+        if due is not None and due <= turn.now:
+            turn.run(_PROMOTE, (queue, turn.now, PROMOTE))
+            due = turn.one("SELECT min(at) FROM task WHERE state = 1 AND queue = ?", (queue,))
+        if due is not None:
+            nearest = due if nearest is None else min(nearest, due)
+    return None if nearest is None else max(0.0, nearest - turn.now)
+
+
+_PROMOTE = """
+UPDATE task SET state = 0 WHERE seq IN (SELECT seq FROM task WHERE state = 1 AND queue = ? AND at <= ? ORDER BY at LIMIT ?)"""
+
+
+def lease(turn: Turn, boot: str, sequence: int, queues: Sequence[str], want: int, default: float) -> tuple[list[Delivery], bool]:
+    """Up to `want` deliveries, by priority, then arrival; and whether more wait."""
+    found: list[Row] = []
+    for queue in queues:  # one query each: `queue IN` would sort all that waits
+        found += turn.all("SELECT rank, seq FROM task WHERE state = 0 AND queue = ? ORDER BY rank, seq LIMIT ?", (queue, want + 1))
+    found.sort()
+    chosen = [row[1] for row in found[:want]]
+    rows = turn.of_keys(_LEASE, chosen, turn.lease_now, default, boot, sequence, turn.now) if chosen else []
+    rows.sort()
+    deliveries = [
+        Delivery(Receipt(id, boot, sequence), body, queue, redeliveries, default if visibility is None else visibility)
+        for _, _, id, body, queue, redeliveries, visibility in rows
+    ]
+    return deliveries, len(found) > want
+
+
+_LEASE = """
+UPDATE task SET state = 2, at = ? + coalesce(visibility, ?), boot = ?, sequence = ?, started = ?
+WHERE seq IN ({keys}) RETURNING rank, seq, id, body, queue, redeliveries, visibility"""
+
+
+def next_sequence(last: int) -> int:
+    """Grows within a boot, whichever of its broker objects asks: nanoseconds since some start, each given out once."""
+    return max(last + 1, time.monotonic_ns())
+
+
+# -- what a holder does -------------------------------------------------------------------------------------------------------------
+
+
+def renew(turn: Turn, receipts: Sequence[Receipt], default: float) -> list[Receipt]:
+    """The lost ones."""
+    rows = [(receipt.id, receipt.boot, receipt.sequence, turn.lease_now, default) for receipt in receipts]
+    kept = {row[0] for row in turn.of_rows(_RENEW, rows)}
+    return [receipt for receipt in receipts if receipt.id not in kept]
+
+
+_RENEW = """
+UPDATE task SET at = max(at, v.column4 + coalesce(visibility, v.column5)) FROM (VALUES {rows}) AS v
+WHERE task.state = 2 AND task.id = v.column1 AND task.boot = v.column2 AND task.sequence = v.column3 RETURNING id"""
+
+
+def extend(turn: Turn, receipt: Receipt, by: float) -> bool:
+    return bool(turn.run(f"UPDATE task SET at = max(at, ?) WHERE {FENCE}", (turn.lease_now + by, *_token(receipt))).rowcount)
+
+
+def mark(turn: Turn, receipt: Receipt) -> bool:
+    return bool(turn.run(f"UPDATE task SET marked = 1 WHERE {FENCE}", _token(receipt)).rowcount)
+
+
+def note(turn: Turn, receipt: Receipt, meta: dict[str, Any] | None, progress: Progress | None) -> None:
+    turn.run(
+        f"UPDATE task SET meta = coalesce(?, meta), progress = coalesce(?, progress) WHERE {FENCE}",
+        (None if meta is None else msgspec.msgpack.encode(meta), pack_progress(progress), *_token(receipt)),
+    )
+
+
+def _token(receipt: Receipt) -> tuple[str, str, int]:
+    return receipt.id, receipt.boot, receipt.sequence
+
+
+def orders(turn: Turn, boot: str) -> list[Order]:
+    rows = turn.all("SELECT id, sequence, revoked FROM task WHERE revoked > 0 AND state = 2 AND boot = ?", (boot,))
+    return [Order(Receipt(id, boot, sequence), terminate=revoked > 1) for id, sequence, revoked in rows]
+
+
+# -- lost workers -------------------------------------------------------------------------------------------------------------------
+
+
+def expired(turn: Turn, boot: str, predecessor: str | None) -> list[Row]:
+    """Leases that ran out, and those of a worker known to be gone. Cheap enough to look without the lock."""
+    found = turn.all(_EXPIRED, (turn.lease_now, boot, RECLAIM))
+    return found + (turn.all(_PREDECESSOR, (predecessor, turn.lease_now, RECLAIM)) if predecessor not in (None, boot) else [])
+
+
+_LOST = "SELECT seq, id, name, queue, run, attempt, redeliveries, marked, revoked, forgotten, ttl, lock FROM task "
+_EXPIRED = _LOST + "WHERE state = 2 AND at <= ? AND boot <> ? LIMIT ?"
+_PREDECESSOR = _LOST + "WHERE state = 2 AND boot = ? AND at > ? LIMIT ?"
+
+
+def reclaim(turn: Turn, boot: str, predecessor: str | None, options: BrokerOptions) -> list[Reclaimed]:
+    rows = expired(turn, boot, predecessor)
+    decided = [_reclaimed(row, turn.now, options.max_redeliveries) for row in rows]
+    apply(turn, [change for change, _ in decided], locked=any(row[-1] is not None for row in rows))
+    return [reclaimed for _, reclaimed in decided]
+
+
+def _reclaimed(row: Row, now: float, max_redeliveries: int) -> tuple[Change, Reclaimed]:
+    seq, id, name, queue, run, attempt, redeliveries, marked, revoked, forgotten, ttl, _ = row
+    until = now if forgotten else now + (RESULT_TTL if ttl is None else ttl)
+
+    def told(state: TaskState, reason: str | None = None) -> Reclaimed:
+        return Reclaimed(id, name, queue, run, attempt, state, reason)
+
+    if revoked:
+        return Ending(seq, schema.CANCELLED, until, "revoked"), told(TaskState.CANCELLED, "revoked")
+    if marked:
+        lost = "its worker was lost, and it runs at most once (acks_late=False)"
+        return Ending(seq, schema.FAILED, until, "worker-lost", _error(lost)), told(TaskState.FAILED, "worker-lost")
+    if redeliveries >= max_redeliveries:
+        often = f"{redeliveries + 1} workers were lost while they held it (max_redeliveries is {max_redeliveries})"
+        return Ending(seq, schema.FAILED, until, "redelivery-limit", _error(often)), told(TaskState.FAILED, "redelivery-limit")
+    return Again(seq, schema.READY, None, redeliveries + 1), told(TaskState.QUEUED)
+
+
+def _error(message: str) -> bytes | None:
+    return pack(TaskError(type="stem_iso.errors.LeaseLost", message=message, retryable=False))

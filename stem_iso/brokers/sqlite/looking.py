@@ -1,0 +1,34 @@
+"""Questions that change nothing: the status of tasks, what the queues hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stem_iso.brokers.base import QueueCount, StatusRecord
+from stem_iso.brokers.sqlite.rows import SELECT, record
+from stem_iso.brokers.sqlite.turn import Turn
+
+# A status past its expiry is unknown, swept or not.
+_BY_ID = SELECT + "WHERE (state <= 2 OR at > ?) AND task.id IN ({keys})"
+
+
+def statuses(turn: Turn, ids: Sequence[str]) -> list[StatusRecord | None]:
+    found = {row[0]: record(row) for row in turn.of_keys(_BY_ID, list(dict.fromkeys(ids)), turn.now)}
+    return [found.get(id) for id in ids]
+
+
+# Delayed ones that have come due are ready, though nobody has moved them yet.
+_COUNTS = """
+SELECT queue, sum(queued), sum(delayed), sum(running), sum(dead) FROM (
+  SELECT queue, count(*) AS queued, 0 AS delayed, 0 AS running, 0 AS dead FROM task WHERE state = 0 GROUP BY queue
+  UNION ALL SELECT queue, sum(at <= :now), sum(at > :now), 0, 0 FROM task WHERE state = 1 GROUP BY queue
+  UNION ALL SELECT queue, 0, 0, count(*), 0 FROM task WHERE state = 2 GROUP BY queue
+  UNION ALL SELECT queue, 0, 0, 0, count(*) FROM dead WHERE died > :alive GROUP BY queue
+) GROUP BY queue ORDER BY queue"""
+
+
+def queues(turn: Turn, dead_letter_ttl: float) -> list[QueueCount]:
+    rows = turn.all(_COUNTS, {"now": turn.now, "alive": turn.now - dead_letter_ttl})
+    return [
+        QueueCount(name=name, queued=queued, delayed=delayed, running=running, dead=dead) for name, queued, delayed, running, dead in rows
+    ]

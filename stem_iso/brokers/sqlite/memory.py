@@ -1,0 +1,103 @@
+"""The store behind `memory://`: one in-memory database for the threads of one process, owned by the `Stem` whose URL it is.
+
+Every broker object opened with the same `MemoryStore` sees the same tasks. A forked child gets a store of its own, empty: what it enqueues
+is for workers of the child, as its copy of the parent's tasks would otherwise run twice.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from stem_iso.brokers.sqlite.bells import Bell, Ear, PipeEar
+from stem_iso.brokers.sqlite.clock import SYSTEM, Clock
+from stem_iso.brokers.sqlite.connection import Connection, prepare
+from stem_iso.brokers.sqlite.turn import Turn
+
+T = TypeVar("T")
+
+
+class MemoryStore:
+    """Make one per application and pass it to each `open_broker`. It lives as long as it is referenced."""
+
+    def __init__(self, clock: Clock = SYSTEM) -> None:
+        self._clock = clock
+        self._inherited: list[Connection] = []  # closing what a fork copied might wait for a thread that is not there
+        self._forget()
+
+    def _forget(self) -> None:
+        self._mutex = threading.Lock()  # guards all below
+        self._connection: Connection | None = None
+        self._ears: dict[Bell, list[PipeEar]] = {bell: [] for bell in Bell}
+        self._pid = os.getpid()
+
+    def _ours(self) -> threading.Lock:
+        if self._pid != os.getpid():
+            if self._connection is not None:
+                self._inherited.append(self._connection)
+            self._forget()
+        return self._mutex
+
+    def turn(self, begin: str, work: Callable[[Turn], T]) -> T:
+        with self._ours():
+            connection = self._connection or self._open()
+            turn = Turn(connection, self._clock)
+            answer = connection.transact(begin, lambda: work(turn))
+            for bell in turn.rings:
+                for ear in self._ears[bell]:
+                    ear.ring()
+            return answer
+
+    def _open(self) -> Connection:
+        connection = Connection(":memory:")
+        prepare(connection, self._clock.machine(), "normal", file=False)
+        self._connection = connection
+        return connection
+
+    def ear(self, bell: Bell) -> Ear:
+        with self._ours():
+            ear = PipeEar(lambda ear: self._gone(bell, ear))
+            self._ears[bell].append(ear)
+            return ear
+
+    def _gone(self, bell: Bell, ear: PipeEar) -> None:
+        with self._ours():
+            if ear in self._ears[bell]:
+                self._ears[bell].remove(ear)
+
+
+class MemoryDatabase:
+    """One user's view of a `MemoryStore`."""
+
+    url = "memory://"
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self._done: tuple[int, Ear] | None = None  # with the process it was made in
+
+    def write(self, work: Callable[[Turn], T]) -> T:
+        return self._store.turn("BEGIN IMMEDIATE", work)
+
+    def read(self, work: Callable[[Turn], T]) -> T:
+        return self._store.turn("BEGIN", work)
+
+    def version(self) -> int:
+        return 0  # every commit rings: nobody can be killed between the two and leave the others alive
+
+    def ear(self, bell: Bell) -> Ear:
+        return self._store.ear(bell)
+
+    def done_ear(self) -> Ear:
+        if self._done is None or self._done[0] != os.getpid():
+            self._done = (os.getpid(), self._store.ear(Bell.DONE))
+        return self._done[1]
+
+    def shrink(self) -> None:
+        pass  # SQLite reuses the pages
+
+    def close(self) -> None:
+        if self._done is not None and self._done[0] == os.getpid():
+            self._done[1].close()
+        self._done = None

@@ -1,0 +1,110 @@
+"""How a thread waits: for work, for a result, for events. All of one shape: listen first, then look, then sleep until it rings.
+
+Listening first closes the gap in which something could happen between the look and the sleep.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable, Iterator
+from math import inf
+
+from stem_iso.brokers.base import StatusRecord
+from stem_iso.brokers.sqlite import gossip
+from stem_iso.brokers.sqlite.bells import Bell, Ear
+from stem_iso.brokers.sqlite.turn import Database, Turn
+from stem_iso.errors import UnknownResult
+
+RENEW_LISTENER = gossip.LISTENER_LIFE / 3
+
+
+class BellWatch:
+    """A worker's: rings for new work and for orders. Behind the bell, commits that nobody rang for are seen by `data_version`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._ear = database.ear(Bell.WORK)
+        self._seen = database.version()
+        self.interval = self._ear.interval
+
+    def fileno(self) -> int:
+        return self._ear.fileno()
+
+    def changed(self) -> bool:
+        rang = self._ear.heard()
+        seen, self._seen = self._seen, self._database.version()  # read after the bell: what rang is covered by it
+        return rang or seen != self._seen
+
+    def close(self) -> None:
+        self._ear.close()
+
+
+def park(ear: Ear, seconds: float) -> None:
+    """Until it rings, at most `seconds`, and never longer than a deaf ear may sleep."""
+    poll = select.poll()
+    poll.register(ear.fileno(), select.POLLIN)
+    poll.poll(max(0.0, min(seconds, ear.interval)) * 1000)
+    ear.heard()
+
+
+def wait(database: Database, look: Callable[[], StatusRecord | None], id: str, timeout: float | None) -> StatusRecord:
+    """The terminal status. Raises UnknownResult, TimeoutError."""
+    deadline = inf if timeout is None else time.monotonic() + timeout
+    ear = database.done_ear()
+    while True:
+        ear.heard()
+        status = look()
+        if status is None:
+            raise UnknownResult(f"no task {id}: it never was, or its result has expired")
+        if status.state.terminal:
+            return status
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(f"task {id} is still {status.state.value} after {timeout:g} s of waiting")
+        park(ear, left)
+
+
+class Listener:
+    """Events from the moment it is made. The row that says so is renewed while somebody reads."""
+
+    def __init__(self, database: Database, name: str, timeout: float | None) -> None:
+        self._database, self._name, self._timeout = database, name, timeout
+        self._ear = database.ear(Bell.EVENTS)
+        self._number: int = database.write(self._register)
+        self._renewed = time.monotonic()
+
+    def _register(self, turn: Turn) -> int:
+        gossip.renew_listener(turn, self._name)
+        return gossip.position(turn)
+
+    def events(self) -> Iterator[bytes]:
+        try:
+            while batch := self._next():
+                for number, body in batch:
+                    self._number = number
+                    yield body
+        finally:
+            self.close()
+
+    def _next(self) -> list[tuple[int, bytes]]:
+        """The next ones; empty after `timeout` seconds without any."""
+        deadline = inf if self._timeout is None else time.monotonic() + self._timeout
+        while True:
+            self._ear.heard()
+            self._renew()
+            if rows := self._database.read(lambda turn: gossip.events_after(turn, self._number)):
+                return [(row[0], row[1]) for row in rows]
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return []
+            park(self._ear, left)
+
+    def _renew(self) -> None:
+        if time.monotonic() - self._renewed > RENEW_LISTENER:
+            self._renewed = time.monotonic()
+            self._database.write(lambda turn: gossip.renew_listener(turn, self._name))
+
+    def close(self) -> None:
+        self._ear.close()
+        self._database.write(lambda turn: gossip.drop_listener(turn, self._name))

@@ -1,0 +1,54 @@
+"""Envelopes into rows, all of a batch in one step.
+
+A second publish of the same (id, run, attempt) meets the row and changes nothing; it takes no lock either, so a resend after a lost answer
+is harmless at any time. A unique lock is taken together with the row, or the answer is its holder's id and nothing is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stem_iso.brokers.sqlite.bells import Bell
+from stem_iso.brokers.sqlite.rows import INSERT, waiting
+from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.errors import PayloadTooLarge
+from stem_iso.task.envelope import Envelope, encode
+
+
+def encoded(envelopes: Sequence[Envelope], limit: int) -> list[tuple[Envelope, bytes]]:
+    """Raises PayloadTooLarge for the first that is too large, before anything is stored."""
+    pairs = [(envelope, encode(envelope)) for envelope in envelopes]
+    for envelope, body in pairs:
+        if len(body) > limit:
+            raise PayloadTooLarge(
+                f"task {envelope.name} ({envelope.id}) is {len(body):,} bytes, max_payload_bytes is {limit:,}: "
+                "pass a reference (a path, a key) instead of the data, or raise the limit"
+            )
+    return pairs
+
+
+def publish(turn: Turn, pairs: Sequence[tuple[Envelope, bytes]]) -> list[str]:
+    ids, wanted = [], pairs
+    if any(envelope.lock is not None for envelope, _ in pairs):
+        known = {row[0] for row in turn.of_keys("SELECT id FROM task WHERE id IN ({keys})", [envelope.id for envelope, _ in pairs])}
+        ids = [envelope.id if envelope.id in known else lock(turn, envelope) for envelope, _ in pairs]
+        wanted = [pair for pair, id in zip(pairs, ids, strict=True) if pair[0].id == id]
+    else:
+        ids = [envelope.id for envelope, _ in pairs]
+    if wanted and turn.of_rows(INSERT, [waiting(envelope, body, turn.now) for envelope, body in wanted]):
+        turn.rings.add(Bell.WORK)  # delayed ones ring too: the sleeper may have to wake earlier than it thinks
+    return ids
+
+
+def lock(turn: Turn, envelope: Envelope) -> str:
+    """Take the envelope's lock, if it has one and nobody holds it; the id of who holds it now."""
+    if envelope.lock is None:
+        return envelope.id
+    until = None if envelope.unique_for is None else turn.now + envelope.unique_for
+    turn.run(_LOCK, (envelope.lock, envelope.id, until, turn.now))
+    holder: str = turn.one("SELECT id FROM lock WHERE key = ?", (envelope.lock,))
+    return holder
+
+
+_LOCK = """
+INSERT INTO lock VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET id = excluded.id, until = excluded.until WHERE lock.until <= ?"""

@@ -1,0 +1,75 @@
+"""The tables, and how a file becomes one of ours.
+
+`task.at` has one meaning per state: due (DELAYED, wall clock), end of the lease (LEASED, boot time), expiry of the status (terminal, wall
+clock). Four partial indexes, each the answer to one question: what is next in this queue, what comes due in it, which lease ran out, which
+status has expired. `lock`, `dead`, `event`, `listener`, `worker` are small beside it.
+
+The file remembers the machine's boot that its leases were written in: whoever opens it under another one sets all of them to "ran out".
+"""
+
+from __future__ import annotations
+
+READY, DELAYED, LEASED, SUCCEEDED, FAILED, CANCELLED = range(6)
+
+VERSION = 1
+APPLICATION = 0x5354454D  # "STEM", so that a database of something else is refused instead of filled
+
+TABLES = """
+CREATE TABLE task (
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    name TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    rank INTEGER NOT NULL,           -- 9 - priority
+    state INTEGER NOT NULL,
+    at REAL,
+    run INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    redeliveries INTEGER NOT NULL DEFAULT 0,
+    boot TEXT,                       -- with `sequence`: the token of the lease
+    sequence INTEGER,
+    marked INTEGER NOT NULL DEFAULT 0,
+    revoked INTEGER NOT NULL DEFAULT 0,   -- 1: let it end, 2: terminate
+    forgotten INTEGER NOT NULL DEFAULT 0,
+    visibility REAL,                 -- NULL: the broker's default
+    ttl REAL,                        -- of the status, where the broker itself ends the task, NULL means the default
+    lock TEXT,
+    parent TEXT,
+    root TEXT,
+    enqueued REAL,
+    started REAL,
+    finished REAL,
+    reason TEXT,
+    error BLOB,
+    progress BLOB,
+    meta BLOB,                       -- NULL: empty
+    result BLOB,
+    body BLOB                        -- NULL once the task has ended
+);
+CREATE INDEX task_ready ON task (queue, rank, seq) WHERE state = 0;
+CREATE INDEX task_delayed ON task (queue, at) WHERE state = 1;
+CREATE INDEX task_leased ON task (at) WHERE state = 2;
+CREATE INDEX task_ended ON task (at) WHERE state > 2;
+CREATE INDEX task_ordered ON task (boot) WHERE revoked > 0;
+CREATE TABLE lock (key TEXT PRIMARY KEY, id TEXT NOT NULL, until REAL) WITHOUT ROWID;
+CREATE INDEX lock_until ON lock (until) WHERE until IS NOT NULL;
+CREATE TABLE dead (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    name TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    run INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    died REAL NOT NULL,
+    lock TEXT,
+    error BLOB,
+    body BLOB
+);
+CREATE INDEX dead_queue ON dead (queue);
+CREATE INDEX dead_died ON dead (died);
+CREATE TABLE event (number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, body BLOB NOT NULL);
+CREATE TABLE listener (id TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE worker (id TEXT PRIMARY KEY, boot TEXT NOT NULL, seen REAL NOT NULL, info BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""

@@ -1,0 +1,37 @@
+"""Drop what has expired, a bounded number per turn: 1 µs a row, so no sweep holds the lock for more than some milliseconds."""
+
+from __future__ import annotations
+
+from stem_iso.brokers.sqlite.gossip import EVENTS_LIFE, WORKER_LIFE, listened
+from stem_iso.brokers.sqlite.turn import Turn
+
+BITE = 1000
+
+
+def sweep(turn: Turn, dead_letter_ttl: float) -> int:
+    now = turn.now
+    swept = (
+        turn.run("DELETE FROM task WHERE seq IN (SELECT seq FROM task WHERE state > 2 AND at <= ? LIMIT ?)", (now, BITE)).rowcount
+        + turn.run("DELETE FROM dead WHERE id IN (SELECT id FROM dead WHERE died <= ? LIMIT ?)", (now - dead_letter_ttl, BITE)).rowcount
+        + turn.run("DELETE FROM lock WHERE until <= ?", (now,)).rowcount
+        + turn.run("DELETE FROM worker WHERE seen <= ?", (now - WORKER_LIFE,)).rowcount
+        + turn.run("DELETE FROM listener WHERE until <= ?", (now,)).rowcount
+    )
+    kept_since = now - EVENTS_LIFE if listened(turn) else now
+    return swept + turn.run("DELETE FROM event WHERE at <= ?", (kept_since,)).rowcount
+
+
+def due(turn: Turn, dead_letter_ttl: float) -> bool:
+    """Whether a sweep would find anything; asked without the lock."""
+    now = turn.now
+    return any(
+        turn.one(sql, (limit,))
+        for sql, limit in (
+            ("SELECT 1 FROM task WHERE state > 2 AND at <= ? LIMIT 1", now),
+            ("SELECT 1 FROM dead WHERE died <= ? LIMIT 1", now - dead_letter_ttl),
+            ("SELECT 1 FROM lock WHERE until <= ? LIMIT 1", now),
+            ("SELECT 1 FROM worker WHERE seen <= ? LIMIT 1", now - WORKER_LIFE),
+            ("SELECT 1 FROM listener WHERE until <= ? LIMIT 1", now),
+            ("SELECT 1 FROM event WHERE at <= ? LIMIT 1", now - EVENTS_LIFE if listened(turn) else now),
+        )
+    )
