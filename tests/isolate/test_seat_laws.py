@@ -1,0 +1,75 @@
+"""The keeper's decision from one look at a seat row."""
+
+from __future__ import annotations
+
+import os
+from math import inf
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stem_iso.isolate import seat
+from stem_iso.isolate.seat import MARGIN, Enforce, LookAgain, Page, Row, Table, judge
+
+times = st.floats(1, 1e6)
+rows = st.builds(Row, st.integers(0, 5), st.one_of(st.just(0.0), times), st.integers(0, 5), st.integers(0, 5), st.sampled_from([0, 0, 0, 513]))
+
+
+@given(rows, times)
+def test_only_a_call_that_runs_past_its_limit_and_margin_is_ended(row: Row, now: float) -> None:
+    runs = row.call != 0 and row.started == row.call != row.finished
+    late = row.deadline != 0 and now >= row.deadline + MARGIN
+    assert isinstance(judge(row, now), Enforce) == (runs and late and not row.verdict)
+
+
+@given(rows, times)
+def test_the_next_look_is_never_in_the_past_and_never_past_the_limit(row: Row, now: float) -> None:
+    match judge(row, now):
+        case LookAgain(at):
+            assert at > now or at == row.deadline + MARGIN
+            if row.deadline and row.call and row.finished != row.call and not row.verdict and now < row.deadline + MARGIN:
+                assert at == row.deadline + MARGIN
+        case Enforce(call):
+            assert call == row.call
+
+
+@given(rows, rows)
+def test_the_second_look_spares_whatever_moved_on(before: Row, after: Row) -> None:
+    same = (before.call, before.deadline) == (after.call, after.deadline) and after.finished != before.call
+    assert seat.stands(before, after) == same
+
+
+@given(st.integers(1, 2**48), st.integers(1, 255), st.integers(1, 2**48))
+def test_a_verdict_names_its_call_and_no_other(call: int, reason: int, other: int) -> None:
+    verdict = seat.pack_verdict(call, reason)
+    assert seat.verdict_on(verdict, call)
+    assert seat.verdict_on(verdict, other) == (other == call)
+    assert not seat.verdict_on(0, call)
+
+
+def _table() -> Table:
+    fd = os.memfd_create("table")
+    os.ftruncate(fd, seat.table_size(4))
+    return Table(fd, 4)
+
+
+def test_a_standing_verdict_forbids_the_next_call() -> None:
+    table = _table()
+    assert table.send(2, 7, 5.0)
+    table.set_verdict(2, seat.pack_verdict(7, seat.LIMIT))
+    assert not table.send(2, 8, 6.0)
+    assert table.send(3, 9, 6.0), "a verdict in one row says nothing about another"
+
+
+def test_rows_and_pages_hold_what_was_stored() -> None:
+    table = _table()
+    fd = os.memfd_create("page")
+    os.ftruncate(fd, Page.SIZE)
+    page, other = Page(fd), Page(fd)
+    page.started, page.finished = 3, 2
+    table.send(1, 3, 12.5)
+    table.armed = inf
+    assert table.look(1, other) == Row(3, 12.5, 3, 2, 0)
+    assert table.armed == inf
+    table.clear(1)
+    assert table.look(1, other) == Row(0, 0.0, 3, 2, 0)
