@@ -1,0 +1,105 @@
+"""What all workers do: queues, workers, events."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+
+import click
+import msgspec
+
+from stem_iso import events as happened
+from stem_iso.brokers.base import QueueCount, WorkerInfo
+from stem_iso.cli import show
+from stem_iso.cli.reach import Reach, reaching
+
+
+@click.group(invoke_without_command=True)
+@reaching
+def queues(reach: Reach) -> None:
+    """Show the queues that hold something, or empty one."""
+    if click.get_current_context().invoked_subcommand is not None:
+        return
+    counts = reach.open().queues()
+    if reach.as_json:
+        show.print_json(counts)
+    elif not counts:
+        click.echo("all queues are empty")
+    else:
+        click.echo(show.table(("QUEUE", "QUEUED", "DELAYED", "RUNNING", "DEAD"), [_count(count) for count in counts]))
+
+
+@queues.command()
+@click.argument("name")
+@reaching
+def purge(reach: Reach, name: str) -> None:
+    """Cancel all that waits in a queue; what runs is left alone."""
+    count = reach.open().purge(name)
+    show.print_json({"name": name, "purged": count}) if reach.as_json else click.echo(f"{count} cancelled")
+
+
+@click.command()
+@reaching
+def workers(reach: Reach) -> None:
+    """Show the workers that live."""
+    found = reach.open().workers()
+    if reach.as_json:
+        show.print_json([_as_data(worker) for worker in found])
+    elif not found:
+        click.echo("no workers")
+    else:
+        now = time.time()
+        head = ("WORKER", "HOST", "PID", "QUEUES", "SEATS", "RUNNING", "UP", "SEEN")
+        click.echo(show.table(head, [_row(worker, now) for worker in found]))
+
+
+@click.command()
+@reaching
+def events(reach: Reach) -> None:
+    """Show what happens in all workers, as it happens, until Ctrl-C."""
+    for event in reach.stem().events():
+        click.echo(show.to_json(event) if reach.as_json else _line(event))
+
+
+def _count(count: QueueCount) -> tuple[object, ...]:
+    return count.name, count.queued, count.delayed, count.running, count.dead
+
+
+def _row(worker: WorkerInfo, now: float) -> tuple[object, ...]:
+    up, seen = show.seconds(now - worker.started_at), show.seconds(max(0.0, now - worker.seen_at)) + " ago"
+    return worker.id, worker.hostname, worker.pid, ",".join(worker.queues), worker.seats, len(worker.running), up, seen
+
+
+def _as_data(worker: WorkerInfo) -> dict[str, object]:
+    return {**msgspec.structs.asdict(worker), "started_at": show.moment(worker.started_at), "seen_at": show.moment(worker.seen_at)}
+
+
+def _line(event: happened.AnyEvent) -> str:
+    at = datetime.fromtimestamp(event.at).strftime("%H:%M:%S.%f")[:-3]
+    name, task_id = getattr(event, "name", None), getattr(event, "task_id", None)
+    return f"{at}  {event.type.value:<9}  {f'{name} {task_id}  ' if task_id else ''}{_details(event)}".rstrip()
+
+
+def _details(event: happened.AnyEvent) -> str:
+    match event:
+        case happened.ProgressEvent():
+            return f"{event.percent:g} %" + ("" if event.data is None else f" {show.to_json(event.data)}")
+        case happened.TimeoutEvent():
+            stuck = event.stack.strip().splitlines()
+            where = f" at {stuck[0].strip()}" if stuck else ""
+            dead = "" if event.dead_at is None else f", dead {event.dead_at * 1000:.1f} ms after it"
+            return f"{event.level} limit of {show.seconds(event.limit)}{dead}{where}"
+        case happened.CompletedEvent():
+            return f"in {show.seconds(event.elapsed)}"
+        case happened.RetriedEvent():
+            return f"{event.reason}; again in {show.seconds(event.delay)}"
+        case happened.FailedEvent():
+            return event.reason + (f": {event.error.type}: {event.error.message}" if event.error else "")
+        case happened.RevokedEvent():
+            return event.reason
+        case happened.ErrorEvent():
+            return event.message
+        case happened.IsolateEvent():
+            return f"{event.action} {event.pid}" + (f" ({event.reason})" if event.reason else "")
+        case _:
+            return ""

@@ -1,0 +1,137 @@
+"""Single tasks: enqueue, status, result, revoke."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stem_iso.cli import show
+from stem_iso.cli.reach import Reach, reaching
+from stem_iso.errors import TaskFailed
+
+if TYPE_CHECKING:
+    from stem_iso.handle import TaskHandle
+    from stem_iso.task.status import TaskStatus
+
+
+def _arguments(ctx: click.Context, param: click.Parameter, value: str) -> dict[str, Any]:
+    """Arguments by parameter name. A fault is shown where it stands."""
+    try:
+        read = json.loads(value)
+    except json.JSONDecodeError as error:
+        line = (value.splitlines() or [""])[error.lineno - 1]
+        where = f"line {error.lineno}, column {error.colno}\n  {line}\n  {' ' * (error.colno - 1)}^"
+        raise click.BadParameter(f"no JSON: {error.msg} at {where}", ctx, param) from None
+    except RecursionError:
+        raise click.BadParameter("nested too deeply", ctx, param) from None
+    if not isinstance(read, dict):
+        raise click.BadParameter(f'must be an object of parameter names, such as {{"path": "cat.png"}}, not {value}', ctx, param)
+    return read
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--args", "args", callback=_arguments, default="{}", metavar="JSON", help='The arguments by parameter name: \'{"path": "cat.png"}\'.'
+)
+@click.option("--queue", help="The queue, where the application (-A) does not say it.")
+@click.option("--priority", type=click.IntRange(0, 9), help="0 to 9, 9 first.")
+@click.option("--delay", type=click.FloatRange(min=0), metavar="S", help="Not before so many seconds from now.")
+@click.option("--wait", is_flag=True, help="Wait for the end and show the result; exit code 1 where the task failed.")
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="S", help="With --wait: wait no longer than that.")
+@reaching
+def enqueue(reach: Reach, name: str, args: dict[str, Any], wait: bool, timeout: float | None, **options: Any) -> None:
+    """Enqueue a task by its name and print its id."""
+    try:
+        handle = reach.stem().enqueue(name, args, **{option: value for option, value in options.items() if value is not None})
+    except TypeError as error:
+        raise click.UsageError(str(error)) from None
+    if not wait:
+        show.print_json({"id": handle.id, "name": name}) if reach.as_json else click.echo(handle.id)
+        return
+    if not reach.as_json:
+        click.echo(handle.id, err=True)
+    _answer(reach, handle, timeout)
+
+
+@click.command()
+@click.argument("id")
+@reaching
+def status(reach: Reach, id: str) -> None:
+    """Show what is known of a task."""
+    found = reach.stem().handle(id).status()
+    show.print_json(found) if reach.as_json else click.echo(_describe(found))
+
+
+@click.command()
+@click.argument("id")
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="S", help="Wait no longer than that for the end of the task.")
+@reaching
+def result(reach: Reach, id: str, timeout: float | None) -> None:
+    """Wait for the end of a task and print its result; exit code 1 where it has none."""
+    _answer(reach, reach.stem().handle(id), timeout)
+
+
+@click.command()
+@click.argument("id")
+@click.option("--terminate", is_flag=True, help="Kill it if it runs.")
+@reaching
+def revoke(reach: Reach, id: str, terminate: bool) -> None:
+    """Cancel a task: what waits never runs; what runs goes on unless --terminate, and is not tried again."""
+    handle = reach.stem().handle(id)
+    revoked = handle.revoke(terminate=terminate)
+    # After a revoke that found nothing: an unknown id raises here, a finished task says what it is.
+    state = handle.status().state.value
+    if reach.as_json:
+        show.print_json({"id": id, "revoked": revoked, "state": state})
+    else:
+        click.echo("revoked" if revoked else f"nothing to revoke: the task has {state}", err=not revoked)
+    if not revoked:
+        raise SystemExit(1)
+
+
+def _answer(reach: Reach, handle: TaskHandle[Any], timeout: float | None) -> None:
+    try:
+        value = handle.result(timeout=timeout)
+    except TaskFailed as failure:
+        show.print_json(failure.status) if reach.as_json else click.echo(_describe(failure.status), err=True)
+        raise SystemExit(1) from None
+    except TimeoutError:
+        click.echo(f"Error: {handle.id} has not ended within {timeout:g} s", err=True)
+        raise SystemExit(1) from None
+    if reach.as_json:
+        show.print_json(handle.status())
+    else:
+        click.echo(show.as_text(value))
+
+
+def _describe(found: TaskStatus) -> str:
+    attempt = f"{found.attempt}" + (f" of run {found.run}" if found.run else "")
+    progress = found.progress and f"{found.progress.percent:g} %" + (f" {show.to_json(found.progress.data)}" if found.progress.data else "")
+    error = found.error
+    died = error and (f"signal {error.signal}" if error.signal else f"exit code {error.exit_code}" if error.exit_code is not None else None)
+    return show.pairs(
+        [
+            ("id", found.id),
+            ("name", found.name),
+            ("queue", found.queue),
+            ("state", found.state.value + (f" ({found.reason})" if found.reason else "")),
+            ("attempt", attempt),
+            ("redelivered", found.redeliveries or None),
+            ("enqueued", found.enqueued_at and show.clock(found.enqueued_at)),
+            ("not before", found.not_before and show.clock(found.not_before)),
+            ("started", found.started_at and show.clock(found.started_at)),
+            ("finished", found.finished_at and show.clock(found.finished_at)),
+            ("worker", found.worker_id),
+            ("parent", found.parent_id),
+            ("progress", progress),
+            ("meta", found.meta),
+            ("result", None if found.result is None else show.as_text(found.result)),
+            ("error", error and f"{error.type}: {error.message}"),
+            ("died by", died),
+            ("stuck at", error and error.stack),
+            ("traceback", error and error.traceback),
+        ]
+    )

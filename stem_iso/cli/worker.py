@@ -1,0 +1,40 @@
+"""`stem-iso worker`, which is also `python -m stem_iso.worker`: the options of `stem_iso.settings` and nothing of its own.
+
+The launcher that runs next is the keeper: it must stay small and run no user code. So the application is not imported here; the core does
+that, and ends with 2 where it cannot.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from stem_iso.settings import SETTINGS, Setting, load
+
+
+def _option(setting: Setting) -> click.Option:
+    shown = f"{setting.meaning}  [{setting.variable}]"
+    if setting.name == "burst":
+        return click.Option([*setting.flags, setting.name], is_flag=True, default=None, help=shown)
+    several = setting.name == "secret_env"
+    return click.Option([*setting.flags, setting.name], metavar=setting.metavar, multiple=several, default=None, help=shown)
+
+
+def run_worker(**given: Any) -> None:
+    config = load({name: value or None for name, value in given.items()})
+    if not config.app:
+        raise click.UsageError("which application? Give -A module:app, or STEM_ISO_APP, or app in [tool.stem_iso] of pyproject.toml")
+    from stem_iso.worker.launcher import launch
+
+    raise SystemExit(launch(config))
+
+
+HELP = """Run a worker.
+
+Each option can also be given as a variable of the environment or as a key of [tool.stem_iso] in ./pyproject.toml, under its long name;
+the command line wins over the environment, that over the file.
+
+Exit codes: 0 done, 1 failed, 2 usage or import, 3 broker unreachable.
+"""
+worker = click.Command("worker", callback=run_worker, params=[_option(setting) for setting in SETTINGS], help=HELP)
