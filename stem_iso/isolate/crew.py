@@ -184,6 +184,7 @@ class Crew:
 
     def keeper_lost(self) -> None:
         """Kill every tree by ourselves, now, and end what ran there."""
+        self.fleet.paused = True
         isolates = list(self._isolates.values())
         for isolate in isolates:
             if isolate.life.condemned(Cause.KEEPER_LOST):
@@ -288,13 +289,13 @@ class Crew:
                 self._report(isolate, endings.of_cause(cause, call.stop, started, end, isolate.stderr()))
             case Died():
                 self._report(isolate, endings.of_death(end, isolate.stderr(), isolate.take_stack()))
-        self._drop(isolate)
         failed = not isolate.booted and isolate.life.cause in (None, Cause.BOOT_LIMIT, Cause.GARBAGE)
         if failed:
             self._last_broken = isolate.broken or isolate.stderr() or self._how_it_died(isolate, end)
             self._notice(isolate, "boot-failed", "boot failed", self._last_broken)
         else:
             self._notice(isolate, "recycled", isolate.life.cause.value if isolate.life.cause else "crashed")
+        self._drop(isolate)
         self.obey((self.fleet.boot_failed if failed else self.fleet.gone)(isolate.number, now))
 
     def _how_it_died(self, isolate: Isolate, end: Exit) -> str:

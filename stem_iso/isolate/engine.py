@@ -10,8 +10,8 @@ Rules
  3. One deadline a call, scanned when the timer fires: the timer is set anew only when the earliest gets earlier.
  4. In one turn what isolates printed is read before what they replied, so that text is told before the end of its call.
  5. A kill never waits: `tree` kills step by step, many side by side. An end is told when the keeper has confirmed the exit and swept.
- 6. A keeper that does not report an exit within 100 ms is sent SIGCONT, after 1 s SIGKILL. When it is gone, all trees die; a keeper of our own
-    is replaced, and by command (`keeper_socket`) the process leaves, because its parent is gone.
+ 6. A keeper that does not report an exit within 100 ms is sent SIGCONT, after 1 s SIGKILL. When it is gone, all trees die; a keeper of
+    our own is replaced, and by command (`keeper_socket`) the process leaves, because its parent is gone.
 """
 
 from __future__ import annotations
@@ -132,11 +132,13 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            while not (self._closing.is_set() and self._crew.empty):
+            while not (self._closing.is_set() and self._crew.empty and not self._crew.told):
                 self._turn()
         finally:
             self._crew.close()
             self._epoll.close()
+            self._timer.close()
+            os.close(self._wake_fd)
             self._closed.set()
 
     def _turn(self) -> None:
@@ -178,6 +180,7 @@ class Engine:
         self._crew.link.close()
         self._crew.link = Link()
         self._epoll.register(self._crew.link.socket, select.EPOLLIN)
+        self._crew.fleet.paused = False
         self._crew.obey(self._crew.fleet.decide(monotonic()))
 
     def _begin_close(self) -> None:

@@ -7,8 +7,8 @@ Rules
  2. On demand: enough isolates for the calls there are, plus `spares`; never more than `size + spares` that live or are dying.
  3. No churn: an isolate that stands idle is kept, unless the fleet was made smaller.
  4. Calls start by priority (highest first), then by arrival; a requeued call keeps its place.
- 5. A boot that fails delays the next one (0.1 s, doubled, 30 s at most). After BOOT_TRIES failures in a row whatever waits is given up, and so
-    is what comes later if the next boot fails as well: a clear error, never a spawn loop, never a call that waits for ever.
+ 5. A boot that fails delays the next one (0.1 s, doubled, 30 s at most). After BOOT_TRIES failures in a row whatever waits is given up, and
+    so is what comes later if the next boot fails as well: a clear error, never a spawn loop, never a call that waits for ever.
  6. An isolate that will not die (`stuck`) gives its seat back: it counts no longer.
 """
 
@@ -68,6 +68,7 @@ class Fleet(Generic[C]):
         self.boot_failures = 0
         self.boot_after = 0.0  # no spawn before this time
         self.closed = False
+        self.paused = False  # nobody is there to spawn
 
     @property
     def waiting(self) -> int:
@@ -162,7 +163,7 @@ class Fleet(Generic[C]):
         return orders
 
     def _adjust(self, orders: list[Order[C]], now: float) -> None:
-        wanted = 0 if self.closed else min(self.size, len(self.busy) + self.waiting) + self.spares
+        wanted = 0 if self.closed or self.paused else min(self.size, len(self.busy) + self.waiting) + self.spares
         # A fleet whose boots fail tries with one at a time, or each round would cost as many processes as there are calls.
         room = 1 - len(self.booting) if self.boot_failures else wanted
         if now >= self.boot_after:

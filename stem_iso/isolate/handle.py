@@ -138,8 +138,10 @@ class Isolate:
         return self.send(data)
 
     def receive(self) -> list[wire.Frame]:
-        """The frames that one read completes; none at the end of file, which says nothing (a grandchild may hold the pipe open, or a handler
-        may have closed it). Raises wire.Garbage."""
+        """The frames that one read completes. Raises wire.Garbage.
+
+        None at the end of file, which says nothing: a grandchild may hold the pipe open, or a handler may have closed it.
+        """
         try:
             data = self.link.recv(CHUNK * 4)
         except OSError:
@@ -239,6 +241,7 @@ class Isolate:
 
     def close(self) -> None:
         self.hand_over()
+        self.page.close()
         self.link.close()
         for fd in (*self.streams, self.pidfd):
             if fd >= 0:

@@ -135,7 +135,7 @@ class Port(Protocol):
         """Prove that the handler is alive."""
 
     def armed(self) -> AbstractContextManager[None]:
-        """Entered around the handler alone: inside, `SoftTimeLimitExceeded` may be raised at the soft limit, once, where the job asks for it."""
+        """Entered around the handler alone: inside, `SoftTimeLimitExceeded` may be raised, once, where the job asks for it."""
 
 
 # What a reply's first byte says; the engine turns it into an Outcome without knowing what the payload means.

@@ -4,8 +4,8 @@
                           └ reads the seat rows, kills trees, sweeps orphans
 
 Rules
- 1. It is parent and subreaper of every isolate, so that whatever an isolate leaves behind falls to it. A child of it that is no isolate and not
-    the core is an orphan, and is killed. (A watcher beside the isolates would not do: daemons fall past it to init.)
+ 1. It is parent and subreaper of every isolate, so that whatever an isolate leaves behind falls to it. A child of it that is no isolate and
+    not the core is an orphan, and is killed. (A watcher beside the isolates would not do: daemons fall past it to init.)
  2. It sleeps to the earliest limit in the table, 30 ms past it, and says so in `armed`; a core that sends an earlier one wakes it. Verdict,
     fence, second look, kill: see `seat`.
  3. On an isolate's exit: sweep its orphans, report, then reap. Reaping first would make the report wait for it (1 to 5 ms).
@@ -73,8 +73,10 @@ class Keeper:
     # -- one turn ------------------------------------------------------------------------------------------------------------------
 
     def step(self, until: float = inf) -> list[int]:
-        """Sleep until there is something to do, or until `until` (monotonic), and do it. Returns the registered descriptors that are not the keeper's own, and the link's
-        own descriptor when the core has closed it."""
+        """Sleep until there is something to do, or until `until` (monotonic), and do it.
+
+        Returns the registered descriptors that are readable, and the link's own when the core has closed it.
+        """
         wake = min(until, self._look_at_rows())
         if self._kills:
             wake = min(wake, min(at for at, _, _ in self._kills))

@@ -87,6 +87,7 @@ class Link:
     def close(self) -> None:
         """The keeper sees the end, kills what is left and leaves; one of our own is waited for."""
         self.socket.close()
+        self.table.close()
         os.close(self._lifeline)
         os.close(self.pidfd)
         if self._process is not None:

@@ -13,8 +13,8 @@ Order of writes, which is what makes two processes agree without a lock
     keeper               at deadline + MARGIN with started == call != finished: verdict = (call, reason), fence, look again;
                          anything moved on: verdict = 0; else kill
 
-So either the keeper sees that the call moved on, or the core sees the verdict. A memfd of the isolate's own, because mapping the table would
-give it every other row. `struct.pack_into` stores byte by byte and a kill can tear it; a cast memoryview stores the word at once.
+So either the keeper sees that the call moved on, or the core sees the verdict. A memfd of the isolate's own, because mapping the table
+would give it every other row. `struct.pack_into` stores byte by byte and a kill can tear it; a cast memoryview stores the word at once.
 """
 
 from __future__ import annotations
@@ -99,8 +99,12 @@ class Table:
 
     def __init__(self, fd: int, seats: int) -> None:
         self._map = mmap.mmap(fd, table_size(seats))
-        view = memoryview(self._map)
-        self._words, self._floats = view.cast("Q"), view.cast("d")
+        self._words, self._floats = memoryview(self._map).cast("Q"), memoryview(self._map).cast("d")
+
+    def close(self) -> None:
+        self._words.release()
+        self._floats.release()
+        self._map.close()
 
     @property
     def armed(self) -> float:
@@ -151,6 +155,10 @@ class Page:
     def __init__(self, fd: int) -> None:
         self._map = mmap.mmap(fd, self.SIZE)
         self._words = memoryview(self._map).cast("Q")
+
+    def close(self) -> None:
+        self._words.release()
+        self._map.close()
 
     @property
     def started(self) -> int:

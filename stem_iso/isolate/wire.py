@@ -12,8 +12,8 @@
 
 Rules
  1. Any cut of the bytes unframes to the same messages.
- 2. Bytes that are no frame raise `Garbage` at the first header that cannot be one: a handler may write to every descriptor it finds, and the
-    magic byte, the kind and the size are what tell its bytes from ours.
+ 2. Bytes that are no frame raise `Garbage` at the first header that cannot be one: a handler may write to every descriptor it finds, and
+    the magic byte, the kind and the size are what tell its bytes from ours.
 """
 
 from __future__ import annotations

@@ -162,3 +162,113 @@ def ignore_signals() -> None:
 
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     spin()
+
+
+def regex() -> None:
+    import re
+
+    re.fullmatch(r"(a+)+$", "a" * 60 + "b")
+
+
+def sleep_long() -> None:
+    time.sleep(1000)
+
+
+def swallow() -> None:
+    while True:
+        try:
+            while True:
+                pass
+        except BaseException:
+            continue
+
+
+def daemon_and_crash(ledger: str) -> None:
+    daemon_and_return(ledger)
+    os._exit(1)
+
+
+def last_words(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def write_pid_and_spin(ledger: str) -> None:
+    Path(ledger).write_text(str(os.getpid()))
+    spin()
+
+
+def write_pid_and_sleep(ledger: str, seconds: float) -> None:
+    Path(ledger).write_text(str(os.getpid()))
+    time.sleep(seconds)
+
+
+def stop_itself() -> None:
+    import signal
+
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def close_descriptors() -> None:
+    os.closerange(0, 1024)
+
+
+def beat(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        port.beat()
+        time.sleep(0.05)
+
+
+def log(text: str) -> None:
+    import logging
+
+    logging.getLogger("handlers").warning(text)
+
+
+def when() -> float:
+    now = time.monotonic()
+    time.sleep(0.001)
+    return now
+
+
+def grow(size: int) -> None:
+    globals()["kept"] = b"x" * size
+
+
+def surroundings() -> dict[str, Any]:
+    import signal
+
+    return {
+        "stdin": os.readlink("/proc/self/fd/0"),
+        "pid": os.getpid(),
+        "session": os.getsid(0),
+        "blocked": len(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+        "title": Path("/proc/self/cmdline").read_bytes().rstrip(b"\0").decode(),
+        "descriptors": {
+            fd: os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")
+        },
+        "modules": sorted(sys.modules),
+    }
+
+
+def terminate_a_child() -> int:
+    process = subprocess.Popen(["sleep", "100"])
+    process.terminate()
+    return process.wait()
+
+
+def terminate_a_fork() -> int:
+    import signal
+
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(100)
+        os._exit(0)
+    os.kill(pid, signal.SIGTERM)
+    return os.waitpid(pid, 0)[1]
+
+
+def write_pid_and_c_loop(ledger: str) -> None:
+    Path(ledger).write_text(str(os.getpid()))
+    c_loop()

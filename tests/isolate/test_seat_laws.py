@@ -12,7 +12,9 @@ from stem_iso.isolate import seat
 from stem_iso.isolate.seat import MARGIN, Enforce, LookAgain, Page, Row, Table, judge
 
 times = st.floats(1, 1e6)
-rows = st.builds(Row, st.integers(0, 5), st.one_of(st.just(0.0), times), st.integers(0, 5), st.integers(0, 5), st.sampled_from([0, 0, 0, 513]))
+rows = st.builds(
+    Row, st.integers(0, 5), st.one_of(st.just(0.0), times), st.integers(0, 5), st.integers(0, 5), st.sampled_from([0, 0, 0, 513])
+)
 
 
 @given(rows, times)

@@ -1,7 +1,7 @@
 """The isolate's end of the call pipe, and the handler's way to the core.
 
-One thread at a time speaks (`_lock`); a thread that asks keeps the lock until its answer is there, since during a call the core sends nothing
-but answers. The soft limit's exception is held back while a frame is written or awaited: half a frame would be garbage.
+One thread at a time speaks (`_lock`); a thread that asks keeps the lock until its answer is there, since during a call the core sends
+nothing but answers. The soft limit's exception is held back while a frame is written or awaited: half a frame would be garbage.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from types import FrameType
 
 from stem_iso.isolate.linux import F_SETSIG, become_subreaper
 
-# Real-time signals: no handler of a user's program has a habit of taking them. The stack's comes first, because the kernel delivers the lower
-# number first: the stack is dumped before the exception unwinds it.
+# Real-time signals: no handler of a user's program has a habit of taking them. The stack's comes first, because the kernel delivers the
+# lower number first: the stack is dumped before the exception unwinds it.
 STACK_SIGNAL = signal.SIGRTMIN + 8
 RAISE_SIGNAL = signal.SIGRTMIN + 9
 
@@ -35,7 +35,13 @@ def own_session() -> None:
 def quiet_signals() -> None:
     for number in QUIET:
         signal.signal(number, disregard)
-    os.register_at_fork(after_in_child=default_signals)
+    masks: list[set[signal.Signals]] = []
+    # Held back over a fork: a TERM sent to the child in its first instant would else meet our handler there, and be lost.
+    os.register_at_fork(
+        before=lambda: masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, QUIET)),
+        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop()),
+        after_in_child=lambda: (default_signals(), signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop())),
+    )
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

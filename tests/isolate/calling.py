@@ -1,0 +1,129 @@
+"""How the tests run a call and look for survivors."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pickle
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from stem_iso.isolate import tree
+from stem_iso.isolate.engine import Engine
+from stem_iso.isolate.job import Answer, Boot, Entry, IsolateNotice, Job, LimitNotice, Limits
+from stem_iso.outcome import Outcome, Succeeded
+
+BOUND = 30.0  # seconds: how long a test waits for what must come soon
+TARGET = "tests.isolate.handlers:boot"
+_numbers = itertools.count(1)
+_entries: dict[str, Entry] = {}
+
+
+def entry(name: str) -> Entry:
+    if name not in _entries:
+        _entries[name] = Entry(next(_numbers), lambda ready: name.encode())
+    return _entries[name]
+
+
+class Recorder:
+    """A caller that remembers all it was told."""
+
+    def __init__(self) -> None:
+        self.sent_count = 0
+        self.notices: list[LimitNotice] = []
+        self.lines: list[tuple[int, str, str]] = []
+        self.outcomes: list[Outcome] = []
+        self.beats = 0
+        self._changed = threading.Condition()
+
+    def sent(self) -> None:
+        with self._changed:
+            self.sent_count += 1
+            self._changed.notify_all()
+
+    def asked(self, payload: bytes, answer: Answer | None) -> None:
+        if answer is not None:
+            answer(payload.upper())
+
+    def beat(self) -> None:
+        self.beats += 1
+
+    def limit_reached(self, notice: LimitNotice) -> None:
+        with self._changed:
+            self.notices.append(notice)
+            self._changed.notify_all()
+
+    def output(self, level: int, logger: str, text: str) -> None:
+        self.lines.append((level, logger, text))
+
+    def ended(self, outcome: Outcome) -> None:
+        with self._changed:
+            self.outcomes.append(outcome)
+            self._changed.notify_all()
+
+    def until(self, condition: Callable[[], object]) -> None:
+        with self._changed:
+            assert self._changed.wait_for(condition, BOUND), "it did not come"
+
+    def outcome(self) -> Outcome:
+        self.until(lambda: self.outcomes)
+        return self.outcomes[0]
+
+    def levels(self) -> list[str]:
+        return [notice.level for notice in self.notices]
+
+
+class Calls:
+    """An engine, and what it said of its isolates."""
+
+    def __init__(self, size: int = 2, spares: int = 1, boot: bytes = b"", boot_limit: float = 60.0, **options: Any) -> None:
+        self.notices: list[IsolateNotice] = []
+        self.engine = Engine(Boot(TARGET, boot, time_limit=boot_limit), size=size, spares=spares, on_isolate=self.notices.append, **options)
+        self.engine.start()
+
+    def start(self, name: str, *args: Any, priority: int = 0, **limits: Any) -> Recorder:
+        recorder = Recorder()
+        job = Job(entry(name), pickle.dumps(args), title=f"test: {name}", limits=Limits(**limits), priority=priority)
+        recorder.call = self.engine.submit(job, recorder)  # type: ignore[attr-defined]
+        return recorder
+
+    def run(self, name: str, *args: Any, **limits: Any) -> Outcome:
+        return self.start(name, *args, **limits).outcome()
+
+    def value(self, name: str, *args: Any, **limits: Any) -> Any:
+        outcome = self.run(name, *args, **limits)
+        assert isinstance(outcome, Succeeded), outcome
+        return pickle.loads(outcome.result)
+
+    def reasons(self) -> list[str | None]:
+        return [notice.reason for notice in self.notices if notice.action == "recycled"]
+
+
+def eventually(condition: Callable[[], object], what: str, bound: float = BOUND) -> None:
+    """Wait for a state of the machine that nothing announces (a process of somebody else that ends), looking every millisecond."""
+    waiter, end = threading.Event(), monotonic() + bound
+    while not condition():
+        assert monotonic() < end, what
+        waiter.wait(0.001)
+
+
+def pid_in(ledger: Path) -> int:
+    """The pid that a handler's child wrote; waits until it is there."""
+    eventually(lambda: ledger.exists() and ledger.read_text().strip(), f"nobody wrote {ledger}")
+    return int(ledger.read_text())
+
+
+def assert_dead(*pids: int, within: float = 0.0) -> None:
+    eventually(lambda: all(tree.is_dead(pid) for pid in pids), f"alive: {[pid for pid in pids if not tree.is_dead(pid)]}", within or 0.001)
+
+
+def descendants(pid: int) -> list[int]:
+    found = [child for child in tree.children(pid) if not tree.is_dead(child)]
+    return found + [below for child in found for below in descendants(child)]
+
+
+def own_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))

@@ -1,0 +1,39 @@
+"""A program with an engine of its own, for the tests that stop or kill it. Prints a JSON line when all runs, and one at each end.
+
+argv: folder for pids, hard limit (0: none)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from stem_iso.outcome import TimedOut
+from tests.isolate.calling import Calls, pid_in
+
+
+def main() -> None:
+    folder, hard = Path(sys.argv[1]), float(sys.argv[2]) or None
+    calls = Calls(size=4, spares=1)
+    for warm in [calls.start("sleep", 0.05) for _ in range(4)]:
+        warm.outcome()
+    running = {
+        "spin": calls.start("write_pid_and_spin", str(folder / "spin"), hard=hard),
+        "child": calls.start("child", str(folder / "child"), hard=hard),
+        "daemon": calls.start("daemon", str(folder / "daemon"), hard=hard),
+        "c_loop": calls.start("write_pid_and_c_loop", str(folder / "c_loop"), hard=hard),
+    }
+    for name in running:
+        pid_in(folder / name)
+    print(json.dumps({"core": os.getpid(), "keeper": calls.engine._crew.link.pid}), flush=True)
+    for name, call in running.items():
+        outcome = call.outcome()
+        told = {"name": name, "timed_out": isinstance(outcome, TimedOut), "levels": call.levels(), "outcomes": len(call.outcomes)}
+        print(json.dumps({**told, "outcome": str(outcome)}), flush=True)
+    print(json.dumps({"next": calls.value("echo", "served")}), flush=True)
+    calls.engine.close()
+
+
+main()

@@ -1,0 +1,287 @@
+"""What can happen to one call: the right outcome, once; nothing left behind; the neighbour untouched; the next call served."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from stem_iso.isolate import tree
+from stem_iso.outcome import BootFailed, Crashed, Failed, Stopped, StopReason, Succeeded, TimedOut
+from tests.isolate.calling import Calls, Recorder, assert_dead, descendants, eventually, pid_in
+
+pytestmark = pytest.mark.repeat
+EXPECTED_KINDS = {"/dev/null"}
+Make = Callable[..., Calls]
+
+
+@pytest.fixture
+def neighbour(calls: Calls) -> Iterator[Recorder]:
+    """A call beside, which nothing may disturb, and the next one, which must be served."""
+    beside = calls.start("sleep", 0.6)
+    yield beside
+    assert isinstance(beside.outcome(), Succeeded)
+    assert len(beside.outcomes) == 1
+    assert calls.value("echo", "next") == "next"
+
+
+@pytest.mark.parametrize("handler", ["spin", "c_loop", "regex", "sleep_long", "ignore_signals", "swallow"])
+def test_a_stuck_handler_dies_at_its_hard_limit(calls: Calls, neighbour: Recorder, handler: str) -> None:
+    stuck = calls.start(handler, soft=0.1, hard=0.25)
+    outcome = stuck.outcome()
+    assert isinstance(outcome, TimedOut)
+    assert outcome.limit == 0.25 <= outcome.elapsed
+    assert stuck.levels() == ["soft", "hard"]
+    assert [title for _, title in outcome.killed] == [f"test: {handler}"]
+    assert_dead(*(pid for pid, _ in outcome.killed))
+    for notice in stuck.notices:
+        assert handler == "ignore_signals" or f"in {handler}" in notice.stack, "the stack names the stuck handler"
+    assert len(stuck.outcomes) == 1
+
+
+def test_a_child_dies_with_its_handler(calls: Calls, neighbour: Recorder, tmp_path: Path) -> None:
+    stuck = calls.start("child", str(tmp_path / "pid"), hard=0.4)
+    outcome = stuck.outcome()
+    assert isinstance(outcome, TimedOut)
+    child = pid_in(tmp_path / "pid")
+    assert child in [pid for pid, _ in outcome.killed], "the outcome lists what was killed"
+    assert_dead(child)
+
+
+def test_a_daemon_with_an_empty_environment_dies_with_its_handler(calls: Calls, neighbour: Recorder, tmp_path: Path) -> None:
+    stuck = calls.start("daemon", str(tmp_path / "pid"), hard=0.8)
+    outcome = stuck.outcome()
+    assert isinstance(outcome, TimedOut)
+    assert_dead(pid_in(tmp_path / "pid"))
+
+
+def test_a_daemon_that_a_finished_handler_left_behind_dies_before_the_success_is_told(calls: Calls, tmp_path: Path) -> None:
+    assert calls.value("daemon_and_return", str(tmp_path / "pid")) == "done"
+    assert_dead(pid_in(tmp_path / "pid"))
+    assert calls.value("echo", 1) == 1
+    eventually(lambda: "leftovers" in calls.reasons(), "the isolate was not recycled")
+
+
+def test_a_daemon_whose_handler_crashed_dies_too(calls: Calls, neighbour: Recorder, tmp_path: Path) -> None:
+    assert isinstance(calls.run("daemon_and_crash", str(tmp_path / "pid")), Crashed)
+    assert_dead(pid_in(tmp_path / "pid"))
+
+
+def test_an_isolate_with_a_thread_left_behind_is_not_used_again(calls: Calls) -> None:
+    assert calls.value("thread_and_return") == "done"
+    eventually(lambda: "leftovers" in calls.reasons(), "the isolate was not recycled")
+
+
+def test_exit_code_0_without_an_answer_is_a_crash(calls: Calls, neighbour: Recorder) -> None:
+    assert calls.run("leave", 0) == Crashed(exit_code=0)
+    assert calls.run("leave", 3) == Crashed(exit_code=3)
+
+
+def test_a_segfault_is_told_with_its_signal_and_stack(calls: Calls, neighbour: Recorder) -> None:
+    outcome = calls.run("segfault")
+    assert isinstance(outcome, Crashed)
+    assert outcome.signal == "SIGSEGV"
+    assert "in segfault" in outcome.stack
+
+
+def test_a_crash_shows_the_last_lines_of_stderr(calls: Calls) -> None:
+    outcome = calls.run("last_words", "out of luck")
+    assert isinstance(outcome, Crashed)
+    assert "out of luck" in outcome.stderr
+
+
+def test_sys_exit_is_a_failure_and_not_a_death(calls: Calls, neighbour: Recorder) -> None:
+    before = calls.value("pid")
+    outcome = calls.run("sys_exit")
+    assert isinstance(outcome, Failed)
+    assert outcome.error.type == "SystemExit"
+    assert "crashed" not in calls.reasons()
+    assert before
+
+
+def test_a_kill_from_outside_is_a_crash(calls: Calls, neighbour: Recorder, tmp_path: Path) -> None:
+    victim = calls.start("write_pid_and_spin", str(tmp_path / "pid"))
+    os.kill(pid_in(tmp_path / "pid"), signal.SIGKILL)
+    assert victim.outcome() == Crashed(signal="SIGKILL")
+
+
+def test_garbage_on_the_call_pipe_costs_that_isolate_alone(calls: Calls, neighbour: Recorder) -> None:
+    outcome = calls.run("garbage")
+    assert isinstance(outcome, Crashed)
+    assert "garbage on the call pipe" in outcome.stderr
+
+
+def test_a_handler_that_stops_itself_dies_at_its_limit(calls: Calls, neighbour: Recorder) -> None:
+    assert isinstance(calls.run("stop_itself", hard=0.3), TimedOut)
+
+
+def test_a_handler_that_closes_every_descriptor_ends(calls: Calls, neighbour: Recorder) -> None:
+    assert isinstance(calls.run("close_descriptors"), Crashed)
+
+
+def test_a_soft_limit_can_be_raised_in_the_handler(calls: Calls) -> None:
+    polite = calls.start("polite", soft=0.1, hard=5, raise_soft=True)
+    assert isinstance(polite.outcome(), Succeeded)
+    assert polite.levels() == ["soft"]
+
+
+def test_silence_past_the_heartbeat_timeout_ends_like_a_hard_limit(calls: Calls) -> None:
+    beating = calls.start("beat", 0.6, heartbeat=0.3)
+    assert isinstance(beating.outcome(), Succeeded)
+    outcome = calls.run("spin", heartbeat=0.2)
+    assert isinstance(outcome, TimedOut)
+    assert outcome.silent
+
+
+def test_what_a_handler_prints_comes_before_its_end_and_has_a_cap(calls: Calls) -> None:
+    said = calls.start("say", "hello")
+    said.outcome()
+    assert {(logger, text) for _, logger, text in said.lines} == {("stdout", "hello"), ("stderr", "hello")}
+    logged = calls.start("log", "a warning")
+    logged.outcome()
+    assert (30, "handlers", "a warning") in logged.lines
+    flood = calls.start("flood", 3 << 20)
+    assert isinstance(flood.outcome(), Succeeded)
+    assert sum(len(text) for _, logger, text in flood.lines if logger == "stdout") == 1 << 20
+    assert flood.lines[-1][2].startswith(f"{2 << 20} bytes")
+
+
+def test_an_answer_reaches_the_handler(calls: Calls) -> None:
+    assert calls.value("ask", b"quiet") == b"QUIET"
+
+
+def test_large_data_goes_both_ways(calls: Calls) -> None:
+    blob = os.urandom(1 << 20) * 20
+    assert calls.value("echo", blob) == blob
+
+
+def test_a_call_can_be_stopped_while_it_runs_and_while_it_waits(engines: Make) -> None:
+    calls = engines(size=1, spares=0)
+    running = calls.start("spin")
+    running.until(lambda: running.sent_count)
+    waiting = calls.start("echo", 1)
+    calls.engine.stop(waiting.call, StopReason.REVOKED)  # type: ignore[attr-defined]
+    assert waiting.outcome() == Stopped(StopReason.REVOKED, started=False)
+    calls.engine.stop(running.call, StopReason.SHUTDOWN)  # type: ignore[attr-defined]
+    stopped = running.outcome()
+    assert isinstance(stopped, Stopped) and stopped.reason is StopReason.SHUTDOWN
+    assert calls.value("echo", 2) == 2
+
+
+def test_the_highest_priority_runs_first(engines: Make) -> None:
+    calls = engines(size=1, spares=0)
+    first = calls.start("sleep", 0.2)
+    low, high = calls.start("when", priority=1), calls.start("when", priority=9)
+    first.outcome()
+    values = [outcome.result for outcome in (high.outcome(), low.outcome()) if isinstance(outcome, Succeeded)]
+    import pickle
+
+    assert pickle.loads(values[0]) < pickle.loads(values[1])
+
+
+def test_an_isolate_is_replaced_after_so_many_calls(engines: Make) -> None:
+    calls = engines(size=1, max_calls=2)
+    pids = [calls.value("pid") for _ in range(6)]
+    assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [2, 2, 2]
+    assert set(calls.reasons()) == {"max calls"}
+
+
+def test_an_isolate_that_grew_too_large_is_replaced(engines: Make) -> None:
+    calls = engines(size=1, spares=0, max_memory=80 << 20)
+    before = calls.value("pid")
+    assert calls.value("pid") == before
+    calls.run("grow", 100 << 20)
+    assert calls.value("pid") != before
+    assert calls.reasons() == ["max memory"]
+
+
+def test_stuck_calls_end_together_and_not_in_line(engines: Make) -> None:
+    calls = engines(size=6, spares=0)
+    [each.outcome() for each in [calls.start("sleep", 0.01) for _ in range(6)]]
+    stuck = [calls.start("sleep_long", hard=0.5) for _ in range(6)]
+    late = [outcome.dead_at for outcome in (each.outcome() for each in stuck) if isinstance(outcome, TimedOut)]
+    assert len(late) == 6
+    assert max(late) < 0.2
+
+
+@pytest.mark.parametrize(("boot", "says"), [(b"fail", "this import does not work"), (b"die", "exit code 3")])
+def test_isolates_that_do_not_boot_end_in_a_clear_error_and_not_in_a_loop(engines: Make, boot: bytes, says: str) -> None:
+    calls = engines(boot=boot)
+    outcome = calls.run("echo", 1)
+    assert isinstance(outcome, BootFailed)
+    assert says in outcome.traceback
+    assert len([notice for notice in calls.notices if notice.action == "spawned"]) <= 6
+
+
+def test_a_boot_that_hangs_is_ended_by_its_own_limit(engines: Make) -> None:
+    calls = engines(boot=b"slow", boot_limit=0.5, size=1, spares=0)
+    outcome = calls.run("echo", 1)
+    assert isinstance(outcome, BootFailed)
+    assert "longer than 0.5 s" in outcome.traceback
+
+
+def test_an_isolate_that_dies_while_it_boots_is_replaced_and_no_call_is_charged(engines: Make) -> None:
+    calls = engines(size=1, spares=0)
+    waiting = calls.start("echo", 7)
+    eventually(lambda: calls.notices, "no isolate was spawned")
+    os.kill(calls.notices[0].pid, signal.SIGKILL)
+    assert isinstance(waiting.outcome(), Succeeded)
+
+
+def test_closing_kills_what_runs_and_leaves_nothing(tmp_path: Path) -> None:
+    calls = Calls()
+    running, beside = calls.start("daemon", str(tmp_path / "pid")), calls.start("spin")
+    daemon = pid_in(tmp_path / "pid")
+    tree_below = descendants(os.getpid())
+    calls.engine.close()
+    assert_dead(daemon, *tree_below)
+    assert all(isinstance(each.outcome(), Stopped) for each in (running, beside))
+    late = calls.start("echo", 1)
+    assert late.outcome() == Stopped(StopReason.SHUTDOWN, started=False)
+
+
+def test_no_descriptor_is_left_behind(engines: Make) -> None:
+    from tests.isolate.calling import own_descriptors
+
+    first = Calls(size=1, spares=0)
+    first.run("echo", 1)
+    first.engine.close()
+    gc.collect()
+    before = own_descriptors()
+    second = Calls(size=1, spares=0)
+    for name in ("spin", "spin"):
+        second.run(name, hard=0.05)
+    second.engine.close()
+    gc.collect()
+    assert own_descriptors() <= before
+
+
+def test_an_isolate_has_nothing_of_its_parent(calls: Calls) -> None:
+    found = calls.value("surroundings")
+    assert found["stdin"] == "/dev/null"
+    assert found["session"] == found["pid"]
+    assert found["blocked"] == 0
+    assert found["title"] == "test: surroundings"
+    assert set(found["descriptors"].values()) <= EXPECTED_KINDS | {
+        name for name in found["descriptors"].values() if name.startswith(("pipe:", "socket:"))
+    }
+    assert len(found["descriptors"]) <= 10, found["descriptors"]
+    assert {"redis", "sqlite3", "click", "asyncio"}.isdisjoint(found["modules"])
+
+
+def test_a_child_of_a_handler_can_be_told_to_stop(calls: Calls) -> None:
+    assert calls.value("terminate_a_child") == -signal.SIGTERM
+    assert calls.value("terminate_a_fork") == signal.SIGTERM
+
+
+def test_ctrl_c_to_the_whole_group_does_not_end_a_running_call(calls: Calls, tmp_path: Path) -> None:
+    running = calls.start("write_pid_and_sleep", str(tmp_path / "pid"), 0.3)
+    pid = pid_in(tmp_path / "pid")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(pid, number)
+    assert isinstance(running.outcome(), Succeeded)
+    assert not tree.is_dead(pid)
