@@ -1,0 +1,47 @@
+# make demo     real work under limits, half a minute, no server
+# make test     ruff, mypy, pytest
+# make lint     ruff and mypy alone
+# make bench    figures of this machine, into bench/out
+# make repeat   the incidents twenty times over: what is rare shows itself
+# make chaos    workers killed at random under load
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: demo test lint bench repeat chaos clean
+
+VENV ?= .venv
+PY := $(VENV)/bin/python
+FIND_PYTHON := for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	if "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo "$$p"; exit; fi; done; \
+	echo "stem_iso needs Python 3.11 or later; none was found" >&2; exit 1
+
+demo: $(VENV)/stamp
+	@$(PY) -m entrypoints.scan
+
+test: lint
+	$(PY) -m pytest
+
+lint: $(VENV)/stamp
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+
+bench: $(VENV)/stamp
+	$(PY) -m bench
+
+repeat: $(VENV)/stamp
+	for round in $$(seq 20); do $(PY) -m pytest -m repeat || exit 1; done
+
+chaos: $(VENV)/stamp
+	$(PY) -m entrypoints.chaos
+
+# pip below 25.1 knows no --group, so it is upgraded first. The stamp makes the second time quick.
+$(VENV)/stamp: pyproject.toml
+	@python=$$($(FIND_PYTHON)); [ -x $(PY) ] || "$$python" -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@touch $@
+
+clean:
+	rm -rf $(VENV) dist

@@ -1,0 +1,227 @@
+"""The shape of the package, held by a look at its imports.
+
+        errors events outcome settings bus      the ground: anyone may import these
+                 task                           values and decisions
+        isolate   |   brokers                   isolate knows neither task nor brokers
+             \\    |    /   app                   app: what a producer imports, task and brokers
+               worker
+            cli · testing                       the edge
+
+What stands below `if TYPE_CHECKING:` costs nothing at run time and is not looked at. Each rule is also fed a planted offender, because a
+check that cannot fail holds nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+GROUND = frozenset({"errors", "events", "outcome", "settings", "bus"})
+APP = frozenset({"app", "tasks", "handle", "sending", "lending", "listening", "waiting", "site", "locate", "finding", "ids"})
+MAY_IMPORT = {
+    "errors": {"outcome"},
+    "outcome": set(),
+    "events": {"outcome"},
+    "bus": {"events"},
+    "settings": {"errors"},
+    "task": {*GROUND, "task"} - {"bus", "settings"},
+    "isolate": {"errors", "outcome", "isolate"},
+    "brokers": {*GROUND, "task", "brokers"},
+    **{module: {*GROUND, *APP, "task", "brokers"} for module in APP},
+    "worker": {*GROUND, *APP, "task", "brokers", "isolate", "worker"},
+    "cli": {*GROUND, *APP, "task", "brokers", "isolate", "worker", "cli"},
+    "testing": {*GROUND, *APP, "task", "brokers", "isolate", "worker", "testing"},
+    "": {*GROUND, *APP, "task", "worker", "isolate"},  # the package itself: public names
+}
+# `python -m stem_iso.worker` is a command, so it belongs to the edge wherever Python wants it to lie.
+EDGES = frozenset({"worker.__main__"})
+
+CHILD_MAY_IMPORT = frozenset({"errors", "outcome", "isolate.job", "isolate.wire", "isolate.seat", "isolate.linux"})
+
+IMPURE = frozenset(
+    {"time", "random", "asyncio", "os", "io", "socket", "select", "signal", "subprocess", "threading", "mmap", "logging", "sqlite3"}
+)
+PURE_IN_ISOLATE = frozenset({"isolate.wire", "isolate.lifecycle", "isolate.fleet", "isolate.deadlines", "isolate.seat"})
+EXCUSED = {
+    "task.context": {"time", "logging"},  # what a handler holds: it tells the time that is left, and logs
+    "task.retry": {"random"},  # a strategy is the user's to replace, so the shipped one throws its own dice
+    "isolate.seat": {"mmap", "threading"},  # its subject is shared memory, and who may write a row
+}
+
+SITES = {
+    "loky": {"isolate.process"},
+    "sqlite3": {"brokers.sqlite.connection"},
+    "redis": set(),
+    "cloudpickle": {
+        "worker.entries",
+        "worker.inside",
+    },  # one pickles what cannot be found by name, in the core; the other loads it, in the isolate
+    "setproctitle": {"isolate.keeper", "isolate.child.main"},
+    "uuid_utils": {"ids"},
+}
+LONGEST_MODULE, LONGEST_FUNCTION = 300, 40
+
+
+@dataclass(frozen=True)
+class Source:
+    """One module. `name` is dotted and leaves `stem_iso.` out; the package itself is ""."""
+
+    name: str
+    text: str
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text)
+
+    @property
+    def layer(self) -> str:
+        return "cli" if self.name in EDGES else self.name.partition(".")[0]
+
+    def imports(self) -> Iterator[str]:
+        """Modules imported at run time, wherever in the file; `from stem_iso import bus` counts as `stem_iso.bus`."""
+        for node in _at_run_time(self.tree):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0 and node.module, f"{self.name}: imports are absolute here"
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+    def ours(self) -> Iterator[str]:
+        return (name.removeprefix("stem_iso").removeprefix(".") for name in self.imports() if name.partition(".")[0] == "stem_iso")
+
+    def foreign(self) -> set[str]:
+        return {name.partition(".")[0] for name in self.imports()}
+
+
+def _at_run_time(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            continue
+        yield child
+        yield from _at_run_time(child)
+
+
+def sources(folder: Path) -> Iterator[Source]:
+    for path in sorted(folder.rglob("*.py")):
+        parts = path.relative_to(folder).with_suffix("").parts
+        yield Source(".".join(parts[:-1] if parts[-1] == "__init__" else parts), path.read_text(encoding="utf-8"))
+
+
+# -- the rules: each names what is wrong in one module ---------------------------------------------------------------------------------
+
+
+def arrows(source: Source) -> Iterator[str]:
+    if source.layer not in MAY_IMPORT:
+        yield f"{source.name}: say in MAY_IMPORT to which layer {source.layer!r} belongs"
+        return
+    allowed = MAY_IMPORT[source.layer]
+    for name in source.ours():
+        layer = name.partition(".")[0]
+        if layer in MAY_IMPORT and layer not in allowed:
+            yield f"{source.name} imports stem_iso.{name}: {source.layer} may not import {layer}"
+
+
+def purity(source: Source) -> Iterator[str]:
+    if source.layer == "task" or source.name in PURE_IN_ISOLATE:
+        for name in sorted(source.foreign() & IMPURE - EXCUSED.get(source.name, set())):
+            yield f"{source.name} imports {name}: it decides, so clock, dice and I/O come in as arguments"
+
+
+def independence(source: Source) -> Iterator[str]:
+    if source.name.startswith("isolate.child"):
+        for name in source.ours():
+            if not any(f"{name}.".startswith(f"{allowed}.") for allowed in {*CHILD_MAY_IMPORT, "isolate.child"}):
+                yield f"{source.name} imports stem_iso.{name}: the isolate's side knows nothing of the parent's"
+
+
+def import_sites(source: Source) -> Iterator[str]:
+    for name in sorted(source.foreign()):
+        if name in SITES and source.name not in SITES[name]:
+            yield f"{source.name} imports {name}, which has its place in {', '.join(sorted(SITES[name])) or 'no module'}"
+        if name == "click" and source.layer != "cli":
+            yield f"{source.name} imports click, which belongs to the command line"
+
+
+def sizes(source: Source) -> Iterator[str]:
+    lines = source.text.count("\n")
+    if lines > LONGEST_MODULE:
+        yield f"{source.name} has {lines} lines: which second idea hides in it?"
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            if length > LONGEST_FUNCTION:
+                yield f"{source.name}.{node.name} has {length} lines"
+
+
+def heads(source: Source) -> Iterator[str]:
+    if source.tree.body and not ast.get_docstring(source.tree):
+        yield f"{source.name} has no head that says what it is for"
+
+
+Rule = Callable[[Source], Iterator[str]]
+RULES: list[Rule] = [arrows, purity, independence, import_sites, sizes, heads]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_package_keeps_the_rule(rule: Rule) -> None:
+    found = list(sources(ROOT / "stem_iso"))
+    assert len(found) > 50
+    assert [fault for source in found for fault in rule(source)] == []
+
+
+def test_programs_are_as_short_as_the_package() -> None:
+    found = list(sources(ROOT / "entrypoints"))
+    assert found
+    assert [fault for source in found for rule in (sizes, heads) for fault in rule(source)] == []
+
+
+PLANTED: list[tuple[Rule, str, str]] = [
+    (arrows, "task.settle", "from stem_iso.brokers.base import Plan"),
+    (arrows, "isolate.engine", "from stem_iso import task"),
+    (arrows, "isolate.engine", "def late():\n    import stem_iso.worker.core"),
+    (arrows, "app", "from stem_iso.isolate import job"),
+    (arrows, "brokers.base", "try:\n    from stem_iso.app import Stem\nexcept ImportError: ..."),
+    (arrows, "worker.core", "from stem_iso.cli.root import run"),
+    (arrows, "manager", ""),
+    (purity, "task.settle", "import time"),
+    (purity, "task.deep.new", "def f():\n    from random import random"),
+    (purity, "isolate.fleet", "import os.path"),
+    (purity, "task.context", "import asyncio"),
+    (independence, "isolate.child.main", "from stem_iso.isolate.engine import Engine"),
+    (independence, "isolate.child.main", "from stem_iso.task import codec"),
+    (import_sites, "isolate.pool", "import loky.backend"),
+    (import_sites, "app", "from sqlite3 import connect"),
+    (import_sites, "worker.core", "def f():\n    import cloudpickle"),
+    (import_sites, "app", "import click"),
+    (sizes, "app", "x = 1\n" * 301),
+    (sizes, "app", "class A:\n    async def f(self):\n" + "        x = 1\n" * 40),
+    (heads, "app", "x = 1"),
+]
+
+
+@pytest.mark.parametrize(("rule", "name", "text"), PLANTED)
+def test_a_planted_offender_is_found(rule: Rule, name: str, text: str) -> None:
+    assert list(rule(Source(name, text))) != []
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "text"),
+    [
+        (arrows, "errors", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from stem_iso.task.status import TaskStatus"),
+        (arrows, "worker.__main__", "from stem_iso.cli.root import run"),
+        (purity, "task.context", "import time"),
+        (purity, "isolate.engine", "import time"),
+        (independence, "isolate.child.main", "from stem_iso.isolate import wire"),
+        (independence, "isolate.engine", "from stem_iso.isolate import fleet"),
+        (import_sites, "isolate.process", "import loky"),
+    ],
+)
+def test_what_is_allowed_is_not_found(rule: Rule, name: str, text: str) -> None:
+    assert list(rule(Source(name, text))) == []
