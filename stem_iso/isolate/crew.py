@@ -10,7 +10,6 @@ Everything here runs under the engine's lock. What callers must hear is put into
 from __future__ import annotations
 
 import select
-import signal
 import traceback
 from collections.abc import Callable, Iterable
 from math import inf
@@ -19,23 +18,22 @@ from typing import Any
 
 import msgspec
 
-from stem_iso.isolate import endings, seat, tree, wire
-from stem_iso.isolate.call import REASSIGNMENTS, Call, call_frame
-from stem_iso.isolate.deadlines import Alarm, Deadlines
+from stem_iso.isolate import seat, tree, wire
+from stem_iso.isolate.call import Call, call_frame
+from stem_iso.isolate.clocks import KEEPER_WAKE, Clocks
+from stem_iso.isolate.deadlines import Deadlines
 from stem_iso.isolate.endings import UNKNOWN_EXIT, Exit
+from stem_iso.isolate.exits import Exits
 from stem_iso.isolate.fleet import Assign, Fleet, GiveUp, Order, Retire, Spawn
 from stem_iso.isolate.handle import STUCK_AFTER, Isolate
 from stem_iso.isolate.hearing import Hearing
-from stem_iso.isolate.job import Boot, IsolateNotice, LimitNotice
+from stem_iso.isolate.job import Boot, IsolateNotice
 from stem_iso.isolate.keeper import SEATS
-from stem_iso.isolate.lifecycle import Answered, Cause, Died, Ended, EndedByKeeper, NeverStarted, State
+from stem_iso.isolate.lifecycle import Cause, State
 from stem_iso.isolate.link import KeeperLost, Link
 from stem_iso.isolate.linux import Timer
 from stem_iso.isolate.messages import EXITED, FAILED, STARTED
-from stem_iso.outcome import BootFailed, Crashed, Failed, Outcome, Stopped, StopReason, TaskError
-
-STACK_WAIT = 0.050  # how long a soft event waits for its stack: a handler that blocks the signal sends none
-KEEPER_WAKE, KEEPER_KILL = 0.1, 1.0  # after an exit that the keeper does not report
+from stem_iso.outcome import BootFailed, Failed, Outcome, Stopped, StopReason, TaskError
 
 
 class Crew:
@@ -56,20 +54,19 @@ class Crew:
         self.told: list[Callable[[], None]] = []
         self._max_calls, self._max_memory, self._on_isolate = max_calls, max_memory, on_isolate
         self._adopt = wire.frame(wire.ADOPT, 0, msgspec.msgpack.encode(boot))
-        self._isolates: dict[int, Isolate] = {}
+        self.isolates: dict[int, Isolate] = {}
         self._by_fd: dict[int, Isolate] = {}
         self._seats = list(range(SEATS))
         self._numbers = 0
-        self._armed = inf
-        self._last_broken = ""
-        self._hearing = Hearing(self, later)
+        self._exits = Exits(self)
+        self.hearing = Hearing(self, later)
 
     def open(self, link: Link, epoll: select.epoll, timer: Timer) -> None:
-        self.link, self._epoll, self._timer = link, epoll, timer
+        self.link, self._epoll, self.clocks = link, epoll, Clocks(self, timer)
 
     @property
     def empty(self) -> bool:
-        return not self._isolates
+        return not self.isolates
 
     # -- orders ------------------------------------------------------------------------------------------------------------------
 
@@ -77,19 +74,25 @@ class Crew:
         for order in orders:
             match order:
                 case Assign(number, call):
-                    self._assign(self._isolates[number], call)
+                    self._assign(self.isolates[number], call)
                 case Spawn(number):
                     self._spawn(number)
                 case Retire(number):
-                    self.condemn(self._isolates[number], Cause.RESIZED)
+                    self.condemn(self.isolates[number], Cause.RESIZED)
                 case GiveUp(call):
-                    self._end(call, BootFailed(self._last_broken))
+                    self.end(call, BootFailed(self._exits.last_broken))
         if self.fleet.boot_failures:
-            self.arm(self.fleet.boot_after)
+            self.clocks.arm(self.fleet.boot_after)
 
     def _spawn(self, number: int) -> None:
-        isolate = Isolate(number, self._seats.pop(), monotonic() + self.boot.time_limit)
-        self._isolates[number] = isolate
+        try:
+            isolate = Isolate(number, self._seats[-1], monotonic() + self.boot.time_limit)
+        except OSError as error:  # no descriptor, no memory
+            self._exits.last_broken = f"{type(error).__name__}: {error}"
+            self.obey(self.fleet.boot_failed(number, monotonic()))
+            return
+        self._seats.pop()
+        self.isolates[number] = isolate
         for fd in isolate.streams:
             self._register(fd, isolate)
         self._register(isolate.link.fileno(), isolate)
@@ -98,7 +101,7 @@ class Crew:
         except KeeperLost:
             return  # the engine sees the end of the link, and then all isolates go
         isolate.hand_over()
-        self.arm(isolate.boot_deadline)
+        self.clocks.arm(isolate.boot_deadline)
 
     def _assign(self, isolate: Isolate, call: Call) -> None:
         definition = b""
@@ -106,7 +109,7 @@ class Crew:
             try:
                 definition = call.job.entry.definition(isolate.ready)
             except Exception as error:  # user code: pickling an entrypoint calls whatever it refers to
-                self._end(call, _unsendable(error))
+                self.end(call, _unsendable(error))
                 self.obey(self.fleet.freed(isolate.number, monotonic()))
                 return
             isolate.known.add(call.job.entry.number)
@@ -122,15 +125,15 @@ class Crew:
         if kill_at + seat.MARGIN < self.link.table.armed:
             self.link.wake()
         self.push(isolate, call_frame(self._numbers, call.job, now, definition))
-        self.arm(deadlines.next_at)
+        self.clocks.arm(deadlines.next_at)
 
     # -- wishes ------------------------------------------------------------------------------------------------------------------
 
     def stop(self, call: Call, reason: StopReason) -> None:
         if call.isolate is None:
             if self.fleet.withdraw(call.arrival):
-                self._end(call, Stopped(reason, started=False))
-        elif (isolate := self._isolates.get(call.isolate)) is not None and isolate.call is call:
+                self.end(call, Stopped(reason, started=False))
+        elif (isolate := self.isolates.get(call.isolate)) is not None and isolate.call is call:
             if call.stop is None:
                 call.stop = reason
             self.condemn(isolate, Cause.STOPPED)
@@ -139,8 +142,8 @@ class Crew:
         """Everything ends: what runs is killed, what waits is told."""
         self.fleet.closed = True
         for call in self.fleet.withdraw_all():
-            self._end(call, Stopped(StopReason.SHUTDOWN, started=False))
-        for isolate in list(self._isolates.values()):
+            self.end(call, Stopped(StopReason.SHUTDOWN, started=False))
+        for isolate in list(self.isolates.values()):
             self.condemn(isolate, Cause.CLOSING)
 
     def condemn(self, isolate: Isolate, cause: Cause) -> None:
@@ -152,7 +155,7 @@ class Crew:
     def _begin_kill(self, isolate: Isolate) -> None:
         if isolate.pid and not isolate.signalled_at:
             isolate.begin_kill(monotonic())
-            self.arm(isolate.alarm())
+            self.clocks.arm(isolate.alarm())
 
     def push(self, isolate: Isolate, data: bytes) -> None:
         """Send it; what does not fit goes out when there is room."""
@@ -165,27 +168,27 @@ class Crew:
         """A message of the keeper; False if it is not about isolates."""
         if kind not in (STARTED, FAILED, EXITED):
             return False
-        isolate = self._isolates[fields[0]]
+        isolate = self.isolates[fields[0]]
         if kind == STARTED:
             isolate.pid, isolate.pidfd = fields[1], fds[0]
             self._register(isolate.pidfd, isolate)
             self.push(isolate, self._adopt)
-            self._notice(isolate, "spawned")
+            self.notice(isolate, "spawned")
             if isolate.life.state is State.DYING:
                 self._begin_kill(isolate)
         elif kind == FAILED:
             isolate.broken = fields[1]
-            self._gone(isolate, UNKNOWN_EXIT)
+            self._exits.gone(isolate, UNKNOWN_EXIT)
         else:
             code, status, killed, signalled, died = fields[1:]
             every = (*isolate.killed, *((pid, title) for pid, title in killed))
-            self._gone(isolate, Exit(code, status, every, isolate.signalled_at or signalled, isolate.died_at or died))
+            self._exits.gone(isolate, Exit(code, status, every, isolate.signalled_at or signalled, isolate.died_at or died))
         return True
 
     def keeper_lost(self) -> None:
         """Kill every tree by ourselves, now, and end what ran there."""
         self.fleet.paused = True
-        isolates = list(self._isolates.values())
+        isolates = list(self.isolates.values())
         for isolate in isolates:
             if isolate.life.condemned(Cause.KEEPER_LOST):
                 self.fleet.condemned(isolate.number)
@@ -193,7 +196,7 @@ class Crew:
                 tree.run(isolate.kill or tree.kill_tree(isolate.pid, isolate.pidfd))
                 isolate.wait_dead(STUCK_AFTER)
         for isolate in isolates:
-            self._gone(isolate, Exit(died_at=monotonic()))
+            self._exits.gone(isolate, Exit(died_at=monotonic()))
 
     # -- what descriptors have -----------------------------------------------------------------------------------------------------
 
@@ -202,7 +205,7 @@ class Crew:
         for fd in fds:
             isolate = self._by_fd.get(fd)
             if isolate is not None and fd in isolate.streams:
-                self._hearing.stream(isolate, fd)
+                self.hearing.stream(isolate, fd)
 
     def event(self, fd: int, flags: int) -> None:
         isolate = self._by_fd.get(fd)
@@ -212,7 +215,7 @@ class Crew:
             isolate.died_at = monotonic()
             isolate.press = isolate.died_at + KEEPER_WAKE
             self.unregister(fd)
-            self.arm(isolate.alarm())
+            self.clocks.arm(isolate.alarm())
             return
         if flags & select.EPOLLOUT and isolate.flush():
             self._epoll.modify(fd, select.EPOLLIN)
@@ -223,7 +226,7 @@ class Crew:
         try:
             frames = isolate.receive()
             for frame in frames:
-                self._hearing.frame(isolate, frame)
+                self.hearing.frame(isolate, frame)
         except wire.Garbage:
             self.condemn(isolate, Cause.GARBAGE)
             self.unregister(fd)
@@ -236,7 +239,7 @@ class Crew:
     def replied(self, isolate: Isolate, outcome: Outcome, leftovers: bool) -> None:
         """A complete reply, while its process lives or after."""
         self.link.table.set_deadline(isolate.seat, 0.0)
-        self._hearing.soft_event(isolate)
+        self.hearing.soft_event(isolate)
         isolate.deadlines = None
         if leftovers and isolate.died_at == 0.0:
             if isolate.life.keep(outcome):
@@ -246,7 +249,7 @@ class Crew:
         told = isolate.life.replied(outcome)
         if told is None:
             return
-        self._report(isolate, told)
+        self.report(isolate, told)
         if isolate.died_at:
             return
         cause = isolate.worn_out(self._max_calls, self._max_memory)
@@ -261,149 +264,24 @@ class Crew:
         isolate.ready, isolate.booted = said, True
         isolate.boot_deadline = inf
         isolate.life.ready()
-        self._notice(isolate, "ready")
+        self.notice(isolate, "ready")
         if isolate.life.state is State.IDLE:
             self.obey(self.fleet.ready(isolate.number, monotonic()))
 
-    def _gone(self, isolate: Isolate, end: Exit) -> None:
-        """The exit is confirmed and its descendants are dead."""
-        isolate.died_at = isolate.died_at or end.died_at or monotonic()
-        for fd in isolate.streams:
-            self._hearing.stream(isolate, fd)
-        self._hearing.last_words(isolate)
-        started = isolate.page.started == isolate.call_number
-        verdict = seat.verdict_on(self.link.table.verdict(isolate.seat), isolate.call_number)
-        ending = isolate.life.exited(started=started, verdict=verdict)
-        call, now = isolate.call, monotonic()
-        match ending:
-            case None:
-                pass
-            case Answered(outcome):
-                self._report(isolate, outcome)
-            case NeverStarted():
-                self._again(isolate, end)
-            case Ended(Cause.LIMIT | Cause.SILENCE) | EndedByKeeper():
-                self._report_limit(isolate, end)
-            case Ended(cause):
-                assert call is not None
-                self._report(isolate, endings.of_cause(cause, call.stop, started, end, isolate.stderr()))
-            case Died():
-                self._report(isolate, endings.of_death(end, isolate.stderr(), isolate.take_stack()))
-        failed = not isolate.booted and isolate.life.cause in (None, Cause.BOOT_LIMIT, Cause.GARBAGE)
-        if failed:
-            self._last_broken = isolate.broken or isolate.stderr() or self._how_it_died(isolate, end)
-            self._notice(isolate, "boot-failed", "boot failed", self._last_broken)
-        else:
-            self._notice(isolate, "recycled", isolate.life.cause.value if isolate.life.cause else "crashed")
-        self._drop(isolate)
-        self.obey((self.fleet.boot_failed if failed else self.fleet.gone)(isolate.number, now))
+    def report(self, isolate: Isolate, outcome: Outcome) -> None:
+        self.hearing.soft_event(isolate)
+        self.hearing.rest_of_output(isolate)
+        self.end(isolate.release(), outcome)
 
-    def _how_it_died(self, isolate: Isolate, end: Exit) -> str:
-        if isolate.life.cause is Cause.BOOT_LIMIT:
-            return f"the boot took longer than {self.boot.time_limit:g} s\n{isolate.take_stack()}".strip()
-        return f"the process died before it was ready: {end.signal or f'exit code {end.exit_code}'}"
-
-    def _again(self, isolate: Isolate, end: Exit) -> None:
-        call = isolate.release()
-        call.tries += isolate.life.cause is not Cause.VERDICT
-        if self.fleet.closed:
-            self._end(call, Stopped(StopReason.SHUTDOWN, started=False))
-        elif call.tries > REASSIGNMENTS:
-            self._end(call, Crashed(end.exit_code, end.signal, isolate.stderr(), isolate.take_stack()))
-        else:
-            self.fleet.requeue(call, call.job.priority, call.arrival)
-
-    def _report_limit(self, isolate: Isolate, end: Exit) -> None:
-        call, deadlines = isolate.call, isolate.deadlines
-        assert call is not None and deadlines is not None
-        limits = call.job.limits
-        silent = isolate.life.cause is Cause.SILENCE or (limits.hard is None)
-        limit = limits.heartbeat if silent else limits.hard
-        assert limit is not None
-        outcome = endings.of_limit(
-            limit, deadlines.sent_at, isolate.limit_at or deadlines.kill_at, end.signalled_at, end, isolate.take_stack(), silent=silent
-        )
-        notice = LimitNotice("hard", limit, outcome.elapsed, outcome.stack, outcome.signalled_at, outcome.dead_at, outcome.killed)
-        self._hearing.soft_event(isolate)
-        self.told.append(lambda: call.caller.limit_reached(notice))
-        self._report(isolate, outcome)
-
-    def _report(self, isolate: Isolate, outcome: Outcome) -> None:
-        self._hearing.soft_event(isolate)
-        self._hearing.rest_of_output(isolate)
-        self._end(isolate.release(), outcome)
-
-    def _end(self, call: Call, outcome: Outcome) -> None:
+    def end(self, call: Call, outcome: Outcome) -> None:
         self.told.append(lambda: call.caller.ended(outcome))
 
-    def _drop(self, isolate: Isolate) -> None:
+    def drop(self, isolate: Isolate) -> None:
         for fd in (*isolate.streams, isolate.link.fileno(), isolate.pidfd):
             self.unregister(fd)
         isolate.close()
-        del self._isolates[isolate.number]
+        del self.isolates[isolate.number]
         self._seats.append(isolate.seat)
-
-    # -- time ----------------------------------------------------------------------------------------------------------------------
-
-    def tick(self, now: float) -> None:
-        """Whatever is due; then the timer is set for the next."""
-        self._armed = inf
-        for isolate in list(self._isolates.values()):
-            if isolate.alarm() <= now:
-                self._ring(isolate, now)
-        if self.fleet.boot_failures and self.fleet.boot_after <= now:
-            self.obey(self.fleet.decide(now))
-        earliest = min((isolate.alarm() for isolate in self._isolates.values()), default=inf)
-        if self.fleet.boot_failures and self.fleet.boot_after > now:
-            earliest = min(earliest, self.fleet.boot_after)
-        self.arm(earliest)
-
-    def arm(self, at: float) -> None:
-        if at < self._armed:
-            self._armed = at
-            self._timer.arm(at)
-
-    def _ring(self, isolate: Isolate, now: float) -> None:
-        if isolate.deadlines is not None and isolate.life.state is State.BUSY:
-            limit_at = isolate.deadlines.kill_at
-            for alarm in isolate.deadlines.due(now):
-                self._alarm(isolate, alarm, limit_at, now)
-        if isolate.stack_due <= now:
-            self._hearing.soft_event(isolate)
-        if isolate.kill_at <= now:
-            isolate.advance_kill(now)
-        if isolate.boot_deadline <= now:
-            isolate.boot_deadline = inf
-            isolate.ask_stack()
-            self.condemn(isolate, Cause.BOOT_LIMIT)
-        if isolate.died_at:
-            self._press_keeper(isolate, now)
-        elif isolate.signalled_at and now >= isolate.signalled_at + STUCK_AFTER and not isolate.set_aside:
-            isolate.set_aside = True
-            self._notice(isolate, "stuck", "it was killed and does not die")
-            self.obey(self.fleet.stuck(isolate.number, now))
-
-    def _alarm(self, isolate: Isolate, alarm: Alarm, limit_at: float, now: float) -> None:
-        assert isolate.call is not None and isolate.deadlines is not None
-        if alarm is Alarm.SOFT:
-            limits = isolate.call.job.limits
-            isolate.ask_stack(limits.raise_soft)
-            isolate.soft_notice = (limits.soft or 0.0, now - isolate.deadlines.sent_at)
-            isolate.stack_due = now + STACK_WAIT
-        elif alarm is Alarm.STACK:
-            self._hearing.soft_event(isolate)
-            isolate.ask_stack()
-        else:
-            isolate.limit_at = limit_at
-            self.condemn(isolate, Cause.LIMIT if alarm is Alarm.HARD else Cause.SILENCE)
-
-    def _press_keeper(self, isolate: Isolate, now: float) -> None:
-        if now >= isolate.died_at + KEEPER_KILL:
-            tree.send(self.link.pidfd, signal.SIGKILL)
-            isolate.press = inf
-        elif now >= isolate.press:
-            tree.send(self.link.pidfd, signal.SIGCONT)
-            isolate.press = isolate.died_at + KEEPER_KILL
 
     # -- descriptors ---------------------------------------------------------------------------------------------------------------
 
@@ -415,7 +293,7 @@ class Crew:
         if self._by_fd.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
-    def _notice(self, isolate: Isolate, action: str, reason: str | None = None, trace: str = "") -> None:
+    def notice(self, isolate: Isolate, action: str, reason: str | None = None, trace: str = "") -> None:
         notice = IsolateNotice(action, isolate.pid, reason, trace)
         self.told.append(lambda: self._on_isolate(notice))
 

@@ -16,6 +16,7 @@ Rules
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import socket
@@ -31,6 +32,8 @@ from stem_iso.isolate.job import Boot, Caller, IsolateNotice, Job
 from stem_iso.isolate.link import KeeperLost, Link
 from stem_iso.isolate.linux import Timer, require_linux
 from stem_iso.outcome import Stopped, StopReason
+
+log = logging.getLogger("stem_iso.isolate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +136,10 @@ class Engine:
     def _run(self) -> None:
         try:
             while not (self._closing.is_set() and self._crew.empty and not self._crew.told):
-                self._turn()
+                try:
+                    self._turn()
+                except Exception:  # a caller that raises, or a fault of ours: the limits of all other calls must go on
+                    log.exception("a turn of the engine failed")
         finally:
             self._crew.close()
             self._epoll.close()
@@ -150,7 +156,7 @@ class Engine:
             for fd, flags in ready:
                 if fd == self._timer.fd:
                     self._timer.acknowledge()
-                    self._crew.tick(monotonic())
+                    self._crew.clocks.tick(monotonic())
                 elif fd == self._wake_fd:
                     os.eventfd_read(fd)
                 elif fd == self._crew.link.socket.fileno():

@@ -91,7 +91,7 @@ class Hearing:
         if fd == isolate.stack_fd:
             if isolate.read_stack() and isolate.soft_notice is not None:
                 isolate.stack_due = monotonic() + STACK_QUIET
-                self._crew.arm(isolate.stack_due)
+                self._crew.clocks.arm(isolate.stack_due)
             elif isolate.stack_ended:
                 self._crew.unregister(fd)
             return

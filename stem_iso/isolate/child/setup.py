@@ -35,21 +35,22 @@ def own_session() -> None:
 def quiet_signals() -> None:
     for number in QUIET:
         signal.signal(number, disregard)
-    masks: list[set[signal.Signals]] = []
+    masks: list[set[int | signal.Signals]] = []
     # Held back over a fork: a TERM sent to the child in its first instant would else meet our handler there, and be lost.
     os.register_at_fork(
         before=lambda: masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, QUIET)),
         after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop()),
-        after_in_child=lambda: (default_signals(), signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop())),
+        after_in_child=lambda: default_signals(masks.pop()),
     )
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def default_signals() -> None:
+def default_signals(mask: set[int | signal.Signals]) -> None:
     for number in (*QUIET, STACK_SIGNAL, RAISE_SIGNAL):
         if number in QUIET and signal.getsignal(number) is not disregard:
             continue  # the handler set one of its own before it forked
         signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def own_descriptors(stdout: int, stderr: int) -> None:
