@@ -1,0 +1,90 @@
+"""The clocks of a crew: limits, stacks, kills that go on, boots that hang, a keeper that does not report.
+
+One timer for all. It is set anew only when the earliest alarm gets earlier; when it fires, every isolate's next alarm is looked at.
+"""
+
+from __future__ import annotations
+
+import signal
+from math import inf
+from typing import TYPE_CHECKING
+
+from stem_iso.isolate import tree
+from stem_iso.isolate.deadlines import Alarm
+from stem_iso.isolate.handle import STUCK_AFTER, Isolate
+from stem_iso.isolate.lifecycle import Cause, State
+from stem_iso.isolate.linux import Timer
+
+if TYPE_CHECKING:
+    from stem_iso.isolate.crew import Crew
+
+STACK_WAIT = 0.050  # how long a soft event waits for its stack: a handler that blocks the signal sends none
+KEEPER_WAKE, KEEPER_KILL = 0.1, 1.0  # seconds after an exit that the keeper does not report: SIGCONT, SIGKILL
+
+
+class Clocks:
+    """Used under the engine's lock."""
+
+    def __init__(self, crew: Crew, timer: Timer) -> None:
+        self._crew, self._timer = crew, timer
+        self._armed = inf
+
+    def tick(self, now: float) -> None:
+        """Whatever is due; then the timer is set for the next."""
+        self._armed = inf
+        for isolate in list(self._crew.isolates.values()):
+            if isolate.alarm() <= now:
+                self._ring(isolate, now)
+        if self._crew.fleet.boot_failures and self._crew.fleet.boot_after <= now:
+            self._crew.obey(self._crew.fleet.decide(now))
+        earliest = min((isolate.alarm() for isolate in self._crew.isolates.values()), default=inf)
+        if self._crew.fleet.boot_failures and self._crew.fleet.boot_after > now:
+            earliest = min(earliest, self._crew.fleet.boot_after)
+        self.arm(earliest)
+
+    def arm(self, at: float) -> None:
+        if at < self._armed:
+            self._armed = at
+            self._timer.arm(at)
+
+    def _ring(self, isolate: Isolate, now: float) -> None:
+        if isolate.deadlines is not None and isolate.life.state is State.BUSY:
+            limit_at = isolate.deadlines.kill_at
+            for alarm in isolate.deadlines.due(now):
+                self._alarm(isolate, alarm, limit_at, now)
+        if isolate.stack_due <= now:
+            self._crew.hearing.soft_event(isolate)
+        if isolate.kill_at <= now:
+            isolate.advance_kill(now)
+        if isolate.boot_deadline <= now:
+            isolate.boot_deadline = inf
+            isolate.ask_stack()
+            self._crew.condemn(isolate, Cause.BOOT_LIMIT)
+        if isolate.died_at:
+            self._press_keeper(isolate, now)
+        elif isolate.signalled_at and now >= isolate.signalled_at + STUCK_AFTER and not isolate.set_aside:
+            isolate.set_aside = True
+            self._crew.notice(isolate, "stuck", "it was killed and does not die")
+            self._crew.obey(self._crew.fleet.stuck(isolate.number, now))
+
+    def _alarm(self, isolate: Isolate, alarm: Alarm, limit_at: float, now: float) -> None:
+        assert isolate.call is not None and isolate.deadlines is not None
+        if alarm is Alarm.SOFT:
+            limits = isolate.call.job.limits
+            isolate.ask_stack(limits.raise_soft)
+            isolate.soft_notice = (limits.soft or 0.0, now - isolate.deadlines.sent_at)
+            isolate.stack_due = now + STACK_WAIT
+        elif alarm is Alarm.STACK:
+            self._crew.hearing.soft_event(isolate)
+            isolate.ask_stack()
+        else:
+            isolate.limit_at = limit_at
+            self._crew.condemn(isolate, Cause.LIMIT if alarm is Alarm.HARD else Cause.SILENCE)
+
+    def _press_keeper(self, isolate: Isolate, now: float) -> None:
+        if now >= isolate.died_at + KEEPER_KILL:
+            tree.send(self._crew.link.pidfd, signal.SIGKILL)
+            isolate.press = inf
+        elif now >= isolate.press:
+            tree.send(self._crew.link.pidfd, signal.SIGCONT)
+            isolate.press = isolate.died_at + KEEPER_KILL

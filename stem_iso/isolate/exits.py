@@ -1,0 +1,95 @@
+"""An isolate has gone: what that means for its call, and for the fleet.
+
+exit confirmed, orphans swept ──> last words ──> lifecycle ──> Outcome, or another isolate for a call that never started
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from stem_iso.isolate import endings, seat
+from stem_iso.isolate.call import REASSIGNMENTS
+from stem_iso.isolate.endings import Exit
+from stem_iso.isolate.handle import Isolate
+from stem_iso.isolate.job import LimitNotice
+from stem_iso.isolate.lifecycle import Answered, Cause, Died, Ended, EndedByKeeper, Ending, NeverStarted
+from stem_iso.outcome import Crashed, Stopped, StopReason
+
+if TYPE_CHECKING:
+    from stem_iso.isolate.crew import Crew
+
+NOT_A_BOOT_FAILURE = frozenset({Cause.CLOSING, Cause.RESIZED, Cause.KEEPER_LOST})
+
+
+class Exits:
+    """Used under the engine's lock."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+        self.last_broken = ""  # what the newest boot failure said
+
+    def gone(self, isolate: Isolate, end: Exit) -> None:
+        """The exit is confirmed and its descendants are dead."""
+        isolate.died_at = isolate.died_at or end.died_at or monotonic()
+        for fd in isolate.streams:
+            self._crew.hearing.stream(isolate, fd)
+        self._crew.hearing.last_words(isolate)
+        started = isolate.page.started == isolate.call_number
+        verdict = seat.verdict_on(self._crew.link.table.verdict(isolate.seat), isolate.call_number)
+        ending = isolate.life.exited(started=started, verdict=verdict)
+        if ending is not None:
+            self._tell(isolate, ending, started, end)
+        failed = not isolate.booted and isolate.life.cause not in NOT_A_BOOT_FAILURE
+        if failed:
+            self.last_broken = isolate.broken or isolate.stderr() or self._how_it_died(isolate, end)
+            self._crew.notice(isolate, "boot-failed", "boot failed", self.last_broken)
+        else:
+            self._crew.notice(isolate, "recycled", isolate.life.cause.value if isolate.life.cause else "crashed")
+        self._crew.drop(isolate)
+        fleet = self._crew.fleet
+        self._crew.obey((fleet.boot_failed if failed else fleet.gone)(isolate.number, monotonic()))
+
+    def _tell(self, isolate: Isolate, ending: Ending, started: bool, end: Exit) -> None:
+        match ending:
+            case Answered(outcome):
+                self._crew.report(isolate, outcome)
+            case NeverStarted():
+                self._again(isolate, end)
+            case Ended(Cause.LIMIT | Cause.SILENCE) | EndedByKeeper():
+                self._report_limit(isolate, end)
+            case Ended(cause):
+                assert isolate.call is not None
+                self._crew.report(isolate, endings.of_cause(cause, isolate.call.stop, started, end, isolate.stderr()))
+            case Died():
+                self._crew.report(isolate, endings.of_death(end, isolate.stderr(), isolate.take_stack()))
+
+    def _how_it_died(self, isolate: Isolate, end: Exit) -> str:
+        if isolate.life.cause is Cause.BOOT_LIMIT:
+            return f"the boot took longer than {self._crew.boot.time_limit:g} s\n{isolate.take_stack()}".strip()
+        return f"the process died before it was ready: {end.signal or f'exit code {end.exit_code}'}"
+
+    def _again(self, isolate: Isolate, end: Exit) -> None:
+        call = isolate.release()
+        call.tries += isolate.life.cause is not Cause.VERDICT
+        if self._crew.fleet.closed:
+            self._crew.end(call, Stopped(StopReason.SHUTDOWN, started=False))
+        elif call.tries > REASSIGNMENTS:
+            self._crew.end(call, Crashed(end.exit_code, end.signal, isolate.stderr(), isolate.take_stack()))
+        else:
+            self._crew.fleet.requeue(call, call.job.priority, call.arrival)
+
+    def _report_limit(self, isolate: Isolate, end: Exit) -> None:
+        call, deadlines = isolate.call, isolate.deadlines
+        assert call is not None and deadlines is not None
+        limits = call.job.limits
+        silent = isolate.life.cause is Cause.SILENCE or (limits.hard is None)
+        limit = limits.heartbeat if silent else limits.hard
+        assert limit is not None
+        outcome = endings.of_limit(
+            limit, deadlines.sent_at, isolate.limit_at or deadlines.kill_at, end.signalled_at, end, isolate.take_stack(), silent=silent
+        )
+        notice = LimitNotice("hard", limit, outcome.elapsed, outcome.stack, outcome.signalled_at, outcome.dead_at, outcome.killed)
+        self._crew.hearing.soft_event(isolate)
+        self._crew.told.append(lambda: call.caller.limit_reached(notice))
+        self._crew.report(isolate, outcome)
