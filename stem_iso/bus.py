@@ -1,0 +1,183 @@
+"""Events reach their listeners on a thread of their own, so that none of them can hold up a lease, a limit or a task.
+
+    consumer ── publish ──> queue (bounded) ── dispatch thread ──> listener, listener, Stream ──> async for
+
+Rules
+ 1. `wants(type)` is what a maker of events asks first: an event that nobody listens to is never built.
+ 2. Listeners run one at a time, in the order of the events. One that raises is logged, and told in an ERROR event (unless it was handling
+    one: that would never end); the others get the event all the same.
+ 3. One that lags costs events, never tasks: past `capacity` waiting events new ones are dropped, and the loss is told in an ERROR event.
+ 4. `close` delivers what waits, within a bound: a listener that hangs cannot hold up the end of the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import TypeVar
+
+from stem_iso.events import ErrorEvent, Event, WorkerEventType
+
+L = TypeVar("L", bound=Callable[..., object])
+Listener = Callable[..., object]  # called with one event; its answer is not looked at
+
+CAPACITY = 10_000
+log = logging.getLogger("stem_iso.worker")
+
+
+class Bus:
+    """Listeners of one worker. `publish` and `post` may be called from any thread and never block."""
+
+    def __init__(self, worker_id: str, *, capacity: int = CAPACITY) -> None:
+        self._worker_id = worker_id
+        self._capacity = capacity
+        self._lock = threading.Lock()  # guards the two fields below and the start of the thread
+        self._listeners: dict[WorkerEventType, tuple[Listener, ...]] = dict.fromkeys(WorkerEventType, ())
+        self._streams: list[Stream] = []
+        self._queue: SimpleQueue[tuple[Listener | None, object] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._dropped = 0  # written by publishers, taken by the dispatch thread; an estimate is enough
+
+    def on(self, type: WorkerEventType | None, listener: L) -> L:
+        """Call `listener(event)` for events of this type, of every type with None. Returns it, so that it can decorate."""
+        with self._lock:
+            for each in tuple(WorkerEventType) if type is None else (type,):
+                self._listeners[each] = (*self._listeners[each], listener)
+            self._start()
+        return listener
+
+    def off(self, listener: Listener) -> None:
+        with self._lock:
+            self._listeners = {type: tuple(each for each in some if each != listener) for type, some in self._listeners.items()}
+
+    def stream(self) -> Stream:
+        """All events from now on, as an async iterator that ends with the worker."""
+        stream = Stream(self)
+        with self._lock:
+            self._streams.append(stream)
+        if self._closed:
+            stream.end()
+        self.on(None, stream.put)
+        return stream
+
+    def leave(self, stream: Stream) -> None:
+        self.off(stream.put)
+        with self._lock:
+            if stream in self._streams:
+                self._streams.remove(stream)
+
+    def wants(self, type: WorkerEventType) -> bool:
+        return bool(self._listeners[type])
+
+    def publish(self, event: Event) -> None:
+        if self._listeners[event.type]:
+            self._put(None, event)
+
+    def post(self, listener: Listener, value: object) -> None:
+        """Call `listener(value)` on the dispatch thread, in line with the events: for what is no event, such as captured output."""
+        self._put(listener, value)
+
+    def _put(self, listener: Listener | None, value: object) -> None:
+        if self._queue.qsize() >= self._capacity:
+            self._dropped += 1
+        else:
+            self._queue.put((listener, value))
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Deliver what waits, then end every stream."""
+        with self._lock:
+            self._closed, thread, streams = True, self._thread, tuple(self._streams)
+        if thread is not None and thread is not threading.current_thread():
+            self._queue.put(None)
+            thread.join(timeout)
+        for stream in streams:
+            stream.end()
+
+    # -- the dispatch thread -------------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        if self._thread is None and not self._closed:
+            self._thread = threading.Thread(target=self._dispatch, name="stem-iso-events", daemon=True)
+            self._thread.start()
+
+    def start(self) -> None:
+        """Only needed before `post`: a listener starts the thread by itself."""
+        with self._lock:
+            self._start()
+
+    def _dispatch(self) -> None:
+        while (item := self._queue.get()) is not None:
+            listener, value = item
+            if listener is not None:
+                self._call(listener, value)
+            elif isinstance(value, Event):
+                for each in self._listeners[value.type]:
+                    self._call(each, value)
+            if self._dropped:
+                self._tell_loss()
+
+    def _call(self, listener: Listener, value: object) -> None:
+        try:
+            listener(value)
+        except Exception:  # user code
+            text = traceback.format_exc()
+            log.error("the listener %r raised\n%s", listener, text)
+            if not isinstance(value, ErrorEvent):
+                self._tell(f"the listener {listener!r} raised", text)
+
+    def _tell_loss(self) -> None:
+        lost, self._dropped = self._dropped, 0
+        self._tell(f"{lost} events were dropped: a listener is slower than the worker", "")
+
+    def _tell(self, message: str, text: str) -> None:
+        # Straight to the listeners: the queue may be full, and this is its thread.
+        event = ErrorEvent(at=time.time(), worker_id=self._worker_id, message=message, traceback=text)
+        for each in self._listeners[WorkerEventType.ERROR]:
+            self._call(each, event)
+
+
+class Stream:
+    """`async for event in stream`: what happened since it was made, the newest `CAPACITY` at most. `aclose()` stops listening."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._events: deque[Event] = deque(maxlen=CAPACITY)
+        self._ended = False
+        self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None  # set by the reader while it may sleep
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> Event:
+        wake = asyncio.Event()
+        self._waiter = (asyncio.get_running_loop(), wake)
+        while not self._events:
+            if self._ended:
+                raise StopAsyncIteration
+            await wake.wait()
+            wake.clear()
+        return self._events.popleft()
+
+    async def aclose(self) -> None:
+        self._bus.leave(self)
+        self.end()
+
+    def put(self, event: Event) -> None:
+        self._events.append(event)
+        self._wake()
+
+    def end(self) -> None:
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter[0].is_closed():
+            waiter[0].call_soon_threadsafe(waiter[1].set)

@@ -1,0 +1,93 @@
+"""One attempt, from the lease to the last word about it.
+
+    1 leased ─ 2 decoded ─ 3 resolved ─ 4 admitted ─ 5 marked ─ 6 submitted ─ 7 begun ─ 8 ended ─ 9 settled
+               └── undecodable, unregistered, invalid, revoked, expired: straight to 8 ──────┘
+
+    steps 1–6 and 9   the consumer thread (the gates decide 2–4)
+    steps 7 and 8     told by the engine's thread, or by an inline handler's
+
+An `Attempt` is what a host (the engine, or the inline host) calls back: each method puts one message into the consumer's inbox and returns,
+so no host ever waits for a queue. Nothing is settled before `Ended` has come out of that inbox (I4).
+Fields are written by the consumer alone, but `begun_at`, which the host writes when the call's clock starts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from stem_iso.brokers.base import Delivery
+from stem_iso.isolate.job import Answer, LimitNotice
+from stem_iso.outcome import Outcome, StopReason
+from stem_iso.task.envelope import Envelope
+from stem_iso.task.policy import Policy
+from stem_iso.task.status import Progress
+from stem_iso.worker.messages import Beaten, Begun, Ended, LimitReached, Message, Said
+
+monotonic = time.monotonic
+
+
+class Desk(Protocol):
+    """Where attempts report to."""
+
+    @property
+    def wants_begun(self) -> bool:
+        """Whether anybody listens to STARTED."""
+
+    @property
+    def put(self) -> Callable[[Message], None]: ...
+
+    @property
+    def output(self) -> Callable[[Attempt, int, str, str], object]: ...
+
+
+class Attempt:
+    """The state of one leased delivery that passed the gates; also its `Caller`."""
+
+    __slots__ = (
+        *("begun_at", "delivery", "desk", "envelope", "halt", "killable"),
+        *("lost", "meta", "noted_at", "policy", "progress", "stop_reason"),
+    )
+
+    def __init__(self, desk: Desk, delivery: Delivery, envelope: Envelope, policy: Policy) -> None:
+        self.desk, self.delivery, self.envelope, self.policy = desk, delivery, envelope, policy
+        self.begun_at = 0.0  # monotonic, 0 before step 7
+        self.halt: Callable[[StopReason], None] | None = None  # how its host ends it; None before step 6
+        self.stop_reason: StopReason | None = None  # the first stop that was asked for
+        self.lost = False  # the delivery is another's, or has been given up: nothing may be settled
+        self.killable = True  # False for an inline handler: it can be asked to end, no more
+        self.meta: dict[str, Any] | None = None  # what the handler wrote, None where it wrote nothing
+        self.progress: Progress | None = None
+        self.noted_at = 0.0  # monotonic, when the two above were last stored
+
+    def __repr__(self) -> str:
+        return f"<Attempt {self.envelope.name} {self.envelope.id} {self.envelope.run}.{self.envelope.attempt}>"
+
+    def stop(self, reason: StopReason) -> None:
+        """Ask its host to end it; the first reason stands. It is over when `Ended` comes, not before."""
+        if self.stop_reason is None and self.halt is not None:
+            self.stop_reason = reason
+            self.halt(reason)
+
+    # -- the host's side: `Caller` -------------------------------------------------------------------------------------------------
+
+    def sent(self) -> None:
+        first, self.begun_at = not self.begun_at, monotonic()
+        if first and self.desk.wants_begun:
+            self.desk.put(Begun(self))
+
+    def asked(self, payload: bytes, answer: Answer | None) -> None:
+        self.desk.put(Said(self, payload, answer))
+
+    def beat(self) -> None:
+        self.desk.put(Beaten(self))
+
+    def limit_reached(self, notice: LimitNotice) -> None:
+        self.desk.put(LimitReached(self, notice))
+
+    def output(self, level: int, logger: str, text: str) -> None:
+        self.desk.output(self, level, logger, text)
+
+    def ended(self, outcome: Outcome) -> None:
+        self.desk.put(Ended(self, outcome, monotonic()))

@@ -1,0 +1,79 @@
+"""What a worker does for the queue besides running tasks: small objects of one shape, called by the consumer when they are due.
+
+    Recoverer   leases that ran out (D2)      every claim_interval, right after our own were renewed
+    Control     revokes of what we hold (D10) when the watch rings, at most every 20 ms
+    Sweeper     what has expired (B4)         every 5 s, at once again while there is more
+    Beat        "this worker lives"           every 5 s
+
+Rules
+ 1. `run` may raise BrokerUnavailable; `due` then stands, and the consumer comes back when the broker does.
+ 2. None of them blocks for longer than one call to the broker.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from stem_iso.brokers.base import Broker, Order, WorkerInfo
+from stem_iso.worker.reporter import Reporter
+
+BEAT_EVERY = 5.0
+SWEEP_EVERY = 5.0
+ORDERS_EVERY = 0.02
+
+
+class Chore(Protocol):
+    due: float  # monotonic
+
+    def run(self, broker: Broker, now: float) -> None: ...
+
+
+class Recoverer:
+    def __init__(self, boot: str, predecessor: str | None, interval: float, reporter: Reporter) -> None:
+        self._boot, self._predecessor, self._interval, self._reporter = boot, predecessor, interval, reporter
+        self.due = 0.0
+        self.found = False  # something was redelivered: a look at the queue is worth its price
+
+    def run(self, broker: Broker, now: float) -> None:
+        reclaimed = broker.reclaim(self._boot, self._predecessor)
+        self._predecessor = None
+        self.due = now + self._interval
+        self.found = self.found or bool(reclaimed)
+        for each in reclaimed:
+            self._reporter.reclaimed(each)
+
+
+class Control:
+    def __init__(self, boot: str, obey: Callable[[list[Order]], None]) -> None:
+        self._boot, self._obey = boot, obey
+        self.due = float("inf")
+        self._last = 0.0
+
+    def rung(self, now: float) -> None:
+        """The watch says that there is something new; it does not say what."""
+        self.due = min(self.due, max(now, self._last + ORDERS_EVERY))
+
+    def run(self, broker: Broker, now: float) -> None:
+        orders = broker.orders(self._boot)
+        self._last, self.due = now, float("inf")
+        self._obey(orders)
+
+
+class Sweeper:
+    def __init__(self) -> None:
+        self.due = time.monotonic() + SWEEP_EVERY
+
+    def run(self, broker: Broker, now: float) -> None:
+        self.due = now + (0.05 if broker.sweep() else SWEEP_EVERY)
+
+
+class Beat:
+    def __init__(self, describe: Callable[[], WorkerInfo]) -> None:
+        self._describe = describe
+        self.due = 0.0
+
+    def run(self, broker: Broker, now: float) -> None:
+        broker.beat(self._describe())
+        self.due = now + BEAT_EVERY

@@ -1,0 +1,267 @@
+"""The consumer: one thread that owns the broker's connection and all state of the queue.
+
+    one turn   inbox ──> endings, sayings, stops          what other threads told
+               broker: renew ─ answers ─ orders ─ exchange(settlements, free seats) ─ events
+               deliveries ──> gates ──> (mark) ──> hosts
+               park in poll(): the inbox's bell, the broker's watch, until the earliest thing that is due
+
+Rules
+ 1. The engine's thread and the handlers' only append to the inbox; everything below is touched by this thread alone. No locks, no asyncio.
+ 2. Settling and fetching are one step (`exchange`). It is made at once where a seat would stand idle; otherwise endings are collected for a
+    millisecond, or until there are 64.
+ 3. A broker that is away stops the turn, not the tasks: endings are kept in order, questions are answered with the error, and the broker is
+    tried again after 0.1 s, doubled up to 5 s. When it is back, leases are renewed before anything else.
+ 4. Nothing is settled before `Ended`. Leases live until their settlement is stored, also through a long drain.
+ 5. While all seats are taken, a watch that rings without end (a producer that never rests) is listened to every 20 ms, for orders.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections import deque
+from math import inf
+
+from stem_iso.brokers.base import Broker, Delivery, Watch
+from stem_iso.errors import BrokerUnavailable
+from stem_iso.worker.chores import ORDERS_EVERY, Chore, Control, Recoverer
+from stem_iso.worker.floor import Floor
+from stem_iso.worker.inbox import Inbox
+from stem_iso.worker.messages import Message, StopAsked
+from stem_iso.worker.options import WorkerOptions
+from stem_iso.worker.phase import Ask, Phase, asked, moved
+from stem_iso.worker.reporter import Reporter
+
+COLLECT, COLLECT_MOST = 0.001, 64  # how long, and how many, endings may wait for company
+FIRST_BACKOFF, LONGEST_BACKOFF = 0.1, 5.0
+COROUTINES_END, ISOLATES_END, STORES_END = 2.0, 15.0, 5.0  # how long a stopping worker waits for each
+LONGEST_PARK = 60.0
+BURST_LOOK = 0.25  # how soon a retry that another worker took is no longer waited for
+
+monotonic = time.monotonic
+log = logging.getLogger("stem_iso.worker")
+
+
+class Consumer:
+    """`run` is the thread. Built by the service, on that thread, with a broker that has answered."""
+
+    def __init__(
+        self, options: WorkerOptions, broker: Broker, inbox: Inbox[Message], floor: Floor, reporter: Reporter, chores: list[Chore]
+    ) -> None:
+        self._options, self._broker, self._inbox, self._floor, self._reporter = options, broker, inbox, floor, reporter
+        self._control = Control(options.boot, floor.obey)
+        self._recoverer = Recoverer(options.boot, options.predecessor, broker.options.claim_interval, reporter)
+        self._chores: tuple[Chore, ...] = (self._recoverer, self._control, *chores)
+        self._incoming: deque[Delivery] = deque()  # leased, and not yet through the gates
+        self._phase = Phase.RUNNING
+        self._grace_at = self._inline_at = self._isolates_at = self._stored_at = inf  # the bounds of the phases
+        self._hungry = True  # a look at the queue may find something
+        self._exchanged_at = -inf
+        self._due_at = inf  # when the earliest delayed task is due
+        self._retry_at, self._backoff = 0.0, 0.0  # while the broker is away
+        self._watch: Watch = broker.watch()
+        self._inbox.watch(self._watch.fileno())
+        self._watch_at = 0.0
+        self._deaf_until = -inf  # -inf: listening
+
+    def run(self) -> None:
+        while self._phase is not Phase.OVER:
+            try:
+                self._turn()
+            except Exception:  # one turn of the loop: the next one may do better, and the worker must not die of it
+                self._reporter.trouble("a turn of the worker failed", traceback=traceback.format_exc())
+                log.exception("a turn of the worker failed")
+                self._retry_at = monotonic() + FIRST_BACKOFF
+        self._listen(False)
+        self._watch.close()
+
+    # -- one turn ------------------------------------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        self._hear()
+        now = monotonic()
+        self._move(now)
+        if now >= self._retry_at:
+            try:
+                self._work(now)
+            except BrokerUnavailable as error:
+                self._broker_is_away(error)
+            else:
+                self._backoff = 0.0
+        elif self._floor.sayings.waiting:
+            self._floor.sayings.refuse(BrokerUnavailable("the broker is away; the worker is trying again"))
+        if self._phase is not Phase.OVER:
+            self._park()
+
+    def _hear(self) -> None:
+        for _ in range(len(self._inbox)):
+            message = self._inbox.take()
+            if isinstance(message, StopAsked):
+                self._enter(asked(self._phase, Ask.AT_ONCE if message.at_once else Ask.DRAIN), monotonic())
+            elif message is not None:
+                self._floor.hear(message)
+
+    def _work(self, now: float) -> None:
+        """All that needs the broker. Raises BrokerUnavailable, with what was done taken down and the rest still due."""
+        floor, broker = self._floor, self._broker
+        if receipts := floor.leases.due(now):
+            lost = broker.renew(receipts)
+            floor.leases.renewed(receipts, now)
+            floor.lost(lost)
+        if now >= self._watch_at:
+            self._look_at_watch(now)
+        if floor.sayings.waiting:
+            floor.sayings.answer(broker)
+        if floor.sayings.next_note() <= now:
+            floor.sayings.note(broker, now)
+        for chore in self._chores:
+            if chore.due <= now:
+                chore.run(broker, now)
+        self._take_in()
+        if self._must_exchange(now):
+            self._exchange()
+        self._reporter.forward(broker)
+
+    def _must_exchange(self, now: float) -> bool:
+        unstored, want = len(self._floor.ledger), self._want()
+        if unstored:
+            return want > 0 or unstored >= COLLECT_MOST or now >= self._exchanged_at + COLLECT
+        return want > 0 and (self._hungry or self._recoverer.found or now >= min(self._due_at, self._block_until()))
+
+    def _want(self) -> int:
+        if self._phase is not Phase.RUNNING:
+            return 0
+        return max(0, self._options.seats - len(self._floor) - len(self._incoming))
+
+    def _block_until(self) -> float:
+        return self._exchanged_at + self._broker.options.block_time
+
+    def _exchange(self) -> None:
+        want = self._want()
+        batch = self._floor.ledger.batch()
+        self._hungry = True  # until the answer is here
+        answer = self._broker.exchange(self._options.boot, batch, self._options.queues, want)
+        now = self._exchanged_at = monotonic()
+        self._hungry = answer.ready or (want > 0 and len(answer.deliveries) == want)
+        self._recoverer.found = False
+        self._due_at = inf if answer.next_due is None else now + answer.next_due
+        self._floor.stored(self._floor.ledger.stored(answer.verdicts))
+        for delivery in answer.deliveries:
+            self._floor.leased(delivery, now)
+        self._incoming.extend(answer.deliveries)
+        self._take_in()
+
+    def _take_in(self) -> None:
+        while self._incoming:
+            delivery = self._incoming.popleft()
+            try:
+                self._floor.admit(delivery, self._broker)
+            except BrokerUnavailable:
+                self._incoming.appendleft(delivery)
+                raise
+            except Exception:
+                # Not a word about it to the broker: the lease runs out, is counted, and in the end the task is dead-lettered.
+                self._floor.leases.drop(delivery.receipt)
+                raise
+
+    # -- the broker ----------------------------------------------------------------------------------------------------------------
+
+    def _broker_is_away(self, error: BrokerUnavailable) -> None:
+        self._backoff = min(self._backoff * 2, LONGEST_BACKOFF) or FIRST_BACKOFF
+        self._retry_at = monotonic() + self._backoff
+        self._watch_at, self._hungry = 0.0, True
+        self._floor.sayings.refuse(error)
+        self._reporter.trouble(f"the broker cannot be reached ({error}); the next try is in {self._backoff:g} s")
+
+    def _look_at_watch(self, now: float) -> None:
+        self._watch_at = now + self._watch.interval
+        if self._watch.changed():
+            self._hungry = True
+            self._control.rung(now)
+            if not self._want():
+                self._listen(False)
+                self._deaf_until = now + ORDERS_EVERY
+
+    def _listen(self, listening: bool) -> None:
+        if listening and self._deaf_until != -inf:
+            self._deaf_until = -inf
+            self._inbox.watch(self._watch.fileno())
+        elif not listening and self._deaf_until == -inf:
+            self._deaf_until = inf
+            self._inbox.unwatch(self._watch.fileno())
+
+    # -- parking -------------------------------------------------------------------------------------------------------------------
+
+    def _park(self) -> None:
+        now = monotonic()
+        if now >= self._deaf_until or self._want():
+            self._listen(True)
+        if self._inbox.park(min(self._wake_at(now) - now, LONGEST_PARK)):
+            self._watch_at = 0.0
+
+    def _wake_at(self, now: float) -> float:
+        bounds = min(self._grace_at, self._inline_at, self._isolates_at, self._stored_at)
+        if now < self._retry_at:
+            return min(bounds, self._retry_at)
+        if self._settled() or (self._options.burst and self._idle()):
+            return now
+        floor = self._floor
+        at = min(bounds, floor.leases.next_due(), floor.sayings.next_note(), self._watch_at)
+        at = min(at, *(chore.due for chore in self._chores))
+        if self._deaf_until != -inf:
+            at = min(at, self._deaf_until)
+        if floor.ledger:
+            at = min(at, self._exchanged_at + COLLECT)
+        if self._want():
+            at = now if self._hungry else min(at, self._due_at, self._block_until())
+        return min(at, now + BURST_LOOK) if self._options.burst else at
+
+    # -- ending --------------------------------------------------------------------------------------------------------------------
+
+    def _move(self, now: float) -> None:
+        if self._phase is Phase.RUNNING:
+            if self._options.burst and self._idle():
+                self._enter(Phase.DRAINING, now)
+            return
+        if now >= self._inline_at:
+            self._inline_at = inf
+            self._floor.abandon(killable=False, give_back=self._options.keeper_socket is not None)
+        if now >= self._isolates_at:
+            self._isolates_at = inf
+            self._floor.abandon(killable=True, give_back=False)
+        unstored = len(self._floor.ledger)
+        phase = moved(
+            self._phase,
+            running=len(self._floor) + len(self._incoming),
+            unstored=unstored,
+            grace_over=now >= self._grace_at,
+            patience_over=now >= self._stored_at,
+        )
+        self._enter(phase, now)
+
+    def _enter(self, phase: Phase, now: float) -> None:
+        if phase is self._phase:
+            return
+        self._phase = phase
+        if phase is Phase.DRAINING:
+            self._grace_at = now + self._options.shutdown_timeout
+            self._floor.stop_unbegun()
+        if phase is Phase.KILLING:
+            self._grace_at, self._inline_at, self._isolates_at = inf, now + COROUTINES_END, now + ISOLATES_END
+            self._floor.stop_all()
+        if phase is Phase.STORING:
+            self._grace_at = self._inline_at = self._isolates_at = inf
+            self._stored_at = now + STORES_END
+        if phase is Phase.OVER and (unstored := len(self._floor.ledger)):
+            self._reporter.trouble(f"{unstored} outcomes could not be stored, the broker is away; their leases are left to run out")
+        while phase in (Phase.DRAINING, Phase.KILLING) and self._incoming:
+            self._floor.give_back(self._incoming.popleft())
+
+    def _settled(self) -> bool:
+        return self._phase is Phase.STORING and not self._floor.ledger
+
+    def _idle(self) -> bool:
+        """For --burst: nothing ready, running, or awaiting a retry."""
+        busy = len(self._floor) or self._incoming or len(self._floor.ledger) or self._hungry
+        return not busy and not self._floor.ledger.awaits_retry(time.time())

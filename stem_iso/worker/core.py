@@ -1,0 +1,114 @@
+"""The core process of a worker started by command: imports the application, runs the `Worker`, and leaves with an exit code.
+
+    launcher ── socket, memfd(CoreStart) ──> core ── GOODBYE code ──> launcher exits with it
+             ── SIGNAL count ──> Worker.stop()          a core that ends without GOODBYE has died, and is replaced
+
+Exit codes (W1): 0 done · 1 failed · 2 usage or import · 3 the broker cannot be reached.
+
+The core has its own process group and disregards TERM and INT: signals count in the launcher alone. No handler of ours is SIG_IGN, because
+programs that inline handlers start would inherit that.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from typing import Any
+
+import msgspec
+
+from stem_iso.errors import BrokerUnavailable, InvalidOptions
+from stem_iso.finding import BrokenModule, application
+from stem_iso.isolate.keeper import set_title
+from stem_iso.isolate.messages import GOODBYE, SIGNAL, send
+from stem_iso.worker.launcher import CoreStart
+from stem_iso.worker.log import configure_logging
+from stem_iso.worker.service import Worker
+
+DONE, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3
+SWITCH_INTERVAL = 0.0005  # inline handlers share this process: with Python's 5 ms each of them could hold up a kill
+
+log = logging.getLogger("stem_iso.worker")
+
+
+def run_core(start: CoreStart, keeper_socket: socket.socket) -> int:
+    """Work until the end; the exit code. What is wrong with the start is said on stderr, in one line or with the user's own traceback."""
+    try:
+        worker = _worker(start, keeper_socket)
+        worker.run()
+    except (InvalidOptions, BrokenModule) as error:
+        sys.stderr.write(f"Error: {error}\n")
+        return USAGE
+    except BrokerUnavailable as error:
+        sys.stderr.write(f"Error: {error}\n")
+        return UNREACHABLE
+    except Exception:
+        log.exception("the worker failed")
+        return FAILED
+    return DONE
+
+
+def _worker(start: CoreStart, keeper_socket: socket.socket) -> Worker:
+    config = start.config
+
+    def on_keeper(kind: str, fields: list[Any]) -> None:
+        if kind == SIGNAL:
+            worker.stop(at_once=fields[0] > 1)
+
+    worker = Worker(
+        application(config),
+        queues=config.queues or None,
+        concurrency=config.concurrency,
+        spares=config.spares,
+        shutdown_timeout=config.shutdown_timeout,
+        max_tasks_per_isolate=config.max_tasks_per_isolate,
+        max_memory_per_isolate=config.max_memory_per_isolate,
+        unregistered_grace=config.unregistered_grace,
+        burst=config.burst,
+        secrets=config.secret_env,
+        boot=start.boot,
+        predecessor=start.predecessor,
+        keeper_socket=keeper_socket,
+        on_keeper=on_keeper,
+    )
+    return worker
+
+
+def _take_no_signals() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, lambda *_: None)
+
+
+def _leave(code: int) -> None:
+    """By the ordinary way out, unless a handler's thread would hold it up."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    main = threading.main_thread()
+    if any(thread is not main and thread.is_alive() and not thread.daemon for thread in threading.enumerate()):
+        os._exit(code)
+    sys.exit(code)
+
+
+def main(arguments: list[str]) -> None:
+    """`arguments`: the descriptors of the keeper's socket and of the memfd that holds the `CoreStart`."""
+    link, told = int(arguments[0]), int(arguments[1])
+    start = msgspec.json.decode(os.pread(told, os.fstat(told).st_size, 0), type=CoreStart)
+    os.close(told)
+    keeper_socket = socket.socket(fileno=link)
+    farewell = keeper_socket.dup()  # the engine closes its own; the last word comes after that
+    _take_no_signals()
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    set_title(f"stem_iso: worker {start.config.app}".strip())
+    configure_logging(start.config.log_level, start.config.log_format)
+    code = run_core(start, keeper_socket)
+    send(farewell, GOODBYE, code)
+    _leave(code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,50 @@
+"""Where attempts run: the engine for isolated handlers, this process for the others. One seat either way.
+
+    Attempt + Job        ──> Engine    an isolate; can always be killed
+    Attempt + InlineJob  ──> Inline    a thread or the loop of this process
+
+The engine is started with the worker where any handler is isolated (its spares boot while the queue is still being opened), else with the
+first isolated task: a worker of inline handlers alone has no keeper and no isolates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from stem_iso.isolate.engine import Engine
+from stem_iso.isolate.job import Job
+from stem_iso.worker.attempt import Attempt
+from stem_iso.worker.inline import Inline
+from stem_iso.worker.inline_call import InlineJob
+
+
+class Hosts:
+    """Started and closed by the service, used by the consumer thread."""
+
+    def __init__(self, make_engine: Callable[[], Engine], inline: Inline) -> None:
+        self._make_engine, self._inline = make_engine, inline
+        self._engine: Engine | None = None
+
+    def start_engine(self) -> Engine:
+        if self._engine is None:
+            engine = self._make_engine()
+            engine.start()
+            self._engine = engine
+        return self._engine
+
+    def run(self, attempt: Attempt, job: Job | InlineJob) -> None:
+        if isinstance(job, InlineJob):
+            attempt.killable = False
+            inline = self._inline.submit(job, attempt)
+            attempt.halt = partial(self._inline.stop, inline)
+        else:
+            engine = self.start_engine()
+            call = engine.submit(job, attempt)
+            attempt.halt = partial(engine.stop, call)
+
+    def close(self) -> None:
+        """Everything isolated is dead when this returns; inline threads may still be running."""
+        if self._engine is not None:
+            self._engine.close()
+        self._inline.close()

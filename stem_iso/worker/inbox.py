@@ -1,0 +1,64 @@
+"""What other threads tell the consumer: a deque, and a bell that is rung only while the consumer is parked.
+
+    engine thread, handlers, stop() ── put ──> deque ── take ──> consumer
+                                         └─ eventfd, if it is parked
+
+Rule: the consumer says that it is parked *before* it looks at the deque a last time, and a sender looks at that word *after* it has put.
+So one of the two sees the other, and no message waits for the end of a park. A busy consumer costs its senders no system call.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections import deque
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Inbox(Generic[T]):
+    """Any thread may `put`; one thread takes and parks."""
+
+    def __init__(self) -> None:
+        self._items: deque[T] = deque()
+        self._parked = False
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(self._bell, select.POLLIN)
+        self._closed = False
+
+    def put(self, item: T) -> None:
+        self._items.append(item)
+        if self._parked and not self._closed:
+            self._parked = False
+            os.eventfd_write(self._bell, 1)
+
+    def take(self) -> T | None:
+        return self._items.popleft() if self._items else None
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def watch(self, fd: int) -> None:
+        self._poll.register(fd, select.POLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        self._poll.unregister(fd)
+
+    def park(self, seconds: float) -> list[int]:
+        """Sleep until something is put, a watched descriptor is readable, or time is up. Returns the descriptors that rang."""
+        self._parked = True
+        try:
+            ready = self._poll.poll(0 if self._items else max(0, seconds) * 1000)
+        finally:
+            self._parked = False
+        rang = [fd for fd, _ in ready]
+        if self._bell in rang:
+            os.eventfd_read(self._bell)
+            rang.remove(self._bell)
+        return rang
+
+    def close(self) -> None:
+        self._closed = True
+        os.close(self._bell)

@@ -1,0 +1,172 @@
+"""Handlers without an entrypoint: they run in this process, async ones on one loop, sync ones in threads.
+
+    consumer ── submit(InlineJob, caller) ──> thread  run_sync ──┐
+        ^                              └────> loop    run_async ─┤
+        └── Caller.*  <── the same calls that the engine makes ──┘       clock thread: soft, hard, heartbeat, the GIL's watch
+
+What can be enforced here, and what cannot
+ - Soft limit: an event with the stack of the handler's thread or coroutine; "raise" cancels a coroutine, and the cancellation leaves the
+   handler as `SoftTimeLimitExceeded`.
+ - Hard limit, silence, a stop: a coroutine is cancelled and its end is told when it has ended, as a time-out even where it swallowed the
+   cancellation. A thread cannot be ended: it is left to end, and its reply counts.
+ - C code that keeps the GIL holds up leases and limits alike. It cannot be prevented in one process, so it is named (`on_held`) where it
+   lasted longer than a third of the shortest lease that an inline handler holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from math import inf
+
+from stem_iso.isolate.job import Caller, LimitNotice
+from stem_iso.outcome import Stopped, StopReason, TimedOut
+from stem_iso.worker.clock import Clock
+from stem_iso.worker.inline_call import InlineCall, InlineJob
+from stem_iso.worker.inside import run_async, run_sync
+from stem_iso.worker.reply import outcome_of
+from stem_iso.worker.threads import Threads
+
+monotonic = time.monotonic
+NOTHING = b""
+
+
+class Inline:
+    """The host of inline calls. `loop`: the user's; None: one on a thread of its own, started with the first need."""
+
+    def __init__(self, *, loop: asyncio.AbstractEventLoop | None, on_held: Callable[[list[Caller], float], None]) -> None:
+        self._loop, self._own_loop = loop, loop is None
+        self._on_held = on_held
+        self._clock = Clock(self._look)
+        self._threads = Threads("stem-iso-inline")
+        self._lock = threading.Lock()
+        self._running: set[InlineCall] = set()  # under the lock, as are the two below
+        self._ended: list[InlineCall] = []  # since the clock last looked at the GIL, those that lasted long enough to be suspects
+        self._look_due, self._held_most = inf, inf
+
+    def submit(self, job: InlineJob, caller: Caller) -> InlineCall:
+        call = InlineCall(job, caller)
+        caller.sent()
+        with self._lock:
+            self._running.add(call)
+            self._expect_look(call.begun_at)
+        if job.is_async:
+            self._on_loop(partial(self._begin, call))
+        else:
+            self._threads.run(partial(self._run_sync, call))
+        self._clock.by(min(call.next_limit(), self._look_due))
+        return call
+
+    def stop(self, call: InlineCall, reason: StopReason) -> None:
+        """A coroutine is cancelled; a thread is left to end."""
+        if call.job.is_async:
+            self._on_loop(partial(call.end, Stopped(reason, started=True)))
+
+    def close(self) -> None:
+        """Does not wait: what still runs has been given up by the worker."""
+        with self._lock:
+            running = list(self._running)
+        for call in running:
+            call.abandon()
+        self._clock.close()
+        self._threads.close()
+        if self._own_loop and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+    # -- running -------------------------------------------------------------------------------------------------------------------
+
+    def _run_sync(self, call: InlineCall) -> None:
+        call.thread = threading.get_ident()
+        reply = run_sync(call.job.call, call.job.payload, call)
+        call.thread = None
+        self._finish(call, reply)
+
+    def _begin(self, call: InlineCall) -> None:
+        call.thread = threading.get_ident()
+        call.task = asyncio.get_running_loop().create_task(self._run_async(call))
+
+    async def _run_async(self, call: InlineCall) -> None:
+        try:
+            reply = await run_async(call.job.call, call.job.payload, call)
+        except asyncio.CancelledError:
+            # Cancelled before the handler's first step, where nothing of ours could catch it.
+            if call.ending is None:
+                call.ending = Stopped(StopReason.SHUTDOWN, started=False)
+            reply = (-1, NOTHING)
+        self._finish(call, reply)
+
+    def _finish(self, call: InlineCall, reply: tuple[int, bytes]) -> None:
+        with self._lock:
+            self._running.discard(call)
+            if call.elapsed() > self._held_most:
+                self._ended.append(call)
+        ending = call.ending
+        if isinstance(ending, TimedOut):
+            at = call.elapsed() - ending.limit
+            ending = TimedOut(ending.limit, call.elapsed(), ending.stack, ending.signalled_at, at, (), ending.silent)
+            call.notice(LimitNotice("hard", ending.limit, ending.elapsed, ending.stack, ending.signalled_at, at))
+        call.finish(outcome_of(*reply) if ending is None else ending)
+
+    # -- the clock's thread --------------------------------------------------------------------------------------------------------
+
+    def _look(self, now: float) -> float:
+        self._look_at_gil(now)
+        with self._lock:
+            running = list(self._running)
+        for call in running:
+            if call.next_limit() <= now:
+                self._enforce(call, now)
+        return min([self._look_due, *(call.next_limit() for call in running)])
+
+    def _enforce(self, call: InlineCall, now: float) -> None:
+        limits = call.job.limits
+        if call.soft_deadline is not None and call.soft_deadline <= now and not call.told_soft:
+            call.told_soft = True
+            call.notice(LimitNotice("soft", limits.soft or 0.0, call.elapsed(), call.stack()))
+            if limits.raise_soft and call.job.is_async:
+                self._on_loop(call.raise_soft)
+        if call.job.is_async and not call.told_hard:
+            if call.hard_deadline is not None and call.hard_deadline <= now:
+                self._time_out(call, limits.hard or 0.0, call.elapsed(), silent=False)
+            elif limits.heartbeat is not None and call.beaten_at + limits.heartbeat <= now:
+                self._time_out(call, limits.heartbeat, now - call.beaten_at, silent=True)
+
+    def _time_out(self, call: InlineCall, limit: float, elapsed: float, silent: bool) -> None:
+        call.told_hard = True
+        self._on_loop(partial(call.end, TimedOut(limit, elapsed, call.stack(), elapsed - limit, silent=silent)))
+
+    # -- the GIL -------------------------------------------------------------------------------------------------------------------
+
+    def _expect_look(self, now: float) -> None:
+        shortest = min((call.job.visibility for call in self._running), default=inf)
+        if shortest / 3 != self._held_most:
+            self._look_due, self._held_most = now + shortest / 6, shortest / 3
+
+    def _look_at_gil(self, now: float) -> None:
+        with self._lock:
+            late, suspects = now - self._look_due, [*self._running, *self._ended]
+            held, due = late > self._held_most, self._look_due
+            if late >= 0:
+                self._ended.clear()
+                self._look_due = self._held_most = inf
+                self._expect_look(now)
+        if held:
+            self._on_held([call.caller for call in suspects if call.begun_at <= now and (call.finished_at or now) >= due], late)
+
+    # -- the loop ------------------------------------------------------------------------------------------------------------------
+
+    def _on_loop(self, act: Callable[[], object]) -> None:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=self._serve_loop, args=(self._loop,), name="stem-iso-loop", daemon=True).start()
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(act)
+
+    @staticmethod
+    def _serve_loop(loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        loop.run_forever()
+        loop.close()

@@ -1,0 +1,182 @@
+"""One running inline call, and what its handler may say (`Port`): the twin of the child's port, without a pipe.
+
+    handler's thread or loop ── ask, tell, beat ──> Caller (the consumer's inbox)
+                             <── answer ──────────  consumer
+
+Rule: nothing is told of a call after its end, and its end is told once; `finish` and `notice` meet under the call's lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from math import inf
+from types import FrameType
+from typing import Any
+
+from stem_iso.errors import SoftTimeLimitExceeded
+from stem_iso.isolate.job import NO_LIMITS, Caller, LimitNotice, Limits
+from stem_iso.outcome import Outcome
+from stem_iso.task.call import Answer, encode_answer
+from stem_iso.task.entrypoint import Entrypoint
+
+monotonic = time.monotonic
+WORKER_GONE = encode_answer(Answer(error=("RemoteError", "the worker has stopped; nobody can answer")))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InlineJob:
+    """`payload` as in `task.call`; `visibility` (seconds) sets how closely the GIL is watched."""
+
+    call: Entrypoint
+    is_async: bool
+    payload: bytes
+    limits: Limits = NO_LIMITS
+    visibility: float = inf
+    title: str = ""
+
+
+class Question:
+    """A handler that waits for an answer. The first answer counts."""
+
+    def __init__(self) -> None:
+        self._arrived = threading.Event()
+        self._answer = WORKER_GONE
+
+    def answer(self, payload: bytes) -> None:
+        if not self._arrived.is_set():
+            self._answer = payload
+            self._arrived.set()
+
+    def wait(self) -> bytes:
+        self._arrived.wait()
+        return self._answer
+
+
+class InlineCall:
+    """Made by the host at the moment the call begins."""
+
+    isolated = False
+
+    def __init__(self, job: InlineJob, caller: Caller) -> None:
+        self.job, self.caller = job, caller
+        self.begun_at = self.beaten_at = monotonic()
+        self.soft_deadline = None if job.limits.soft is None else self.begun_at + job.limits.soft
+        self.hard_deadline = None if job.limits.hard is None else self.begun_at + job.limits.hard
+        self.told_soft = self.told_hard = False  # written by the clock
+        self.thread: int | None = None  # of a sync handler; of the loop for an async one
+        self.task: asyncio.Task[None] | None = None  # written on the loop's thread
+        self.ending: Outcome | None = None  # what the cancellation will mean; written on the loop's thread
+        self.finished_at = 0.0  # under the lock; 0 while it runs
+        self._soft_raised = False
+        self._armed_now = False
+        self._closed = False
+        self._lock = threading.Lock()
+        self._questions: list[Question] = []  # under the lock
+
+    # -- Port: called by the handler -----------------------------------------------------------------------------------------------
+
+    def ask(self, payload: bytes) -> bytes:
+        question = Question()
+        with self._lock:
+            if self._closed:
+                return WORKER_GONE
+            self._questions.append(question)
+        self.caller.asked(payload, question.answer)
+        answer = question.wait()
+        with self._lock:
+            self._questions.remove(question)
+        return answer
+
+    def tell(self, payload: bytes) -> None:
+        self.caller.asked(payload, None)
+
+    def beat(self) -> None:
+        self.beaten_at = monotonic()
+        self.caller.beat()
+
+    def armed(self) -> AbstractContextManager[None]:
+        return self._armed()
+
+    @contextmanager
+    def _armed(self) -> Iterator[None]:
+        self._armed_now = True
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._soft_raised or self.ending is not None or self.task is None:
+                raise
+            self.task.uncancel()
+            raise SoftTimeLimitExceeded(f"soft time limit of {self.job.limits.soft:g} s reached") from None
+        finally:
+            self._armed_now = False
+
+    # -- the host's side -----------------------------------------------------------------------------------------------------------
+
+    def raise_soft(self) -> None:
+        """On the loop's thread: cancel the handler, once, and only while it is inside `armed()`."""
+        if self._armed_now and not self._soft_raised and self.ending is None and self.task is not None:
+            self._soft_raised = self.task.cancel()
+
+    def end(self, ending: Outcome) -> bool:
+        """On the loop's thread: cancel the handler; its end will mean `ending`. False if it is over, or ending already."""
+        if self.ending is not None or self.task is None or not self.task.cancel():
+            return False
+        self.ending = ending
+        return True
+
+    def notice(self, notice: LimitNotice) -> None:
+        with self._lock:
+            if not self.finished_at:
+                self.caller.limit_reached(notice)
+
+    def finish(self, outcome: Outcome) -> None:
+        with self._lock:
+            self.finished_at = monotonic()
+        self.caller.ended(outcome)
+
+    def abandon(self) -> None:
+        """The worker has stopped: whoever waits for an answer, now or later, gets an error."""
+        with self._lock:
+            self._closed, questions = True, list(self._questions)
+        for question in questions:
+            question.answer(WORKER_GONE)
+
+    def next_limit(self) -> float:
+        """When the clock should look at it again. A thread has a soft limit only: nothing else could be enforced."""
+        limits, at = self.job.limits, inf
+        if self.soft_deadline is not None and not self.told_soft:
+            at = self.soft_deadline
+        if self.job.is_async and not self.told_hard:
+            if self.hard_deadline is not None:
+                at = min(at, self.hard_deadline)
+            if limits.heartbeat is not None:
+                at = min(at, self.beaten_at + limits.heartbeat)
+        return at
+
+    def elapsed(self) -> float:
+        return monotonic() - self.begun_at
+
+    def stack(self) -> str:
+        """Where the handler is, as text; empty when that cannot be seen. Any thread may ask."""
+        frames = sys._current_frames()
+        if self.task is None or asyncio.current_task(self.task.get_loop()) is self.task:
+            frame = frames.get(self.thread or 0)
+            return "".join(traceback.format_stack(frame)) if frame else ""
+        return "".join(traceback.format_list(traceback.StackSummary.extract((each, each.f_lineno) for each in _awaited(self.task))))
+
+
+def _awaited(task: asyncio.Task[None]) -> Iterator[FrameType]:
+    """The frames of a sleeping coroutine, outermost first: a task itself shows the first one only."""
+    awaited: Any = task.get_coro()
+    while awaited is not None:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        if frame is not None:
+            yield frame
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)

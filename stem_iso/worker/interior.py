@@ -1,0 +1,130 @@
+"""The inside of a running worker: everything that is built for one life of it, on the consumer's thread, and taken down there.
+
+open    broker (the first word with it: a beat) ─ engine ─ gates, ledger, floor ─ Consumer
+live    Consumer.run
+close   engine, inline host ─ the last events ─ goodbye ─ broker ─ listeners
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from stem_iso.brokers.base import Broker, WorkerInfo
+from stem_iso.bus import Bus
+from stem_iso.errors import BrokerUnavailable
+from stem_iso.isolate.engine import Engine
+from stem_iso.isolate.job import Caller, IsolateNotice
+from stem_iso.task.handler import form_of
+from stem_iso.task.options import Form
+from stem_iso.worker.attempt import Attempt
+from stem_iso.worker.chores import Beat, Sweeper
+from stem_iso.worker.consumer import Consumer
+from stem_iso.worker.desk import Desk
+from stem_iso.worker.entries import Entries, boot_of
+from stem_iso.worker.floor import Floor
+from stem_iso.worker.hosts import Hosts
+from stem_iso.worker.inbox import Inbox
+from stem_iso.worker.inline import Inline
+from stem_iso.worker.known import Handlers
+from stem_iso.worker.ledger import Ledger
+from stem_iso.worker.log import LogSubscriber
+from stem_iso.worker.messages import IsolateChanged, Message, Trouble
+from stem_iso.worker.options import WorkerOptions
+from stem_iso.worker.reporter import Reporter
+
+if TYPE_CHECKING:
+    from stem_iso.app import Stem
+
+
+class Interior:
+    """One life of one worker."""
+
+    def __init__(self, app: Stem, options: WorkerOptions, bus: Bus, inbox: Inbox[Message], loop: asyncio.AbstractEventLoop | None) -> None:
+        self._app, self._options, self._bus, self._inbox = app, options, bus, inbox
+        self._reporter = Reporter(options.id, bus)
+        self._logged = LogSubscriber(bus)
+        self._broker = app.open_broker()
+        self._hosts = Hosts(self._make_engine, Inline(loop=loop, on_held=self._gil_held))
+        self._started_at = time.time()
+
+    def live(self, opened: Future[None], ended: Future[None]) -> None:
+        """The consumer's thread. `opened` is done when the first look at the queue is due, or says why there will be none."""
+        try:
+            consumer = self._open()
+        except BaseException as error:
+            self._close()
+            opened.set_exception(error)
+        else:
+            opened.set_result(None)
+            consumer.run()
+            self._close()
+        ended.set_result(None)
+
+    def _open(self) -> Consumer:
+        options, broker = self._options, self._broker
+        ledger = Ledger(self._reporter, options.retry_strategy, broker.options.max_result_bytes)
+        desk = Desk(self._inbox, self._reporter, self._logged.output)
+        handlers = Handlers(self._app, Entries(self._app))
+        floor = Floor(desk, handlers, self._hosts, ledger, self._reporter, options.unregistered_grace)
+        beat = Beat(lambda: self._describe(broker, floor.ids()))
+        beat.run(broker, time.monotonic())  # where the broker cannot be reached, nothing is started
+        if options.keeper_socket is not None or any(form_of(handler) is Form.ISOLATED for handler in self._app.registry):
+            self._hosts.start_engine()
+        self._logged.started(options, broker.url)
+        return Consumer(options, broker, self._inbox, floor, self._reporter, [beat, Sweeper()])
+
+    def _close(self) -> None:
+        self._hosts.close()
+        with suppress(BrokerUnavailable):
+            self._reporter.forward(self._broker)
+            self._broker.goodbye(self._options.id)
+        self._broker.close()
+        self._inbox.close()
+        self._logged.stopped()
+        self._bus.close()
+
+    def _describe(self, broker: Broker, running: list[str]) -> WorkerInfo:
+        options = self._options
+        return WorkerInfo(
+            id=options.id,
+            boot=options.boot,
+            hostname=socket.gethostname(),
+            pid=os.getpid(),
+            queues=list(options.queues),
+            seats=options.seats,
+            spares=options.spares,
+            running=running,
+            started_at=self._started_at,
+            seen_at=time.time(),
+            broker=broker.url,
+        )
+
+    def _make_engine(self) -> Engine:
+        options = self._options
+        return Engine(
+            boot_of(self._app, options.secrets, self._broker.options.max_result_bytes),
+            size=options.seats,
+            spares=options.spares,
+            max_calls=options.max_calls,
+            max_memory=options.max_memory,
+            on_isolate=self._isolate_changed,
+            on_keeper=options.on_keeper,
+            keeper_socket=options.keeper_socket,
+        )
+
+    # -- on other threads ----------------------------------------------------------------------------------------------------------
+
+    def _isolate_changed(self, notice: IsolateNotice) -> None:
+        self._inbox.put(IsolateChanged(notice))
+
+    def _gil_held(self, callers: list[Caller], late: float) -> None:
+        for caller in callers:
+            if isinstance(caller, Attempt):
+                text = f"held up this process for {late:.1f} s, longer than a third of the shortest lease: declare it isolated"
+                self._inbox.put(Trouble(f"the inline handler {caller.envelope.name!r} {text}", "", caller))

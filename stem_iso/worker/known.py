@@ -1,0 +1,97 @@
+"""What this worker knows of each handler: looked at once, so that a delivery costs a dictionary look-up and no reflection.
+
+envelope.name ── registry ──> handler ── once ──> Known(form, policy, limits, entry | entrypoint)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import UNSET
+
+from stem_iso.errors import UnknownTask
+from stem_iso.isolate.job import Entry, Limits
+from stem_iso.outcome import Rejected
+from stem_iso.task.entrypoint import Entrypoint
+from stem_iso.task.envelope import Envelope
+from stem_iso.task.handler import TaskHandler, form_of
+from stem_iso.task.options import Form
+from stem_iso.task.policy import Policy, resolve_policy
+
+if TYPE_CHECKING:
+    from stem_iso.app import Stem
+
+_overrides = attrgetter(
+    "soft_time_limit",
+    "hard_time_limit",
+    "heartbeat_timeout",
+    "soft_limit_action",
+    "max_retries",
+    "visibility_timeout",
+    "acks_late",
+    "result_ttl",
+)
+_NONE = (UNSET,) * 8
+
+
+class EntryMaker(Protocol):
+    def entry(self, name: str) -> Entry: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """`policy` and `limits` hold where the envelope says nothing. One of `entry` (isolated) and `entrypoint` (inline) is set."""
+
+    handler: TaskHandler[Any]
+    form: Form
+    policy: Policy | Rejected
+    limits: Limits
+    entry: Entry | None
+    entrypoint: Entrypoint | None
+
+    def policy_for(self, envelope: Envelope) -> tuple[Policy | Rejected, Limits]:
+        if _overrides(envelope) == _NONE:
+            return self.policy, self.limits
+        policy = resolve_policy(self.handler.options, envelope, self.form)
+        return policy, limits_of(policy)
+
+
+def limits_of(policy: Policy | Rejected) -> Limits:
+    if isinstance(policy, Rejected):
+        return Limits()
+    return Limits(policy.soft, policy.hard, policy.heartbeat, policy.raise_soft)
+
+
+class Handlers:
+    """Owned by the consumer thread. A handler that is replaced (`override=True`) while the worker runs is looked at anew."""
+
+    def __init__(self, app: Stem, entries: EntryMaker) -> None:
+        self._app, self._entries = app, entries
+        self._known: dict[str, Known] = {}
+
+    def find(self, envelope: Envelope) -> Known | None:
+        name = envelope.name
+        try:
+            handler = self._app.registry.resolve(name)
+        except UnknownTask:
+            return None
+        known = self._known.get(name)
+        if known is None or known.handler is not handler:
+            known = self._known[name] = self._look(handler, envelope)
+        return known
+
+    def _look(self, handler: TaskHandler[Any], envelope: Envelope) -> Known:
+        form = form_of(handler)
+        bare = Envelope(id=envelope.id, name=envelope.name, args=envelope.args)
+        policy = resolve_policy(handler.options, bare, form)
+        isolated = form is Form.ISOLATED
+        return Known(
+            handler,
+            form,
+            policy,
+            limits_of(policy),
+            self._entries.entry(handler.name) if isolated else None,
+            None if isolated else self._app.entrypoint(handler.name),
+        )

@@ -1,0 +1,181 @@
+"""The one subscriber that turns events into `logging` records, and what handlers print into lines with their task's id.
+
+    Event ──────────────> record of `stem_iso.worker`: level and sentence by type, fields in `extra` (task_id, task, queue, run, attempt)
+    handler's output ───> the same logger, "[name id] text"
+
+Rules
+ 1. What no logger would show is not asked for: at level WARNING a completed task costs nothing here.
+ 2. Records are made on the bus's dispatch thread: a log that blocks holds up nobody but other listeners.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from typing import Any
+
+from stem_iso.bus import Bus
+from stem_iso.events import (
+    CompletedEvent,
+    ErrorEvent,
+    Event,
+    FailedEvent,
+    HeartbeatEvent,
+    IsolateEvent,
+    ProgressEvent,
+    RetriedEvent,
+    RevokedEvent,
+    StartedEvent,
+    TaskEvent,
+    TimeoutEvent,
+    WorkerEventType,
+)
+from stem_iso.worker.attempt import Attempt
+from stem_iso.worker.options import WorkerOptions
+
+log = logging.getLogger("stem_iso.worker")
+
+LEVELS = {
+    WorkerEventType.STARTED: logging.DEBUG,
+    WorkerEventType.HEARTBEAT: logging.DEBUG,
+    WorkerEventType.PROGRESS: logging.DEBUG,
+    WorkerEventType.COMPLETED: logging.INFO,
+    WorkerEventType.RETRIED: logging.WARNING,
+    WorkerEventType.FAILED: logging.ERROR,
+    WorkerEventType.REVOKED: logging.INFO,
+    WorkerEventType.TIMEOUT: logging.WARNING,
+    WorkerEventType.ISOLATE: logging.DEBUG,
+    WorkerEventType.ERROR: logging.ERROR,
+}
+
+
+class Line:
+    """One line of a handler's output on its way to the dispatch thread."""
+
+    __slots__ = ("level", "logger", "task", "task_id", "text")
+
+    def __init__(self, attempt: Attempt, level: int, logger: str, text: str) -> None:
+        self.task_id, self.task = attempt.envelope.id, attempt.envelope.name
+        self.level, self.logger, self.text = level, logger, text
+
+
+class LogSubscriber:
+    """Attached to a worker's bus for its whole life."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    def started(self, options: WorkerOptions, broker: str) -> None:
+        cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
+        queues = ", ".join(options.queues)
+        told = (options.id, broker, queues, options.seats, options.spares, cores)
+        log.info("worker %s: broker %s, queues %s, %d seats, %d spares, cores %s", *told)
+        for type, level in LEVELS.items():
+            if log.isEnabledFor(level) or type is WorkerEventType.ISOLATE:
+                self._bus.on(type, self._event)
+        self._bus.start()
+
+    def stopped(self) -> None:
+        log.info("worker stopped")
+
+    def output(self, attempt: Attempt, level: int, logger: str, text: str) -> None:
+        """Any thread; never blocks."""
+        if log.isEnabledFor(level):
+            self._bus.post(_line, Line(attempt, level, logger, text))
+
+    def _event(self, event: Event) -> None:
+        level = logging.ERROR if isinstance(event, IsolateEvent) and event.traceback else LEVELS[event.type]
+        if log.isEnabledFor(level):
+            log.log(level, "%s", sentence(event), extra=_fields(event))
+
+
+def _line(line: Line) -> None:
+    fields = {"task_id": line.task_id, "task": line.task, "source": line.logger}
+    log.log(line.level, "[%s %s] %s", line.task, line.task_id, line.text, extra=fields)
+
+
+def _fields(event: Event) -> dict[str, Any]:
+    fields: dict[str, Any] = {"event": event.type.value}
+    if isinstance(event, TaskEvent | ErrorEvent) and event.task_id is not None:
+        fields |= {"task_id": event.task_id, "task": event.name, "queue": event.queue, "run": event.run, "attempt": event.attempt}
+    return fields
+
+
+def sentence(event: Event) -> str:
+    """What happened, for people. A stack or a traceback follows on lines of its own."""
+    if isinstance(event, IsolateEvent):
+        return f"isolate {event.pid} {event.action}" + (f" ({event.reason})" if event.reason else "") + _below(event.traceback)
+    if isinstance(event, ErrorEvent):
+        about = f"{event.name} {event.task_id}: " if event.task_id else ""
+        return f"{about}{event.message}" + _below(event.traceback)
+    if isinstance(event, TaskEvent):
+        return f"{event.name} {event.task_id} {_of_task(event)}"
+    return event.type.value
+
+
+def _of_task(event: TaskEvent) -> str:
+    match event:
+        case StartedEvent():
+            return f"started (run {event.run}, attempt {event.attempt})"
+        case CompletedEvent():
+            return f"completed in {event.elapsed:.3f} s"
+        case RetriedEvent():
+            return f"attempt {event.attempt} ended ({event.reason}); the next is due in {event.delay:.1f} s" + _error(event.error)
+        case FailedEvent():
+            return f"failed ({event.reason})" + _error(event.error)
+        case RevokedEvent():
+            return f"cancelled ({event.reason})"
+        case TimeoutEvent():
+            return f"reached its {event.level} time limit of {event.limit:g} s after {event.elapsed:.3f} s" + _below(event.stack)
+        case ProgressEvent():
+            return f"progress {event.percent:g} %"
+        case HeartbeatEvent():
+            return "heartbeat"
+        case _:
+            return event.type.value
+
+
+def _error(error: Any) -> str:
+    if error is None:
+        return ""
+    return f": {error.type}: {error.message}" + _below(error.traceback or error.stack)
+
+
+def _below(text: str) -> str:
+    return f"\n{text.rstrip()}" if text else ""
+
+
+# -- for the command -------------------------------------------------------------------------------------------------------------------
+
+EXTRA = ("event", "task_id", "task", "queue", "run", "attempt", "source")
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-11-24 15:04:05.678 INFO  sentence`"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+        text = f"{at}.{int(record.msecs):03d} {record.levelname:<7} {record.getMessage()}"
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (ISO 8601, UTC), level, logger, message, and the task's fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        fields = {"time": f"{at}.{int(record.msecs):03d}Z", "level": record.levelname.lower(), "logger": record.name}
+        fields |= {"message": record.getMessage()}
+        fields |= {name: getattr(record, name) for name in EXTRA if hasattr(record, name)}
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(fields, default=str)
+
+
+def configure_logging(level: str, format: str) -> None:
+    """Log to stderr, as the command does. `level` as in `settings.LOG_LEVELS`, `format` "text" or "json"."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

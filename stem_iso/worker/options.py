@@ -1,0 +1,68 @@
+"""What a worker is told, checked at birth and only read afterwards. The numbers' home for the command is `settings.WorkerConfig`."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stem_iso.errors import InvalidOptions
+from stem_iso.task import checks
+from stem_iso.task.retry import RetryStrategy
+
+if TYPE_CHECKING:
+    from stem_iso.app import Stem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """Durations are seconds. `keeper_socket` is set by command: the process then ends with the worker, and whatever it left behind."""
+
+    id: str
+    boot: str
+    queues: tuple[str, ...]
+    seats: int
+    spares: int
+    shutdown_timeout: float
+    unregistered_grace: float
+    burst: bool
+    retry_strategy: RetryStrategy | None
+    max_calls: int | None
+    max_memory: int | None
+    secrets: tuple[str, ...]
+    predecessor: str | None
+    keeper_socket: socket.socket | None
+    on_keeper: Callable[[str, list[Any]], None] | None
+
+
+def queues_of(app: Stem, queues: Sequence[str] | None) -> tuple[str, ...]:
+    """Those that were named; none: "default", and every queue that the application's tasks declare. Raises InvalidOptions."""
+    if queues is None:
+        return tuple(sorted({"default", *(handler.options.queue for handler in app.registry)}))
+    if isinstance(queues, str) or not queues:
+        raise InvalidOptions(f"queues: {queues!r} must be a list of at least one queue's name")
+    return tuple(dict.fromkeys(checks.queue("queues", queue) for queue in queues))
+
+
+def count(name: str, value: object, least: int) -> int:
+    """Raises InvalidOptions."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidOptions(f"{name}: {value!r} must be a whole number, {least} or more")
+    return value
+
+
+def optional_count(name: str, value: object, least: int) -> int | None:
+    return None if value is None else count(name, value, least)
+
+
+def names(name: str, value: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(value, str) or not all(isinstance(each, str) and each for each in value):
+        raise InvalidOptions(f"{name}: {value!r} must be a list of names")
+    return tuple(value)
+
+
+def strategy(name: str, value: RetryStrategy | None) -> RetryStrategy | None:
+    if value is not None and not callable(getattr(value, "next_delay", None)):
+        raise InvalidOptions(f"{name}: {value!r} has no method next_delay(attempt, error) -> seconds")
+    return value

@@ -1,0 +1,49 @@
+"""How a worker ends, as a table. Pure.
+
+               drain asked               grace over, or at once             nothing runs                 stored, or given up
+    RUNNING ────────────────> DRAINING ─────────────────────────> KILLING ───────────────> STORING ───────────────────────> OVER
+       └──────────────────────────────── at once ────────────────────^
+               DRAINING ── nothing runs ──────────────────────────────────────────────────────^
+
+    RUNNING    fetches
+    DRAINING   fetches nothing; what runs goes on, with its limits, its renewals, its sayings
+    KILLING    what still runs has been told to end; nothing is settled before it has
+    STORING    the last outcomes go to the broker, which may be away
+
+A step may be asked for in any phase; what lies behind is never taken up again.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Phase(IntEnum):
+    RUNNING = 0
+    DRAINING = 1
+    KILLING = 2
+    STORING = 3
+    OVER = 4
+
+
+class Ask(IntEnum):
+    DRAIN = 0
+    AT_ONCE = 1
+
+
+ASKED = {Ask.DRAIN: Phase.DRAINING, Ask.AT_ONCE: Phase.KILLING}
+
+
+def asked(phase: Phase, ask: Ask) -> Phase:
+    return max(phase, ASKED[ask])
+
+
+def moved(phase: Phase, *, running: int, unstored: int, grace_over: bool, patience_over: bool) -> Phase:
+    """The phase after a look at the facts. `patience_over`: this phase has taken longer than it may."""
+    if phase is Phase.DRAINING and grace_over:
+        phase = Phase.KILLING
+    if phase in (Phase.DRAINING, Phase.KILLING) and not running:
+        phase = Phase.STORING
+    if phase is Phase.STORING and (not unstored or patience_over):
+        phase = Phase.OVER
+    return phase

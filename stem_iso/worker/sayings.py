@@ -1,0 +1,134 @@
+"""What a handler said to its context, carried out by the consumer.
+
+    Said(attempt, payload) ── decode ──> progress, meta   kept with the attempt: stored now and then, and with the settlement, whatever
+                                                          the attempt's end (S4: also when it was killed)
+                                         extend, enqueue, revoke ──> broker ──> answer; an error there raises in the handler
+
+Rules
+ 1. In order: what was said before the end is carried out before the end is settled.
+ 2. While the broker is away, a question is answered with BrokerUnavailable at once; the handler decides what that means.
+ 3. A payload that is no saying costs its sender an error, and nobody else anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, assert_never
+
+import msgspec
+
+from stem_iso.brokers.base import Broker
+from stem_iso.errors import BrokerUnavailable, LeaseLost, StemError
+from stem_iso.task.call import (
+    Answer,
+    EnqueueAsked,
+    ExtendAsked,
+    MetaSaid,
+    ProgressSaid,
+    RevokeAsked,
+    Saying,
+    decode_saying,
+    encode_answer,
+)
+from stem_iso.task.status import Progress
+from stem_iso.worker.attempt import Attempt
+from stem_iso.worker.messages import Said
+from stem_iso.worker.reporter import Reporter
+
+Question = ExtendAsked | EnqueueAsked | RevokeAsked
+NOTE_EVERY = 0.1  # seconds between two notes of one attempt: a handler may report as often as it likes, the store is written this often
+
+
+class Sayings:
+    """Owned by the consumer thread."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._asked: list[tuple[Attempt, Question, Callable[[bytes], None]]] = []
+        self._dirty: set[Attempt] = set()
+
+    def hear(self, said: Said) -> None:
+        """Progress and meta are taken in; a question waits for `answer`."""
+        try:
+            saying = decode_saying(said.payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            self._reporter.trouble(f"the handler said what is no saying: {error}", said.attempt)
+            _reply(said.answer, Answer(error=("RemoteError", f"not understood: {error}")))
+        else:
+            self._take(said, saying)
+
+    def _take(self, said: Said, saying: Saying) -> None:
+        attempt = said.attempt
+        match saying:
+            case ProgressSaid(percent, data):
+                attempt.progress = Progress(percent, data)
+                self._reporter.progress(attempt, percent, data)
+                self._dirty.add(attempt)
+            case MetaSaid(meta):
+                attempt.meta = meta
+                self._dirty.add(attempt)
+            case ExtendAsked() | EnqueueAsked() | RevokeAsked():
+                if said.answer is not None:
+                    self._asked.append((attempt, saying, said.answer))
+            case _:
+                assert_never(saying)
+
+    def forget(self, attempt: Attempt) -> None:
+        """It has ended: the settlement carries what it wrote, and nobody waits for its answers."""
+        self._dirty.discard(attempt)
+
+    # -- with the broker -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._asked)
+
+    def answer(self, broker: Broker) -> None:
+        """Carry out all questions. Raises BrokerUnavailable after the one that met it was answered with it."""
+        while self._asked:
+            attempt, question, answer = self._asked.pop(0)
+            try:
+                value = _carry_out(broker, attempt, question)
+            except BrokerUnavailable as error:
+                _reply(answer, Answer(error=("BrokerUnavailable", str(error))))
+                raise
+            except StemError as error:
+                _reply(answer, Answer(error=(type(error).__name__, str(error))))
+            else:
+                _reply(answer, Answer(value))
+
+    def refuse(self, why: StemError) -> None:
+        """Nobody can carry them out now."""
+        asked, self._asked = self._asked, []
+        for _, _, answer in asked:
+            _reply(answer, Answer(error=(type(why).__name__, str(why))))
+
+    def next_note(self) -> float:
+        """When something should be noted (monotonic)."""
+        return min((attempt.noted_at + NOTE_EVERY for attempt in self._dirty), default=float("inf"))
+
+    def note(self, broker: Broker, now: float) -> None:
+        for attempt in [each for each in self._dirty if each.noted_at + NOTE_EVERY <= now]:
+            if not attempt.lost:
+                broker.note(attempt.delivery.receipt, attempt.meta, attempt.progress)
+            attempt.noted_at = now
+            self._dirty.discard(attempt)
+
+
+def _carry_out(broker: Broker, attempt: Attempt, question: Question) -> Any:
+    match question:
+        case ExtendAsked(by):
+            if attempt.lost or not broker.extend(attempt.delivery.receipt, by):
+                raise LeaseLost("the lease is another worker's")
+            return None
+        case EnqueueAsked(envelopes):
+            return broker.publish(envelopes)
+        case RevokeAsked(id, terminate):
+            return broker.revoke(id, terminate)
+        case _:
+            assert_never(question)
+
+
+def _reply(answer: Callable[[bytes], None] | None, what: Answer) -> None:
+    if answer is not None:
+        answer(encode_answer(what))

@@ -1,0 +1,193 @@
+"""The worker: what people start and stop. Embedded, and as the core of the command.
+
+    run()                 blocks; main thread; TERM, INT: drain, a second one or QUIT: at once
+    await serve()         in a loop of yours, which then also runs the inline async handlers; cancelling it drains
+    with Worker(app):     in the background; leaving the block drains
+
+Start: broker ─ engine (spares boot, the application imported) ─ consumer.
+Stop: the consumer stops fetching ─ attempts end, then are killed and given back ─ their leases, which outlive them, or a long task would be
+taken over while it ends ─ engine ─ events for other processes ─ broker, last because all settle through it ─ listeners, who hear of it all.
+
+A worker runs once: what it is made of belongs to that one life (`interior`), which is one thread's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from stem_iso.bus import Bus, L, Stream
+from stem_iso.errors import StemError
+from stem_iso.events import WorkerEventType
+from stem_iso.isolate.linux import require_linux
+from stem_iso.settings import allowed_cores
+from stem_iso.task.checks import duration
+from stem_iso.task.options import Duration
+from stem_iso.task.retry import RetryStrategy
+from stem_iso.worker.inbox import Inbox
+from stem_iso.worker.interior import Interior
+from stem_iso.worker.messages import Message, StopAsked
+from stem_iso.worker.options import WorkerOptions, count, names, optional_count, queues_of, strategy
+
+if TYPE_CHECKING:
+    from stem_iso.app import Stem
+
+
+class Worker:
+    """Runs the tasks of an application.
+
+    `queues`: default every queue that its tasks declare; `concurrency`: seats, inline and isolated together, default the allowed cores;
+    `burst`: end when nothing is ready, running or awaiting a retry; `secrets`: names of environment variables that isolates do not see.
+    The last five are for the command, see `core`. Raises InvalidOptions, and StemError where this is no Linux 5.4 or later.
+    """
+
+    def __init__(
+        self,
+        app: Stem,
+        *,
+        queues: Sequence[str] | None = None,
+        concurrency: int | None = None,
+        spares: int = 1,
+        retry_strategy: RetryStrategy | None = None,
+        shutdown_timeout: Duration = 25.0,
+        max_tasks_per_isolate: int | None = None,
+        max_memory_per_isolate: int | None = None,
+        unregistered_grace: Duration = 60.0,
+        burst: bool = False,
+        secrets: Sequence[str] = (),
+        id: str | None = None,
+        boot: str | None = None,
+        predecessor: str | None = None,
+        keeper_socket: socket.socket | None = None,
+        on_keeper: Callable[[str, list[Any]], None] | None = None,
+    ) -> None:
+        require_linux("a worker")
+        app.check()
+        boot = uuid.uuid4().hex if boot is None else boot
+        self.app = app
+        self._options = WorkerOptions(
+            id=f"{socket.gethostname()}-{os.getpid()}-{boot[:8]}" if id is None else id,
+            boot=boot,
+            queues=queues_of(app, queues),
+            seats=count("concurrency", allowed_cores() if concurrency is None else concurrency, 1),
+            spares=count("spares", spares, 0),
+            shutdown_timeout=duration("shutdown_timeout", shutdown_timeout, strict=False),
+            unregistered_grace=duration("unregistered_grace", unregistered_grace, strict=False),
+            burst=burst,
+            retry_strategy=strategy("retry_strategy", retry_strategy),
+            max_calls=optional_count("max_tasks_per_isolate", max_tasks_per_isolate, 1),
+            max_memory=optional_count("max_memory_per_isolate", max_memory_per_isolate, 1 << 20),
+            secrets=names("secrets", secrets),
+            predecessor=predecessor,
+            keeper_socket=keeper_socket,
+            on_keeper=on_keeper,
+        )
+        self._bus = Bus(self.id)
+        self._inbox: Inbox[Message] = Inbox()
+        self._started = False
+        self._ended: Future[None] = Future()  # done when everything has been closed
+
+    @property
+    def id(self) -> str:
+        return self._options.id
+
+    @property
+    def boot(self) -> str:
+        """What the receipts of this worker carry."""
+        return self._options.boot
+
+    def __repr__(self) -> str:
+        options = self._options
+        return f"<Worker {self.id} {options.seats} seats, {options.spares} spares | {', '.join(options.queues)}>"
+
+    # -- listening -----------------------------------------------------------------------------------------------------------------
+
+    def on(self, type: WorkerEventType | None, listener: L) -> L:
+        """Call `listener(event)` for events of this type (None: of all), on a thread of their own. Returns the listener."""
+        return self._bus.on(type, listener)
+
+    def events(self) -> Stream:
+        """Everything from now on, as an async iterator that ends with the worker."""
+        return self._bus.stream()
+
+    # -- running -------------------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Work until the end; in the main thread, take TERM, INT and QUIT meanwhile. Raises BrokerUnavailable where it cannot start."""
+        # By command the launcher counts signals, and tells the core over its socket.
+        ours = self._options.keeper_socket is None and threading.current_thread() is threading.main_thread()
+        restore = self._take_signals() if ours else {}
+        try:
+            self.start()
+            self.join()
+        finally:
+            for number, handler in restore.items():
+                signal.signal(number, handler)
+
+    async def serve(self) -> None:
+        """Work until the end, in this loop. Cancelling it drains; cancelling it again ends at once. Raises BrokerUnavailable."""
+        starting = asyncio.ensure_future(asyncio.to_thread(self.start, asyncio.get_running_loop()))
+        cancelled = await self._through(starting, 0)
+        if starting.exception() is None:
+            cancelled += await self._through(asyncio.wrap_future(self._ended), cancelled)
+        if cancelled:
+            raise asyncio.CancelledError
+        starting.result()
+
+    async def _through(self, future: asyncio.Future[None], cancelled: int) -> int:
+        """Wait for it to be done, whatever cancels us meanwhile; how often that was."""
+        before = cancelled
+        while not future.done():
+            try:
+                await asyncio.wait([future])
+            except asyncio.CancelledError:
+                self.stop(at_once=cancelled > 0)
+                cancelled += 1
+        return cancelled - before
+
+    def __enter__(self) -> Worker:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop(at_once=kind is not None and issubclass(kind, KeyboardInterrupt))
+        self.join()
+
+    def start(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Returns when the first look at the queue is due; isolates may still be booting. Raises BrokerUnavailable."""
+        if self._started:
+            raise StemError("this worker has been started before, and runs once: make another Worker")
+        self._started = True
+        opened: Future[None] = Future()
+        interior = Interior(self.app, self._options, self._bus, self._inbox, loop)
+        threading.Thread(target=interior.live, args=(opened, self._ended), name="stem-iso-consumer", daemon=True).start()
+        opened.result()
+
+    def stop(self, at_once: bool = False) -> None:
+        """Drain: fetch no more, let what runs end until `shutdown_timeout`, then kill it and give it back. `at_once`: kill it now.
+
+        Returns at once; from any thread, any number of times.
+        """
+        if not self._ended.done():
+            self._inbox.put(StopAsked(at_once))
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the end. Raises TimeoutError."""
+        self._ended.result(timeout)
+
+    def _take_signals(self) -> dict[int, Any]:
+        seen = [0]
+
+        def take(number: int, frame: FrameType | None) -> None:
+            seen[0] += 1
+            self.stop(at_once=seen[0] > 1 or number == signal.SIGQUIT)
+
+        return {number: signal.signal(number, take) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)}

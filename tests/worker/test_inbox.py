@@ -1,0 +1,60 @@
+"""Nothing that is put waits for the end of a park, whatever the order of the two."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+from stem_iso.worker.inbox import Inbox
+
+
+def test_what_is_put_before_the_park_ends_it_at_once():
+    inbox: Inbox[int] = Inbox()
+    inbox.put(1)
+    before = time.monotonic()
+    inbox.park(30)
+    assert time.monotonic() - before < 5
+    assert inbox.take() == 1
+
+
+def test_what_is_put_during_the_park_ends_it():
+    inbox: Inbox[int] = Inbox()
+    thread = threading.Thread(target=inbox.put, args=(7,))
+    thread.start()
+    before = time.monotonic()
+    while not len(inbox):
+        inbox.park(30)
+    assert time.monotonic() - before < 5
+    thread.join()
+
+
+def test_ten_thousand_messages_from_four_threads_all_arrive_and_no_park_outlasts_them():
+    inbox: Inbox[tuple[int, int]] = Inbox()
+    threads = [threading.Thread(target=lambda who=who: [inbox.put((who, each)) for each in range(2500)]) for who in range(4)]
+    for thread in threads:
+        thread.start()
+    taken: list[tuple[int, int]] = []
+    before = time.monotonic()
+    while len(taken) < 10_000:
+        inbox.park(30)
+        while (item := inbox.take()) is not None:
+            taken.append(item)
+    assert time.monotonic() - before < 20
+    assert all([each for who, each in taken if who == sender] == list(range(2500)) for sender in range(4))
+
+
+def test_a_watched_descriptor_ends_the_park_and_is_named():
+    inbox: Inbox[int] = Inbox()
+    bell = os.eventfd(1)
+    inbox.watch(bell)
+    assert inbox.park(30) == [bell]
+    inbox.unwatch(bell)
+    assert inbox.park(0) == []
+    os.close(bell)
+
+
+def test_a_late_sender_may_still_put_when_the_inbox_is_closed():
+    inbox: Inbox[int] = Inbox()
+    inbox.close()
+    inbox.put(1)
