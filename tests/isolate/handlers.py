@@ -272,3 +272,27 @@ def terminate_a_fork() -> int:
 def write_pid_and_c_loop(ledger: str) -> None:
     Path(ledger).write_text(str(os.getpid()))
     c_loop()
+
+
+def until(ledger: str, number: int, end: float) -> int:
+    """Work until monotonic `end`, write a line, and reply."""
+    while time.monotonic() < end:
+        pass
+    append(ledger, f"end {number}")
+    return number
+
+
+def until_limit(ledger: str, number: int, offset: float) -> int:
+    assert port.hard_deadline is not None
+    return until(ledger, number, port.hard_deadline + offset)
+
+
+def random_length(ledger: str, number: int, seconds: float) -> int:
+    append(ledger, f"start {number}")
+    return until(ledger, number, time.monotonic() + seconds)
+
+
+def append(ledger: str, line: str) -> None:
+    fd = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(fd, line.encode() + b"\n")
+    os.close(fd)

@@ -39,7 +39,7 @@ class Program:
         return [pid for pid in self.below if pid != self.pids["keeper"]]
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
     for name in NAMES:

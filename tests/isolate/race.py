@@ -1,0 +1,143 @@
+"""Calls of random length around their limit, with the core stopped at random: the seat row's protocol under fire.
+
+    python -m tests.isolate.race CALLS FAULT
+
+FAULT plants one: none · core-skips-verdict · keeper-skips-second-look · no-verdict. The core never enforces by itself here, and the keeper's margin
+is 1 ms, so that every kill is the keeper's and lands beside a reply. Prints one JSON line: what was counted, and every anomaly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from stem_iso.isolate import keeper, seat
+from stem_iso.isolate.crew import Crew
+from stem_iso.isolate.handle import Isolate
+from stem_iso.isolate.lifecycle import Cause
+from stem_iso.outcome import Crashed, Succeeded, TimedOut
+from tests.isolate.calling import Calls, Recorder
+
+LIMIT = 0.004
+SEED = 20_26
+
+
+def run_keeper(fd: int, core: int, fault: str) -> None:
+    seat.MARGIN = 0.001
+    if fault == "no-verdict":
+        seat.Table.set_verdict = lambda self, number, verdict: None  # type: ignore[method-assign]
+    judge, stands = seat.judge, seat.stands
+
+    # The two windows of the protocol, between its looks and what follows them, are a millisecond wide here instead of a microsecond.
+    def slow_judge(row: seat.Row, now: float) -> seat.Enforce | seat.LookAgain:
+        decision = judge(row, now)
+        if isinstance(decision, seat.Enforce):
+            threading.Event().wait(0.001)
+        return decision
+
+    def slow_stands(before: seat.Row, after: seat.Row) -> bool:
+        if fault != "keeper-skips-second-look" and not stands(before, after):
+            return False
+        threading.Event().wait(0.001)
+        return True
+
+    seat.judge, seat.stands = slow_judge, slow_stands
+    keeper.main(fd, core)
+
+
+def run_core(calls_wanted: int, fault: str, ledger: Path) -> dict[str, Any]:
+    seat.MARGIN = 0.001
+    condemn = Crew.condemn
+
+    def condemn_but_for_limits(self: Crew, isolate: Isolate, cause: Cause) -> None:
+        if cause is not Cause.LIMIT:
+            condemn(self, isolate, cause)
+
+    Crew.condemn = condemn_but_for_limits  # type: ignore[method-assign]
+    if fault == "core-skips-verdict":
+        send = seat.Table.send
+        seat.Table.send = lambda self, *args: send(self, *args) or True  # type: ignore[method-assign]
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = [sys.executable, "-m", "tests.isolate.race", "keeper", str(theirs.fileno()), str(os.getpid()), fault]
+    guard = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+    theirs.close()
+    calls = Calls(size=2, spares=2, keeper_socket=ours)
+    dice = random.Random(SEED)
+    done = play(calls, calls_wanted, dice, ledger)
+    calls.engine.close()
+    guard.wait()
+    return judge_all(done, ledger)
+
+
+def play(calls: Calls, wanted: int, dice: random.Random, ledger: Path) -> list[Recorder]:
+    done: list[Recorder] = []
+    flying: list[Recorder] = []
+    for number in range(wanted):
+        # One in four has all the time it wants: a call that is killed for the limit of the one before it shows up as a crash of these.
+        hard = None if number % 4 == 0 else LIMIT
+        flying.append(calls.start("random_length", str(ledger), number, dice.uniform(0, 2 * LIMIT), hard=hard))
+        if len(flying) >= 3:
+            done.append(flying.pop(0))
+            done[-1].outcome()
+    for last in flying:
+        last.outcome()
+    return done + flying
+
+
+def judge_all(done: list[Recorder], ledger: Path) -> dict[str, Any]:
+    lines = Counter(ledger.read_text().split("\n")[:-1])
+    anomalies: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
+    for number, recorder in enumerate(done):
+        outcome = recorder.outcomes[0]
+        kinds[type(outcome).__name__] += 1
+        anomalies["told more than once"] += len(recorder.outcomes) != 1
+        anomalies["ran twice"] += lines[f"start {number}"] > 1
+        anomalies["named a crash"] += isinstance(outcome, Crashed)
+        anomalies["success without its line"] += isinstance(outcome, Succeeded) and not lines[f"end {number}"]
+        early = isinstance(outcome, TimedOut) and (number % 4 == 0 or outcome.dead_at < 0)
+        anomalies["killed for another's limit"] += early
+    return {"calls": len(done), "outcomes": kinds, "anomalies": {what: count for what, count in anomalies.items() if count}}
+
+
+def stop_at_random(core: subprocess.Popen[str], stops: Counter[str]) -> None:
+    dice, waiter = random.Random(SEED + 1), threading.Event()
+    while core.poll() is None:
+        waiter.wait(dice.uniform(0, 0.04))
+        core.send_signal(signal.SIGSTOP)
+        waiter.wait(dice.uniform(0, 0.012))
+        core.send_signal(signal.SIGCONT)
+        stops["stops"] += 1
+
+
+def race(calls: int, fault: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "tests.isolate.race", "core", str(calls), fault, f"{folder}/ledger"]
+        core = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        stops: Counter[str] = Counter()
+        threading.Thread(target=stop_at_random, args=(core, stops), daemon=True).start()
+        said = core.communicate()[0]
+        found: dict[str, Any] = json.loads(said)
+        return {**found, **stops, "fault": fault}
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["keeper", fd, core_pid, planted]:
+            run_keeper(int(fd), int(core_pid), planted)
+        case ["core", count, planted, path]:
+            print(json.dumps(run_core(int(count), planted, Path(path))))
+        case [count, planted]:
+            print(json.dumps(race(int(count), planted)))
+        case _:
+            sys.exit("usage: python -m tests.isolate.race CALLS FAULT")
