@@ -37,9 +37,11 @@ class Recorder:
         self.lines: list[tuple[int, str, str]] = []
         self.outcomes: list[Outcome] = []
         self.beats = 0
+        self.sent_at = self.told_at = 0.0  # monotonic
         self._changed = threading.Condition()
 
     def sent(self) -> None:
+        self.sent_at = monotonic()
         with self._changed:
             self.sent_count += 1
             self._changed.notify_all()
@@ -60,6 +62,7 @@ class Recorder:
         self.lines.append((level, logger, text))
 
     def ended(self, outcome: Outcome) -> None:
+        self.told_at = monotonic()
         with self._changed:
             self.outcomes.append(outcome)
             self._changed.notify_all()
@@ -84,8 +87,8 @@ class Calls:
         self.engine = Engine(Boot(TARGET, boot, time_limit=boot_limit), size=size, spares=spares, on_isolate=self.notices.append, **options)
         self.engine.start()
 
-    def start(self, name: str, *args: Any, priority: int = 0, **limits: Any) -> Recorder:
-        recorder = Recorder()
+    def start(self, name: str, *args: Any, priority: int = 0, caller: Recorder | None = None, **limits: Any) -> Recorder:
+        recorder = caller or Recorder()
         job = Job(entry(name), pickle.dumps(args), title=f"test: {name}", limits=Limits(**limits), priority=priority)
         recorder.call = self.engine.submit(job, recorder)  # type: ignore[attr-defined]
         return recorder
@@ -94,7 +97,9 @@ class Calls:
         return self.start(name, *args, **limits).outcome()
 
     def value(self, name: str, *args: Any, **limits: Any) -> Any:
-        outcome = self.run(name, *args, **limits)
+        return self.unpickle(self.run(name, *args, **limits))
+
+    def unpickle(self, outcome: Outcome) -> Any:
         assert isinstance(outcome, Succeeded), outcome
         return pickle.loads(outcome.result)
 

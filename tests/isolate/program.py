@@ -31,6 +31,7 @@ def main() -> None:
     for name, call in running.items():
         outcome = call.outcome()
         told = {"name": name, "timed_out": isinstance(outcome, TimedOut), "levels": call.levels(), "outcomes": len(call.outcomes)}
+        told["limit_at"] = call.sent_at + (hard or 0.0)
         print(json.dumps({**told, "outcome": str(outcome)}), flush=True)
     print(json.dumps({"next": calls.value("echo", "served")}), flush=True)
     calls.engine.close()

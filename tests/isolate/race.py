@@ -2,8 +2,9 @@
 
     python -m tests.isolate.race CALLS FAULT
 
-FAULT plants one: none · core-skips-verdict · keeper-skips-second-look · no-verdict. The core never enforces by itself here, and the keeper's margin
-is 1 ms, so that every kill is the keeper's and lands beside a reply. Prints one JSON line: what was counted, and every anomaly.
+FAULT plants one: none · core-skips-verdict · keeper-skips-second-look · no-verdict. The core never enforces by itself here, and
+the keeper's margin is 1 ms, so that every kill is the keeper's and lands beside a reply.
+Prints one JSON line: what was counted, and every anomaly.
 """
 
 from __future__ import annotations
