@@ -7,6 +7,7 @@
     ├── PayloadTooLarge (ValueError)         arguments past `max_payload_bytes`
     ├── BrokerUnavailable (ConnectionError)  the store could not be reached; nothing was published
     ├── LeaseLost                            the delivery belongs to another worker now; do not settle it
+    ├── WaitRefused (RuntimeError)           a handler may not wait for the result of another task
     ├── IsolateError
     │   ├── TimeoutException (TimeoutError)  killed at its hard limit
     │   ├── IsolateCrashed                   the process died under the call
@@ -53,6 +54,10 @@ class BrokerUnavailable(StemError, ConnectionError):
 
 class LeaseLost(StemError):
     """The delivery belongs to another worker now; do not settle it."""
+
+
+class WaitRefused(StemError, RuntimeError):
+    """A handler may not wait for the result of another task: nobody knows which worker would run it. Compose them with chain or chord."""
 
 
 class IsolateError(StemError):

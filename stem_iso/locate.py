@@ -1,97 +1,121 @@
-"""From what people type after `-A` to the application.
+"""Where an application lives, so that another process can find it again.
 
-    "thumbs:app"    module and attribute (dots in the attribute go on: "thumbs:apps.main")
-    "thumbs"        the attribute may be left out where the module holds exactly one Stem
+    Stem ── locate ──> Location(module, attribute, file) ── travels ──> isolate: import_app ──> the same application
+                       Location("", "", None): nobody can find it (a REPL, an application made inside a function)
 
-Rules
- 1. The working folder is first on `sys.path`, whatever started this program.
- 2. Two kinds of failure. What was typed is wrong: `InvalidOptions`, one line. The user's module raised while it was imported:
-    `BrokenModule`, which carries the user's own traceback without our frames, since that is where the fault is.
- 3. Nothing here opens a broker.
+A `Stem` remembers the module that made it; which attribute holds it is looked up when it is asked for, because a module is still being
+executed while its application is made. `Stem` and `Task` pickle as names: whoever unpickles one gets the application of that place, which
+in an isolate is the one that the isolate runs (`current_app`).
 """
 
 from __future__ import annotations
 
-import importlib
-import os
 import sys
-import traceback
-from typing import TYPE_CHECKING
+from contextvars import ContextVar
+from importlib import import_module, util
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from stem_iso.errors import InvalidOptions, StemError
-from stem_iso.settings import did_you_mean
+import msgspec
+
+from stem_iso.errors import StemError
+from stem_iso.task.names import main_name
 
 if TYPE_CHECKING:
-    from types import ModuleType
+    from stem_iso.app import Stem
+    from stem_iso.tasks import TaskBase
 
+current_app: ContextVar[Stem] = ContextVar("stem_iso.current_app")
+
+
+class Location(msgspec.Struct, frozen=True):
+    """`module` is a real name, never `__main__`; `file` is set where the module is the program's own file, to be loaded from there."""
+
+    module: str = ""
+    attribute: str = ""
+    file: str | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.module)
+
+
+NOWHERE = Location()
+
+
+def locate(app: Stem) -> Location:
+    """Where `app` can be found by importing, NOWHERE if it cannot."""
+    maker = sys.modules.get(app.made_in)
+    modules = [maker] if maker is not None else []
+    modules += [module for module in list(sys.modules.values()) if module is not maker]
+    for module in modules:
+        attribute = _holding(module, app)
+        if attribute is not None:
+            return _location(module, attribute)
+    return NOWHERE
+
+
+def _holding(module: Any, app: Stem) -> str | None:
+    # Some programs put objects into sys.modules that are no modules; reading their attributes could run anything.
+    space = module.__dict__ if isinstance(module, ModuleType) else {}
+    for name, value in list(space.items()):
+        if value is app:
+            return str(name)
+    return None
+
+
+def _location(module: ModuleType, attribute: str) -> Location:
+    if module.__name__ != "__main__":
+        return Location(module.__name__, attribute)
+    name = main_name()
+    if name == "__main__":
+        return NOWHERE
+    if getattr(module, "__spec__", None) is not None:
+        return Location(name, attribute)
+    file = Path(str(module.__file__)).absolute()
+    return Location(name, attribute, str(file)) if file.exists() else NOWHERE
+
+
+def import_app(location: Location) -> Stem:
+    """Raises whatever the module raises, and StemError where the application is not where it was."""
     from stem_iso.app import Stem
 
-
-class BrokenModule(StemError):
-    """The user's module raised while it was imported; `traceback` is its own, from its first line on."""
-
-    def __init__(self, module: str, traceback: str) -> None:
-        super().__init__(module, traceback)
-        self.module, self.traceback = module, traceback
-
-    def __str__(self) -> str:
-        return f"importing {self.module!r} failed:\n{self.traceback.rstrip()}"
+    module = _load(location) if location.file else import_module(location.module)
+    app = getattr(module, location.attribute, None)
+    if not isinstance(app, Stem):
+        raise StemError(f"{location.module}:{location.attribute} is no Stem here, but {app!r}")
+    return app
 
 
-def working_folder_first() -> None:
-    folder = os.getcwd()
-    sys.path[:] = [folder, *(entry for entry in sys.path if entry not in ("", folder))]
-
-
-def find_app(target: str) -> Stem:
-    """The application that `target` names. Raises InvalidOptions and BrokenModule."""
-    from stem_iso.app import Stem
-
-    working_folder_first()
-    name, _, path = target.partition(":")
-    if not name or name.startswith(".") or "/" in name:
-        raise InvalidOptions(f"-A {target!r}: give a module as Python imports it, and its attribute: module:app")
-    module = _imported(name)
-    found = _attribute(module, path) if path else _only_stem(module, Stem)
-    if not isinstance(found, Stem):
-        raise InvalidOptions(f"-A {target!r}: {path!r} is a {type(found).__name__}, not a Stem")
-    return found
-
-
-def _imported(name: str) -> ModuleType:
+def _load(location: Location) -> ModuleType:
+    """A program's own file, under its real name: `if __name__ == "__main__":` stays shut."""
+    loaded = sys.modules.get(location.module)
+    if loaded is not None and getattr(loaded, "__file__", None) == location.file:
+        return loaded
+    spec = util.spec_from_file_location(location.module, location.file)
+    if spec is None or spec.loader is None:
+        raise StemError(f"{location.file} cannot be loaded as a module")
+    module = util.module_from_spec(spec)
+    sys.modules[location.module] = module
     try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
-            raise InvalidOptions(
-                f"-A {name!r}: there is no module {error.name!r} here ({os.getcwd()}) or among what is installed"
-            ) from None
-        raise BrokenModule(name, _users_traceback(error)) from None
-    except (Exception, SystemExit) as error:  # user code: a module may raise whatever it likes
-        raise BrokenModule(name, _users_traceback(error)) from None
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[location.module]
+        raise
+    return module
 
 
-def _users_traceback(error: BaseException) -> str:
-    """Without the frames of this file and of the import system, which are nobody's fault."""
-    frame = error.__traceback__
-    while frame is not None and (frame.tb_frame.f_code.co_filename == __file__ or "importlib" in frame.tb_frame.f_code.co_filename):
-        frame = frame.tb_next
-    return "".join(traceback.format_exception(type(error), error, frame))
+def revive_app(module: str, attribute: str, file: str | None, broker: str) -> Stem:
+    """What an unpickled `Stem` becomes."""
+    from stem_iso.app import Stem
+
+    location = Location(module, attribute, file)
+    current = current_app.get(None)
+    if current is not None and (not location or locate(current) == location):
+        return current
+    return import_app(location) if location else Stem(broker)
 
 
-def _attribute(module: ModuleType, path: str) -> object:
-    found: object = module
-    for part in path.split("."):
-        if not hasattr(found, part):
-            near = did_you_mean(part, [name for name in dir(found) if not name.startswith("_")])
-            raise InvalidOptions(f"-A {module.__name__}:{path}: there is no {part!r} in it{near}")
-        found = getattr(found, part)
-    return found
-
-
-def _only_stem(module: ModuleType, stem: type[Stem]) -> object:
-    named = {id(value): name for name, value in sorted(vars(module).items(), reverse=True) if isinstance(value, stem)}
-    if len(named) == 1:
-        return getattr(module, next(iter(named.values())))
-    choices = f"it has {', '.join(sorted(named.values()))}" if named else "it has none"
-    raise InvalidOptions(f"-A {module.__name__}: say which Stem, as {module.__name__}:NAME; {choices}")
+def revive_task(app: Stem, name: str) -> TaskBase[..., Any]:
+    """What an unpickled `Task` becomes; one whose code is not here can still be enqueued, by name."""
+    return app.task_named(name)

@@ -1,0 +1,141 @@
+"""The producer's grip on one task: its status, its result, its end.
+
+    handle = make.enqueue("cat.png")
+    handle.result(timeout=60) ── broker.wait ──> the terminal status ──> R | TaskFailed | TaskCancelled
+
+Waiting for a result inside a handler is refused: the awaited task may need the very seat that waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
+
+from stem_iso.errors import TaskCancelled, TaskFailed, UnknownResult, WaitRefused
+from stem_iso.task.checks import delay
+from stem_iso.task.codec import Converter, unpack
+from stem_iso.task.context import current_context
+from stem_iso.task.options import Duration
+from stem_iso.task.status import TaskState, TaskStatus
+
+if TYPE_CHECKING:
+    from stem_iso.app import Stem
+    from stem_iso.brokers.base import StatusRecord
+
+R = TypeVar("R")
+V = TypeVar("V")
+
+
+class TaskHandle(Generic[R]):
+    """`queue` is None where only the id is known. Methods with an `a` before their name are for coroutines.
+
+    All but `revoke` of a task enqueued in a handler talk to the broker, and raise BrokerUnavailable where it cannot be reached.
+    """
+
+    def __init__(self, app: Stem, id: str, queue: str | None = None) -> None:
+        self._app, self.id, self.queue = app, id, queue
+
+    def status(self) -> TaskStatus:
+        """Raises UnknownResult for an id that is unknown or has expired."""
+        with self._app.lending.lend() as broker:
+            record = broker.status([self.id])[0]
+        if record is None:
+            raise UnknownResult(f"no task has the id {self.id!r}: it was never enqueued, or its result has expired")
+        return status_of(record, self._app.result_converter(record.name))
+
+    def result(self, timeout: Duration | None = None) -> R:
+        """The task's result, as soon as there is one.
+
+        Raises TaskFailed, TaskCancelled, TimeoutError when the wait ran out, UnknownResult, and WaitRefused inside a handler.
+        """
+        refuse_waiting()
+        seconds = None if timeout is None else delay("timeout", timeout)
+        with self._app.lending.lend() as broker:
+            record = broker.wait(self.id, seconds)
+        return self._result_of(record)
+
+    def revoke(self, terminate: bool = False) -> bool:
+        """Cancel the task; with `terminate`, kill it where it runs. True if there was anything to revoke."""
+        return self._app.revoke(self.id, terminate)
+
+    def forget(self) -> bool:
+        """Drop result and status; of an unfinished task, once it has settled. True if the id was known."""
+        with self._app.lending.lend() as broker:
+            return broker.forget(self.id)
+
+    async def astatus(self) -> TaskStatus:
+        return await _aside(self.status)
+
+    async def aresult(self, timeout: Duration | None = None) -> R:
+        """As `result`; cancelling the await ends the wait."""
+        from stem_iso.waiting import wait_aside
+
+        refuse_waiting()
+        seconds = None if timeout is None else delay("timeout", timeout)
+        return self._result_of(await wait_aside(self._app.lending, self.id, seconds))
+
+    async def arevoke(self, terminate: bool = False) -> bool:
+        return await _aside(lambda: self.revoke(terminate))
+
+    async def aforget(self) -> bool:
+        return await _aside(self.forget)
+
+    def _result_of(self, record: StatusRecord) -> R:
+        status = status_of(record, self._app.result_converter(record.name))
+        if status.state is TaskState.SUCCEEDED:
+            result: R = status.result
+            return result
+        raise (TaskCancelled if status.state is TaskState.CANCELLED else TaskFailed)(status, status.error)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TaskHandle) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return f"<TaskHandle {self.id}{f' in {self.queue}' if self.queue else ''}>"
+
+
+def status_of(record: StatusRecord, converter: Converter | None = None) -> TaskStatus:
+    """What people see of a record: the result as a value, times as datetimes."""
+    fields = msgspec.structs.asdict(record)
+    for name in ("enqueued_at", "not_before", "started_at", "finished_at"):
+        fields[name] = _datetime(fields[name])
+    fields["result"] = None if record.result is None else _value(record.result, converter)
+    return TaskStatus(**fields)
+
+
+def _datetime(seconds: float | None) -> datetime | None:
+    if seconds is None:
+        return None
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):  # an envelope of another program may say anything
+        return None
+
+
+def _value(result: bytes, converter: Converter | None) -> Any:
+    try:
+        return unpack(result) if converter is None else converter.unpack(result)
+    except (msgspec.MsgspecError, ValueError):
+        # The handler returned something else than its annotation says, as Python lets it; so does this.
+        return unpack(result)
+
+
+def refuse_waiting() -> None:
+    context = current_context()
+    if context is not None and not context.local:
+        raise WaitRefused(
+            f"task {context.name!r} may not wait for another task: it would hold a seat that the other one may need. "
+            "Let a chain pass the result on, or a chord collect several"
+        )
+
+
+async def _aside(call: Callable[[], V]) -> V:
+    import asyncio
+
+    return await asyncio.to_thread(call)

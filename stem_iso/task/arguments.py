@@ -1,0 +1,191 @@
+"""The parameters of a task, and how a call's arguments travel.
+
+    make.enqueue("cat.png", width=64)
+        └ bind ──> {"path": "cat.png", "width": 64} ── pack ──> msgpack ── unpack ──> the same, by annotation ── spread ──> make(...)
+
+Rules
+ 1. A wrong call is a TypeError at enqueue: arguments are bound to the function's parameters there.
+ 2. `*args` travel as a list and `**kwargs` as a map, under their own names.
+ 3. Defaults do not travel: a worker with newer code uses its own.
+ 4. Annotations are resolved late (first enqueue, worker's start), each for itself. Missing or unresolvable: plain data.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from stem_iso.errors import InvalidOptions
+from stem_iso.task.codec import Converter, pack, unpack
+
+EMPTY = inspect.Parameter.empty
+VAR_POSITIONAL, VAR_KEYWORD = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+Hints = Mapping[str, Any]
+
+_raw_decoder = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
+
+
+class InvalidArguments(TypeError):
+    """What arrived does not fit the handler's signature."""
+
+
+class Parameters:
+    """The parameters of a function, its context left out. `hints` are its annotations where they were resolved elsewhere already."""
+
+    def __init__(self, function: Callable[..., Any], name: str, hints: Hints | None = None) -> None:
+        self.name, self._function, self._given_hints = name, function, hints
+        parameters = list(inspect.signature(function).parameters.values())
+        self.takes_context = bool(parameters) and _is_context(parameters[0], function, hints)
+        self._parameters = parameters[1:] if self.takes_context else parameters
+        self._signature = inspect.Signature(self._parameters)
+
+    # -- where the code is declared or enqueued ------------------------------------------------------------------------------------
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments by parameter name. Raises TypeError as the call itself would."""
+        try:
+            return self._signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(f"{self.name}: {error}") from None
+
+    def fit(self, names: Mapping[str, Any]) -> None:
+        """Raises TypeError if arguments of these names do not fit."""
+        known = {parameter.name: parameter for parameter in self._parameters}
+        for name in names:
+            if name not in known:
+                raise InvalidArguments(f"{self.name}: there is no parameter {name!r}")
+        for parameter in self._parameters:
+            needed = parameter.default is EMPTY and parameter.kind not in (VAR_POSITIONAL, VAR_KEYWORD)
+            if needed and parameter.name not in names:
+                raise InvalidArguments(f"{self.name}: missing a required argument: {parameter.name!r}")
+
+    @cached_property
+    def hints(self) -> Hints:
+        """Annotations by parameter name, and the result's under "return"; those that resolve."""
+        if self._given_hints is not None:
+            return self._given_hints
+        return resolved_hints(self._function)
+
+    @cached_property
+    def converters(self) -> Mapping[str, Converter]:
+        """Raises InvalidOptions for an annotation that cannot be converted, with the parameter's name."""
+        found = {}
+        for parameter in self._parameters:
+            if parameter.name in self.hints:
+                annotation = _as_it_travels(parameter.kind, self.hints[parameter.name])
+                found[parameter.name] = _converter(self.name, f"parameter {parameter.name!r}", annotation)
+        return found
+
+    @cached_property
+    def result(self) -> Converter:
+        return _converter(self.name, "the result", self.hints.get("return", Any))
+
+    def check(self) -> None:
+        """Resolve all annotations now. Raises InvalidOptions."""
+        _ = self.converters, self.result
+
+    # -- where the call runs -------------------------------------------------------------------------------------------------------
+
+    def unpack(self, data: bytes) -> dict[str, Any]:
+        """The arguments by parameter name, converted. Raises InvalidArguments."""
+        try:
+            raw = _raw_decoder.decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise InvalidArguments(f"{self.name}: the arguments are no map of parameter names ({error})") from None
+        self.fit(raw)
+        return {name: self._convert(name, value) for name, value in raw.items()}
+
+    def _convert(self, name: str, value: msgspec.Raw) -> Any:
+        converter = self.converters.get(name)
+        try:
+            return unpack(value) if converter is None else converter.unpack(value)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+            raise InvalidArguments(f"{self.name}: argument {name!r} does not fit: {error}") from None
+
+    def spread(self, values: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """The positional and keyword arguments of a call with these values."""
+        positional: list[Any] = []
+        keywords: dict[str, Any] = {}
+        for parameter in self._parameters:
+            if parameter.kind is VAR_POSITIONAL:
+                positional.extend(values.get(parameter.name, ()))
+            elif parameter.kind is VAR_KEYWORD:
+                keywords.update(values.get(parameter.name, {}))
+            elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+                keywords[parameter.name] = values.get(parameter.name, parameter.default)
+            else:
+                positional.append(values.get(parameter.name, parameter.default))
+        return positional, keywords
+
+
+def pack_arguments(name: str, values: Mapping[str, Any], canonical: bool = False) -> bytes:
+    """Raises TypeError with the argument's name for what is no plain data."""
+    try:
+        return pack(dict(values), canonical)
+    except TypeError as error:
+        for key, value in values.items():
+            try:
+                pack(value)
+            except TypeError as culprit:
+                raise TypeError(f"{name}: argument {key!r} cannot be sent: {culprit}") from None
+        raise TypeError(f"{name}: the arguments cannot be sent: {error}") from None
+
+
+def _converter(name: str, what: str, annotation: Any) -> Converter:
+    try:
+        return Converter(annotation)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidOptions(f"{name}: {what} is annotated {annotation!r}, which cannot be converted: {error}") from None
+
+
+def _as_it_travels(kind: Any, annotation: Any) -> Any:
+    if kind is VAR_POSITIONAL:
+        return types.GenericAlias(list, (annotation,))
+    if kind is VAR_KEYWORD:
+        return types.GenericAlias(dict, (str, annotation))
+    return annotation
+
+
+def resolved_hints(function: Callable[..., Any]) -> Hints:
+    function = inspect.unwrap(function)
+    function = getattr(function, "__func__", function)
+    known = dict(getattr(function, "__globals__", {}))
+    found = {}
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+        shim = types.SimpleNamespace(__annotations__={name: annotation})
+        try:
+            found[name] = typing.get_type_hints(shim, known, _enclosed(function), include_extras=True)[name]
+        except Exception:  # an annotation is user code, and may raise anything when it is evaluated
+            continue
+    return found
+
+
+def _enclosed(function: Callable[..., Any]) -> dict[str, Any]:
+    """What the function sees of the functions around it."""
+    names = getattr(getattr(function, "__code__", None), "co_freevars", ())
+    cells = getattr(function, "__closure__", None) or ()
+    found = {}
+    for name, cell in zip(names, cells, strict=False):
+        try:
+            found[name] = cell.cell_contents
+        except ValueError:  # not assigned yet
+            continue
+    return found
+
+
+def _is_context(parameter: inspect.Parameter, function: Callable[..., Any], hints: Hints | None) -> bool:
+    from stem_iso.task.context import TaskContext
+
+    annotation = parameter.annotation
+    if isinstance(annotation, str):
+        # Under `if TYPE_CHECKING:` the name resolves nowhere, and is still plain to read.
+        if annotation.rpartition(".")[2] == "TaskContext":
+            return True
+        annotation = (resolved_hints(function) if hints is None else hints).get(parameter.name)
+    return isinstance(annotation, type) and issubclass(annotation, TaskContext)

@@ -1,0 +1,121 @@
+"""Values to msgpack and back by annotation.
+
+    producer: value ── pack ──> bytes ── Converter(annotation).unpack ──> value of the annotated type (handler), and results the other way
+
+msgspec knows most types; this adds paths, subclasses of plain types, and unions that msgspec refuses (`str | Path`, `str | bytes`): their
+members are tried in the order written. An annotation that nothing here can build is refused by `Converter`, before any task depends on it.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import PurePath
+from typing import Any
+
+import msgspec
+
+Unconvertible = TypeError  # what `Converter` raises for an annotation, and `pack` for a value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, bytes):
+        return bytes.__getitem__(value, slice(None))
+    if isinstance(value, int):
+        return int.__index__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"a {type(value).__name__} is no plain data")
+
+
+def _build(annotation: type, value: Any) -> Any:
+    if annotation is object:
+        return value
+    if issubclass(annotation, PurePath) and isinstance(value, str):
+        return annotation(value)
+    raise msgspec.ValidationError(f"Expected `{annotation.__name__}`, got `{type(value).__name__}`")
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
+_sorting_encoder = msgspec.msgpack.Encoder(enc_hook=_plain, order="deterministic")
+
+
+def pack(value: Any, canonical: bool = False) -> bytes:
+    """msgpack; `canonical` sorts what has no order, so that equal values are equal bytes. Raises TypeError for what is no plain data."""
+    try:
+        return (_sorting_encoder if canonical else _encoder).encode(value)
+    except (ValueError, OverflowError, RecursionError) as error:  # surrogates, integers past 64 bits, endless nesting
+        raise TypeError(str(error)) from None
+
+
+def unpack(data: bytes | msgspec.Raw) -> Any:
+    """Plain data. Raises msgspec.MsgspecError."""
+    return msgspec.msgpack.decode(data)
+
+
+class Converter:
+    """Makes values of one annotated type. Raises `Unconvertible` at construction where no value of that type could ever be made."""
+
+    def __init__(self, annotation: Any) -> None:
+        self._decoders = list(_decoders(annotation))
+
+    def unpack(self, data: bytes | msgspec.Raw) -> Any:
+        """Raises msgspec.ValidationError, with the reason of the last member of a union that was tried."""
+        failure: msgspec.MsgspecError | None = None
+        for decoder in self._decoders:
+            try:
+                return decoder.decode(data)
+            except msgspec.MsgspecError as error:
+                failure = error
+        raise failure or msgspec.ValidationError("no type fits")
+
+
+def _decoders(annotation: Any) -> Iterator[msgspec.msgpack.Decoder[Any]]:
+    if annotation in (typing.NoReturn, typing.Never):
+        annotation = Any
+    try:
+        refuse_foreign(annotation)
+        yield msgspec.msgpack.Decoder(annotation, dec_hook=_build)
+    except TypeError:
+        if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+            raise
+        for member in typing.get_args(annotation):
+            yield from _decoders(member)
+
+
+def refuse_foreign(annotation: Any) -> None:
+    """Raises TypeError if a type that can never be made of plain data is in the annotation, however deep."""
+    from msgspec import inspect  # 5 ms, and only declarations need it
+
+    waiting: list[Any] = [inspect.type_info(annotation)]
+    seen: set[int] = set()
+    while waiting:
+        info = waiting.pop()
+        if id(info) in seen:
+            continue
+        seen.add(id(info))
+        if isinstance(info, inspect.CustomType) and not _can_build(info.cls):
+            raise TypeError(f"nothing of type {info.cls.__module__}.{info.cls.__qualname__} can be made of plain data")
+        waiting.extend(_parts(info))
+
+
+def _can_build(cls: type) -> bool:
+    return cls is object or (isinstance(cls, type) and issubclass(cls, PurePath))
+
+
+def _parts(info: Any) -> Iterator[Any]:
+    """The type infos (and fields) that this one is made of; they hold each other in plain attributes and tuples."""
+    from msgspec import inspect
+
+    for name in getattr(info, "__struct_fields__", ()):
+        value = getattr(info, name)
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, inspect.Type | inspect.Field):
+                yield part

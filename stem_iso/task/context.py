@@ -1,0 +1,258 @@
+"""What a handler sees of its own task, the same names inline and in an isolate.
+
+    handler ── context.progress(50) ──> Saying (task/call.py) ── Port.tell ──> core
+    handler <── context.extend_lease() <── Answer <── Port.ask ─┘
+
+The context holds values and a port; whether the port is a pipe or a queue between threads is not its business. What it cannot do by
+itself (make an envelope out of a task and options) it asks of its `Sender`, the application.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
+
+from stem_iso import errors
+from stem_iso.errors import InvalidOptions, RemoteError, StemError
+from stem_iso.outcome import RetryAsked
+from stem_iso.task import checks
+from stem_iso.task.call import (
+    CallHeader,
+    EnqueueAsked,
+    ExtendAsked,
+    ProgressSaid,
+    RevokeAsked,
+    Saying,
+    decode_answer,
+    encode_saying,
+)
+from stem_iso.task.envelope import Envelope
+from stem_iso.task.local import LocalPort
+from stem_iso.task.meta import Meta
+from stem_iso.task.options import Duration
+
+if TYPE_CHECKING:
+    from logging import Logger
+
+    from stem_iso.handle import TaskHandle
+    from stem_iso.task.port import Port
+    from stem_iso.task.request import EnqueueFields
+
+Offload = Callable[..., Awaitable[Any]]  # runs a blocking call beside the loop: `asyncio.to_thread`
+
+
+class RetryRequested(BaseException):
+    """How `context.retry()` leaves the handler. No Exception: a broad `except Exception` must not swallow it."""
+
+    def __init__(self, asked: RetryAsked) -> None:
+        super().__init__("the handler asked for a retry")
+        self.asked = asked
+
+
+class Sender(Protocol):
+    """Makes envelopes out of tasks: the application, as the context knows it."""
+
+    def enqueue_from(self, context: TaskContext, task: Any, args: Mapping[str, Any], options: Mapping[str, Any]) -> TaskHandle[Any]: ...
+
+
+class TaskContext:
+    """One attempt, as its handler sees it. Usable from any thread of the handler.
+
+    Calls that need the broker (`extend_lease`, `enqueue`, `revoke`) wait for the answer and raise what went wrong there; each has a form
+    for coroutines with an `a` before its name.
+    """
+
+    def __init__(
+        self,
+        header: CallHeader,
+        port: Port,
+        sender: Sender | None = None,
+        *,
+        offload: Offload | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.header, self._port, self._sender, self.offload, self._clock = header, port, sender, offload, clock
+        self.id, self.name, self.queue = header.id, header.name, header.queue
+        self.run, self.attempt, self.max_retries = header.run, header.attempt, header.max_retries
+        self.headers: dict[str, Any] = header.headers
+        self.args: dict[str, Any] = {}
+        self._meta = Meta(header.meta, self._tell)
+
+    # -- what is known -------------------------------------------------------------------------------------------------------------
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """Kept with the status and carried to the next attempt from the moment an item is set; a change inside a value, from the end."""
+        return self._meta
+
+    @meta.setter
+    def meta(self, value: Mapping[str, Any]) -> None:
+        self._meta.replace(value)
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same in every attempt and run of this task: give it to services that drop what they have seen."""
+        return self.id
+
+    @property
+    def isolated(self) -> bool:
+        return self._port.isolated
+
+    @property
+    def local(self) -> bool:
+        """Whether the task was simply called, outside a worker."""
+        return isinstance(self._port, LocalPort)
+
+    @property
+    def deadline(self) -> float | None:
+        """When the hard limit is reached, in seconds of `time.monotonic()`; None without one."""
+        return self._port.hard_deadline
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until the hard limit, never below 0; None without one."""
+        deadline = self._port.hard_deadline
+        return None if deadline is None else max(0.0, deadline - self._clock())
+
+    @property
+    def soft_limit_reached(self) -> bool:
+        deadline = self._port.soft_deadline
+        return deadline is not None and self._clock() >= deadline
+
+    @property
+    def logger(self) -> Logger:
+        import logging  # handlers that never log do not pay for it
+
+        return logging.getLogger(self.name)
+
+    # -- what can be said ----------------------------------------------------------------------------------------------------------
+
+    def heartbeat(self) -> None:
+        """Renews the lease and proves that the handler is alive."""
+        self._port.beat()
+
+    def progress(self, percent: float, data: Any = None) -> None:
+        """To listeners and into the status. `percent` is kept within 0..100. Raises TypeError if `data` is no plain data."""
+        if isinstance(percent, bool) or not isinstance(percent, int | float) or math.isnan(percent):
+            raise TypeError(f"percent: {percent!r} is no number")
+        self._tell(ProgressSaid(min(100.0, max(0.0, float(percent))), data))
+
+    def retry(self, countdown: Duration | None = None, eta: datetime | None = None, max_retries: int | None = None) -> Any:
+        """Ends this attempt and asks for the next; never returns. Without `countdown` and `eta` the retry strategy names the delay."""
+        if countdown is not None and eta is not None:
+            raise InvalidOptions("give countdown or eta, not both")
+        raise RetryRequested(
+            RetryAsked(
+                None if countdown is None else checks.delay("countdown", countdown),
+                None if eta is None else checks.instant("eta", eta),
+                None if max_retries is None else checks.count("max_retries", max_retries),
+            )
+        )
+
+    # -- what is asked for ---------------------------------------------------------------------------------------------------------
+
+    def extend_lease(self, by: Duration) -> None:
+        """The lease ends at least `by` from now. Raises LeaseLost."""
+        self._ask(ExtendAsked(checks.duration("by", by)))
+
+    async def aextend_lease(self, by: Duration) -> None:
+        await self._aside(self.extend_lease, by)
+
+    def enqueue(self, task: Any, args: Mapping[str, Any] | None = None, **options: Unpack[EnqueueFields]) -> TaskHandle[Any]:
+        """Enqueue a `Task`, or one by name, as a child of this one (`parent_id`, `root_id`). Options as in `Task.using`."""
+        if self._sender is None:
+            raise StemError("this context belongs to no application; enqueue through the task itself")
+        return self._sender.enqueue_from(self, task, args or {}, options)
+
+    async def aenqueue(self, task: Any, args: Mapping[str, Any] | None = None, **options: Unpack[EnqueueFields]) -> TaskHandle[Any]:
+        handle: TaskHandle[Any] = await self._aside(lambda: self.enqueue(task, args, **options))
+        return handle
+
+    def revoke(self, task_id: str, terminate: bool = False) -> bool:
+        """Cancel other work. True if there was anything to revoke."""
+        return bool(self._ask(RevokeAsked(task_id, terminate)))
+
+    async def arevoke(self, task_id: str, terminate: bool = False) -> bool:
+        return bool(await self._aside(self.revoke, task_id, terminate))
+
+    # -- for the application -------------------------------------------------------------------------------------------------------
+
+    @property
+    def lineage(self) -> tuple[str, str]:
+        """`parent_id` and `root_id` of what this attempt enqueues."""
+        return self.id, self.header.root_id or self.id
+
+    def publish(self, envelopes: list[Envelope]) -> list[str]:
+        ids: list[str] = self._ask(EnqueueAsked(envelopes))
+        return ids
+
+    def finish(self) -> None:
+        """The handler has ended: tell what it changed inside values of `meta`."""
+        self._meta.tell_if_changed()
+
+    def _tell(self, saying: Saying) -> None:
+        self._port.tell(encode_saying(saying))
+
+    def _ask(self, saying: Saying) -> Any:
+        answer = decode_answer(self._port.ask(encode_saying(saying)))
+        if answer.error is not None:
+            raise _error_of(*answer.error)
+        return answer.value
+
+    async def _aside(self, call: Callable[..., Any], *args: Any) -> Any:
+        return call(*args) if self.offload is None else await self.offload(call, *args)
+
+    def __repr__(self) -> str:
+        return f"<TaskContext {self.name} {self.id} run {self.run} attempt {self.attempt}>"
+
+
+def _error_of(type: str, message: str) -> StemError:
+    # These take their message alone; the others carry fields, and come as RemoteError with their text.
+    plain = ("InvalidOptions", "UnknownTask", "UnknownResult", "PayloadTooLarge", "BrokerUnavailable", "LeaseLost")
+    if type in plain:
+        error: StemError = getattr(errors, type)(message)
+        return error
+    return RemoteError(type, message)
+
+
+_current: ContextVar[TaskContext] = ContextVar("stem_iso.current_context")
+
+
+def current_context() -> TaskContext | None:
+    """The context of the task that runs here, from however deep; None outside of one."""
+    return _current.get(None)
+
+
+@contextmanager
+def entered(context: TaskContext) -> Iterator[TaskContext]:
+    """`current_context()` answers `context` inside."""
+    token = _current.set(context)
+    try:
+        yield context
+    finally:
+        _current.reset(token)
+
+
+@contextmanager
+def local_context(
+    *,
+    name: str = "local",
+    id: str = "00000000-0000-7000-8000-000000000000",
+    queue: str = "default",
+    run: int = 0,
+    attempt: int = 0,
+    max_retries: int = 0,
+    headers: Mapping[str, Any] | None = None,
+    meta: Mapping[str, Any] | None = None,
+) -> Iterator[TaskContext]:
+    """What tasks that are called directly see as their context, inside the block. Needs no broker and enforces no limits."""
+    header = CallHeader(
+        id=id, name=name, queue=queue, run=run, attempt=attempt, max_retries=max_retries, headers=dict(headers or {}), meta=dict(meta or {})
+    )
+    with entered(TaskContext(header, LocalPort())) as context:
+        yield context

@@ -1,0 +1,62 @@
+"""A `Failed` out of any exception at all, however hostile: one whose `__str__` raises, with causes in a circle, or a message of 100 MB.
+
+The traceback begins at the user's handler: the frames above it are this package's (and the event loop's) and say nothing about the error.
+"""
+
+from __future__ import annotations
+
+import traceback
+from types import TracebackType
+
+from stem_iso.outcome import Failed, TaskError
+from stem_iso.task.names import dotted
+
+MESSAGE_LIMIT = 64 << 10
+TRACEBACK_LIMIT = 256 << 10
+OURS = ("stem_iso", "asyncio", "contextlib", "contextvars")
+
+
+def failed(error: BaseException, main: str | None = None, retryable: bool = True) -> Failed:
+    """`main` is what the module name `__main__` stands for, if not this process's own."""
+    kinds = tuple(dotted(cls, main) for cls in type(error).__mro__ if cls is not object)
+    task_error = TaskError(type=kinds[0], message=_message(error), traceback=_traceback(error), retryable=retryable)
+    return Failed(task_error, kinds)
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return cut(str(error), MESSAGE_LIMIT)
+    except BaseException as worse:  # user code: __str__ may raise whatever it likes
+        return f"<the error's own text could not be made: {type(worse).__name__}>"
+
+
+def _traceback(error: BaseException) -> str:
+    try:
+        lines = traceback.format_exception(type(error), error, below_ours(error.__traceback__))
+        return cut("".join(lines), TRACEBACK_LIMIT)
+    except BaseException as worse:  # user code again: __cause__, __notes__, __str__ of any link of the chain
+        frames = "".join(traceback.format_tb(below_ours(error.__traceback__)))
+        return cut(f"{frames}{type(error).__name__} <its traceback could not be made: {type(worse).__name__}>", TRACEBACK_LIMIT)
+
+
+def below_ours(frames: TracebackType | None) -> TracebackType | None:
+    """The traceback from the first frame that is not ours; all of it where every frame is."""
+    first = frames
+    while first is not None:
+        module = str(first.tb_frame.f_globals.get("__name__", ""))
+        if module.partition(".")[0] not in OURS:
+            return first
+        first = first.tb_next
+    return frames
+
+
+def cut(text: str, limit: int) -> str:
+    """At most `limit` bytes of text, and a word on what is missing. Lone surrogates, which no message can carry, are replaced."""
+    size = len(text)
+    head = text[:limit].encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
+    return head if size <= limit and len(head) == size else _noted(head, text, limit)
+
+
+def _noted(head: str, text: str, limit: int) -> str:
+    missing = len(text) - len(head)
+    return f"{head}\n… {missing} more characters were cut off here (at {limit >> 10} KiB)" if missing > 0 else head

@@ -1,0 +1,150 @@
+"""What a handler declares about its tasks, checked where it is declared.
+
+    @app.task(queue="images", hard_time_limit=timedelta(seconds=30))
+                    │
+              OptionFields (what people may type) ── checked ──> TaskOptions (frozen, durations in seconds)
+
+Rules
+ 1. Nonsense is refused at birth, with the field, the value and the way out; an unknown name gets a "did you mean".
+ 2. A duration is given as seconds or as a `timedelta` and kept as seconds.
+ 3. Exception types are kept as dotted names, because they are matched against errors of other processes (see `retry.py`).
+ 4. What cannot be enforced is refused: a hard limit on an inline sync handler could only be noticed after the handler has returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from enum import Enum
+from typing import Any, TypedDict, Unpack
+
+from stem_iso.errors import InvalidOptions
+from stem_iso.task import checks
+from stem_iso.task.retry import RetryStrategy, dotted_names
+
+Duration = float | timedelta
+ErrorKinds = Iterable[type[BaseException] | str] | type[BaseException] | str
+
+
+class Form(Enum):
+    """How a handler runs, which decides what can be enforced on it."""
+
+    ISOLATED = "isolated"
+    ASYNC = "inline async"
+    SYNC = "inline sync"
+
+
+class OptionFields(TypedDict, total=False):
+    """The keywords of `TaskOptions` and of `@app.task`."""
+
+    queue: str
+    max_retries: int
+    soft_time_limit: Duration | None
+    hard_time_limit: Duration | None
+    heartbeat_timeout: Duration | None
+    visibility_timeout: Duration | None
+    unique: bool
+    unique_for: Duration | None
+    acks_late: bool
+    isolate_entrypoint: Callable[..., Any] | None
+    priority: int
+    soft_limit_action: str
+    retry_strategy: RetryStrategy | None
+    retry_for: ErrorKinds | None
+    dont_retry_for: ErrorKinds | None
+    result_ttl: Duration | None
+    expires: Duration | None
+
+
+def _strategy(name: str, value: Any) -> RetryStrategy | None:
+    if value is not None and not callable(getattr(value, "next_delay", None)):
+        raise InvalidOptions(f"{name}: {value!r} has no method next_delay(attempt, error) -> seconds")
+    strategy: RetryStrategy | None = value
+    return strategy
+
+
+def _entrypoint(name: str, value: Any) -> Callable[..., Any] | None:
+    if value is not None and not callable(value):
+        raise InvalidOptions(f"{name}: {value!r} must be a callable (context, args) -> result")
+    entrypoint: Callable[..., Any] | None = value
+    return entrypoint
+
+
+CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
+    "queue": checks.queue,
+    "max_retries": checks.count,
+    "soft_time_limit": checks.optional_duration,
+    "hard_time_limit": checks.optional_duration,
+    "heartbeat_timeout": checks.optional_duration,
+    "visibility_timeout": checks.optional_duration,
+    "unique": checks.flag,
+    "unique_for": checks.optional_duration,
+    "acks_late": checks.flag,
+    "isolate_entrypoint": _entrypoint,
+    "priority": checks.priority,
+    "soft_limit_action": checks.soft_limit_action,
+    "retry_strategy": _strategy,
+    "retry_for": dotted_names,
+    "dont_retry_for": dotted_names,
+    "result_ttl": checks.optional_duration,
+    "expires": checks.optional_duration,
+}
+
+
+@dataclass(frozen=True, init=False)
+class TaskOptions:
+    """Options of one handler. Durations are seconds; None means no limit, or the broker's default for `visibility_timeout`.
+
+    `retry_for=None` retries every error; otherwise only the errors named (dotted names, subclasses included). `dont_retry_for` wins.
+    Raises InvalidOptions.
+    """
+
+    queue: str = "default"
+    max_retries: int = 0
+    soft_time_limit: float | None = None
+    hard_time_limit: float | None = None
+    heartbeat_timeout: float | None = None
+    visibility_timeout: float | None = None
+    unique: bool = False
+    unique_for: float | None = None
+    acks_late: bool = True
+    isolate_entrypoint: Callable[..., Any] | None = None
+    priority: int = 0
+    soft_limit_action: str = "event"
+    retry_strategy: RetryStrategy | None = None
+    retry_for: tuple[str, ...] | None = None
+    dont_retry_for: tuple[str, ...] | None = None
+    result_ttl: float | None = None
+    expires: float | None = None
+
+    def __init__(self, **given: Unpack[OptionFields]) -> None:
+        values = checks.checked(given, CHECKS)
+        for field in fields(self):
+            object.__setattr__(self, field.name, values.get(field.name, field.default))
+        conflict = limit_conflict(self.soft_time_limit, self.hard_time_limit)
+        if conflict is None and self.unique_for is not None and not self.unique:
+            conflict = f"unique_for ({self.unique_for:g} s) means nothing without unique=True"
+        if conflict is not None:
+            raise InvalidOptions(conflict)
+
+
+def limit_conflict(soft: float | None, hard: float | None) -> str | None:
+    """Why these two limits cannot be meant together, None where they can."""
+    if soft is not None and hard is not None and soft >= hard:
+        return f"soft_time_limit ({soft:g} s) must be below hard_time_limit ({hard:g} s)"
+    return None
+
+
+def form_conflict(form: Form, hard: float | None, heartbeat: float | None, soft_limit_action: str) -> str | None:
+    """Why these limits cannot be enforced on a handler of this form, None where they can."""
+    if form is not Form.SYNC:
+        return None
+    way_out = "declare it isolated (isolate=True, or an isolate_entrypoint), or make it async"
+    if hard is not None:
+        return f"hard_time_limit ({hard:g} s) cannot be enforced on an inline sync handler: a thread cannot be killed; {way_out}"
+    if heartbeat is not None:
+        return f"heartbeat_timeout ({heartbeat:g} s) cannot be enforced on an inline sync handler: a thread cannot be killed; {way_out}"
+    if soft_limit_action == "raise":
+        return f"soft_limit_action ('raise') cannot be enforced on an inline sync handler: nothing can be raised in a thread; {way_out}"
+    return None

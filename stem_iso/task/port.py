@@ -1,0 +1,22 @@
+"""What a context needs of the transport below it. `isolate.job.Port` is one; this layer knows no isolation."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Port(Protocol):
+    @property
+    def soft_deadline(self) -> float | None: ...
+
+    @property
+    def hard_deadline(self) -> float | None: ...
+
+    @property
+    def isolated(self) -> bool: ...
+
+    def ask(self, payload: bytes) -> bytes: ...
+
+    def tell(self, payload: bytes) -> None: ...
+
+    def beat(self) -> None: ...

@@ -1,0 +1,182 @@
+"""From what a producer asks for to the envelope that is published.
+
+    task + args + Using (said at enqueue) + TaskOptions (the handler's, if its code is here) ── envelope_of ──> Envelope
+
+Rules
+ 1. What was said at enqueue overrides the handler's, a default value included; what was not said stays UNSET, and the worker's handler
+    decides (its code may be newer). What the broker itself must know (queue, priority, visibility, lock, expiry) is written out.
+ 2. The unique key is queue, task, and `unique_key` or a hash of the arguments in a canonical encoding; never headers or meta.
+ 3. The clock and the id are arguments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypedDict
+
+import msgspec
+
+from stem_iso.errors import InvalidOptions
+from stem_iso.task import checks
+from stem_iso.task.arguments import pack_arguments
+from stem_iso.task.envelope import Envelope
+from stem_iso.task.options import Duration, Form, TaskOptions, form_conflict, limit_conflict
+
+
+class EnqueueFields(TypedDict, total=False):
+    """The keywords of `Task.using` and of `app.enqueue`."""
+
+    queue: str
+    priority: int
+    delay: Duration
+    eta: datetime
+    expires: Duration | datetime | None
+    max_retries: int
+    headers: Mapping[str, Any]
+    meta: Mapping[str, Any]
+    task_id: str
+    unique: bool
+    unique_for: Duration | None
+    unique_key: str
+    soft_time_limit: Duration | None
+    hard_time_limit: Duration | None
+    heartbeat_timeout: Duration | None
+    visibility_timeout: Duration | None
+    soft_limit_action: str
+    acks_late: bool
+    result_ttl: Duration | None
+
+
+def _expiry(name: str, value: Any) -> float | datetime | None:
+    if isinstance(value, datetime):
+        checks.instant(name, value)
+        return value
+    return checks.optional_duration(name, value)
+
+
+CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
+    "queue": checks.queue,
+    "priority": checks.priority,
+    "delay": checks.delay,
+    "eta": checks.instant,
+    "expires": _expiry,
+    "max_retries": checks.count,
+    "headers": checks.mapping,
+    "meta": checks.mapping,
+    "task_id": checks.text,
+    "unique": checks.flag,
+    "unique_for": checks.optional_duration,
+    "unique_key": checks.text,
+    "soft_time_limit": checks.optional_duration,
+    "hard_time_limit": checks.optional_duration,
+    "heartbeat_timeout": checks.optional_duration,
+    "visibility_timeout": checks.optional_duration,
+    "soft_limit_action": checks.soft_limit_action,
+    "acks_late": checks.flag,
+    "result_ttl": checks.optional_duration,
+}
+
+# They travel as they are, under the same names in the envelope.
+CARRIED = (
+    "headers",
+    "meta",
+    "max_retries",
+    "soft_time_limit",
+    "hard_time_limit",
+    "heartbeat_timeout",
+    "soft_limit_action",
+    "acks_late",
+    "result_ttl",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Using:
+    """What was said at enqueue: only the names that were given, checked and normalised."""
+
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    def and_(self, more: Mapping[str, Any]) -> Using:
+        """Raises InvalidOptions. What is said later wins."""
+        given = {**self.given, **checks.checked(more, CHECKS)}
+        if "delay" in given and "eta" in given:
+            raise InvalidOptions("give delay or eta, not both")
+        conflict = limit_conflict(given.get("soft_time_limit"), given.get("hard_time_limit"))
+        if conflict:
+            raise InvalidOptions(conflict)
+        return Using(given)
+
+
+NOTHING_SAID = Using()
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What this process knows of a task: its name, and where its code is here, what the handler declared."""
+
+    name: str
+    options: TaskOptions | None = None
+    form: Form = Form.ISOLATED
+
+
+def envelope_of(
+    declared: Declared, args: Mapping[str, Any], using: Using, *, id: str, now: float, lineage: tuple[str, str] | None = None
+) -> Envelope:
+    """Raises InvalidOptions, and TypeError for arguments that cannot be sent."""
+    given = using.given
+    options = declared.options or TaskOptions()
+    _refuse_conflicts(declared, options, given)
+    queue = given.get("queue", options.queue)
+    unique_for = given.get("unique_for", options.unique_for)
+    lock = _lock(declared.name, queue, args, given, options)
+    if given.get("unique_for") is not None and lock is None:
+        raise InvalidOptions(f"unique_for ({unique_for:g} s) means nothing without unique=True")
+    fields = {name: given[name] for name in CARRIED if name in given}
+    if "visibility_timeout" in given or options.visibility_timeout is not None:
+        fields["visibility_timeout"] = given.get("visibility_timeout", options.visibility_timeout)
+    return Envelope(
+        id=id,
+        name=declared.name,
+        args=msgspec.Raw(pack_arguments(declared.name, args)),
+        queue=queue,
+        priority=given.get("priority", options.priority),
+        enqueued_at=now,
+        not_before=given["eta"] if "eta" in given else now + given["delay"] if given.get("delay") else None,
+        expires=_expires(given.get("expires", options.expires), now),
+        lock=lock,
+        unique_for=unique_for if lock else None,
+        parent_id=lineage[0] if lineage else None,
+        root_id=lineage[1] if lineage else None,
+        **fields,
+    )
+
+
+def _refuse_conflicts(declared: Declared, options: TaskOptions, given: Mapping[str, Any]) -> None:
+    hard = given.get("hard_time_limit", options.hard_time_limit)
+    conflict = limit_conflict(given.get("soft_time_limit", options.soft_time_limit), hard) or form_conflict(
+        declared.form,
+        hard,
+        given.get("heartbeat_timeout", options.heartbeat_timeout),
+        given.get("soft_limit_action", options.soft_limit_action),
+    )
+    if conflict:
+        raise InvalidOptions(f"{declared.name}: {conflict}")
+
+
+def _expires(value: Any, now: float) -> float | None:
+    if isinstance(value, datetime):
+        return value.timestamp()
+    return None if value is None else now + float(value)
+
+
+def _lock(name: str, queue: str, args: Mapping[str, Any], given: Mapping[str, Any], options: TaskOptions) -> str | None:
+    # A key of one's own says "unique" by itself, unless it was switched off in the same breath.
+    if not given.get("unique", options.unique or "unique_key" in given):
+        return None
+    key = given.get("unique_key")
+    if key is None:
+        key = hashlib.sha256(pack_arguments(name, args, canonical=True)).hexdigest()[:32]
+    return "/".join(part.replace("%", "%25").replace("/", "%2F") for part in (queue, name, key))

@@ -1,0 +1,161 @@
+"""What `@app.task` makes of a function: something to call here, and to enqueue for a worker.
+
+    make("cat.png")             runs here and now, with a local context
+    make.enqueue("cat.png")     runs in a worker; TaskHandle[R]
+    make.using(delay=30)        the same task with options of this enqueue
+    make.s("cat.png")           the call as a value, for `enqueue_many`
+
+A task is a name and an application; what it knows of a handler it asks of the application, so that it can be pickled as a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
+
+from stem_iso import sending
+from stem_iso.errors import UnknownTask
+from stem_iso.locate import revive_task
+from stem_iso.task.call import CallHeader
+from stem_iso.task.context import TaskContext, current_context, entered
+from stem_iso.task.handler import FunctionHandler
+from stem_iso.task.local import LocalPort
+from stem_iso.task.request import NOTHING_SAID, EnqueueFields, Using
+
+if TYPE_CHECKING:
+    from typing import Concatenate
+
+    from stem_iso.app import Stem
+    from stem_iso.handle import TaskHandle
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Signature(Generic[R_co]):
+    """One call of one task, with all its arguments: `task.s(...)`."""
+
+    task: TaskBase[..., R_co]
+    args: dict[str, Any]
+
+    def enqueue(self) -> TaskHandle[R_co]:
+        return cast("TaskHandle[R_co]", self.task.app.send([self])[0])
+
+    async def aenqueue(self) -> TaskHandle[R_co]:
+        return cast("TaskHandle[R_co]", (await self.task.app.asend([self]))[0])
+
+
+class TaskBase(Generic[P, R_co]):
+    """A task of an application, by name; its code may be elsewhere. Two of the same name and application are equal."""
+
+    def __init__(self, app: Stem, name: str, using: Using = NOTHING_SAID) -> None:
+        self.app, self.name, self.said = app, name, using
+
+    def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R_co]:
+        """Raises TypeError for a call that does not fit."""
+        return Signature(cast("TaskBase[..., R_co]", self), sending.bound(self.app, self.name, args, kwargs))
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R_co]:
+        """Raises TypeError for a call that does not fit, InvalidOptions, PayloadTooLarge and BrokerUnavailable."""
+        return self.s(*args, **kwargs).enqueue()
+
+    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R_co]:
+        return await self.s(*args, **kwargs).aenqueue()
+
+    def using(self, **options: Unpack[EnqueueFields]) -> Self:
+        """The same task with options for what is enqueued through it. Raises InvalidOptions."""
+        return type(self)(self.app, self.name, self.said.and_(options))
+
+    @property
+    def handler(self) -> FunctionHandler[Any]:
+        """Raises UnknownTask where the function behind the task is not here."""
+        handler = self.app.registry.resolve(self.name)
+        if not isinstance(handler, FunctionHandler):
+            raise UnknownTask(f"{self.name!r} is no function: call its handler, or enqueue it")
+        return handler
+
+    def _call_here(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[TaskContext, Callable[[], Any]]:
+        """The context of a call here and now, and the call."""
+        handler = self.handler
+        context = self._context_here(handler.parameters.bind(args, kwargs))
+        before = (context,) if handler.parameters.takes_context else ()
+        return context, lambda: handler.function(*before, *args, **kwargs)
+
+    def _context_here(self, args: dict[str, Any]) -> TaskContext:
+        """Inside a handler, the handler's own: what is called there is part of it."""
+        around = current_context()
+        if around is not None and not around.local:
+            return around
+        header = CallHeader(id="", name=self.name, queue="default") if around is None else around.header
+        context = TaskContext(header, LocalPort(), self.app)
+        context.args = args
+        return context
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TaskBase) and (other.app, other.name, other.said) == (self.app, self.name, self.said)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return revive_task, (self.app, self.name)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+
+class Task(TaskBase[P, R_co]):
+    """A function that can be called here or enqueued."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Here and now, with a local context: no broker, no limits."""
+        context, call = self._call_here(args, kwargs)
+        with entered(context):
+            return cast(R_co, call())
+
+
+class AsyncTask(TaskBase[P, R_co]):
+    """A coroutine function that can be called here or enqueued."""
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Here and now, with a local context: no broker, no limits."""
+        context, call = self._call_here(args, kwargs)
+        with entered(context):
+            return cast(R_co, await call())
+
+
+class Declaring(Protocol):
+    """What `@app.task(...)` answers: makes a task of a function, whose context, if it takes one, is not among the task's parameters."""
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, function: Callable[Concatenate[TaskContext, P], R], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+
+class Tasks(Mapping[str, TaskBase[..., Any]]):
+    """`app.tasks[name]`: the tasks of an application's registry, class handlers included; their arguments are given by keyword."""
+
+    def __init__(self, app: Stem) -> None:
+        self._app = app
+
+    def __getitem__(self, name: str) -> TaskBase[..., Any]:
+        """Raises UnknownTask, which is a LookupError."""
+        self._app.registry.resolve(name)
+        return self._app.task_named(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._app.registry
+
+    def __iter__(self) -> Iterator[str]:
+        return (handler.name for handler in self._app.registry)
+
+    def __len__(self) -> int:
+        return len(self._app.registry)

@@ -1,0 +1,132 @@
+"""The parent's half of an entrypoint's journey: how isolates start, and what tells them which code to run. `inside.py` is the other half.
+
+    boot_of(app) ─────────> Boot ── once per isolate ──> boot: the application imported, its hooks run ── ready: what it found ──┐
+    Entries(app).entry(n) ─> Entry.definition(ready) <───────────────────────────────────────────────────────────────────────────┘
+                                └── {"name": n}       the isolate's own application has this very handler
+                                    {"place": "m:q"}  a function that can be imported, of an application that cannot be
+                                    {"pickled": ...}  what nobody can import: closures, lambdas, functions of a REPL
+
+Rule: cloudpickle carries only what the isolate cannot find by itself; a module's function by value would be a second copy of its globals.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from stem_iso.isolate.job import Boot, Entry
+from stem_iso.locate import Location, locate
+from stem_iso.task.handler import FunctionHandler, TaskHandler, declared_entrypoint
+from stem_iso.task.names import main_name, module_name
+from stem_iso.tasks import TaskBase
+
+if TYPE_CHECKING:
+    from stem_iso.app import Stem
+
+TARGET = "stem_iso.worker.inside:boot"
+
+
+class BootPayload(msgspec.Struct, frozen=True, kw_only=True):
+    """`main` is what `__main__` means in the parent; `broker` and `hooks` (pickled) serve an isolate whose application cannot be found."""
+
+    location: Location
+    main: str
+    path: list[str]
+    folder: str
+    broker: str
+    max_result_bytes: int
+    hooks: bytes | None = None
+
+
+class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One of `place` and `pickled` where the name alone does not do. `whole`: the function takes its parameters, not `(context, args)`."""
+
+    name: str
+    place: str | None = None
+    pickled: bytes | None = None
+    whole: bool = False
+
+
+def boot_of(app: Stem, secrets: Sequence[str] = (), max_result_bytes: int | None = None, time_limit: float = 60.0) -> Boot:
+    """How an isolate of this application starts. `secrets` are names of environment variables that it must not see."""
+    location = locate(app)
+    payload = BootPayload(
+        location=location,
+        main=main_name(),
+        path=[entry or os.getcwd() for entry in sys.path if isinstance(entry, str)],
+        folder=os.getcwd(),
+        broker=app.broker,
+        max_result_bytes=app.broker_options.max_result_bytes if max_result_bytes is None else max_result_bytes,
+        hooks=None if location or not app.isolate_start_hooks else _pickled(tuple(app.isolate_start_hooks)),
+    )
+    return Boot(TARGET, msgspec.msgpack.encode(payload), tuple(secrets), time_limit)
+
+
+class Entries:
+    """The entrypoints of an application, each with its number."""
+
+    def __init__(self, app: Stem) -> None:
+        self._app, self._numbers = app, count(1)
+
+    def entry(self, name: str) -> Entry:
+        """A new entry for this task's handler as it is now. Raises UnknownTask."""
+        handler = self._app.registry.resolve(name)
+        return Entry(next(self._numbers), lambda ready: definition_of(handler, ready))
+
+
+def definition_of(handler: TaskHandler[Any], ready: bytes) -> bytes:
+    """What an isolate needs to run this handler; `ready` is what it said it has. Raises what pickling raises."""
+    found: dict[str, str] = msgspec.msgpack.decode(ready)
+    if found.get(handler.name) == signature_of(handler):
+        definition = Definition(name=handler.name)
+    else:
+        definition = _carried(handler)
+    return msgspec.msgpack.encode(definition)
+
+
+def signature_of(handler: TaskHandler[Any], main: str | None = None) -> str:
+    """Where a handler's code stands, to tell two handlers of one name apart. `main`: as in `names.dotted`."""
+    code = code_of(handler)
+    return f"{module_name(str(getattr(code, '__module__', '')), main)}:{getattr(code, '__qualname__', type(code).__qualname__)}"
+
+
+def code_of(handler: TaskHandler[Any]) -> Callable[..., Any]:
+    declared = declared_entrypoint(handler)
+    if declared is not None:
+        return declared
+    return handler.function if isinstance(handler, FunctionHandler) else handler.call
+
+
+def function_at(place: str, name: str) -> Callable[..., Any] | None:
+    """What stands at "module:qualified.name", or is the code behind the task that stands there; None where there is nothing to call."""
+    module, _, qualname = place.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    if isinstance(found, TaskBase):
+        return code_of(found.app.registry.resolve(name)) if name in found.app.registry else None
+    return found if callable(found) else None
+
+
+def _carried(handler: TaskHandler[Any]) -> Definition:
+    code = code_of(handler)
+    whole = isinstance(handler, FunctionHandler) and declared_entrypoint(handler) is None
+    module = str(getattr(code, "__module__", ""))
+    place = f"{module}:{getattr(code, '__qualname__', '')}"
+    if module != "__main__" and function_at(place, handler.name) is code:
+        return Definition(name=handler.name, place=place, whole=whole)
+    # Resolved here: a string annotation finds its name among the module's globals, which do not travel with the function.
+    hints = dict(handler.parameters.hints) if isinstance(handler, FunctionHandler) and whole else None
+    return Definition(name=handler.name, pickled=_pickled((code, hints)), whole=whole)
+
+
+def _pickled(value: object) -> bytes:
+    import cloudpickle
+
+    pickled: bytes = cloudpickle.dumps(value)
+    return pickled

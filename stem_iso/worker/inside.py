@@ -1,0 +1,209 @@
+"""The queue's half of the child, and of an inline call: bytes in, the handler run, bytes out.
+
+    payload ── decode ──> header, arguments ── convert ──> call ── encode ──> (SUCCEEDED | FAILED | RETRY | REJECTED, bytes)
+                             │                              │
+                             └── TaskContext over the port ─┘     the same inline and isolated; only the port differs
+
+    isolate:  boot(payload, port) ──> Runner: define (once per entrypoint), run (once per call)
+    worker:   run_sync(entrypoint, payload, port) in a thread · await run_async(entrypoint, payload, port) on a loop
+
+Rules
+ 1. Nothing here raises what a handler raised: it is a FAILED reply, `SystemExit` and `SoftTimeLimitExceeded` included. (`run_async` lets a
+    cancellation through that came from outside: whoever cancelled knows why.)
+ 2. `port.armed()` goes around the handler alone.
+ 3. Imports no broker, no event loop and no pickle before the application or an entrypoint needs one.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import msgspec
+
+from stem_iso.errors import PayloadTooLarge, StemError
+from stem_iso.isolate.job import FAILED, REJECTED, RETRY, SUCCEEDED, Port
+from stem_iso.locate import current_app, import_app
+from stem_iso.outcome import Failed
+from stem_iso.task.arguments import InvalidArguments
+from stem_iso.task.call import decode_call
+from stem_iso.task.codec import pack
+from stem_iso.task.context import RetryRequested, TaskContext, entered
+from stem_iso.task.entrypoint import Entrypoint
+from stem_iso.task.failure import failed
+from stem_iso.task.handler import FunctionHandler
+from stem_iso.task.options import TaskOptions
+from stem_iso.worker.entries import BootPayload, Definition, function_at, signature_of
+
+MAX_RESULT_BYTES = 16 << 20
+
+Reply = tuple[int, bytes]
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+# -- one call --------------------------------------------------------------------------------------------------------------------------
+
+
+def run_sync(
+    entrypoint: Entrypoint, payload: bytes, port: Port, *, max_result_bytes: int = MAX_RESULT_BYTES, main: str | None = None
+) -> Reply:
+    """Run a call on this thread; a coroutine in a loop of its own. `main` is what `__main__` means, if not this process's own."""
+    prepared = _prepared(entrypoint, payload, port, main)
+    if not isinstance(prepared, TaskContext):
+        return prepared
+    try:
+        with entered(prepared):
+            with port.armed():
+                value = _value(entrypoint, prepared)
+            prepared.finish()
+    except BaseException as error:  # user code may raise anything
+        return _ended_by(error, prepared, main)
+    return _result(entrypoint.name, value, max_result_bytes, main)
+
+
+async def run_async(entrypoint: Entrypoint, payload: bytes, port: Port, *, max_result_bytes: int = MAX_RESULT_BYTES) -> Reply:
+    """Run a call on this loop, in the current task. A cancellation of that task from outside is raised."""
+    import asyncio
+
+    prepared = _prepared(entrypoint, payload, port, None)
+    if not isinstance(prepared, TaskContext):
+        return prepared
+    prepared.offload = asyncio.to_thread
+    try:
+        with entered(prepared):
+            with port.armed():
+                value = await entrypoint(prepared, prepared.args)
+            prepared.finish()
+    except BaseException as error:  # user code may raise anything
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise
+        return _ended_by(error, prepared, None)
+    return _result(entrypoint.name, value, max_result_bytes, None)
+
+
+def _prepared(entrypoint: Entrypoint, payload: bytes, port: Port, main: str | None) -> TaskContext | Reply:
+    """The context of the call, its arguments in it; or the reply of a call that cannot be made."""
+    try:
+        header, data = decode_call(payload)
+        context = TaskContext(header, port, entrypoint.sender)
+        context.args = entrypoint.unpack(data)
+    except InvalidArguments as error:
+        return REJECTED, _encode(["invalid-arguments", str(error)])
+    except BaseException as error:  # converting arguments runs user code: the __post_init__ of a dataclass, the import of its annotation
+        return _failed(failed(error, main))
+    return context
+
+
+def _value(entrypoint: Entrypoint, context: TaskContext) -> Any:
+    value = entrypoint(context, context.args)
+    if not inspect.isawaitable(value):
+        return value
+    import asyncio
+
+    from stem_iso.worker.coroutines import run_coroutine
+
+    context.offload = asyncio.to_thread
+    return run_coroutine(value)
+
+
+def _ended_by(error: BaseException, context: TaskContext, main: str | None) -> Reply:
+    try:
+        context.finish()  # what it wrote counts, however it ended
+    except BaseException as worse:  # a value of `meta` that is no data; the handler's own error says more, if there is one
+        error = error if error is not worse else worse
+    if isinstance(error, RetryRequested):
+        asked = error.asked
+        return RETRY, _encode([asked.countdown, asked.eta, asked.max_retries])
+    return _failed(failed(error, main))
+
+
+def _result(name: str, value: Any, most: int, main: str | None) -> Reply:
+    try:
+        packed = pack(value)
+    except BaseException as error:  # packing reads user objects
+        told = TypeError(f"{name} returned a {type(value).__name__} that cannot be stored: {failed(error, main).error.message}")
+        return _failed(failed(told, main, retryable=False))
+    if len(packed) > most:
+        told_size = f"{name} returned {len(packed)} bytes, more than max_result_bytes ({most}); store them elsewhere and return where"
+        return _failed(failed(PayloadTooLarge(told_size), main, retryable=False))
+    return SUCCEEDED, packed
+
+
+def _failed(failure: Failed) -> Reply:
+    return FAILED, _encode([failure.error, failure.kinds])
+
+
+# -- an isolate ------------------------------------------------------------------------------------------------------------------------
+
+
+def boot(payload: bytes, port: Port) -> TaskRunner:
+    """Make this process what the parent is, as far as handlers can see: folder, path, application. Raises what user code raises."""
+    told = msgspec.msgpack.decode(payload, type=BootPayload)
+    sys.path[:] = told.path
+    if os.getcwd() != told.folder:
+        os.chdir(told.folder)
+    runner = TaskRunner(told)
+    runner.start()
+    return runner
+
+
+class TaskRunner:
+    """`isolate.job.Runner` for tasks."""
+
+    def __init__(self, told: BootPayload) -> None:
+        from stem_iso.app import Stem
+
+        self._told = told
+        self._app = import_app(told.location) if told.location else Stem(told.broker)
+        self._app.site.in_isolate = True
+        current_app.set(self._app)
+        found = {handler.name: signature_of(handler, told.main) for handler in self._app.registry}
+        self.ready = msgspec.msgpack.encode(found)
+
+    def start(self) -> None:
+        hooks = self._app.isolate_start_hooks if self._told.hooks is None else pickle.loads(self._told.hooks)
+        for hook in hooks:
+            value = hook()
+            if inspect.isawaitable(value):
+                from stem_iso.worker.coroutines import run_coroutine
+
+                run_coroutine(value)
+
+    def define(self, definition: bytes) -> object:
+        """The entrypoint; where it cannot be had, what to answer to each call of it: a define that raises would cost the isolate."""
+        told = msgspec.msgpack.decode(definition, type=Definition)
+        try:
+            return self._entrypoint(told)
+        except BaseException as error:  # importing and unpickling run user code
+            return _failed(failed(error, self._told.main, retryable=False))
+
+    def run(self, entry: object, payload: bytes, port: Port) -> Reply:
+        if not isinstance(entry, Entrypoint):
+            refusal: Any = entry
+            return int(refusal[0]), bytes(refusal[1])
+        return run_sync(entry, payload, port, max_result_bytes=self._told.max_result_bytes, main=self._told.main)
+
+    def _entrypoint(self, told: Definition) -> Entrypoint:
+        if told.pickled is not None:
+            code, hints = pickle.loads(told.pickled)
+        elif told.place is not None:
+            import_module(told.place.partition(":")[0])
+            code, hints = function_at(told.place, told.name), None
+            if code is None:
+                raise StemError(f"{told.place} is not to be found in the isolate")
+        else:
+            return self._app.entrypoint(told.name)
+        return self._wrapped(told, code, hints)
+
+    def _wrapped(self, told: Definition, code: Callable[..., Any], hints: dict[str, Any] | None) -> Entrypoint:
+        if not told.whole:
+            return Entrypoint(told.name, code, sender=self._app)
+        handler: FunctionHandler[Any] = FunctionHandler(code, told.name, TaskOptions(), True, hints)
+        return Entrypoint(told.name, handler.call, handler, self._app)
