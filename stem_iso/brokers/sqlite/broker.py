@@ -165,5 +165,11 @@ class SqliteBroker:
         self._listeners += 1
         return Listener(self._database, f"{os.getpid()}-{id(self):x}-{self._listeners}", timeout).events()
 
+    # -- beyond the contract ----------------------------------------------------------------------------------------------------
+
+    def unfinished(self, limit: int) -> list[bytes]:
+        """Bodies of what waits or runs, oldest first; nothing is touched. For tests that ask what was enqueued."""
+        return self._database.read(lambda turn: looking.unfinished(turn, limit))
+
     def close(self) -> None:
         self._database.close()

@@ -32,3 +32,7 @@ def queues(turn: Turn, dead_letter_ttl: float) -> list[QueueCount]:
     return [
         QueueCount(name=name, queued=queued, delayed=delayed, running=running, dead=dead) for name, queued, delayed, running, dead in rows
     ]
+
+
+def unfinished(turn: Turn, limit: int) -> list[bytes]:
+    return [row[0] for row in turn.all("SELECT body FROM task WHERE state <= 2 ORDER BY seq LIMIT ?", (limit,))]

@@ -1,0 +1,33 @@
+"""Every rule of `stem_iso.brokers.base`, as tests that any broker must pass.
+
+    class TestMyBroker(BrokerContract):
+        @pytest.fixture
+        def broker(self, tmp_path):
+            broker = MyBroker(...)            # empty, with default options
+            yield broker
+            broker.close()
+
+        def another(self, broker):            # a second handle on the same store, as another process has; the default opens broker.url
+            return MyBroker(...)
+
+Time passes for real, in short leases and delays, and is waited for with bounds.
+"""
+
+from __future__ import annotations
+
+from stem_iso.testing.contract.dead import DeadLetters
+from stem_iso.testing.contract.gossip import Gossip
+from stem_iso.testing.contract.leases import Leases
+from stem_iso.testing.contract.lost import LostWorkers
+from stem_iso.testing.contract.publishing import Publishing
+from stem_iso.testing.contract.revoking import Revoking
+from stem_iso.testing.contract.settling import Settling
+from stem_iso.testing.contract.timing import Timing
+from stem_iso.testing.contract.unique import Unique
+from stem_iso.testing.contract.waiting import Waiting
+
+__all__ = ["BrokerContract"]
+
+
+class BrokerContract(Publishing, Timing, Settling, Leases, LostWorkers, Revoking, Unique, DeadLetters, Waiting, Gossip):
+    """Subclass it, and give it a fixture `broker`."""

@@ -1,0 +1,76 @@
+"""Workers that show themselves, events for other processes, and a store that ends as small as it began."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+
+from stem_iso.brokers.base import Broker, WorkerInfo
+from stem_iso.task.plan import Finish
+from stem_iso.task.status import TaskState
+from stem_iso.testing.contract.desk import ALL, SUCCESS, Desk, envelope, settle, status, take, take_one
+from stem_iso.testing.looking import eventually
+
+
+def info(*running: str) -> WorkerInfo:
+    return WorkerInfo(id="host:1", boot="alpha", hostname="host", pid=1, queues=["default"], seats=2, spares=1, running=list(running))
+
+
+class Gossip(Desk):
+    def test_a_worker_is_shown_from_its_first_beat_to_its_goodbye(self, broker: Broker, other: Broker) -> None:
+        broker.beat(info())
+        (shown,) = other.workers()
+        assert (shown.id, shown.boot, shown.seats, shown.queues) == ("host:1", "alpha", 2, ["default"])
+        assert shown.seen_at > 0
+        broker.beat(info("task-1"))
+        assert [one.running for one in other.workers()] == [["task-1"]]
+        broker.goodbye("host:1")
+        assert other.workers() == []
+
+    def test_a_status_names_the_worker(self, broker: Broker) -> None:
+        sent = envelope()
+        broker.publish([sent])
+        broker.beat(info())
+        delivery = take_one(broker)
+        assert status(broker, sent.id).worker_id == "host:1"
+        settle(broker, delivery, SUCCESS)
+        assert status(broker, sent.id).worker_id == "host:1"
+
+    def test_nobody_listens_nothing_is_kept(self, broker: Broker, other: Broker) -> None:
+        assert broker.listening() is False
+        broker.emit([b"lost"])
+        assert list(other.listen(timeout=0.05)) == []
+
+    def test_a_listener_hears_what_is_said_from_then_on(self, broker: Broker, other: Broker) -> None:
+        heard: list[bytes] = []
+        stream = other.listen(timeout=5)
+        eventually(broker.listening)
+        listener = threading.Thread(target=lambda: heard.extend(next(stream) for _ in range(3)))
+        listener.start()
+        broker.emit([b"one", b"two"])
+        broker.emit([b"three"])
+        listener.join(5)
+        assert heard == [b"one", b"two", b"three"]
+        assert isinstance(stream, Generator)
+        stream.close()
+        eventually(lambda: not broker.listening())
+
+    def test_listening_ends_after_a_silence(self, broker: Broker) -> None:
+        assert list(broker.listen(timeout=0.05)) == []
+
+    def test_two_listeners_hear_the_same(self, broker: Broker, other: Broker) -> None:
+        streams = [broker.listen(timeout=2), other.listen(timeout=2)]
+        eventually(broker.listening)
+        broker.emit([b"one"])
+        assert [next(stream) for stream in streams] == [b"one", b"one"]
+
+    def test_nothing_grows_for_ever(self, broker: Broker) -> None:
+        for _ in range(3):
+            broker.publish([envelope(lock=f"lock-{number}") for number in range(100)])
+            for delivery in take(broker, 100):
+                settle(broker, delivery, Finish(TaskState.SUCCEEDED, result=b"\x01", ttl=0.01))
+        swept = 0
+        while swept < 300:
+            swept += eventually(broker.sweep)
+        assert (swept, broker.sweep()) == (300, 0)
+        assert broker.queues() == [] and broker.dead_letters(ALL) == []

@@ -1,0 +1,147 @@
+"""Unique locks: held from the publish to the task's end, freed by that alone, capped by `unique_for`."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from stem_iso.brokers.base import Broker, Settlement
+from stem_iso.task.envelope import Envelope
+from stem_iso.task.plan import Finish, GiveBack
+from stem_iso.testing.contract.desk import (
+    ALL,
+    CANCEL,
+    FAILURE,
+    SUCCESS,
+    Desk,
+    counts,
+    envelope,
+    next_attempt,
+    settle,
+    take,
+    take_one,
+)
+from stem_iso.testing.looking import eventually
+
+
+def unique(**fields: object) -> Envelope:
+    return envelope(**{"lock": "default/thumbs.make/cat", **fields})
+
+
+def is_held(broker: Broker, by: str) -> bool:
+    """A second one is refused, with the holder's id, and nothing of it is stored."""
+    before, probe = broker.queues(), unique()
+    return broker.publish([probe]) == [by] and broker.status([probe.id]) == [None] and broker.queues() == before
+
+
+class Unique(Desk):
+    def test_held_while_ready_running_given_back_and_retrying(self, broker: Broker, other: Broker) -> None:
+        sent = unique()
+        broker.publish([sent])
+        assert is_held(other, sent.id)
+        delivery = take_one(broker)
+        assert is_held(other, sent.id)
+        settle(broker, delivery, GiveBack())
+        assert is_held(other, sent.id)
+        settle(broker, take_one(broker), next_attempt(sent, not_before=9e9))
+        assert is_held(other, sent.id)
+
+    def test_held_while_delayed(self, broker: Broker) -> None:
+        sent = unique(not_before=9e9)
+        broker.publish([sent])
+        assert is_held(broker, sent.id)
+
+    def test_another_key_is_free(self, broker: Broker) -> None:
+        broker.publish([unique()])
+        dog = unique(lock="default/thumbs.make/dog")
+        assert broker.publish([dog]) == [dog.id]
+        assert counts(broker) == (2, 0, 0, 0)
+
+    def test_in_one_batch_the_first_wins(self, broker: Broker) -> None:
+        first, second, plain = unique(), unique(), envelope()
+        assert broker.publish([first, second, plain]) == [first.id, first.id, plain.id]
+        assert counts(broker) == (2, 0, 0, 0)
+
+    def test_a_resend_finds_its_own_lock(self, broker: Broker) -> None:
+        sent = unique()
+        assert broker.publish([sent]) == broker.publish([sent]) == [sent.id]
+        settle(broker, take_one(broker), SUCCESS)
+        broker.publish([sent])  # a resend that was long under way takes no lock for a task that has ended
+        nxt = unique()
+        assert broker.publish([nxt]) == [nxt.id]
+
+    @pytest.mark.parametrize("plan", [SUCCESS, FAILURE, CANCEL], ids=["success", "failure", "cancel"])
+    def test_freed_by_every_end(self, broker: Broker, plan: Finish) -> None:
+        sent, nxt = unique(), unique()
+        broker.publish([sent])
+        delivery = take_one(broker)
+        settle(broker, delivery, plan)
+        assert broker.publish([nxt]) == [nxt.id]
+        assert is_held(broker, nxt.id)
+
+    @pytest.mark.parametrize("how", ["revoked", "purged", "worker-lost", "revoked while running"])
+    def test_freed_by_ends_that_no_worker_settles(self, broker: Broker, how: str) -> None:
+        sent, nxt = unique(), unique()
+        broker.publish([sent])
+        if how == "revoked":
+            broker.revoke(sent.id)
+        elif how == "purged":
+            broker.purge("default")
+        else:
+            delivery = take_one(broker, "doomed")
+            broker.mark(delivery.receipt)
+            if how != "worker-lost":
+                broker.revoke(sent.id)
+                assert is_held(broker, sent.id)
+            broker.reclaim("alpha", "doomed")
+        assert broker.publish([nxt]) == [nxt.id]
+
+    def test_freed_and_taken_again_between_two_in_one_batch(self, broker: Broker) -> None:
+        sent = [unique(), envelope()]
+        broker.publish(sent)
+        held = take(broker)
+        broker.exchange("alpha", [Settlement(one.receipt, SUCCESS) for one in held], [], 0)
+        nxt = unique()
+        assert broker.publish([nxt]) == [nxt.id]
+
+    def test_a_lost_worker_does_not_free_it(self, broker: Broker) -> None:
+        sent = unique()
+        broker.publish([sent])
+        take_one(broker, "doomed")
+        broker.reclaim("alpha", "doomed")
+        assert is_held(broker, sent.id)
+
+    def test_capped_by_unique_for_and_then_not_freed_by_its_first_holder(self, broker: Broker) -> None:
+        first, second = unique(unique_for=0.2), unique()
+        broker.publish([first])
+        assert is_held(broker, first.id)
+        delivery = take_one(broker)
+        started = time.time()
+        eventually(lambda: broker.publish([second]) == [second.id])
+        assert time.time() - started > 0.05
+        settle(broker, delivery, SUCCESS)
+        assert is_held(broker, second.id)
+
+    def test_a_replay_takes_the_lock_or_is_refused(self, broker: Broker) -> None:
+        dead, alive = unique(), unique()
+        broker.publish([dead])
+        settle(broker, take_one(broker), FAILURE)
+        broker.publish([alive])
+        for dry_run in (True, False):
+            (replayed,) = broker.replay(ALL, dry_run=dry_run)
+            assert (replayed.id, replayed.refused) == (dead.id, "unique")
+        assert counts(broker) == (1, 0, 0, 1)
+        settle(broker, take_one(broker), SUCCESS)
+        (replayed,) = broker.replay(ALL)
+        assert (replayed.id, replayed.run, replayed.refused) == (dead.id, 1, None)
+        assert is_held(broker, dead.id)
+
+    def test_of_two_dead_with_one_key_one_is_replayed(self, broker: Broker) -> None:
+        for _ in range(2):
+            broker.publish([unique()])
+            settle(broker, take_one(broker), FAILURE)
+        expected = [None, "unique"]
+        assert [one.refused for one in broker.replay(ALL, dry_run=True)] == expected
+        assert [one.refused for one in broker.replay(ALL)] == expected
+        assert counts(broker) == (1, 0, 0, 1)

@@ -1,0 +1,95 @@
+"""Waiting for a result, from anywhere."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from stem_iso.brokers.base import Broker, StatusRecord
+from stem_iso.errors import UnknownResult
+from stem_iso.task.status import TaskState
+from stem_iso.testing.contract.desk import RESULT, SUCCESS, Desk, envelope, next_attempt, settle, take_one
+
+
+class Waiter:
+    """Waits in a thread, as another process would, with a handle of its own."""
+
+    def __init__(self, broker: Broker, id: str) -> None:
+        self.answer: StatusRecord | Exception | None = None
+        self.at = 0.0
+        self._begun = threading.Event()
+        self._thread = threading.Thread(target=self._wait, args=(broker, id))
+        self._thread.start()
+        self._begun.wait(5)
+
+    def _wait(self, broker: Broker, id: str) -> None:
+        self._begun.set()
+        try:
+            self.answer = broker.wait(id, 10)
+        except (UnknownResult, TimeoutError) as error:
+            self.answer = error
+        self.at = time.monotonic()
+
+    def joined(self) -> StatusRecord | Exception | None:
+        self._thread.join(10)
+        return self.answer
+
+
+class Waiting(Desk):
+    def test_what_has_ended_is_answered_at_once(self, broker: Broker) -> None:
+        sent = envelope()
+        broker.publish([sent])
+        settle(broker, take_one(broker), SUCCESS)
+        assert broker.wait(sent.id, 0).result == RESULT
+
+    def test_an_unknown_id_is_refused_at_once(self, broker: Broker) -> None:
+        with pytest.raises(UnknownResult, match="nobody"):
+            broker.wait("nobody", None)
+
+    def test_the_wait_runs_out(self, broker: Broker) -> None:
+        sent = envelope()
+        broker.publish([sent])
+        started = time.monotonic()
+        with pytest.raises(TimeoutError, match=sent.id):
+            broker.wait(sent.id, 0.1)
+        assert 0.1 <= time.monotonic() - started < 1
+        with pytest.raises(TimeoutError):
+            broker.wait(sent.id, 0)
+
+    @pytest.mark.parametrize("end", ["settled", "revoked", "purged", "lost"])
+    def test_it_wakes_when_the_task_ends(self, broker: Broker, other: Broker, end: str) -> None:
+        sent = envelope()
+        broker.publish([sent])
+        waiter = Waiter(other, sent.id)
+        ends: dict[str, Callable[[], object]] = {
+            "settled": lambda: settle(broker, take_one(broker), SUCCESS),
+            "revoked": lambda: broker.revoke(sent.id),
+            "purged": lambda: broker.purge("default"),
+            "lost": lambda: broker.mark(take_one(broker, "doomed").receipt) and broker.reclaim("alpha", "doomed"),
+        }
+        ends[end]()
+        ended = time.monotonic()
+        answer = waiter.joined()
+        assert isinstance(answer, StatusRecord) and answer.state.terminal
+        assert waiter.at - ended < 1
+
+    def test_a_retry_is_no_end(self, broker: Broker, other: Broker) -> None:
+        sent = envelope()
+        broker.publish([sent])
+        waiter = Waiter(other, sent.id)
+        settle(broker, take_one(broker), next_attempt(sent))
+        settle(broker, take_one(broker), SUCCESS)
+        answer = waiter.joined()
+        assert isinstance(answer, StatusRecord)
+        assert (answer.state, answer.attempt) == (TaskState.SUCCEEDED, 1)
+
+    def test_what_is_forgotten_meanwhile_is_unknown(self, broker: Broker, other: Broker) -> None:
+        sent = envelope()
+        broker.publish([sent])
+        waiter = Waiter(other, sent.id)
+        broker.forget(sent.id)
+        settle(broker, take_one(broker), SUCCESS)
+        assert isinstance(waiter.joined(), UnknownResult)
