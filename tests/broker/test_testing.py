@@ -30,4 +30,4 @@ def test_eventually_shows_the_last_answer() -> None:
     answers = iter([0, 0, "", 5])
     assert eventually(lambda: next(answers)) == 5
     with pytest.raises(AssertionError, match=r"still \[\] after 0.01 s"):
-        eventually(lambda: [], 0.01)
+        eventually(list, 0.01)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stem_iso.brokers.base import Broker, Verdict
-from stem_iso.task.plan import Finish, GiveBack
+from stem_iso.task.plan import Finish, GiveBack, Plan
 from stem_iso.task.status import TaskState
 from stem_iso.testing.contract.desk import (
     ALL,
@@ -77,7 +77,7 @@ class Revoking(Desk):
         broker.publish([sent])
         delivery = take_one(broker)
         broker.revoke(sent.id)
-        plans = {"retry": next_attempt(sent), "give back": GiveBack(), "failure": FAILURE}
+        plans: dict[str, Plan] = {"retry": next_attempt(sent), "give back": GiveBack(), "failure": FAILURE}
         assert settle(broker, delivery, plans[plan]) is Verdict.CANCELLED
         ended = status(broker, sent.id)
         assert (ended.state, ended.reason, ended.error) == (TaskState.CANCELLED, "revoked", None if plan == "give back" else ERROR)
