@@ -25,13 +25,13 @@ from stem_iso.handle import TaskHandle
 from stem_iso.lending import Lending
 from stem_iso.locate import locate, revive_app
 from stem_iso.site import Site
-from stem_iso.task.checks import delay, flag, text
+from stem_iso.task.checks import Duration, delay, flag, text
 from stem_iso.task.codec import Converter
 from stem_iso.task.context import TaskContext, current_context
 from stem_iso.task.entrypoint import Entrypoint, entrypoint_of
 from stem_iso.task.handler import FunctionHandler, TaskHandler
 from stem_iso.task.names import default_task_name
-from stem_iso.task.options import Duration, OptionFields, TaskOptions
+from stem_iso.task.options import OptionFields, TaskOptions
 from stem_iso.task.registry import TaskRegistry
 from stem_iso.task.request import EnqueueFields
 from stem_iso.tasks import AsyncTask, Declaring, Signature, Task, TaskBase, Tasks
@@ -129,6 +129,8 @@ class Stem:
         def declare(function: Callable[..., Any]) -> TaskBase[..., Any]:
             if not inspect.isroutine(function):
                 raise InvalidOptions(f"{function!r} is no function; register a TaskHandler for anything else")
+            if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+                raise InvalidOptions(f"{function!r} is a generator; a task returns its result at once")
             chosen = default_task_name(function) if name is None else text("name", name)
             self.registry.register(FunctionHandler(function, chosen, declared, isolate), override)
             return self.task_named(chosen)
@@ -209,7 +211,7 @@ class Stem:
     def revoke(self, task_id: str, terminate: bool = False) -> bool:
         """Cancel a task; with `terminate`, kill it where it runs. True if there was anything to revoke."""
         context = current_context()
-        if context is not None and not context.local:
+        if context is not None and context.speaks_for(self):
             return context.revoke(task_id, terminate)
         with self.lending.lend() as broker:
             return broker.revoke(task_id, terminate)

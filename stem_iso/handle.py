@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import msgspec
 
 from stem_iso.errors import TaskCancelled, TaskFailed, UnknownResult, WaitRefused
-from stem_iso.task.checks import delay
+from stem_iso.task.checks import Duration, delay
 from stem_iso.task.codec import Converter, unpack
 from stem_iso.task.context import current_context
-from stem_iso.task.options import Duration
 from stem_iso.task.status import TaskState, TaskStatus
 
 if TYPE_CHECKING:

@@ -6,24 +6,30 @@ An event of a newer version, which is not known here, is passed over.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from threading import Thread
-from typing import TYPE_CHECKING, Any
+from threading import Event, Thread
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from stem_iso.errors import StemError
 
 if TYPE_CHECKING:
+    from stem_iso.brokers.base import Broker
     from stem_iso.events import AnyEvent
     from stem_iso.site import Site
 
 
 def events(site: Site, timeout: float | None) -> Iterator[AnyEvent]:
+    """Listens from this call on, not from the first `next`."""
+    broker = site.open()
+    return _decoded(broker, broker.listen(timeout))
+
+
+def _decoded(broker: Broker, bodies: Iterator[bytes]) -> Iterator[AnyEvent]:
     from stem_iso.events import decode
 
-    broker = site.open()
     try:
-        for body in broker.listen(timeout):
+        for body in bodies:
             try:
                 event = decode(body)
             except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -33,24 +39,27 @@ def events(site: Site, timeout: float | None) -> Iterator[AnyEvent]:
         broker.close()
 
 
-async def aevents(site: Site, timeout: float | None) -> AsyncIterator[AnyEvent]:
-    """A thread listens. After the iterator was closed it ends with the next event, or the time-out, and listens in vain until then."""
+def aevents(site: Site, timeout: float | None) -> AsyncIterator[AnyEvent]:
+    """Listens from this call on. A thread does it; after the iterator was closed that ends with the next event, or the time-out."""
+    return _handed_over(events(site, timeout))
+
+
+async def _handed_over(listened: Iterator[AnyEvent]) -> AsyncIterator[AnyEvent]:
     import asyncio
 
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[Any] = asyncio.Queue()
-    closed = False
+    queue: asyncio.Queue[AnyEvent | StemError | None] = asyncio.Queue()
+    closed = Event()
 
-    def say(what: Any) -> bool:
-        if closed or loop.is_closed():
-            return False
-        loop.call_soon_threadsafe(queue.put_nowait, what)
-        return True
+    def say(what: AnyEvent | StemError | None) -> None:
+        if not closed.is_set() and not loop.is_closed():
+            loop.call_soon_threadsafe(queue.put_nowait, what)
 
     def listen() -> None:
         try:
-            for event in events(site, timeout):
-                if not say(event):
+            for event in listened:
+                say(event)
+                if closed.is_set():
                     return
             say(None)
         except StemError as error:
@@ -63,4 +72,4 @@ async def aevents(site: Site, timeout: float | None) -> AsyncIterator[AnyEvent]:
                 raise event
             yield event
     finally:
-        closed = True
+        closed.set()

@@ -21,12 +21,14 @@ import msgspec
 
 from stem_iso.errors import StemError
 from stem_iso.task.names import main_name
+from stem_iso.task.request import Using
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem
     from stem_iso.tasks import TaskBase
 
-current_app: ContextVar[Stem] = ContextVar("stem_iso.current_app")
+current_app: ContextVar[Stem] = ContextVar("stem_iso.current_app")  # in an isolate: the application that it runs
+importing: ContextVar[bool] = ContextVar("stem_iso.importing", default=False)
 
 
 class Location(msgspec.Struct, frozen=True):
@@ -46,27 +48,24 @@ NOWHERE = Location()
 def locate(app: Stem) -> Location:
     """Where `app` can be found by importing, NOWHERE if it cannot."""
     maker = sys.modules.get(app.made_in)
-    modules = [maker] if maker is not None else []
-    modules += [module for module in list(sys.modules.values()) if module is not maker]
-    for module in modules:
-        attribute = _holding(module, app)
-        if attribute is not None:
-            return _location(module, attribute)
+    for module in [maker, *(module for module in list(sys.modules.values()) if module is not maker)]:
+        # Some programs put objects into sys.modules that are no modules; reading their attributes could run anything.
+        if isinstance(module, ModuleType) and (attribute := _holding(module, app)) is not None:
+            found = _location(module, attribute)
+            if found:
+                return found
     return NOWHERE
 
 
-def _holding(module: Any, app: Stem) -> str | None:
-    # Some programs put objects into sys.modules that are no modules; reading their attributes could run anything.
-    space = module.__dict__ if isinstance(module, ModuleType) else {}
-    for name, value in list(space.items()):
-        if value is app:
-            return str(name)
-    return None
+def _holding(module: ModuleType, app: Stem) -> str | None:
+    return next((name for name, value in list(vars(module).items()) if value is app), None)
 
 
 def _location(module: ModuleType, attribute: str) -> Location:
     if module.__name__ != "__main__":
-        return Location(module.__name__, attribute)
+        # Without a spec it was made by hand; and `builtins._` is what a REPL showed last.
+        importable = getattr(module, "__spec__", None) is not None and module.__name__ != "builtins"
+        return Location(module.__name__, attribute) if importable else NOWHERE
     name = main_name()
     if name == "__main__":
         return NOWHERE
@@ -80,11 +79,24 @@ def import_app(location: Location) -> Stem:
     """Raises whatever the module raises, and StemError where the application is not where it was."""
     from stem_iso.app import Stem
 
-    module = _load(location) if location.file else import_module(location.module)
+    token = importing.set(True)
+    try:
+        module = _load(location) if location.file else import_module(location.module)
+    finally:
+        importing.reset(token)
     app = getattr(module, location.attribute, None)
     if not isinstance(app, Stem):
-        raise StemError(f"{location.module}:{location.attribute} is no Stem here, but {app!r}")
+        raise StemError(
+            f"{location.module}:{location.attribute} is no Stem when it is imported: make the application, and declare its tasks, "
+            'at the top of the module, not below `if __name__ == "__main__":`'
+        )
     return app
+
+
+def refuse_while_importing(what: str) -> None:
+    """A program that enqueues, or starts a worker, wherever its module is imported would do so in every isolate, without end."""
+    if importing.get():
+        raise StemError(f'{what} while an isolate imports the module: put it below `if __name__ == "__main__":`')
 
 
 def _load(location: Location) -> ModuleType:
@@ -116,6 +128,7 @@ def revive_app(module: str, attribute: str, file: str | None, broker: str) -> St
     return import_app(location) if location else Stem(broker)
 
 
-def revive_task(app: Stem, name: str) -> TaskBase[..., Any]:
+def revive_task(app: Stem, name: str, said: dict[str, Any]) -> TaskBase[..., Any]:
     """What an unpickled `Task` becomes; one whose code is not here can still be enqueued, by name."""
-    return app.task_named(name)
+    task = app.task_named(name)
+    return type(task)(app, name, Using(said))

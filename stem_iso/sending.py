@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stem_iso.handle import TaskHandle
 from stem_iso.ids import new_id
+from stem_iso.locate import refuse_while_importing
 from stem_iso.task.checks import text
 from stem_iso.task.context import TaskContext
 from stem_iso.task.envelope import Envelope
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 def send(app: Stem, signatures: Sequence[Signature[Any]], context: TaskContext | None) -> list[TaskHandle[Any]]:
     """Publish these calls in one step: all of them are checked before any is sent."""
-    if context is not None and context.local:
+    refuse_while_importing("enqueueing")
+    if context is not None and not context.speaks_for(app):
         context = None
     envelopes = [_envelope(signature, context) for signature in signatures]
     if not envelopes:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stem_iso.brokers.opening import open_broker, parse_url
 from stem_iso.errors import BrokerUnavailable
+from stem_iso.locate import current_app
 
 if TYPE_CHECKING:
     from stem_iso.brokers.base import Broker
@@ -38,7 +39,7 @@ class Site:
     def _shared_store(self) -> MemoryStore | None:
         if self.address.scheme != "memory":
             return None
-        if self.in_isolate:
+        if self.in_isolate or current_app.get(None) is not None:
             raise BrokerUnavailable("memory:// lives in the worker's process, out of reach here: enqueue and revoke by the context")
         from stem_iso.brokers.sqlite.memory import MemoryStore
 

@@ -10,17 +10,15 @@ A task is a name and an application; what it knows of a handler it asks of the a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
 
 from stem_iso import sending
 from stem_iso.errors import UnknownTask
 from stem_iso.locate import revive_task
-from stem_iso.task.call import CallHeader
-from stem_iso.task.context import TaskContext, current_context, entered
+from stem_iso.task.context import TaskContext, current_context, entered, local_to
 from stem_iso.task.handler import FunctionHandler
-from stem_iso.task.local import LocalPort
 from stem_iso.task.request import NOTHING_SAID, EnqueueFields, Using
 
 if TYPE_CHECKING:
@@ -89,10 +87,7 @@ class TaskBase(Generic[P, R_co]):
         around = current_context()
         if around is not None and not around.local:
             return around
-        header = CallHeader(id="", name=self.name, queue="default") if around is None else around.header
-        context = TaskContext(header, LocalPort(), self.app)
-        context.args = args
-        return context
+        return local_to(around, self.name, args, self.app)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TaskBase) and (other.app, other.name, other.said) == (self.app, self.name, self.said)
@@ -101,7 +96,7 @@ class TaskBase(Generic[P, R_co]):
         return hash(self.name)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return revive_task, (self.app, self.name)
+        return revive_task, (self.app, self.name, dict(self.said.given))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
@@ -140,7 +135,7 @@ class Declaring(Protocol):
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
 
 
-class Tasks(Mapping[str, TaskBase[..., Any]]):
+class Tasks:
     """`app.tasks[name]`: the tasks of an application's registry, class handlers included; their arguments are given by keyword."""
 
     def __init__(self, app: Stem) -> None:

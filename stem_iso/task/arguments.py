@@ -78,8 +78,10 @@ class Parameters:
         found = {}
         for parameter in self._parameters:
             if parameter.name in self.hints:
-                annotation = _as_it_travels(parameter.kind, self.hints[parameter.name])
-                found[parameter.name] = _converter(self.name, f"parameter {parameter.name!r}", annotation)
+                annotation = _as_it_travels(parameter, self.hints[parameter.name])
+                # `width: int = None` says that None is welcome, whatever checkers think of it.
+                optional = parameter.default is None
+                found[parameter.name] = _converter(self.name, f"parameter {parameter.name!r}", annotation, optional)
         return found
 
     @cached_property
@@ -137,17 +139,17 @@ def pack_arguments(name: str, values: Mapping[str, Any], canonical: bool = False
         raise TypeError(f"{name}: the arguments cannot be sent: {error}") from None
 
 
-def _converter(name: str, what: str, annotation: Any) -> Converter:
+def _converter(name: str, what: str, annotation: Any, optional: bool = False) -> Converter:
     try:
-        return Converter(annotation)
+        return Converter(annotation, optional)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidOptions(f"{name}: {what} is annotated {annotation!r}, which cannot be converted: {error}") from None
 
 
-def _as_it_travels(kind: Any, annotation: Any) -> Any:
-    if kind is VAR_POSITIONAL:
+def _as_it_travels(parameter: inspect.Parameter, annotation: Any) -> Any:
+    if parameter.kind is VAR_POSITIONAL:
         return types.GenericAlias(list, (annotation,))
-    if kind is VAR_KEYWORD:
+    if parameter.kind is VAR_KEYWORD:
         return types.GenericAlias(dict, (str, annotation))
     return annotation
 

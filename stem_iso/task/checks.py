@@ -9,6 +9,8 @@ from typing import Any
 
 from stem_iso.errors import InvalidOptions
 
+Duration = float | timedelta  # as people give it: seconds, or a timedelta
+
 # 100 years: past it, sums with the clock leave what a datetime can hold, and nobody means it.
 LONGEST = 100 * 365.25 * 86_400.0
 
@@ -35,7 +37,7 @@ def duration(name: str, value: Any, least: float = 0.0, strict: bool = True) -> 
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise InvalidOptions(f"{name}: {value!r} is no duration; give seconds or a timedelta")
-    if not math.isfinite(seconds) or seconds > LONGEST:
+    if math.isnan(seconds) or seconds > LONGEST:
         raise InvalidOptions(f"{name}: {value!r} is longer than any task lives; leave it out for no limit")
     if seconds < least or (strict and seconds == least):
         raise InvalidOptions(f"{name}: {value!r} must be {'above' if strict else 'at least'} {least:g} s")

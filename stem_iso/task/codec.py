@@ -61,10 +61,15 @@ def unpack(data: bytes | msgspec.Raw) -> Any:
 
 
 class Converter:
-    """Makes values of one annotated type. Raises `Unconvertible` at construction where no value of that type could ever be made."""
+    """Makes values of one annotated type, and None where `optional`.
 
-    def __init__(self, annotation: Any) -> None:
+    Raises `Unconvertible` at construction where no value of that type could ever be made.
+    """
+
+    def __init__(self, annotation: Any, optional: bool = False) -> None:
         self._decoders = list(_decoders(annotation))
+        if optional:
+            self._decoders.append(msgspec.msgpack.Decoder(None))
 
     def unpack(self, data: bytes | msgspec.Raw) -> Any:
         """Raises msgspec.ValidationError, with the reason of the last member of a union that was tried."""

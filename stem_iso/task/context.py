@@ -17,6 +17,8 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
+import msgspec
+
 from stem_iso import errors
 from stem_iso.errors import InvalidOptions, RemoteError, StemError
 from stem_iso.outcome import RetryAsked
@@ -31,10 +33,10 @@ from stem_iso.task.call import (
     decode_answer,
     encode_saying,
 )
+from stem_iso.task.checks import Duration
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.local import LocalPort
 from stem_iso.task.meta import Meta
-from stem_iso.task.options import Duration
 
 if TYPE_CHECKING:
     from logging import Logger
@@ -187,6 +189,10 @@ class TaskContext:
         """`parent_id` and `root_id` of what this attempt enqueues."""
         return self.id, self.header.root_id or self.id
 
+    def speaks_for(self, app: Sender) -> bool:
+        """Whether what `app` enqueues here goes through this context: it is a worker's, of that application."""
+        return not self.local and (self._sender is None or self._sender is app)
+
     def publish(self, envelopes: list[Envelope]) -> list[str]:
         ids: list[str] = self._ask(EnqueueAsked(envelopes))
         return ids
@@ -238,11 +244,13 @@ def entered(context: TaskContext) -> Iterator[TaskContext]:
         _current.reset(token)
 
 
+LOCAL_ID = "00000000-0000-7000-8000-000000000000"
+
+
 @contextmanager
 def local_context(
     *,
-    name: str = "local",
-    id: str = "00000000-0000-7000-8000-000000000000",
+    id: str = LOCAL_ID,
     queue: str = "default",
     run: int = 0,
     attempt: int = 0,
@@ -252,7 +260,17 @@ def local_context(
 ) -> Iterator[TaskContext]:
     """What tasks that are called directly see as their context, inside the block. Needs no broker and enforces no limits."""
     header = CallHeader(
-        id=id, name=name, queue=queue, run=run, attempt=attempt, max_retries=max_retries, headers=dict(headers or {}), meta=dict(meta or {})
+        id=id, name="", queue=queue, run=run, attempt=attempt, max_retries=max_retries, headers=dict(headers or {}), meta=dict(meta or {})
     )
     with entered(TaskContext(header, LocalPort())) as context:
         yield context
+
+
+def local_to(around: TaskContext | None, name: str, args: dict[str, Any], sender: Sender) -> TaskContext:
+    """The context of a task that is called here: as the local context `around` it says, whose `meta` it writes."""
+    header = CallHeader(id=LOCAL_ID, name=name, queue="default") if around is None else msgspec.structs.replace(around.header, name=name)
+    context = TaskContext(header, LocalPort(), sender)
+    if around is not None:
+        context._meta = around._meta
+    context.args = args
+    return context

@@ -19,11 +19,12 @@ OURS = ("stem_iso", "asyncio", "contextlib", "contextvars")
 def failed(error: BaseException, main: str | None = None, retryable: bool = True) -> Failed:
     """`main` is what the module name `__main__` stands for, if not this process's own."""
     kinds = tuple(dotted(cls, main) for cls in type(error).__mro__ if cls is not object)
-    task_error = TaskError(type=kinds[0], message=_message(error), traceback=_traceback(error), retryable=retryable)
+    task_error = TaskError(type=kinds[0], message=message_of(error), traceback=_traceback(error), retryable=retryable)
     return Failed(task_error, kinds)
 
 
-def _message(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
+    """The text of any exception, cut to `MESSAGE_LIMIT`."""
     try:
         return cut(str(error), MESSAGE_LIMIT)
     except BaseException as worse:  # user code: __str__ may raise whatever it likes

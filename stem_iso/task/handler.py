@@ -71,6 +71,8 @@ def form_of(handler: TaskHandler[Any]) -> Form:
 def refuse_nonsense(handler: TaskHandler[Any]) -> None:
     """Raises InvalidOptions for a handler that cannot be meant."""
     text("name", handler.name)
+    if not isinstance(handler, FunctionHandler) and type(handler).call is TaskHandler.call and declared_entrypoint(handler) is None:
+        raise InvalidOptions(f"{handler.name}: {type(handler).__qualname__} needs call(context, args), or an isolate_entrypoint")
     options: Any = handler.options
     if not isinstance(options, TaskOptions):
         raise InvalidOptions(f"{handler.name}: options must be TaskOptions(...), not {options!r}")

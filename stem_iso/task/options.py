@@ -15,15 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from datetime import timedelta
 from enum import Enum
 from typing import Any, TypedDict, Unpack
 
 from stem_iso.errors import InvalidOptions
 from stem_iso.task import checks
+from stem_iso.task.checks import Duration as Duration
 from stem_iso.task.retry import RetryStrategy, dotted_names
 
-Duration = float | timedelta
 ErrorKinds = Iterable[type[BaseException] | str] | type[BaseException] | str
 
 

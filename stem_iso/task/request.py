@@ -22,8 +22,9 @@ import msgspec
 from stem_iso.errors import InvalidOptions
 from stem_iso.task import checks
 from stem_iso.task.arguments import pack_arguments
+from stem_iso.task.checks import Duration
 from stem_iso.task.envelope import Envelope
-from stem_iso.task.options import Duration, Form, TaskOptions, form_conflict, limit_conflict
+from stem_iso.task.options import Form, TaskOptions, form_conflict, limit_conflict
 
 
 class EnqueueFields(TypedDict, total=False):

@@ -18,7 +18,8 @@ from typing import Any, Protocol, runtime_checkable
 from stem_iso import errors
 from stem_iso.errors import InvalidOptions
 from stem_iso.outcome import TaskError
-from stem_iso.task.checks import LONGEST, duration
+from stem_iso.task.checks import LONGEST, Duration, duration
+from stem_iso.task.failure import message_of
 from stem_iso.task.names import dotted
 
 
@@ -35,7 +36,7 @@ class ExponentialJitterRetryStrategy:
     `dice` returns numbers in [0, 1). Raises InvalidOptions.
     """
 
-    def __init__(self, base: Any = 2.0, max: Any = 300.0, *, dice: Callable[[], float] = random.random) -> None:
+    def __init__(self, base: Duration = 2.0, max: Duration = 300.0, *, dice: Callable[[], float] = random.random) -> None:
         self.base, self.max, self._dice = duration("base", base), duration("max", max), dice
         if self.base > self.max:
             raise InvalidOptions(f"base ({self.base:g} s) must not be above max ({self.max:g} s)")
@@ -53,11 +54,13 @@ def safe_delay(strategy: RetryStrategy, attempt: int, error: TaskError, default:
     """The strategy's delay; where it raises or answers no number of seconds >= 0: the default's, and a text that says what was wrong."""
     try:
         delay: Any = strategy.next_delay(attempt, error)
-    except Exception as failure:
-        return default.next_delay(attempt, error), f"retry strategy {strategy!r} raised {type(failure).__name__}: {failure}"
-    if isinstance(delay, bool) or not isinstance(delay, int | float) or not (math.isfinite(delay) and delay >= 0):
-        return default.next_delay(attempt, error), f"retry strategy {strategy!r} answered {delay!r}, not a number of seconds >= 0"
-    return min(float(delay), LONGEST), None
+    except (Exception, SystemExit) as failure:  # user code
+        told = f"raised {type(failure).__name__}: {message_of(failure)}"
+        return default.next_delay(attempt, error), f"retry strategy {type(strategy).__name__} {told}"
+    if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay < math.inf:
+        told = f"answered a {type(delay).__name__} that is no number of seconds >= 0"
+        return default.next_delay(attempt, error), f"retry strategy {type(strategy).__name__} {told}"
+    return float(min(delay, LONGEST)), None
 
 
 def dotted_names(name: str, value: Any) -> tuple[str, ...] | None:
