@@ -39,7 +39,7 @@ class Floor:
         self._desk, self._handlers, self._hosts, self._grace = desk, handlers, hosts, grace
         self.ledger, self._reporter = ledger, reporter
         self.leases, self.sayings = Leases(), Sayings(reporter)
-        self._seated: dict[int, Attempt] = {}  # by the sequence of their receipts
+        self._seated: dict[Receipt, Attempt] = {}
 
     def __len__(self) -> int:
         """How many seats are taken."""
@@ -64,7 +64,7 @@ class Floor:
             self.leases.drop(delivery.receipt)
             self._reporter.trouble("the lease was lost before the task began: another worker has it", attempt)
         else:
-            self._seated[delivery.receipt.sequence] = attempt
+            self._seated[delivery.receipt] = attempt
             self._hosts.run(attempt, found.job)
 
     def give_back(self, delivery: Delivery) -> None:
@@ -98,7 +98,7 @@ class Floor:
     def _ended(self, message: Ended) -> None:
         attempt = message.attempt
         receipt = attempt.delivery.receipt
-        if self._seated.pop(receipt.sequence, None) is None:
+        if self._seated.pop(receipt, None) is None:
             return  # given up before: its lease was left to run out
         self.sayings.forget(attempt)
         if attempt.lost or not self.ledger.close(attempt, message.outcome, message.at):
@@ -110,7 +110,7 @@ class Floor:
         """Other workers have these now."""
         for receipt in receipts:
             self.leases.drop(receipt)
-            attempt = self._seated.get(receipt.sequence)
+            attempt = self._seated.get(receipt)
             if attempt is not None:
                 attempt.lost = True
                 attempt.stop(StopReason.LEASE_LOST)
@@ -118,7 +118,7 @@ class Floor:
 
     def obey(self, orders: Iterable[Order]) -> None:
         for order in orders:
-            attempt = self._seated.get(order.receipt.sequence)
+            attempt = self._seated.get(order.receipt)
             if attempt is not None and (order.terminate or not attempt.begun_at):
                 attempt.stop(StopReason.REVOKED)
 
@@ -134,8 +134,8 @@ class Floor:
 
     def abandon(self, killable: bool, give_back: bool) -> None:
         """Wait no longer for these. Their leases run out, so that nobody starts them beside us; where the process ends now they go back."""
-        for sequence, attempt in [each for each in self._seated.items() if each[1].killable is killable]:
-            del self._seated[sequence]
+        for receipt, attempt in [each for each in self._seated.items() if each[1].killable is killable]:
+            del self._seated[receipt]
             self.sayings.forget(attempt)
             if give_back and not attempt.lost:
                 self.ledger.close(attempt, Stopped(StopReason.SHUTDOWN, started=True), monotonic())

@@ -26,11 +26,11 @@ class Lease(msgspec.Struct):
 
 
 class Leases:
-    """The leases that this worker holds, by the sequence of their receipts. Owned by the consumer thread."""
+    """The leases that this worker holds. Owned by the consumer thread."""
 
     def __init__(self) -> None:
-        self._held: dict[int, Lease] = {}
-        self._beaten: set[int] = set()
+        self._held: dict[Receipt, Lease] = {}
+        self._beaten: set[Receipt] = set()
         self._next = inf  # never later than the earliest renewal; may be earlier
 
     def __len__(self) -> int:
@@ -38,17 +38,17 @@ class Leases:
 
     def hold(self, receipt: Receipt, visibility: float, now: float) -> None:
         lease = Lease(receipt, visibility, now)
-        self._held[receipt.sequence] = lease
+        self._held[receipt] = lease
         self._next = min(self._next, self._when(lease))
 
     def drop(self, receipt: Receipt) -> None:
-        self._held.pop(receipt.sequence, None)
-        self._beaten.discard(receipt.sequence)
+        self._held.pop(receipt, None)
+        self._beaten.discard(receipt)
 
     def beat(self, receipt: Receipt) -> None:
         """The handler called `heartbeat()`."""
-        if (lease := self._held.get(receipt.sequence)) is not None:
-            self._beaten.add(receipt.sequence)
+        if (lease := self._held.get(receipt)) is not None:
+            self._beaten.add(receipt)
             self._next = min(self._next, self._when(lease))
 
     def next_due(self) -> float:
@@ -64,19 +64,19 @@ class Leases:
         return found
 
     def _is_due(self, lease: Lease, now: float) -> bool:
-        slack = 0.0 if lease.receipt.sequence in self._beaten else lease.visibility / 10
+        slack = 0.0 if lease.receipt in self._beaten else lease.visibility / 10
         return now >= self._when(lease) - slack
 
     def renewed(self, receipts: Iterable[Receipt], now: float) -> None:
         for receipt in receipts:
-            if (lease := self._held.get(receipt.sequence)) is not None:
+            if (lease := self._held.get(receipt)) is not None:
                 lease.renewed_at = now
-                self._beaten.discard(receipt.sequence)
+                self._beaten.discard(receipt)
         self._next = self._earliest()
 
     def _earliest(self) -> float:
         return min((self._when(lease) for lease in self._held.values()), default=inf)
 
     def _when(self, lease: Lease) -> float:
-        beaten = lease.receipt.sequence in self._beaten
+        beaten = lease.receipt in self._beaten
         return lease.renewed_at + (min(0.1, lease.visibility / 20) if beaten else lease.visibility / 3)
