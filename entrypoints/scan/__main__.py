@@ -1,0 +1,111 @@
+"""Starts a worker, enqueues, shows, sums up, stops the worker. Needs no server; all it writes lies in a temporary folder."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from entrypoints.scan.files import batches, sources, trap
+from entrypoints.scan.service import worker
+
+if TYPE_CHECKING:
+    from entrypoints.scan.summary import Tally
+    from entrypoints.scan.tasks import Scanned
+    from stem_iso import TaskHandle
+
+PATTERNS = (
+    r"^\s*(?:from\s+[\w.]+\s+)?import\s+\w+",
+    r"^\s*(?:async\s+)?def\s+(\w+)\s*\(",
+    r"^class\s+\w+\s*(?:\([^)]*\))?:",
+    r"\bexcept\s*:",
+    r"https?://[^\s\"'<>)]+",
+    r"\b(?:TODO|XXX|FIXME)\b",
+    r"\b0[xX][0-9a-fA-F]{8,}\b",
+    r"\blambda\b[^:\n]*:",
+    r"\"[^\"\\\n]*(?:\\.[^\"\\\n]*)*\"",
+    r"\b(?:19|20)\d\d-[01]\d-[0-3]\d\b",
+    r"(\w+)\s+\1\b",
+)
+CATASTROPHE = r"(a+)+$"
+WAIT = 120.0  # seconds for one result: a worker that cannot start is told of, not waited for
+
+
+def main() -> int:
+    arguments = _arguments()
+    signal.signal(signal.SIGTERM, _interrupt)
+    with tempfile.TemporaryDirectory(prefix="stem_iso-scan-") as folder:
+        # Before the tasks are imported: their application asks the environment where its broker is, and so does the worker.
+        os.environ["STEM_ISO_BROKER"] = f"sqlite:///{folder}/scan.db"
+        try:
+            return _scan(arguments.pattern or [*PATTERNS, CATASTROPHE], arguments.path, Path(folder))
+        except KeyboardInterrupt:
+            print("\nstopped")
+            return 130
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m entrypoints.scan", description="Regular expressions over many files, under limits.")
+    parser.add_argument("--pattern", action="append", type=_pattern, metavar="REGEX", help="may be given again")
+    parser.add_argument("--path", action="append", type=Path, default=[], metavar="FOLDER", help="default: Python's own sources")
+    return parser.parse_args()
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from None
+    return text
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _scan(patterns: Sequence[str], folders: Sequence[Path], folder: Path) -> int:
+    from entrypoints.scan.live import Live
+    from entrypoints.scan.summary import Tally, summary
+    from entrypoints.scan.tasks import HARD, SOFT, app, scan
+
+    # First, so that what hangs is seen while the rest goes on.
+    paths = [trap(folder), *sources(folders)]
+    work = [(pattern, batch) for batch in batches(paths) for pattern in patterns]
+    print(f"{len(patterns)} patterns over {len(paths)} files: {len(work)} tasks; soft limit {SOFT:g} s, hard limit {HARD:g} s", flush=True)
+    log, live, began = folder / "worker.log", Live(len(work)), time.monotonic()
+    patterns_by_id: dict[str, str] = {}
+    tallies = {pattern: Tally(pattern) for pattern in patterns}
+    with worker(log):
+        live.follow(patterns_by_id)
+        handles = app.enqueue_many(scan.s(pattern, batch) for pattern, batch in work)
+        patterns_by_id.update((handle.id, pattern) for handle, (pattern, _) in zip(handles, work, strict=True))
+        try:
+            for handle in handles:
+                _collect(handle, tallies[patterns_by_id[handle.id]])
+        except TimeoutError:
+            print(f"\nno result within {WAIT:g} s; the worker says:\n{log.read_text()}", file=sys.stderr)
+            return 1
+        live.finish()
+    print(summary(list(tallies.values()), live.killed, len(paths), time.monotonic() - began))
+    return 0
+
+
+def _collect(handle: TaskHandle[Scanned], tally: Tally) -> None:
+    from stem_iso import TaskFailed
+
+    try:
+        tally.add(handle.result(timeout=WAIT))
+    except TaskFailed as failure:
+        tally.failed.append((handle.id, failure.error))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""What is shown at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from entrypoints.scan.live import place
+from entrypoints.scan.tasks import Scanned
+from stem_iso import TaskError
+from stem_iso.events import TimeoutEvent
+
+
+@dataclass
+class Tally:
+    """What became of one pattern. `slowest` is the longest batch that ended, in seconds."""
+
+    pattern: str
+    batches: int = 0
+    matches: int = 0
+    seconds: float = 0.0
+    slowest: float = 0.0
+    failed: list[tuple[str, TaskError | None]] = field(default_factory=list)  # task id, error
+
+    def add(self, scanned: Scanned) -> None:
+        self.batches += 1
+        self.matches += scanned.matches
+        self.seconds += scanned.seconds
+        self.slowest = max(self.slowest, scanned.seconds)
+
+
+def summary(tallies: Sequence[Tally], killed: Mapping[str, TimeoutEvent], files: int, elapsed: float) -> str:
+    lines = [f"\n{files} files, {len(tallies)} patterns, {sum(tally.batches for tally in tallies)} batches scanned in {elapsed:.1f} s\n"]
+    width = max(len(tally.pattern) for tally in tallies)
+    lines.append(f"{'pattern':<{width}}  {'matches':>9}  {'seconds':>8}  {'slowest':>8}  ended early")
+    for tally in sorted(tallies, key=lambda tally: -tally.seconds):
+        early = f"{len(tally.failed)} of {tally.batches + len(tally.failed)}" if tally.failed else "-"
+        lines.append(f"{tally.pattern:<{width}}  {tally.matches:>9,}  {tally.seconds:>8.2f}  {tally.slowest * 1000:>5.0f} ms  {early}")
+    for tally in tallies:
+        lines += [line for id, error in tally.failed for line in _ending(tally.pattern, error, killed.get(id))]
+    return "\n".join(lines)
+
+
+def _ending(pattern: str, error: TaskError | None, event: TimeoutEvent | None) -> list[str]:
+    if event is None:
+        return ["", f"{pattern} failed: {error.type}: {error.message}" if error else f"{pattern} never ran"]
+    exact = ""
+    if event.signalled_at is not None and event.dead_at is not None:
+        exact = f"signalled {event.signalled_at * 1000:.1f} ms and dead {event.dead_at * 1000:.1f} ms after it"
+    killed = ", ".join(f"{pid} ({title})" for pid, title in event.killed)
+    return [
+        "",
+        f"killed: {pattern}",
+        f"    limit     {event.limit:g} s; {exact}",
+        f"    processes {killed}",
+        f"    stuck in  {place(event.stack)}",
+    ]
