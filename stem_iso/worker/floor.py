@@ -140,7 +140,7 @@ class Floor:
             if give_back and not attempt.lost:
                 self.ledger.close(attempt, Stopped(StopReason.SHUTDOWN, started=True), monotonic())
             else:
-                self.leases.drop(attempt.delivery.receipt)
+                self.leases.drop(receipt)
                 self._reporter.trouble("the worker stops while this still runs, and cannot end it; its lease is left to run out", attempt)
 
     def stored(self, attempts: Iterable[Attempt]) -> None:

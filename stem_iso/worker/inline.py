@@ -37,7 +37,10 @@ NOTHING = b""
 class Inline:
     """The host of inline calls. `loop`: the user's; None: one on a thread of its own, started with the first need."""
 
-    def __init__(self, *, loop: asyncio.AbstractEventLoop | None, on_held: Callable[[list[Caller], float], None]) -> None:
+    def __init__(
+        self, *, loop: asyncio.AbstractEventLoop | None, max_result_bytes: int, on_held: Callable[[list[Caller], float], None]
+    ) -> None:
+        self._max_result_bytes = max_result_bytes
         self._loop, self._own_loop = loop, loop is None
         self._on_held = on_held
         self._clock = Clock(self._look)
@@ -80,7 +83,7 @@ class Inline:
 
     def _run_sync(self, call: InlineCall) -> None:
         call.thread = threading.get_ident()
-        reply = run_sync(call.job.call, call.job.payload, call)
+        reply = run_sync(call.job.call, call.job.payload, call, max_result_bytes=self._max_result_bytes)
         call.thread = None
         self._finish(call, reply)
 
@@ -90,7 +93,7 @@ class Inline:
 
     async def _run_async(self, call: InlineCall) -> None:
         try:
-            reply = await run_async(call.job.call, call.job.payload, call)
+            reply = await run_async(call.job.call, call.job.payload, call, max_result_bytes=self._max_result_bytes)
         except asyncio.CancelledError:
             # Cancelled before the handler's first step, where nothing of ours could catch it.
             if call.ending is None:

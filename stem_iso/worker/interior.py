@@ -50,7 +50,8 @@ class Interior:
         self._reporter = Reporter(options.id, bus)
         self._logged = LogSubscriber(bus)
         self._broker = app.open_broker()
-        self._hosts = Hosts(self._make_engine, Inline(loop=loop, on_held=self._gil_held))
+        inline = Inline(loop=loop, max_result_bytes=self._broker.options.max_result_bytes, on_held=self._gil_held)
+        self._hosts = Hosts(self._make_engine, inline)
         self._started_at = time.time()
 
     def live(self, opened: Future[None], ended: Future[None]) -> None:

@@ -1,0 +1,82 @@
+"""An application, a worker, and an ear: what every incident is made of."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stem_iso import Stem, Worker, WorkerEventType
+from stem_iso.events import Event
+
+
+class Ear:
+    """Hears every event of a worker, and waits for the one that a test is about."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.events: list[Event] = []
+        self._changed = threading.Condition()
+        worker.on(None, self._hear)
+
+    def _hear(self, event: Event) -> None:
+        with self._changed:
+            self.events.append(event)
+            self._changed.notify_all()
+
+    def of(self, type: WorkerEventType, task_id: str | None = None) -> list[Any]:
+        return [event for event in self.events if event.type is type and task_id in (None, getattr(event, "task_id", None))]
+
+    def wait(self, type: WorkerEventType, task_id: str | None = None, count: int = 1, within: float = 30.0) -> Any:
+        """The `count`-th event of that type (and task)."""
+        deadline = time.monotonic() + within
+        with self._changed:
+            while len(found := self.of(type, task_id)) < count:
+                left = deadline - time.monotonic()
+                assert left > 0, f"no {type.name} #{count} in {within} s; heard {[each.type.name for each in self.events]}"
+                self._changed.wait(left)
+        return found[count - 1]
+
+    def tale(self, task_id: str) -> list[str]:
+        """What happened to one task, in order."""
+        return [event.type.value for event in self.events if getattr(event, "task_id", None) == task_id]
+
+
+Begin = Callable[..., tuple[Worker, Ear]]
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[Stem]:
+    app = Stem(broker=f"sqlite:///{tmp_path}/jobs.db", claim_interval=0.1)
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def begin() -> Iterator[Begin]:
+    """Start workers that are stopped at once at the end of the test, whatever happened."""
+    workers: list[Worker] = []
+
+    def begin(app: Stem, **options: Any) -> tuple[Worker, Ear]:
+        options = {"concurrency": 1, "spares": 1, **options}
+        worker = Worker(app, **options)
+        ear = Ear(worker)
+        worker.start()
+        workers.append(worker)
+        return worker, ear
+
+    yield begin
+    for worker in workers:
+        worker.stop(at_once=True)
+    for worker in workers:
+        worker.join(30)
+
+
+class QuickRetries:
+    """At once: for incidents that are not about delays."""
+
+    def next_delay(self, attempt: int, error: object) -> float:
+        return 0.0

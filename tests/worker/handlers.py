@@ -1,0 +1,204 @@
+"""What the workers under test run. Isolates import this module; each test declares what it needs on an application of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from stem_iso import TaskContext
+
+
+class Flaky(Exception):
+    """Worth another try."""
+
+
+class Flakier(Flaky):
+    """A kind of it."""
+
+
+def add(a: int, b: int = 1) -> int:
+    return a + b
+
+
+def boom(message: str = "boom") -> None:
+    raise ValueError(message)
+
+
+def flaky(context: TaskContext, until: int) -> int:
+    if context.attempt < until:
+        raise Flakier(f"attempt {context.attempt}")
+    return context.attempt
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def hold_the_gil() -> int:
+    return sum(range(10**12))
+
+
+def crash() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def leave(code: int) -> None:
+    os._exit(code)
+
+
+def say_and_wait(context: TaskContext, path: str) -> str:
+    """Says that it runs, then waits for the file."""
+    context.progress(1)
+    wait_for(path)
+    return "done"
+
+
+def wait_for(path: str) -> None:
+    for _ in range(60_000):
+        if os.path.exists(path):
+            return
+        time.sleep(0.001)
+
+
+def say_and_spin(context: TaskContext, data: Any = None) -> None:
+    context.meta["said"] = "before the end"
+    context.progress(42.0, data)
+    spin()
+
+
+def count_runs(context: TaskContext, path: str) -> int:
+    """One byte per time it ran."""
+    with open(path, "ab") as runs:
+        runs.write(b".")
+    context.progress(1)
+    return os.path.getsize(path)
+
+
+def count_and_spin(context: TaskContext, path: str) -> None:
+    count_runs(context, path)
+    spin()
+
+
+def count_and_wait(context: TaskContext, path: str, gate: str) -> int:
+    runs = count_runs(context, path)
+    wait_for(gate)
+    return runs
+
+
+def remember(context: TaskContext, until: int) -> dict[str, Any]:
+    context.meta["seen"] = [*context.meta.get("seen", []), context.attempt]
+    if context.attempt < until:
+        raise Flaky
+    return dict(context.meta)
+
+
+def meta_then_spin_once(context: TaskContext) -> dict[str, Any]:
+    if context.attempt == 0:
+        context.meta["left"] = "by attempt 0"
+        context.progress(1)
+        spin()
+    return dict(context.meta)
+
+
+def ask_again(context: TaskContext, until: int) -> int:
+    if context.attempt < until:
+        context.retry(countdown=0)
+    return context.attempt
+
+
+def spawn_child(context: TaskContext) -> str:
+    return context.enqueue("add", {"a": 1}).id
+
+
+def cancel(context: TaskContext, id: str, terminate: bool = False) -> bool:
+    return context.revoke(id, terminate)
+
+
+def extend(context: TaskContext, by: float) -> str:
+    context.extend_lease(by)
+    return "extended"
+
+
+def beat(context: TaskContext, times: int) -> None:
+    for _ in range(times):
+        context.heartbeat()
+
+
+def huge(size: int) -> bytes:
+    return b"x" * size
+
+
+def look(context: TaskContext) -> dict[str, Any]:
+    return {
+        "id": context.id,
+        "name": context.name,
+        "queue": context.queue,
+        "run": context.run,
+        "attempt": context.attempt,
+        "max_retries": context.max_retries,
+        "headers": dict(context.headers),
+        "meta": dict(context.meta),
+        "isolated": context.isolated,
+        "remaining": None if context.remaining is None else context.remaining > 0,
+        "soft": context.soft_limit_reached,
+    }
+
+
+async def look_async(context: TaskContext) -> dict[str, Any]:
+    await asyncio.sleep(0)
+    return look(context)
+
+
+async def sleep_async(context: TaskContext) -> None:
+    context.progress(1)
+    await asyncio.sleep(3600)
+
+
+async def swallow_async(context: TaskContext) -> str:
+    context.progress(1)
+    try:
+        await asyncio.sleep(3600)
+    except asyncio.CancelledError:
+        return "swallowed"
+    return "never"
+
+
+async def soft_async(context: TaskContext) -> str:
+    context.progress(1)
+    await asyncio.sleep(3600)
+    return "never"
+
+
+async def loop_name() -> str:
+    return threading.current_thread().name
+
+
+def print_and_log() -> None:
+    print("printed by a handler")
+    logging.getLogger("users.own").warning("logged by a handler")
+
+
+def write_pid(context: TaskContext, path: str) -> None:
+    Path(path).write_text(str(os.getpid()))
+    context.progress(1)
+    spin()
+
+
+def hold_gil_inline(seconds: float) -> None:
+    """A backtracking pattern keeps the GIL in one C call; it is made longer until it took that long."""
+    import re
+
+    size, began = 20, time.monotonic()
+    while True:
+        at = time.monotonic()
+        re.fullmatch(r"(a+)+$", "a" * size + "b")
+        if time.monotonic() - at >= seconds or time.monotonic() - began > 20 * seconds:
+            return
+        size += 1
