@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -37,7 +36,7 @@ def duration(name: str, value: Any, least: float = 0.0, strict: bool = True) -> 
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise InvalidOptions(f"{name}: {value!r} is no duration; give seconds or a timedelta")
-    if math.isnan(seconds) or seconds > LONGEST:
+    if seconds != seconds or seconds > LONGEST:  # not a number, or too large a one
         raise InvalidOptions(f"{name}: {value!r} is longer than any task lives; leave it out for no limit")
     if seconds < least or (strict and seconds == least):
         raise InvalidOptions(f"{name}: {value!r} must be {'above' if strict else 'at least'} {least:g} s")

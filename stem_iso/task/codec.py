@@ -2,8 +2,8 @@
 
     producer: value ── pack ──> bytes ── Converter(annotation).unpack ──> value of the annotated type (handler), and results the other way
 
-msgspec knows most types; this adds paths, subclasses of plain types, and unions that msgspec refuses (`str | Path`, `str | bytes`): their
-members are tried in the order written. An annotation that nothing here can build is refused by `Converter`, before any task depends on it.
+msgspec knows most types; this adds paths, subclasses of plain types, and unions of several textual types (`str | Path`, `str | UUID`), which
+msgspec refuses: their members are tried in the order written. An annotation that nothing here can build is refused by `Converter`, before any task depends on it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,16 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Iterator, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
 from pathlib import PurePath
 from typing import Any
+from uuid import UUID
 
 import msgspec
+
+TEXTUAL = (str, bytes, bytearray, PurePath, datetime, date, time, timedelta, UUID, Decimal, Enum)
 
 Unconvertible = TypeError  # what `Converter` raises for an annotation, and `pack` for a value
 
@@ -72,13 +78,13 @@ class Converter:
             self._decoders.append(msgspec.msgpack.Decoder(None))
 
     def unpack(self, data: bytes | msgspec.Raw) -> Any:
-        """Raises msgspec.ValidationError, with the reason of the last member of a union that was tried."""
+        """Raises msgspec.ValidationError, with the reason of the first member of a union."""
         failure: msgspec.MsgspecError | None = None
         for decoder in self._decoders:
             try:
                 return decoder.decode(data)
             except msgspec.MsgspecError as error:
-                failure = error
+                failure = failure or error
         raise failure or msgspec.ValidationError("no type fits")
 
 
@@ -89,10 +95,33 @@ def _decoders(annotation: Any) -> Iterator[msgspec.msgpack.Decoder[Any]]:
         refuse_foreign(annotation)
         yield msgspec.msgpack.Decoder(annotation, dec_hook=_build)
     except TypeError:
-        if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+        alternatives = _alternatives(annotation)
+        if len(alternatives) < 2:
             raise
-        for member in typing.get_args(annotation):
-            yield from _decoders(member)
+        for alternative in alternatives:
+            yield from _decoders(alternative)
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """A union's members that are written as text or bytes, each for itself, in order; what is left of the union stands where it began.
+
+    Two dataclasses stay together, and refused: nothing in the data says which of them it was.
+    """
+    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+        return [annotation]
+    members = typing.get_args(annotation)
+    others = [member for member in members if not _is_textual(member)]
+    found: list[Any] = []
+    for member in members:
+        if _is_textual(member):
+            found.append(member)
+        elif member is others[0]:
+            found.append(typing.Union[tuple(others)])  # noqa: UP007 - there is no other way to make one of a list
+    return found
+
+
+def _is_textual(member: Any) -> bool:
+    return isinstance(member, type) and issubclass(member, TEXTUAL)
 
 
 def refuse_foreign(annotation: Any) -> None:

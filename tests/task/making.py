@@ -1,0 +1,111 @@
+"""Values that the tests of this folder are about, and a port that remembers what was said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+from hypothesis import strategies as st
+
+from stem_iso.outcome import (
+    BootFailed,
+    Crashed,
+    Failed,
+    Outcome,
+    Rejected,
+    RetryAsked,
+    Skipped,
+    Stopped,
+    StopReason,
+    Succeeded,
+    TaskError,
+    TimedOut,
+    Unregistered,
+)
+from stem_iso.task.call import Answer, CallHeader, Saying, decode_saying, encode_answer, encode_call
+from stem_iso.task.codec import pack
+from stem_iso.task.envelope import Envelope
+from stem_iso.task.policy import Policy
+
+seconds = st.floats(0, 1e6)
+kinds = st.lists(st.sampled_from(["ValueError", "Exception", "stem_iso.errors.TimeoutException", "shop.Refused"]), min_size=1, max_size=3)
+errors = st.builds(TaskError, type=st.sampled_from(["ValueError", "shop.Refused"]), message=st.text(max_size=5), retryable=st.booleans())
+failures = st.builds(Failed, errors, kinds.map(tuple))
+retries_asked = st.builds(
+    RetryAsked,
+    countdown=st.none() | seconds,
+    eta=st.none(),
+    max_retries=st.none() | st.integers(0, 5),
+)
+troubled = st.one_of(
+    failures,
+    retries_asked,
+    st.builds(TimedOut, limit=seconds, elapsed=seconds, silent=st.booleans()),
+    st.builds(Crashed, exit_code=st.none() | st.integers(0, 255), signal=st.none() | st.just("SIGSEGV")),
+    st.builds(BootFailed, st.text(max_size=20)),
+)
+stops = st.builds(Stopped, st.sampled_from(StopReason), st.booleans())
+outcomes: st.SearchStrategy[Outcome] = st.one_of(
+    troubled,
+    stops,
+    st.builds(Succeeded, st.binary(max_size=5)),
+    st.builds(Rejected, st.sampled_from(["invalid-options", "invalid-arguments", "undecodable"]), st.text(max_size=5)),
+    st.builds(Skipped, st.sampled_from(["revoked", "expired"])),
+    st.builds(Unregistered, st.booleans()),
+)
+policies = st.builds(
+    Policy,
+    max_retries=st.integers(0, 4),
+    acks_late=st.booleans(),
+    retry_for=st.none() | kinds.map(tuple),
+    dont_retry_for=st.none() | kinds.map(tuple),
+    result_ttl=st.floats(1, 1e6),
+)
+metas = st.dictionaries(st.text(max_size=3), st.integers(0, 9), max_size=2)
+envelopes = st.builds(
+    Envelope,
+    id=st.just("t"),
+    name=st.just("thumbs.make"),
+    args=st.just(msgspec.Raw(b"\x80")),
+    run=st.integers(0, 3),
+    attempt=st.integers(0, 6),
+    meta=metas,
+    unregistered_since=st.none() | seconds,
+)
+
+
+class SpokenPort:
+    """`Port` for tests: keeps what the handler said, and answers with `answers`, then with None."""
+
+    isolated = False
+
+    def __init__(self, *answers: Answer, soft_deadline: float | None = None, hard_deadline: float | None = None) -> None:
+        self.soft_deadline, self.hard_deadline = soft_deadline, hard_deadline
+        self.said: list[Saying] = []
+        self.beats = 0
+        self.armed_now = False
+        self._answers = list(answers)
+
+    def ask(self, payload: bytes) -> bytes:
+        self.said.append(decode_saying(payload))
+        return encode_answer(self._answers.pop(0) if self._answers else Answer())
+
+    def tell(self, payload: bytes) -> None:
+        self.said.append(decode_saying(payload))
+
+    def beat(self) -> None:
+        self.beats += 1
+
+    @contextmanager
+    def armed(self) -> Iterator[None]:
+        self.armed_now = True
+        try:
+            yield
+        finally:
+            self.armed_now = False
+
+
+def payload_of(args: dict[str, Any] | None = None, **header: Any) -> bytes:
+    return encode_call(CallHeader(**{"id": "t", "name": "thumbs.make", "queue": "default", **header}), msgspec.Raw(pack(args or {})))

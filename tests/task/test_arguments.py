@@ -1,0 +1,247 @@
+"""Arguments: bound where they are given, plain on the way, and back to what the handler's annotations say."""
+
+import enum
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypedDict
+from uuid import UUID
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stem_iso import InvalidOptions, TaskContext
+from stem_iso.task.arguments import InvalidArguments, Parameters, pack_arguments
+
+if TYPE_CHECKING:
+    from nowhere import Missing  # type: ignore[import-not-found]
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+@dataclass
+class Box:
+    width: int
+    where: Path
+    inner: "Box | None" = None
+
+
+class Point(msgspec.Struct):
+    x: float
+    y: float = 0.0
+
+
+class Pair(NamedTuple):
+    left: int
+    right: str
+
+
+class Options(TypedDict, total=False):
+    deep: bool
+
+
+class Text(str):
+    pass
+
+
+def journey(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What the function returns after its arguments went the whole way."""
+    parameters = Parameters(function, "shop.task")
+    packed = pack_arguments("shop.task", parameters.bind(args, kwargs))
+    positional, keywords = parameters.spread(Parameters(function, "shop.task").unpack(packed))
+    return function(*positional, **keywords)
+
+
+VALUES: list[tuple[Any, Any]] = [
+    (int, 5),
+    (float, 2),
+    (str, "a"),
+    (bytes, b"\x00\xff"),
+    (bool, True),
+    (None, None),
+    (Any, {"a": [1, None]}),
+    (object, [1, "x"]),
+    (list[int], [1]),
+    (tuple[int, ...], (1, 2)),
+    (set[str], {"a"}),
+    (frozenset[int], frozenset({1})),
+    (dict[str, object], {"a": 1}),
+    (dict[int, str], {1: "a"}),
+    (Sequence[int], [1]),
+    (Mapping[str, int], {"a": 1}),
+    (Colour, Colour.BLUE),
+    (Level, Level.LOW),
+    (datetime, datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)),
+    (datetime, datetime(2026, 1, 2, 3, 4)),
+    (date, date(2026, 1, 2)),
+    (timedelta, timedelta(seconds=1.5)),
+    (Decimal, Decimal("1.10")),
+    (UUID, UUID(int=7)),
+    (Path, Path("/tmp/cat.png")),
+    (PurePosixPath, PurePosixPath("a/b")),
+    (list[Path], [Path("a")]),
+    (Path | None, None),
+    (str | Path, "a"),
+    (Path | str, Path("a")),
+    (str | bytes, b"a"),
+    (UUID | str | None, UUID(int=7)),
+    (Path | list[int] | dict[str, int], [1]),
+    (int | str, "a"),
+    (Box, Box(1, Path("a"), Box(2, Path("b")))),
+    (Point, Point(1.5)),
+    (Pair, Pair(1, "a")),
+    (Options, {"deep": True}),
+    (Literal["a", 3], 3),
+    (Annotated[int, msgspec.Meta(ge=0)], 3),
+]
+
+
+@pytest.mark.parametrize(("annotation", "value"), VALUES, ids=lambda each: str(each)[:40])
+def test_a_value_comes_back_as_its_annotation_says(annotation: Any, value: Any) -> None:
+    def task(it):  # type: ignore[no-untyped-def]
+        return it
+
+    task.__annotations__["it"] = annotation
+    back = journey(task, value)
+    assert back == value
+    assert type(back) is (float if annotation is float else type(value))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.integers(-5, 5), max_size=4),
+    st.dictionaries(st.sampled_from(["c", "extra", "k"]), st.integers(-5, 5)),
+)
+def test_a_call_that_python_takes_arrives_as_it_was_made(args: list[int], kwargs: dict[str, int]) -> None:
+    def task(a: int, b: int = 7, /, c: int = 8, *rest: int, k: int = 9, **more: int) -> Any:
+        return a, b, c, rest, k, more
+
+    try:
+        expected = task(*args, **kwargs)
+    except TypeError:
+        with pytest.raises(TypeError, match=r"shop\.task"):
+            journey(task, *args, **kwargs)
+    else:
+        assert journey(task, *args, **kwargs) == expected
+
+
+def test_lists_and_maps_of_further_arguments_travel_under_their_own_names() -> None:
+    def task(a: int, *paths: Path, **sizes: Decimal) -> Any:
+        return paths, sizes
+
+    bound = Parameters(task, "n").bind((1, Path("a"), Path("b")), {"x": Decimal(2)})
+    assert msgspec.msgpack.decode(pack_arguments("n", bound)) == {"a": 1, "paths": ["a", "b"], "sizes": {"x": "2"}}
+    assert journey(task, 1, Path("a"), x=Decimal(2)) == ((Path("a"),), {"x": Decimal(2)})
+
+
+def test_the_context_is_no_parameter() -> None:
+    def first(context: TaskContext, a: int) -> None: ...
+    def quoted(context: "TaskContext", a: int) -> None: ...
+    def other(context: int, a: int) -> None: ...
+
+    assert [Parameters(each, "n").takes_context for each in (first, quoted, other)] == [True, True, False]
+    with pytest.raises(TypeError, match="missing a required argument: 'a'"):
+        Parameters(first, "n").bind((), {})
+
+
+def test_defaults_do_not_travel() -> None:
+    def task(a: int, b: int = 1) -> None: ...
+
+    assert Parameters(task, "n").bind((5,), {}) == {"a": 5}
+
+
+def test_none_fits_where_it_is_the_default() -> None:
+    def task(width: int = None) -> Any:  # type: ignore[assignment]
+        return width
+
+    assert (journey(task, None), journey(task, 3)) == (None, 3)
+    with pytest.raises(InvalidArguments, match="width"):
+        journey(task, "wide")
+
+
+def test_annotations_that_are_missing_or_resolve_nowhere_mean_plain_data() -> None:
+    def task(a, b: "Missing", c: "1 / 0"):  # type: ignore[no-untyped-def]
+        return a, b, c
+
+    assert journey(task, [1], {"x": 1}, "c") == ([1], {"x": 1}, "c")
+
+
+def test_a_string_annotation_finds_what_stands_around_the_function() -> None:
+    @dataclass
+    class Local:
+        n: int
+
+    def task(it: "Local") -> Any:
+        return it, Local
+
+    assert journey(task, Local(3))[0] == Local(3)
+
+
+class Opaque:
+    pass
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [Opaque, list[Opaque], Opaque | None, Callable[[], None], Iterator[int], complex, dict[str, list[Opaque]], Point | Pair | Box],
+)
+def test_an_annotation_that_cannot_be_converted_is_refused_with_the_parameters_name(annotation: Any) -> None:
+    def task(picture):  # type: ignore[no-untyped-def]
+        ...
+
+    task.__annotations__["picture"] = annotation
+    with pytest.raises(InvalidOptions, match=r"shop\.task: parameter 'picture'"):
+        Parameters(task, "shop.task").check()
+    task.__annotations__ = {"return": annotation}
+    with pytest.raises(InvalidOptions, match=r"shop\.task: the result"):
+        Parameters(task, "shop.task").check()
+
+
+@pytest.mark.parametrize("value", [Opaque(), 2**70, "\ud800", lambda: 0, {"deep": [Opaque()]}, (each for each in "ab")], ids=str)
+def test_a_value_that_is_no_data_is_a_type_error_with_its_name(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"shop\.task: argument 'picture' cannot be sent"):
+        pack_arguments("shop.task", {"width": 1, "picture": value})
+
+
+def test_subclasses_of_plain_types_travel_as_what_they_are() -> None:
+    assert msgspec.msgpack.decode(pack_arguments("n", {"a": Text("x"), "b": Level.LOW, "c": Path("p")})) == {"a": "x", "b": 1, "c": "p"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ({}, "missing a required argument: 'a'"),
+        ({"a": 1, "z": 2}, "no parameter 'z'"),
+        ({"a": "one"}, "argument 'a' does not fit"),
+        ({"a": 1, "b": -1}, "argument 'b' does not fit"),
+        ([1], "no map"),
+        ({1: 2}, "no map"),
+    ],
+)
+def test_what_arrives_and_does_not_fit_is_refused_with_the_name(sent: Any, said: str) -> None:
+    def task(a: int, b: Annotated[int, msgspec.Meta(ge=0)] = 0) -> None: ...
+
+    with pytest.raises(InvalidArguments, match=said):
+        Parameters(task, "n").unpack(msgspec.msgpack.encode(sent))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=40))
+def test_garbage_for_arguments_is_refused_and_raises_nothing_else(data: bytes) -> None:
+    def task(a: int = 0, **more: Box) -> None: ...
+
+    try:
+        Parameters(task, "n").unpack(data)
+    except InvalidArguments as error:
+        assert str(error).startswith("n: ")

@@ -1,0 +1,80 @@
+"""What travels comes back as it was, also to a version that knows less."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stem_iso.outcome import Rejected, Skipped, Unregistered
+from stem_iso.task.call import CallHeader, decode_call, encode_call
+from stem_iso.task.envelope import FIELDS, Envelope, Undecodable, decode, encode
+from stem_iso.task.gates import gate, opened
+from tests.task.making import envelopes, metas
+
+laws = settings(max_examples=200, deadline=None)
+plain: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(max_size=4) | st.binary(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@laws
+@given(envelopes)
+def test_an_envelope_survives_the_journey(envelope: Envelope) -> None:
+    assert decode(encode(envelope)) == envelope
+
+
+@laws
+@given(envelopes, st.dictionaries(st.text("abc_", min_size=1, max_size=6).filter(lambda name: name not in FIELDS), plain, max_size=3))
+def test_fields_of_a_newer_version_survive_a_round_trip(envelope: Envelope, newer: dict[str, Any]) -> None:
+    sent = {**msgspec.msgpack.decode(encode(envelope)), **newer, "v": 2}
+    received = decode(msgspec.msgpack.encode(sent))
+    assert msgspec.msgpack.decode(encode(received)) == sent
+    again = msgspec.structs.replace(received, attempt=received.attempt + 1)
+    assert {name: msgspec.msgpack.decode(encode(again))[name] for name in newer} == newer
+
+
+@laws
+@given(st.binary(max_size=60) | plain.map(msgspec.msgpack.encode))
+def test_bytes_that_are_no_envelope_are_a_value_and_never_an_exception(body: bytes) -> None:
+    found = opened(body)
+    assert isinstance(found, Envelope) or (isinstance(found, Rejected) and found.reason == "undecodable")
+
+
+def test_what_is_wrong_with_undecodable_bytes_is_said() -> None:
+    with pytest.raises(Undecodable, match="attempt"):
+        decode(msgspec.msgpack.encode({"id": "t", "name": "n", "args": {}, "attempt": "one"}))
+    with pytest.raises(Undecodable):
+        decode(b"\x81" * 100_000)
+
+
+@laws
+@given(metas, plain)
+def test_a_call_keeps_its_header_and_its_arguments_undecoded(meta: dict[str, Any], args: Any) -> None:
+    header = CallHeader(id="t", name="n", queue="q", meta=meta, soft_limit=2.5)
+    packed = msgspec.msgpack.encode(args)
+    assert decode_call(encode_call(header, msgspec.Raw(packed))) == (header, packed)
+
+
+# -- gates -----------------------------------------------------------------------------------------------------------------------------
+
+ENVELOPE = Envelope(id="t", name="n", args=msgspec.Raw(b"\x80"), expires=50.0)
+
+
+def test_the_gates_stand_in_their_order() -> None:
+    assert gate(ENVELOPE, registered=True, revoked=False, now=49.9) is None
+    assert gate(ENVELOPE, registered=True, revoked=False, now=50.0) == Skipped("expired")
+    assert gate(ENVELOPE, registered=True, revoked=True, now=50.0) == Skipped("revoked")
+    assert gate(ENVELOPE, registered=False, revoked=True, now=50.0) == Unregistered(grace_over=False)
+
+
+def test_the_grace_of_an_unknown_name_runs_from_its_first_meeting() -> None:
+    met = msgspec.structs.replace(ENVELOPE, unregistered_since=100.0)
+    assert gate(met, registered=False, revoked=False, now=159.9) == Unregistered(grace_over=False)
+    assert gate(met, registered=False, revoked=False, now=160.0) == Unregistered(grace_over=True)
+    assert gate(ENVELOPE, registered=False, revoked=False, now=160.0, grace=0) == Unregistered(grace_over=True)
