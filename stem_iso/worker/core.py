@@ -24,6 +24,7 @@ import msgspec
 from stem_iso.errors import BrokerUnavailable, InvalidOptions
 from stem_iso.finding import BrokenModule, application
 from stem_iso.isolate.keeper import set_title
+from stem_iso.isolate.linux import become_subreaper
 from stem_iso.isolate.messages import GOODBYE, SIGNAL, send
 from stem_iso.worker.launcher import CoreStart
 from stem_iso.worker.log import configure_logging
@@ -102,6 +103,7 @@ def main(arguments: list[str]) -> None:
     keeper_socket = socket.socket(fileno=link)
     farewell = keeper_socket.dup()  # the engine closes its own; the last word comes after that
     _take_no_signals()
+    become_subreaper()  # what an inline handler daemonizes stays ours: the keeper kills orphans that fall to it
     sys.setswitchinterval(SWITCH_INTERVAL)
     set_title(f"stem_iso: worker {start.config.app}".strip())
     configure_logging(start.config.log_level, start.config.log_format)
