@@ -1,0 +1,104 @@
+"""Limits as the queue sees them: one soft event with a stack, one hard event after the death, then the policy."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from stem_iso import Stem, TaskFailed, WorkerEventType
+from stem_iso.task.status import TaskState
+from tests.worker import handlers
+from tests.worker.conftest import Begin, QuickRetries, alive
+
+
+def test_the_soft_limit_is_told_once_with_the_stack_of_the_handler(app: Stem, begin: Begin):
+    spin = app.task(name="spin", isolate=True, soft_time_limit=0.1, hard_time_limit=0.4)(handlers.spin)
+    _, ear = begin(app)
+    handle = spin.enqueue()
+    ear.wait(WorkerEventType.FAILED, handle.id)
+    assert ear.tale(handle.id) == ["started", "timeout", "timeout", "failed"]
+    soft, hard = ear.of(WorkerEventType.TIMEOUT, handle.id)
+    assert (soft.level, soft.limit) == ("soft", 0.1) and 0.1 <= soft.elapsed < 0.4
+    assert "in spin" in soft.stack
+    assert (hard.level, hard.limit) == ("hard", 0.4) and hard.elapsed >= 0.4
+    assert hard.killed and hard.dead_at >= hard.signalled_at >= 0
+
+
+def test_a_time_out_is_stored_with_the_stack_and_the_error_that_people_know(app: Stem, begin: Begin):
+    stuck = app.task(name="stuck", isolate=True, hard_time_limit=0.3)(handlers.hold_the_gil)
+    begin(app)
+    handle = stuck.enqueue()
+    with pytest.raises(TaskFailed) as failure:
+        handle.result(timeout=30)
+    error = failure.value.error
+    assert error.type == "stem_iso.errors.TimeoutException" and "0.3 s" in error.message
+    assert "hold_the_gil" in error.stack
+    assert handle.status().reason == "max-retries-exhausted"
+
+
+def test_a_time_out_is_tried_again_where_attempts_are_left(app: Stem, begin: Begin):
+    spin = app.task(name="spin", isolate=True, hard_time_limit=0.1, max_retries=1, retry_strategy=QuickRetries())(handlers.spin)
+    _, ear = begin(app)
+    handle = spin.enqueue()
+    ear.wait(WorkerEventType.FAILED, handle.id)
+    assert ear.tale(handle.id) == ["started", "timeout", "retried", "started", "timeout", "failed"]
+    assert ear.of(WorkerEventType.RETRIED, handle.id)[0].reason == "timeout"
+
+
+def test_limits_given_at_enqueue_hold_and_are_seen_by_the_handler(app: Stem, begin: Begin):
+    look = app.task(name="look", isolate=True)(handlers.look)
+    spin = app.task(name="spin", isolate=True, hard_time_limit=3600)(handlers.spin)
+    _, ear = begin(app)
+    assert look.using(hard_time_limit=60).enqueue().result(timeout=30)["remaining"] is True
+    handle = spin.using(hard_time_limit=0.1).enqueue()
+    assert ear.wait(WorkerEventType.TIMEOUT, handle.id).limit == 0.1
+
+
+def test_limits_that_only_the_worker_can_see_to_be_wrong_fail_once(app: Stem, begin: Begin):
+    spin = app.task(name="spin", isolate=True, hard_time_limit=5, max_retries=3)(handlers.spin)
+    producer = Stem(broker=app.broker)
+    _, ear = begin(app)
+    handle = producer.task_named("spin").using(soft_time_limit=9).enqueue()
+    ear.wait(WorkerEventType.FAILED, handle.id)
+    assert ear.tale(handle.id) == ["failed"]
+    status = app.handle(handle.id).status()
+    assert status.reason == "invalid-options" and "soft_time_limit" in status.error.message
+    assert spin.name == "spin"
+
+
+def test_a_handler_that_is_silent_too_long_is_ended_as_by_a_hard_limit(app: Stem, begin: Begin):
+    spin = app.task(name="spin", isolate=True, heartbeat_timeout=0.2)(handlers.spin)
+    _, ear = begin(app)
+    handle = spin.enqueue()
+    failed = ear.wait(WorkerEventType.FAILED, handle.id)
+    assert "silent" in failed.error.message
+    assert ear.of(WorkerEventType.TIMEOUT, handle.id)[0].level == "hard"
+
+
+def test_the_process_is_dead_when_its_time_out_is_told(app: Stem, begin: Begin, tmp_path):
+    write = app.task(name="write", isolate=True, hard_time_limit=0.5)(handlers.write_pid)
+    _, ear = begin(app)
+    handle = write.enqueue(str(tmp_path / "pid"))
+    ear.wait(WorkerEventType.FAILED, handle.id)
+    pid = int((tmp_path / "pid").read_text())
+    assert pid != os.getpid() and not alive(pid)
+    assert handle.status().state is TaskState.FAILED
+
+
+def test_what_was_said_before_the_kill_is_kept(app: Stem, begin: Begin):
+    say = app.task(name="say", isolate=True, hard_time_limit=0.3)(handlers.say_and_spin)
+    _, ear = begin(app)
+    handle = say.enqueue({"step": 3})
+    ear.wait(WorkerEventType.FAILED, handle.id)
+    status = handle.status()
+    assert status.meta == {"said": "before the end"}
+    assert (status.progress.percent, status.progress.data) == (42.0, {"step": 3})
+
+
+def test_what_was_written_before_the_kill_is_there_in_the_next_attempt(app: Stem, begin: Begin):
+    meta = app.task(name="meta", isolate=True, hard_time_limit=0.3, max_retries=1, retry_strategy=QuickRetries())(
+        handlers.meta_then_spin_once
+    )
+    begin(app)
+    assert meta.enqueue().result(timeout=30) == {"left": "by attempt 0"}

@@ -1,0 +1,44 @@
+"""What handlers say to their context while they run."""
+
+from __future__ import annotations
+
+from stem_iso import Stem, WorkerEventType
+from stem_iso.testing import eventually
+from tests.worker import handlers
+from tests.worker.conftest import Begin
+
+
+def test_progress_and_meta_are_seen_while_the_task_runs(app: Stem, begin: Begin):
+    say = app.task(name="say", isolate=True)(handlers.say_and_spin)
+    _, ear = begin(app)
+    handle = say.enqueue({"step": 1})
+    event = ear.wait(WorkerEventType.PROGRESS, handle.id)
+    assert (event.percent, event.data) == (42.0, {"step": 1})
+    status = eventually(lambda: handle.status() if handle.status().progress else None)
+    assert status.state.value == "running" and status.meta == {"said": "before the end"}
+
+
+def test_what_a_task_enqueues_knows_its_parent_and_its_root(app: Stem, begin: Begin):
+    spawn = {True: app.task(name="spawn", isolate=True)(handlers.spawn_child), False: app.task(name="inline")(handlers.spawn_child)}
+    app.task(name="add")(handlers.add)
+    begin(app)
+    for task in spawn.values():
+        parent = task.enqueue()
+        child = app.handle(parent.result(timeout=30))
+        assert child.result(timeout=30) == 2
+        assert (child.status().parent_id, child.status().root_id) == (parent.id, parent.id)
+
+
+def test_an_unknown_id_cannot_be_revoked_and_the_handler_is_told_so(app: Stem, begin: Begin):
+    cancel = app.task(name="cancel", isolate=True)(handlers.cancel)
+    begin(app)
+    assert cancel.enqueue("no-such-id").result(timeout=30) is False
+
+
+def test_ten_thousand_reports_of_one_handler_cost_few_writes(app: Stem, begin: Begin):
+    report = app.task(name="report", isolate=True)(handlers.report)
+    _, ear = begin(app)
+    handle = report.enqueue(10_000)
+    assert handle.result(timeout=60) == "reported"
+    ear.wait(WorkerEventType.COMPLETED, handle.id)
+    assert handle.status().progress.percent == 100.0
