@@ -34,6 +34,7 @@ from stem_iso.isolate.keeper import Keeper, set_title
 from stem_iso.isolate.linux import become_subreaper, require_linux
 from stem_iso.isolate.messages import GOODBYE, SIGNAL, send
 from stem_iso.settings import WorkerConfig
+from stem_iso.worker.log import configure_logging
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 30.0
 DEATHS, WITHIN = 5, 60.0
@@ -129,6 +130,7 @@ class Launcher:
                 told = self._signals.count
                 self._signals.drain()
                 send(ours, SIGNAL, told)
+                self._say_stopping(told)
             if monotonic() >= self._patience():
                 core.kill()
         self._signals.drain()
@@ -148,6 +150,12 @@ class Launcher:
         finally:
             os.close(told)
             theirs.close()
+
+    def _say_stopping(self, count: int) -> None:
+        if count == 1:
+            log.info("stopping: what runs has %g s to finish; a second signal stops at once", self._config.shutdown_timeout)
+        else:
+            log.info("stopping at once: what runs is killed and given back")
 
     def _patience(self) -> float:
         """Until when a core that was told to stop may take; inf while nobody has told it."""
@@ -176,6 +184,7 @@ def launch(config: WorkerConfig) -> int:
     require_linux("a worker")
     from stem_iso.isolate import process
 
+    configure_logging(config.log_level, config.log_format)
     become_subreaper()
     process.without_trackers()
     set_title(f"stem_iso: launcher {config.app}".strip())

@@ -1,0 +1,80 @@
+"""A worker by command whose core is stopped or killed, or whose launcher is killed: nothing is left behind, nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stem_iso import TaskFailed, TaskState
+from tests.command.conftest import Command
+from tests.isolate.calling import assert_dead, eventually, pid_in
+
+pytestmark = pytest.mark.repeat
+Start = Callable[..., Command]
+NAMES = ("spin", "child", "daemon", "c_loop")
+
+
+def run_all(worker: Command, folder: Path, **options: float) -> dict[str, int]:
+    """One of each stuck handler; the pid that matters of each."""
+    worker.handles = {name: worker.enqueue(name, args={"ledger": str(folder / name)}, **options) for name in NAMES}  # type: ignore[attr-defined]
+    return {name: pid_in(folder / name) for name in NAMES}
+
+
+def test_with_the_core_stopped_limits_are_kept_and_told_when_it_wakes(command: Start, tmp_path: Path) -> None:
+    worker = command().ready()
+    victims = run_all(worker, tmp_path, hard_time_limit=1.5)
+    os.kill(worker.core, signal.SIGSTOP)
+    try:
+        assert_dead(*victims.values(), within=10)
+    finally:
+        os.kill(worker.core, signal.SIGCONT)
+    for handle in worker.handles.values():  # type: ignore[attr-defined]
+        with pytest.raises(TaskFailed) as caught:
+            handle.result(timeout=20)
+        assert caught.value.error is not None
+        assert caught.value.error.type == "stem_iso.errors.TimeoutException"
+    worker.ready()
+
+
+def test_a_killed_core_is_replaced_and_the_new_one_takes_its_leases_at_once(command: Start, tmp_path: Path) -> None:
+    worker = command().ready()
+    victims = run_all(worker, tmp_path)
+    old = worker.below()
+    for name in NAMES:
+        (tmp_path / name).unlink()
+    os.kill(worker.core, signal.SIGKILL)
+    assert_dead(*victims.values(), *old, within=1.0)
+    again = {name: pid_in(tmp_path / name) for name in NAMES}  # long before the lease of 30 s runs out
+    assert set(again.values()).isdisjoint(victims.values())
+    for handle in worker.handles.values():  # type: ignore[attr-defined]
+        status = handle.status()
+        assert (status.state, status.attempt, status.redeliveries) == (TaskState.RUNNING, 0, 1)
+    worker.send(signal.SIGQUIT)
+    assert worker.wait() == 0
+    assert_dead(*again.values())
+
+
+def test_a_killed_launcher_takes_everything_with_it(command: Start, tmp_path: Path) -> None:
+    worker = command().ready()
+    victims = run_all(worker, tmp_path)
+    old = worker.below()
+    worker.process.kill()
+    worker.process.wait()
+    assert_dead(*victims.values(), *old, within=1.0)
+
+
+def test_a_core_that_dies_five_times_in_a_minute_ends_the_launcher(command: Start) -> None:
+    worker = command().ready()
+    for _ in range(5):
+        eventually(lambda: worker.core, "no core")
+        before = worker.core
+        os.kill(before, signal.SIGKILL)
+        eventually(lambda before=before: worker.core != before or worker.process.poll() is not None, "the core is still there")
+        if worker.process.poll() is not None:
+            break
+    assert worker.wait(60) == 1
+    worker.says("giving up")

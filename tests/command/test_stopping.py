@@ -1,0 +1,87 @@
+"""Shutdown in its three ways, by command: one Ctrl-C is one signal, whatever runs is finished or given back, nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stem_iso import TaskFailed, TaskState
+from tests.command.conftest import Command
+from tests.isolate.calling import assert_dead, eventually
+
+pytestmark = pytest.mark.repeat
+Start = Callable[..., Command]
+
+
+def started(ledger: Path) -> int:
+    eventually(lambda: ledger.exists() and ledger.read_text().endswith("\n"), "the handler did not start")
+    return int(ledger.read_text().split()[1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_finishes_what_runs(command: Start, tmp_path: Path, number: int) -> None:
+    worker = command().ready()
+    ledger = tmp_path / "ledger"
+    handle = worker.enqueue("nap", args={"ledger": str(ledger), "seconds": 1.0})
+    started(ledger)
+    later = worker.enqueue("nap", args={"ledger": str(ledger), "seconds": 1.0}, delay=0.2)
+    os.killpg(worker.process.pid, number)  # as a terminal does: to launcher and whoever is in its group
+    assert worker.wait() == 0
+    assert handle.result(timeout=1) == 0
+    assert later.status().state is TaskState.QUEUED
+    assert ledger.read_text().count("start") == 1
+
+
+def test_a_signal_to_every_process_is_one_signal(command: Start, tmp_path: Path) -> None:
+    worker = command().ready()
+    ledger = tmp_path / "ledger"
+    handle = worker.enqueue("nap", args={"ledger": str(ledger), "seconds": 1.0})
+    started(ledger)
+    for pid in (*worker.below(), worker.process.pid):
+        os.kill(pid, signal.SIGTERM)
+    assert worker.wait() == 0
+    assert handle.result(timeout=1) == 0
+
+
+@pytest.mark.parametrize("how", ["second TERM", "QUIT", "time-out"])
+def test_what_remains_is_killed_and_given_back_without_using_an_attempt(command: Start, tmp_path: Path, how: str) -> None:
+    worker = command("--shutdown-timeout", "0.5" if how == "time-out" else "30").ready()
+    ledger = tmp_path / "ledger"
+    handle = worker.enqueue("nap", args={"ledger": str(ledger), "seconds": 1000})
+    pid = started(ledger)
+    worker.send(signal.SIGQUIT if how == "QUIT" else signal.SIGTERM)
+    if how == "second TERM":
+        worker.says("finish")
+        worker.send(signal.SIGTERM)
+    assert worker.wait(15) == 0
+    assert_dead(pid)
+    status = handle.status()
+    assert (status.state, status.attempt, status.redeliveries) == (TaskState.QUEUED, 0, 0)
+
+
+def test_an_at_most_once_task_that_had_started_is_not_given_back(command: Start, tmp_path: Path) -> None:
+    worker = command().ready()
+    ledger = tmp_path / "ledger"
+    handle = worker.enqueue("once", args={"ledger": str(ledger)})
+    started(ledger)
+    worker.send(signal.SIGQUIT)
+    assert worker.wait() == 0
+    with pytest.raises(TaskFailed) as caught:
+        handle.result(timeout=1)
+    assert caught.value.status.reason == "worker-lost"
+
+
+def test_a_burst_ends_by_itself(command: Start, tmp_path: Path) -> None:
+    worker = command("--burst")
+    assert worker.wait() == 0
+
+
+def test_secrets_do_not_reach_the_isolates(command: Start) -> None:
+    worker = command("--secret-env", "STEM_ISO_TEST_SECRET", env={"STEM_ISO_TEST_SECRET": "hunter2"}).ready()
+    found = worker.enqueue("where").result(timeout=20)
+    assert found["secret"] == ""
+    assert found["title"].startswith("where ")
