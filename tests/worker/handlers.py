@@ -208,3 +208,15 @@ def report(context: TaskContext, times: int) -> str:
     for number in range(1, times + 1):
         context.progress(100 * number / times)
     return "reported"
+
+
+def enqueue_when_told(context: TaskContext, gate: str) -> str:
+    context.progress(1)
+    wait_for(gate)
+    try:
+        context.enqueue("add", {"a": 1})
+        told = "nothing"
+    except Exception as error:
+        told = type(error).__name__
+    Path(gate + ".told").write_text(told)
+    return "went on"

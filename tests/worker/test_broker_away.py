@@ -1,0 +1,127 @@
+"""The broker goes away and comes back, at the worst moments; the tasks do not notice."""
+
+from __future__ import annotations
+
+import threading
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from stem_iso import BrokerUnavailable, Stem, WorkerEventType
+from stem_iso.testing import eventually
+from tests.worker import handlers
+from tests.worker.conftest import Begin
+
+
+class Cable:
+    """In front of a worker's broker: when it is pulled, the worker's thread gets no answers; producers still do."""
+
+    def __init__(self, broker: Any, pulled: threading.Event) -> None:
+        self._broker, self._pulled = broker, pulled
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._broker, name)
+        if not callable(found) or name in ("close", "listening"):
+            return found
+
+        def call(*args: Any) -> Any:
+            if self._pulled.is_set() and threading.current_thread().name == "stem-iso-consumer":
+                raise BrokerUnavailable("the cable is pulled")
+            return found(*args)
+
+        return call
+
+
+class CabledStem(Stem):
+    """Its workers can be cut off."""
+
+    def __init__(self, broker: str, **options: Any) -> None:
+        super().__init__(broker, **options)
+        self.pulled = threading.Event()
+
+    def open_broker(self) -> Any:
+        return Cable(super().open_broker(), self.pulled)
+
+
+@pytest.fixture
+def cabled(tmp_path) -> CabledStem:
+    return CabledStem(f"sqlite:///{tmp_path}/jobs.db", claim_interval=0.05)
+
+
+def test_an_outcome_is_kept_until_the_broker_is_back_and_stored_once(cabled: CabledStem, begin: Begin, tmp_path):
+    wait = cabled.task(name="wait", isolate=True)(handlers.say_and_wait)
+    _, ear = begin(cabled)
+    handle = wait.enqueue(str(tmp_path / "gate"))
+    ear.wait(WorkerEventType.PROGRESS, handle.id)
+    cabled.pulled.set()
+    (tmp_path / "gate").touch()
+    assert "cannot be reached" in ear.wait(WorkerEventType.ERROR).message
+    assert handle.status().state.value == "running"
+    assert "completed" not in ear.tale(handle.id)
+    cabled.pulled.clear()
+    assert handle.result(timeout=30) == "done"
+    ear.wait(WorkerEventType.COMPLETED, handle.id)
+    assert ear.tale(handle.id).count("completed") == 1
+
+
+def test_the_tries_back_off(cabled: CabledStem, begin: Begin):
+    add = cabled.task(name="add")(handlers.add)
+    _, ear = begin(cabled)
+    cabled.pulled.set()
+    handle = add.enqueue(1)
+    ear.wait(WorkerEventType.ERROR, count=4)
+    times = [event.at for event in ear.of(WorkerEventType.ERROR)]
+    gaps = [later - earlier for earlier, later in pairwise(times[:4])]
+    assert gaps[0] >= 0.09 and gaps[1] >= 0.19 and gaps[2] >= 0.39
+    cabled.pulled.clear()
+    assert handle.result(timeout=30) == 2
+
+
+def test_a_handler_that_asks_while_the_broker_is_away_gets_the_error(cabled: CabledStem, begin: Begin, tmp_path):
+    ask = cabled.task(name="ask", isolate=True)(handlers.enqueue_when_told)
+    _, ear = begin(cabled)
+    handle = ask.enqueue(str(tmp_path / "gate"))
+    ear.wait(WorkerEventType.PROGRESS, handle.id)
+    cabled.pulled.set()
+    (tmp_path / "gate").touch()
+    eventually((tmp_path / "gate.told").exists, 20)
+    assert (tmp_path / "gate.told").read_text() == "BrokerUnavailable"
+    cabled.pulled.clear()
+    assert handle.result(timeout=30) == "went on"
+
+
+def test_limits_are_enforced_while_the_broker_is_away(cabled: CabledStem, begin: Begin):
+    spin = cabled.task(name="spin", isolate=True, hard_time_limit=0.5)(handlers.say_and_spin)
+    _, ear = begin(cabled)
+    handle = spin.enqueue()
+    ear.wait(WorkerEventType.PROGRESS, handle.id)
+    cabled.pulled.set()
+    assert ear.wait(WorkerEventType.TIMEOUT, handle.id).level == "hard"
+    cabled.pulled.clear()
+    assert ear.wait(WorkerEventType.FAILED, handle.id).error.type.endswith("TimeoutException")
+
+
+def test_a_lease_that_ran_out_meanwhile_is_renewed_before_anybody_could_claim_it(cabled: CabledStem, begin: Begin, tmp_path):
+    wait = cabled.task(name="wait", isolate=True, visibility_timeout=0.3)(handlers.count_and_wait)
+    _, ear = begin(cabled)
+    handle = wait.enqueue(str(tmp_path / "runs"), str(tmp_path / "gate"))
+    ear.wait(WorkerEventType.PROGRESS, handle.id)
+    cabled.pulled.set()
+    ear.wait(WorkerEventType.ERROR, count=4)  # 0.7 s: more than twice the lease
+    cabled.pulled.clear()
+    (tmp_path / "gate").touch()
+    assert handle.result(timeout=30) == 1
+    assert handle.status().redeliveries == 0
+
+
+def test_a_worker_that_stops_without_its_broker_gives_up_and_says_what_it_could_not_store(cabled: CabledStem, begin: Begin):
+    spin = cabled.task(name="spin", isolate=True)(handlers.say_and_spin)
+    worker, ear = begin(cabled)
+    handle = spin.enqueue()
+    ear.wait(WorkerEventType.PROGRESS, handle.id)
+    cabled.pulled.set()
+    worker.stop(at_once=True)
+    worker.join(20)
+    assert any("could not be stored" in event.message for event in ear.of(WorkerEventType.ERROR))
+    assert handle.status().state.value == "running"

@@ -1,0 +1,148 @@
+"""Events of real workers: their order, their listeners in this process and in others, and the log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+
+import pytest
+
+from stem_iso import InvalidOptions, Stem, Worker, WorkerEventType
+from stem_iso.testing import eventually
+from stem_iso.worker.log import JsonFormatter, TextFormatter
+from tests.worker import handlers
+from tests.worker.conftest import Begin, QuickRetries
+
+
+def test_a_listener_that_raises_or_lags_harms_no_task(app: Stem, begin: Begin):
+    add = app.task(name="add", isolate=True)(handlers.add)
+    worker, ear = begin(app)
+    release = threading.Event()
+    worker.on(WorkerEventType.STARTED, lambda event: 1 / 0)
+    worker.on(WorkerEventType.COMPLETED, lambda event: release.wait(60))
+    handles = [add.enqueue(number) for number in range(5)]
+    assert [handle.result(timeout=30) for handle in handles] == [1, 2, 3, 4, 5]
+    release.set()
+    ear.wait(WorkerEventType.COMPLETED, count=5)
+    assert "ZeroDivisionError" in ear.wait(WorkerEventType.ERROR).traceback
+
+
+def test_the_iterator_has_everything_in_order_and_ends_with_the_worker(app: Stem):
+    flaky = app.task(name="flaky", isolate=True, max_retries=1, retry_strategy=QuickRetries())(handlers.flaky)
+
+    async def main() -> list[str]:
+        worker = Worker(app, concurrency=1, burst=True)
+        events = worker.events()
+        handle = await flaky.aenqueue(until=1)
+        serving = asyncio.create_task(worker.serve())
+        tale = [event.type.value async for event in events if getattr(event, "task_id", None) == handle.id]
+        await serving
+        return tale
+
+    assert asyncio.run(asyncio.wait_for(main(), 60)) == ["started", "retried", "started", "completed"]
+
+
+def test_another_process_hears_what_happens_while_it_listens(app: Stem, begin: Begin):
+    add = app.task(name="add", isolate=True)(handlers.add)
+    begin(app)
+    elsewhere = Stem(broker=app.broker)
+    heard: list[str] = []
+
+    def listen() -> None:
+        for event in elsewhere.events(timeout=20):
+            heard.append(f"{event.type.value} {getattr(event, 'task_id', '')}")
+            if event.type is WorkerEventType.COMPLETED:
+                return
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    eventually(lambda: add.enqueue(1).result(timeout=30) and heard, 20)
+    listener.join(30)
+    assert any(line.startswith("started ") for line in heard) and heard[-1].startswith("completed ")
+
+
+def test_isolates_tell_of_their_life(app: Stem, begin: Begin):
+    add = app.task(name="add", isolate=True)(handlers.add)
+    _, ear = begin(app, max_tasks_per_isolate=1, spares=0)
+    for number in range(2):
+        add.enqueue(number).result(timeout=30)
+    eventually(lambda: any(event.action == "recycled" for event in ear.of(WorkerEventType.ISOLATE)), 20)
+    actions = [event.action for event in ear.of(WorkerEventType.ISOLATE)]
+    assert "spawned" in actions and "ready" in actions
+
+
+def test_what_a_handler_prints_and_logs_is_in_the_log_with_the_id_of_its_task(app: Stem, begin: Begin, caplog):
+    caplog.set_level(logging.INFO, logger="stem_iso.worker")
+    talk = app.task(name="talk", isolate=True)(handlers.print_and_log)
+    worker, _ = begin(app)
+    handle = talk.enqueue()
+    handle.result(timeout=30)
+    worker.stop()
+    worker.join(30)
+    lines = [record.getMessage() for record in caplog.records if getattr(record, "task_id", None) == handle.id]
+    assert f"[talk {handle.id}] printed by a handler" in lines
+    assert any(line.endswith("logged by a handler") for line in lines)
+    assert any("completed in" in line for line in lines)
+
+
+def test_the_first_line_says_broker_queues_seats_spares_and_cores(app: Stem, begin: Begin, caplog, tmp_path):
+    caplog.set_level(logging.INFO, logger="stem_iso.worker")
+    begin(app, concurrency=3, spares=2)
+    line = caplog.records[0].getMessage()
+    assert f"broker sqlite:///{tmp_path}/jobs.db" in line and "3 seats, 2 spares, cores 0" in line and "queues default" in line
+
+
+def test_a_silent_logger_costs_no_event(app: Stem, begin: Begin):
+    logger = logging.getLogger("stem_iso.worker")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        worker = Worker(app)
+        worker.start()
+        assert not worker._bus.wants(WorkerEventType.COMPLETED)
+        worker.stop()
+        worker.join(30)
+    finally:
+        logger.setLevel(before)
+
+
+def test_the_formats_are_a_line_for_people_and_an_object_for_programs():
+    record = logging.LogRecord("stem_iso.worker", logging.WARNING, __file__, 1, "%s did", ("it",), None)
+    record.task_id = "id"
+    assert TextFormatter().format(record).endswith(" WARNING it did")
+    told = json.loads(JsonFormatter().format(record))
+    assert (told["level"], told["message"], told["task_id"], told["logger"]) == ("warning", "it did", "id", "stem_iso.worker")
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"concurrency": 0},
+        {"concurrency": True},
+        {"spares": -1},
+        {"queues": []},
+        {"queues": "default"},
+        {"queues": ["a,b"]},
+        {"shutdown_timeout": -1},
+        {"unregistered_grace": float("nan")},
+        {"retry_strategy": object()},
+        {"max_tasks_per_isolate": 0},
+        {"max_memory_per_isolate": 1},
+        {"secrets": "TOKEN"},
+    ],
+)
+def test_nonsense_is_refused_at_birth_with_the_name_of_the_field(app: Stem, nonsense):
+    with pytest.raises(InvalidOptions, match=next(iter(nonsense))):
+        Worker(app, **nonsense)
+
+
+def test_the_worker_is_shown_to_others_while_it_lives(app: Stem, begin: Begin):
+    worker, _ = begin(app, concurrency=2, id="here-1")
+    shown = app.open_broker().workers()
+    assert [(each.id, each.seats, each.queues, each.boot) for each in shown] == [("here-1", 2, ["default"], worker.boot)]
+    worker.stop()
+    worker.join(30)
+    assert app.open_broker().workers() == []
+    assert "2 seats" in repr(worker)
