@@ -40,9 +40,15 @@ def send(link: socket.socket, kind: str, *fields: Any, fds: tuple[int, ...] = ()
 
 def receive(link: socket.socket) -> tuple[list[Any], list[int]] | None:
     """[kind, fields...] and descriptors; None at the end. Raises BlockingIOError where the socket does not block and nothing is there."""
-    try:
-        body, ancillary, _, _ = link.recvmsg(LARGEST, socket.CMSG_SPACE(MOST_FDS * 4), socket.MSG_CMSG_CLOEXEC)
-    except ConnectionError:
+    for _ in range(2):
+        try:
+            body, ancillary, _, _ = link.recvmsg(LARGEST, socket.CMSG_SPACE(MOST_FDS * 4), socket.MSG_CMSG_CLOEXEC)
+            break
+        except ConnectionResetError:
+            continue  # the other side left with a word of ours unread: the kernel says so once, ahead of what it had still sent
+        except ConnectionError:
+            return None
+    else:
         return None
     if not body:
         return None

@@ -66,8 +66,10 @@ class LogSubscriber:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
+        self._started = False
 
     def started(self, options: WorkerOptions, broker: str) -> None:
+        self._started = True
         cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
         queues = ", ".join(options.queues)
         told = (options.id, broker, queues, options.seats, options.spares, cores)
@@ -78,7 +80,8 @@ class LogSubscriber:
         self._bus.start()
 
     def stopped(self) -> None:
-        log.info("worker stopped")
+        if self._started:
+            log.info("worker stopped")
 
     def output(self, attempt: Attempt, level: int, logger: str, text: str) -> None:
         """Any thread; never blocks."""
