@@ -2,8 +2,9 @@
 
     producer: value ── pack ──> bytes ── Converter(annotation).unpack ──> value of the annotated type (handler), and results the other way
 
-msgspec knows most types; this adds paths, subclasses of plain types, and unions of several textual types (`str | Path`, `str | UUID`), which
-msgspec refuses: their members are tried in the order written. An annotation that nothing here can build is refused by `Converter`, before any task depends on it.
+msgspec knows most types; this adds paths, subclasses of plain types, and unions of several textual types (`str | Path`, `str | UUID`),
+which msgspec refuses: their members are tried in the order written. An annotation that nothing here can build is refused by `Converter`,
+before any task depends on it.
 """
 
 from __future__ import annotations

@@ -34,10 +34,10 @@ def message_of(error: BaseException) -> str:
 def _traceback(error: BaseException) -> str:
     try:
         lines = traceback.format_exception(type(error), error, below_ours(error.__traceback__))
-        return cut("".join(lines), TRACEBACK_LIMIT)
+        return cut_inside("".join(lines), TRACEBACK_LIMIT)
     except BaseException as worse:  # user code again: __cause__, __notes__, __str__ of any link of the chain
         frames = "".join(traceback.format_tb(below_ours(error.__traceback__)))
-        return cut(f"{frames}{type(error).__name__} <its traceback could not be made: {type(worse).__name__}>", TRACEBACK_LIMIT)
+        return cut_inside(f"{frames}{type(error).__name__} <its traceback could not be made: {type(worse).__name__}>", TRACEBACK_LIMIT)
 
 
 def below_ours(frames: TracebackType | None) -> TracebackType | None:
@@ -53,11 +53,20 @@ def below_ours(frames: TracebackType | None) -> TracebackType | None:
 
 def cut(text: str, limit: int) -> str:
     """At most `limit` bytes of text, and a word on what is missing. Lone surrogates, which no message can carry, are replaced."""
-    size = len(text)
-    head = text[:limit].encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
-    return head if size <= limit and len(head) == size else _noted(head, text, limit)
-
-
-def _noted(head: str, text: str, limit: int) -> str:
+    head = _encoded(text[:limit])[:limit].decode("utf-8", "ignore")
     missing = len(text) - len(head)
-    return f"{head}\n… {missing} more characters were cut off here (at {limit >> 10} KiB)" if missing > 0 else head
+    return f"{head}\n… {missing} more characters were cut off here (at {limit >> 10} KiB)" if missing else head
+
+
+def cut_inside(text: str, limit: int) -> str:
+    """As `cut`, but the middle goes: a traceback says at its head where the handler was, and at its end what happened."""
+    if len(text) <= limit and len(whole := _encoded(text)) <= limit:
+        return whole.decode()
+    half = limit // 2
+    head = _encoded(text[:half])[:half].decode("utf-8", "ignore")
+    tail = _encoded(text[-half:])[-half:].decode("utf-8", "ignore")
+    return f"{head}\n… {len(text) - len(head) - len(tail)} characters were cut out here (past {limit >> 10} KiB) …\n{tail}"
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "replace")

@@ -1,5 +1,6 @@
 """Arguments: bound where they are given, plain on the way, and back to what the handler's annotations say."""
 
+import contextlib
 import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -162,8 +163,10 @@ def test_defaults_do_not_travel() -> None:
 
 
 def test_none_fits_where_it_is_the_default() -> None:
-    def task(width: int = None) -> Any:  # type: ignore[assignment]
+    def task(width=None):  # type: ignore[no-untyped-def]
         return width
+
+    task.__annotations__["width"] = int
 
     assert (journey(task, None), journey(task, 3)) == (None, 3)
     with pytest.raises(InvalidArguments, match="width"):
@@ -171,8 +174,10 @@ def test_none_fits_where_it_is_the_default() -> None:
 
 
 def test_annotations_that_are_missing_or_resolve_nowhere_mean_plain_data() -> None:
-    def task(a, b: "Missing", c: "1 / 0"):  # type: ignore[no-untyped-def]
+    def task(a, b: "Missing", c):  # type: ignore[no-untyped-def]
         return a, b, c
+
+    task.__annotations__["c"] = "1 / 0"
 
     assert journey(task, [1], {"x": 1}, "c") == ([1], {"x": 1}, "c")
 
@@ -194,7 +199,7 @@ class Opaque:
 
 @pytest.mark.parametrize(
     "annotation",
-    [Opaque, list[Opaque], Opaque | None, Callable[[], None], Iterator[int], complex, dict[str, list[Opaque]], Point | Pair | Box],
+    [Opaque, list[Opaque], Opaque | None, Callable[[], None], Iterator[int], complex, dict[str, list[Opaque]], Point | Box | Path],
 )
 def test_an_annotation_that_cannot_be_converted_is_refused_with_the_parameters_name(annotation: Any) -> None:
     def task(picture):  # type: ignore[no-untyped-def]
@@ -241,7 +246,5 @@ def test_what_arrives_and_does_not_fit_is_refused_with_the_name(sent: Any, said:
 def test_garbage_for_arguments_is_refused_and_raises_nothing_else(data: bytes) -> None:
     def task(a: int = 0, **more: Box) -> None: ...
 
-    try:
-        Parameters(task, "n").unpack(data)
-    except InvalidArguments as error:
-        assert str(error).startswith("n: ")
+    with contextlib.suppress(InvalidArguments):
+        assert isinstance(Parameters(task, "n").unpack(data), dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pickle
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -66,7 +66,7 @@ def test_a_value_that_cannot_be_meant_is_refused_by_name(field: str, value: Any)
 )
 def test_an_unknown_option_gets_a_did_you_mean(typed: str, meant: str) -> None:
     with pytest.raises(InvalidOptions, match=f"unknown option '{typed}'.*{meant}"):
-        TaskOptions(**{typed: 1})
+        TaskOptions(**cast(Any, {typed: 1}))
     with pytest.raises(InvalidOptions, match="unknown option"):
         Using().and_({typed: 1})
 

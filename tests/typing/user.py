@@ -1,0 +1,173 @@
+"""A user's program, which is never run: `mypy --strict` reads it, and must neither refuse what is right nor pass what is wrong.
+
+What is wrong carries a `type: ignore`; one that is not needed is an error too, so a check that got lost is found.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, assert_type
+
+from stem_iso import (
+    AsyncTask,
+    ExponentialJitterRetryStrategy,
+    RetryStrategy,
+    Signature,
+    Stem,
+    Task,
+    TaskContext,
+    TaskError,
+    TaskHandle,
+    TaskHandler,
+    TaskOptions,
+    TaskRegistry,
+    TaskStatus,
+    current_context,
+    local_context,
+)
+
+app = Stem(broker="sqlite:///jobs.db", max_redeliveries=5, block_time=timedelta(seconds=2))
+Stem(colour="red")  # type: ignore[call-arg]
+
+
+@app.task(name="thumbs.make", queue="images", isolate=True, soft_time_limit=20, hard_time_limit=timedelta(seconds=30), max_retries=3)
+def make(context: TaskContext, path: str, width: int = 128) -> dict[str, int]:
+    context.progress(50, data={"step": "decoded"})
+    context.extend_lease(timedelta(seconds=5))
+    return {"bytes": 10}
+
+
+@app.task
+def plain(path: str) -> float:
+    return 1.0
+
+
+@app.task()
+async def fetch(context: TaskContext, url: str) -> bytes:
+    await context.aextend_lease(5)
+    return b""
+
+
+@app.task(max_retries=2)
+async def ping(host: str) -> None: ...
+
+
+@app.task
+def loose(context: TaskContext, path: str) -> dict[str, Any]:
+    return {}
+
+
+assert_type(make, Task[[str, int], dict[str, int]])  # type: ignore[assert-type]  # names of parameters cannot be written down
+assert_type(make("a", width=3), dict[str, int])
+assert_type(make.enqueue("a", width=3), TaskHandle[dict[str, int]])
+assert_type(make.enqueue("a").result(timeout=60), dict[str, int])
+assert_type(make.using(delay=30, priority=9).enqueue("a"), TaskHandle[dict[str, int]])
+assert_type(make.s("a"), Signature[dict[str, int]])
+assert_type(plain("a"), float)
+assert_type(plain.enqueue("a").result(), float)
+# Where a function with a context has an `Any` in its type, mypy gives up on telling overloads apart, and checks less; it refuses nothing.
+assert_type(loose.enqueue("a"), TaskHandle[Any])
+assert_type(app.enqueue_many([plain.s("a"), plain.s("b")]), list[TaskHandle[float]])
+assert_type(make.enqueue("a").status(), TaskStatus)
+assert_type(current_context(), TaskContext | None)
+
+make()  # type: ignore[call-arg]
+make("a", 3, 4)  # type: ignore[call-arg]
+make.enqueue(3)  # type: ignore[arg-type]
+make.enqueue("a", height=3)  # type: ignore[call-arg]
+make.s()  # type: ignore[call-arg]
+plain.enqueue(path=b"")  # type: ignore[arg-type]
+make.using(priorty=3)  # type: ignore[call-arg]
+make.using(eta=5)  # type: ignore[arg-type]
+app.task(hard_timelimit=5)  # type: ignore[call-overload]
+app.task(hard_time_limit="5")  # type: ignore[call-overload]
+TaskOptions(queue=3)  # type: ignore[arg-type]
+TaskOptions(memory_limit="1GiB")  # type: ignore[call-arg]
+
+
+async def use() -> None:
+    assert_type(await fetch("a"), bytes)
+    assert_type(fetch.enqueue("a"), TaskHandle[bytes])
+    assert_type(await (await fetch.aenqueue("a")).aresult(timeout=timedelta(seconds=1)), bytes)
+    assert_type(await ping("a"), None)
+    await ping()  # type: ignore[call-arg]
+    await ping.aenqueue(3)  # type: ignore[arg-type]
+    assert_type(await app.aenqueue("email.send", {"to": "ann"}), TaskHandle[Any])
+    async for event in app.aevents():
+        print(event.at, event.worker_id)
+
+
+def takes_task(task: Task[[str], float], coroutine: AsyncTask[..., bytes]) -> float:
+    return task.enqueue("a").result()
+
+
+takes_task(plain, fetch)
+takes_task(make, fetch)  # type: ignore[arg-type]
+
+
+def send_in_isolate(context: TaskContext, args: dict[str, object]) -> None: ...
+
+
+class Email(TaskHandler[None]):
+    name = "email.send"
+    options = TaskOptions(
+        queue="email",
+        max_retries=4,
+        visibility_timeout=30,
+        unique=True,
+        unique_for=timedelta(minutes=5),
+        soft_time_limit=15,
+        hard_time_limit=30,
+        acks_late=True,
+        retry_for=(ConnectionError, "smtplib.SMTPException"),
+        isolate_entrypoint=send_in_isolate,
+    )
+
+    async def call(self, context: TaskContext, args: dict[str, object]) -> None:
+        context.retry(countdown=5)
+
+
+class Inline(TaskHandler[int]):
+    name = "inline"
+
+    def call(self, context: TaskContext, args: dict[str, object]) -> int:
+        return 3
+
+
+class Attribute(TaskHandler[None]):
+    name = "attribute"
+    isolate_entrypoint = send_in_isolate
+
+
+class Wrong(TaskHandler[int]):
+    name = "wrong"
+
+    def call(self, context: TaskContext, args: dict[str, object]) -> str:  # type: ignore[override]
+        return ""
+
+
+registry = TaskRegistry().register(Email()).register(Inline()).register(Attribute())
+second = Stem(broker="memory://", registry=registry)
+assert_type(second.registry.resolve("inline").options.hard_time_limit, float | None)
+handle = second.enqueue("email.send", {"to": "ann@example.com"}, headers={"x": "1"}, meta={"by": "api"}, eta=datetime(2030, 1, 1))
+second.tasks["email.send"].using(unique_key="cat").enqueue(to="ann")
+second.handle(handle.id).revoke(terminate=True)
+
+
+@second.on_isolate_start
+def load() -> None: ...
+
+
+load()
+
+
+class Fixed:
+    def next_delay(self, attempt: int, error: TaskError) -> float:
+        return 1.0
+
+
+strategies: list[RetryStrategy] = [Fixed(), ExponentialJitterRetryStrategy(base=2, max=timedelta(minutes=5))]
+second.task(retry_strategy=Fixed())
+with local_context(attempt=2) as context:
+    assert_type(context, TaskContext)
+    make("a")
