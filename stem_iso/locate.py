@@ -75,8 +75,12 @@ def _location(module: ModuleType, attribute: str) -> Location:
     return Location(name, attribute, str(file)) if file.exists() else NOWHERE
 
 
+class NotThere(StemError):
+    """The module is there, and the application is not: it was made below `if __name__ == "__main__":`, say."""
+
+
 def import_app(location: Location) -> Stem:
-    """Raises whatever the module raises, and StemError where the application is not where it was."""
+    """Raises whatever the module raises, and NotThere where the application is not where it was."""
     from stem_iso.app import Stem
 
     token = importing.set(True)
@@ -86,10 +90,7 @@ def import_app(location: Location) -> Stem:
         importing.reset(token)
     app = getattr(module, location.attribute, None)
     if not isinstance(app, Stem):
-        raise StemError(
-            f"{location.module}:{location.attribute} is no Stem when it is imported: make the application, and declare its tasks, "
-            'at the top of the module, not below `if __name__ == "__main__":`'
-        )
+        raise NotThere(f"{location.module}:{location.attribute} is no Stem when it is imported, but {app!r}")
     return app
 
 
@@ -125,7 +126,12 @@ def revive_app(module: str, attribute: str, file: str | None, broker: str) -> St
     current = current_app.get(None)
     if current is not None and (not location or locate(current) == location):
         return current
-    return import_app(location) if location else Stem(broker)
+    try:
+        return import_app(location) if location else Stem(broker)
+    except NotThere:
+        if current is None:
+            raise
+        return current
 
 
 def revive_task(app: Stem, name: str, said: dict[str, Any]) -> TaskBase[..., Any]:

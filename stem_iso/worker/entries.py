@@ -62,7 +62,7 @@ def boot_of(app: Stem, secrets: Sequence[str] = (), max_result_bytes: int | None
         folder=os.getcwd(),
         broker=app.broker,
         max_result_bytes=app.broker_options.max_result_bytes if max_result_bytes is None else max_result_bytes,
-        hooks=None if location or not app.isolate_start_hooks else _pickled(tuple(app.isolate_start_hooks)),
+        hooks=None if (location and not location.file) or not app.isolate_start_hooks else _pickled(tuple(app.isolate_start_hooks)),
     )
     return Boot(TARGET, msgspec.msgpack.encode(payload), tuple(secrets), time_limit)
 

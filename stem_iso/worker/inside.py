@@ -28,7 +28,7 @@ import msgspec
 
 from stem_iso.errors import PayloadTooLarge, StemError
 from stem_iso.isolate.job import FAILED, REJECTED, RETRY, SUCCEEDED, Port
-from stem_iso.locate import current_app, import_app
+from stem_iso.locate import NotThere, current_app, import_app
 from stem_iso.outcome import Failed
 from stem_iso.task.arguments import InvalidArguments
 from stem_iso.task.call import decode_call
@@ -161,14 +161,23 @@ class TaskRunner:
         from stem_iso.app import Stem
 
         self._told = told
-        self._app = import_app(told.location) if told.location else Stem(told.broker)
+        self._carried = not told.location
+        try:
+            self._app = import_app(told.location) if told.location else Stem(told.broker)
+        except NotThere:
+            if told.location.file is None:
+                raise
+            # A program that makes its application below `if __name__ == "__main__":`, which stays shut here: its code is carried.
+            self._app, self._carried = Stem(told.broker), True
         self._app.site.in_isolate = True
         current_app.set(self._app)
         found = {handler.name: signature_of(handler, told.main) for handler in self._app.registry}
         self.ready = msgspec.msgpack.encode(found)
 
     def start(self) -> None:
-        hooks = self._app.isolate_start_hooks if self._told.hooks is None else pickle.loads(self._told.hooks)
+        hooks = self._app.isolate_start_hooks
+        if self._carried and self._told.hooks is not None:
+            hooks = pickle.loads(self._told.hooks)
         for hook in hooks:
             value = hook()
             if inspect.isawaitable(value):
