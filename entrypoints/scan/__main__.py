@@ -83,8 +83,7 @@ def _scan(patterns: Sequence[str], folders: Sequence[Path], folder: Path) -> int
     log, live, began = folder / "worker.log", Live(len(work)), time.monotonic()
     patterns_by_id: dict[str, str] = {}
     tallies = {pattern: Tally(pattern) for pattern in patterns}
-    with worker(log):
-        live.follow(patterns_by_id)
+    with live.following(patterns_by_id), worker(log):
         handles = app.enqueue_many(scan.s(pattern, batch) for pattern, batch in work)
         patterns_by_id.update((handle.id, pattern) for handle, (pattern, _) in zip(handles, work, strict=True))
         try:
@@ -93,8 +92,8 @@ def _scan(patterns: Sequence[str], folders: Sequence[Path], folder: Path) -> int
         except TimeoutError:
             print(f"\nno result within {WAIT:g} s; the worker says:\n{log.read_text()}", file=sys.stderr)
             return 1
-        live.finish()
-    print(summary(list(tallies.values()), live.killed, len(paths), time.monotonic() - began))
+        live.finish({status.id for tally in tallies.values() for status in tally.failed})
+        print(summary(list(tallies.values()), live.killed, len(paths), time.monotonic() - began), flush=True)
     return 0
 
 
@@ -104,7 +103,7 @@ def _collect(handle: TaskHandle[Scanned], tally: Tally) -> None:
     try:
         tally.add(handle.result(timeout=WAIT))
     except TaskFailed as failure:
-        tally.failed.append((handle.id, failure.error))
+        tally.failed.append(failure.status)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,17 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
 from pathlib import Path
 
-from entrypoints.scan.tasks import app
+from entrypoints.scan.tasks import HARD, app
 from stem_iso.events import AnyEvent, CompletedEvent, FailedEvent, TimeoutEvent
 
 FRAME = re.compile(r'File "(.*)", line (\d+) in (.*)')
 WIDTH = 30
 EVERY = 2.0  # seconds between the lines of what is no terminal
+SILENCE = HARD + 0.5  # nothing can be silent for longer while there is work: after it, look whether there still is
 
 
 class Live:
@@ -23,29 +25,47 @@ class Live:
     def __init__(self, total: int) -> None:
         self._total, self._done, self._shown_at = total, 0, 0.0
         self._patterns: Mapping[str, str] = {}  # by task id
+        self._over = False
         self._bar = sys.stdout.isatty()
-        self.killed: dict[str, TimeoutEvent] = {}  # by task id; written by the listening thread alone
+        self.killed: dict[str, TimeoutEvent] = {}  # by task id; guarded by the condition
+        self._changed = threading.Condition()
 
-    def follow(self, patterns: Mapping[str, str]) -> None:
-        """`patterns` may still be growing. The thread ends with the program."""
+    @contextmanager
+    def following(self, patterns: Mapping[str, str]) -> Iterator[None]:
+        """While the block runs. `patterns` may still be growing."""
         self._patterns = patterns
-        threading.Thread(target=self._listen, daemon=True).start()
+        thread = threading.Thread(target=self._listen)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._over = True
+            thread.join()
 
     def _listen(self) -> None:
-        for event in app.events():
-            self._heard(event)
+        while not self._over:
+            for event in app.events(timeout=SILENCE):
+                self._heard(event)
+                if self._over:
+                    return
 
     def _heard(self, event: AnyEvent) -> None:
+        if self._over:
+            return
         if isinstance(event, CompletedEvent | FailedEvent):
             self._done += 1
             self._show()
         elif isinstance(event, TimeoutEvent):
             if event.level == "hard":
-                self.killed[event.task_id] = event
+                with self._changed:
+                    self.killed[event.task_id] = event
+                    self._changed.notify()
             self._say(told(event, self._patterns.get(event.task_id, "?")))
 
-    def finish(self) -> None:
-        """All results are there, whatever was heard."""
+    def finish(self, failed: Set[str]) -> None:
+        """All results are there; how those that failed were killed is told right after them, where it was not dropped."""
+        with self._changed:
+            self._changed.wait_for(lambda: failed <= set(self.killed), timeout=SILENCE)
         self._done, self._shown_at = self._total, 0.0
         self._show()
         if self._bar:

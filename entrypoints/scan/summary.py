@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from entrypoints.scan.live import place
 from entrypoints.scan.tasks import Scanned
-from stem_iso import TaskError
+from stem_iso import TaskStatus
 from stem_iso.events import TimeoutEvent
 
 
@@ -20,7 +20,7 @@ class Tally:
     matches: int = 0
     seconds: float = 0.0
     slowest: float = 0.0
-    failed: list[tuple[str, TaskError | None]] = field(default_factory=list)  # task id, error
+    failed: list[TaskStatus] = field(default_factory=list)
 
     def add(self, scanned: Scanned) -> None:
         self.batches += 1
@@ -37,21 +37,22 @@ def summary(tallies: Sequence[Tally], killed: Mapping[str, TimeoutEvent], files:
         early = f"{len(tally.failed)} of {tally.batches + len(tally.failed)}" if tally.failed else "-"
         lines.append(f"{tally.pattern:<{width}}  {tally.matches:>9,}  {tally.seconds:>8.2f}  {tally.slowest * 1000:>5.0f} ms  {early}")
     for tally in tallies:
-        lines += [line for id, error in tally.failed for line in _ending(tally.pattern, error, killed.get(id))]
+        lines += [line for status in tally.failed for line in _ending(tally.pattern, status, killed.get(status.id))]
     return "\n".join(lines)
 
 
-def _ending(pattern: str, error: TaskError | None, event: TimeoutEvent | None) -> list[str]:
+def _ending(pattern: str, status: TaskStatus, event: TimeoutEvent | None) -> list[str]:
     if event is None:
-        return ["", f"{pattern} failed: {error.type}: {error.message}" if error else f"{pattern} never ran"]
+        error = status.error
+        return ["", f"{pattern} failed: {error.type}: {error.message}" if error else f"{pattern} {status.state.value}: {status.reason}"]
     exact = ""
     if event.signalled_at is not None and event.dead_at is not None:
         exact = f"signalled {event.signalled_at * 1000:.1f} ms and dead {event.dead_at * 1000:.1f} ms after it"
-    killed = ", ".join(f"{pid} ({title})" for pid, title in event.killed)
     return [
         "",
         f"killed: {pattern}",
         f"    limit     {event.limit:g} s; {exact}",
-        f"    processes {killed}",
+        f"    process   {', '.join(f'{pid} ({title})' for pid, title in event.killed)}",
         f"    stuck in  {place(event.stack)}",
+        f"    file      {status.meta.get('file', 'unknown')}",
     ]

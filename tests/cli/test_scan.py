@@ -39,6 +39,7 @@ def test_ordinary_patterns_match_what_re_matches_and_an_endless_one_is_killed(fo
         assert int(line.removeprefix(pattern).split()[0].replace(",", "")) == by_re(pattern, sources) > 0
     assert f"! {ENDLESS} has run for 1." in done.stdout
     assert "scan (tasks.py:" in done.stdout and "count (tasks.py:" in done.stdout
+    assert re.search(r"file      .*/provoking\.py\n", done.stdout)
     killed = re.search(r"limit     2 s; signalled ([\d.]+) ms and dead ([\d.]+) ms after it", done.stdout)
     assert killed is not None and 0 <= float(killed[1]) <= float(killed[2]) < 1000
 
