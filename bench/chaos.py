@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -174,8 +175,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        found = run(Path(folder), options.kills, random.Random(options.seed))
+    folder = Path(tempfile.mkdtemp(prefix="stem_iso-chaos-"))
+    print(f"store, ledger and logs: {folder}", flush=True)
+    found = run(folder, options.kills, random.Random(options.seed))
+    shutil.rmtree(folder)  # kept where the books did not add up
     enough = options.kills // 10
     print(json.dumps(found, indent=1))
     if found["redelivered"] < enough:

@@ -60,7 +60,7 @@ def hang(context: TaskContext, seconds: float) -> None:
 def produce() -> None:
     dice = random.Random(os.getpid())
     tasks = [plain, plain, plain, once, flaky, hang]
-    while not select.select([sys.stdin], [], [], dice.uniform(0, 0.2))[0]:
+    while not select.select([sys.stdin], [], [], dice.uniform(0, 0.5))[0]:
         task = dice.choice(tasks)
         handle = task.enqueue(dice.uniform(0.02, 0.6))
         write("accepted", handle.id, task.name)
