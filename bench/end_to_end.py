@@ -2,8 +2,9 @@
 
     python -m bench.end_to_end [--tasks 5000]
 
-Rates count from the first start to the last end of tasks that were all enqueued before. huey runs them in two worker processes without isolation,
-with results stored; its storage is measured with its own default (`fsync=False`) and with `fsync=True`. Without huey installed its rows are left out.
+Rates count from the first start to the last end of tasks that were all enqueued before. huey runs them in two worker processes without
+isolation, with results stored; its storage is measured with its default (`fsync=False`) and with `fsync=True`. Without huey installed its
+rows are left out.
 """
 
 from __future__ import annotations

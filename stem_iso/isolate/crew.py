@@ -10,7 +10,6 @@ Everything here runs under the engine's lock. What callers must hear is put into
 from __future__ import annotations
 
 import select
-import traceback
 from collections.abc import Callable, Iterable
 from math import inf
 from time import monotonic
@@ -18,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from stem_iso.isolate import seat, tree, wire
+from stem_iso.isolate import endings, seat, tree, wire
 from stem_iso.isolate.call import Call, call_frame
 from stem_iso.isolate.clocks import KEEPER_WAKE, Clocks
 from stem_iso.isolate.deadlines import Deadlines
@@ -33,7 +32,7 @@ from stem_iso.isolate.lifecycle import Cause, State
 from stem_iso.isolate.link import KeeperLost, Link
 from stem_iso.isolate.linux import Timer
 from stem_iso.isolate.messages import EXITED, FAILED, STARTED
-from stem_iso.outcome import BootFailed, Failed, Outcome, Stopped, StopReason, TaskError
+from stem_iso.outcome import BootFailed, Outcome, Stopped, StopReason
 
 
 class Crew:
@@ -109,7 +108,7 @@ class Crew:
             try:
                 definition = call.job.entry.definition(isolate.ready)
             except Exception as error:  # user code: pickling an entrypoint calls whatever it refers to
-                self.end(call, _unsendable(error))
+                self.end(call, endings.unsendable(error))
                 self.obey(self.fleet.freed(isolate.number, monotonic()))
                 return
             isolate.known.add(call.job.entry.number)
@@ -299,11 +298,3 @@ class Crew:
 
     def close(self) -> None:
         self.link.close()
-
-
-def _unsendable(error: Exception) -> Failed:
-    kinds = tuple(f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__)
-    text = "".join(traceback.format_exception(error))
-    return Failed(
-        TaskError(type=kinds[0], message=f"the entrypoint cannot be sent to an isolate: {error}", traceback=text, retryable=False), kinds
-    )

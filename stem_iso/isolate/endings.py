@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from dataclasses import dataclass
 
 import msgspec
@@ -79,4 +80,13 @@ def of_limit(limit: float, sent_at: float, limit_at: float, signalled_at: float,
         dead_at=end.died_at - limit_at,
         killed=end.killed,
         silent=silent,
+    )
+
+
+def unsendable(error: Exception) -> Failed:
+    """An entrypoint that cannot be pickled fails its call, and nothing else."""
+    kinds = tuple(f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__)
+    text = "".join(traceback.format_exception(error))
+    return Failed(
+        TaskError(type=kinds[0], message=f"the entrypoint cannot be sent to an isolate: {error}", traceback=text, retryable=False), kinds
     )

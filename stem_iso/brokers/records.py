@@ -1,0 +1,191 @@
+"""What goes in and out of a broker, as values. `base` says what is done with them.
+
+Durations are seconds; times of records that are shown to people are wall-clock seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from stem_iso.outcome import TaskError
+from stem_iso.task.plan import Plan
+from stem_iso.task.status import Progress, TaskState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerOptions:
+    """Settings of a broker, from keywords of `Stem` or from the URL's query. See the README's table of defaults."""
+
+    block_time: float = 5.0
+    claim_interval: float = 1.0
+    default_visibility_timeout: float = 300.0
+    max_redeliveries: int = 3
+    dead_letter_ttl: float = 30 * 86_400.0
+    max_payload_bytes: int = 1 << 20
+    max_result_bytes: int = 16 << 20
+    sync: str = "normal"  # SQLite: "normal" or "full"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Names one delivery: the task, the worker's boot, and a count that only grows in that boot."""
+
+    id: str
+    boot: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An envelope leased to a worker. `body` is undecoded: only the worker's gate may find out that it is no envelope."""
+
+    receipt: Receipt
+    body: bytes
+    queue: str
+    redeliveries: int
+    visibility: float
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The end of one attempt. `meta` and `progress` are what the handler wrote, None where it wrote nothing."""
+
+    receipt: Receipt
+    plan: Plan
+    meta: dict[str, Any] | None = None
+    progress: Progress | None = None
+
+
+class Verdict(Enum):
+    """What became of a settlement."""
+
+    DONE = "done"
+    LOST = "lost"  # the delivery was another's; nothing was changed
+    CANCELLED = "cancelled"  # the run was revoked: carried out as `cancelled`, reason `revoked`
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """`next_due`: seconds until the earliest delayed envelope of these queues is due, None without one. `ready`: more can be leased."""
+
+    verdicts: list[Verdict]
+    deliveries: list[Delivery]
+    next_due: float | None
+    ready: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """An expired lease that was found: redelivered (`state` QUEUED) or ended as failed (`redelivery-limit`, `worker-lost`) or cancelled."""
+
+    id: str
+    name: str
+    queue: str
+    run: int
+    attempt: int
+    state: TaskState
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A wish of somebody else about a delivery that this worker holds: the run was revoked; `terminate` asks for a kill at once."""
+
+    receipt: Receipt
+    terminate: bool
+
+
+class StatusRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A task as the broker knows it; `result` is still encoded. Times are wall-clock seconds."""
+
+    id: str
+    name: str
+    queue: str
+    state: TaskState
+    reason: str | None = None
+    run: int = 0
+    attempt: int = 0
+    redeliveries: int = 0
+    result: bytes | None = None
+    error: TaskError | None = None
+    progress: Progress | None = None
+    meta: dict[str, Any] = {}
+    enqueued_at: float | None = None
+    not_before: float | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    worker_id: str | None = None
+    parent_id: str | None = None
+    root_id: str | None = None
+
+
+class QueueCount(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    queued: int
+    delayed: int
+    running: int
+    dead: int
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """One dead task. `body` is the envelope of its last attempt, or the raw bytes that were no envelope."""
+
+    id: str
+    name: str
+    queue: str
+    reason: str
+    run: int
+    attempt: int
+    died_at: float
+    error: TaskError | None = None
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadFilter:
+    """Which dead letters: all given fields must match; none given means all. `since` is wall-clock seconds."""
+
+    ids: Sequence[str] | None = None
+    queue: str | None = None
+    name: str | None = None
+    since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """`refused` is None, or why it stays dead (`unique`: another one holds its lock; `undecodable`)."""
+
+    id: str
+    run: int
+    refused: str | None = None
+
+
+class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker as others see it. `boot` is what its receipts carry."""
+
+    id: str
+    boot: str
+    hostname: str
+    pid: int
+    queues: list[str]
+    seats: int
+    spares: int
+    running: list[str] = msgspec.field(default_factory=list)  # ids of tasks
+    started_at: float = 0.0
+    seen_at: float = 0.0
+    broker: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerAddress:
+    """A broker's URL taken apart: `scheme`, `path` (as written after the scheme), and the options of its query."""
+
+    scheme: str
+    path: str
+    options: dict[str, str] = field(default_factory=dict)
