@@ -36,14 +36,14 @@ class InvalidArguments(TypeError):
 
 
 class Parameters:
-    """The parameters of a function, its context left out. `hints` are its annotations where they were resolved elsewhere already."""
+    """The parameters of a function, its context left out (`shape`). `hints` are its annotations, where they were resolved elsewhere."""
 
     def __init__(self, function: Callable[..., Any], name: str, hints: Hints | None = None) -> None:
         self.name, self._function, self._given_hints = name, function, hints
         parameters = list(inspect.signature(function).parameters.values())
         self.takes_context = bool(parameters) and _is_context(parameters[0], function, hints)
-        self._parameters = parameters[1:] if self.takes_context else parameters
-        self._signature = inspect.Signature(self._parameters)
+        self.shape = parameters[1:] if self.takes_context else parameters
+        self._signature = inspect.Signature(self.shape)
 
     # -- where the code is declared or enqueued ------------------------------------------------------------------------------------
 
@@ -56,11 +56,11 @@ class Parameters:
 
     def fit(self, names: Mapping[str, Any]) -> None:
         """Raises TypeError if arguments of these names do not fit."""
-        known = {parameter.name: parameter for parameter in self._parameters}
+        known = {parameter.name: parameter for parameter in self.shape}
         for name in names:
             if name not in known:
                 raise InvalidArguments(f"{self.name}: there is no parameter {name!r}")
-        for parameter in self._parameters:
+        for parameter in self.shape:
             needed = parameter.default is EMPTY and parameter.kind not in (VAR_POSITIONAL, VAR_KEYWORD)
             if needed and parameter.name not in names:
                 raise InvalidArguments(f"{self.name}: missing a required argument: {parameter.name!r}")
@@ -76,7 +76,7 @@ class Parameters:
     def converters(self) -> Mapping[str, Converter]:
         """Raises InvalidOptions for an annotation that cannot be converted, with the parameter's name."""
         found = {}
-        for parameter in self._parameters:
+        for parameter in self.shape:
             if parameter.name in self.hints:
                 annotation = _as_it_travels(parameter, self.hints[parameter.name])
                 # `width: int = None` says that None is welcome, whatever checkers think of it.
@@ -114,7 +114,7 @@ class Parameters:
         """The positional and keyword arguments of a call with these values."""
         positional: list[Any] = []
         keywords: dict[str, Any] = {}
-        for parameter in self._parameters:
+        for parameter in self.shape:
             if parameter.kind is VAR_POSITIONAL:
                 positional.extend(values.get(parameter.name, ()))
             elif parameter.kind is VAR_KEYWORD:

@@ -24,6 +24,7 @@ from stem_iso.locate import Location, locate
 from stem_iso.task.handler import FunctionHandler, TaskHandler, declared_entrypoint
 from stem_iso.task.names import main_name, module_name
 from stem_iso.tasks import TaskBase
+from stem_iso.worker.catalog import Listed, listed
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem
@@ -32,7 +33,10 @@ TARGET = "stem_iso.worker.inside:boot"
 
 
 class BootPayload(msgspec.Struct, frozen=True, kw_only=True):
-    """`main` is what `__main__` means in the parent; `broker` and `hooks` (pickled) serve an isolate whose application cannot be found."""
+    """`main` is what `__main__` means in the parent; `broker` and `hooks` (pickled) serve an isolate whose application cannot be found.
+
+    `hooked`: there are hooks, whether or not they could be pickled.
+    """
 
     location: Location
     main: str
@@ -40,16 +44,25 @@ class BootPayload(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     broker: str
     max_result_bytes: int
+    hooked: bool = False
     hooks: bytes | None = None
+
+    @property
+    def of_program(self) -> bool:
+        """The application stands in the program's own module, perhaps below `if __name__ == "__main__":`, where no isolate finds it."""
+        return bool(self.location) and self.location.module == self.main
 
 
 class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One of `place` and `pickled` where the name alone does not do. `whole`: the function takes its parameters, not `(context, args)`."""
+    """One of `place` and `pickled` where the name alone does not do. `whole`: the function takes its parameters, not `(context, args)`;
+    `catalog`: the siblings of a task whose application cannot be imported.
+    """
 
     name: str
     place: str | None = None
     pickled: bytes | None = None
     whole: bool = False
+    catalog: list[Listed] = []
 
 
 def boot_of(app: Stem, secrets: Sequence[str] = (), max_result_bytes: int | None = None, time_limit: float = 60.0) -> Boot:
@@ -62,7 +75,8 @@ def boot_of(app: Stem, secrets: Sequence[str] = (), max_result_bytes: int | None
         folder=os.getcwd(),
         broker=app.broker,
         max_result_bytes=app.broker_options.max_result_bytes if max_result_bytes is None else max_result_bytes,
-        hooks=None if (location and not location.file) or not app.isolate_start_hooks else _pickled(tuple(app.isolate_start_hooks)),
+        hooked=bool(app.isolate_start_hooks),
+        hooks=_hooks(app, location),
     )
     return Boot(TARGET, msgspec.msgpack.encode(payload), tuple(secrets), time_limit)
 
@@ -76,17 +90,16 @@ class Entries:
     def entry(self, name: str) -> Entry:
         """A new entry for this task's handler as it is now. Raises UnknownTask."""
         handler = self._app.registry.resolve(name)
-        return Entry(next(self._numbers), lambda ready: definition_of(handler, ready))
+        return Entry(next(self._numbers), lambda ready: self._definition(handler, ready))
 
-
-def definition_of(handler: TaskHandler[Any], ready: bytes) -> bytes:
-    """What an isolate needs to run this handler; `ready` is what it said it has. Raises what pickling raises."""
-    found: dict[str, str] = msgspec.msgpack.decode(ready)
-    if found.get(handler.name) == signature_of(handler):
-        definition = Definition(name=handler.name)
-    else:
-        definition = _carried(handler)
-    return msgspec.msgpack.encode(definition)
+    def _definition(self, handler: TaskHandler[Any], ready: bytes) -> bytes:
+        """What an isolate needs to run this handler; `ready` is what it said it has. Raises what pickling raises."""
+        found: dict[str, str] = msgspec.msgpack.decode(ready)
+        if found.get(handler.name) == signature_of(handler):
+            definition = Definition(name=handler.name)
+        else:
+            definition = msgspec.structs.replace(_carried(handler), catalog=listed(self._app.registry))
+        return msgspec.msgpack.encode(definition)
 
 
 def signature_of(handler: TaskHandler[Any], main: str | None = None) -> str:
@@ -123,6 +136,19 @@ def _carried(handler: TaskHandler[Any]) -> Definition:
     # Resolved here: a string annotation finds its name among the module's globals, which do not travel with the function.
     hints = dict(handler.parameters.hints) if isinstance(handler, FunctionHandler) and whole else None
     return Definition(name=handler.name, pickled=_pickled((code, hints)), whole=whole)
+
+
+def _hooks(app: Stem, location: Location) -> bytes | None:
+    """The hooks of an application that an isolate does not, or perhaps does not, find; None where they need not travel, or cannot."""
+    certain = location and location.module != main_name()
+    if certain or not app.isolate_start_hooks:
+        return None
+    try:
+        return _pickled(tuple(app.isolate_start_hooks))
+    except Exception:  # pickling runs user code
+        if location:
+            return None  # most likely it is found, and nobody asks for them
+        raise
 
 
 def _pickled(value: object) -> bytes:

@@ -38,6 +38,7 @@ from stem_iso.task.entrypoint import Entrypoint
 from stem_iso.task.failure import failed
 from stem_iso.task.handler import FunctionHandler
 from stem_iso.task.options import TaskOptions
+from stem_iso.worker.catalog import add
 from stem_iso.worker.entries import BootPayload, Definition, function_at, signature_of
 
 MAX_RESULT_BYTES = 16 << 20
@@ -165,7 +166,7 @@ class TaskRunner:
         try:
             self._app = import_app(told.location) if told.location else Stem(told.broker)
         except NotThere:
-            if told.location.file is None:
+            if not told.of_program:
                 raise
             # A program that makes its application below `if __name__ == "__main__":`, which stays shut here: its code is carried.
             self._app, self._carried = Stem(told.broker), True
@@ -176,7 +177,9 @@ class TaskRunner:
 
     def start(self) -> None:
         hooks = self._app.isolate_start_hooks
-        if self._carried and self._told.hooks is not None:
+        if self._carried and self._told.hooked:
+            if self._told.hooks is None:
+                raise StemError("the hooks of on_isolate_start cannot be pickled: make the application at the top of its module")
             hooks = pickle.loads(self._told.hooks)
         for hook in hooks:
             value = hook()
@@ -200,6 +203,7 @@ class TaskRunner:
         return run_sync(entry, payload, port, max_result_bytes=self._told.max_result_bytes, main=self._told.main)
 
     def _entrypoint(self, told: Definition) -> Entrypoint:
+        add(self._app.registry, told.catalog)
         if told.pickled is not None:
             code, hints = pickle.loads(told.pickled)
         elif told.place is not None:
