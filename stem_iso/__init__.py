@@ -124,13 +124,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'stem_iso' has no attribute {name!r}")
-    value = getattr(import_module(f"stem_iso.{home}"), name)
-    globals()[name] = value  # the next use finds it without asking
-    return value
+if not TYPE_CHECKING:  # a checker that saw it would take any misspelt name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module 'stem_iso' has no attribute {name!r}")
+        value = getattr(import_module(f"stem_iso.{home}"), name)
+        globals()[name] = value  # the next use finds it without asking
+        return value
 
 
 def __dir__() -> list[str]:

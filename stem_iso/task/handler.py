@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from stem_iso.errors import InvalidOptions
@@ -44,6 +45,12 @@ class FunctionHandler(TaskHandler[R]):
         self.function, self.name, self.options, self.isolate = function, name, options, isolate
         self.parameters = Parameters(function, name, hints)
 
+    @cached_property
+    def form(self) -> Form:
+        if self.isolate or self.options.isolate_entrypoint is not None:
+            return Form.ISOLATED
+        return Form.ASYNC if inspect.iscoroutinefunction(self.function) else Form.SYNC
+
     def call(self, context: TaskContext, args: dict[str, Any]) -> Any:
         positional, keywords = self.parameters.spread(args)
         if self.parameters.takes_context:
@@ -62,10 +69,11 @@ def declared_entrypoint(handler: TaskHandler[Any]) -> Callable[..., Any] | None:
 
 
 def form_of(handler: TaskHandler[Any]) -> Form:
-    if declared_entrypoint(handler) is not None or (isinstance(handler, FunctionHandler) and handler.isolate):
+    if isinstance(handler, FunctionHandler):
+        return handler.form
+    if declared_entrypoint(handler) is not None:
         return Form.ISOLATED
-    call = handler.function if isinstance(handler, FunctionHandler) else handler.call
-    return Form.ASYNC if inspect.iscoroutinefunction(call) else Form.SYNC
+    return Form.ASYNC if inspect.iscoroutinefunction(handler.call) else Form.SYNC
 
 
 def refuse_nonsense(handler: TaskHandler[Any]) -> None:
