@@ -10,6 +10,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .PHONY: demo test lint bench repeat chaos clean
 
+BENCHES := $(filter-out __init__ harness chaos chaos_app,$(basename $(notdir $(wildcard bench/*.py))))
 VENV ?= .venv
 PY := $(VENV)/bin/python
 FIND_PYTHON := for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -28,13 +29,13 @@ lint: $(VENV)/stamp
 	$(PY) -m mypy
 
 bench: $(VENV)/stamp
-	$(PY) -m bench
+	for name in $(BENCHES); do $(PY) -m bench.$$name; done
 
 repeat: $(VENV)/stamp
 	for round in $$(seq 20); do $(PY) -m pytest -m repeat || exit 1; done
 
 chaos: $(VENV)/stamp
-	$(PY) -m entrypoints.chaos
+	$(PY) -m bench.chaos
 
 # pip below 25.1 knows no --group, so it is upgraded first. The stamp makes the second time quick.
 $(VENV)/stamp: pyproject.toml

@@ -36,7 +36,7 @@ PATTERNS = (
     r"(\w+)\s+\1\b",
 )
 CATASTROPHE = r"(a+)+$"
-WAIT = 120.0  # seconds for one result: a worker that cannot start is told of, not waited for
+LOOK = 2.0  # seconds between looks at a worker that has no result for us: one that could not start is told of, not waited for
 
 
 def main() -> int:
@@ -83,27 +83,30 @@ def _scan(patterns: Sequence[str], folders: Sequence[Path], folder: Path) -> int
     log, live, began = folder / "worker.log", Live(len(work)), time.monotonic()
     patterns_by_id: dict[str, str] = {}
     tallies = {pattern: Tally(pattern) for pattern in patterns}
-    with live.following(patterns_by_id), worker(log):
+    with live.following(patterns_by_id), worker(log) as process:
         handles = app.enqueue_many(scan.s(pattern, batch) for pattern, batch in work)
         patterns_by_id.update((handle.id, pattern) for handle, (pattern, _) in zip(handles, work, strict=True))
-        try:
-            for handle in handles:
-                _collect(handle, tallies[patterns_by_id[handle.id]])
-        except TimeoutError:
-            print(f"\nno result within {WAIT:g} s; the worker says:\n{log.read_text()}", file=sys.stderr)
-            return 1
+        for handle in handles:
+            while not _collected(handle, tallies[patterns_by_id[handle.id]]):
+                if process.poll() is not None:
+                    print(f"\nthe worker has ended with {process.returncode}; it says:\n{log.read_text()}", file=sys.stderr)
+                    return 1
         live.finish({status.id for tally in tallies.values() for status in tally.failed})
         print(summary(list(tallies.values()), live.killed, len(paths), time.monotonic() - began), flush=True)
     return 0
 
 
-def _collect(handle: TaskHandle[Scanned], tally: Tally) -> None:
+def _collected(handle: TaskHandle[Scanned], tally: Tally) -> bool:
+    """Whether the task has ended within a while."""
     from stem_iso import TaskFailed
 
     try:
-        tally.add(handle.result(timeout=WAIT))
+        tally.add(handle.result(timeout=LOOK))
     except TaskFailed as failure:
         tally.failed.append(failure.status)
+    except TimeoutError:
+        return False
+    return True
 
 
 if __name__ == "__main__":
