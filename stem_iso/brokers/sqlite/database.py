@@ -88,7 +88,7 @@ class FileDatabase:
         try:
             return connection.transact(begin, body)
         except BrokerUnavailable:
-            self._shut()  # a connection that met an I/O error may stay broken
+            self._identity = None  # a connection that met an I/O error may stay broken: the next turn opens a new one
             raise
 
     def _ring(self, bells: set[Bell]) -> None:

@@ -53,7 +53,6 @@ def wait(database: Database, look: Callable[[], StatusRecord | None], id: str, t
     deadline = inf if timeout is None else time.monotonic() + timeout
     ear = database.done_ear()
     while True:
-        ear.heard()
         status = look()
         if status is None:
             raise UnknownResult(f"no task {id}: it never was, or its result has expired")
@@ -91,7 +90,6 @@ class Listener:
         """The next ones; empty after `timeout` seconds without any."""
         deadline = inf if self._timeout is None else time.monotonic() + self._timeout
         while True:
-            self._ear.heard()
             self._renew()
             if rows := self._database.read(lambda turn: gossip.events_after(turn, self._number)):
                 return [(row[0], row[1]) for row in rows]

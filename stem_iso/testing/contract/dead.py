@@ -114,6 +114,14 @@ class DeadLetters(Desk):
         assert [one.refused for one in broker.replay(ALL)] == [None]
         assert status(broker, sent.id).run == 1
 
+    def test_the_same_id_dead_twice_is_one_dead_letter(self, broker: Broker) -> None:
+        sent = envelope()
+        bury(broker, sent)
+        broker.forget(sent.id)
+        broker.publish([sent])
+        settle(broker, take_one(broker), Finish(TaskState.FAILED, reason="not-retryable"))
+        assert [letter.reason for letter in broker.dead_letters(ALL)] == ["not-retryable"]
+
     def test_unregistered_is_given_its_grace_anew(self, broker: Broker) -> None:
         bury(broker, envelope(unregistered_since=1.0))
         broker.replay(ALL)

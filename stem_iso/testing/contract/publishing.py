@@ -73,6 +73,14 @@ class Publishing(Desk):
         broker.publish(sent)
         assert ids(take(broker)) == [sent[index].id for index in (1, 3, 0, 4, 2)]
 
+    def test_priority_holds_for_who_takes_one_at_a_time(self, broker: Broker) -> None:
+        sent = [
+            envelope(queue=queue, priority=priority) for queue, priority in (("a", 0), ("b", 1), ("a", 5), ("a", 0), ("b", 9), ("a", 9))
+        ]
+        broker.publish(sent)
+        got = [take_one(broker, queues=["a", "b"]).receipt.id for _ in sent]
+        assert got == [sent[index].id for index in (4, 5, 2, 1, 0, 3)]
+
     def test_no_more_are_in_flight_than_were_asked_for(self, broker: Broker) -> None:
         broker.publish([envelope() for _ in range(5)])
         exchange = broker.exchange("alpha", [], ["default"], 2)

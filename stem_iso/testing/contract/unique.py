@@ -137,6 +137,13 @@ class Unique(Desk):
         assert (replayed.id, replayed.run, replayed.refused) == (dead.id, 1, None)
         assert is_held(broker, dead.id)
 
+    def test_a_replay_respects_a_lock_that_has_a_longest_life(self, broker: Broker) -> None:
+        broker.publish([unique()])
+        settle(broker, take_one(broker), FAILURE)
+        broker.publish([unique(unique_for=60.0)])
+        assert [one.refused for one in broker.replay(ALL)] == ["unique"]
+        assert counts(broker) == (1, 0, 0, 1)
+
     def test_of_two_dead_with_one_key_one_is_replayed(self, broker: Broker) -> None:
         for _ in range(2):
             broker.publish([unique()])

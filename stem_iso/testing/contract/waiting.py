@@ -12,6 +12,7 @@ from stem_iso.brokers.base import Broker, StatusRecord
 from stem_iso.errors import UnknownResult
 from stem_iso.task.status import TaskState
 from stem_iso.testing.contract.desk import RESULT, SUCCESS, Desk, envelope, next_attempt, settle, take_one
+from stem_iso.testing.looking import throughout
 
 
 class Waiter:
@@ -24,6 +25,7 @@ class Waiter:
         self._thread = threading.Thread(target=self._wait, args=(broker, id))
         self._thread.start()
         self._begun.wait(5)
+        throughout(lambda: self.answer is None, 0.02)  # by then it is parked: nothing can tell from outside
 
     def _wait(self, broker: Broker, id: str) -> None:
         self._begun.set()
@@ -60,7 +62,11 @@ class Waiting(Desk):
             broker.wait(sent.id, 0)
 
     @pytest.mark.parametrize("end", ["settled", "revoked", "purged", "lost"])
-    def test_it_wakes_when_the_task_ends(self, broker: Broker, other: Broker, end: str) -> None:
+    def test_it_wakes_at_once_when_the_task_ends(self, broker: Broker, other: Broker, end: str) -> None:
+        # The best of some: a busy machine makes one late, a broker that polls makes all late.
+        assert min(self.lateness(broker, other, end) for _ in range(4)) < 0.1
+
+    def lateness(self, broker: Broker, other: Broker, end: str) -> float:
         sent = envelope()
         broker.publish([sent])
         waiter = Waiter(other, sent.id)
@@ -74,7 +80,7 @@ class Waiting(Desk):
         ended = time.monotonic()
         answer = waiter.joined()
         assert isinstance(answer, StatusRecord) and answer.state.terminal
-        assert waiter.at - ended < 1
+        return waiter.at - ended
 
     def test_a_retry_is_no_end(self, broker: Broker, other: Broker) -> None:
         sent = envelope()
