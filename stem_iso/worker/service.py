@@ -28,6 +28,7 @@ from stem_iso.bus import Bus, L, Stream
 from stem_iso.errors import StemError
 from stem_iso.events import WorkerEventType
 from stem_iso.isolate.linux import require_linux
+from stem_iso.locate import refuse_while_importing
 from stem_iso.settings import allowed_cores
 from stem_iso.task.checks import duration
 from stem_iso.task.options import Duration
@@ -163,6 +164,7 @@ class Worker:
 
     def start(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Returns when the first look at the queue is due; isolates may still be booting. Raises BrokerUnavailable."""
+        refuse_while_importing("starting a worker")
         if self._started:
             raise StemError("this worker has been started before, and runs once: make another Worker")
         self._started = True
@@ -177,7 +179,7 @@ class Worker:
         Returns at once; from any thread, any number of times.
         """
         if not self._ended.done():
-            self._inbox.put(StopAsked(at_once))
+            self._inbox.put_now(StopAsked(at_once))
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the end. Raises TimeoutError."""
