@@ -65,7 +65,8 @@ class Crew:
 
     @property
     def empty(self) -> bool:
-        return not self.isolates
+        """Nothing is left to wait for: what will not die has been set aside."""
+        return all(isolate.set_aside for isolate in self.isolates.values())
 
     # -- orders ------------------------------------------------------------------------------------------------------------------
 

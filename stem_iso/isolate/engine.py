@@ -111,6 +111,11 @@ class Engine:
         """Kill it: it ends as Stopped, unless its complete reply is there first. One that has ended is left alone."""
         self._command(lambda: self._crew.stop(call, reason))
 
+    def withdraw(self, call: Call) -> bool:
+        """Take back a call that still waits: True, and its caller hears no more of it. False once it has been sent, or has ended."""
+        with self._lock:
+            return call.isolate is None and self._crew.fleet.withdraw(call.arrival)
+
     def resize(self, size: int, spares: int) -> None:
         self._command(lambda: self._crew.obey(self._crew.fleet.resize(size, spares, monotonic())))
 
