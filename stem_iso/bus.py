@@ -38,7 +38,8 @@ class Bus:
         self._worker_id = worker_id
         self._capacity = capacity
         self._lock = threading.Lock()  # guards the two fields below and the start of the thread
-        self._listeners: dict[WorkerEventType, tuple[Listener, ...]] = dict.fromkeys(WorkerEventType, ())
+        # By the type's value: a string has its hash ready, an Enum member computes its own in Python each time.
+        self._listeners: dict[str, tuple[Listener, ...]] = {type.value: () for type in WorkerEventType}
         self._streams: list[Stream] = []
         self._queue: SimpleQueue[tuple[Listener | None, object] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -49,7 +50,7 @@ class Bus:
         """Call `listener(event)` for events of this type, of every type with None. Returns it, so that it can decorate."""
         with self._lock:
             for each in tuple(WorkerEventType) if type is None else (type,):
-                self._listeners[each] = (*self._listeners[each], listener)
+                self._listeners[each.value] = (*self._listeners[each.value], listener)
             self._start()
         return listener
 
@@ -74,10 +75,10 @@ class Bus:
                 self._streams.remove(stream)
 
     def wants(self, type: WorkerEventType) -> bool:
-        return bool(self._listeners[type])
+        return bool(self._listeners[type._value_])
 
     def publish(self, event: Event) -> None:
-        if self._listeners[event.type]:
+        if self._listeners[event.type._value_]:
             self._put(None, event)
 
     def post(self, listener: Listener, value: object) -> None:
@@ -118,7 +119,7 @@ class Bus:
             if listener is not None:
                 self._call(listener, value)
             elif isinstance(value, Event):
-                for each in self._listeners[value.type]:
+                for each in self._listeners[value.type._value_]:
                     self._call(each, value)
             if self._dropped:
                 self._tell_loss()
@@ -139,7 +140,7 @@ class Bus:
     def _tell(self, message: str, text: str) -> None:
         # Straight to the listeners: the queue may be full, and this is its thread.
         event = ErrorEvent(at=time.time(), worker_id=self._worker_id, message=message, traceback=text)
-        for each in self._listeners[WorkerEventType.ERROR]:
+        for each in self._listeners[WorkerEventType.ERROR.value]:
             self._call(each, event)
 
 

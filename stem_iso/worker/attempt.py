@@ -39,6 +39,9 @@ class Desk(Protocol):
     def put(self) -> Callable[[Message], None]: ...
 
     @property
+    def put_now(self) -> Callable[[Message], None]: ...
+
+    @property
     def output(self) -> Callable[[Attempt, int, str, str], object]: ...
 
 
@@ -46,14 +49,15 @@ class Attempt:
     """The state of one leased delivery that passed the gates; also its `Caller`."""
 
     __slots__ = (
-        *("begun_at", "delivery", "desk", "envelope", "halt", "killable"),
-        *("lost", "meta", "noted_at", "policy", "progress", "stop_reason"),
+        *("begun_at", "delivery", "desk", "envelope", "halt", "killable", "lost"),
+        *("meta", "noted_at", "policy", "progress", "stop_reason", "take_back"),
     )
 
     def __init__(self, desk: Desk, delivery: Delivery, envelope: Envelope, policy: Policy) -> None:
         self.desk, self.delivery, self.envelope, self.policy = desk, delivery, envelope, policy
         self.begun_at = 0.0  # monotonic, 0 before step 7
         self.halt: Callable[[StopReason], None] | None = None  # how its host ends it; None before step 6
+        self.take_back: Callable[[], bool] | None = None  # how its host gives it up before step 7; None where step 7 follows at once
         self.stop_reason: StopReason | None = None  # the first stop that was asked for
         self.lost = False  # the delivery is another's, or has been given up: nothing may be settled
         self.killable = True  # False for an inline handler: it can be asked to end, no more
@@ -70,21 +74,25 @@ class Attempt:
             self.stop_reason = reason
             self.halt(reason)
 
+    def withdraw(self) -> bool:
+        """True if it had not begun, and never will: its host says no more about it."""
+        return not self.begun_at and self.take_back is not None and self.take_back()
+
     # -- the host's side: `Caller` -------------------------------------------------------------------------------------------------
 
     def sent(self) -> None:
         first, self.begun_at = not self.begun_at, monotonic()
         if first and self.desk.wants_begun:
-            self.desk.put(Begun(self))
+            self.desk.put_now(Begun(self))
 
     def asked(self, payload: bytes, answer: Answer | None) -> None:
-        self.desk.put(Said(self, payload, answer))
+        self.desk.put_now(Said(self, payload, answer))
 
     def beat(self) -> None:
-        self.desk.put(Beaten(self))
+        self.desk.put_now(Beaten(self))
 
     def limit_reached(self, notice: LimitNotice) -> None:
-        self.desk.put(LimitReached(self, notice))
+        self.desk.put_now(LimitReached(self, notice))
 
     def output(self, level: int, logger: str, text: str) -> None:
         self.desk.output(self, level, logger, text)

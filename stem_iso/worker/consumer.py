@@ -8,7 +8,7 @@
 Rules
  1. The engine's thread and the handlers' only append to the inbox; everything below is touched by this thread alone. No locks, no asyncio.
  2. Settling and fetching are one step (`exchange`). It is made at once where a seat would stand idle; otherwise endings are collected for a
-    millisecond, or until there are 64.
+    millisecond, or until there are 64. While tasks are short, a few are fetched ahead of the seats (`pace`).
  3. A broker that is away stops the turn, not the tasks: endings are kept in order, questions are answered with the error, and the broker is
     tried again after 0.1 s, doubled up to 5 s. When it is back, leases are renewed before anything else.
  4. Nothing is settled before `Ended`. Leases live until their settlement is stored, also through a long drain.
@@ -21,15 +21,17 @@ import logging
 import time
 import traceback
 from collections import deque
+from dataclasses import replace
 from math import inf
 
-from stem_iso.brokers.base import Broker, Delivery, Watch
+from stem_iso.brokers.base import Broker, Delivery, Order, Watch
 from stem_iso.errors import BrokerUnavailable
 from stem_iso.worker.chores import ORDERS_EVERY, Chore, Control, Recoverer
 from stem_iso.worker.floor import Floor
 from stem_iso.worker.inbox import Inbox
 from stem_iso.worker.messages import Message, StopAsked
 from stem_iso.worker.options import WorkerOptions
+from stem_iso.worker.pace import PATIENCE
 from stem_iso.worker.phase import Ask, Phase, asked, moved
 from stem_iso.worker.reporter import Reporter
 
@@ -50,10 +52,11 @@ class Consumer:
         self, options: WorkerOptions, broker: Broker, inbox: Inbox[Message], floor: Floor, reporter: Reporter, chores: list[Chore]
     ) -> None:
         self._options, self._broker, self._inbox, self._floor, self._reporter = options, broker, inbox, floor, reporter
-        self._control = Control(options.boot, floor.obey)
+        self._control = Control(options.boot, self._obey)
         self._recoverer = Recoverer(options.boot, options.predecessor, broker.options.claim_interval, reporter)
         self._chores: tuple[Chore, ...] = (self._recoverer, self._control, *chores)
-        self._incoming: deque[Delivery] = deque()  # leased, and not yet through the gates
+        self._incoming: deque[Delivery] = deque()  # leased, and not yet through the gates: an inline one may have to wait
+        self._taken_at = 0.0  # when the last of them came
         self._phase = Phase.RUNNING
         self._grace_at = self._inline_at = self._isolates_at = self._stored_at = inf  # the bounds of the phases
         self._hungry = True  # a look at the queue may find something
@@ -82,6 +85,10 @@ class Consumer:
         self._hear()
         now = monotonic()
         self._move(now)
+        if now >= self._stale_at():
+            self._floor.pace.stalled()
+            self._floor.give_back_ahead()
+            self._give_back()
         if now >= self._retry_at:
             try:
                 self._work(now)
@@ -124,15 +131,21 @@ class Consumer:
         self._reporter.forward(broker)
 
     def _must_exchange(self, now: float) -> bool:
-        unstored, want = len(self._floor.ledger), self._want()
-        if unstored:
-            return want > 0 or unstored >= COLLECT_MOST or now >= self._exchanged_at + COLLECT
-        return want > 0 and (self._hungry or self._recoverer.found or now >= min(self._due_at, self._block_until()))
+        idle, unstored = self._idle_seats(), len(self._floor.ledger)
+        if unstored and (idle or unstored >= COLLECT_MOST or now >= self._exchanged_at + COLLECT):
+            return True
+        return idle > 0 and (self._hungry or self._recoverer.found or now >= min(self._due_at, self._block_until()))
+
+    def _idle_seats(self) -> int:
+        """Those that nothing is at hand for, and that may be filled."""
+        if self._phase is not Phase.RUNNING:
+            return 0
+        return max(0, self._options.seats - len(self._floor) - len(self._incoming))
 
     def _want(self) -> int:
         if self._phase is not Phase.RUNNING:
             return 0
-        return max(0, self._options.seats - len(self._floor) - len(self._incoming))
+        return max(0, self._floor.room - len(self._floor) - len(self._incoming))
 
     def _block_until(self) -> float:
         return self._exchanged_at + self._broker.options.block_time
@@ -149,21 +162,38 @@ class Consumer:
         self._floor.stored(self._floor.ledger.stored(answer.verdicts))
         for delivery in answer.deliveries:
             self._floor.leased(delivery, now)
-        self._incoming.extend(answer.deliveries)
+        if answer.deliveries:
+            self._taken_at = now
+            self._incoming.extend(answer.deliveries)
         self._take_in()
 
     def _take_in(self) -> None:
-        while self._incoming:
+        floor = self._floor
+        while self._incoming and len(floor) < floor.room:
             delivery = self._incoming.popleft()
             try:
-                self._floor.admit(delivery, self._broker)
+                if not floor.admit(delivery, self._broker, ahead=len(floor) >= self._options.seats):
+                    self._incoming.appendleft(delivery)
+                    return
             except BrokerUnavailable:
                 self._incoming.appendleft(delivery)
                 raise
             except Exception:
                 # Not a word about it to the broker: the lease runs out, is counted, and in the end the task is dead-lettered.
-                self._floor.leases.drop(delivery.receipt)
+                floor.leases.drop(delivery.receipt)
                 raise
+
+    def _give_back(self) -> None:
+        """What is at hand goes back to its queue."""
+        while self._incoming:
+            self._floor.give_back(self._incoming.popleft())
+
+    def _obey(self, orders: list[Order]) -> None:
+        """What waits here and was revoked must not run; the floor ends what runs."""
+        revoked = {order.receipt for order in orders}
+        if revoked:
+            self._incoming = deque(replace(each, revoked=True) if each.receipt in revoked else each for each in self._incoming)
+            self._floor.obey(orders)
 
     # -- the broker ----------------------------------------------------------------------------------------------------------------
 
@@ -179,7 +209,7 @@ class Consumer:
         if self._watch.changed():
             self._hungry = True
             self._control.rung(now)
-            if not self._want():
+            if not self._idle_seats():
                 self._listen(False)
                 self._deaf_until = now + ORDERS_EVERY
 
@@ -195,9 +225,13 @@ class Consumer:
 
     def _park(self) -> None:
         now = monotonic()
-        if now >= self._deaf_until or self._want():
+        if now >= self._deaf_until or self._idle_seats():
             self._listen(True)
-        if self._inbox.park(min(self._wake_at(now) - now, LONGEST_PARK)):
+        wait = min(self._wake_at(now) - now, LONGEST_PARK)
+        self._inbox.quorum = 1 + self._floor.waiting // 2
+        if self._inbox.quorum > 1:
+            wait = min(wait, COLLECT)
+        if self._inbox.park(wait):
             self._watch_at = 0.0
 
     def _wake_at(self, now: float) -> float:
@@ -213,7 +247,8 @@ class Consumer:
             at = min(at, self._deaf_until)
         if floor.ledger:
             at = min(at, self._exchanged_at + COLLECT)
-        if self._want():
+        at = min(at, self._stale_at())
+        if self._idle_seats():
             at = now if self._hungry else min(at, self._due_at, self._block_until())
         return min(at, now + BURST_LOOK) if self._options.burst else at
 
@@ -246,7 +281,7 @@ class Consumer:
         self._phase = phase
         if phase is Phase.DRAINING:
             self._grace_at = now + self._options.shutdown_timeout
-            self._floor.stop_unbegun()
+            self._floor.give_back_unbegun()
         if phase is Phase.KILLING:
             self._grace_at, self._inline_at, self._isolates_at = inf, now + COROUTINES_END, now + ISOLATES_END
             self._floor.stop_all()
@@ -255,8 +290,12 @@ class Consumer:
             self._stored_at = now + STORES_END
         if phase is Phase.OVER and (unstored := len(self._floor.ledger)):
             self._reporter.trouble(f"{unstored} outcomes could not be stored, the broker is away; their leases are left to run out")
-        while phase in (Phase.DRAINING, Phase.KILLING) and self._incoming:
-            self._floor.give_back(self._incoming.popleft())
+        if phase in (Phase.DRAINING, Phase.KILLING):
+            self._give_back()
+
+    def _stale_at(self) -> float:
+        waits = self._incoming and len(self._floor) >= self._options.seats
+        return min(self._floor.stale_at(), self._taken_at + PATIENCE if waits else inf)
 
     def _settled(self) -> bool:
         return self._phase is Phase.STORING and not self._floor.ledger

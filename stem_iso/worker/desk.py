@@ -17,7 +17,7 @@ class Desk:
     """Used by every thread that runs attempts."""
 
     def __init__(self, inbox: Inbox[Message], reporter: Reporter, output: Output) -> None:
-        self.put = inbox.put
+        self.put, self.put_now = inbox.put, inbox.put_now
         self.output = output
         self._reporter = reporter
 

@@ -7,12 +7,16 @@ Rules
  1. A seat is taken from the gate to `Ended`; a lease is held from the fetch to the stored settlement, or until it is lost.
  2. A lost attempt (another worker has the task) is told to end, keeps its seat until it has, and is then forgotten: nothing is settled.
  3. A revoke with `terminate` ends the exact attempt that it names; without, it ends only what has not begun.
+ 4. While tasks are short, some are submitted beyond the seats (`pace`): the engine then fills a seat by itself, without waking this thread.
+    What waits there for too long, or while the worker drains, is withdrawn and goes back to the queue.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable
+from math import inf
 from typing import assert_never
 
 from stem_iso.brokers.base import Broker, Delivery, Order, Receipt
@@ -21,10 +25,12 @@ from stem_iso.worker.attempt import Attempt
 from stem_iso.worker.desk import Desk
 from stem_iso.worker.gates import Admitted, admit
 from stem_iso.worker.hosts import Hosts
+from stem_iso.worker.inline_call import InlineJob
 from stem_iso.worker.known import Handlers
 from stem_iso.worker.leases import Leases
 from stem_iso.worker.ledger import Ledger
 from stem_iso.worker.messages import Beaten, Begun, Ended, IsolateChanged, LimitReached, Said, Trouble
+from stem_iso.worker.pace import PATIENCE, Pace
 from stem_iso.worker.reporter import Reporter
 from stem_iso.worker.sayings import Sayings
 
@@ -35,11 +41,15 @@ AttemptMessage = Ended | Begun | Said | Beaten | LimitReached | IsolateChanged |
 class Floor:
     """Owned by the consumer thread."""
 
-    def __init__(self, desk: Desk, handlers: Handlers, hosts: Hosts, ledger: Ledger, reporter: Reporter, grace: float) -> None:
-        self._desk, self._handlers, self._hosts, self._grace = desk, handlers, hosts, grace
+    def __init__(
+        self, desk: Desk, handlers: Handlers, hosts: Hosts, ledger: Ledger, reporter: Reporter, *, seats: int, grace: float
+    ) -> None:
+        self._desk, self._handlers, self._hosts, self._seats, self._grace = desk, handlers, hosts, seats, grace
         self.ledger, self._reporter = ledger, reporter
-        self.leases, self.sayings = Leases(), Sayings(reporter)
+        self.leases, self.sayings, self.pace = Leases(), Sayings(reporter), Pace()
         self._seated: dict[Receipt, Attempt] = {}
+        self._inline = 0  # how many of them run in this process
+        self._ahead: deque[tuple[float, Attempt]] = deque()  # since when; those that were submitted beyond the seats, the oldest first
 
     def __len__(self) -> int:
         """How many seats are taken."""
@@ -48,15 +58,35 @@ class Floor:
     def ids(self) -> list[str]:
         return [attempt.envelope.id for attempt in self._seated.values()]
 
+    @property
+    def room(self) -> int:
+        """How many attempts may be here: the seats, and what may wait at the engine for one. Inline handlers need a seat to begin."""
+        return self._seats + (0 if self._inline else self.pace.stock(self._seats))
+
+    @property
+    def waiting(self) -> int:
+        return max(0, len(self._seated) - self._seats)
+
+    def stale_at(self) -> float:
+        """When the oldest one that waits beyond the seats has waited for too long."""
+        while self._ahead and self._ahead[0][1].begun_at:
+            self._ahead.popleft()
+        return self._ahead[0][0] + PATIENCE if self._ahead else inf
+
     # -- in ------------------------------------------------------------------------------------------------------------------------
 
     def leased(self, delivery: Delivery, now: float) -> None:
         self.leases.hold(delivery.receipt, delivery.visibility, now)
         self.ledger.seen(delivery.receipt.id)
 
-    def admit(self, delivery: Delivery, broker: Broker) -> None:
-        """Through the gates and into a seat, or straight to the ledger. Raises BrokerUnavailable with nothing done."""
+    def admit(self, delivery: Delivery, broker: Broker, ahead: bool) -> bool:
+        """Through the gates and into a seat, or straight to the ledger. Raises BrokerUnavailable with nothing done.
+
+        `ahead`: all seats are taken, so it may only wait at the engine; False for one that cannot, with nothing done.
+        """
         found = admit(delivery, self._handlers, time.time(), self._grace)
+        if ahead and isinstance(found, Admitted) and (isinstance(found.job, InlineJob) or not found.policy.acks_late):
+            return False
         attempt = Attempt(self._desk, delivery, found.envelope, found.policy)
         if not isinstance(found, Admitted):
             self.ledger.close(attempt, found.outcome, monotonic())
@@ -66,6 +96,10 @@ class Floor:
         else:
             self._seated[delivery.receipt] = attempt
             self._hosts.run(attempt, found.job)
+            self._inline += not attempt.killable
+            if ahead:
+                self._ahead.append((monotonic(), attempt))
+        return True
 
     def give_back(self, delivery: Delivery) -> None:
         """It was fetched, and will not run here: the worker is stopping."""
@@ -100,7 +134,9 @@ class Floor:
         receipt = attempt.delivery.receipt
         if self._seated.pop(receipt, None) is None:
             return  # given up before: its lease was left to run out
+        self._inline -= not attempt.killable
         self.sayings.forget(attempt)
+        self.pace.ended(message.at - attempt.begun_at if attempt.begun_at else 0.0)
         if attempt.lost or not self.ledger.close(attempt, message.outcome, message.at):
             self.leases.drop(receipt)
 
@@ -119,14 +155,26 @@ class Floor:
     def obey(self, orders: Iterable[Order]) -> None:
         for order in orders:
             attempt = self._seated.get(order.receipt)
-            if attempt is not None and (order.terminate or not attempt.begun_at):
+            if attempt is not None and not self._withdrawn(attempt, StopReason.REVOKED) and order.terminate:
                 attempt.stop(StopReason.REVOKED)
 
-    def stop_unbegun(self) -> None:
-        """What waits for an isolate goes back; a marked delivery is left to run, since it could not be given back once it had begun."""
-        for attempt in self._seated.values():
-            if not attempt.begun_at and attempt.policy.acks_late:
-                attempt.stop(StopReason.SHUTDOWN)
+    def give_back_unbegun(self) -> None:
+        """What waits for an isolate goes back to the queue; what has begun is left alone."""
+        self._ahead.clear()
+        for attempt in list(self._seated.values()):
+            self._withdrawn(attempt, StopReason.SHUTDOWN)
+
+    def give_back_ahead(self) -> None:
+        """What waits beyond the seats goes back: it could run elsewhere."""
+        while self._ahead:
+            self._withdrawn(self._ahead.popleft()[1], StopReason.SHUTDOWN)
+
+    def _withdrawn(self, attempt: Attempt, reason: StopReason) -> bool:
+        if attempt.delivery.receipt not in self._seated or not attempt.withdraw():
+            return False
+        del self._seated[attempt.delivery.receipt]
+        self.ledger.close(attempt, Stopped(reason, started=False), monotonic())
+        return True
 
     def stop_all(self) -> None:
         for attempt in self._seated.values():
@@ -136,6 +184,7 @@ class Floor:
         """Wait no longer for these. Their leases run out, so that nobody starts them beside us; where the process ends now they go back."""
         for receipt, attempt in [each for each in self._seated.items() if each[1].killable is killable]:
             del self._seated[receipt]
+            self._inline -= not attempt.killable
             self.sayings.forget(attempt)
             if give_back and not attempt.lost:
                 self.ledger.close(attempt, Stopped(StopReason.SHUTDOWN, started=True), monotonic())

@@ -41,7 +41,7 @@ class Hosts:
         else:
             engine = self.start_engine()
             call = engine.submit(job, attempt)
-            attempt.halt = partial(engine.stop, call)
+            attempt.halt, attempt.take_back = partial(engine.stop, call), partial(engine.withdraw, call)
 
     def close(self) -> None:
         """Everything isolated is dead when this returns; inline threads may still be running."""

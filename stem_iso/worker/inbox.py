@@ -5,6 +5,8 @@
 
 Rule: the consumer says that it is parked *before* it looks at the deque a last time, and a sender looks at that word *after* it has put.
 So one of the two sees the other, and no message waits for the end of a park. A busy consumer costs its senders no system call.
+
+Where endings may wait for company, the consumer names a `quorum` and parks for a millisecond at most: one wake-up serves many.
 """
 
 from __future__ import annotations
@@ -27,10 +29,21 @@ class Inbox(Generic[T]):
         self._poll = select.poll()
         self._poll.register(self._bell, select.POLLIN)
         self._closed = False
+        self.quorum = 1  # written by the consumer before it parks
 
     def put(self, item: T) -> None:
+        """It may wait for company, until `quorum` items are there or the park is over."""
         self._items.append(item)
-        if self._parked and not self._closed:
+        if self._parked and len(self._items) >= self.quorum:
+            self._ring()
+
+    def put_now(self, item: T) -> None:
+        self._items.append(item)
+        if self._parked:
+            self._ring()
+
+    def _ring(self) -> None:
+        if not self._closed:
             self._parked = False
             os.eventfd_write(self._bell, 1)
 
@@ -50,7 +63,7 @@ class Inbox(Generic[T]):
         """Sleep until something is put, a watched descriptor is readable, or time is up. Returns the descriptors that rang."""
         self._parked = True
         try:
-            ready = self._poll.poll(0 if self._items else max(0, seconds) * 1000)
+            ready = self._poll.poll(0 if len(self._items) >= self.quorum else max(0, seconds) * 1000)
         finally:
             self._parked = False
         rang = [fd for fd, _ in ready]

@@ -72,7 +72,7 @@ class Interior:
         ledger = Ledger(self._reporter, options.retry_strategy, broker.options.max_result_bytes)
         desk = Desk(self._inbox, self._reporter, self._logged.output)
         handlers = Handlers(self._app, Entries(self._app))
-        floor = Floor(desk, handlers, self._hosts, ledger, self._reporter, options.unregistered_grace)
+        floor = Floor(desk, handlers, self._hosts, ledger, self._reporter, seats=options.seats, grace=options.unregistered_grace)
         beat = Beat(lambda: self._describe(broker, floor.ids()))
         beat.run(broker, time.monotonic())  # where the broker cannot be reached, nothing is started
         if options.keeper_socket is not None or any(form_of(handler) is Form.ISOLATED for handler in self._app.registry):
@@ -122,10 +122,10 @@ class Interior:
     # -- on other threads ----------------------------------------------------------------------------------------------------------
 
     def _isolate_changed(self, notice: IsolateNotice) -> None:
-        self._inbox.put(IsolateChanged(notice))
+        self._inbox.put_now(IsolateChanged(notice))
 
     def _gil_held(self, callers: list[Caller], late: float) -> None:
         for caller in callers:
             if isinstance(caller, Attempt):
                 text = f"held up this process for {late:.1f} s, longer than a third of the shortest lease: declare it isolated"
-                self._inbox.put(Trouble(f"the inline handler {caller.envelope.name!r} {text}", "", caller))
+                self._inbox.put_now(Trouble(f"the inline handler {caller.envelope.name!r} {text}", "", caller))

@@ -1,0 +1,71 @@
+"""Fetching ahead: only while tasks are short, never beyond a bound, and never at the price of a task that could run elsewhere."""
+
+from __future__ import annotations
+
+import time
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stem_iso import Stem, WorkerEventType
+from stem_iso.testing import eventually
+from stem_iso.worker.pace import AHEAD, MOST, Pace
+from tests.worker import handlers
+from tests.worker.conftest import Begin
+
+durations = st.floats(0, 10, allow_nan=False)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(durations, max_size=60), st.integers(1, 64))
+def test_what_is_fetched_ahead_is_bounded_by_what_the_seats_should_finish_soon(lengths, seats):
+    pace = Pace()
+    for length in lengths:
+        pace.ended(length)
+    assert 0 <= pace.stock(seats) <= MOST
+    if lengths and pace.stock(seats):
+        assert min(lengths) * pace.stock(seats) / seats <= AHEAD * 1.001
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(0, 0.001), min_size=100, max_size=200), st.integers(1, 64))
+def test_one_long_task_ends_it_at_once(lengths, seats):
+    pace = Pace()
+    for length in lengths:
+        pace.ended(length)
+    assert pace.stock(64) > 0
+    pace.ended(1.0)
+    assert pace.stock(seats) == 0
+
+
+def test_nothing_is_fetched_ahead_before_anything_is_known_or_after_something_waited_too_long():
+    pace = Pace()
+    assert pace.stock(8) == 0
+    for _ in range(200):
+        pace.ended(0.0005)
+    assert pace.stock(8) > 0
+    pace.stalled()
+    assert pace.stock(8) == 0
+
+
+def test_what_waits_behind_a_task_that_turns_out_to_be_long_runs_elsewhere_within_a_tenth_of_a_second(app: Stem, begin: Begin, tmp_path):
+    add = app.task(name="add", isolate=True)(handlers.add)
+    wait = app.task(name="wait", isolate=True)(handlers.say_and_wait)
+    _, ear = begin(app, id="one")
+    _, other = begin(app, id="two")
+    for handle in app.enqueue_many([add.s(number) for number in range(600)]):
+        handle.result(timeout=60)  # both workers know now that tasks are short
+    signatures = [add.s(number) for number in range(100)]
+    signatures[3:3] = [wait.s(str(tmp_path / "gate"))]
+    handles = app.enqueue_many(signatures)
+    long = handles.pop(3)
+    eventually(lambda: ear.of(WorkerEventType.PROGRESS, long.id) or other.of(WorkerEventType.PROGRESS, long.id), 30)
+    began = time.time()
+    for handle in handles:
+        handle.result(timeout=30)
+    ends = [event.at for each in (ear, other) for event in each.of(WorkerEventType.COMPLETED)]
+    eventually(lambda: len(ear.of(WorkerEventType.COMPLETED)) + len(other.of(WorkerEventType.COMPLETED)) == 700, 10)
+    assert max(ends) - began < 1.0
+    assert all(handle.status().redeliveries == 0 and handle.status().attempt == 0 for handle in handles)
+    (tmp_path / "gate").touch()
+    assert long.result(timeout=30) == "done"
