@@ -70,6 +70,9 @@ class WorkerProcess:
             return "missed"
         if who == "launcher":
             self.process.wait()
+        else:
+            # Core and launcher killed in one instant is the one case in which a daemon of a handler may survive; it is not played here.
+            time.sleep(0.3)
         return who
 
     def revive(self) -> None:
