@@ -10,7 +10,7 @@ if sys.version_info >= (3, 14):
 else:
     from uuid_utils import reseed_rng, uuid7
 
-    # Its dice live in this process's memory: a forked child would throw the same numbers as its parent.
+    # Its dice live in this process's memory: a forked child would throw the same numbers as its parent. Newer releases do it themselves.
     os.register_at_fork(after_in_child=reseed_rng)
 
 

@@ -33,9 +33,9 @@ TARGET = "stem_iso.worker.inside:boot"
 
 
 class BootPayload(msgspec.Struct, frozen=True, kw_only=True):
-    """`main` is what `__main__` means in the parent; `broker` and `hooks` (pickled) serve an isolate whose application cannot be found.
-
-    `hooked`: there are hooks, whether or not they could be pickled.
+    """`main` is what `__main__` means in the parent. `broker`, and the folder that a relative one means, are the parent's, which may have
+    been told another one than its application names. `hooks` (pickled) serve an isolate whose application cannot be found; `hooked`: there
+    are some, whether or not they could be pickled.
     """
 
     location: Location
@@ -43,6 +43,7 @@ class BootPayload(msgspec.Struct, frozen=True, kw_only=True):
     path: list[str]
     folder: str
     broker: str
+    site_folder: str
     max_result_bytes: int
     hooked: bool = False
     hooks: bytes | None = None
@@ -74,6 +75,7 @@ def boot_of(app: Stem, secrets: Sequence[str] = (), max_result_bytes: int | None
         path=[entry or os.getcwd() for entry in sys.path if isinstance(entry, str)],
         folder=os.getcwd(),
         broker=app.broker,
+        site_folder=app.site.folder,
         max_result_bytes=app.broker_options.max_result_bytes if max_result_bytes is None else max_result_bytes,
         hooked=bool(app.isolate_start_hooks),
         hooks=_hooks(app, location),

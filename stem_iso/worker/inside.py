@@ -30,6 +30,7 @@ from stem_iso.errors import PayloadTooLarge, StemError
 from stem_iso.isolate.job import FAILED, REJECTED, RETRY, SUCCEEDED, Port
 from stem_iso.locate import NotThere, current_app, import_app
 from stem_iso.outcome import Failed
+from stem_iso.site import Site
 from stem_iso.task.arguments import InvalidArguments
 from stem_iso.task.call import decode_call
 from stem_iso.task.codec import pack
@@ -170,7 +171,8 @@ class TaskRunner:
                 raise
             # A program that makes its application below `if __name__ == "__main__":`, which stays shut here: its code is carried.
             self._app, self._carried = Stem(told.broker), True
-        self._app.site.in_isolate = True
+        self._app.site = Site(told.broker, self._app.site.overrides)
+        self._app.site.folder, self._app.site.in_isolate = told.site_folder, True
         current_app.set(self._app)
         found = {handler.name: signature_of(handler, told.main) for handler in self._app.registry}
         self.ready = msgspec.msgpack.encode(found)

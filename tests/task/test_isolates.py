@@ -290,3 +290,12 @@ def test_an_application_below_the_guard_is_carried(tmp_path: Path) -> None:
         assert first == "(0, '__main__')"
         assert (second, hooked) == ("(0, '__main__') hooked", "")
         assert "make the application at the top of its module" in refused
+
+
+def test_a_handler_that_looks_at_a_task_finds_its_parents_broker(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    local = Stem("sqlite:///jobs.db")
+    waiting = local.enqueue("other").id
+    local.task(name="n", isolate=True)(lambda: local.handle(waiting).status().name)
+    (child.folder / "elsewhere").mkdir()
+    monkeypatch.chdir(child.folder / "elsewhere")
+    assert child.run(local, "n") == (SUCCEEDED, "other")
