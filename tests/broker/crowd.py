@@ -57,9 +57,11 @@ def plan(delivery: Delivery) -> Plan:
 
 
 def hold(folder: str) -> None:
-    LockFile(str(Path(folder) / "jobs.db-lock"), 0o644).acquire(0)
+    lock = LockFile(str(Path(folder) / "jobs.db-lock"), 0o644)
+    lock.acquire(0)
     print("held", flush=True)
     sys.stdin.read()
+    lock.release()
 
 
 def drip(folder: str) -> None:

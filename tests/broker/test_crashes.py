@@ -20,7 +20,7 @@ from tests.broker.crowd import URL
 from tests.broker.stores import is_sound, python
 
 CROWD = Path(__file__).parent / "crowd.py"
-KILLS = 40
+KILLS = 30
 LARGE = 1_000_000
 
 

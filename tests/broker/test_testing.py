@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from stem_iso.testing import eventually
+from stem_iso import Stem, Worker
+from stem_iso.testing import assert_enqueued, eventually
 
 WITHOUT_PYTEST = """
 import sys
@@ -31,3 +32,31 @@ def test_eventually_shows_the_last_answer() -> None:
     assert eventually(lambda: next(answers)) == 5
     with pytest.raises(AssertionError, match=r"still \[\] after 0.01 s"):
         eventually(list, 0.01)
+
+
+def test_enqueued_tasks_are_found_by_name_and_arguments(stem_app: Stem) -> None:
+    make = stem_app.task(name="thumbs.make", isolate=True)(thumbnail)
+    make.using(delay=60).enqueue("cat.png", width=64)
+    assert assert_enqueued(stem_app, "thumbs.make").name == "thumbs.make"
+    assert_enqueued(stem_app, "thumbs.make", {"path": "cat.png"})
+    assert_enqueued(stem_app, "thumbs.make", {"path": "cat.png", "width": 64})
+    with pytest.raises(AssertionError, match=r"no mail\.send .*\n  thumbs\.make .*cat\.png"):
+        assert_enqueued(stem_app, "mail.send")
+    with pytest.raises(AssertionError, match=r"cat\.png"):
+        assert_enqueued(stem_app, "thumbs.make", {"path": "dog.png"})
+    with pytest.raises(AssertionError):
+        assert_enqueued(stem_app, "thumbs.make", {"nothing": 1})
+
+
+def test_a_worker_runs_beside_the_test(stem_app: Stem, stem_worker: Worker) -> None:
+    double = stem_app.task(name="numbers.double")(lambda value: value * 2)
+    assert double.enqueue(21).result(timeout=20) == 42
+
+
+def thumbnail(path: str, width: int = 128) -> int:
+    return width
+
+
+def test_nothing_enqueued_says_so(stem_app: Stem) -> None:
+    with pytest.raises(AssertionError, match="there is: nothing"):
+        assert_enqueued(stem_app, "thumbs.make")

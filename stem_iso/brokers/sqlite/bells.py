@@ -17,6 +17,8 @@ from contextlib import suppress
 from enum import Enum
 from typing import Protocol
 
+from stem_iso.brokers.sqlite.descriptor import Descriptor
+
 INTERVAL = 0.25  # seconds between looks at data_version behind the bell
 POLL = 0.01  # without a bell
 
@@ -56,18 +58,18 @@ class SidecarEar:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, mode))
         fd = _inotify(path)
         self.interval = POLL if fd is None else INTERVAL
-        self._fds: tuple[int, ...] = (fd,) if fd is not None else os.pipe()  # a pipe nobody writes to: good for poll, and never readable
+        # Deaf: a pipe that nobody writes to is good for poll, and never readable.
+        self._ends = [Descriptor(end) for end in ((fd,) if fd is not None else os.pipe())]
 
     def fileno(self) -> int:
-        return self._fds[0]
+        return self._ends[0].fd
 
     def heard(self) -> bool:
-        return self.interval == INTERVAL and drain(self._fds[0])
+        return self.interval == INTERVAL and drain(self.fileno())
 
     def close(self) -> None:
-        for fd in self._fds:
-            os.close(fd)
-        self._fds = ()
+        for end in self._ends:
+            end.close()
 
 
 def _inotify(path: str) -> int | None:
@@ -90,13 +92,13 @@ class Sidecar:
     """The writer's end of one bell. Opened at the first ring."""
 
     def __init__(self, path: str, mode: int) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, mode)
+        self._file = Descriptor(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, mode))
 
     def ring(self) -> None:
-        os.pwrite(self._fd, b"\n", 0)  # in place: the file stays one byte long
+        os.pwrite(self._file.fd, b"\n", 0)  # in place: the file stays one byte long
 
     def close(self) -> None:
-        os.close(self._fd)
+        self._file.close()
 
 
 class PipeEar:
@@ -105,22 +107,22 @@ class PipeEar:
     interval = INTERVAL
 
     def __init__(self, gone: Callable[[PipeEar], None]) -> None:
-        self._gone = gone  # tells the store, which owns the list of its ears
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._reader, False)
-        os.set_blocking(self._writer, False)
+        self._gone = gone  # tells the store first: a ring into a closed descriptor could reach somebody else's file
+        self._reader, self._writer = map(Descriptor, os.pipe())
+        for end in (self._reader, self._writer):
+            os.set_blocking(end.fd, False)
 
     def ring(self) -> None:
         with suppress(BlockingIOError):  # full: it will hear
-            os.write(self._writer, b"\n")
+            os.write(self._writer.fd, b"\n")
 
     def fileno(self) -> int:
-        return self._reader
+        return self._reader.fd
 
     def heard(self) -> bool:
-        return drain(self._reader)
+        return drain(self._reader.fd)
 
     def close(self) -> None:
         self._gone(self)
-        os.close(self._reader)
-        os.close(self._writer)
+        self._reader.close()
+        self._writer.close()

@@ -23,6 +23,8 @@ T = TypeVar("T")
 # Seconds SQLite itself waits. Our writers never meet there; what does is a recovery after a crash, or somebody's shell on the file.
 BUSY = 0.4
 
+OLDEST = (3, 35)  # RETURNING
+
 PRAGMAS = """
 PRAGMA journal_size_limit = 4194304;
 PRAGMA wal_autocheckpoint = 1000;
@@ -33,9 +35,13 @@ PRAGMA foreign_keys = OFF;
 class Connection:
     """A connection in autocommit mode; transactions are spelled out."""
 
-    def __init__(self, target: str, *, create: bool = True) -> None:
+    def __init__(self, target: str) -> None:
         import sqlite3
 
+        if sqlite3.sqlite_version_info < OLDEST:
+            raise BrokerUnavailable(
+                f"sqlite:// needs SQLite {'.'.join(map(str, OLDEST))} or later, this Python has {sqlite3.sqlite_version}"
+            )
         self._error = sqlite3.Error
         self.target = target
         with self:
@@ -93,7 +99,11 @@ def prepare(connection: Connection, machine: str, sync: str, *, file: bool) -> N
     """Pragmas, schema, and the truth about leases of an earlier boot. For a file: under its lock."""
     with connection:
         if file:
-            connection.script("PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;")
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # first: it cannot be changed once there is a page
+            if connection.one("PRAGMA journal_mode = WAL") != "wal":
+                raise BrokerUnavailable(
+                    f"{connection.target}: this file system cannot share memory between processes (no WAL); use another"
+                )
         connection.script(f"PRAGMA synchronous = {'FULL' if sync == 'full' else 'NORMAL'};" + PRAGMAS)
         version = connection.one("PRAGMA user_version")
         if not version:

@@ -37,30 +37,33 @@ class ForkGuard:
     """All open databases of this process; asked by the interpreter around every fork."""
 
     def __init__(self) -> None:
-        self._members: WeakSet[Forkable] = WeakSet()  # guarded by _mutex
-        self._mutex = threading.Lock()
-        self._resting: list[tuple[Forkable, bool]] = []  # between `_before` and `_after`, by the forking thread alone
+        self._members: WeakSet[Forkable] = WeakSet()
+        self._joining = threading.Lock()  # guards _members, for a moment
+        self._forking = threading.Lock()  # held around a fork; guards _resting
+        self._resting: list[tuple[Forkable, bool]] = []
         os.register_at_fork(before=self._before, after_in_parent=self._after, after_in_child=self._in_child)
 
     def join(self, member: Forkable) -> None:
-        with self._mutex:
+        with self._joining:
             self._members.add(member)
 
     def _before(self) -> None:
-        self._mutex.acquire()
+        self._forking.acquire()
+        with self._joining:
+            members = list(self._members)
         deadline = time.monotonic() + REST
-        self._resting = [(member, member.rest(deadline)) for member in self._members]
+        self._resting = [(member, member.rest(deadline)) for member in members]
 
     def _after(self) -> None:
         for member, at_rest in self._resting:
             if at_rest:
                 member.resume()
         self._resting = []
-        self._mutex.release()
+        self._forking.release()
 
     def _in_child(self) -> None:
         resting, self._resting = self._resting, []
-        self._mutex = threading.Lock()
+        self._joining, self._forking = threading.Lock(), threading.Lock()
         for member, at_rest in resting:
             member.abandon(at_rest)
 

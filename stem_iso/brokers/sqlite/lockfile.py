@@ -11,6 +11,7 @@ import fcntl
 import os
 import time
 
+from stem_iso.brokers.sqlite.descriptor import Descriptor
 from stem_iso.errors import BrokerUnavailable
 
 NAP = 0.0003  # seconds between two tries: a commit takes 0.02–0.2 ms
@@ -21,13 +22,13 @@ class LockFile:
 
     def __init__(self, path: str, mode: int) -> None:
         self.path = path
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+        self._file = Descriptor(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode))
 
     def acquire(self, deadline: float) -> None:
         """Raises BrokerUnavailable when `deadline` (monotonic) has come and another still writes."""
         while True:
             try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
                 if time.monotonic() >= deadline:
@@ -37,8 +38,8 @@ class LockFile:
                 time.sleep(NAP)
 
     def release(self) -> None:
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        fcntl.flock(self._file.fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """In a forked child too: closing a copy of the descriptor leaves the parent's lock alone, where LOCK_UN would take it away."""
-        os.close(self._fd)
+        self._file.close()

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 from typing import TypeVar
+from weakref import WeakSet
 
 from stem_iso.brokers.sqlite.bells import Bell, Ear, PipeEar
 from stem_iso.brokers.sqlite.clock import SYSTEM, Clock
@@ -30,7 +31,7 @@ class MemoryStore:
     def _forget(self) -> None:
         self._mutex = threading.Lock()  # guards all below
         self._connection: Connection | None = None
-        self._ears: dict[Bell, list[PipeEar]] = {bell: [] for bell in Bell}
+        self._ears: dict[Bell, WeakSet[PipeEar]] = {bell: WeakSet() for bell in Bell}  # who drops an ear unclosed leaves nothing here
         self._pid = os.getpid()
 
     def _ours(self) -> threading.Lock:
@@ -59,13 +60,12 @@ class MemoryStore:
     def ear(self, bell: Bell) -> Ear:
         with self._ours():
             ear = PipeEar(lambda ear: self._gone(bell, ear))
-            self._ears[bell].append(ear)
+            self._ears[bell].add(ear)
             return ear
 
     def _gone(self, bell: Bell, ear: PipeEar) -> None:
         with self._ours():
-            if ear in self._ears[bell]:
-                self._ears[bell].remove(ear)
+            self._ears[bell].discard(ear)
 
 
 class MemoryDatabase:
