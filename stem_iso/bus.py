@@ -79,14 +79,14 @@ class Bus:
 
     def publish(self, event: Event) -> None:
         if self._listeners[event.type._value_]:
-            self._put(None, event)
+            self._put(None, event, self._capacity)
 
     def post(self, listener: Listener, value: object) -> None:
-        """Call `listener(value)` on the dispatch thread, in line with the events: for what is no event, such as captured output."""
-        self._put(listener, value)
+        """Call `listener(value)` on the dispatch thread, in line with the events: for captured output. A flood leaves room for events."""
+        self._put(listener, value, self._capacity // 2)
 
-    def _put(self, listener: Listener | None, value: object) -> None:
-        if self._queue.qsize() >= self._capacity:
+    def _put(self, listener: Listener | None, value: object, most: int) -> None:
+        if self._queue.qsize() >= most:
             self._dropped += 1
         else:
             self._queue.put((listener, value))

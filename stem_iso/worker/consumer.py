@@ -27,17 +27,16 @@ from math import inf
 from stem_iso.brokers.base import Broker, Delivery, Order, Watch
 from stem_iso.errors import BrokerUnavailable
 from stem_iso.worker.chores import ORDERS_EVERY, Chore, Control, Recoverer
+from stem_iso.worker.ending import Ending
 from stem_iso.worker.floor import Floor
 from stem_iso.worker.inbox import Inbox
 from stem_iso.worker.messages import Message, StopAsked
 from stem_iso.worker.options import WorkerOptions
 from stem_iso.worker.pace import PATIENCE
-from stem_iso.worker.phase import Ask, Phase, asked, moved
 from stem_iso.worker.reporter import Reporter
 
 COLLECT, COLLECT_MOST = 0.001, 64  # how long, and how many, endings may wait for company
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.1, 5.0
-COROUTINES_END, ISOLATES_END, STORES_END = 2.0, 15.0, 5.0  # how long a stopping worker waits for each
 LONGEST_PARK = 60.0
 BURST_LOOK = 0.25  # how soon a retry that another worker took is no longer waited for
 
@@ -57,8 +56,7 @@ class Consumer:
         self._chores: tuple[Chore, ...] = (self._recoverer, self._control, *chores)
         self._incoming: deque[Delivery] = deque()  # leased, and not yet through the gates: an inline one may have to wait
         self._taken_at = 0.0  # when the last of them came
-        self._phase = Phase.RUNNING
-        self._grace_at = self._inline_at = self._isolates_at = self._stored_at = inf  # the bounds of the phases
+        self._ending = Ending(options, floor, reporter, self._give_back)
         self._hungry = True  # a look at the queue may find something
         self._exchanged_at = -inf
         self._due_at = inf  # when the earliest delayed task is due
@@ -69,7 +67,7 @@ class Consumer:
         self._deaf_until = -inf  # -inf: listening
 
     def run(self) -> None:
-        while self._phase is not Phase.OVER:
+        while not self._ending.over:
             try:
                 self._turn()
             except Exception:  # one turn of the loop: the next one may do better, and the worker must not die of it
@@ -84,7 +82,9 @@ class Consumer:
     def _turn(self) -> None:
         self._hear()
         now = monotonic()
-        self._move(now)
+        if self._ending.running and self._options.burst and self._idle():
+            self._ending.ask(False, now)
+        self._ending.look(now, len(self._incoming))
         if now >= self._stale_at():
             self._floor.pace.stalled()
             self._floor.give_back_ahead()
@@ -98,14 +98,14 @@ class Consumer:
                 self._backoff = 0.0
         elif self._floor.sayings.waiting:
             self._floor.sayings.refuse(BrokerUnavailable("the broker is away; the worker is trying again"))
-        if self._phase is not Phase.OVER:
+        if not self._ending.over:
             self._park()
 
     def _hear(self) -> None:
         for _ in range(len(self._inbox)):
             message = self._inbox.take()
             if isinstance(message, StopAsked):
-                self._enter(asked(self._phase, Ask.AT_ONCE if message.at_once else Ask.DRAIN), monotonic())
+                self._ending.ask(message.at_once, monotonic())
             elif message is not None:
                 self._floor.hear(message)
 
@@ -138,12 +138,12 @@ class Consumer:
 
     def _idle_seats(self) -> int:
         """Those that nothing is at hand for, and that may be filled."""
-        if self._phase is not Phase.RUNNING:
+        if not self._ending.running:
             return 0
         return max(0, self._options.seats - len(self._floor) - len(self._incoming))
 
     def _want(self) -> int:
-        if self._phase is not Phase.RUNNING:
+        if not self._ending.running:
             return 0
         return max(0, self._floor.room - len(self._floor) - len(self._incoming))
 
@@ -235,13 +235,13 @@ class Consumer:
             self._watch_at = 0.0
 
     def _wake_at(self, now: float) -> float:
-        bounds = min(self._grace_at, self._inline_at, self._isolates_at, self._stored_at)
+        bound = self._ending.bound()
         if now < self._retry_at:
-            return min(bounds, self._retry_at)
-        if self._settled() or (self._options.burst and self._idle()):
+            return min(bound, self._retry_at)
+        if self._ending.settled() or (self._options.burst and self._idle()):
             return now
         floor = self._floor
-        at = min(bounds, floor.leases.next_due(), floor.sayings.next_note(), self._watch_at)
+        at = min(bound, floor.leases.next_due(), floor.sayings.next_note(), self._watch_at)
         at = min(at, *(chore.due for chore in self._chores))
         if self._deaf_until != -inf:
             at = min(at, self._deaf_until)
@@ -252,53 +252,9 @@ class Consumer:
             at = now if self._hungry else min(at, self._due_at, self._block_until())
         return min(at, now + BURST_LOOK) if self._options.burst else at
 
-    # -- ending --------------------------------------------------------------------------------------------------------------------
-
-    def _move(self, now: float) -> None:
-        if self._phase is Phase.RUNNING:
-            if self._options.burst and self._idle():
-                self._enter(Phase.DRAINING, now)
-            return
-        if now >= self._inline_at:
-            self._inline_at = inf
-            self._floor.abandon(killable=False, give_back=self._options.keeper_socket is not None)
-        if now >= self._isolates_at:
-            self._isolates_at = inf
-            self._floor.abandon(killable=True, give_back=False)
-        unstored = len(self._floor.ledger)
-        phase = moved(
-            self._phase,
-            running=len(self._floor) + len(self._incoming),
-            unstored=unstored,
-            grace_over=now >= self._grace_at,
-            patience_over=now >= self._stored_at,
-        )
-        self._enter(phase, now)
-
-    def _enter(self, phase: Phase, now: float) -> None:
-        if phase is self._phase:
-            return
-        self._phase = phase
-        if phase is Phase.DRAINING:
-            self._grace_at = now + self._options.shutdown_timeout
-            self._floor.give_back_unbegun()
-        if phase is Phase.KILLING:
-            self._grace_at, self._inline_at, self._isolates_at = inf, now + COROUTINES_END, now + ISOLATES_END
-            self._floor.stop_all()
-        if phase is Phase.STORING:
-            self._grace_at = self._inline_at = self._isolates_at = inf
-            self._stored_at = now + STORES_END
-        if phase is Phase.OVER and (unstored := len(self._floor.ledger)):
-            self._reporter.trouble(f"{unstored} outcomes could not be stored, the broker is away; their leases are left to run out")
-        if phase in (Phase.DRAINING, Phase.KILLING):
-            self._give_back()
-
     def _stale_at(self) -> float:
         waits = self._incoming and len(self._floor) >= self._options.seats
         return min(self._floor.stale_at(), self._taken_at + PATIENCE if waits else inf)
-
-    def _settled(self) -> bool:
-        return self._phase is Phase.STORING and not self._floor.ledger
 
     def _idle(self) -> bool:
         """For --burst: nothing ready, running, or awaiting a retry."""

@@ -8,6 +8,7 @@ close   engine, inline host ─ the last events ─ goodbye ─ broker ─ liste
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import time
@@ -41,6 +42,8 @@ from stem_iso.worker.reporter import Reporter
 if TYPE_CHECKING:
     from stem_iso.app import Stem
 
+log = logging.getLogger("stem_iso.worker")
+
 
 class Interior:
     """One life of one worker."""
@@ -60,16 +63,26 @@ class Interior:
             consumer = self._open()
         except BaseException as error:
             self._close()
+            ended.set_result(None)
             opened.set_exception(error)
         else:
             opened.set_result(None)
+            self._run(consumer, ended)
+
+    def _run(self, consumer: Consumer, ended: Future[None]) -> None:
+        try:
             consumer.run()
+        except BaseException as error:  # user code can raise SystemExit into a turn; the worker ends, and says why
+            log.exception("the worker failed")
             self._close()
-        ended.set_result(None)
+            ended.set_exception(error)
+        else:
+            self._close()
+            ended.set_result(None)
 
     def _open(self) -> Consumer:
         options, broker = self._options, self._broker
-        ledger = Ledger(self._reporter, options.retry_strategy, broker.options.max_result_bytes)
+        ledger = Ledger(self._reporter, options.retry_strategy, broker.options.max_result_bytes, count_retries=options.burst)
         desk = Desk(self._inbox, self._reporter, self._logged.output)
         handlers = Handlers(self._app, Entries(self._app))
         floor = Floor(desk, handlers, self._hosts, ledger, self._reporter, seats=options.seats, grace=options.unregistered_grace)

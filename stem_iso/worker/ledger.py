@@ -38,13 +38,14 @@ class Closing(msgspec.Struct):
 class Ledger:
     """Owned by the consumer thread."""
 
-    def __init__(self, reporter: Reporter, strategy: RetryStrategy | None, max_result_bytes: int) -> None:
+    def __init__(self, reporter: Reporter, strategy: RetryStrategy | None, max_result_bytes: int, count_retries: bool) -> None:
         self._reporter = reporter
         self._default = ExponentialJitterRetryStrategy()
         self._strategy = strategy or self._default
         self._max_result_bytes = max_result_bytes
         self._pending: deque[Closing] = deque()
-        self._retries: dict[str, float] = {}  # id -> due (wall clock), of retries made here and not seen since
+        self._count_retries = count_retries
+        self._retries: dict[str, float] = {}  # id -> due (wall clock), of retries made here and not seen since; for --burst alone
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -100,7 +101,8 @@ class Ledger:
                 case Finish():
                     self._reporter.finished(attempt, plan, closing.elapsed)
                 case Retry():
-                    self._retries[attempt.envelope.id] = plan.successor.not_before or 0.0
+                    if self._count_retries:
+                        self._retries[attempt.envelope.id] = plan.successor.not_before or 0.0
                     self._reporter.retried(attempt, plan)
                 case GiveBack():
                     pass  # no ending: the attempt will be made again

@@ -61,6 +61,7 @@ def test_a_handler_may_ask_for_its_own_retry(app: Stem, begin: Begin):
     _, ear = begin(app)
     handle = ask.enqueue(until=2)
     assert handle.result(timeout=30) == 2
+    ear.wait(WorkerEventType.COMPLETED, handle.id)
     assert [event.reason for event in ear.of(WorkerEventType.RETRIED, handle.id)] == ["asked", "asked"]
 
 

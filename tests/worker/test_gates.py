@@ -20,6 +20,7 @@ def test_an_unknown_name_is_given_back_while_a_deploy_may_bring_it(app: Stem, be
     eventually(lambda: app.open_broker().queues()[0].delayed == 1)
     app.task(name="not.yet")(handlers.add)
     assert handle.result(timeout=30) == 2
+    ear.wait(WorkerEventType.COMPLETED, handle.id)
     assert ear.tale(handle.id) == ["started", "completed"]
     assert worker.id == handle.status().worker_id
 

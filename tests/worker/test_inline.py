@@ -82,6 +82,7 @@ def test_the_soft_limit_leaves_a_coroutine_as_its_own_error_where_it_is_to_be_ra
     with pytest.raises(TaskFailed) as failure:
         handle.result(timeout=30)
     assert failure.value.error.type == "stem_iso.errors.SoftTimeLimitExceeded"
+    ear.wait(WorkerEventType.FAILED, handle.id)
     assert [event.level for event in ear.of(WorkerEventType.TIMEOUT, handle.id)] == ["soft"]
 
 
@@ -128,6 +129,7 @@ def test_a_worker_of_inline_handlers_alone_starts_no_process(app: Stem, begin: B
     add = app.task(name="add")(handlers.add)
     _, ear = begin(app)
     assert add.enqueue(1).result(timeout=30) == 2
+    ear.wait(WorkerEventType.COMPLETED)
     assert ear.of(WorkerEventType.ISOLATE) == []
 
 

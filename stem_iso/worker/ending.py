@@ -1,0 +1,89 @@
+"""Where a worker stands between its first fetch and its last word: the phases of `phase`, with their clocks and what each begins with.
+
+DRAINING   what has not begun goes back; the rest has `shutdown_timeout`
+KILLING    everything is told to end; coroutines have 2 s, isolates 15 s (a process in uninterruptible sleep outlasts any signal)
+STORING    the broker has 5 s to be back
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+
+from stem_iso.worker.floor import Floor
+from stem_iso.worker.options import WorkerOptions
+from stem_iso.worker.phase import Ask, Phase, asked, moved
+from stem_iso.worker.reporter import Reporter
+
+COROUTINES_END, ISOLATES_END, STORES_END = 2.0, 15.0, 5.0
+
+
+class Ending:
+    """Owned by the consumer thread. `give_back` empties what the consumer has at hand."""
+
+    def __init__(self, options: WorkerOptions, floor: Floor, reporter: Reporter, give_back: Callable[[], None]) -> None:
+        self._options, self._floor, self._reporter, self._give_back = options, floor, reporter, give_back
+        self.phase = Phase.RUNNING
+        self._grace_at = self._inline_at = self._isolates_at = self._stored_at = inf
+
+    @property
+    def over(self) -> bool:
+        return self.phase is Phase.OVER
+
+    @property
+    def running(self) -> bool:
+        return self.phase is Phase.RUNNING
+
+    def bound(self) -> float:
+        """When to look again at the latest."""
+        return min(self._grace_at, self._inline_at, self._isolates_at, self._stored_at)
+
+    def settled(self) -> bool:
+        """Nothing is left to wait for."""
+        return self.phase is Phase.STORING and not self._floor.ledger
+
+    def ask(self, at_once: bool, now: float) -> None:
+        self._enter(asked(self.phase, Ask.AT_ONCE if at_once else Ask.DRAIN), now)
+
+    def look(self, now: float, at_hand: int) -> None:
+        """`at_hand`: deliveries that are not yet on the floor."""
+        if self.running:
+            return
+        if now >= self._inline_at:
+            self._inline_at = inf
+            self._floor.abandon(killable=False, give_back=self._options.keeper_socket is not None)
+        if now >= self._isolates_at:
+            self._isolates_at = inf
+            self._floor.abandon(killable=True, give_back=False)
+        self._enter(
+            moved(
+                self.phase,
+                running=len(self._floor) + at_hand,
+                unstored=len(self._floor.ledger),
+                grace_over=now >= self._grace_at,
+                patience_over=now >= self._stored_at,
+            ),
+            now,
+        )
+
+    def _enter(self, phase: Phase, now: float) -> None:
+        if phase is self.phase:
+            return
+        self.phase = phase
+        match phase:
+            case Phase.DRAINING:
+                self._grace_at = now + self._options.shutdown_timeout
+                self._floor.give_back_unbegun()
+                self._give_back()
+            case Phase.KILLING:
+                self._grace_at, self._inline_at, self._isolates_at = inf, now + COROUTINES_END, now + ISOLATES_END
+                self._floor.stop_all()
+                self._give_back()
+            case Phase.STORING:
+                self._grace_at = self._inline_at = self._isolates_at = inf
+                self._stored_at = now + STORES_END
+            case Phase.OVER if unstored := len(self._floor.ledger):
+                text = f"{unstored} outcomes could not be stored, the broker is away; their leases are left to run out"
+                self._reporter.trouble(text)
+            case _:
+                pass
