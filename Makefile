@@ -3,12 +3,13 @@
 # make lint     ruff and mypy alone
 # make bench    figures of this machine, into bench/out
 # make repeat   the incidents twenty times over: what is rare shows itself
+# make races    results at the instant of their kill, two thousand of each kind
 # make chaos    workers killed at random under load
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench repeat chaos clean
+.PHONY: demo test lint bench repeat races chaos clean
 
 BENCHES := $(filter-out __init__ harness chaos chaos_app,$(basename $(notdir $(wildcard bench/*.py))))
 VENV ?= .venv
@@ -29,6 +30,7 @@ lint: $(VENV)/stamp
 	$(PY) -m mypy
 
 bench: $(VENV)/stamp
+	@$(PY) -m pip install --quiet --disable-pip-version-check --group bench
 	for name in $(BENCHES); do $(PY) -m bench.$$name; done
 
 repeat: $(VENV)/stamp
@@ -36,6 +38,9 @@ repeat: $(VENV)/stamp
 
 chaos: $(VENV)/stamp
 	$(PY) -m bench.chaos
+
+races: $(VENV)/stamp
+	STEM_ISO_RACES=2000 $(PY) -m pytest tests/isolate/test_the_race.py tests/isolate/test_the_seat_row.py
 
 # pip below 25.1 knows no --group, so it is upgraded first. The stamp makes the second time quick.
 $(VENV)/stamp: pyproject.toml
