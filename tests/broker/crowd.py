@@ -8,6 +8,7 @@ python crowd.py drip FOLDER                          publishes one task per line
 
 from __future__ import annotations
 
+import select
 import sys
 import zlib
 from pathlib import Path
@@ -21,7 +22,7 @@ from stem_iso.task.envelope import Envelope, decode
 from stem_iso.task.plan import Finish, Plan, Retry
 from stem_iso.task.status import TaskState
 
-URL = "sqlite:///jobs.db?max_redeliveries=100000"
+URL = "sqlite:///jobs.db?max_redeliveries=100000&default_visibility_timeout=1"
 
 
 def produce(folder: str, log: str, number: str, count: str) -> None:
@@ -46,7 +47,9 @@ def work(folder: str, log: str, boot: str, predecessor: str) -> None:
                     told.write(f"{settlement.receipt.id}\n")
             ended = [Settlement(one.receipt, plan(one)) for one in exchange.deliveries]
             if not ended:
+                select.select([watch], [], [], watch.interval)
                 watch.changed()
+                broker.reclaim(boot)  # a predecessor of a predecessor, both killed before they could look
 
 
 def plan(delivery: Delivery) -> Plan:

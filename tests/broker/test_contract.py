@@ -9,7 +9,6 @@ import pytest
 
 from stem_iso.brokers.base import Broker
 from stem_iso.brokers.opening import open_broker
-from stem_iso.brokers.sqlite.memory import MemoryStore
 from stem_iso.testing import BrokerContract
 
 
@@ -23,15 +22,7 @@ class TestSqliteFile(BrokerContract):
 
 class TestSqliteMemory(BrokerContract):
     @pytest.fixture
-    def store(self) -> MemoryStore:
-        return MemoryStore()
-
-    @pytest.fixture
-    def broker(self, store: MemoryStore) -> Iterator[Broker]:
-        self.shared = store
-        broker = open_broker("memory://", store=store)
+    def broker(self) -> Iterator[Broker]:
+        broker = open_broker("memory://")
         yield broker
         broker.close()
-
-    def another(self, broker: Broker) -> Broker:
-        return open_broker("memory://", broker.options, store=self.shared)

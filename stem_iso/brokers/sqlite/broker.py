@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from stem_iso.brokers.base import (
@@ -74,19 +75,25 @@ class SqliteBroker:
 
     def dead_letters(self, which: DeadFilter) -> list[DeadLetter]:
         ttl = self.options.dead_letter_ttl
-        return [dead.letter(row) for row in self._database.read(lambda turn: dead.select(turn, which, ttl))]
+        return [dead.letter(row) for row in self._database.read(lambda turn: dead.letters(turn, which, ttl))]
 
     def replay(self, which: DeadFilter, delay: float = 0.0, dry_run: bool = False) -> list[Replayed]:
         ttl = self.options.dead_letter_ttl
-
-        def work(turn: Turn) -> list[Replayed]:
-            return dead.replay(turn, dead.select(turn, which, ttl), delay, dry_run)
-
-        return self._database.read(work) if dry_run else self._database.write(work)
+        if dry_run:
+            return self._database.read(partial(dead.replay_all, which=which, ttl=ttl, delay=delay, dry_run=True))
+        replayed: list[Replayed] = []
+        for bite in self._dead(which):
+            replayed += self._database.write(partial(dead.replay_all, which=bite, ttl=ttl, delay=delay))
+        return replayed
 
     def purge_dead(self, which: DeadFilter) -> int:
-        ttl = self.options.dead_letter_ttl
-        return self._database.write(lambda turn: dead.purge(turn, dead.select(turn, which, ttl)))
+        return sum(self._database.write(partial(dead.purge, ids=bite.ids or [])) for bite in self._dead(which))
+
+    def _dead(self, which: DeadFilter) -> Iterator[DeadFilter]:
+        """Those that are meant now, in bites."""
+        found = self._database.read(lambda turn: dead.ids(turn, which, self.options.dead_letter_ttl))
+        for start in range(0, len(found), dead.BITE):
+            yield DeadFilter(ids=found[start : start + dead.BITE])
 
     # -- workers ----------------------------------------------------------------------------------------------------------------
 
@@ -170,6 +177,10 @@ class SqliteBroker:
     def unfinished(self, limit: int) -> list[bytes]:
         """Bodies of what waits or runs, oldest first; nothing is touched. For tests that ask what was enqueued."""
         return self._database.read(lambda turn: looking.unfinished(turn, limit))
+
+    def twin(self) -> SqliteBroker:
+        """Another broker on the same store, for another thread."""
+        return SqliteBroker(self._database.twin(), self.options)
 
     def close(self) -> None:
         self._database.close()

@@ -169,6 +169,9 @@ class FileDatabase:
             finally:
                 lock.release()
 
+    def twin(self) -> FileDatabase:
+        return FileDatabase(self.path, self._sync, self._clock)
+
     def close(self) -> None:
         with self._ours():
             self._shut()

@@ -19,11 +19,22 @@ from stem_iso.brokers.sqlite.rows import INSERT, unpack_error, waiting
 from stem_iso.brokers.sqlite.turn import Turn
 from stem_iso.task.envelope import Envelope, Undecodable, decode, encode
 
-_COLUMNS = "id, name, queue, reason, run, attempt, died, error, body"
+BITE = 500  # per turn: a replay of everything must not keep all others from writing
+
+LETTER = "id, name, queue, reason, run, attempt, died, error, body"
 
 
-def select(turn: Turn, which: DeadFilter, ttl: float) -> list[Row]:
+def ids(turn: Turn, which: DeadFilter, ttl: float) -> list[str]:
     """Oldest first; what has outlived `ttl` is not there any more."""
+    return [row[0] for row in _select(turn, which, ttl, "id")]
+
+
+def letters(turn: Turn, which: DeadFilter, ttl: float) -> list[Row]:
+    """The same, whole."""
+    return [row[:9] for row in _select(turn, which, ttl, LETTER)]
+
+
+def _select(turn: Turn, which: DeadFilter, ttl: float, columns: str) -> list[Row]:
     clauses = ["died > ?"]
     values: list[Any] = [turn.now - ttl]
     for clause, value in (("queue = ?", which.queue), ("name = ?", which.name), ("died >= ?", which.since)):
@@ -32,9 +43,10 @@ def select(turn: Turn, which: DeadFilter, ttl: float) -> list[Row]:
             values.append(value)
     where = " AND ".join(clauses)
     if which.ids is None:
-        return turn.all(f"SELECT {_COLUMNS} FROM dead WHERE {where} ORDER BY died, number", values)
-    rows = turn.of_keys(f"SELECT {_COLUMNS} FROM dead WHERE {where} AND id IN ({{keys}})", list(dict.fromkeys(which.ids)), *values)
-    return sorted(rows, key=lambda row: float(row[6]))
+        return turn.all(f"SELECT {columns} FROM dead WHERE {where} ORDER BY died, number", values)
+    wanted = list(dict.fromkeys(which.ids))
+    rows = turn.of_keys(f"SELECT {columns}, died, number FROM dead WHERE {where} AND id IN ({{keys}})", wanted, *values)
+    return sorted(rows, key=lambda row: (row[-2], row[-1]))
 
 
 def letter(row: Row) -> DeadLetter:
@@ -44,9 +56,9 @@ def letter(row: Row) -> DeadLetter:
     )
 
 
-def replay(turn: Turn, rows: Sequence[Row], delay: float, dry_run: bool) -> list[Replayed]:
+def replay_all(turn: Turn, which: DeadFilter, ttl: float, delay: float, dry_run: bool = False) -> list[Replayed]:
     taken: set[str] = set()  # locks that a dry run would have taken by then
-    return [_replay(turn, row, delay, dry_run, taken) for row in rows]
+    return [_replay(turn, row, delay, dry_run, taken) for row in letters(turn, which, ttl)]
 
 
 def _replay(turn: Turn, row: Row, delay: float, dry_run: bool, taken: set[str]) -> Replayed:
@@ -87,6 +99,5 @@ def _revive(turn: Turn, envelope: Envelope) -> None:
     turn.rings |= {Bell.WORK}
 
 
-def purge(turn: Turn, rows: Sequence[Row]) -> int:
-    keys: list[Any] = [row[0] for row in rows]
-    return len(turn.of_keys("DELETE FROM dead WHERE id IN ({keys}) RETURNING id", keys)) if keys else 0
+def purge(turn: Turn, ids: Sequence[str]) -> int:
+    return len(turn.of_keys("DELETE FROM dead WHERE id IN ({keys}) RETURNING id", ids))

@@ -97,6 +97,9 @@ class MemoryDatabase:
     def shrink(self) -> None:
         pass  # SQLite reuses the pages
 
+    def twin(self) -> MemoryDatabase:
+        return MemoryDatabase(self._store)
+
     def close(self) -> None:
         if self._done is not None and self._done[0] == os.getpid():
             self._done[1].close()

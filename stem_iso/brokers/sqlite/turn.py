@@ -79,4 +79,7 @@ class Database(Protocol):
     def shrink(self) -> None:
         """Give some free pages back to the file system."""
 
+    def twin(self) -> Database:
+        """Another one on the same store."""
+
     def close(self) -> None: ...

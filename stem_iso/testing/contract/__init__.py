@@ -7,8 +7,8 @@
             yield broker
             broker.close()
 
-        def another(self, broker):            # a second handle on the same store, as another process has; the default opens broker.url
-            return MyBroker(...)
+        def another(self, broker):            # a second handle on the same store, as another process would have;
+            return MyBroker(...)              # where it is left out: broker.twin(), or else what broker.url opens
 
 Time passes for real, in short leases and delays, and is waited for with bounds.
 """

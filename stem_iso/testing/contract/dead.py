@@ -6,7 +6,7 @@ import time
 
 import msgspec
 
-from stem_iso.brokers.base import Broker, DeadFilter
+from stem_iso.brokers.base import Broker, DeadFilter, Settlement
 from stem_iso.task.envelope import Envelope, decode
 from stem_iso.task.plan import Finish
 from stem_iso.task.status import TaskState
@@ -85,6 +85,13 @@ class DeadLetters(Desk):
         assert [letter.id for letter in broker.dead_letters(ALL)] == [one]
         assert broker.purge_dead(ALL) == 1
         assert broker.purge_dead(ALL) == 0
+
+    def test_many_are_replayed_and_purged_whole(self, broker: Broker) -> None:
+        broker.publish([envelope() for _ in range(1200)])
+        broker.exchange("alpha", [Settlement(one.receipt, FAILURE) for one in take(broker, 1200)], [], 0)
+        assert len(broker.replay(DeadFilter(ids=[letter.id for letter in broker.dead_letters(ALL)][:700]))) == 700
+        assert counts(broker) == (700, 0, 0, 500)
+        assert broker.purge_dead(ALL) == 500
 
     def test_a_replay_wakes_a_parked_worker(self, broker: Broker, other: Broker) -> None:
         bury(broker, envelope())

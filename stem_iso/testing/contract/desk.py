@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import count
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 import pytest
@@ -72,12 +72,19 @@ def counts(broker: Broker, queue: str = "default") -> tuple[int, int, int, int]:
     return 0, 0, 0, 0
 
 
+@runtime_checkable
+class Twin(Protocol):
+    """A broker whose URL alone does not lead to its store."""
+
+    def twin(self) -> Broker: ...
+
+
 class Desk:
     """The hooks of the contract."""
 
     def another(self, broker: Broker) -> Broker:
         """A second handle on the same store."""
-        return open_broker(broker.url, broker.options)
+        return broker.twin() if isinstance(broker, Twin) else open_broker(broker.url, broker.options)
 
     @pytest.fixture
     def other(self, broker: Broker) -> Iterator[Broker]:
