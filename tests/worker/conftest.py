@@ -21,11 +21,13 @@ class Ear:
 
     def __init__(self, worker: Worker) -> None:
         self.events: list[Event] = []
+        self._at: list[float] = []
         self._changed = threading.Condition()
         worker.on(None, self._hear)
 
     def _hear(self, event: Event) -> None:
         with self._changed:
+            self._at.append(time.monotonic())
             self.events.append(event)
             self._changed.notify_all()
 
@@ -41,6 +43,10 @@ class Ear:
                 assert left > 0, f"no {type.name} #{count} in {within} s; heard {[each.type.name for each in self.events]}"
                 self._changed.wait(left)
         return found[count - 1]
+
+    def heard_at(self, task_id: str) -> float:
+        """When the first event of that task came (monotonic)."""
+        return next(at for at, event in zip(self._at, self.events, strict=False) if getattr(event, "task_id", None) == task_id)
 
     def tale(self, task_id: str) -> list[str]:
         """What happened to one task, in order."""
@@ -94,7 +100,16 @@ def alive(pid: int) -> bool:
 
 def steal(app: Stem, task_id: str) -> None:
     """Give the delivery to a worker that is not there, as a reclaim and another's fetch would."""
-    path = app.open_broker().url.removeprefix("sqlite:///")
-    with closing(sqlite3.connect(path, timeout=10)) as database, database:
+    with closing(sqlite3.connect(_path(app), timeout=10)) as database, database:
         changed = database.execute("UPDATE task SET boot = 'a-thief', sequence = 1 WHERE id = ?", (task_id,)).rowcount
     assert changed == 1
+
+
+def lease_end(app: Stem, task_id: str) -> float:
+    """On the broker's own clock."""
+    with closing(sqlite3.connect(_path(app), timeout=10)) as database:
+        return float(database.execute("SELECT at FROM task WHERE id = ?", (task_id,)).fetchone()[0])
+
+
+def _path(app: Stem) -> str:
+    return app.open_broker().url.removeprefix("sqlite:///")

@@ -220,3 +220,10 @@ def enqueue_when_told(context: TaskContext, gate: str) -> str:
         told = type(error).__name__
     Path(gate + ".told").write_text(told)
     return "went on"
+
+
+def wait_and_beat(context: TaskContext, gate: str) -> None:
+    context.progress(1)
+    wait_for(gate)
+    context.heartbeat()
+    spin()

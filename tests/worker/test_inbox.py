@@ -20,13 +20,26 @@ def test_what_is_put_before_the_park_ends_it_at_once():
 
 def test_what_is_put_during_the_park_ends_it():
     inbox: Inbox[int] = Inbox()
-    thread = threading.Thread(target=inbox.put, args=(7,))
-    thread.start()
+    threading.Timer(0.2, inbox.put, (7,)).start()
     before = time.monotonic()
-    while not len(inbox):
-        inbox.park(30)
+    inbox.park(30)
     assert time.monotonic() - before < 5
-    thread.join()
+    assert inbox.take() == 7
+
+
+def test_below_its_quorum_an_item_waits_for_company_and_an_urgent_one_does_not():
+    inbox: Inbox[int] = Inbox()
+    inbox.quorum = 3
+    inbox.put(1)
+    before = time.monotonic()
+    inbox.park(0.1)
+    assert time.monotonic() - before >= 0.1
+    threading.Timer(0.2, inbox.put_now, (2,)).start()
+    inbox.park(30)
+    threading.Timer(0.2, inbox.put, (3,)).start()
+    inbox.park(30)
+    assert time.monotonic() - before < 10
+    assert [inbox.take() for _ in range(4)] == [1, 2, 3, None]
 
 
 def test_ten_thousand_messages_from_four_threads_all_arrive_and_no_park_outlasts_them():

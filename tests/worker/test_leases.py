@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import pytest
 
 from stem_iso import Stem, TaskFailed, WorkerEventType
 from stem_iso.testing import eventually
 from tests.worker import handlers
-from tests.worker.conftest import Begin, alive, steal
+from tests.worker.conftest import Begin, alive, lease_end, steal
 
 
 def test_a_task_that_lasts_many_times_its_visibility_is_delivered_once(app: Stem, begin: Begin, tmp_path):
@@ -56,7 +59,18 @@ def test_a_lease_is_extended_on_request_and_an_extension_that_comes_too_late_rai
     assert extend.enqueue(by=900).result(timeout=30) == "extended"
 
 
-def test_heartbeats_are_events_and_renew_the_lease(app: Stem, begin: Begin):
+def test_a_heartbeat_renews_the_lease_at_once(app: Stem, begin: Begin, tmp_path):
+    beat = app.task(name="beat", isolate=True, visibility_timeout=600)(handlers.wait_and_beat)
+    _, ear = begin(app)
+    handle = beat.enqueue(str(tmp_path / "gate"))
+    ear.wait(WorkerEventType.PROGRESS, handle.id)
+    before = lease_end(app, handle.id)
+    eventually(lambda: time.monotonic() - ear.heard_at(handle.id) > 0.2)
+    (tmp_path / "gate").touch()
+    eventually(lambda: lease_end(app, handle.id) > before + 0.1, 10)
+
+
+def test_every_heartbeat_is_an_event(app: Stem, begin: Begin):
     beat = app.task(name="beat", isolate=True, visibility_timeout=0.5)(handlers.beat)
     _, ear = begin(app)
     handle = beat.enqueue(20)
@@ -110,3 +124,32 @@ def test_a_task_that_kills_its_workers_ends_at_the_redelivery_limit(tmp_path, be
         eventually(lambda boot=boot: broker.reclaim("somebody") is not None and broker.exchange(boot, [], ["default"], 1).deliveries)
     _, ear = begin(app)
     assert ear.wait(WorkerEventType.FAILED, handle.id).reason == "redelivery-limit"
+
+
+def test_an_early_acknowledgement_is_in_the_store_before_the_task_begins(app: Stem, begin: Begin):
+    spin = app.task(name="spin", isolate=True, acks_late=False)(handlers.say_and_spin)
+    worker, ear = begin(app)
+    handle = spin.enqueue()
+    ear.wait(WorkerEventType.PROGRESS, handle.id)
+    found = app.open_broker().reclaim("somebody", predecessor=worker.boot)  # as if this worker had died
+    assert [(each.id, each.state.value, each.reason) for each in found] == [(handle.id, "failed", "worker-lost")]
+
+
+class TakenAway(Stem):
+    """Whoever marks a delivery learns that it has just been given to another."""
+
+    def open_broker(self) -> Any:
+        broker = super().open_broker()
+        broker.mark = lambda receipt: False  # type: ignore[method-assign]
+        return broker
+
+
+def test_a_task_that_cannot_be_acknowledged_early_does_not_run(tmp_path, begin: Begin):
+    app = TakenAway(broker=f"sqlite:///{tmp_path}/jobs.db")
+    count = app.task(name="count", isolate=True, acks_late=False)(handlers.count_runs)
+    add = app.task(name="add", isolate=True)(handlers.add)
+    _, ear = begin(app)
+    handle = count.enqueue(str(tmp_path / "runs"))
+    assert "before the task began" in ear.wait(WorkerEventType.ERROR, handle.id).message
+    assert add.enqueue(1).result(timeout=30) == 2
+    assert not (tmp_path / "runs").exists() and ear.of(WorkerEventType.STARTED, handle.id) == []
