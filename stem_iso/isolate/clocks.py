@@ -18,7 +18,7 @@ from stem_iso.isolate.linux import Timer
 if TYPE_CHECKING:
     from stem_iso.isolate.crew import Crew
 
-STACK_WAIT = 0.050  # how long a soft event waits for its stack: a handler that blocks the signal sends none
+STACK_WAIT = 0.25  # how long a soft event waits for its stack: a handler that blocks the signal sends none
 KEEPER_WAKE, KEEPER_KILL = 0.1, 1.0  # seconds after an exit that the keeper does not report: SIGCONT, SIGKILL
 
 

@@ -296,6 +296,3 @@ class Crew:
     def notice(self, isolate: Isolate, action: str, reason: str | None = None, trace: str = "") -> None:
         notice = IsolateNotice(action, isolate.pid, reason, trace)
         self.told.append(lambda: self._on_isolate(notice))
-
-    def close(self) -> None:
-        self.link.close()

@@ -146,7 +146,7 @@ class Engine:
                 except Exception:  # a caller that raises, or a fault of ours: the limits of all other calls must go on
                     log.exception("a turn of the engine failed")
         finally:
-            self._crew.close()
+            self._crew.link.close()
             self._epoll.close()
             self._timer.close()
             os.close(self._wake_fd)

@@ -83,11 +83,12 @@ class Exits:
         call, deadlines = isolate.call, isolate.deadlines
         assert call is not None and deadlines is not None
         limits = call.job.limits
-        silent = isolate.life.cause is Cause.SILENCE or (limits.hard is None)
+        # Where the keeper enforced, the alarm has not rung here: whichever limit came first is the one that it saw in the row.
+        silent = isolate.life.cause is Cause.SILENCE or deadlines.silent_at < deadlines.hard_at
         limit = limits.heartbeat if silent else limits.hard
         assert limit is not None
         outcome = endings.of_limit(
-            limit, deadlines.sent_at, isolate.limit_at or deadlines.kill_at, end.signalled_at, end, isolate.take_stack(), silent=silent
+            limit, deadlines.sent_at, isolate.limit_at or deadlines.kill_at, end.signalled_at, end, isolate.last_stack(), silent=silent
         )
         notice = LimitNotice("hard", limit, outcome.elapsed, outcome.stack, outcome.signalled_at, outcome.dead_at, outcome.killed)
         self._crew.hearing.soft_event(isolate)

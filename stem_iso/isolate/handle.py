@@ -55,6 +55,7 @@ class Isolate:
         self.stack_due = inf
         self.set_aside = self.booted = False
         self.limit_at = 0.0
+        self.soft_stack = ""  # of the call that runs
         self.press = 0.0  # when the keeper is pressed for the report of the exit
         self.ended_streams: set[int] = set()
         self._dump = ""
@@ -88,7 +89,7 @@ class Isolate:
         self.life.assigned()
         self.call, self.call_number, self.deadlines = call, number, deadlines
         self.calls += 1
-        self.limit_at = 0.0
+        self.limit_at, self.soft_stack = 0.0, ""
         call.isolate = self.number
         self.capture.reset()
 
@@ -212,6 +213,13 @@ class Isolate:
         self.read_stack()
         dump, self._dump = self._dump, ""
         return stacks.readable(dump)
+
+    def last_stack(self) -> str:
+        """Where the handler was at its end; on a machine too busy for the signal to get through in time, where it was at its soft limit."""
+        found = self.take_stack()
+        if found or not self.soft_stack:
+            return found
+        return f"At the soft limit, since none came at the hard one. {self.soft_stack}"
 
     # -- the end -------------------------------------------------------------------------------------------------------------------
 

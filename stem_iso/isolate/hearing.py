@@ -129,5 +129,6 @@ class Hearing:
             return
         (limit, elapsed), isolate.soft_notice = isolate.soft_notice, None
         isolate.stack_due = inf
-        caller, notice = isolate.call.caller, LimitNotice("soft", limit, elapsed, isolate.take_stack())
+        isolate.soft_stack = isolate.take_stack()
+        caller, notice = isolate.call.caller, LimitNotice("soft", limit, elapsed, isolate.soft_stack)
         self._crew.told.append(lambda: caller.limit_reached(notice))

@@ -233,10 +233,11 @@ def test_an_isolate_that_dies_while_it_boots_is_replaced_and_no_call_is_charged(
 
 
 def test_closing_kills_what_runs_and_leaves_nothing(tmp_path: Path) -> None:
+    before = set(descendants(os.getpid()))
     calls = Calls()
     running, beside = calls.start("daemon", str(tmp_path / "pid")), calls.start("spin")
     daemon = pid_in(tmp_path / "pid")
-    tree_below = descendants(os.getpid())
+    tree_below = set(descendants(os.getpid())) - before
     calls.engine.close()
     assert_dead(daemon, *tree_below)
     assert all(isinstance(each.outcome(), Stopped) for each in (running, beside))
