@@ -18,7 +18,9 @@ from stem_iso.cli.reach import Reach, reaching
 @reaching
 def queues(reach: Reach) -> None:
     """Show the queues that hold something, or empty one."""
-    if click.get_current_context().invoked_subcommand is not None:
+    context = click.get_current_context()
+    if context.invoked_subcommand is not None:
+        context.obj = reach
         return
     counts = reach.open().queues()
     if reach.as_json:
@@ -34,6 +36,8 @@ def queues(reach: Reach) -> None:
 @reaching
 def purge(reach: Reach, name: str) -> None:
     """Cancel all that waits in a queue; what runs is left alone."""
+    # `queues --broker URL purge NAME` means what it says as well as `queues purge NAME --broker URL`.
+    reach = reach.over(click.get_current_context().find_object(Reach))
     count = reach.open().purge(name)
     show.print_json({"name": name, "purged": count}) if reach.as_json else click.echo(f"{count} cancelled")
 

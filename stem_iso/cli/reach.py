@@ -33,6 +33,12 @@ class Reach:
     app: str | None
     broker: str | None
 
+    def over(self, before: Reach | None) -> Reach:
+        """What was typed last wins over what was typed before."""
+        if before is None:
+            return self
+        return Reach(self.as_json or before.as_json, self.app or before.app, self.broker or before.broker)
+
     def stem(self) -> Stem:
         """Raises InvalidOptions, BrokenModule."""
         from stem_iso.app import Stem

@@ -78,6 +78,13 @@ def test_purge_a_queue(folder: Folder) -> None:
     assert [folder.json("status", id)["reason"] for id in ids] == ["purged", "purged"]
 
 
+def test_options_before_a_command_below_count_as_well(folder: Folder) -> None:
+    id = folder.enqueue("add", a=1)
+    other = folder.stem("queues", "--broker", "sqlite:///other.db", "--json", "purge", "default")
+    assert (other.returncode, other.stdout) == (0, '{"name":"default","purged":0}\n')
+    assert folder.json("status", id)["state"] == "queued"
+
+
 def test_dead_letters_from_list_to_replay(folder: Folder) -> None:
     ids = [folder.enqueue("fail", text=str(number)) for number in range(2)]
     assert folder.worker().returncode == 0
