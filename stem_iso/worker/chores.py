@@ -13,7 +13,8 @@ Rules
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from stem_iso.brokers.base import Broker, Order, WorkerInfo
@@ -31,15 +32,16 @@ class Chore(Protocol):
 
 
 class Recoverer:
-    def __init__(self, boot: str, predecessor: str | None, interval: float, reporter: Reporter) -> None:
-        self._boot, self._predecessor, self._interval, self._reporter = boot, predecessor, interval, reporter
+    def __init__(self, boot: str, predecessors: Sequence[str], interval: float, reporter: Reporter) -> None:
+        self._boot, self._predecessors, self._interval, self._reporter = boot, deque(predecessors), interval, reporter
         self.due = 0.0
         self.found = False  # something was redelivered: a look at the queue is worth its price
 
     def run(self, broker: Broker, now: float) -> None:
-        reclaimed = broker.reclaim(self._boot, self._predecessor)
-        self._predecessor = None
-        self.due = now + self._interval
+        reclaimed = broker.reclaim(self._boot, self._predecessors[0] if self._predecessors else None)
+        if self._predecessors:
+            self._predecessors.popleft()
+        self.due = now if self._predecessors else now + self._interval
         self.found = self.found or bool(reclaimed)
         for each in reclaimed:
             self._reporter.reclaimed(each)

@@ -52,7 +52,7 @@ class Consumer:
     ) -> None:
         self._options, self._broker, self._inbox, self._floor, self._reporter = options, broker, inbox, floor, reporter
         self._control = Control(options.boot, self._obey)
-        self._recoverer = Recoverer(options.boot, options.predecessor, broker.options.claim_interval, reporter)
+        self._recoverer = Recoverer(options.boot, options.origin.predecessors, broker.options.claim_interval, reporter)
         self._chores: tuple[Chore, ...] = (self._recoverer, self._control, *chores)
         self._incoming: deque[Delivery] = deque()  # leased, and not yet through the gates: an inline one may have to wait
         self._taken_at = 0.0  # when the last of them came
@@ -156,7 +156,7 @@ class Consumer:
         self._hungry = True  # until the answer is here
         answer = self._broker.exchange(self._options.boot, batch, self._options.queues, want)
         now = self._exchanged_at = monotonic()
-        self._hungry = answer.ready or (want > 0 and len(answer.deliveries) == want)
+        self._hungry = answer.ready
         self._recoverer.found = False
         self._due_at = inf if answer.next_due is None else now + answer.next_due
         self._floor.stored(self._floor.ledger.stored(answer.verdicts))

@@ -28,6 +28,7 @@ from stem_iso.isolate.linux import become_subreaper
 from stem_iso.isolate.messages import GOODBYE, SIGNAL, send
 from stem_iso.worker.launcher import CoreStart
 from stem_iso.worker.log import configure_logging
+from stem_iso.worker.options import Origin
 from stem_iso.worker.service import Worker
 
 DONE, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3
@@ -71,10 +72,7 @@ def _worker(start: CoreStart, keeper_socket: socket.socket) -> Worker:
         unregistered_grace=config.unregistered_grace,
         burst=config.burst,
         secrets=config.secret_env,
-        boot=start.boot,
-        predecessor=start.predecessor,
-        keeper_socket=keeper_socket,
-        on_keeper=on_keeper,
+        origin=Origin(boot=start.boot, predecessors=start.predecessors, keeper_socket=keeper_socket, on_keeper=on_keeper),
     )
     return worker
 

@@ -51,7 +51,7 @@ class Ending:
             return
         if now >= self._inline_at:
             self._inline_at = inf
-            self._floor.abandon(killable=False, give_back=self._options.keeper_socket is not None)
+            self._floor.abandon(killable=False, give_back=self._options.origin.keeper_socket is not None)
         if now >= self._isolates_at:
             self._isolates_at = inf
             self._floor.abandon(killable=True, give_back=False)

@@ -88,7 +88,7 @@ class Interior:
         floor = Floor(desk, handlers, self._hosts, ledger, self._reporter, seats=options.seats, grace=options.unregistered_grace)
         beat = Beat(lambda: self._describe(broker, floor.ids()))
         beat.run(broker, time.monotonic())  # where the broker cannot be reached, nothing is started
-        if options.keeper_socket is not None or any(form_of(handler) is Form.ISOLATED for handler in self._app.registry):
+        if options.origin.keeper_socket is not None or any(form_of(handler) is Form.ISOLATED for handler in self._app.registry):
             self._hosts.start_engine()
         self._logged.started(options, broker.url)
         return Consumer(options, broker, self._inbox, floor, self._reporter, [beat, Sweeper()])
@@ -128,8 +128,8 @@ class Interior:
             max_calls=options.max_calls,
             max_memory=options.max_memory,
             on_isolate=self._isolate_changed,
-            on_keeper=options.on_keeper,
-            keeper_socket=options.keeper_socket,
+            on_keeper=options.origin.on_keeper,
+            keeper_socket=options.origin.keeper_socket,
         )
 
     # -- on other threads ----------------------------------------------------------------------------------------------------------

@@ -45,11 +45,14 @@ log = logging.getLogger("stem_iso.worker")
 
 
 class CoreStart(msgspec.Struct, frozen=True):
-    """What a core is told. `boot` names it in receipts; `predecessor` is the boot whose leases it takes."""
+    """What a core is told. `boot` names it in receipts; `predecessors` are dead boots whose leases it takes.
+
+    More than one, because the last may have died before it had taken those of the one before it.
+    """
 
     config: WorkerConfig
     boot: str
-    predecessor: str | None = None
+    predecessors: tuple[str, ...] = ()
 
 
 class Signals:
@@ -96,10 +99,10 @@ class Launcher:
         self._deaths: deque[float] = deque(maxlen=DEATHS)
 
     def run(self) -> int:
-        predecessor: str | None = None
+        predecessors: tuple[str, ...] = ()
         backoff = FIRST_BACKOFF
         while True:
-            start = CoreStart(self._config, uuid.uuid4().hex, predecessor)
+            start = CoreStart(self._config, uuid.uuid4().hex, predecessors)
             began = monotonic()
             code = self._run_core(start)
             if code is not None:
@@ -111,7 +114,7 @@ class Launcher:
             if self._pause(backoff):
                 return 1
             backoff = min(backoff * 2, LONGEST_BACKOFF)
-            predecessor = start.boot
+            predecessors = (*predecessors, start.boot)[-DEATHS:]
 
     def _run_core(self, start: CoreStart) -> int | None:
         """The exit code of a core that left on purpose, None for one that died. Nothing it started is left when this returns."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
+import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stem_iso.errors import InvalidOptions
@@ -16,11 +17,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a worker comes from. `boot` names it in receipts.
+
+    By command a launcher stands behind it, which is its keeper: the process then ends with the worker, and whatever that left behind.
+    `predecessors` are the launcher's dead cores, whose leases this one takes at once.
+    """
+
+    boot: str = field(default_factory=lambda: uuid.uuid4().hex)
+    predecessors: tuple[str, ...] = ()
+    keeper_socket: socket.socket | None = None
+    on_keeper: Callable[[str, list[Any]], None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
-    """Durations are seconds. `keeper_socket` is set by command: the process then ends with the worker, and whatever it left behind."""
+    """Durations are seconds."""
 
     id: str
-    boot: str
+    origin: Origin
     queues: tuple[str, ...]
     seats: int
     spares: int
@@ -31,9 +46,10 @@ class WorkerOptions:
     max_calls: int | None
     max_memory: int | None
     secrets: tuple[str, ...]
-    predecessor: str | None
-    keeper_socket: socket.socket | None
-    on_keeper: Callable[[str, list[Any]], None] | None
+
+    @property
+    def boot(self) -> str:
+        return self.origin.boot
 
 
 def queues_of(app: Stem, queues: Sequence[str] | None) -> tuple[str, ...]:

@@ -18,8 +18,7 @@ import os
 import signal
 import socket
 import threading
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -36,7 +35,7 @@ from stem_iso.task.retry import RetryStrategy
 from stem_iso.worker.inbox import Inbox
 from stem_iso.worker.interior import Interior
 from stem_iso.worker.messages import Message, StopAsked
-from stem_iso.worker.options import WorkerOptions, count, names, optional_count, queues_of, strategy
+from stem_iso.worker.options import Origin, WorkerOptions, count, names, optional_count, queues_of, strategy
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem
@@ -65,18 +64,15 @@ class Worker:
         burst: bool = False,
         secrets: Sequence[str] = (),
         id: str | None = None,
-        boot: str | None = None,
-        predecessor: str | None = None,
-        keeper_socket: socket.socket | None = None,
-        on_keeper: Callable[[str, list[Any]], None] | None = None,
+        origin: Origin | None = None,
     ) -> None:
         require_linux("a worker")
         app.check()
-        boot = uuid.uuid4().hex if boot is None else boot
+        origin = origin or Origin()
         self.app = app
         self._options = WorkerOptions(
-            id=f"{socket.gethostname()}-{os.getpid()}-{boot[:8]}" if id is None else id,
-            boot=boot,
+            id=f"{socket.gethostname()}-{os.getpid()}-{origin.boot[:8]}" if id is None else id,
+            origin=origin,
             queues=queues_of(app, queues),
             seats=count("concurrency", allowed_cores() if concurrency is None else concurrency, 1),
             spares=count("spares", spares, 0),
@@ -87,9 +83,6 @@ class Worker:
             max_calls=optional_count("max_tasks_per_isolate", max_tasks_per_isolate, 1),
             max_memory=optional_count("max_memory_per_isolate", max_memory_per_isolate, 1 << 20),
             secrets=names("secrets", secrets),
-            predecessor=predecessor,
-            keeper_socket=keeper_socket,
-            on_keeper=on_keeper,
         )
         self._bus = Bus(self.id)
         self._inbox: Inbox[Message] = Inbox()
@@ -124,7 +117,7 @@ class Worker:
     def run(self) -> None:
         """Work until the end; in the main thread, take TERM, INT and QUIT meanwhile. Raises BrokerUnavailable where it cannot start."""
         # By command the launcher counts signals, and tells the core over its socket.
-        ours = self._options.keeper_socket is None and threading.current_thread() is threading.main_thread()
+        ours = self._options.origin.keeper_socket is None and threading.current_thread() is threading.main_thread()
         restore = self._take_signals() if ours else {}
         try:
             self.start()

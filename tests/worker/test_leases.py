@@ -9,6 +9,7 @@ import pytest
 
 from stem_iso import Stem, TaskFailed, WorkerEventType
 from stem_iso.testing import eventually
+from stem_iso.worker.options import Origin
 from tests.worker import handlers
 from tests.worker.conftest import Begin, alive, lease_end, steal
 
@@ -92,7 +93,7 @@ def test_the_leases_of_a_predecessor_are_taken_at_once(app: Stem, begin: Begin):
     add = app.task(name="add", isolate=True, visibility_timeout=600)(handlers.add)
     handle = add.enqueue(1)
     app.open_broker().exchange("the-dead-core", [], ["default"], 1)
-    begin(app, predecessor="the-dead-core")
+    begin(app, origin=Origin(predecessors=("an-older-one", "the-dead-core")))
     assert handle.result(timeout=30) == 2
 
 
