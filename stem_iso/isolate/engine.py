@@ -24,6 +24,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 
 from stem_iso.isolate.call import Call
@@ -178,7 +179,7 @@ class Engine:
         try:
             for (kind, *fields), fds in self._crew.link.receive():
                 if not self._crew.heard(kind, fields, fds) and self._on_keeper is not None:
-                    self._crew.told.append(lambda kind=kind, fields=fields: self._on_keeper(kind, fields))  # type: ignore[misc]
+                    self._crew.told.append(partial(self._on_keeper, kind, fields))
         except KeeperLost:
             self._keeper_lost()
 
