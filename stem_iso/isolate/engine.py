@@ -144,7 +144,7 @@ class Engine:
             while not (self._closing.is_set() and self._crew.empty and not self._crew.told):
                 try:
                     self._turn()
-                except Exception:  # a caller that raises, or a fault of ours: the limits of all other calls must go on
+                except Exception:  # a fault of ours: the limits of all other calls must go on
                     log.exception("a turn of the engine failed")
         finally:
             self._crew.link.close()
@@ -173,7 +173,10 @@ class Engine:
                 self._commands.popleft()()
             told, self._crew.told = self._crew.told, []
         for tell in told:
-            tell()
+            try:
+                tell()
+            except Exception:  # a caller's code: the others are told all the same
+                log.exception("a caller failed to hear of its call")
 
     def _hear_keeper(self) -> None:
         try:
