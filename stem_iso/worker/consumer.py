@@ -21,8 +21,9 @@ import logging
 import time
 import traceback
 from collections import deque
-from dataclasses import replace
 from math import inf
+
+import msgspec
 
 from stem_iso.brokers.base import Broker, Delivery, Order, Watch
 from stem_iso.errors import BrokerUnavailable
@@ -192,7 +193,9 @@ class Consumer:
         """What waits here and was revoked must not run; the floor ends what runs."""
         revoked = {order.receipt for order in orders}
         if revoked:
-            self._incoming = deque(replace(each, revoked=True) if each.receipt in revoked else each for each in self._incoming)
+            self._incoming = deque(
+                msgspec.structs.replace(each, revoked=True) if each.receipt in revoked else each for each in self._incoming
+            )
             self._floor.obey(orders)
 
     # -- the broker ----------------------------------------------------------------------------------------------------------------

@@ -6,8 +6,6 @@ Delivery ── decode ─ resolve ─ revoked? ─ expired? ─ options ──>
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 
 from stem_iso.brokers.base import Delivery
@@ -22,15 +20,13 @@ from stem_iso.worker.inline_call import InlineJob
 from stem_iso.worker.known import Handlers, Known
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True):
     envelope: Envelope
     policy: Policy
     job: Job | InlineJob
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """`envelope` is a stand-in where the bytes were none: it names the delivery and its queue, for the event."""
 
     envelope: Envelope

@@ -64,7 +64,7 @@ class Ledger:
 
     def _delay(self, attempt: Attempt, outcome: Outcome) -> float | None:
         policy = attempt.policy
-        if not isinstance(outcome, Troubled) or not needs_delay(attempt.envelope, outcome, policy):
+        if isinstance(outcome, Succeeded) or not isinstance(outcome, Troubled) or not needs_delay(attempt.envelope, outcome, policy):
             return None
         strategy = policy.retry_strategy or self._strategy
         delay, wrong = safe_delay(strategy, attempt.envelope.attempt, error_of(outcome), self._default)

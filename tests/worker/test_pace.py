@@ -69,3 +69,12 @@ def test_what_waits_behind_a_task_that_turns_out_to_be_long_runs_elsewhere_withi
     assert all(handle.status().redeliveries == 0 and handle.status().attempt == 0 for handle in handles)
     (tmp_path / "gate").touch()
     assert long.result(timeout=30) == "done"
+
+
+def test_never_more_run_at_once_than_there_are_seats_inline_and_isolated_mixed(app: Stem, begin: Begin, tmp_path):
+    isolated = app.task(name="isolated", isolate=True)(handlers.count_company)
+    inline = app.task(name="inline")(handlers.count_company)
+    begin(app, concurrency=2)
+    tasks = [isolated, isolated, inline]
+    handles = app.enqueue_many([tasks[number % 3].s(str(tmp_path)) for number in range(300)])
+    assert max(handle.result(timeout=60) for handle in handles) <= 2
