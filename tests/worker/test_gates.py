@@ -61,9 +61,9 @@ def test_arguments_that_do_not_fit_fail_once(app: Stem, begin: Begin):
 def test_a_delayed_task_runs_at_its_time_and_an_earlier_one_that_comes_later_is_not_held_up(app: Stem, begin: Begin):
     add = app.task(name="add")(handlers.add)
     _, ear = begin(app)
+    before = time.time()
     late = add.using(delay=1.0).enqueue(1)
     soon = add.using(delay=0.3).enqueue(2)
-    before = time.time()
     at_soon = ear.wait(WorkerEventType.STARTED, soon.id).at - before
     at_late = ear.wait(WorkerEventType.STARTED, late.id).at - before
     assert 0.29 <= at_soon <= 0.55 and 0.99 <= at_late <= 1.25
