@@ -6,7 +6,7 @@ is a msgpack or JSON map with its type in `type`, so that `decode` finds the cla
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Any, ClassVar
 
 import msgspec
@@ -14,7 +14,9 @@ import msgspec
 from stem_iso.outcome import TaskError
 
 
-class WorkerEventType(Enum):
+class WorkerEventType(StrEnum):
+    """A string too: `event.type == "timeout"`."""
+
     STARTED = "started"
     HEARTBEAT = "heartbeat"
     PROGRESS = "progress"

@@ -10,7 +10,7 @@ Writes are ordered by (run, attempt); `replay` of a dead letter starts a new run
 from __future__ import annotations
 
 from datetime import datetime
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -18,7 +18,9 @@ import msgspec
 from stem_iso.outcome import TaskError
 
 
-class TaskState(Enum):
+class TaskState(StrEnum):
+    """A string too, so that `status.state == "succeeded"` is what it looks like, as in the JSON of the command line."""
+
     QUEUED = "queued"
     RUNNING = "running"
     SUCCEEDED = "succeeded"

@@ -416,3 +416,8 @@ def test_the_package_shows_its_names() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Stemm'"):
         _ = stem_iso.Stemm  # type: ignore[attr-defined]
     assert isinstance(TaskHandle(located, "x"), stem_iso.TaskHandle)
+
+
+def test_a_state_and_an_event_type_are_the_strings_that_people_compare_them_with() -> None:
+    assert TaskState.SUCCEEDED == "succeeded" and f"{TaskState.RETRIED}" == "retried"
+    assert StartedEvent.type == "started" and {"started": 1}[StartedEvent.type] == 1
