@@ -29,6 +29,7 @@ from stem_iso import (
     TaskState,
     UnknownResult,
     UnknownTask,
+    WorkerEventType,
 )
 from stem_iso.brokers.base import Settlement
 from stem_iso.events import StartedEvent, encode
@@ -419,5 +420,6 @@ def test_the_package_shows_its_names() -> None:
 
 
 def test_a_state_and_an_event_type_are_the_strings_that_people_compare_them_with() -> None:
-    assert TaskState.SUCCEEDED == "succeeded" and f"{TaskState.RETRIED}" == "retried"
-    assert StartedEvent.type == "started" and {"started": 1}[StartedEvent.type] == 1
+    assert [state for state in TaskState if state != state.value or f"{state}" != state.value] == []
+    names = {kind.value: kind for kind in WorkerEventType}
+    assert all(names[kind] is kind for kind in WorkerEventType)
