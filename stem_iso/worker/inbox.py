@@ -73,5 +73,9 @@ class Inbox(Generic[T]):
         return rang
 
     def close(self) -> None:
-        self._closed = True
-        os.close(self._bell)
+        if not self._closed:
+            self._closed = True
+            os.close(self._bell)
+
+    def __del__(self) -> None:
+        self.close()  # of a worker that was made, and never started

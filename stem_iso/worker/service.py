@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 from stem_iso.bus import Bus, L, Stream
 from stem_iso.errors import StemError
@@ -36,6 +35,7 @@ from stem_iso.worker.inbox import Inbox
 from stem_iso.worker.interior import Interior
 from stem_iso.worker.messages import Message, StopAsked
 from stem_iso.worker.options import Origin, WorkerOptions, count, names, optional_count, queues_of, strategy
+from stem_iso.worker.signals import Signals
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem
@@ -117,14 +117,13 @@ class Worker:
     def run(self) -> None:
         """Work until the end; in the main thread, take TERM, INT and QUIT meanwhile. Raises BrokerUnavailable where it cannot start."""
         # By command the launcher counts signals, and tells the core over its socket.
-        ours = self._options.origin.keeper_socket is None and threading.current_thread() is threading.main_thread()
-        restore = self._take_signals() if ours else {}
-        try:
+        if self._options.origin.keeper_socket is None and threading.current_thread() is threading.main_thread():
+            with Signals(self.stop) as signals:
+                self.start()
+                signals.wait(self._ended)
+        else:
             self.start()
             self.join()
-        finally:
-            for number, handler in restore.items():
-                signal.signal(number, handler)
 
     async def serve(self) -> None:
         """Work until the end, in this loop. Cancelling it drains; cancelling it again ends at once. Raises BrokerUnavailable."""
@@ -177,12 +176,3 @@ class Worker:
     def join(self, timeout: float | None = None) -> None:
         """Wait for the end. Raises TimeoutError."""
         self._ended.result(timeout)
-
-    def _take_signals(self) -> dict[int, Any]:
-        seen = [0]
-
-        def take(number: int, frame: FrameType | None) -> None:
-            seen[0] += 1
-            self.stop(at_once=seen[0] > 1 or number == signal.SIGQUIT)
-
-        return {number: signal.signal(number, take) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)}
