@@ -21,7 +21,7 @@ from stem_iso.isolate import endings, seat, tree, wire
 from stem_iso.isolate.call import Call, call_frame
 from stem_iso.isolate.clocks import KEEPER_WAKE, Clocks
 from stem_iso.isolate.deadlines import Deadlines
-from stem_iso.isolate.endings import UNKNOWN_EXIT, Exit
+from stem_iso.isolate.endings import Exit
 from stem_iso.isolate.exits import Exits
 from stem_iso.isolate.fleet import Assign, Fleet, GiveUp, Order, Retire, Spawn
 from stem_iso.isolate.handle import STUCK_AFTER, Isolate
@@ -93,15 +93,17 @@ class Crew:
             return
         self._seats.pop()
         self.isolates[number] = isolate
-        for fd in isolate.streams:
+        for fd in (*isolate.streams, isolate.link.fileno()):
             self._register(fd, isolate)
-        self._register(isolate.link.fileno(), isolate)
         try:
-            self.link.start(number, isolate.seat, isolate.theirs)
+            self.link.start(number, isolate.seat, isolate.theirs, self.boot.secrets)
         except KeeperLost:
             return  # the engine sees the end of the link, and then all isolates go
-        isolate.hand_over()
-        self.clocks.arm(isolate.boot_deadline)
+        except OSError as error:  # no memory, or a stopped keeper whose queue is full
+            self._exits.not_started(isolate, f"{type(error).__name__}: {error}")
+        else:
+            isolate.hand_over()
+            self.clocks.arm(isolate.boot_deadline)
 
     def _assign(self, isolate: Isolate, call: Call) -> None:
         definition = b""
@@ -134,8 +136,7 @@ class Crew:
             if self.fleet.withdraw(call.arrival):
                 self.end(call, Stopped(reason, started=False))
         elif (isolate := self.isolates.get(call.isolate)) is not None and isolate.call is call:
-            if call.stop is None:
-                call.stop = reason
+            call.stop = call.stop or reason
             self.condemn(isolate, Cause.STOPPED)
 
     def close_down(self) -> None:
@@ -177,8 +178,7 @@ class Crew:
             if isolate.life.state is State.DYING:
                 self._begin_kill(isolate)
         elif kind == FAILED:
-            isolate.broken = fields[1]
-            self._exits.gone(isolate, UNKNOWN_EXIT)
+            self._exits.not_started(isolate, fields[1])
         else:
             code, status, killed, signalled, died = fields[1:]
             every = (*isolate.killed, *((pid, title) for pid, title in killed))
@@ -225,6 +225,8 @@ class Crew:
     def _read(self, isolate: Isolate, fd: int) -> None:
         try:
             frames = isolate.receive()
+            if len(frames) > 1:  # the turn began with the first; what was printed before the last is there by now
+                self.output(isolate.streams)
             for frame in frames:
                 self.hearing.frame(isolate, frame)
         except wire.Garbage:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from stem_iso.isolate import endings, seat
 from stem_iso.isolate.call import REASSIGNMENTS
-from stem_iso.isolate.endings import Exit
+from stem_iso.isolate.endings import UNKNOWN_EXIT, Exit
 from stem_iso.isolate.handle import Isolate
 from stem_iso.isolate.job import LimitNotice
 from stem_iso.isolate.lifecycle import Answered, Cause, Died, Ended, EndedByKeeper, Ending, NeverStarted
@@ -28,6 +28,11 @@ class Exits:
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
         self.last_broken = ""  # what the newest boot failure said
+
+    def not_started(self, isolate: Isolate, why: str) -> None:
+        """There never was a process."""
+        isolate.broken = why
+        self.gone(isolate, UNKNOWN_EXIT)
 
     def gone(self, isolate: Isolate, end: Exit) -> None:
         """The exit is confirmed and its descendants are dead."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from stem_iso.isolate.crew import Crew
     from stem_iso.isolate.handle import Isolate
 
+log = logging.getLogger("stem_iso.isolate")
+
 STACK_QUIET = 0.002  # a dump that looks whole is taken for whole when nothing followed for so long
 
 
@@ -34,6 +36,8 @@ class Hearing:
             self._crew.ready(isolate, payload)
         elif kind == BROKEN and not isolate.booted:
             isolate.broken = payload.decode(errors="replace")
+        elif kind == LOG and isolate.call is None:
+            self._log(isolate, payload)  # a module that is imported, or a start hook, logs as well
         elif isolate.call is None or (number != isolate.call_number and kind != ASK):
             raise Garbage(f"kind {kind} outside a call")
         elif kind == REPLY:
@@ -120,6 +124,8 @@ class Hearing:
         if isolate.call is not None:
             caller = isolate.call.caller
             self._crew.told.append(lambda: caller.output(level, source, text))
+        else:
+            self._crew.told.append(lambda: log.log(level, "isolate %d, %s: %s", isolate.pid, source, text))
 
     # -- soft limit ----------------------------------------------------------------------------------------------------------------
 

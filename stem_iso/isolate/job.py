@@ -35,7 +35,7 @@ NO_LIMITS = Limits()
 class Boot:
     """How an isolate starts. `target` is "module:function", called in the isolate as `function(payload, port) -> Runner`.
 
-    `secrets` are names of environment variables that the isolate removes before any user code runs.
+    `secrets` are names of environment variables that no isolate is given.
     """
 
     target: str

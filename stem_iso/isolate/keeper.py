@@ -26,7 +26,7 @@ from time import monotonic
 from typing import Any
 
 from stem_iso.isolate import messages, seat, tree
-from stem_iso.isolate.linux import WALL, become_subreaper
+from stem_iso.isolate.linux import WALL, become_subreaper, standard_streams
 from stem_iso.isolate.messages import EXITED, FAILED, HELLO, KILL, START, STARTED
 
 MOST_NAMED = 256  # of the killed, in a report: a message has an end
@@ -238,6 +238,7 @@ class Keeper:
 def main(link_fd: int, core: int) -> None:
     """The embedded keeper: leaves with its core."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
+    standard_streams()
     become_subreaper()
     core_fd = os.pidfd_open(core)
     if os.getppid() != core:  # it died before we held it

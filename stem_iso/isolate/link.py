@@ -10,10 +10,12 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Any
 
 from stem_iso.isolate import messages
 from stem_iso.isolate.keeper import SEATS
+from stem_iso.isolate.linux import fill_standard_descriptors
 from stem_iso.isolate.messages import HELLO, START, WAKE
 from stem_iso.isolate.seat import Table
 
@@ -48,6 +50,7 @@ class Link:
         self.socket.setblocking(False)
 
     def _spawn(self) -> socket.socket:
+        fill_standard_descriptors()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         path = json.dumps([entry or os.getcwd() for entry in sys.path])
         command = [sys.executable, "-c", PROGRAM, path, str(theirs.fileno()), str(os.getpid())]
@@ -68,9 +71,9 @@ class Link:
                 raise KeeperLost("the keeper process ended")
             found.append(message)
 
-    def start(self, number: int, seat: int, fds: tuple[int, ...]) -> None:
-        """Ask for an isolate; `fds` are its page, socket, stack, stdout and stderr. Raises KeeperLost."""
-        prelude = messages.prelude()
+    def start(self, number: int, seat: int, fds: tuple[int, ...], secrets: tuple[str, ...] = ()) -> None:
+        """Ask for an isolate; `fds` are its page, socket, stack, stdout and stderr. Raises KeeperLost; OSError: not sent."""
+        prelude = messages.prelude(secrets)
         try:
             if not messages.send(self.socket, START, number, seat, fds=(prelude, *fds)):
                 raise KeeperLost("the keeper process ended")
@@ -79,7 +82,8 @@ class Link:
 
     def wake(self) -> None:
         """An earlier limit stands in the table."""
-        messages.send(self.socket, WAKE)
+        with suppress(BlockingIOError):  # a keeper that is stopped has a queue full of words that cause its turn
+            messages.send(self.socket, WAKE)
 
     def say(self, kind: str, *fields: Any) -> None:
         messages.send(self.socket, kind, *fields)

@@ -25,6 +25,21 @@ class _Itimerspec(ctypes.Structure):
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def fill_standard_descriptors() -> None:
+    """/dev/null where stdin, stdout or stderr is closed: the next descriptor would get its number, and be lost in what is started."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+
+
+def standard_streams() -> None:
+    """For a process of ours that was started without them: Python then has None where loky wants to flush."""
+    fill_standard_descriptors()
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(fd, "w", closefd=False))
+
+
 def require_linux(what: str) -> None:
     """Raises RuntimeError with the way out where isolates cannot work: not Linux, or before 5.4 (pidfds)."""
     if sys.platform != "linux":

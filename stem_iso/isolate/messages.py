@@ -59,8 +59,11 @@ def receive(link: socket.socket) -> tuple[list[Any], list[int]] | None:
     return json.loads(body), list(fds)
 
 
-def prelude() -> int:
-    """A memfd with what an isolate needs to know of this process: its search path, folder, environment and argv, as they are now."""
+def prelude(secrets: tuple[str, ...] = ()) -> int:
+    """A memfd with what an isolate needs to know of this process: its search path, folder, environment and argv, as they are now.
+
+    Variables named in `secrets` stay behind: one that the isolate had at its start would stand in its /proc/self/environ for ever.
+    """
     try:
         cwd = os.getcwd()
     except FileNotFoundError:
@@ -68,7 +71,8 @@ def prelude() -> int:
     path = [entry or cwd for entry in sys.path]
     if cwd not in path:
         path.insert(0, cwd)
-    body = json.dumps({"path": path, "cwd": cwd, "env": dict(os.environ), "argv": sys.argv}).encode()
+    env = {name: value for name, value in os.environ.copy().items() if name not in secrets}
+    body = json.dumps({"path": path, "cwd": cwd, "env": env, "argv": sys.argv}).encode()
     fd = os.memfd_create("stem_iso-prelude", os.MFD_CLOEXEC)
     os.write(fd, body)
     return fd

@@ -31,7 +31,7 @@ from typing import Any
 import msgspec
 
 from stem_iso.isolate.keeper import Keeper, set_title
-from stem_iso.isolate.linux import become_subreaper, require_linux
+from stem_iso.isolate.linux import become_subreaper, require_linux, standard_streams
 from stem_iso.isolate.messages import GOODBYE, SIGNAL, send
 from stem_iso.settings import WorkerConfig
 from stem_iso.worker.log import configure_logging
@@ -64,7 +64,8 @@ class Signals:
         self.fd, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(writer)
         for number in STOPPING:
-            signal.signal(number, self._count)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+                signal.signal(number, self._count)
 
     def _count(self, number: int, frame: FrameType | None) -> None:
         self.count = max(2, self.count + 1) if number == signal.SIGQUIT else self.count + 1
@@ -130,8 +131,8 @@ class Launcher:
             if pidfd in events:
                 break
             if self._signals.count > told:
+                self._signals.drain()  # before the count is read: a signal between the two would be heard by nobody
                 told = self._signals.count
-                self._signals.drain()
                 send(ours, SIGNAL, told)
                 self._say_stopping(told)
             if monotonic() >= self._patience():
@@ -187,6 +188,7 @@ def launch(config: WorkerConfig) -> int:
     require_linux("a worker")
     from stem_iso.isolate import process
 
+    standard_streams()
     configure_logging(config.log_level, config.log_format)
     become_subreaper()
     process.without_trackers()

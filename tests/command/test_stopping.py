@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from stem_iso import TaskFailed, TaskState
-from tests.command.conftest import Command
+from stem_iso import Stem, TaskFailed, TaskState
+from tests.command.conftest import ROOT, Command
 from tests.isolate.calling import assert_dead, eventually
 
 pytestmark = pytest.mark.repeat
@@ -85,3 +88,23 @@ def test_secrets_do_not_reach_the_isolates(command: Start) -> None:
     found = worker.enqueue("where").result(timeout=20)
     assert found["secret"] == ""
     assert found["title"].startswith("where ")
+
+
+def test_a_worker_under_nohup_outlives_its_terminal(command: Start) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        worker = command()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    worker.ready().send(signal.SIGHUP)
+    assert worker.ready().process.poll() is None
+
+
+def test_a_worker_without_standard_streams_works(tmp_path: Path) -> None:
+    broker = f"sqlite:///{tmp_path}/jobs.db"
+    program = [sys.executable, "-m", "stem_iso.worker", "-A", "tests.command.app:app", "--burst"]
+    with contextlib.closing(Stem(broker)) as app:
+        handle = app.enqueue("echo", {"value": 7})
+        closed = ["sh", "-c", 'exec "$@" 0<&- 1>&- 2>&-', "sh", *program]
+        assert subprocess.run(closed, cwd=ROOT, env={**os.environ, "STEM_ISO_TEST_BROKER": broker}, timeout=60, check=False).returncode == 0
+        assert handle.result(timeout=5) == 7

@@ -84,7 +84,8 @@ class Calls:
 
     def __init__(self, size: int = 2, spares: int = 1, boot: bytes = b"", boot_limit: float = 60.0, **options: Any) -> None:
         self.notices: list[IsolateNotice] = []
-        self.engine = Engine(Boot(TARGET, boot, time_limit=boot_limit), size=size, spares=spares, on_isolate=self.notices.append, **options)
+        start = Boot(TARGET, boot, options.pop("secrets", ()), boot_limit)
+        self.engine = Engine(start, size=size, spares=spares, on_isolate=self.notices.append, **options)
         self.engine.start()
 
     def start(self, name: str, *args: Any, priority: int = 0, caller: Recorder | None = None, **limits: Any) -> Recorder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import subprocess
@@ -47,6 +48,8 @@ def boot(payload: bytes, given: Port) -> Runner:
         os._exit(3)
     if payload == b"slow":
         time.sleep(100)
+    if payload == b"logs":
+        logging.getLogger("at boot").warning("a model was loaded")
     return PickleRunner()
 
 
@@ -221,8 +224,6 @@ def beat(seconds: float) -> None:
 
 
 def log(text: str) -> None:
-    import logging
-
     logging.getLogger("handlers").warning(text)
 
 
@@ -234,6 +235,36 @@ def when() -> float:
 
 def grow(size: int) -> None:
     globals()["kept"] = b"x" * size
+
+
+def beat_and_say(ledger: str, text: str) -> None:
+    while not Path(ledger).exists():
+        time.sleep(0.001)
+    port.beat()
+    time.sleep(0.05)  # for the engine to wake up by the beat alone
+    print(text, flush=True)
+
+
+def tell_in_a_thread_until_raised() -> str:
+    told: list[BaseException] = []
+
+    def tell() -> None:
+        try:
+            while True:
+                port.tell(b"x" * 1000)
+        except BaseException as error:
+            told.append(error)
+
+    threading.Thread(target=tell, daemon=True).start()
+    try:
+        time.sleep(10)
+    except SoftTimeLimitExceeded:
+        return f"raised here, there {told}"
+    return f"not raised here, there {told}"
+
+
+def environment() -> tuple[str, dict[str, str]]:
+    return Path("/proc/self/environ").read_text(), dict(os.environ)
 
 
 def surroundings() -> dict[str, Any]:

@@ -60,8 +60,6 @@ def main(fds: Fds) -> None:
 
 def serve(pipe: Pipe, page: Page) -> None:
     boot = msgspec.msgpack.decode(pipe.receive().payload, type=Boot)
-    for name in boot.secrets:
-        os.environ.pop(name, None)
     port = CallPort(pipe)
     logging.getLogger().addHandler(PortHandler(port))
     set_title = titles()
@@ -127,9 +125,9 @@ class PortHandler(logging.Handler):
 
 
 def titles() -> Callable[[str], None]:
-    from setproctitle import setproctitle
+    from setproctitle import getproctitle, setproctitle
 
-    current: list[str] = [""]
+    current = [getproctitle()]  # the first call reads SPT_NOENV, which what the handler starts must not inherit
 
     def set_title(title: str) -> None:
         if title != current[0]:

@@ -1,7 +1,8 @@
 """The isolate's end of the call pipe, and the handler's way to the core.
 
 One thread at a time speaks (`_lock`); a thread that asks keeps the lock until its answer is there, since during a call the core sends
-nothing but answers. The soft limit's exception is held back while a frame is written or awaited: half a frame would be garbage.
+nothing but answers. The soft limit's exception is raised on the main thread, and held back while that thread writes a frame or awaits one:
+half a frame would be garbage. What other threads say does not hold it back.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
-from threading import RLock
+from threading import RLock, current_thread, main_thread
 from types import FrameType
 
 from stem_iso.errors import SoftTimeLimitExceeded
@@ -64,7 +65,7 @@ class CallPort:
         self.soft_deadline: float | None = None
         self.hard_deadline: float | None = None
         self._raises = self._armed = self._pending = False
-        self._speaking = 0
+        self._speaking = 0  # by the main thread
         self._owner = os.getpid()
         signal.signal(RAISE_SIGNAL, self._on_raise)
 
@@ -109,13 +110,14 @@ class CallPort:
     def _speak(self) -> Iterator[None]:
         if os.getpid() != self._owner:
             raise RuntimeError("the task's context belongs to its isolate: a process that the handler forked cannot use it")
+        on_main = current_thread() is main_thread()
         with self._lock:
-            self._speaking += 1
+            self._speaking += on_main
             try:
                 yield
             finally:
-                self._speaking -= 1
-        if self._pending:
+                self._speaking -= on_main
+        if on_main and self._pending:
             self._raise_once()
 
     def _on_raise(self, number: int, frame: FrameType | None) -> None:
