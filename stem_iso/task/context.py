@@ -102,6 +102,16 @@ class TaskContext:
         return self.id
 
     @property
+    def previous(self) -> Any:
+        """The result before this task; None: it is no link of a chain, and in this version none is."""
+        return None
+
+    @property
+    def cpus(self) -> frozenset[int] | None:
+        """The cores that are this task's own; None: it shares the worker's, and in this version all do."""
+        return None
+
+    @property
     def isolated(self) -> bool:
         return self._port.isolated
 

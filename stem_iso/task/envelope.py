@@ -26,7 +26,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     id: str
     name: str
     args: msgspec.Raw
-    v: int = VERSION
+    v: int = msgspec.field(default_factory=lambda: VERSION)  # by a factory: what equals a plain default is left out on the wire
     queue: str = "default"
     priority: int = 0
     headers: dict[str, Any] = {}
