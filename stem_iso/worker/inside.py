@@ -130,7 +130,9 @@ def _result(name: str, value: Any, most: int, main: str | None) -> Reply:
     try:
         packed = pack(value)
     except BaseException as error:  # packing reads user objects
-        told = TypeError(f"{name} returned a value of type {type(value).__name__} that cannot be stored: {failed(error, main).error.message}")
+        told = TypeError(
+            f"{name} returned a value of type {type(value).__name__} that cannot be stored: {failed(error, main).error.message}"
+        )
         return _failed(failed(told, main, retryable=False))
     if len(packed) > most:
         told_size = f"{name} returned {len(packed)} bytes, more than max_result_bytes ({most}); store them elsewhere and return where"
