@@ -22,12 +22,12 @@ from collections.abc import Callable
 from functools import partial
 from math import inf
 
+from stem_iso.isolate.endings import of_reply
 from stem_iso.isolate.job import Caller, LimitNotice
 from stem_iso.outcome import Stopped, StopReason, TimedOut
 from stem_iso.worker.clock import Clock
 from stem_iso.worker.inline_call import InlineCall, InlineJob
 from stem_iso.worker.inside import run_async, run_sync
-from stem_iso.worker.reply import outcome_of
 from stem_iso.worker.threads import Threads
 
 monotonic = time.monotonic
@@ -111,7 +111,7 @@ class Inline:
             at = call.elapsed() - ending.limit
             ending = TimedOut(ending.limit, call.elapsed(), ending.stack, ending.signalled_at, at, (), ending.silent)
             call.notice(LimitNotice("hard", ending.limit, ending.elapsed, ending.stack, ending.signalled_at, at))
-        call.finish(outcome_of(*reply) if ending is None else ending)
+        call.finish(of_reply(*reply) if ending is None else ending)
 
     # -- the clock's thread --------------------------------------------------------------------------------------------------------
 
