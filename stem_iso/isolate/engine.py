@@ -125,10 +125,6 @@ class Engine:
             fleet = self._crew.fleet
             return EngineStats(len(fleet.busy), len(fleet.idle), len(fleet.booting), len(fleet.dying), fleet.waiting)
 
-    def say_to_keeper(self, kind: str, *fields: object) -> None:
-        """By command: a word for the launcher."""
-        self._crew.link.say(kind, *fields)
-
     def close(self) -> None:
         """Kill everything, tell whoever still waits, and return when all are dead."""
         if not self._closing.is_set():

@@ -27,7 +27,7 @@ from typing import Any
 
 from stem_iso.isolate import messages, seat, tree
 from stem_iso.isolate.linux import WALL, become_subreaper, standard_streams
-from stem_iso.isolate.messages import EXITED, FAILED, HELLO, KILL, START, STARTED
+from stem_iso.isolate.messages import EXITED, FAILED, HELLO, START, STARTED
 
 MOST_NAMED = 256  # of the killed, in a report: a message has an end
 SEATS = 1024  # rows in the table: isolates alive at once, dying ones included
@@ -124,10 +124,6 @@ class Keeper:
         (kind, *fields), fds = message
         if kind == START:
             self._start(fields[0], fields[1], fds)
-        elif kind == KILL:
-            for kept in self._isolates.values():
-                if kept.number == fields[0]:
-                    self._kill(kept)
         else:
             self.heard(kind, fields)
         return True

@@ -51,7 +51,6 @@ class Cause(Enum):
     MAX_CALLS = "max calls"
     MAX_MEMORY = "max memory"
     BOOT_LIMIT = "boot limit"
-    BOOT_FAILED = "boot failed"
     RESIZED = "resized"
     CLOSING = "closing"
 

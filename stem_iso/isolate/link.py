@@ -85,9 +85,6 @@ class Link:
         with suppress(BlockingIOError):  # a keeper that is stopped has a queue full of words that cause its turn
             messages.send(self.socket, WAKE)
 
-    def say(self, kind: str, *fields: Any) -> None:
-        messages.send(self.socket, kind, *fields)
-
     def close(self) -> None:
         """The keeper sees the end, kills what is left and leaves; one of our own is waited for."""
         self.socket.close()

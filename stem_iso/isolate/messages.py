@@ -7,7 +7,6 @@ keeper -> core   HELLO [pid, boot]               + table, lifeline's write end
                  SIGNAL [count]                  by command: how many TERM or INT the launcher has had; QUIT says 2 at once
 core -> keeper   START [isolate, seat]           + prelude (memfd), page, socket, stack, stdout, stderr
                  WAKE                            an earlier limit stands in the table
-                 KILL [isolate]                  kill its tree (a core that is going away)
                  GOODBYE [code]                  by command: the core leaves on purpose, with this exit code
 """
 
@@ -24,7 +23,7 @@ LARGEST = 1 << 18
 MOST_FDS = 8
 
 HELLO, STARTED, FAILED, EXITED, SIGNAL = "hello", "started", "failed", "exited", "signal"
-START, WAKE, KILL, GOODBYE = "start", "wake", "kill", "goodbye"
+START, WAKE, GOODBYE = "start", "wake", "goodbye"
 
 
 def send(link: socket.socket, kind: str, *fields: Any, fds: tuple[int, ...] = ()) -> bool:
