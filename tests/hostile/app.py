@@ -25,7 +25,7 @@ def neighbour(context: TaskContext, stop: str) -> tuple[int, int, int]:
     Path(stop).with_suffix(".up").touch()
     while not Path(stop).exists():
         context.heartbeat()
-        time.sleep(0.005)
+        time.sleep(0.02)
     return before, os.getpid(), context.attempt
 
 

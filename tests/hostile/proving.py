@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stem_iso import Stem, TaskFailed, TaskHandle, TaskStatus
-from stem_iso.events import TimeoutEvent
+from stem_iso.events import AnyEvent, TimeoutEvent
 from tests.command.conftest import Command
 from tests.hostile.expected import EXPECTED
 from tests.hostile.survivors import survivors
@@ -39,24 +39,33 @@ class Proving:
         self.folder = folder
         self._query, self._options = query, options
         self.hard: dict[str, TimeoutEvent] = {}  # by task; they come a little after the task's end
+        self._leaving = False
 
     def __enter__(self) -> Proving:
         self.broker = f"sqlite:///{self.folder}/jobs.db{self._query}"
         self.command = Command(self.folder, "--broker", self.broker, *self._options, broker=self.broker, application=APPLICATION)
         self.app: Stem = self.command.app
-        self.echo(0)
-        self._events = self.app.events()
-        threading.Thread(target=self._listen, daemon=True).start()
+        try:
+            self.echo(0)
+        except BaseException:
+            self.command.close()
+            raise
+        self._listener = threading.Thread(target=self._listen, args=(self.app.events(timeout=600),))
+        self._listener.start()
         self._processes = self._core_and_keeper()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.command.close()
+        self._leaving = True
+        self.command.close()  # its isolates' ends are events, which the listener hears
+        self._listener.join()
 
-    def _listen(self) -> None:
-        for event in self._events:
+    def _listen(self, events: Iterator[AnyEvent]) -> None:
+        for event in events:
             if isinstance(event, TimeoutEvent) and event.level == "hard":
                 self.hard[event.task_id] = event
+            if self._leaving:
+                return
 
     def _core_and_keeper(self) -> tuple[int, int]:
         return self.command.process.pid, self.command.core
