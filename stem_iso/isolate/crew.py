@@ -1,6 +1,6 @@
 """The isolates of one engine, and what is done with them.
 
-    orders of the fleet ──> spawn · send · retire · give up
+    orders of the fleet ──> spawn · send (dispatch) · retire · give up
     frames, output, exits ──> lifecycle ──> what callers hear (`told`)
     clocks ──> soft limits, stacks, kills
 
@@ -17,10 +17,10 @@ from typing import Any
 
 import msgspec
 
-from stem_iso.isolate import endings, seat, tree, wire
-from stem_iso.isolate.call import Call, call_frame
+from stem_iso.isolate import tree, wire
+from stem_iso.isolate.call import Call
 from stem_iso.isolate.clocks import KEEPER_WAKE, Clocks
-from stem_iso.isolate.deadlines import Deadlines
+from stem_iso.isolate.dispatch import Dispatch
 from stem_iso.isolate.endings import Exit
 from stem_iso.isolate.exits import Exits
 from stem_iso.isolate.fleet import Assign, Fleet, GiveUp, Order, Retire, Spawn
@@ -56,7 +56,7 @@ class Crew:
         self.isolates: dict[int, Isolate] = {}
         self._by_fd: dict[int, Isolate] = {}
         self._seats = list(range(SEATS))
-        self._numbers = 0
+        self._dispatch = Dispatch(self)
         self._exits = Exits(self)
         self.hearing = Hearing(self, later)
 
@@ -74,7 +74,7 @@ class Crew:
         for order in orders:
             match order:
                 case Assign(number, call):
-                    self._assign(self.isolates[number], call)
+                    self._dispatch.assign(self.isolates[number], call)
                 case Spawn(number):
                     self._spawn(number)
                 case Retire(number):
@@ -104,30 +104,6 @@ class Crew:
         else:
             isolate.hand_over()
             self.clocks.arm(isolate.boot_deadline)
-
-    def _assign(self, isolate: Isolate, call: Call) -> None:
-        definition = b""
-        if call.job.entry.number not in isolate.known:
-            try:
-                definition = call.job.entry.definition(isolate.ready)
-            except Exception as error:  # user code: pickling an entrypoint calls whatever it refers to
-                self.end(call, endings.unsendable(error))
-                self.obey(self.fleet.freed(isolate.number, monotonic()))
-                return
-            isolate.known.add(call.job.entry.number)
-        self._numbers += 1
-        now = monotonic()
-        deadlines = Deadlines(call.job.limits, now)
-        isolate.assign(call, self._numbers, deadlines)
-        call.caller.sent()
-        kill_at = deadlines.kill_at
-        if not self.link.table.send(isolate.seat, self._numbers, 0.0 if kill_at == inf else kill_at):
-            self.condemn(isolate, Cause.VERDICT)
-            return
-        if kill_at + seat.MARGIN < self.link.table.armed:
-            self.link.wake()
-        self.push(isolate, call_frame(self._numbers, call.job, now, definition))
-        self.clocks.arm(deadlines.next_at)
 
     # -- wishes ------------------------------------------------------------------------------------------------------------------
 
