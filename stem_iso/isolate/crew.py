@@ -31,6 +31,7 @@ from stem_iso.isolate.keeper import SEATS
 from stem_iso.isolate.lifecycle import Cause, State
 from stem_iso.isolate.link import KeeperLost, Link
 from stem_iso.isolate.linux import Timer
+from stem_iso.isolate.memory import Watcher
 from stem_iso.isolate.messages import EXITED, FAILED, STARTED
 from stem_iso.outcome import BootFailed, Outcome, Stopped, StopReason
 
@@ -59,6 +60,7 @@ class Crew:
         self._dispatch = Dispatch(self)
         self._exits = Exits(self)
         self.hearing = Hearing(self, later)
+        self.watcher = Watcher(lambda *found: later(lambda: self._over_memory(*found)))
 
     def open(self, link: Link, epoll: select.epoll, timer: Timer) -> None:
         self.link, self._epoll, self.clocks = link, epoll, Clocks(self, timer)
@@ -103,6 +105,7 @@ class Crew:
             self._exits.not_started(isolate, f"{type(error).__name__}: {error}")
         else:
             isolate.hand_over()
+            self._exits.spawning()
             self.clocks.arm(isolate.boot_deadline)
 
     # -- wishes ------------------------------------------------------------------------------------------------------------------
@@ -114,6 +117,13 @@ class Crew:
         elif (isolate := self.isolates.get(call.isolate)) is not None and isolate.call is call:
             call.stop = call.stop or reason
             self.condemn(isolate, Cause.STOPPED)
+
+    def _over_memory(self, number: int, call_number: int, used: int) -> None:
+        """The watch found that this call holds too much; unless it has ended meanwhile."""
+        isolate = self.isolates.get(number)
+        if isolate is not None and isolate.call_number == call_number and isolate.life.state is State.BUSY:
+            isolate.memory_used = used
+            self.condemn(isolate, Cause.MEMORY)
 
     def close_down(self) -> None:
         """Everything ends: what runs is killed, what waits is told."""
@@ -249,7 +259,14 @@ class Crew:
     def report(self, isolate: Isolate, outcome: Outcome) -> None:
         self.hearing.soft_event(isolate)
         self.hearing.rest_of_output(isolate)
-        self.end(isolate.release(), outcome)
+        self.end(self.release(isolate), outcome)
+
+    def release(self, isolate: Isolate) -> Call:
+        """The call has ended here, or goes elsewhere: what it had of the machine is free again."""
+        call = isolate.release()
+        if call.job.limits.memory is not None:
+            self.watcher.forget(isolate.number)
+        return call
 
     def end(self, call: Call, outcome: Outcome) -> None:
         self.told.append(lambda: call.caller.ended(outcome))

@@ -45,6 +45,8 @@ class Dispatch:
             crew.link.wake()
         crew.push(isolate, call_frame(self._numbers, call.job, now, definition))
         crew.clocks.arm(deadlines.next_at)
+        if call.job.limits.memory is not None:
+            crew.watcher.watch(isolate.number, self._numbers, isolate.pid, call.job.limits.memory)
 
     def _definition(self, isolate: Isolate, call: Call) -> bytes | None:
         """What tells this isolate of the entry, empty if it knows; None: it cannot be told, and the call has ended."""
