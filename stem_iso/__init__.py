@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stem_iso.errors import IsolateCrashed as IsolateCrashed
     from stem_iso.errors import IsolateError as IsolateError
     from stem_iso.errors import LeaseLost as LeaseLost
+    from stem_iso.errors import MemoryLimitExceeded as MemoryLimitExceeded
     from stem_iso.errors import PayloadTooLarge as PayloadTooLarge
     from stem_iso.errors import RemoteError as RemoteError
     from stem_iso.errors import SoftTimeLimitExceeded as SoftTimeLimitExceeded
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from stem_iso.errors import WaitRefused as WaitRefused
     from stem_iso.events import WorkerEventType as WorkerEventType
     from stem_iso.handle import TaskHandle as TaskHandle
+    from stem_iso.isolate.limits import Limits as Limits
     from stem_iso.outcome import TaskError as TaskError
     from stem_iso.task.context import TaskContext as TaskContext
     from stem_iso.task.context import current_context as current_context
@@ -57,6 +59,8 @@ _HOMES = {
     "IsolateCrashed": "errors",
     "IsolateError": "errors",
     "LeaseLost": "errors",
+    "Limits": "isolate.limits",
+    "MemoryLimitExceeded": "errors",
     "PayloadTooLarge": "errors",
     "RemoteError": "errors",
     "RetryStrategy": "task.retry",
@@ -95,6 +99,8 @@ __all__ = [
     "IsolateCrashed",
     "IsolateError",
     "LeaseLost",
+    "Limits",
+    "MemoryLimitExceeded",
     "PayloadTooLarge",
     "RemoteError",
     "RetryStrategy",

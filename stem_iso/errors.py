@@ -10,6 +10,7 @@
     ├── WaitRefused (RuntimeError)           a handler may not wait for the result of another task
     ├── IsolateError
     │   ├── TimeoutException (TimeoutError)  killed at its hard limit
+    │   ├── MemoryLimitExceeded              killed over its memory limit
     │   ├── IsolateCrashed                   the process died under the call
     │   ├── IsolateBootError                 no isolate could be started; carries the child's traceback
     │   └── RemoteError                      an error of another process that has no class here
@@ -88,16 +89,37 @@ class TimeoutException(IsolateError, TimeoutError):
         return f"hard time limit of {self.limit:g} s reached"
 
 
-class IsolateCrashed(IsolateError):
-    """The process died under the call. `exit_code` or `signal` (a name such as "SIGSEGV") says how; `stderr` holds its last lines."""
+class MemoryLimitExceeded(IsolateError):
+    """The call was killed, with all its descendants, because they held more memory than its limit. Both figures are bytes."""
 
-    def __init__(self, exit_code: int | None = None, signal: str | None = None, stderr: str = "", stack: str = "") -> None:
-        super().__init__(exit_code, signal, stderr, stack)
-        self.exit_code, self.signal, self.stderr, self.stack = exit_code, signal, stderr, stack
+    def __init__(self, limit: int, rss: int = 0) -> None:
+        super().__init__(limit, rss)
+        self.limit, self.rss = limit, rss
+
+    def __str__(self) -> str:
+        return f"memory limit of {_mebibytes(self.limit)} exceeded: {_mebibytes(self.rss)} were in use"
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / (1 << 20):.4g} MiB"
+
+
+class IsolateCrashed(IsolateError):
+    """The process died under the call. `exit_code` or `signal` (a name such as "SIGSEGV") says how; `stderr` holds its last lines.
+
+    `out_of_memory`: the kernel's out-of-memory killer was at work when it died of SIGKILL.
+    """
+
+    def __init__(
+        self, exit_code: int | None = None, signal: str | None = None, stderr: str = "", stack: str = "", out_of_memory: bool = False
+    ) -> None:
+        super().__init__(exit_code, signal, stderr, stack, out_of_memory)
+        self.exit_code, self.signal, self.stderr, self.stack, self.out_of_memory = exit_code, signal, stderr, stack, out_of_memory
 
     def __str__(self) -> str:
         how = f"signal {self.signal}" if self.signal else f"exit code {self.exit_code}"
-        return f"the isolate died under the call: {how}"
+        why = ", killed by the kernel, which was out of memory" if self.out_of_memory else ""
+        return f"the isolate died under the call: {how}{why}"
 
 
 class IsolateBootError(IsolateError):

@@ -75,12 +75,24 @@ class TimedOut:
 
 @dataclass(frozen=True, slots=True)
 class Crashed:
-    """The process died under the call: `exit_code`, or the name of a `signal`; with its last stderr lines and its fault stack."""
+    """The process died under the call: `exit_code`, or the name of a `signal`; with its last stderr lines and its fault stack.
+
+    `out_of_memory`: the kernel's out-of-memory killer was at work meanwhile, and it died of SIGKILL that was not ours.
+    """
 
     exit_code: int | None = None
     signal: str | None = None
     stderr: str = ""
     stack: str = ""
+    out_of_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryExceeded:
+    """Killed because the isolate and its descendants held `rss` bytes, more than `limit`."""
+
+    limit: int
+    rss: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,4 +132,4 @@ class Unregistered:
     grace_over: bool
 
 
-Outcome = Succeeded | Failed | RetryAsked | TimedOut | Crashed | BootFailed | Stopped | Rejected | Skipped | Unregistered
+Outcome = Succeeded | Failed | RetryAsked | TimedOut | Crashed | MemoryExceeded | BootFailed | Stopped | Rejected | Skipped | Unregistered

@@ -27,12 +27,12 @@ from typing import Any
 import msgspec
 
 from stem_iso.errors import InvalidOptions
+from stem_iso.units import size
 
 PREFIX = "STEM_ISO_"
 DEFAULT_BROKER = "sqlite:///stem_iso.db"
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 LOG_FORMATS = ("text", "json")
-UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 TRUTHS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False, "": False}
 
 
@@ -115,17 +115,6 @@ def seconds(value: Any) -> float:
     if not 0 <= number < float("inf"):
         raise ValueError("must be a number of seconds")
     return number
-
-
-def size(value: Any) -> int:
-    """Bytes: a whole number, or one with a unit ("512MiB", "1.5 GB")."""
-    written = str(value).strip().lower()
-    digits = written.rstrip("bgikm ")
-    unit = written[len(digits) :].strip()
-    try:
-        return int(float(digits) * UNITS[unit])
-    except (KeyError, ValueError, OverflowError):
-        raise ValueError("must be a size in bytes, such as 536870912 or '512MiB'") from None
 
 
 def truth(value: Any) -> bool:

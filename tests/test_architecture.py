@@ -1,6 +1,6 @@
 """The shape of the package, held by a look at its imports.
 
-        errors events outcome settings bus      the ground: anyone may import these
+        errors events outcome units settings bus      the ground: anyone may import these
                  task                           values and decisions
         isolate   |   brokers                   isolate knows neither task nor brokers
              \\    |    /   app                   app: what a producer imports, task and brokers
@@ -23,16 +23,17 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-GROUND = frozenset({"errors", "events", "outcome", "settings", "bus"})
+GROUND = frozenset({"errors", "events", "outcome", "units", "settings", "bus"})
 APP = frozenset({"app", "tasks", "handle", "sending", "lending", "listening", "waiting", "site", "locate", "finding", "ids"})
 MAY_IMPORT = {
     "errors": {"outcome"},
     "outcome": set(),
     "events": {"outcome"},
     "bus": {"events"},
-    "settings": {"errors"},
+    "units": {"errors"},
+    "settings": {"errors", "units"},
     "task": {*GROUND, "task"} - {"bus", "settings"},
-    "isolate": {"errors", "outcome", "isolate"},
+    "isolate": {"errors", "outcome", "units", "isolate"},
     "brokers": {*GROUND, "task", "brokers"},
     **{module: {*GROUND, *APP, "task", "brokers"} for module in APP},
     "worker": {*GROUND, *APP, "task", "brokers", "isolate", "worker"},
@@ -43,7 +44,9 @@ MAY_IMPORT = {
 # `python -m stem_iso.worker` is a command, so it belongs to the edge wherever Python wants it to lie.
 EDGES = frozenset({"worker.__main__"})
 
-CHILD_MAY_IMPORT = frozenset({"errors", "outcome", "isolate.job", "isolate.wire", "isolate.seat", "isolate.linux"})
+CHILD_MAY_IMPORT = frozenset(
+    {"errors", "outcome", "units", "isolate.job", "isolate.limits", "isolate.wire", "isolate.seat", "isolate.linux"}
+)
 
 IMPURE = frozenset(
     {"time", "random", "asyncio", "os", "io", "socket", "select", "signal", "subprocess", "threading", "mmap", "logging", "sqlite3"}

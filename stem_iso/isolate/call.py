@@ -24,8 +24,9 @@ class Call:
         self.stop: StopReason | None = None
 
 
-def call_frame(number: int, job: Job, sent_at: float, definition: bytes) -> bytes:
+def call_frame(number: int, job: Job, sent_at: float, definition: bytes, cpus: tuple[int, ...] = ()) -> bytes:
     limits = job.limits
     soft = inf if limits.soft is None else sent_at + limits.soft
     hard = inf if limits.hard is None else sent_at + limits.hard
-    return frame(CALL, number, pack_call(CallFrame(job.entry.number, limits.raise_soft, soft, hard, definition, job.title, job.payload)))
+    call = CallFrame(job.entry.number, limits.raise_soft, soft, hard, definition, job.title, cpus, job.payload)
+    return frame(CALL, number, pack_call(call))

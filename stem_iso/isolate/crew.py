@@ -1,6 +1,6 @@
 """The isolates of one engine, and what is done with them.
 
-    orders of the fleet ──> spawn · send · retire · give up
+    orders of the fleet ──> spawn · send (dispatch) · retire · give up
     frames, output, exits ──> lifecycle ──> what callers hear (`told`)
     clocks ──> soft limits, stacks, kills
 
@@ -17,10 +17,10 @@ from typing import Any
 
 import msgspec
 
-from stem_iso.isolate import endings, seat, tree, wire
-from stem_iso.isolate.call import Call, call_frame
+from stem_iso.isolate import tree, wire
+from stem_iso.isolate.call import Call
 from stem_iso.isolate.clocks import KEEPER_WAKE, Clocks
-from stem_iso.isolate.deadlines import Deadlines
+from stem_iso.isolate.dispatch import Dispatch
 from stem_iso.isolate.endings import Exit
 from stem_iso.isolate.exits import Exits
 from stem_iso.isolate.fleet import Assign, Fleet, GiveUp, Order, Retire, Spawn
@@ -31,6 +31,7 @@ from stem_iso.isolate.keeper import SEATS
 from stem_iso.isolate.lifecycle import Cause, State
 from stem_iso.isolate.link import KeeperLost, Link
 from stem_iso.isolate.linux import Timer
+from stem_iso.isolate.memory import Watcher
 from stem_iso.isolate.messages import EXITED, FAILED, STARTED
 from stem_iso.outcome import BootFailed, Outcome, Stopped, StopReason
 
@@ -56,9 +57,10 @@ class Crew:
         self.isolates: dict[int, Isolate] = {}
         self._by_fd: dict[int, Isolate] = {}
         self._seats = list(range(SEATS))
-        self._numbers = 0
+        self._dispatch = Dispatch(self)
         self._exits = Exits(self)
         self.hearing = Hearing(self, later)
+        self.watcher = Watcher(lambda *found: later(lambda: self._over_memory(*found)))
 
     def open(self, link: Link, epoll: select.epoll, timer: Timer) -> None:
         self.link, self._epoll, self.clocks = link, epoll, Clocks(self, timer)
@@ -74,7 +76,7 @@ class Crew:
         for order in orders:
             match order:
                 case Assign(number, call):
-                    self._assign(self.isolates[number], call)
+                    self._dispatch.assign(self.isolates[number], call)
                 case Spawn(number):
                     self._spawn(number)
                 case Retire(number):
@@ -103,31 +105,8 @@ class Crew:
             self._exits.not_started(isolate, f"{type(error).__name__}: {error}")
         else:
             isolate.hand_over()
+            self._exits.spawning()
             self.clocks.arm(isolate.boot_deadline)
-
-    def _assign(self, isolate: Isolate, call: Call) -> None:
-        definition = b""
-        if call.job.entry.number not in isolate.known:
-            try:
-                definition = call.job.entry.definition(isolate.ready)
-            except Exception as error:  # user code: pickling an entrypoint calls whatever it refers to
-                self.end(call, endings.unsendable(error))
-                self.obey(self.fleet.freed(isolate.number, monotonic()))
-                return
-            isolate.known.add(call.job.entry.number)
-        self._numbers += 1
-        now = monotonic()
-        deadlines = Deadlines(call.job.limits, now)
-        isolate.assign(call, self._numbers, deadlines)
-        call.caller.sent()
-        kill_at = deadlines.kill_at
-        if not self.link.table.send(isolate.seat, self._numbers, 0.0 if kill_at == inf else kill_at):
-            self.condemn(isolate, Cause.VERDICT)
-            return
-        if kill_at + seat.MARGIN < self.link.table.armed:
-            self.link.wake()
-        self.push(isolate, call_frame(self._numbers, call.job, now, definition))
-        self.clocks.arm(deadlines.next_at)
 
     # -- wishes ------------------------------------------------------------------------------------------------------------------
 
@@ -138,6 +117,13 @@ class Crew:
         elif (isolate := self.isolates.get(call.isolate)) is not None and isolate.call is call:
             call.stop = call.stop or reason
             self.condemn(isolate, Cause.STOPPED)
+
+    def _over_memory(self, number: int, call_number: int, used: int) -> None:
+        """The watch found that this call holds too much; unless it has ended meanwhile."""
+        isolate = self.isolates.get(number)
+        if isolate is not None and isolate.call_number == call_number and isolate.life.state is State.BUSY:
+            isolate.memory_used = used
+            self.condemn(isolate, Cause.MEMORY)
 
     def close_down(self) -> None:
         """Everything ends: what runs is killed, what waits is told."""
@@ -273,7 +259,14 @@ class Crew:
     def report(self, isolate: Isolate, outcome: Outcome) -> None:
         self.hearing.soft_event(isolate)
         self.hearing.rest_of_output(isolate)
-        self.end(isolate.release(), outcome)
+        self.end(self.release(isolate), outcome)
+
+    def release(self, isolate: Isolate) -> Call:
+        """The call has ended here, or goes elsewhere: what it had of the machine is free again."""
+        call = isolate.release()
+        if call.job.limits.memory is not None:
+            self.watcher.forget(isolate.number)
+        return call
 
     def end(self, call: Call, outcome: Outcome) -> None:
         self.told.append(lambda: call.caller.ended(outcome))

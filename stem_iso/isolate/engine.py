@@ -143,6 +143,7 @@ class Engine:
                 except Exception:  # a fault of ours: the limits of all other calls must go on
                     log.exception("a turn of the engine failed")
         finally:
+            self._crew.watcher.close()
             self._crew.link.close()
             self._epoll.close()
             self._timer.close()

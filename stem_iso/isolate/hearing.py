@@ -38,22 +38,22 @@ class Hearing:
             isolate.broken = payload.decode(errors="replace")
         elif kind == LOG and isolate.call is None:
             self._log(isolate, payload)  # a module that is imported, or a start hook, logs as well
-        elif isolate.call is None or (number != isolate.call_number and kind != ASK):
+        elif isolate.call is None or number != isolate.call_number:
             raise Garbage(f"kind {kind} outside a call")
         elif kind == REPLY:
             if len(payload) < 2:
                 raise Garbage("an empty reply")
             self._crew.replied(isolate, endings.of_reply(payload[0], payload[2:]), payload[1] != 0)
         else:
-            self._saying(isolate, kind, number, payload)
+            self._saying(isolate, kind, payload)
 
-    def _saying(self, isolate: Isolate, kind: int, number: int, payload: bytes) -> None:
+    def _saying(self, isolate: Isolate, kind: int, payload: bytes) -> None:
         self._alive(isolate)
         call = isolate.call
         assert call is not None
         caller = call.caller
         if kind == ASK:
-            answer = self._answerer(isolate, number)
+            answer = self._answerer(isolate)
             self._crew.told.append(lambda: caller.asked(payload, answer))
         elif kind == TELL:
             self._crew.told.append(lambda: caller.asked(payload, None))
@@ -72,11 +72,11 @@ class Hearing:
             except Garbage:
                 return
 
-    def _answerer(self, isolate: Isolate, number: int) -> Answer:
-        call_number = isolate.call_number
+    def _answerer(self, isolate: Isolate) -> Answer:
+        number = isolate.call_number
 
         def send(payload: bytes) -> None:
-            if isolate.call_number == call_number and isolate.call is not None:
+            if isolate.call_number == number and isolate.call is not None:
                 self._crew.push(isolate, wire.frame(wire.ANSWER, number, payload))
 
         return lambda payload: self._later(lambda: send(payload))

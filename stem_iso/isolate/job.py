@@ -15,20 +15,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from stem_iso.isolate.limits import NO_LIMITS as NO_LIMITS
+from stem_iso.isolate.limits import Limits as Limits
 from stem_iso.outcome import Outcome
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds from the moment the call is sent; None: no limit. `heartbeat` is the longest silence. `raise_soft`: I3's "raise"."""
-
-    soft: float | None = None
-    hard: float | None = None
-    heartbeat: float | None = None
-    raise_soft: bool = False
-
-
-NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +113,7 @@ class Port(Protocol):
     soft_deadline: float | None  # monotonic seconds
     hard_deadline: float | None
     isolated: bool
+    cpus: frozenset[int] | None  # the cores that are the call's own
 
     def ask(self, payload: bytes) -> bytes:
         """Say it and wait for the answer."""

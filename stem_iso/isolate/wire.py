@@ -4,7 +4,7 @@
 
     core -> isolate    ADOPT   msgpack of Boot             once, before any user code may run
                        CALL    pack_call(...)              `number` is the call's
-                       ANSWER  bytes                       `number` is the ASK's
+                       ANSWER  bytes                       `number` is the call's: one question of a call at a time
     isolate -> core    READY   bytes                       what the runner says of itself
                        BROKEN  text                        the boot failed: its traceback
                        REPLY   tag, leftovers, bytes       `number` is the call's
@@ -26,7 +26,8 @@ ADOPT, CALL, ANSWER, READY, BROKEN, REPLY, ASK, TELL, BEAT, LOG = range(1, 11)
 HEADER = struct.Struct("<BBIQ")
 LARGEST = 1 << 31  # what a size may say: beyond it is garbage
 
-CALL_HEAD = struct.Struct("<IBddII")  # entry, raise at soft limit, soft and hard deadline (inf: none), length of definition and of title
+# entry, raise at soft limit, soft and hard deadline (inf: none), length of definition and of title, how many cores
+CALL_HEAD = struct.Struct("<IBddIIH")
 
 
 class Garbage(ValueError):
@@ -93,17 +94,22 @@ class CallFrame(NamedTuple):
     hard_deadline: float
     definition: bytes  # empty where the isolate knows the entry already
     title: str
+    cpus: tuple[int, ...]  # the cores that are the call's own; none: it shares
     payload: bytes
 
 
 def pack_call(call: CallFrame) -> bytes:
-    title = call.title.encode()
-    head = CALL_HEAD.pack(call.entry, call.raises, call.soft_deadline, call.hard_deadline, len(call.definition), len(title))
-    return b"".join((head, call.definition, title, call.payload))
+    title, cpus = call.title.encode(), call.cpus
+    lengths = len(call.definition), len(title), len(cpus)
+    head = CALL_HEAD.pack(call.entry, call.raises, call.soft_deadline, call.hard_deadline, *lengths)
+    return b"".join((head, call.definition, title, struct.pack(f"<{len(cpus)}H", *cpus) if cpus else b"", call.payload))
 
 
 def unpack_call(data: bytes) -> CallFrame:
-    entry, raises, soft, hard, definition, title = CALL_HEAD.unpack_from(data)
+    entry, raises, soft, hard, definition, title, cores = CALL_HEAD.unpack_from(data)
     at = CALL_HEAD.size
-    middle, end = at + definition, at + definition + title
-    return CallFrame(entry, bool(raises), soft, hard, data[at:middle], data[middle:end].decode(), data[end:])
+    titled = at + definition
+    pinned = titled + title
+    end = pinned + 2 * cores
+    cpus = struct.unpack_from(f"<{cores}H", data, pinned) if cores else ()
+    return CallFrame(entry, bool(raises), soft, hard, data[at:titled], data[titled:pinned].decode(), cpus, data[end:])

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from stem_iso.errors import InvalidOptions
-
-Duration = float | timedelta  # as people give it: seconds, or a timedelta
-
-# 100 years: past it, sums with the clock leave what a datetime can hold, and nobody means it.
-LONGEST = 100 * 365.25 * 86_400.0
+from stem_iso.units import LONGEST as LONGEST
+from stem_iso.units import Duration as Duration
+from stem_iso.units import cores as cores
+from stem_iso.units import duration as duration
+from stem_iso.units import optional_duration as optional_duration
+from stem_iso.units import optional_memory as optional_memory
 
 
 def checked(given: Mapping[str, Any], checks: Mapping[str, Callable[[str, Any], Any]]) -> dict[str, Any]:
@@ -30,21 +31,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; known are {', '.join(choices)}" if choices else ""
-
-
-def duration(name: str, value: Any, least: float = 0.0, strict: bool = True) -> float:
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise InvalidOptions(f"{name}: {value!r} is no duration; give seconds or a timedelta")
-    if seconds != seconds or seconds > LONGEST:  # not a number, or too large a one
-        raise InvalidOptions(f"{name}: {value!r} is longer than any task lives; leave it out for no limit")
-    if seconds < least or (strict and seconds == least):
-        raise InvalidOptions(f"{name}: {value!r} must be {'above' if strict else 'at least'} {least:g} s")
-    return float(seconds)
-
-
-def optional_duration(name: str, value: Any) -> float | None:
-    return None if value is None else duration(name, value)
 
 
 def delay(name: str, value: Any) -> float:

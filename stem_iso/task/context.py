@@ -108,8 +108,8 @@ class TaskContext:
 
     @property
     def cpus(self) -> frozenset[int] | None:
-        """The cores that are this task's own; None: it shares the worker's, and in this version all do."""
-        return None
+        """The cores that are this task's own (`cpu_bound=True`); None: it shares the worker's."""
+        return self._port.cpus
 
     @property
     def isolated(self) -> bool:

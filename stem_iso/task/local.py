@@ -9,6 +9,7 @@ class LocalPort:
     soft_deadline: float | None = None
     hard_deadline: float | None = None
     isolated = False
+    cpus: frozenset[int] | None = None
 
     def ask(self, payload: bytes) -> bytes:
         match decode_saying(payload):

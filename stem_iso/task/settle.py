@@ -1,8 +1,9 @@
 """The one function that decides how an attempt ends: its outcome in, the plan out.
 
     Succeeded ───────────────────────────────> Finish(succeeded)
-    Failed TimedOut Crashed BootFailed ──┬───> Retry                 the policy allows it and attempts are left
-    RetryAsked ──────────────────────────┘└──> Finish(failed)        not-retryable | max-retries-exhausted
+    Failed TimedOut MemoryExceeded ──────┐
+    Crashed BootFailed RetryAsked ───────┴┬──> Retry                 the policy allows it and attempts are left
+                                          └──> Finish(failed)        not-retryable | max-retries-exhausted
     Rejected ────────────────────────────────> Finish(failed)        invalid-options | invalid-arguments | undecodable
     Skipped, Stopped(revoked) ───────────────> Finish(cancelled)     revoked | expired
     Stopped(shutdown) ──┬────────────────────> GiveBack              uses up nothing
@@ -23,11 +24,12 @@ from typing import Any, assert_never
 
 import msgspec
 
-from stem_iso.errors import InvalidOptions, IsolateBootError, IsolateCrashed, TimeoutException, UnknownTask
+from stem_iso.errors import InvalidOptions, IsolateBootError, IsolateCrashed, MemoryLimitExceeded, TimeoutException, UnknownTask
 from stem_iso.outcome import (
     BootFailed,
     Crashed,
     Failed,
+    MemoryExceeded,
     Outcome,
     Rejected,
     RetryAsked,
@@ -53,7 +55,7 @@ from stem_iso.task.status import TaskState
 
 GRACE_STEP = 1.0  # seconds between two looks for a handler that a rolling deploy may bring
 
-Troubled = Failed | TimedOut | Crashed | BootFailed | RetryAsked  # the endings that may be tried again
+Troubled = Failed | TimedOut | Crashed | MemoryExceeded | BootFailed | RetryAsked  # the endings that may be tried again
 
 
 def settle(
@@ -67,7 +69,7 @@ def settle(
     match outcome:
         case Succeeded(result):
             return Finish(TaskState.SUCCEEDED, result=result, ttl=policy.result_ttl)
-        case Failed() | TimedOut() | Crashed() | BootFailed() | RetryAsked():
+        case Failed() | TimedOut() | Crashed() | MemoryExceeded() | BootFailed() | RetryAsked():
             return _again_or_over(envelope, outcome, policy, now, delay, meta)
         case Rejected():
             return reject(outcome, policy.result_ttl)
@@ -112,8 +114,10 @@ def error_of(outcome: Troubled) -> TaskError:
         case TimedOut(limit=limit, stack=stack, silent=silent):
             message = f"silent for {limit:g} s (heartbeat_timeout)" if silent else f"hard time limit of {limit:g} s reached"
             return TaskError(type=dotted(TimeoutException), message=message, stack=stack)
-        case Crashed(exit_code=exit_code, signal=signal, stderr=stderr, stack=stack):
-            message = str(IsolateCrashed(exit_code, signal)) + (f"\n{stderr}" if stderr else "")
+        case MemoryExceeded(limit=limit, rss=rss):
+            return TaskError(type=dotted(MemoryLimitExceeded), message=str(MemoryLimitExceeded(limit, rss)))
+        case Crashed(exit_code=exit_code, signal=signal, stderr=stderr, stack=stack, out_of_memory=starved):
+            message = str(IsolateCrashed(exit_code, signal, out_of_memory=starved)) + (f"\n{stderr}" if stderr else "")
             return TaskError(type=dotted(IsolateCrashed), message=message, exit_code=exit_code, signal=signal, stack=stack)
         case BootFailed(traceback=traceback):
             return TaskError(type=dotted(IsolateBootError), message=str(IsolateBootError(traceback)), traceback=traceback)
@@ -130,6 +134,8 @@ def kinds_of(outcome: Troubled) -> tuple[str, ...]:
             return kinds or (error.type,)
         case TimedOut():
             return _lineage(TimeoutException)
+        case MemoryExceeded():
+            return _lineage(MemoryLimitExceeded)
         case Crashed():
             return _lineage(IsolateCrashed)
         case BootFailed():
@@ -147,6 +153,8 @@ def reason_of(outcome: Troubled) -> str:
             return "error"
         case TimedOut(silent=silent):
             return "silent" if silent else "timeout"
+        case MemoryExceeded():
+            return "memory"
         case Crashed():
             return "crashed"
         case BootFailed():

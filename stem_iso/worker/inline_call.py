@@ -63,6 +63,7 @@ class InlineCall:
     """Made by the host at the moment the call begins."""
 
     isolated = False
+    cpus: frozenset[int] | None = None  # a thread or a coroutine shares its process's
 
     def __init__(self, job: InlineJob, caller: Caller) -> None:
         self.job, self.caller = job, caller

@@ -18,6 +18,7 @@ import msgspec
 from stem_iso.errors import SoftTimeLimitExceeded
 from stem_iso.isolate.job import FAILED, SUCCEEDED, Port, Runner
 from stem_iso.outcome import TaskError
+from tests.isolate.hogs import child_devours, devour, pages_are_shared, slowly  # noqa: F401  found by name
 
 port: Port
 
@@ -77,6 +78,14 @@ def sleep(seconds: float) -> float:
 
 def fail(text: str) -> None:
     raise ValueError(text)
+
+
+def kill_itself() -> None:
+    os.kill(os.getpid(), 9)
+
+
+def read_file(path: str) -> str:
+    return Path(path).read_text()
 
 
 def leave(code: int) -> None:

@@ -11,7 +11,9 @@ from stem_iso.isolate.deadlines import ASK_BEFORE, Alarm, Deadlines
 from stem_iso.isolate.job import Limits
 
 seconds = st.floats(0.001, 100)
-limits = st.builds(Limits, soft=st.none() | seconds, hard=st.none() | seconds, heartbeat=st.none() | seconds)
+limits = st.tuples(st.none() | seconds, st.none() | seconds, st.none() | seconds).map(
+    lambda drawn: Limits(None if drawn[1] is not None and drawn[0] is not None and drawn[0] >= drawn[1] else drawn[0], *drawn[1:])
+)
 
 
 @given(limits, st.lists(st.floats(0, 50), max_size=20), st.sets(st.integers(0, 19)))

@@ -43,6 +43,9 @@ def test_a_size_beyond_all_measure_is_garbage() -> None:
 finite = st.floats(0, 1e12)
 
 
-@given(st.builds(CallFrame, st.integers(0, 2**32 - 1), st.booleans(), finite, finite, st.binary(), st.text(), st.binary()))
+cores = st.lists(st.integers(0, 2**16 - 1), max_size=5).map(tuple)
+
+
+@given(st.builds(CallFrame, st.integers(0, 2**32 - 1), st.booleans(), finite, finite, st.binary(), st.text(), cores, st.binary()))
 def test_a_call_arrives_as_it_was_sent(call: CallFrame) -> None:
     assert unpack_call(pack_call(call)) == call

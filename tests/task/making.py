@@ -13,6 +13,7 @@ from stem_iso.outcome import (
     BootFailed,
     Crashed,
     Failed,
+    MemoryExceeded,
     Outcome,
     Rejected,
     RetryAsked,
@@ -43,6 +44,7 @@ troubled = st.one_of(
     failures,
     retries_asked,
     st.builds(TimedOut, limit=seconds, elapsed=seconds, silent=st.booleans()),
+    st.builds(MemoryExceeded, limit=st.integers(1 << 20, 1 << 40), rss=st.integers(1 << 20, 1 << 40)),
     st.builds(Crashed, exit_code=st.none() | st.integers(0, 255), signal=st.none() | st.just("SIGSEGV")),
     st.builds(BootFailed, st.text(max_size=20)),
 )

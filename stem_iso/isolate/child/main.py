@@ -43,6 +43,7 @@ def main(fds: Fds) -> None:
     page_fd, link_fd, stack, stdout, stderr, lifeline = fds.fds
     setup.own_session()
     setup.quiet_signals()
+    setup.first_to_go()
     setup.lifeline(lifeline)
     setup.own_descriptors(stdout, stderr)
     setup.dump_stacks_to(stack)

@@ -60,10 +60,10 @@ class CallPort:
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
         self._lock = RLock()
-        self._asks = 0
         self._call = 0
         self.soft_deadline: float | None = None
         self.hard_deadline: float | None = None
+        self.cpus: frozenset[int] | None = None
         self._raises = self._armed = self._pending = False
         self._speaking = 0  # by the main thread
         self._owner = os.getpid()
@@ -73,15 +73,15 @@ class CallPort:
         self._call = number
         self.soft_deadline = None if call.soft_deadline == inf else call.soft_deadline
         self.hard_deadline = None if call.hard_deadline == inf else call.hard_deadline
+        self.cpus = frozenset(call.cpus) if call.cpus else None
         self._raises, self._pending = call.raises, False
 
     def ask(self, payload: bytes) -> bytes:
         with self._speak():
-            self._asks += 1
-            self._pipe.send(ASK, self._asks, payload)
+            self._pipe.send(ASK, self._call, payload)
             while True:
                 answer = self._pipe.receive()
-                if answer.kind == ANSWER and answer.number == self._asks:
+                if answer.kind == ANSWER and answer.number == self._call:
                     return answer.payload
 
     def tell(self, payload: bytes) -> None:

@@ -1,0 +1,63 @@
+"""A call meets its isolate: everything between the fleet's order and the frame on its way.
+
+    Assign(isolate, call) ── definition, if the isolate does not know the entry ── number, deadlines ── seat row ── frame
+
+The order of the writes to the seat row is the protocol of `seat`: a verdict that stands means that nothing is sent.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from stem_iso.isolate import endings, seat
+from stem_iso.isolate.call import Call, call_frame
+from stem_iso.isolate.deadlines import Deadlines
+from stem_iso.isolate.lifecycle import Cause
+
+if TYPE_CHECKING:
+    from stem_iso.isolate.crew import Crew
+    from stem_iso.isolate.handle import Isolate
+
+
+class Dispatch:
+    """Used under the engine's lock."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+        self._numbers = 0  # of calls: never used twice, so that a row or a frame names one call for ever
+
+    def assign(self, isolate: Isolate, call: Call) -> None:
+        definition = self._definition(isolate, call)
+        if definition is None:
+            return
+        self._numbers += 1
+        now, crew = monotonic(), self._crew
+        deadlines = Deadlines(call.job.limits, now)
+        isolate.assign(call, self._numbers, deadlines)
+        call.caller.sent()
+        kill_at = deadlines.kill_at
+        if not crew.link.table.send(isolate.seat, self._numbers, 0.0 if kill_at == inf else kill_at):
+            crew.condemn(isolate, Cause.VERDICT)
+            return
+        if kill_at + seat.MARGIN < crew.link.table.armed:
+            crew.link.wake()
+        crew.push(isolate, call_frame(self._numbers, call.job, now, definition))
+        crew.clocks.arm(deadlines.next_at)
+        if call.job.limits.memory is not None:
+            crew.watcher.watch(isolate.number, self._numbers, isolate.pid, call.job.limits.memory)
+
+    def _definition(self, isolate: Isolate, call: Call) -> bytes | None:
+        """What tells this isolate of the entry, empty if it knows; None: it cannot be told, and the call has ended."""
+        entry = call.job.entry
+        if entry.number in isolate.known:
+            return b""
+        try:
+            definition = entry.definition(isolate.ready)
+        except Exception as error:  # user code: pickling an entrypoint calls whatever it refers to
+            self._crew.end(call, endings.unsendable(error))
+            self._crew.obey(self._crew.fleet.freed(isolate.number, monotonic()))
+            return None
+        isolate.known.add(entry.number)
+        return definition
