@@ -77,7 +77,7 @@ def run_once(proving: Proving, row: Row, regex: Regex) -> None:
     if row.condition != "regex":
         row.add(proving.run(row.name))
         return
-    limit = app.options_of(f"hostile.{row.name}").hard_time_limit or 0.0
+    limit = min(app.options_of(f"hostile.{row.name}").hard_time_limit or 0.0, 1.0)  # one that is longer is nobody's end
     handle, ledger, marker = proving.start(row.name)
     holder = proving.app.enqueue("innocent.hold_the_gil", {"length": regex.length(limit + COVER)})
     found = proving.end(row.name, handle, ledger, marker)

@@ -21,7 +21,7 @@ from stem_iso.isolate import tree, wire
 from stem_iso.isolate.call import Call
 from stem_iso.isolate.clocks import KEEPER_WAKE, Clocks
 from stem_iso.isolate.dispatch import Dispatch
-from stem_iso.isolate.endings import Exit
+from stem_iso.isolate.endings import Exit, earliest
 from stem_iso.isolate.exits import Exits
 from stem_iso.isolate.fleet import Assign, Fleet, GiveUp, Order, Retire, Spawn
 from stem_iso.isolate.handle import STUCK_AFTER, Isolate
@@ -168,7 +168,9 @@ class Crew:
         else:
             code, status, killed, signalled, died = fields[1:]
             every = (*isolate.killed, *((pid, title) for pid, title in killed))
-            self._exits.gone(isolate, Exit(code, status, every, isolate.signalled_at or signalled, isolate.died_at or died))
+            # Where this process was stopped, or its GIL held, the keeper acted and saw before it.
+            first = earliest(isolate.signalled_at, signalled), earliest(isolate.died_at, died)
+            self._exits.gone(isolate, Exit(code, status, every, *first))
         return True
 
     def keeper_lost(self) -> None:

@@ -48,7 +48,8 @@ class Exits:
         self._crew.hearing.last_words(isolate)
         started = isolate.page.started == isolate.call_number
         verdict = seat.verdict_on(self._crew.link.table.verdict(isolate.seat), isolate.call_number)
-        ending = isolate.life.exited(started=started, verdict=verdict)
+        limit_at = isolate.limit_at or (isolate.deadlines.kill_at if isolate.deadlines else 0.0)
+        ending = isolate.life.exited(started=started, verdict=verdict, before_limit=end.before(limit_at))
         if ending is not None:
             self._tell(isolate, ending, started, end)
         failed = not isolate.booted and isolate.life.cause not in NOT_A_BOOT_FAILURE

@@ -32,6 +32,7 @@ def main() -> None:
         outcome = call.outcome()
         told = {"name": name, "timed_out": isinstance(outcome, TimedOut), "levels": call.levels(), "outcomes": len(call.outcomes)}
         told["limit_at"] = call.sent_at + (hard or 0.0)
+        told["dead"] = told["limit_at"] + outcome.dead_at if isinstance(outcome, TimedOut) else None
         print(json.dumps({**told, "outcome": str(outcome)}), flush=True)
     print(json.dumps({"next": calls.value("echo", "served")}), flush=True)
     calls.engine.close()

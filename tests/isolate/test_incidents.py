@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -80,6 +81,16 @@ def test_an_isolate_with_a_thread_left_behind_is_not_used_again(calls: Calls) ->
 def test_exit_code_0_without_an_answer_is_a_crash(calls: Calls, neighbour: Recorder) -> None:
     assert calls.run("leave", 0) == Crashed(exit_code=0)
     assert calls.run("leave", 3) == Crashed(exit_code=3)
+
+
+def test_a_death_before_the_limit_is_a_crash_also_when_it_is_seen_after_it(calls: Calls) -> None:
+    assert calls.value("echo", 1) == 1
+    for handler, args in (("leave", (3,)), ("kill_itself", ())):
+        crashed = calls.start(handler, *args, hard=0.2)
+        while monotonic() < crashed.sent_at + 0.4:
+            sum(range(20_000_000))  # keeps the GIL, so that the engine sees neither death nor limit
+        assert isinstance(crashed.outcome(), Crashed)
+        assert crashed.notices == []
 
 
 def test_a_segfault_is_told_with_its_signal_and_stack(calls: Calls, neighbour: Recorder) -> None:
