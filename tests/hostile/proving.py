@@ -21,6 +21,7 @@ from tests.hostile.survivors import survivors
 from tests.isolate.calling import eventually
 
 APPLICATION = "tests.hostile.app:app"
+QUIET = 1.0  # seconds without an event after which there may be no worker any more
 BOUND = 60.0  # seconds for one hostile task on any machine
 
 
@@ -50,22 +51,22 @@ class Proving:
         except BaseException:
             self.command.close()
             raise
-        self._listener = threading.Thread(target=self._listen, args=(self.app.events(timeout=600),))
+        self._listener = threading.Thread(target=self._listen, args=(self.app.events(timeout=QUIET),))
         self._listener.start()
         self._processes = self._core_and_keeper()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.command.close()
         self._leaving = True
-        self.command.close()  # its isolates' ends are events, which the listener hears
         self._listener.join()
 
     def _listen(self, events: Iterator[AnyEvent]) -> None:
-        for event in events:
-            if isinstance(event, TimeoutEvent) and event.level == "hard":
-                self.hard[event.task_id] = event
-            if self._leaving:
-                return
+        while not self._leaving:
+            for event in events:  # the neighbour's heartbeats alone are more than one a second
+                if isinstance(event, TimeoutEvent) and event.level == "hard":
+                    self.hard[event.task_id] = event
+            events = self.app.events(timeout=QUIET)
 
     def _core_and_keeper(self) -> tuple[int, int]:
         return self.command.process.pid, self.command.core

@@ -84,6 +84,13 @@ def kill_itself() -> None:
     os.kill(os.getpid(), 9)
 
 
+def die_after(seconds: float, how: str) -> None:
+    time.sleep(seconds)
+    if how == "kill_itself":
+        kill_itself()
+    leave(3)
+
+
 def read_file(path: str) -> str:
     return Path(path).read_text()
 

@@ -83,14 +83,18 @@ def test_exit_code_0_without_an_answer_is_a_crash(calls: Calls, neighbour: Recor
     assert calls.run("leave", 3) == Crashed(exit_code=3)
 
 
-def test_a_death_before_the_limit_is_a_crash_also_when_it_is_seen_after_it(calls: Calls) -> None:
-    assert calls.value("echo", 1) == 1
-    for handler, args in (("leave", (3,)), ("kill_itself", ())):
-        crashed = calls.start(handler, *args, hard=0.2)
-        while monotonic() < crashed.sent_at + 0.4:
-            sum(range(20_000_000))  # keeps the GIL, so that the engine sees neither death nor limit
-        assert isinstance(crashed.outcome(), Crashed)
-        assert crashed.notices == []
+@pytest.mark.parametrize("how", ["leave", "kill_itself"])
+def test_a_death_before_the_limit_is_a_crash_also_when_it_is_seen_after_it(engines: Make, how: str) -> None:
+    calls = engines(size=2, spares=0)
+    for warm in [calls.start("sleep", 0.2) for _ in range(2)]:
+        warm.outcome()
+    beside = calls.start("sleep", 0.2, soft=0.05)
+    crashed = calls.start("die_after", 0.1, how, hard=0.2)
+    while monotonic() < crashed.sent_at + 0.4:
+        sum(range(20_000_000))  # keeps the GIL: the engine, which the soft limit has woken, finds the death and the limit at once
+    assert isinstance(crashed.outcome(), Crashed)
+    assert crashed.notices == []
+    assert isinstance(beside.outcome(), Succeeded)
 
 
 def test_a_segfault_is_told_with_its_signal_and_stack(calls: Calls, neighbour: Recorder) -> None:
