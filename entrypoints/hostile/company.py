@@ -19,7 +19,8 @@ def linger() -> None:
 
 
 def double_fork(trace: Trace) -> None:
-    """A daemon in a session of its own, without a descriptor or a variable that could betray it."""
+    """A daemon in a session of its own, without a descriptor or a variable that could betray it; returns when it has let go of all."""
+    reader, writer = os.pipe()
 
     def second() -> None:
         os.closerange(0, 65536)
@@ -30,6 +31,9 @@ def double_fork(trace: Trace) -> None:
         trace.fork(second)
 
     os.waitpid(trace.fork(first), 0)
+    os.close(writer)
+    os.read(reader, 1)
+    os.close(reader)
 
 
 def blocked_vfork() -> None:

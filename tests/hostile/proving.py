@@ -78,7 +78,11 @@ class Proving:
         assert self._core_and_keeper() == self._processes
 
     def echo(self, value: int) -> None:
-        assert self.app.enqueue("innocent.echo", {"value": value}).result(timeout=BOUND) == value
+        try:
+            assert self.app.enqueue("innocent.echo", {"value": value}).result(timeout=BOUND) == value
+        except TimeoutError:
+            log = [line for line in self.command.log.read_text(errors="replace").splitlines() if " INFO " not in line]
+            raise AssertionError("the next task was not served; the worker's log ends\n" + "\n".join(log[-40:])) from None
 
     @contextmanager
     def neighbour(self) -> Iterator[None]:
