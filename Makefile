@@ -42,7 +42,8 @@ chaos: $(VENV)/stamp
 	$(PY) -m bench.chaos
 
 races: $(VENV)/stamp
-	STEM_ISO_RACES=10000 $(PY) -m pytest -s tests/isolate/test_the_race.py tests/isolate/test_the_seat_row.py
+	STEM_ISO_RACES=10000 $(PY) -m pytest -s tests/isolate/test_the_race.py
+	STEM_ISO_RACES=2000 $(PY) -m pytest tests/isolate/test_the_seat_row.py
 
 kills: $(VENV)/stamp
 	STEM_ISO_KILLS=5000 $(PY) -m pytest -s tests/isolate/test_random_kills.py

@@ -23,8 +23,8 @@ SECOND = 1.0
 
 
 class Program:
-    def __init__(self, folder: Path, hard: float) -> None:
-        command = [sys.executable, "-m", "tests.isolate.program", str(folder), str(hard)]
+    def __init__(self, folder: Path, hard: float, meanwhile: str = "wait") -> None:
+        command = [sys.executable, "-m", "tests.isolate.program", str(folder), str(hard), meanwhile]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.pids = self.read()
         self.below = [*descendants(self.pids["core"]), *(pid_in(folder / name) for name in NAMES)]
@@ -65,6 +65,17 @@ def test_a_stopped_core_does_not_stop_the_limit(folder: Path) -> None:
         assert (said["name"], said["timed_out"], said["outcomes"]) == (name, True, 1), said
         assert said["levels"] == ["hard"]
         assert name not in ALONE or said["dead"] <= continued, "the death is told as of when it was, not as of when the core saw it"
+    assert program.read() == {"next": "served"}
+    assert program.process.wait(20) == 0
+
+
+@pytest.mark.parametrize("meanwhile", ["spin", "keep the GIL"])
+def test_a_program_that_keeps_the_gil_does_not_keep_a_limit_from_being_enforced(folder: Path, meanwhile: str) -> None:
+    program = Program(folder, hard=2.0, meanwhile=meanwhile)
+    for name in NAMES:
+        said = program.read()
+        assert (said["name"], said["timed_out"], said["outcomes"]) == (name, True, 1), said
+        assert said["dead"] - said["limit_at"] < SECOND, "it was left to live until the program let go"
     assert program.read() == {"next": "served"}
     assert program.process.wait(20) == 0
 
