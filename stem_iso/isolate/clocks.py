@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stem_iso.isolate.crew import Crew
 
 STACK_WAIT = 0.25  # how long a soft event waits for its stack: a handler that blocks the signal sends none
-KEEPER_WAKE, KEEPER_KILL = 0.1, 1.0  # seconds after an exit that the keeper does not report: SIGCONT, SIGKILL
+KEEPER_WAKE, KEEPER_KILL = 0.1, 0.9  # seconds of silence after an exit until SIGCONT, and from there until SIGKILL
 
 
 class Clocks:
@@ -82,9 +82,18 @@ class Clocks:
             self._crew.condemn(isolate, Cause.LIMIT if alarm is Alarm.HARD else Cause.SILENCE)
 
     def _press_keeper(self, isolate: Isolate, now: float) -> None:
-        if now >= isolate.died_at + KEEPER_KILL:
-            tree.send(self._crew.link.pidfd, signal.SIGKILL)
+        """It is silent when it neither reports nor turns. One that sweeps a storm is at work; and where this process was stopped, or its
+        GIL held, the report may be here, unread, however late it is by the clock.
+        """
+        if now < isolate.press:
+            return
+        link = self._crew.link
+        turns = link.table.turns
+        if link.waiting() or turns != isolate.turns:
+            isolate.turns, isolate.pressed, isolate.press = turns, False, now + KEEPER_WAKE
+        elif not isolate.pressed:
+            isolate.pressed, isolate.press = True, now + KEEPER_KILL
+            tree.send(link.pidfd, signal.SIGCONT)
+        else:
             isolate.press = inf
-        elif now >= isolate.press:
-            tree.send(self._crew.link.pidfd, signal.SIGCONT)
-            isolate.press = isolate.died_at + KEEPER_KILL
+            tree.send(link.pidfd, signal.SIGKILL)

@@ -201,7 +201,7 @@ class Crew:
             return
         if fd == isolate.pidfd:
             isolate.died_at = monotonic()
-            isolate.press = isolate.died_at + KEEPER_WAKE
+            isolate.press, isolate.turns = isolate.died_at + KEEPER_WAKE, self.link.table.turns
             self.unregister(fd)
             self.clocks.arm(isolate.alarm())
             return

@@ -57,6 +57,7 @@ class Isolate:
         self.memory_used = 0  # bytes, when that was too much
         self.soft_stack = ""  # of the call that runs
         self.press = 0.0  # when the keeper is pressed for the report of the exit
+        self.turns, self.pressed = -1, False  # of the keeper, when we last looked; whether it was sent SIGCONT
         self.ended_streams: set[int] = set()
         self._dump = ""
         self._unframer = wire.Unframer()
