@@ -26,6 +26,11 @@ def add(a: int, b: int = 1) -> int:
     return a + b
 
 
+def devour(size: int) -> int:
+    kept = b"".join(b"x" * (1 << 20) for _ in range(size >> 20))
+    return len(kept)
+
+
 def boom(message: str = "boom") -> None:
     raise ValueError(message)
 
