@@ -17,11 +17,12 @@ from typing import Any
 
 import msgspec
 
-from stem_iso.isolate import tree, wire
+from stem_iso.isolate import messages, tree, wire
 from stem_iso.isolate.call import Call
 from stem_iso.isolate.clocks import KEEPER_WAKE, Clocks
+from stem_iso.isolate.cores import Cores
 from stem_iso.isolate.dispatch import Dispatch
-from stem_iso.isolate.endings import Exit, earliest
+from stem_iso.isolate.endings import Exit
 from stem_iso.isolate.exits import Exits
 from stem_iso.isolate.fleet import Assign, Fleet, GiveUp, Order, Retire, Spawn
 from stem_iso.isolate.handle import STUCK_AFTER, Isolate
@@ -54,6 +55,7 @@ class Crew:
         self.told: list[Callable[[], None]] = []
         self._max_calls, self._max_memory, self._on_isolate = max_calls, max_memory, on_isolate
         self._adopt = wire.frame(wire.ADOPT, 0, msgspec.msgpack.encode(boot))
+        self.cores = Cores()
         self.isolates: dict[int, Isolate] = {}
         self._by_fd: dict[int, Isolate] = {}
         self._seats = list(range(SEATS))
@@ -98,7 +100,8 @@ class Crew:
         for fd in (*isolate.streams, isolate.link.fileno()):
             self._register(fd, isolate)
         try:
-            self.link.start(number, isolate.seat, isolate.theirs, self.boot.secrets)
+            prelude = messages.prelude(self.boot.secrets, max(1, self.cores.most // self.fleet.size))
+            self.link.start(number, isolate.seat, isolate.theirs, prelude)
         except KeeperLost:
             return  # the engine sees the end of the link, and then all isolates go
         except OSError as error:  # no memory, or a stopped keeper whose queue is full
@@ -166,11 +169,7 @@ class Crew:
         elif kind == FAILED:
             self._exits.not_started(isolate, fields[1])
         else:
-            code, status, killed, signalled, died = fields[1:]
-            every = (*isolate.killed, *((pid, title) for pid, title in killed))
-            # Where this process was stopped, or its GIL held, the keeper acted and saw before it.
-            first = earliest(isolate.signalled_at, signalled), earliest(isolate.died_at, died)
-            self._exits.gone(isolate, Exit(code, status, every, *first))
+            self._exits.reported(isolate, *fields[1:])
         return True
 
     def keeper_lost(self) -> None:
@@ -268,6 +267,9 @@ class Crew:
         call = isolate.release()
         if call.job.limits.memory is not None:
             self.watcher.forget(isolate.number)
+        if isolate.cpus:
+            self.cores.give_back(isolate.cpus)
+            isolate.cpus = ()
         return call
 
     def end(self, call: Call, outcome: Outcome) -> None:

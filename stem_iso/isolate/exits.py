@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from stem_iso.isolate import endings, seat
 from stem_iso.isolate.call import REASSIGNMENTS
-from stem_iso.isolate.endings import UNKNOWN_EXIT, Exit
+from stem_iso.isolate.endings import UNKNOWN_EXIT, Exit, earliest
 from stem_iso.isolate.handle import Isolate
 from stem_iso.isolate.job import LimitNotice
 from stem_iso.isolate.lifecycle import Answered, Cause, Died, Ended, EndedByKeeper, Ending, NeverStarted
@@ -39,6 +39,11 @@ class Exits:
         """There never was a process."""
         isolate.broken = why
         self.gone(isolate, UNKNOWN_EXIT)
+
+    def reported(self, isolate: Isolate, code: int, status: int, killed: list[tuple[int, str]], signalled: float, died: float) -> None:
+        """By the keeper, which acted and saw before us where this process was stopped, or its GIL held."""
+        every = (*isolate.killed, *((pid, title) for pid, title in killed))
+        self.gone(isolate, Exit(code, status, every, earliest(isolate.signalled_at, signalled), earliest(isolate.died_at, died)))
 
     def gone(self, isolate: Isolate, end: Exit) -> None:
         """The exit is confirmed and its descendants are dead."""
