@@ -13,7 +13,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .PHONY: demo test lint bench repeat races kills hostile chaos clean
 
-BENCHES := $(filter-out __init__ harness chaos chaos_app hostile,$(basename $(notdir $(wildcard bench/*.py))))
+BENCHES := $(filter-out __init__ harness chaos chaos_app hostile stuck,$(basename $(notdir $(wildcard bench/*.py))))
 VENV ?= .venv
 PY := $(VENV)/bin/python
 FIND_PYTHON := for p in python3 python3.14 python3.13 python3.12 python3.11; do \
