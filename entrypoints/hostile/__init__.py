@@ -10,6 +10,7 @@ one survived; both may be left out. Limits are 0.1 s soft and 0.2 s hard. Whatev
     ends at its limit   loop sums regex sleep blocked_read deaf ignores handlers swallow flood stops_itself hog threads        (stuck)
                         children daemon vfork vfork_child subprocesses threads_that_fork two_hundred hops                      (company)
                         storm storm_chain storm_sessions                                                                       (storms)
+    over its memory     hog_limited                                                                                            (stuck)
     dies by itself      segfault exit_zero abort kill_group close_all                                                          (endings)
     fails               sys_exit unserialisable unpicklable unreducible mute big                                               (endings)
     succeeds            threads_left daemon_left: what they leave behind dies before the success is told                       (endings)

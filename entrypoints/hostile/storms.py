@@ -10,7 +10,7 @@ from typing import NoReturn
 from entrypoints.hostile.company import linger
 from entrypoints.hostile.trace import Trace, hostile
 
-MOST, LASTS = 400, 2.0  # processes, seconds
+MOST, LASTS = 200, 2.0  # processes, seconds
 
 
 class Budget:

@@ -102,15 +102,25 @@ def stops_itself(trace: Trace) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-@hostile()
-def hog(trace: Trace) -> None:
-    """Takes half a gigabyte a second, half a gigabyte in all."""
+def devour() -> NoReturn:
     kept: list[bytes] = []
     step, began = 4 << 20, time.monotonic()
     while len(kept) * step < BOUND:
         kept.append(b"x" * step)
         time.sleep(max(0.0, began + len(kept) * step / RATE - time.monotonic()))
     spin()
+
+
+@hostile()
+def hog(trace: Trace) -> None:
+    """Takes half a gigabyte a second, half a gigabyte in all, and nobody has limited it but in time."""
+    devour()
+
+
+@hostile(soft=4, hard=5, memory="96MiB")
+def hog_limited(trace: Trace) -> None:
+    """The same, over its memory limit long before its time is up."""
+    devour()
 
 
 @hostile()

@@ -53,13 +53,15 @@ class Trace:
         return pid
 
 
-def hostile(*, soft: float = SOFT, hard: float = HARD, action: str = "event") -> Callable[[Callable[[Trace], Any]], Callable[[Trace], Any]]:
+def hostile(
+    *, soft: float = SOFT, hard: float = HARD, action: str = "event", memory: str | None = None
+) -> Callable[[Callable[[Trace], Any]], Callable[[Trace], Any]]:
     """Decorator: the function is the task `hostile.<its name>`."""
 
     def declare(handler: Callable[[Trace], Any]) -> Callable[[Trace], Any]:
         name = f"hostile.{handler.__name__}"
 
-        @app.task(name=name, isolate=True, soft_time_limit=soft, hard_time_limit=hard, soft_limit_action=action)
+        @app.task(name=name, isolate=True, soft_time_limit=soft, hard_time_limit=hard, soft_limit_action=action, memory_limit=memory)
         def run(ledger: str | None = None, marker: str | None = None) -> Any:
             return handler(Trace(ledger, marker))
 

@@ -65,6 +65,7 @@ WITHOUT_STACK = {"deaf", "ignores", "handlers", "stops_itself", "vfork", "thread
 
 EXPECTED: dict[str, Ends | Either] = {
     **dict.fromkeys((*ALONE, *COMPANY, *STORMS), Ends(TIMEOUT)),
+    "hog_limited": Ends("stem_iso.errors.MemoryLimitExceeded"),
     "segfault": Ends(CRASH, "SIGSEGV"),
     "exit_zero": Ends(CRASH, 0),
     "abort": Ends(CRASH, "SIGABRT"),
