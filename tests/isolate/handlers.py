@@ -367,6 +367,13 @@ def count_for(path: str, number: int, seconds: float) -> int:
     return count_until(path, number, time.monotonic() + seconds)
 
 
+def company(kind: str) -> None:
+    """A hostile handler that is not alone, by its name in `entrypoints.hostile`."""
+    from entrypoints.hostile import company, storms, trace
+
+    getattr(company, kind, getattr(storms, kind, None))(trace.Trace(None, None))
+
+
 def until(ledger: str, number: int, end: float) -> int:
     """Work until monotonic `end`, write a line, and reply."""
     while time.monotonic() < end:
