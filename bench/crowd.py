@@ -3,8 +3,8 @@
     python -m bench.crowd [--rounds 4] [--size 64]
 
 The innocent sleep until a limit of their own somewhere in a second; the hostile spin, loop in C, have children or daemons, and reach their
-limits in the same second. No isolate boots meanwhile. "signal": from the limit until its isolate is killed, which is what a crowd could delay
-in the core; "dead": until it is. The timer is a process that sleeps to as many instants of the same second, one after the other.
+limits in the same second. No isolate boots meanwhile. "signal": from the limit until its isolate is killed, which a crowd could delay
+in the core; "dead": until it is. The timer is a process that sleeps to as many instants of the same second, one by one.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python -m bench.limits [--runs 40]
 
 "told" is measured in the caller, from the limit's due time to its `ended` callback; milliseconds. Between signal and death lie the kernel,
-and for a tree the walk over it; between death and told the keeper's look for orphans, its report, and this program's turn. "x" is the median
-as a multiple of the bare SIGKILL's, which is what a busy machine leaves comparable.
+and for a tree the walk over it; between death and told the keeper's look for orphans, its report, and this program's turn. "x" is the
+median as a multiple of the bare SIGKILL's, which is what a busy machine leaves comparable.
 """
 
 from __future__ import annotations
