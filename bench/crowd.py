@@ -36,8 +36,9 @@ print(json.dumps(late))
 
 
 def one_round(calls: Calls, size: int, dice: random.Random, folder: Path) -> dict[str, list[float]]:
-    for warm in [calls.start("sleep", 0.5) for _ in range(size)]:
-        warm.outcome()  # all are booted, and none is needed beside them
+    while calls.engine.stats().idle < size:  # until all are booted, and none is needed beside them
+        for warm in [calls.start("sleep", 1.0) for _ in range(size)]:
+            warm.outcome()
     timer = subprocess.Popen([sys.executable, "-c", TIMER, str(dice.randrange(1 << 30)), str(size)], stdout=subprocess.PIPE)
     fresh = iter(range(1 << 30))
     hostile = [

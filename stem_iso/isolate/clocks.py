@@ -14,12 +14,12 @@ from stem_iso.isolate.deadlines import Alarm
 from stem_iso.isolate.handle import STUCK_AFTER, Isolate
 from stem_iso.isolate.lifecycle import Cause, State
 from stem_iso.isolate.linux import Timer
+from stem_iso.isolate.pressing import KILL, WAKE, Press, press
 
 if TYPE_CHECKING:
     from stem_iso.isolate.crew import Crew
 
 STACK_WAIT = 0.25  # how long a soft event waits for its stack: a handler that blocks the signal sends none
-KEEPER_WAKE, KEEPER_KILL = 0.1, 0.9  # seconds of silence after an exit until SIGCONT, and from there until SIGKILL
 
 
 class Clocks:
@@ -82,18 +82,19 @@ class Clocks:
             self._crew.condemn(isolate, Cause.LIMIT if alarm is Alarm.HARD else Cause.SILENCE)
 
     def _press_keeper(self, isolate: Isolate, now: float) -> None:
-        """It is silent when it neither reports nor turns. One that sweeps a storm is at work; and where this process was stopped, or its
-        GIL held, the report may be here, unread, however late it is by the clock.
-        """
         if now < isolate.press:
             return
         link = self._crew.link
         turns = link.table.turns
-        if link.waiting() or turns != isolate.turns:
-            isolate.turns, isolate.pressed, isolate.press = turns, False, now + KEEPER_WAKE
-        elif not isolate.pressed:
-            isolate.pressed, isolate.press = True, now + KEEPER_KILL
-            tree.send(link.pidfd, signal.SIGCONT)
-        else:
-            isolate.press = inf
-            tree.send(link.pidfd, signal.SIGKILL)
+        at_work = link.waiting() or turns != isolate.turns
+        match press(at_work=at_work, woken=isolate.pressed, state=tree.state(link.pid), since=now - isolate.died_at):
+            case Press.WAIT:
+                isolate.turns, isolate.pressed, isolate.press = turns, False, now + WAKE
+            case Press.WAKE:
+                isolate.pressed, isolate.press = True, now + KILL
+                tree.send(link.pidfd, signal.SIGCONT)
+            case Press.PATIENCE:
+                isolate.press = now + WAKE
+            case Press.KILL:
+                isolate.press = inf
+                tree.send(link.pidfd, signal.SIGKILL)

@@ -19,7 +19,7 @@ import msgspec
 
 from stem_iso.isolate import messages, tree, wire
 from stem_iso.isolate.call import Call
-from stem_iso.isolate.clocks import KEEPER_WAKE, Clocks
+from stem_iso.isolate.clocks import Clocks
 from stem_iso.isolate.cores import Cores
 from stem_iso.isolate.dispatch import Dispatch
 from stem_iso.isolate.endings import Exit
@@ -34,6 +34,7 @@ from stem_iso.isolate.link import KeeperLost, Link
 from stem_iso.isolate.linux import Timer
 from stem_iso.isolate.memory import Watcher
 from stem_iso.isolate.messages import EXITED, FAILED, STARTED
+from stem_iso.isolate.pressing import WAKE
 from stem_iso.outcome import BootFailed, Outcome, Stopped, StopReason
 
 
@@ -200,7 +201,7 @@ class Crew:
             return
         if fd == isolate.pidfd:
             isolate.died_at = monotonic()
-            isolate.press, isolate.turns = isolate.died_at + KEEPER_WAKE, self.link.table.turns
+            isolate.press, isolate.turns = isolate.died_at + WAKE, self.link.table.turns
             self.unregister(fd)
             self.clocks.arm(isolate.alarm())
             return

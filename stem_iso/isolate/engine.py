@@ -10,7 +10,7 @@ Rules
  3. One deadline a call, scanned when the timer fires: the timer is set anew only when the earliest gets earlier.
  4. In one turn what isolates printed is read before what they replied, so that text is told before the end of its call.
  5. A kill never waits: `tree` kills step by step, many side by side. An end is told when the keeper has confirmed the exit and swept.
- 6. A keeper that is silent for 100 ms after an exit is sent SIGCONT, after 1 s SIGKILL (`clocks`). When it is gone, all trees die; a
+ 6. A keeper that is silent for 100 ms after an exit is sent SIGCONT, after 1 s SIGKILL (`pressing`). When it is gone, all trees die; a
     keeper of our own is replaced, and by command (`keeper_socket`) the process leaves, because its parent is gone.
 """
 
