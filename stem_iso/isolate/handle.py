@@ -37,6 +37,7 @@ class Isolate:
         self.number, self.seat = number, seat
         self.life = Lifecycle()
         self.boot_deadline = boot_deadline
+        self.adopt = b""  # its first frame
         self.pid, self.pidfd = 0, -1
         self.call: Call | None = None
         self.call_number = 0
@@ -204,6 +205,11 @@ class Isolate:
         if data is None:
             self.ended_streams.add(self.stack_fd)
         return stacks.complete(self._dump)
+
+    @property
+    def awaits_stack(self) -> bool:
+        """Whether somebody waits for a dump that is on its way."""
+        return self.soft_notice is not None
 
     @property
     def stack_ended(self) -> bool:
