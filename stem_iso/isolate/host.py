@@ -1,6 +1,9 @@
 """An inline host as the engine holds it: an isolate with many calls. Decides one thing: whether it has still a reason to live.
 
-It drains when a call in it is over: was told to end, and has not. It takes no more then, and is killed when what runs in it is over too.
+It drains when a call in it is over, that is, was told to end and has not; and when it does not begin what it is sent, because C code in it
+keeps the interpreter lock. It takes no more then, and what it has not begun runs elsewhere (`seat`). Where a call is over, the host is
+killed when all that runs in it is over; else when it is empty.
+
 What runs in it undisturbed is waited for, without a bound, because there is none that would be just: a thread may have hours of good work
 left, and nobody can save what it has done so far. The price is a seat for each call that is over, held as long; each such call holds one
 host, so there are never more hosts than seats, and one. A coroutine is waited for only while the loop turns: behind another that blocks it
@@ -65,10 +68,10 @@ class Host(Isolate):
 
     @property
     def done_draining(self) -> bool:
-        waited_for = (call for call in self.hosted.values() if not call.over)
-        return (
-            self.draining and self.life.state is State.IDLE and not any(not call.job.coroutine or not self.blocked for call in waited_for)
-        )
+        """Nothing runs here that is worth waiting for."""
+        innocent = [call for call in self.hosted.values() if not call.over]
+        stands_still = self.blocked and len(innocent) < len(self.hosted) and all(call.job.coroutine for call in innocent)
+        return self.draining and self.life.state is State.IDLE and (not innocent or stands_still)
 
     def ping(self, now: float) -> int:
         """The number of a ping that is due, else 0."""

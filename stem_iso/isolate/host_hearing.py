@@ -18,7 +18,24 @@ from stem_iso.isolate.host import Host
 from stem_iso.isolate.hosted import HostedCall
 from stem_iso.isolate.job import Answer, LimitNotice
 from stem_iso.isolate.lifecycle import Cause
-from stem_iso.isolate.wire import ASK, BEAT, BEGUN, BROKEN, LIMIT, LIMIT_HEAD, LOG, PONG, PRINT, READY, REPLY, TELL, THREAD, Frame, Garbage
+from stem_iso.isolate.wire import (
+    ASK,
+    BEAT,
+    BEGUN,
+    BROKEN,
+    LIMIT,
+    LIMIT_HEAD,
+    LOG,
+    PONG,
+    PRINT,
+    READY,
+    REPLY,
+    TELL,
+    THREAD,
+    UNBEGUN,
+    Frame,
+    Garbage,
+)
 
 if TYPE_CHECKING:
     from stem_iso.isolate.crew import Crew
@@ -46,7 +63,7 @@ class HostHearing:
             host.broken = payload.decode(errors="replace")
         elif kind == LOG:
             self._crew.hearing.log(host, payload)
-        elif not ASK <= kind <= LIMIT or not 0 < number <= host.page.started:
+        elif not ASK <= kind <= UNBEGUN or not 0 < number <= host.page.started:
             raise Garbage(f"kind {kind} of no call")
 
     def _of_call(self, host: Host, call: HostedCall, kind: int, payload: bytes) -> None:
@@ -55,6 +72,9 @@ class HostHearing:
             if len(payload) < 2:
                 raise Garbage("an empty reply")
             self._hosting.replied(host, call, endings.of_hosted_reply(payload[0], payload[2:]))
+            return
+        if kind == UNBEGUN:
+            self._hosting.again(host, call)
             return
         call.heard(monotonic())
         if kind == ASK:

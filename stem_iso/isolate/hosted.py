@@ -1,14 +1,15 @@
 """A call of an inline host, as the core holds it: its clocks, and what its host's death means for it. Pure: `now` comes in.
 
-   sent ──── soft ── +50 ms ──── hard, or silence ── +50 ms ──────── +2 s
-                     Alarm.SOFT                      Alarm.STACK     Alarm.OVER
+   sent ──── soft ── +50 ms ──── hard, or silence ── +50 ms ──────── +2 s          sent ── +2 s
+                     Alarm.SOFT                      Alarm.STACK     Alarm.OVER              Alarm.UNREAD
 
 Rules
  1. The host keeps the limits, and says so; the core's alarms ring only where it could not, because C code keeps its interpreter lock. SOFT
     asks the call's thread for its stack by a signal, and tells of the limit; STACK does so for the hard limit.
  2. OVER: the call was told to end, by a limit or a stop, and has not within its grace. It ends with its host (`hosting`).
  3. A thread cannot be told to end. Only a shutdown ends it, with its host, and then at once: it has no last steps to wait for.
- 4. A heartbeat, or any other word, moves the silence and nothing else.
+ 4. UNREAD: by now the host has begun the call, or it will not for some time, and others should.
+ 5. A heartbeat, or any other word, moves the silence and nothing else.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from stem_iso.isolate.lifecycle import Cause
 from stem_iso.outcome import StopReason
 
 LATE = 0.05  # seconds that a host may be late with the notice of a limit before the core tells of it
+UNREAD = 2.0  # seconds that a host has to begin a call, for which its main thread needs nothing but the interpreter lock
 END_GRACE = 2.0  # seconds from the limit, or the stop, that a coroutine has for its last steps
 
 
@@ -29,6 +31,7 @@ class Alarm(Enum):
     SOFT = "soft"
     STACK = "stack"
     OVER = "over"
+    UNREAD = "unread"
 
 
 class Fate(Enum):
@@ -46,8 +49,9 @@ class HostedCall:
     """Opaque to the submitter; owned by the engine, under its lock."""
 
     __slots__ = (
-        *("_hard_at", "_over_at", "_silent_at", "_soft_at", "_stack_at", "arrival", "caller", "capture", "ending", "host", "job"),
-        *("limit_at", "next_at", "number", "over", "seated", "sent_at", "soft_elapsed", "soft_told", "stack", "stop", "thread", "tries"),
+        *("_hard_at", "_over_at", "_silent_at", "_soft_at", "_stack_at", "_unread_at"),
+        *("arrival", "caller", "capture", "ending", "host", "job", "limit_at", "next_at", "number", "over", "seated", "sent_at"),
+        *("soft_elapsed", "soft_told", "stack", "stop", "thread", "tries"),
     )
 
     def __init__(self, job: HostedJob, caller: Caller) -> None:
@@ -68,11 +72,11 @@ class HostedCall:
         self.over = False
         self.limit_at = 0.0  # when the limit that ends it was reached
         self.soft_elapsed = 0.0  # when the core's own alarm rang; 0 before
-        self._soft_at = self._stack_at = self._over_at = self._hard_at = self._silent_at = self.next_at = inf
+        self._soft_at = self._stack_at = self._over_at = self._hard_at = self._silent_at = self._unread_at = self.next_at = inf
 
     def begin(self, host: int, number: int, now: float) -> None:
         self._reset(now)
-        self.host, self.number = host, number
+        self.host, self.number, self._unread_at = host, number, now + UNREAD
         limits = self.job.limits
         if limits.soft is not None and not self.soft_told:
             self._soft_at = now + limits.soft + LATE
@@ -114,6 +118,9 @@ class HostedCall:
         if now >= self._over_at:
             self.over, self._over_at = True, inf
             rung.append(Alarm.OVER)
+        if now >= self._unread_at:
+            self._unread_at = inf
+            rung.append(Alarm.UNREAD)
         self._next()
         return rung
 
@@ -142,4 +149,4 @@ class HostedCall:
         self._next()
 
     def _next(self) -> None:
-        self.next_at = min(self._soft_at, self._stack_at, self._over_at)
+        self.next_at = min(self._soft_at, self._stack_at, self._over_at, self._unread_at)

@@ -108,6 +108,7 @@ class Hosting:
         self._numbers += 1
         call.begin(host.number, self._numbers, monotonic())
         host.hosted[call.number] = call
+        host.capture.renew()
         call.caller.sent()
         self._crew.push(host, hosted_frame(call.number, call.job, call.sent_at, definition))
         self._crew.clocks.arm(call.next_at)
@@ -170,8 +171,10 @@ class Hosting:
             self.hearing.stack_came(host)
         for call in list(host.hosted.values()):
             for alarm in call.due(now):
-                if alarm is Alarm.OVER:
+                if alarm is Alarm.OVER or (alarm is Alarm.UNREAD and call.number > host.page.started):
                     self._drain(host, now)
+                elif alarm is Alarm.UNREAD:
+                    continue
                 else:
                     self.hearing.ask_stack(host, call, now)
         if host.draining and (number := host.ping(now)):
@@ -186,9 +189,21 @@ class Hosting:
         if host.begin_drain(now):
             self.left(host)
             self._crew.notice(host, "draining", "a call in it does not end")
+            begun = host.page.take_back()
+            for call in [each for each in host.hosted.values() if each.number > begun]:
+                self.again(host, call)
             self._crew.clocks.arm(host.alarm())
             self.look(now)
         self._end_drained(host)
+
+    def again(self, host: Host, call: HostedCall) -> None:
+        """It has not begun there, and never will: another host runs it, unless it was told to end meanwhile."""
+        self._part(host, call)
+        if call.ending is None and not self.roster.closed:
+            self._fleet.requeue_hosted(call, call.job.priority, call.arrival)
+        else:
+            self._tell(host, call, call.fate(started=False, cause=None), Exit(died_at=monotonic()), Crashed(), started=False)
+        self._unseat(call)
 
     def _end_drained(self, host: Host) -> None:
         if host.done_draining:

@@ -18,6 +18,7 @@
                        PRINT   stream, bytes               what it printed, cut at line ends
                        LIMIT   level, elapsed 8, stack     a limit was reached: level 0 soft, 1 hard, 2 silence
                        PONG
+                       UNBEGUN                             this call came too late: it was being taken back
 
 Rules
  1. Any cut of the bytes unframes to the same messages.
@@ -31,7 +32,7 @@ import struct
 from typing import NamedTuple
 
 MAGIC = 0xA5
-ADOPT, CALL, ANSWER, READY, BROKEN, REPLY, ASK, TELL, BEAT, LOG, STOP, PING, BEGUN, PRINT, LIMIT, PONG = range(1, 17)
+ADOPT, CALL, ANSWER, READY, BROKEN, REPLY, ASK, TELL, BEAT, LOG, STOP, PING, BEGUN, PRINT, LIMIT, PONG, UNBEGUN = range(1, 18)
 HEADER = struct.Struct("<BBIQ")
 LARGEST = 1 << 31  # what a size may say: beyond it is garbage
 
@@ -86,7 +87,7 @@ class Unframer:
         at, end = 0, len(data)
         while end - at >= HEADER.size:
             magic, kind, size, number = HEADER.unpack_from(data, at)
-            if magic != MAGIC or not ADOPT <= kind <= PONG or size > LARGEST:
+            if magic != MAGIC or not ADOPT <= kind <= UNBEGUN or size > LARGEST:
                 raise Garbage(f"not a frame: {data[at : at + 16]!r}")
             body = at + HEADER.size
             if end - body < size:

@@ -159,6 +159,22 @@ def test_what_had_not_begun_when_the_host_died_runs_in_the_next_one_uncounted(ho
     assert (begun.sent_count, unread.sent_count) == (1, 2)
 
 
+def test_what_a_host_does_not_begin_runs_in_a_fresh_one_and_once(hosts: Hosts, tmp_path: Path) -> None:
+    calls = hosts()
+    old = calls.value("pid")
+    holder = calls.start("hold", str(tmp_path / "hold"), str(tmp_path / "gate"))
+    started(tmp_path / "hold")
+    behind = [calls.start("wait", str(tmp_path / "ledger"), str(tmp_path / "gate")) for _ in range(2)]
+    started(tmp_path / "ledger", 2)
+    assert not holder.outcomes
+    assert [each.sent_count for each in behind] == [2, 2]
+    (tmp_path / "gate").touch()
+    assert calls.unpickle(holder.outcome()) == "held"  # undisturbed
+    assert old not in [calls.unpickle(each.outcome()) for each in behind]
+    eventually(lambda: tree.is_dead(old), "the old host is still there")
+    assert (tmp_path / "ledger").read_text() == "start\n" * 2
+
+
 def test_garbage_on_the_pipe_costs_the_host_and_nothing_else(hosts: Hosts) -> None:
     calls = hosts()
     assert isinstance(calls.run("garbage"), Crashed)

@@ -13,8 +13,9 @@ Rules
  4. A call has one question on its way; others of its threads wait for their turn here.
  5. A call that has a limit says on which thread it runs before its handler's first step: where C code keeps the interpreter lock, this
     process's own clock stands still, and the core asks that thread for its stack by a signal.
- 6. What a call leaves running (a thread, a task, a subprocess) goes on after its end, and ends with the process: it cannot be told whose
-    it is. Its words are nobody's.
+ 6. A call that the core takes back, because this thread did not come to it, is not begun (`seat`).
+ 7. What a call leaves running (a thread, a task, a subprocess) goes on after its end, and ends with the process: it cannot be told whose
+    it is. Its words are nobody's. What has died of it is reaped when no call runs.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from math import inf
 
+from stem_iso.isolate.child.leftovers import reap
 from stem_iso.isolate.child.port import Pipe
 from stem_iso.isolate.child.replies import pack_reply
 from stem_iso.isolate.child.streams import current, route
@@ -54,6 +56,7 @@ from stem_iso.isolate.wire import (
     STOP,
     TELL,
     THREAD,
+    UNBEGUN,
     CallFrame,
     Frame,
     frame,
@@ -124,7 +127,11 @@ class Host:
     def hear(self, received: Frame) -> None:
         kind, number, payload = received
         if kind == CALL:
-            self._page.started = number
+            if not self._page.may_begin(number):
+                self._voice.say(UNBEGUN, number)
+                return
+            if not self._calls:
+                reap()
             self._begin(number, payload)
         elif kind == PING:
             self.runner.ping(lambda: self._voice.say(PONG, number))
