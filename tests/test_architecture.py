@@ -66,6 +66,7 @@ SITES = {
         "worker.entries",
         "worker.inside",
     },  # one pickles what cannot be found by name, in the core; the other loads it, in the isolate
+    "threadpoolctl": {"isolate.child.pinning"},
     "setproctitle": {"isolate.keeper", "isolate.child.main"},
     "uuid_utils": {"ids"},
 }

@@ -17,6 +17,7 @@ from time import monotonic
 from stem_iso.isolate import wire
 from stem_iso.isolate.call import Call
 from stem_iso.isolate.clocks import KEEPER_WAKE, Clocks
+from stem_iso.isolate.cores import Cores
 from stem_iso.isolate.dispatch import Dispatch
 from stem_iso.isolate.exits import Exits
 from stem_iso.isolate.fleet import Assign, Fleet, GiveUp, Order, Retire, Seat, Spawn
@@ -52,6 +53,7 @@ class Crew:
         self.fleet: Fleet[Call, HostedCall] = Fleet(size, spares)
         self.told: list[Callable[[], None]] = []
         self._max_calls, self._max_memory, self._on_isolate = max_calls, max_memory, on_isolate
+        self.cores = Cores()
         self.isolates: dict[int, Isolate] = {}
         self._by_fd: dict[int, Isolate] = {}
         self._dispatch = Dispatch(self)
@@ -257,6 +259,9 @@ class Crew:
         call = isolate.release()
         if call.job.limits.memory is not None:
             self.watcher.forget(isolate.number)
+        if isolate.cpus:
+            self.cores.give_back(isolate.cpus)
+            isolate.cpus = ()
         return call
 
     def end(self, call: Call, outcome: Outcome) -> None:

@@ -7,6 +7,7 @@ The order of the writes to the seat row is the protocol of `seat`: a verdict tha
 
 from __future__ import annotations
 
+import logging
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -43,10 +44,18 @@ class Dispatch:
             return
         if kill_at + seat.MARGIN < crew.link.table.armed:
             crew.link.wake()
-        crew.push(isolate, call_frame(self._numbers, call.job, now, definition))
+        if call.job.limits.cpus is not None:
+            self._claim(isolate, call, call.job.limits.cpus)
+        crew.push(isolate, call_frame(self._numbers, call.job, now, definition, isolate.cpus))
         crew.clocks.arm(deadlines.next_at)
         if call.job.limits.memory is not None:
             crew.watcher.watch(isolate.number, self._numbers, isolate.pid, call.job.limits.memory)
+
+    def _claim(self, isolate: Isolate, call: Call, count: int) -> None:
+        isolate.cpus = self._crew.cores.claim(count)
+        if not isolate.cpus:
+            text = f"no {count} of {len(self._crew.cores.allowed)} cores are free for this call alone: it runs on all of them"
+            self._crew.told.append(lambda: call.caller.output(logging.WARNING, "stem_iso", text))
 
     def _definition(self, isolate: Isolate, call: Call) -> bytes | None:
         """What tells this isolate of the entry, empty if it knows; None: it cannot be told, and the call has ended."""

@@ -56,6 +56,7 @@ class Isolate:
         self.set_aside = self.booted = False
         self.limit_at = 0.0
         self.memory_used = 0  # bytes, when that was too much
+        self.cpus: tuple[int, ...] = ()  # of its call alone
         self.soft_stack = ""  # of the call that runs
         self.press = 0.0  # when the keeper is pressed for the report of the exit
         self.ended_streams: set[int] = set()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from stem_iso.isolate import tree, wire
+from stem_iso.isolate import messages, tree, wire
 from stem_iso.isolate.endings import Exit
 from stem_iso.isolate.handle import STUCK_AFTER, Isolate
 from stem_iso.isolate.job import Boot
@@ -48,7 +48,8 @@ class Keeping:
         for fd in (*isolate.streams, isolate.link.fileno()):
             crew.register(fd, isolate)
         try:
-            crew.link.start(isolate.number, isolate.seat, isolate.theirs, boot.secrets)
+            prelude = messages.prelude(boot.secrets, max(1, crew.cores.most // crew.fleet.size))
+            crew.link.start(isolate.number, isolate.seat, isolate.theirs, prelude)
         except KeeperLost:
             return  # the engine sees the end of the link, and then all isolates go
         except OSError as error:  # no memory, or a stopped keeper whose queue is full

@@ -13,6 +13,9 @@ TFD_NONBLOCK, TFD_CLOEXEC, TFD_TIMER_ABSTIME = 0o4000, 0o2000000, 1
 CLOCK_MONOTONIC = 1
 WALL = 0x40000000  # __WALL: children made by clone() without SIGCHLD as well
 
+# What native libraries read when they are loaded: how many threads their pools have.
+POOL_SIZES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
 
 class _Timespec(ctypes.Structure):
     _fields_ = (("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long))

@@ -19,6 +19,7 @@ from stem_iso.errors import SoftTimeLimitExceeded
 from stem_iso.isolate.job import FAILED, SUCCEEDED, Port, Runner
 from stem_iso.outcome import TaskError
 from tests.isolate.hogs import child_devours, devour, pages_are_shared, slowly  # noqa: F401  found by name
+from tests.isolate.pinned import affinity, affinity_and_wait, affinity_of_all  # noqa: F401  found by name
 
 port: Port
 
@@ -49,6 +50,8 @@ def boot(payload: bytes, given: Port) -> Runner:
         os._exit(3)
     if payload == b"slow":
         time.sleep(100)
+    if payload == b"thread":  # as native libraries do when they are imported
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
     if payload == b"logs":
         logging.getLogger("at boot").warning("a model was loaded")
     return PickleRunner()

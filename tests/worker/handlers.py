@@ -31,6 +31,11 @@ def devour(size: int) -> int:
     return len(kept)
 
 
+def cores(context: TaskContext) -> list[list[int] | None]:
+    """What it is told, and what the kernel says."""
+    return [None if context.cpus is None else sorted(context.cpus), sorted(os.sched_getaffinity(0))]
+
+
 def boom(message: str = "boom") -> None:
     raise ValueError(message)
 
