@@ -102,6 +102,11 @@ def ask(text: bytes) -> bytes:
     return answers[0]
 
 
+def ask_later(ledger: str, gate: str) -> bytes:
+    wait(ledger, gate)
+    return ask(b"later")
+
+
 def ask_twice_at_once(first: bytes, second: bytes) -> list[bytes]:
     answers: dict[int, bytes] = {}
     arrived = threading.Semaphore(0)

@@ -139,10 +139,12 @@ def test_a_crash_ends_all_that_had_started_and_the_next_call_has_a_new_host(host
     before = calls.value("pid")
     innocent = calls.start("wait", str(tmp_path / "ledger"), str(tmp_path / "never"))
     started(tmp_path / "ledger")
-    crash = calls.run("segfault")
+    crashing = calls.start("segfault")
+    crash = crashing.outcome()
     assert isinstance(crash, Crashed)
     assert crash.signal == "SIGSEGV" and "in segfault" in crash.stack and "last words" in crash.stderr
     assert isinstance(innocent.outcome(), Crashed)
+    assert (crashing.sent_count, innocent.sent_count) == (1, 1)
     assert calls.value("pid") != before
 
 
@@ -162,6 +164,8 @@ def test_what_had_not_begun_when_the_host_died_runs_in_the_next_one_uncounted(ho
 def test_what_a_host_does_not_begin_runs_in_a_fresh_one_and_once(hosts: Hosts, tmp_path: Path) -> None:
     calls = hosts()
     old = calls.value("pid")
+    asks = calls.start("ask_later", str(tmp_path / "asks"), str(tmp_path / "read"))
+    started(tmp_path / "asks")
     holder = calls.start("hold", str(tmp_path / "hold"), str(tmp_path / "gate"))
     started(tmp_path / "hold")
     behind = [calls.start("wait", str(tmp_path / "ledger"), str(tmp_path / "gate")) for _ in range(2)]
@@ -171,8 +175,11 @@ def test_what_a_host_does_not_begin_runs_in_a_fresh_one_and_once(hosts: Hosts, t
     (tmp_path / "gate").touch()
     assert calls.unpickle(holder.outcome()) == "held"  # undisturbed
     assert old not in [calls.unpickle(each.outcome()) for each in behind]
+    (tmp_path / "read").touch()
+    assert calls.unpickle(asks.outcome()) == b"LATER"  # so the old host has read what was taken back, which lies before the answer
     eventually(lambda: tree.is_dead(old), "the old host is still there")
     assert (tmp_path / "ledger").read_text() == "start\n" * 2
+    assert "garbage on the call pipe" not in calls.reasons()
 
 
 def test_garbage_on_the_pipe_costs_the_host_and_nothing_else(hosts: Hosts) -> None:
