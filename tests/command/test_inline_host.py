@@ -126,9 +126,10 @@ def test_a_coroutine_that_swallows_its_cancellation_dies_with_its_host_and_distu
     error = caught.value.error
     assert error is not None and error.type == "stem_iso.errors.TimeoutException" and "inline_swallow" in error.stack
     assert_dead(old)
-    log = worker.log.read_text()
     for level in ("soft", "hard"):
-        assert log.count(f"inline.swallow {swallow.id} reached its {level} time limit") == 1
+        text = f"inline.swallow {swallow.id} reached its {level} time limit"
+        worker.says(text)
+        assert worker.log.read_text().count(text) == 1
 
 
 def test_a_coroutine_that_blocks_the_loop_is_ended_and_who_waited_behind_it_runs_again(command: Start, tmp_path: Path) -> None:
