@@ -26,8 +26,9 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from stem_iso.machine import own_quota
+
 SYSTEM = Path("/sys/devices/system/cpu")
-CGROUPS = Path("/sys/fs/cgroup")
 VARIABLE = "STEM_ISO_CORES_FILE"
 NAME = "stem_iso.cores"
 PLACES = ("/run/lock", "/dev/shm")  # the first that everybody may write to, as one account needs; else the folder for temporary files
@@ -70,36 +71,6 @@ def siblings_of(cpus: Iterable[int], system: Path = SYSTEM) -> dict[int, frozens
         except (OSError, ValueError):
             found[cpu] = frozenset({cpu})
     return found
-
-
-def quota(membership: str, cgroups: Path = CGROUPS) -> float | None:
-    """Cores' worth of time that the cgroups (text of /proc/self/cgroup) grant, the least of all levels; None: no limit."""
-    granted: list[float] = []
-    for line in membership.splitlines():
-        hierarchy, controllers, path = line.split(":", 2)
-        if hierarchy == "0" or "cpu" in controllers.split(","):
-            root = cgroups / "cpu" if controllers else cgroups
-            inside = Path(path.lstrip("/"))
-            # In a container the path may be the host's, which is not there: its own root then says what holds.
-            granted += [share for level in (inside, *inside.parents) if (share := _share(root / level)) is not None]
-    return min(granted, default=None)
-
-
-def _share(group: Path) -> float | None:
-    with suppress(OSError, ValueError):
-        allowed, period = (group / "cpu.max").read_text().split()
-        return None if allowed == "max" else int(allowed) / int(period)
-    with suppress(OSError, ValueError):
-        granted = int((group / "cpu.cfs_quota_us").read_text())
-        return None if granted < 0 else granted / int((group / "cpu.cfs_period_us").read_text())
-    return None
-
-
-def own_quota() -> float | None:
-    try:
-        return quota(Path("/proc/self/cgroup").read_text())
-    except OSError:
-        return None
 
 
 class Cores:

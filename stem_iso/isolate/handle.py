@@ -106,7 +106,7 @@ class Isolate:
         """Whether it should be replaced after this call."""
         if max_calls is not None and self.calls >= max_calls:
             return Cause.MAX_CALLS
-        if max_memory is not None and resident(self.pid) > max_memory:
+        if max_memory is not None and resident(self.pid)[0] > max_memory:
             return Cause.MAX_MEMORY
         return None
 

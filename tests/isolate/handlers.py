@@ -18,7 +18,7 @@ import msgspec
 from stem_iso.errors import SoftTimeLimitExceeded
 from stem_iso.isolate.job import FAILED, SUCCEEDED, Port, Runner
 from stem_iso.outcome import TaskError
-from tests.isolate.hogs import child_devours, devour, pages_are_shared, slowly  # noqa: F401  found by name
+from tests.isolate.hogs import child_devours, devour, devour_noting, pages_are_shared, slowly  # noqa: F401  found by name
 from tests.isolate.pinned import affinity, affinity_and_wait, affinity_of_all  # noqa: F401  found by name
 
 port: Port

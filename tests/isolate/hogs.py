@@ -59,3 +59,22 @@ def pages_are_shared(size: int, children: int) -> int:
         os.read(ready, 1)
     time.sleep(0.5)  # long enough for many looks
     return size * (children + 1)
+
+
+def devour_noting(ledger: str, rate: float, most: int, hold: float = 0.0) -> None:
+    """Grows by `rate` MiB/s and notes its proportional memory, and its pid, in a file after each MiB."""
+    with open(ledger, "r+b") as file:
+        noted = memoryview(mmap.mmap(file.fileno(), 16)).cast("Q")
+    with open("/proc/self/smaps_rollup") as rollup:
+        used = next(int(line.split()[1]) << 10 for line in rollup if line.startswith("Pss:"))
+    noted[0], noted[1] = used, os.getpid()
+    kept, began, start = [], time.monotonic(), used
+    while used < most:
+        kept.append(mmap.mmap(-1, MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        for at in range(0, MIB, mmap.PAGESIZE):
+            kept[-1][at] = 1
+        used += MIB
+        noted[0] = used
+        while time.monotonic() - began < (used - start) / MIB / rate:
+            pass
+    time.sleep(hold)

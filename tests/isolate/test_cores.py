@@ -12,7 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stem_iso.isolate.cores import VARIABLE, Cores, choose, cpu_list, quota, siblings_of
+from stem_iso.isolate.cores import VARIABLE, Cores, choose, cpu_list, siblings_of
+from stem_iso.machine import quota
 from stem_iso.outcome import Crashed, Failed, StopReason, TimedOut
 from tests.isolate.calling import Calls, Recorder, eventually
 

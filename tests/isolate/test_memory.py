@@ -65,12 +65,13 @@ def test_a_process_is_measured_with_what_descends_from_it() -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as root:
         assert root.stdout is not None
         assert root.stdout.readline() + root.stdout.readline() == b"1\n1\n"
-        together = memory.in_use(root.pid, 1 * MIB)
-        apart = memory.in_use(root.pid, 1 << 40)
-        assert 80 * MIB < together < 120 * MIB < 130 * MIB < apart < 190 * MIB
+        meter = memory.Meter(root.pid, 1 << 40)
+        assert not meter.look()
+        apart = sum(memory.resident(pid)[0] for pid in memory.family(root.pid))
+        assert 80 * MIB < meter.used < 120 * MIB < 130 * MIB < apart < 190 * MIB
         for pid in reversed(memory.family(root.pid)):
             os.kill(pid, 9)
-    eventually(lambda: memory.in_use(root.pid, MIB) == 0, "a dead process has memory")
+    eventually(lambda: memory.resident(root.pid) == (0, 0), "a dead process has memory")
 
 
 # -- the kernel's own ------------------------------------------------------------------------------------------------------------------
