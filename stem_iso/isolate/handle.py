@@ -37,14 +37,13 @@ class Isolate:
         self.number, self.seat = number, seat
         self.life = Lifecycle()
         self.boot_deadline = boot_deadline
-        self.adopt = b""  # its first frame
         self.pid, self.pidfd = 0, -1
         self.call: Call | None = None
         self.call_number = 0
         self.calls = 0
         self.deadlines: Deadlines | None = None
         self.known: set[int] = set()  # entries whose definition is there
-        self.ready = b""
+        self.adopt = self.ready = b""  # the first frame to it, and what it said of itself in its own
         self.capture = Capture()
         self.broken = ""  # the boot's traceback
         self.kill: tree.Kill | None = None

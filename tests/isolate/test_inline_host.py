@@ -64,26 +64,48 @@ def test_hosted_and_isolated_calls_share_the_seats_and_take_turns(hosts: Hosts, 
     assert third.sent_at < second.sent_at
 
 
+class Silent(Recorder):
+    """Answers when the test does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.questions: list[tuple[bytes, Answer | None]] = []
+
+    def asked(self, payload: bytes, answer: Answer | None) -> None:
+        with self._changed:
+            self.questions.append((payload, answer))
+            self._changed.notify_all()
+
+    def beat(self) -> None:
+        with self._changed:
+            self.beats += 1
+            self._changed.notify_all()
+
+    def answer(self, number: int, text: bytes) -> None:
+        self.until(lambda: len(self.questions) > number)
+        answer = self.questions[number][1]
+        assert answer is not None
+        answer(text)
+
+
 def test_a_question_that_is_not_answered_holds_up_nobody_elses(hosts: Hosts) -> None:
-    class Silent(Recorder):
-        answer: Answer | None = None
-
-        def asked(self, payload: bytes, answer: Answer | None) -> None:
-            with self._changed:
-                self.answer = answer
-                self._changed.notify_all()
-
-    calls = hosts()
-    silent = calls.start("ask", b"later", caller=Silent())
-    silent.until(lambda: silent.answer)  # type: ignore[attr-defined]
+    calls, silent = hosts(), Silent()
+    calls.start("ask", b"later", caller=silent)
+    silent.until(lambda: silent.questions)
     assert calls.value("ask", b"now") == b"NOW"
     assert not silent.outcomes
-    silent.answer(b"at last")  # type: ignore[attr-defined]
+    silent.answer(0, b"at last")
     assert calls.unpickle(silent.outcome()) == b"at last"
 
 
-def test_two_questions_of_one_call_are_answered_each_with_its_own(hosts: Hosts) -> None:
-    assert hosts().value("ask_twice_at_once", b"one", b"two") == [b"ONE", b"TWO"]
+def test_two_questions_of_one_call_take_turns(hosts: Hosts) -> None:
+    calls, silent = hosts(), Silent()
+    calls.start("ask_twice_at_once", b"one", b"two", caller=silent)
+    silent.until(lambda: silent.beats)  # said after both
+    assert [payload for payload, _ in silent.questions] == [b"one"]
+    silent.answer(0, b"first")
+    silent.answer(1, b"second")
+    assert calls.unpickle(silent.outcome()) == [b"first", b"second"]
 
 
 def test_what_a_call_says_is_told_of_it_and_what_nobody_says_of_nobody(hosts: Hosts) -> None:
