@@ -6,11 +6,13 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
 
 from stem_iso.isolate import tree
+from stem_iso.isolate.hosted import END_GRACE
 from stem_iso.isolate.job import Answer
 from stem_iso.outcome import BootFailed, Crashed, Stopped, StopReason
 from tests.isolate.calling import Recorder, assert_dead, eventually
@@ -232,9 +234,11 @@ def test_a_shutdown_ends_a_thread_with_its_host_at_once(hosts: Hosts, tmp_path: 
     running = [calls.start("wait", str(tmp_path / "ledger"), str(tmp_path / "never")) for _ in range(2)]
     started(tmp_path / "ledger", 2)
     calls.engine.stop(running[0].call, StopReason.REVOKED)  # type: ignore[attr-defined]
+    before = monotonic()
     for each in running:
         calls.engine.stop(each.call, StopReason.SHUTDOWN)  # type: ignore[attr-defined]
     assert [each.outcome() for each in running] == [Stopped(StopReason.SHUTDOWN, started=True)] * 2
+    assert running[0].told_at - before < END_GRACE
     assert_dead(host)
 
 
