@@ -12,7 +12,6 @@ there is nothing to wait for. Whether it turns is asked every second.
 
 from __future__ import annotations
 
-import ctypes
 from collections import deque
 from math import inf
 
@@ -20,10 +19,9 @@ from stem_iso.isolate.child.setup import STACK_SIGNAL
 from stem_iso.isolate.handle import Isolate
 from stem_iso.isolate.hosted import HostedCall
 from stem_iso.isolate.lifecycle import State
+from stem_iso.isolate.linux import signal_thread
 
 PING_EVERY, PONG_WITHIN = 1.0, 2.0  # seconds
-
-_libc = ctypes.CDLL(None)
 
 
 class Host(Isolate):
@@ -55,7 +53,7 @@ class Host(Isolate):
         self.read_stack()
         self._dump = ""
         if thread and not self.died_at:
-            _libc.tgkill(self.pid, thread, int(STACK_SIGNAL))
+            signal_thread(self.pid, thread, STACK_SIGNAL)
 
     # -- draining ------------------------------------------------------------------------------------------------------------------
 

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 from contextvars import ContextVar
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol
 
 
 class Speaker(Protocol):
@@ -74,8 +75,8 @@ class RoutedLog(logging.Handler):
         try:
             said = min(record.levelno, 255), record.name, self.format(record)
             call = current.get()
-            if call is None or not call.logged(*said):
-                self._aside.logged(*said)
+            if (call is None or not call.logged(*said)) and not self._aside.logged(*said):
+                sys.stderr.write(f"{said[2]}\n")  # a process that a handler forked has no way to the core
         except Exception:  # as every handler of logging: the task must not fail because its log cannot be written
             self.handleError(record)
 
@@ -83,6 +84,6 @@ class RoutedLog(logging.Handler):
 def route(aside: Speaker) -> None:
     """For the whole life of the process, before any user code can take hold of the streams."""
     for stream, name in ((1, "stdout"), (2, "stderr")):
-        routed: Any = Routed(stream, cast(BinaryIO, getattr(sys, name).buffer))
+        routed: Any = Routed(stream, os.fdopen(stream, "wb", closefd=False))
         setattr(sys, name, io.TextIOWrapper(routed, encoding="utf-8", errors="backslashreplace", write_through=True))
     logging.getLogger().addHandler(RoutedLog(aside))
