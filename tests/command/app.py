@@ -181,8 +181,9 @@ async def inline_block(ledger: str) -> None:
 @app.task(name="inline.displaced")
 async def inline_displaced(ledger: str, gate: str) -> int:
     """Ends only where the gate is open when it begins."""
+    open_already = os.path.exists(gate)
     handlers.append(ledger, f"start {os.getpid()}")
-    if not os.path.exists(gate):
+    if not open_already:
         await asyncio.sleep(3600)
     return os.getpid()
 
