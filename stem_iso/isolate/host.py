@@ -31,7 +31,6 @@ class Host(Isolate):
         super().__init__(number, seat, boot_deadline)
         self.hosted: dict[int, HostedCall] = {}  # by number, in the order they were sent
         self.draining = False
-        self.ended_any = False
         self.stacks: deque[HostedCall] = deque()  # who waits for a stack; the first is being asked
         self._ping_at = inf
         self._pinged_at, self._ping = inf, 0

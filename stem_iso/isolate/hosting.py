@@ -74,7 +74,7 @@ class Hosting:
             self._crew.clocks.arm(call.next_at)
         else:
             call.give_up()
-            self._drain(host, now)
+            self._drain(host, now, "the worker stops")
 
     def close_down(self) -> None:
         self.roster.closed = True
@@ -156,7 +156,6 @@ class Hosting:
 
     def replied(self, host: Host, call: HostedCall, outcome: Outcome) -> None:
         """A complete reply, while its process lives or after."""
-        host.ended_any = True
         self.roster.proved()
         self.hearing.finish(host, call)
         if isinstance(outcome, TimedOut):
@@ -170,25 +169,30 @@ class Hosting:
         if host.stack_due <= now:
             self.hearing.stack_came(host)
         for call in list(host.hosted.values()):
-            for alarm in call.due(now):
-                if alarm is Alarm.OVER or (alarm is Alarm.UNREAD and call.number > host.page.started):
-                    self._drain(host, now)
-                elif alarm is Alarm.UNREAD:
-                    continue
-                else:
-                    self.hearing.ask_stack(host, call, now)
+            if call.host == host.number:  # and has not been taken back for another's sake
+                for alarm in call.due(now):
+                    self._alarm(host, call, alarm, now)
         if host.draining and (number := host.ping(now)):
             self._crew.push(host, wire.frame(wire.PING, number))
         self._end_drained(host)
+
+    def _alarm(self, host: Host, call: HostedCall, alarm: Alarm, now: float) -> None:
+        match alarm:
+            case Alarm.SOFT | Alarm.STACK:
+                self.hearing.ask_stack(host, call, now)
+            case Alarm.OVER:
+                self._drain(host, now, "a call in it does not end")
+            case Alarm.UNREAD if call.number > host.page.started:
+                self._drain(host, now, "it begins no call")
 
     def pong(self, host: Host, number: int) -> None:
         host.pong(number, monotonic())
         self._crew.clocks.arm(host.alarm())
 
-    def _drain(self, host: Host, now: float) -> None:
+    def _drain(self, host: Host, now: float, why: str) -> None:
         if host.begin_drain(now):
             self.left(host)
-            self._crew.notice(host, "draining", "a call in it does not end")
+            self._crew.notice(host, "draining", why)
             begun = host.page.take_back()
             for call in [each for each in host.hosted.values() if each.number > begun]:
                 self.again(host, call)
@@ -224,7 +228,7 @@ class Hosting:
             else:
                 self._tell(host, call, fate, end, death, started)
             self._unseat(call)
-        if broken is None and not host.ended_any and host.life.cause is None:
+        if broken is None and host.page.started == 0 and host.life.cause is None:
             broken = f"it died as soon as it was ready: {end.signal or f'exit code {end.exit_code}'}\n{death.stderr}"
         if broken is not None:
             self._failed(host.number, broken)

@@ -6,8 +6,9 @@
 Rules
  1. At most one host boots or is open. One that drains takes no more, and a fresh one takes its place at once.
  2. A host is wanted while calls wait for one, and always where the worker has inline handlers (`eager`).
- 3. Boots that fail are delayed as the fleet's are, and whoever waits is given up after as many. A host that dies before any call has ended
-    in it counts as one whose boot failed: else a program that dies soon after its start would be started for ever.
+ 3. Boots that fail are delayed as the fleet's are, and whoever waits is given up after as many. A host that dies by itself before it has
+    begun a call counts as one whose boot failed: else a program that dies soon after its start would be started for ever. One that a call
+    brought down does not: that is the call's affair.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Roster:
         self.boot_failures, self.boot_after = 0, 0.0
 
     def failed(self, host: int, now: float) -> bool:
-        """Its boot failed, or it died before it had done anything. True: give up whoever waits."""
+        """Its boot failed, or it died before it had begun a call. True: give up whoever waits."""
         self.left(host)
         self.boot_failures += 1
         self.boot_after = now + backoff(self.boot_failures)
