@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import sys
+from contextlib import suppress
 
 PR_SET_CHILD_SUBREAPER = 36
 F_SETSIG = 10
@@ -57,6 +58,12 @@ def become_subreaper() -> None:
     if _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         errno = ctypes.get_errno()
         raise OSError(errno, os.strerror(errno))
+
+
+def signal_thread(pid: int, thread: int, number: int) -> None:
+    """To one thread of another process; nothing where it is gone, or where the C library has no name for it (glibc has since 2.30)."""
+    with suppress(AttributeError):
+        _libc.tgkill(pid, thread, number)
 
 
 class Timer:

@@ -46,8 +46,11 @@ class Pipe:
         return self._frames.popleft()
 
     def send(self, kind: int, number: int, payload: bytes = b"") -> None:
+        self.send_all(frame(kind, number, payload))
+
+    def send_all(self, frames: bytes) -> None:
         try:
-            self._link.sendall(frame(kind, number, payload))
+            self._link.sendall(frames)
         except (BrokenPipeError, ConnectionResetError):
             raise CoreGone from None
 
