@@ -179,7 +179,9 @@ def test_the_second_signal_kills_the_host_and_gives_back_without_using_an_attemp
     ledger = tmp_path / "ledger"
     args = {"ledger": str(ledger)}
     handles = [worker.enqueue("inline.wait", args={**args, "gate": str(tmp_path / "never")})]
-    handles += [worker.enqueue(name, args=args) for name in ("inline.sleep", "inline.stubborn", "inline.regex")]
+    handles += [worker.enqueue(name, args=args) for name in ("inline.sleep", "inline.stubborn")]
+    starts(ledger, 3)
+    handles.append(worker.enqueue("inline.regex", args=args))  # once the others run: nothing takes its first step beside it
     host, *_ = starts(ledger, 4)
     worker.send(signal.SIGTERM)
     worker.says("to finish")

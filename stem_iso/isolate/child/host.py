@@ -146,11 +146,12 @@ class Host:
         sent_at, heartbeat, told = unpack_hosted(payload)
         if told.definition:
             self._entries[told.entry] = self.runner.define(told.definition)
-        limits = limits_of(told, sent_at, heartbeat)
-        call = self._calls[number] = HostedCall(self._voice, number, self._calls, limited=limits is not NO_LIMITS)
+        call = self._calls[number] = HostedCall(self._voice, number, self._calls)
         try:
+            limits = limits_of(told, sent_at, heartbeat)
+            call.limited = limits is not NO_LIMITS
             call.running_as = self.runner.begin(self._entries[told.entry], told.payload, limits, sent_at, call)
-        except Exception as error:  # no thread to be had, for one
+        except Exception as error:  # no thread to be had, or a limit too short to be told from none
             kinds = tuple(f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__)
             call.ended(Failed(TaskError(type=kinds[0], message=str(error), traceback=traceback.format_exc()), kinds))
 
@@ -169,8 +170,9 @@ def limits_of(told: CallFrame, sent_at: float, heartbeat: float) -> Limits:
 class HostedCall:
     """A call that runs here, as the runner's `HostCaller` and as whoever speaks in it. Number 0 speaks for the process."""
 
-    def __init__(self, voice: Voice, number: int, calls: dict[int, HostedCall], limited: bool = False) -> None:
-        self._voice, self._number, self._calls, self._limited = voice, number, calls, limited
+    def __init__(self, voice: Voice, number: int, calls: dict[int, HostedCall]) -> None:
+        self._voice, self._number, self._calls = voice, number, calls
+        self.limited = False
         self.running_as: object = None
         # The rest is under the voice's lock.
         self._open = True
@@ -181,7 +183,7 @@ class HostedCall:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        if self._limited:
+        if self.limited:
             self._say(BEGUN, THREAD.pack(threading.get_native_id()))
         token = current.set(self)
         try:
