@@ -43,8 +43,11 @@ class Exits:
 
     def reported(self, isolate: Isolate, code: int, status: int, killed: list[tuple[int, str]], signalled: float, died: float) -> None:
         """By the keeper, which acted and saw before us where this process was stopped, or its GIL held."""
-        every = (*isolate.killed, *((pid, title) for pid, title in killed))
-        self.gone(isolate, Exit(code, status, every, earliest(isolate.signalled_at, signalled), earliest(isolate.died_at, died)))
+        every = dict(isolate.killed)  # the root first; where the walk takes long the keeper walks too, and finds the same
+        for pid, title in killed:
+            every.setdefault(pid, title)
+        times = earliest(isolate.signalled_at, signalled), earliest(isolate.died_at, died)
+        self.gone(isolate, Exit(code, status, tuple(every.items()), *times))
 
     def gone(self, isolate: Isolate, end: Exit) -> None:
         """The exit is confirmed and its descendants are dead."""

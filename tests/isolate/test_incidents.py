@@ -56,6 +56,14 @@ def test_a_child_dies_with_its_handler(calls: Calls, neighbour: Recorder, tmp_pa
     assert_dead(child)
 
 
+def test_what_was_killed_is_listed_once_however_many_walked_the_tree(calls: Calls) -> None:
+    outcome = calls.run("company", "two_hundred", hard=2.0)
+    assert isinstance(outcome, TimedOut)
+    pids = [pid for pid, _ in outcome.killed]
+    assert len(pids) == len(set(pids)) > 1
+    assert outcome.killed[0][1] == "test: company"
+
+
 def test_a_daemon_with_an_empty_environment_dies_with_its_handler(calls: Calls, neighbour: Recorder, tmp_path: Path) -> None:
     stuck = calls.start("daemon", str(tmp_path / "pid"), hard=0.8)
     outcome = stuck.outcome()
