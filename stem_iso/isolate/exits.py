@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from stem_iso.isolate import endings, seat
 from stem_iso.isolate.call import REASSIGNMENTS
-from stem_iso.isolate.endings import UNKNOWN_EXIT, Exit, earliest
+from stem_iso.isolate.endings import UNKNOWN_EXIT, Exit
 from stem_iso.isolate.handle import Isolate
 from stem_iso.isolate.host import Host
 from stem_iso.isolate.job import LimitNotice
@@ -40,14 +40,6 @@ class Exits:
         """There never was a process."""
         isolate.broken = why
         self.gone(isolate, UNKNOWN_EXIT)
-
-    def reported(self, isolate: Isolate, code: int, status: int, killed: list[tuple[int, str]], signalled: float, died: float) -> None:
-        """By the keeper, which acted and saw before us where this process was stopped, or its GIL held."""
-        every = dict(isolate.killed)  # the root first; where the walk takes long the keeper walks too, and finds the same
-        for pid, title in killed:
-            every.setdefault(pid, title)
-        times = earliest(isolate.signalled_at, signalled), earliest(isolate.died_at, died)
-        self.gone(isolate, Exit(code, status, tuple(every.items()), *times))
 
     def gone(self, isolate: Isolate, end: Exit) -> None:
         """The exit is confirmed and its descendants are dead."""

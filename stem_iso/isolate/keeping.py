@@ -7,13 +7,14 @@ free seat ──> launch ── START ──> keeper ── STARTED, pidfd ─�
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from stem_iso.isolate import messages, tree, wire
-from stem_iso.isolate.endings import Exit
+from stem_iso.isolate.endings import Exit, earliest
 from stem_iso.isolate.handle import STUCK_AFTER, Isolate
 from stem_iso.isolate.job import Boot
 from stem_iso.isolate.keeper import SEATS
@@ -69,7 +70,11 @@ class Keeping:
         elif kind == FAILED:
             self._crew.exits.not_started(isolate, fields[1])
         else:
-            self._crew.exits.reported(isolate, *fields[1:])
+            code, status, killed, signalled, died = fields[1:]
+            every = _once((*isolate.killed, *((pid, title) for pid, title in killed)))
+            # Where this process was stopped, or its GIL held, the keeper acted and saw before it.
+            times = earliest(isolate.signalled_at, signalled), earliest(isolate.died_at, died)
+            self._crew.exits.gone(isolate, Exit(code, status, every, *times))
         return True
 
     def lost(self) -> None:
@@ -102,3 +107,11 @@ class Keeping:
         crew.notice(isolate, "spawned")
         if isolate.life.state is State.DYING:
             crew.begin_kill(isolate)
+
+
+def _once(killed: Iterable[tuple[int, str]]) -> tuple[tuple[int, str], ...]:
+    """Each process once: where the core was slow, the keeper has killed the same ones beside it."""
+    found: dict[int, str] = {}
+    for pid, title in killed:
+        found[pid] = found.get(pid) or title
+    return tuple(found.items())
