@@ -51,12 +51,13 @@ class Crew:
         self.boot = boot
         self.fleet: Fleet[Call] = Fleet(size, spares)
         self.told: list[Callable[[], None]] = []
+        self._orders: list[Order[Call]] = []  # those that are being carried out
         self._max_calls, self._max_memory, self._on_isolate = max_calls, max_memory, on_isolate
         self._adopt = wire.frame(wire.ADOPT, 0, msgspec.msgpack.encode(boot))
         self.isolates: dict[int, Isolate] = {}
         self._by_fd: dict[int, Isolate] = {}
         self._seats = list(range(SEATS))
-        self._dispatch = Dispatch(self)
+        self.dispatch = Dispatch(self)
         self._exits = Exits(self)
         self.hearing = Hearing(self, later)
 
@@ -70,19 +71,30 @@ class Crew:
 
     # -- orders ------------------------------------------------------------------------------------------------------------------
 
-    def obey(self, orders: Iterable[Order[Call]]) -> None:
-        for order in orders:
-            match order:
-                case Assign(number, call):
-                    self._dispatch.assign(self.isolates[number], call)
-                case Spawn(number):
-                    self._spawn(number)
-                case Retire(number):
-                    self.condemn(self.isolates[number], Cause.RESIZED)
-                case GiveUp(call):
-                    self.end(call, BootFailed(self._exits.last_broken))
+    def obey(self, orders: list[Order[Call]]) -> None:
+        """Orders that obeying one brings about are taken in line: a thousand calls that end before they begin must not nest."""
+        if self._orders:
+            self._orders.extend(orders)
+            return
+        self._orders = orders
+        try:
+            for order in orders:
+                self._carry_out(order)
+        finally:
+            self._orders = []
         if self.fleet.boot_failures:
             self.clocks.arm(self.fleet.boot_after)
+
+    def _carry_out(self, order: Order[Call]) -> None:
+        match order:
+            case Assign(number, call):
+                self.dispatch.assign(self.isolates[number], call)
+            case Spawn(number):
+                self._spawn(number)
+            case Retire(number):
+                self.condemn(self.isolates[number], Cause.RESIZED)
+            case GiveUp(call):
+                self.end(call, BootFailed(self._exits.last_broken))
 
     def _spawn(self, number: int) -> None:
         try:
@@ -93,7 +105,7 @@ class Crew:
             return
         self._seats.pop()
         self.isolates[number] = isolate
-        for fd in (*isolate.streams, isolate.link.fileno()):
+        for fd in (*isolate.streams, isolate.pipe.link.fileno()):
             self._register(fd, isolate)
         try:
             self.link.start(number, isolate.seat, isolate.theirs, self.boot.secrets)
@@ -107,12 +119,12 @@ class Crew:
 
     # -- wishes ------------------------------------------------------------------------------------------------------------------
 
-    def stop(self, call: Call, reason: StopReason) -> None:
+    def stop(self, call: Call) -> None:
+        """`call.stop` is set: it ends, and it does not begin."""
         if call.isolate is None:
             if self.fleet.withdraw(call.arrival):
-                self.end(call, Stopped(reason, started=False))
+                self.end_unbegun(call)
         elif (isolate := self.isolates.get(call.isolate)) is not None and isolate.call is call:
-            call.stop = call.stop or reason
             self.condemn(isolate, Cause.STOPPED)
 
     def close_down(self) -> None:
@@ -134,10 +146,10 @@ class Crew:
             isolate.begin_kill(monotonic())
             self.clocks.arm(isolate.alarm())
 
-    def push(self, isolate: Isolate, data: bytes) -> None:
+    def push(self, isolate: Isolate, data: bytes, descriptor: int | None = None) -> None:
         """Send it; what does not fit goes out when there is room."""
-        if not isolate.send(data):
-            self._epoll.modify(isolate.link, select.EPOLLIN | select.EPOLLOUT)
+        if not isolate.pipe.send(data, descriptor):
+            self._epoll.modify(isolate.pipe.link, select.EPOLLIN | select.EPOLLOUT)
 
     # -- the keeper ----------------------------------------------------------------------------------------------------------------
 
@@ -193,14 +205,14 @@ class Crew:
             self.unregister(fd)
             self.clocks.arm(isolate.alarm())
             return
-        if flags & select.EPOLLOUT and isolate.flush():
+        if flags & select.EPOLLOUT and isolate.pipe.flush():
             self._epoll.modify(fd, select.EPOLLIN)
         if flags & ~select.EPOLLOUT:
             self._read(isolate, fd)
 
     def _read(self, isolate: Isolate, fd: int) -> None:
         try:
-            frames = isolate.receive()
+            frames = isolate.pipe.receive()
             if len(frames) > 1:  # the turn began with the first; what was printed before the last is there by now
                 self.output(isolate.streams)
             for frame in frames:
@@ -209,7 +221,7 @@ class Crew:
             self.condemn(isolate, Cause.GARBAGE)
             self.unregister(fd)
         else:
-            if not frames and isolate.at_end():
+            if not frames and isolate.pipe.at_end():
                 self.unregister(fd)  # its end says nothing; its exit will
 
     # -- endings -------------------------------------------------------------------------------------------------------------------
@@ -249,13 +261,19 @@ class Crew:
     def report(self, isolate: Isolate, outcome: Outcome) -> None:
         self.hearing.soft_event(isolate)
         self.hearing.rest_of_output(isolate)
-        self.end(isolate.release(), outcome)
+        call, descriptor = isolate.release(), isolate.pipe.take_descriptor()
+        if descriptor is not None:
+            self.told.append(lambda: call.caller.received(descriptor))
+        self.end(call, outcome)
+
+    def end_unbegun(self, call: Call) -> None:
+        self.end(call, Stopped(call.stop or StopReason.SHUTDOWN, started=False))
 
     def end(self, call: Call, outcome: Outcome) -> None:
         self.told.append(lambda: call.caller.ended(outcome))
 
     def drop(self, isolate: Isolate) -> None:
-        for fd in (*isolate.streams, isolate.link.fileno(), isolate.pidfd):
+        for fd in (*isolate.streams, isolate.pipe.link.fileno(), isolate.pidfd):
             self.unregister(fd)
         isolate.close()
         del self.isolates[isolate.number]

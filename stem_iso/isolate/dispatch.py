@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from stem_iso.isolate import endings, seat
 from stem_iso.isolate.call import Call, call_frame
 from stem_iso.isolate.deadlines import Deadlines
-from stem_iso.isolate.lifecycle import Cause
+from stem_iso.isolate.lifecycle import Cause, State
 
 if TYPE_CHECKING:
     from stem_iso.isolate.crew import Crew
@@ -29,6 +29,10 @@ class Dispatch:
         self._numbers = 0  # of calls: never used twice, so that a row or a frame names one call for ever
 
     def assign(self, isolate: Isolate, call: Call) -> None:
+        if call.stop is not None:
+            self._crew.end_unbegun(call)
+            self._crew.obey(self._crew.fleet.freed(isolate.number, monotonic()))
+            return
         definition = self._definition(isolate, call)
         if definition is None:
             return
@@ -43,8 +47,16 @@ class Dispatch:
             return
         if kill_at + seat.MARGIN < crew.link.table.armed:
             crew.link.wake()
-        crew.push(isolate, call_frame(self._numbers, call.job, now, definition))
+        crew.push(isolate, call_frame(self._numbers, call.job, now, definition), call.job.descriptor)
+        isolate.sent_number = self._numbers
         crew.clocks.arm(deadlines.next_at)
+
+    def interrupted(self) -> None:
+        """A submitter's thread was interrupted while it sent a call: an isolate that may hold half of it, or none, is of no use."""
+        for number in list(self._crew.fleet.busy):
+            isolate = self._crew.isolates[number]
+            if isolate.sent_number != isolate.call_number or (isolate.call is None and isolate.life.state is State.IDLE):
+                self._crew.condemn(isolate, Cause.UNSENT)
 
     def _definition(self, isolate: Isolate, call: Call) -> bytes | None:
         """What tells this isolate of the entry, empty if it knows; None: it cannot be told, and the call has ended."""

@@ -65,10 +65,11 @@ class Engine:
         max_memory: int | None = None,
         on_isolate: Callable[[IsolateNotice], None] = _ignore,
         on_keeper: Callable[[str, list[object]], None] | None = None,
+        on_closed: Callable[[], None] | None = None,
         keeper_socket: socket.socket | None = None,
     ) -> None:
         require_linux("running tasks in isolates")
-        self._keeper_socket, self._on_keeper = keeper_socket, on_keeper
+        self._keeper_socket, self._on_keeper, self._on_closed = keeper_socket, on_keeper, on_closed
         self._lock = threading.Lock()
         self._commands: deque[Callable[[], None]] = deque()
         self._asleep = False
@@ -99,8 +100,12 @@ class Engine:
                 refused = True
             else:
                 refused = False
-                call.arrival, orders = self._crew.fleet.submit(call, job.priority, monotonic())
-                self._crew.obey(orders)
+                try:
+                    call.arrival, orders = self._crew.fleet.submit(call, job.priority, monotonic())
+                    self._crew.obey(orders)
+                except BaseException:  # Ctrl-C, in the main thread, between any two steps
+                    self._command(self._crew.dispatch.interrupted)
+                    raise
             told = bool(self._crew.told)
         if refused:
             caller.ended(Stopped(StopReason.SHUTDOWN, started=False))
@@ -110,7 +115,8 @@ class Engine:
 
     def stop(self, call: Call, reason: StopReason) -> None:
         """Kill it: it ends as Stopped, unless its complete reply is there first. One that has ended is left alone."""
-        self._command(lambda: self._crew.stop(call, reason))
+        call.stop = call.stop or reason  # from here on it is not begun any more
+        self._command(lambda: self._crew.stop(call))
 
     def withdraw(self, call: Call) -> bool:
         """Take back a call that still waits: True, and its caller hears no more of it. False once it has been sent, or has ended."""
@@ -120,16 +126,25 @@ class Engine:
     def resize(self, size: int, spares: int) -> None:
         self._command(lambda: self._crew.obey(self._crew.fleet.resize(size, spares, monotonic())))
 
+    @property
+    def size(self) -> int:
+        """Seats."""
+        return self._crew.fleet.size
+
+    @property
+    def spares(self) -> int:
+        return self._crew.fleet.spares
+
     def stats(self) -> EngineStats:
         with self._lock:
             fleet = self._crew.fleet
             return EngineStats(len(fleet.busy), len(fleet.idle), len(fleet.booting), len(fleet.dying), fleet.waiting)
 
-    def close(self) -> None:
-        """Kill everything, tell whoever still waits, and return when all are dead."""
+    def close(self, wait: bool = True) -> None:
+        """Kill everything and tell whoever still waits; with `wait`, return when all are dead. Takes no lock of the caller's."""
         if not self._closing.is_set():
             self._command(self._begin_close)
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+        if wait and self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._closed.wait()
             self._thread.join()
 
@@ -148,6 +163,8 @@ class Engine:
             self._timer.close()
             os.close(self._wake_fd)
             self._closed.set()
+            if self._on_closed is not None:
+                self._on_closed()
 
     def _turn(self) -> None:
         self._asleep = True

@@ -15,10 +15,11 @@ Rules
 from __future__ import annotations
 
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
 
 BOOT_TRIES = 3
+STALE_TURNS = 256
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.1, 30.0
 
 C = TypeVar("C")
@@ -61,8 +62,8 @@ class Fleet(Generic[C]):
         self.booting: set[int] = set()
         self.busy: set[int] = set()  # a call is there, the isolate dying or not
         self.dying: set[int] = set()
-        self._waiting: list[tuple[int, int, C]] = []
-        self._dropped: set[int] = set()  # arrivals that were withdrawn while they waited
+        self._calls: dict[int, C] = {}  # those that wait, by arrival
+        self._turns: list[tuple[int, int]] = []  # a heap of (-priority, arrival); one that was withdrawn stays in it until its turn
         self._arrivals = 0
         self._isolates = 0
         self.boot_failures = 0
@@ -72,7 +73,7 @@ class Fleet(Generic[C]):
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting) - len(self._dropped)
+        return len(self._calls)
 
     @property
     def living(self) -> int:
@@ -83,17 +84,23 @@ class Fleet(Generic[C]):
     def submit(self, call: C, priority: int, now: float) -> tuple[int, list[Order[C]]]:
         """The call's arrival number, for `requeue` and `withdraw`, and what to do."""
         self._arrivals += 1
-        heappush(self._waiting, (-priority, self._arrivals, call))
-        return self._arrivals, self.decide(now)
+        if not self.idle or len(self.busy) >= self.size:
+            self.requeue(call, priority, self._arrivals)
+            return self._arrivals, self.decide(now)
+        orders: list[Order[C]] = [self._seat(call)]  # by rule 1 nobody waits before it
+        return self._arrivals, self._adjusted(orders, now)
 
     def requeue(self, call: C, priority: int, arrival: int) -> None:
-        heappush(self._waiting, (-priority, arrival, call))
+        heappush(self._turns, (-priority, arrival))
+        self._calls[arrival] = call
 
     def withdraw(self, arrival: int) -> bool:
         """Take a call back that has not been assigned; False if it is not waiting."""
-        if arrival in self._dropped or not any(entry[1] == arrival for entry in self._waiting):
+        if self._calls.pop(arrival, None) is None:
             return False
-        self._dropped.add(arrival)
+        if len(self._turns) > 2 * len(self._calls) + STALE_TURNS:  # calls that are withdrawn while all seats are taken would add up
+            self._turns = [turn for turn in self._turns if turn[1] in self._calls]
+            heapify(self._turns)
         return True
 
     def withdraw_all(self) -> list[C]:
@@ -155,9 +162,15 @@ class Fleet(Generic[C]):
         """Assign what can be assigned, spawn what is missing, retire what is too much."""
         orders: list[Order[C]] = []
         while self.idle and len(self.busy) < self.size and (call := self._pop()) is not None:
-            isolate = self.idle.pop()
-            self.busy.add(isolate)
-            orders.append(Assign(isolate, call))
+            orders.append(self._seat(call))
+        return self._adjusted(orders, now)
+
+    def _seat(self, call: C) -> Assign[C]:
+        isolate = self.idle.pop()
+        self.busy.add(isolate)
+        return Assign(isolate, call)
+
+    def _adjusted(self, orders: list[Order[C]], now: float) -> list[Order[C]]:
         if len(self.booting) + len(self.idle) + len(self.busy) != self.size + self.spares or self.dying:
             self._adjust(orders, now)
         return orders
@@ -178,11 +191,10 @@ class Fleet(Generic[C]):
             orders.append(Retire(isolate))
 
     def _pop(self) -> C | None:
-        while self._waiting:
-            _, arrival, call = heappop(self._waiting)
-            if arrival not in self._dropped:
+        while self._turns:
+            call = self._calls.pop(heappop(self._turns)[1], None)
+            if call is not None:
                 return call
-            self._dropped.discard(arrival)
         return None
 
     def _forget(self, isolate: int) -> None:

@@ -47,6 +47,8 @@ class Cause(Enum):
     KEEPER_LOST = "keeper lost"
     VERDICT = "verdict stands"  # the keeper had judged the call before; this one was not sent
 
+    UNSENT = "its submitter was interrupted"  # the call may not have reached it
+
     LEFTOVERS = "leftovers"
     MAX_CALLS = "max calls"
     MAX_MEMORY = "max memory"

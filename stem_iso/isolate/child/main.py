@@ -28,7 +28,7 @@ from stem_iso.isolate.child.leftovers import left_behind
 from stem_iso.isolate.child.port import CallPort, CoreGone, Pipe
 from stem_iso.isolate.job import Boot, Runner
 from stem_iso.isolate.seat import Page
-from stem_iso.isolate.wire import BROKEN, CALL, READY, REPLY, Frame, unpack_call
+from stem_iso.isolate.wire import BROKEN, CALL, READY, Frame, unpack_call
 
 if TYPE_CHECKING:
     from stem_iso.isolate.process import Fds
@@ -105,7 +105,7 @@ class Calls:
         tag, result = self._runner.run(self._entries[call.entry], call.payload, self._port)
         self._page.finished = number
         flush()
-        self._port.say(REPLY, bytes((tag, left_behind())) + result)
+        self._port.reply(bytes((tag, left_behind())) + result)
         if call.title:
             self._set_title(IDLE_TITLE)
 
