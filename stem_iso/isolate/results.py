@@ -36,6 +36,7 @@ class Results(Iterator[T]):
         timeout: float | None,
     ) -> None:
         self._flying: deque[tuple[Future[Any], int]] = deque()
+        self._ready: deque[Callable[[], T]] = deque()  # of the oldest chunk
         for name, value in (("chunksize", chunksize), ("buffersize", window)):
             if value < 1:
                 raise ValueError(f"{name} must be 1 or more, not {value!r}")
@@ -43,7 +44,6 @@ class Results(Iterator[T]):
         self._items: Iterator[tuple[Any, ...]] | None = items
         self._broken: Exception | None = None  # what the input raised: told behind the results of what came before it
         self._ends_at = None if timeout is None else monotonic() + timeout
-        self._ready: deque[Callable[[], T]] = deque()  # of the oldest chunk
         self._fill()
 
     def __next__(self) -> T:
