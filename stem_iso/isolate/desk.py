@@ -54,7 +54,7 @@ class Desk:
         self.lock = RLock()
         self.gate = Gate()
         self._process = os.getpid()
-        self._memfds = 0
+        self._memfds: set[Ticket] = set()  # those whose payload lies in one
         self._names = Names()
         self._listeners: tuple[Listener, ...] = ()
         self._callbacks = Aside("stem_iso-callbacks")
@@ -89,17 +89,17 @@ class Desk:
         future: IsolateFuture[Any] = IsolateFuture(self)
         named = self._names.find(function)
         try:
-            packed = pack((args, kwargs) if named else (function, args, kwargs), outside=self._memfds < MEMFDS)
+            packed = pack((args, kwargs) if named else (function, args, kwargs), outside=len(self._memfds) < MEMFDS)
         except Exception as error:  # user code: it fails this call, and no other
             error.add_note(f"The arguments of {title_of(function)[len('stem_iso: ') :]} cannot be sent to an isolate.")
             future.settle(FINISHED, error=error.with_traceback(None))  # its frames hold the arguments
             return future
         entry, title = (named.entry, named.title) if named else (self._names.carried, title_of(function))
         ticket = Ticket(self, gate, future, title, packed.descriptor)
-        self._enter(gate, ticket)
         try:
+            self._enter(gate, ticket)
             future.begun(self.engine.submit(Job(entry, packed.data, title, limits, 0, packed.descriptor), ticket))
-        except BaseException:  # Ctrl-C anywhere in between: nobody has the future, and nobody may wait for its end
+        except BaseException:  # it was shut meanwhile; or Ctrl-C anywhere in between: nobody has the future, or may wait for its end
             future.cancel()
             self.leave(gate, ticket)
             raise
@@ -107,15 +107,13 @@ class Desk:
 
     def _enter(self, gate: Gate, ticket: Ticket) -> None:
         with self.lock:
-            self._memfds += ticket.descriptor is not None
+            gate.refuse_if_shut()
+            self.gate.refuse_if_shut()
+            if ticket.memfd is not None:
+                self._memfds.add(ticket)
             self.gate.live.add(ticket)
             if gate is not self.gate:
                 gate.live.add(ticket)
-            if not (gate.is_shut or self.gate.is_shut):
-                return
-        ticket.close()  # it was shut since `submit` began
-        gate.refuse_if_shut()
-        self.gate.refuse_if_shut()
 
     # -- what the futures and tickets need -----------------------------------------------------------------------------------------
 
@@ -131,15 +129,12 @@ class Desk:
 
     def leave(self, gate: Gate, ticket: Ticket) -> None:
         with self.lock:
+            self._memfds.discard(ticket)
             self.gate.leave(ticket)
             if gate is not self.gate:
                 gate.leave(ticket)
         if self.gate.is_shut and self.gate.drained.is_set():
             self.engine.close(wait=False)
-
-    def memfd_closed(self) -> None:
-        with self.lock:
-            self._memfds -= 1
 
     # -- what is told --------------------------------------------------------------------------------------------------------------
 
@@ -218,12 +213,19 @@ class Desk:
         atexit.unregister(self._at_exit)
 
     def _at_exit(self) -> None:
-        """As the executors of the standard library: what was submitted is finished; Ctrl-C ends it."""
+        """As the executors of the standard library: what was submitted is finished. But a program that Ctrl-C ended, or ends now, is over."""
         try:
+            if ended_by_ctrl_c():
+                self.kill()
             self.shutdown(wait=True, cancel_futures=False)
         except KeyboardInterrupt:
             self.kill()
             raise
+
+
+def ended_by_ctrl_c() -> bool:
+    """Whether the interpreter leaves because of a KeyboardInterrupt that nobody caught; in a REPL it would have gone on."""
+    return issubclass(getattr(sys, "last_type", None) or Exception, KeyboardInterrupt) and not hasattr(sys, "ps1")
 
 
 def show(level: int, logger: str, text: str) -> None:

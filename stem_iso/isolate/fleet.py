@@ -185,7 +185,7 @@ class Fleet(Generic[C]):
                 room -= 1
                 self.booting.add(self._isolates)
                 orders.append(Spawn(self._isolates))
-        while self.idle and self.living > self.size + self.spares:
+        while self.idle and len(self.idle) + len(self.booting) + len(self.busy - self.dying) > self.size + self.spares:
             isolate = self.idle.pop(0)
             self.dying.add(isolate)
             orders.append(Retire(isolate))

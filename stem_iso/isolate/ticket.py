@@ -18,13 +18,26 @@ if TYPE_CHECKING:
     from stem_iso.isolate.gate import Gate
 
 
+class Memfd:
+    """A descriptor that is closed when nobody refers to it: also where Ctrl-C tore a submit in two, and no end of the call is told."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+
 class Ticket:
     """`isolate.job.Caller`; made for one call. Nothing in it runs user code: what does is put aside."""
 
-    __slots__ = ("_desk", "_gate", "_memory", "descriptor", "future", "title")
+    __slots__ = ("_desk", "_gate", "_memory", "future", "memfd", "title")
 
     def __init__(self, desk: Desk, gate: Gate, future: IsolateFuture[object], title: str, descriptor: int | None) -> None:
-        self._desk, self._gate, self.future, self.title, self.descriptor = desk, gate, future, title, descriptor
+        self._desk, self._gate, self.future, self.title = desk, gate, future, title
+        self.memfd = None if descriptor is None else Memfd(descriptor)
         self._memory: memoryview | None = None
 
     def sent(self) -> None:
@@ -61,9 +74,5 @@ class Ticket:
 
     def close(self) -> None:
         """The engine says no more about it."""
-        self._memory = None
-        if self.descriptor is not None:
-            descriptor, self.descriptor = self.descriptor, None
-            os.close(descriptor)
-            self._desk.memfd_closed()
+        self._memory = self.memfd = None
         self._desk.leave(self._gate, self)

@@ -93,6 +93,18 @@ def sum_and_write(buffer: Any) -> tuple[int, bool]:
     return len(view), writable
 
 
+class Block:
+    """Holds a buffer that travels out of band, as arrays do."""
+
+    def __init__(self, buffer: Any) -> None:
+        self.buffer = buffer
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        import pickle
+
+        return Block, (pickle.PickleBuffer(self.buffer),)
+
+
 class LoadsNowhere:
     def __reduce__(self) -> Any:
         return _refuse, ()
