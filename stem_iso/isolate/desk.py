@@ -213,7 +213,7 @@ class Desk:
         atexit.unregister(self._at_exit)
 
     def _at_exit(self) -> None:
-        """As the executors of the standard library: what was submitted is finished. But a program that Ctrl-C ended, or ends now, is over."""
+        """As the executors of the standard library: what was submitted is finished, unless Ctrl-C ended the program or does now."""
         try:
             if ended_by_ctrl_c():
                 self.kill()

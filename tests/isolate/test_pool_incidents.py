@@ -429,8 +429,8 @@ def test_killed_at_every_stage_of_a_large_result_there_is_no_wrong_outcome() -> 
     told = {"killed": 0, "answered": 0}
     with IsolatePool(1) as pool:
         pool.submit(work.of_bytes, size).result(BOUND)
-        for step in range(40):
-            future = pool.with_limits(hard=0.0002 * (step + 1)).submit(work.of_bytes, size)
+        for step in range(15):
+            future = pool.with_limits(hard=0.0004 * (step + 1)).submit(work.of_bytes, size)
             try:
                 assert future.result(BOUND) == b"x" * size
                 told["answered"] += 1
