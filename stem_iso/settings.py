@@ -27,6 +27,7 @@ from typing import Any
 import msgspec
 
 from stem_iso.errors import InvalidOptions
+from stem_iso.machine import allowed_cores
 from stem_iso.units import size
 
 PREFIX = "STEM_ISO_"
@@ -34,11 +35,6 @@ DEFAULT_BROKER = "sqlite:///stem_iso.db"
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 LOG_FORMATS = ("text", "json")
 TRUTHS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False, "": False}
-
-
-def allowed_cores() -> int:
-    """The cores this process may use; not the machine's, which a container or `taskset` may have cut down."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """The shape of the package, held by a look at its imports.
 
-        errors events outcome units settings bus      the ground: anyone may import these
+        errors events outcome units machine settings bus      the ground: anyone may import these
                  task                           values and decisions
         isolate   |   brokers                   isolate knows neither task nor brokers
              \\    |    /   app                   app: what a producer imports, task and brokers
@@ -23,7 +23,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-GROUND = frozenset({"errors", "events", "outcome", "units", "settings", "bus"})
+GROUND = frozenset({"errors", "events", "outcome", "units", "machine", "settings", "bus"})
 APP = frozenset({"app", "tasks", "handle", "sending", "lending", "listening", "waiting", "site", "locate", "finding", "ids"})
 MAY_IMPORT = {
     "errors": {"outcome"},
@@ -31,9 +31,10 @@ MAY_IMPORT = {
     "events": {"outcome"},
     "bus": {"events"},
     "units": {"errors"},
-    "settings": {"errors", "units"},
+    "machine": set(),
+    "settings": {"errors", "units", "machine"},
     "task": {*GROUND, "task"} - {"bus", "settings"},
-    "isolate": {"errors", "outcome", "units", "isolate"},
+    "isolate": {"errors", "outcome", "units", "machine", "isolate"},
     "brokers": {*GROUND, "task", "brokers"},
     **{module: {*GROUND, *APP, "task", "brokers"} for module in APP},
     "worker": {*GROUND, *APP, "task", "brokers", "isolate", "worker"},
@@ -78,6 +79,7 @@ SITES = {
         "worker.inside",
         "isolate.parcel",
     },  # one pickles what cannot be found by name, in the core, another loads it, in the isolate; a pool does both, on both sides
+    "threadpoolctl": {"isolate.child.pinning"},
     "setproctitle": {"isolate.keeper", "isolate.child.main"},
     "uuid_utils": {"ids"},
 }

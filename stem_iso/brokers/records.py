@@ -178,6 +178,8 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     seats: int
     spares: int
     running: list[str] = msgspec.field(default_factory=list)  # ids of tasks
+    cores: list[int] = msgspec.field(default_factory=list)  # those that it may use
+    pinned: dict[str, list[int]] = msgspec.field(default_factory=dict)  # id of a running task -> the cores that are its own
     started_at: float = 0.0
     seen_at: float = 0.0
     broker: str = ""

@@ -45,7 +45,7 @@ def purge(reach: Reach, name: str) -> None:
 @click.command()
 @reaching
 def workers(reach: Reach) -> None:
-    """Show the workers that live."""
+    """Show the workers that live. A core in brackets belongs to one running task alone."""
     found = reach.open().workers()
     if reach.as_json:
         show.print_json([_as_data(worker) for worker in found])
@@ -53,7 +53,7 @@ def workers(reach: Reach) -> None:
         click.echo("no workers")
     else:
         now = time.time()
-        head = ("WORKER", "HOST", "PID", "QUEUES", "SEATS", "RUNNING", "UP", "SEEN")
+        head = ("WORKER", "HOST", "PID", "QUEUES", "SEATS", "RUNNING", "CORES", "UP", "SEEN")
         click.echo(show.table(head, [_row(worker, now) for worker in found]))
 
 
@@ -71,7 +71,9 @@ def _count(count: QueueCount) -> tuple[object, ...]:
 
 def _row(worker: WorkerInfo, now: float) -> tuple[object, ...]:
     up, seen = show.seconds(now - worker.started_at), show.seconds(max(0.0, now - worker.seen_at)) + " ago"
-    return worker.id, worker.hostname, worker.pid, ",".join(worker.queues), worker.seats, len(worker.running), up, seen
+    held = {core for cores in worker.pinned.values() for core in cores}
+    cores = ",".join(f"[{core}]" if core in held else str(core) for core in worker.cores)
+    return worker.id, worker.hostname, worker.pid, ",".join(worker.queues), worker.seats, len(worker.running), cores, up, seen
 
 
 def _as_data(worker: WorkerInfo) -> dict[str, object]:

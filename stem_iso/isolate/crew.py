@@ -15,11 +15,11 @@ from math import inf
 from time import monotonic
 from typing import Any
 
-import msgspec
-
 from stem_iso.isolate import tree, wire
+from stem_iso.isolate.births import Births
 from stem_iso.isolate.call import Call
 from stem_iso.isolate.clocks import KEEPER_WAKE, Clocks
+from stem_iso.isolate.cores import Cores
 from stem_iso.isolate.dispatch import Dispatch
 from stem_iso.isolate.endings import Exit
 from stem_iso.isolate.exits import Exits
@@ -27,10 +27,10 @@ from stem_iso.isolate.fleet import Assign, Fleet, GiveUp, Order, Retire, Spawn
 from stem_iso.isolate.handle import STUCK_AFTER, Isolate
 from stem_iso.isolate.hearing import Hearing
 from stem_iso.isolate.job import Boot, IsolateNotice
-from stem_iso.isolate.keeper import SEATS
 from stem_iso.isolate.lifecycle import Cause, State
-from stem_iso.isolate.link import KeeperLost, Link
+from stem_iso.isolate.link import Link
 from stem_iso.isolate.linux import Timer
+from stem_iso.isolate.memory import Watcher
 from stem_iso.isolate.messages import EXITED, FAILED, STARTED
 from stem_iso.outcome import BootFailed, Outcome, Stopped, StopReason
 
@@ -53,13 +53,13 @@ class Crew:
         self.told: list[Callable[[], None]] = []
         self._orders: list[Order[Call]] = []  # those that are being carried out
         self._max_calls, self._max_memory, self._on_isolate = max_calls, max_memory, on_isolate
-        self._adopt = wire.frame(wire.ADOPT, 0, msgspec.msgpack.encode(boot))
+        self.cores = Cores()
         self.isolates: dict[int, Isolate] = {}
         self._by_fd: dict[int, Isolate] = {}
-        self._seats = list(range(SEATS))
         self.dispatch = Dispatch(self)
-        self._exits = Exits(self)
+        self.births, self.exits = Births(self), Exits(self)
         self.hearing = Hearing(self, later)
+        self.watcher = Watcher(lambda *found: later(lambda: self._over_memory(*found)))
 
     def open(self, link: Link, epoll: select.epoll, timer: Timer) -> None:
         self.link, self._epoll, self.clocks = link, epoll, Clocks(self, timer)
@@ -90,32 +90,11 @@ class Crew:
             case Assign(number, call):
                 self.dispatch.assign(self.isolates[number], call)
             case Spawn(number):
-                self._spawn(number)
+                self.births.spawn(number)
             case Retire(number):
                 self.condemn(self.isolates[number], Cause.RESIZED)
             case GiveUp(call):
-                self.end(call, BootFailed(self._exits.last_broken))
-
-    def _spawn(self, number: int) -> None:
-        try:
-            isolate = Isolate(number, self._seats[-1], monotonic() + self.boot.time_limit)
-        except OSError as error:  # no descriptor, no memory
-            self._exits.last_broken = f"{type(error).__name__}: {error}"
-            self.obey(self.fleet.boot_failed(number, monotonic()))
-            return
-        self._seats.pop()
-        self.isolates[number] = isolate
-        for fd in (*isolate.streams, isolate.pipe.link.fileno()):
-            self._register(fd, isolate)
-        try:
-            self.link.start(number, isolate.seat, isolate.theirs, self.boot.secrets)
-        except KeeperLost:
-            return  # the engine sees the end of the link, and then all isolates go
-        except OSError as error:  # no memory, or a stopped keeper whose queue is full
-            self._exits.not_started(isolate, f"{type(error).__name__}: {error}")
-        else:
-            isolate.hand_over()
-            self.clocks.arm(isolate.boot_deadline)
+                self.end(call, BootFailed(self.exits.last_broken))
 
     # -- wishes ------------------------------------------------------------------------------------------------------------------
 
@@ -126,6 +105,13 @@ class Crew:
                 self.end_unbegun(call)
         elif (isolate := self.isolates.get(call.isolate)) is not None and isolate.call is call:
             self.condemn(isolate, Cause.STOPPED)
+
+    def _over_memory(self, number: int, call_number: int, used: int) -> None:
+        """The watch found that this call holds too much; unless it has ended meanwhile."""
+        isolate = self.isolates.get(number)
+        if isolate is not None and isolate.call_number == call_number and isolate.life.state is State.BUSY:
+            isolate.memory_used = used
+            self.condemn(isolate, Cause.MEMORY)
 
     def close_down(self) -> None:
         """Everything ends: what runs is killed, what waits is told."""
@@ -139,9 +125,9 @@ class Crew:
         if not isolate.life.condemned(cause):
             return
         self.fleet.condemned(isolate.number)
-        self._begin_kill(isolate)
+        self.begin_kill(isolate)
 
-    def _begin_kill(self, isolate: Isolate) -> None:
+    def begin_kill(self, isolate: Isolate) -> None:
         if isolate.pid and not isolate.signalled_at:
             isolate.begin_kill(monotonic())
             self.clocks.arm(isolate.alarm())
@@ -159,18 +145,13 @@ class Crew:
             return False
         isolate = self.isolates[fields[0]]
         if kind == STARTED:
-            isolate.pid, isolate.pidfd = fields[1], fds[0]
-            self._register(isolate.pidfd, isolate)
-            self.push(isolate, self._adopt)
-            self.notice(isolate, "spawned")
-            if isolate.life.state is State.DYING:
-                self._begin_kill(isolate)
+            self.births.started(isolate, fields[1], fds[0])
         elif kind == FAILED:
-            self._exits.not_started(isolate, fields[1])
+            self.exits.not_started(isolate, fields[1])
         else:
             code, status, killed, signalled, died = fields[1:]
             every = (*isolate.killed, *((pid, title) for pid, title in killed))
-            self._exits.gone(isolate, Exit(code, status, every, isolate.signalled_at or signalled, isolate.died_at or died))
+            self.exits.gone(isolate, Exit(code, status, every, isolate.signalled_at or signalled, isolate.died_at or died))
         return True
 
     def keeper_lost(self) -> None:
@@ -184,7 +165,7 @@ class Crew:
                 tree.run(isolate.kill or tree.kill_tree(isolate.pid, isolate.pidfd))
                 isolate.wait_dead(STUCK_AFTER)
         for isolate in isolates:
-            self._exits.gone(isolate, Exit(died_at=monotonic()))
+            self.exits.gone(isolate, Exit(died_at=monotonic()))
 
     # -- what descriptors have -----------------------------------------------------------------------------------------------------
 
@@ -234,7 +215,7 @@ class Crew:
         if leftovers and isolate.died_at == 0.0:
             if isolate.life.keep(outcome):
                 self.fleet.condemned(isolate.number)
-                self._begin_kill(isolate)
+                self.begin_kill(isolate)
             return
         told = isolate.life.replied(outcome)
         if told is None:
@@ -261,13 +242,23 @@ class Crew:
     def report(self, isolate: Isolate, outcome: Outcome) -> None:
         self.hearing.soft_event(isolate)
         self.hearing.rest_of_output(isolate)
-        call, descriptor = isolate.release(), isolate.pipe.take_descriptor()
+        call, descriptor = self.release(isolate), isolate.pipe.take_descriptor()
         if descriptor is not None:
             self.told.append(lambda: call.caller.received(descriptor))
         self.end(call, outcome)
 
     def end_unbegun(self, call: Call) -> None:
         self.end(call, Stopped(call.stop or StopReason.SHUTDOWN, started=False))
+
+    def release(self, isolate: Isolate) -> Call:
+        """The call has ended here, or goes elsewhere: what it had of the machine is free again."""
+        call = isolate.release()
+        if call.job.limits.memory is not None:
+            self.watcher.forget(isolate.number)
+        if isolate.cpus:
+            self.cores.give_back(isolate.cpus)
+            isolate.cpus = ()
+        return call
 
     def end(self, call: Call, outcome: Outcome) -> None:
         self.told.append(lambda: call.caller.ended(outcome))
@@ -277,11 +268,11 @@ class Crew:
             self.unregister(fd)
         isolate.close()
         del self.isolates[isolate.number]
-        self._seats.append(isolate.seat)
+        self.births.give_back(isolate.seat)
 
     # -- descriptors ---------------------------------------------------------------------------------------------------------------
 
-    def _register(self, fd: int, isolate: Isolate) -> None:
+    def register(self, fd: int, isolate: Isolate) -> None:
         self._by_fd[fd] = isolate
         self._epoll.register(fd, select.EPOLLIN)
 

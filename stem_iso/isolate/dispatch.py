@@ -7,6 +7,7 @@ The order of the writes to the seat row is the protocol of `seat`: a verdict tha
 
 from __future__ import annotations
 
+import logging
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -47,9 +48,19 @@ class Dispatch:
             return
         if kill_at + seat.MARGIN < crew.link.table.armed:
             crew.link.wake()
-        crew.push(isolate, call_frame(self._numbers, call.job, now, definition), call.job.descriptor)
-        isolate.sent_number = self._numbers
+        if call.job.limits.cpus is not None:
+            self._claim(isolate, call, call.job.limits.cpus)
+        crew.push(isolate, call_frame(self._numbers, call.job, now, definition, isolate.cpus), call.job.descriptor)
         crew.clocks.arm(deadlines.next_at)
+        if call.job.limits.memory is not None:
+            crew.watcher.watch(isolate.number, self._numbers, isolate.pid, call.job.limits.memory)
+        isolate.sent_number = self._numbers
+
+    def _claim(self, isolate: Isolate, call: Call, count: int) -> None:
+        isolate.cpus = self._crew.cores.claim(count)
+        if not isolate.cpus:
+            text = f"no {count} of {len(self._crew.cores.allowed)} cores are free for this call alone: it runs on all of them"
+            self._crew.told.append(lambda: call.caller.output(logging.WARNING, "stem_iso", text))
 
     def interrupted(self) -> None:
         """A submitter's thread was interrupted while it sent a call: an isolate that may hold half of it, or none, is of no use."""

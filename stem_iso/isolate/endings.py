@@ -57,10 +57,6 @@ def of_reply(tag: int, payload: bytes) -> Outcome:
     raise Garbage(f"a reply of kind {tag}")
 
 
-def of_death(end: Exit, stderr: str, stack: str) -> Outcome:
-    return Crashed(end.exit_code, end.signal, stderr, stack)
-
-
 def of_cause(cause: Cause, stop: StopReason | None, started: bool, end: Exit, stderr: str) -> Outcome:
     """For every cause but the limits, which need their times (`of_limit`)."""
     if cause is Cause.STOPPED and stop is not None:

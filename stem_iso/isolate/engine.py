@@ -140,6 +140,11 @@ class Engine:
             fleet = self._crew.fleet
             return EngineStats(len(fleet.busy), len(fleet.idle), len(fleet.booting), len(fleet.dying), fleet.waiting)
 
+    def pinned(self) -> list[tuple[Caller, tuple[int, ...]]]:
+        """The calls that have cores of their own now."""
+        with self._lock:
+            return [(isolate.call.caller, isolate.cpus) for isolate in self._crew.isolates.values() if isolate.call and isolate.cpus]
+
     def close(self, wait: bool = True) -> None:
         """Kill everything and tell whoever still waits; with `wait`, return when all are dead. Takes no lock of the caller's."""
         if not self._closing.is_set():
@@ -158,6 +163,8 @@ class Engine:
                 except Exception:  # a fault of ours: the limits of all other calls must go on
                     log.exception("a turn of the engine failed")
         finally:
+            self._crew.watcher.close()
+            self._crew.cores.close()
             self._crew.link.close()
             self._epoll.close()
             self._timer.close()

@@ -14,7 +14,8 @@ from stem_iso.isolate.endings import UNKNOWN_EXIT, Exit
 from stem_iso.isolate.handle import Isolate
 from stem_iso.isolate.job import LimitNotice
 from stem_iso.isolate.lifecycle import Answered, Cause, Died, Ended, EndedByKeeper, Ending, NeverStarted
-from stem_iso.outcome import Crashed, Stopped, StopReason
+from stem_iso.isolate.oom import OomKills
+from stem_iso.outcome import Crashed, MemoryExceeded, Stopped, StopReason
 
 if TYPE_CHECKING:
     from stem_iso.isolate.crew import Crew
@@ -28,6 +29,11 @@ class Exits:
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
         self.last_broken = ""  # what the newest boot failure said
+        self._oom_kills = OomKills()
+
+    def spawning(self) -> None:
+        """What the kernel kills from now on may be this one."""
+        self._oom_kills.grew()
 
     def not_started(self, isolate: Isolate, why: str) -> None:
         """There never was a process."""
@@ -63,11 +69,18 @@ class Exits:
                 self._again(isolate, end)
             case Ended(Cause.LIMIT | Cause.SILENCE) | EndedByKeeper():
                 self._report_limit(isolate, end)
+            case Ended(Cause.MEMORY):
+                assert isolate.call is not None
+                self._crew.report(isolate, MemoryExceeded(isolate.call.job.limits.memory or 0, isolate.memory_used))
             case Ended(cause):
                 assert isolate.call is not None
                 self._crew.report(isolate, endings.of_cause(cause, isolate.call.stop, started, end, isolate.stderr()))
             case Died():
-                self._crew.report(isolate, endings.of_death(end, isolate.stderr(), isolate.take_stack()))
+                self._crew.report(isolate, self._death(isolate, end))
+
+    def _death(self, isolate: Isolate, end: Exit) -> Crashed:
+        starved = end.signal == "SIGKILL" and self._oom_kills.grew()
+        return Crashed(end.exit_code, end.signal, isolate.stderr(), isolate.take_stack(), starved)
 
     def _how_it_died(self, isolate: Isolate, end: Exit) -> str:
         if isolate.life.cause is Cause.BOOT_LIMIT:
@@ -75,12 +88,12 @@ class Exits:
         return f"the process died before it was ready: {end.signal or f'exit code {end.exit_code}'}"
 
     def _again(self, isolate: Isolate, end: Exit) -> None:
-        call = isolate.release()
+        call = self._crew.release(isolate)
         call.tries += isolate.life.cause not in (Cause.VERDICT, Cause.UNSENT)
         if self._crew.fleet.closed:
             self._crew.end(call, Stopped(StopReason.SHUTDOWN, started=False))
         elif call.tries > REASSIGNMENTS:
-            self._crew.end(call, Crashed(end.exit_code, end.signal, isolate.stderr(), isolate.take_stack()))
+            self._crew.end(call, self._death(isolate, end))
         else:
             self._crew.fleet.requeue(call, call.job.priority, call.arrival)
 

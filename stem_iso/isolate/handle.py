@@ -18,12 +18,12 @@ from stem_iso.isolate.capture import STDERR, STDOUT, Capture
 from stem_iso.isolate.child.setup import RAISE_SIGNAL, STACK_SIGNAL
 from stem_iso.isolate.deadlines import Deadlines
 from stem_iso.isolate.lifecycle import Cause, Lifecycle
+from stem_iso.isolate.memory import resident
 from stem_iso.isolate.seat import Page
 
 if TYPE_CHECKING:
     from stem_iso.isolate.call import Call
 
-PAGE = os.sysconf("SC_PAGE_SIZE")
 CHUNK = 1 << 16  # one read empties a full pipe
 STUCK_AFTER = 5.0  # seconds: a process that was killed and does not die (uninterruptible sleep) gives its seat back
 TURN = 1 << 20  # bytes of output read in one turn: a flood must not hold up the limits of others
@@ -49,11 +49,12 @@ class Isolate:
         self.kill_at = inf  # when the kill goes on
         self.killed: tree.Killed = ()
         self.signalled_at = self.died_at = 0.0
-        self.recycled: str | None = None
         self.soft_notice: tuple[float, float] | None = None  # limit and elapsed of a soft event that waits for its stack
         self.stack_due = inf
         self.set_aside = self.booted = False
         self.limit_at = 0.0
+        self.memory_used = 0  # bytes, when that was too much
+        self.cpus: tuple[int, ...] = ()  # of its call alone
         self.soft_stack = ""  # of the call that runs
         self.press = 0.0  # when the keeper is pressed for the report of the exit
         self.ended_streams: set[int] = set()
@@ -99,7 +100,7 @@ class Isolate:
         """Whether it should be replaced after this call."""
         if max_calls is not None and self.calls >= max_calls:
             return Cause.MAX_CALLS
-        if max_memory is not None and _resident(self.pid) > max_memory:
+        if max_memory is not None and resident(self.pid)[0] > max_memory:
             return Cause.MAX_MEMORY
         return None
 
@@ -211,12 +212,3 @@ def _read(fd: int) -> bytes | None:
         return os.read(fd, CHUNK) or None
     except BlockingIOError:
         return b""
-
-
-def _resident(pid: int) -> int:
-    """Bytes; 0 if it is gone."""
-    try:
-        with open(f"/proc/{pid}/statm", "rb", buffering=0) as file:
-            return int(file.read().split()[1]) * PAGE
-    except OSError:
-        return 0

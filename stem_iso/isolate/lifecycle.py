@@ -42,6 +42,7 @@ class Cause(Enum):
 
     LIMIT = "hard limit"
     SILENCE = "heartbeat timeout"
+    MEMORY = "memory limit"
     STOPPED = "stopped"  # revoke, shutdown, a lost lease: the driver knows which
     GARBAGE = "garbage on the call pipe"
     KEEPER_LOST = "keeper lost"
@@ -109,7 +110,7 @@ class Died:
 
 Ending = Answered | Ended | EndedByKeeper | NeverStarted | Died
 
-CALL_ENDING = frozenset({Cause.LIMIT, Cause.SILENCE, Cause.STOPPED, Cause.GARBAGE})
+CALL_ENDING = frozenset({Cause.LIMIT, Cause.SILENCE, Cause.MEMORY, Cause.STOPPED, Cause.GARBAGE})
 
 
 class Lifecycle:

@@ -71,9 +71,11 @@ class Link:
                 raise KeeperLost("the keeper process ended")
             found.append(message)
 
-    def start(self, number: int, seat: int, fds: tuple[int, ...], secrets: tuple[str, ...] = ()) -> None:
-        """Ask for an isolate; `fds` are its page, socket, stack, stdout and stderr. Raises KeeperLost; OSError: not sent."""
-        prelude = messages.prelude(secrets)
+    def start(self, number: int, seat: int, fds: tuple[int, ...], prelude: int) -> None:
+        """Ask for an isolate; `fds` are its page, socket, stack, stdout and stderr. Closes `prelude`.
+
+        Raises KeeperLost; OSError: not sent.
+        """
         try:
             if not messages.send(self.socket, START, number, seat, fds=(prelude, *fds)):
                 raise KeeperLost("the keeper process ended")

@@ -19,6 +19,8 @@ import sys
 from array import array
 from typing import Any
 
+from stem_iso.isolate.linux import POOL_SIZES
+
 LARGEST = 1 << 18
 MOST_FDS = 8
 
@@ -58,10 +60,11 @@ def receive(link: socket.socket) -> tuple[list[Any], list[int]] | None:
     return json.loads(body), list(fds)
 
 
-def prelude(secrets: tuple[str, ...] = ()) -> int:
+def prelude(secrets: tuple[str, ...] = (), pool_threads: int = 1) -> int:
     """A memfd with what an isolate needs to know of this process: its search path, folder, environment and argv, as they are now.
 
     Variables named in `secrets` stay behind: one that the isolate had at its start would stand in its /proc/self/environ for ever.
+    Native thread pools have `pool_threads` threads, unless somebody has sized them already.
     """
     try:
         cwd = os.getcwd()
@@ -71,6 +74,8 @@ def prelude(secrets: tuple[str, ...] = ()) -> int:
     if cwd not in path:
         path.insert(0, cwd)
     env = {name: value for name, value in os.environ.copy().items() if name not in secrets}
+    if not any(name in env for name in POOL_SIZES):
+        env |= dict.fromkeys(POOL_SIZES, str(pool_threads))
     body = json.dumps({"path": path, "cwd": cwd, "env": env, "argv": sys.argv}).encode()
     fd = os.memfd_create("stem_iso-prelude", os.MFD_CLOEXEC)
     os.write(fd, body)

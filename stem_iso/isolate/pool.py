@@ -19,7 +19,6 @@ It does not promise to be quick for calls of a few microseconds: each crosses tw
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from stem_iso.isolate.job import NO_LIMITS, Boot
 from stem_iso.isolate.limited import Limited
 from stem_iso.isolate.linux import require_linux
 from stem_iso.isolate.parcel import pack
+from stem_iso.machine import allowed_cores
 from stem_iso.units import Duration, Size, duration, optional_memory
 
 TARGET = "stem_iso.isolate.child.functions:boot"
@@ -89,7 +89,7 @@ class IsolatePool(Limited):
         secrets: Iterable[str] = (),
     ) -> None:
         require_linux("IsolatePool")
-        size = len(os.sched_getaffinity(0)) if max_workers is None else max_workers
+        size = allowed_cores() if max_workers is None else max_workers
         check_size(size, spares)
         if max_tasks_per_isolate is not None:
             whole("max_tasks_per_isolate", max_tasks_per_isolate, 1)

@@ -9,6 +9,7 @@ from typing import Any
 from stem_iso.errors import InvalidOptions
 from stem_iso.units import LONGEST as LONGEST
 from stem_iso.units import Duration as Duration
+from stem_iso.units import Size as Size
 from stem_iso.units import cores as cores
 from stem_iso.units import duration as duration
 from stem_iso.units import optional_duration as optional_duration

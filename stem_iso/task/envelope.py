@@ -47,6 +47,9 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     soft_time_limit: float | UnsetType | None = UNSET
     hard_time_limit: float | UnsetType | None = UNSET
     heartbeat_timeout: float | UnsetType | None = UNSET
+    memory_limit: int | UnsetType | None = UNSET
+    cpu_bound: bool | UnsetType = UNSET
+    cpus: int | UnsetType = UNSET
     soft_limit_action: str | UnsetType = UNSET
     acks_late: bool | UnsetType = UNSET
     result_ttl: float | UnsetType | None = UNSET

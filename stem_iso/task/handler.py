@@ -84,6 +84,6 @@ def refuse_nonsense(handler: TaskHandler[Any]) -> None:
     options: Any = handler.options
     if not isinstance(options, TaskOptions):
         raise InvalidOptions(f"{handler.name}: options must be TaskOptions(...), not {options!r}")
-    conflict = form_conflict(form_of(handler), options.hard_time_limit, options.heartbeat_timeout, options.soft_limit_action)
+    conflict = form_conflict(form_of(handler), lambda name: getattr(options, name))
     if conflict:
         raise InvalidOptions(f"{handler.name}: {conflict}")

@@ -21,6 +21,7 @@ from typing import Any, TypedDict, Unpack
 from stem_iso.errors import InvalidOptions
 from stem_iso.task import checks
 from stem_iso.task.checks import Duration as Duration
+from stem_iso.task.checks import Size as Size
 from stem_iso.task.retry import RetryStrategy, dotted_names
 
 ErrorKinds = Iterable[type[BaseException] | str] | type[BaseException] | str
@@ -48,6 +49,9 @@ class OptionFields(TypedDict, total=False):
     acks_late: bool
     isolate_entrypoint: Callable[..., Any] | None
     priority: int
+    cpu_bound: bool
+    cpus: int
+    memory_limit: Size | None
     soft_limit_action: str
     retry_strategy: RetryStrategy | None
     retry_for: ErrorKinds | None
@@ -82,6 +86,9 @@ CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     "acks_late": checks.flag,
     "isolate_entrypoint": _entrypoint,
     "priority": checks.priority,
+    "cpu_bound": checks.flag,
+    "cpus": checks.cores,
+    "memory_limit": checks.optional_memory,
     "soft_limit_action": checks.soft_limit_action,
     "retry_strategy": _strategy,
     "retry_for": dotted_names,
@@ -91,10 +98,15 @@ CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
 }
 
 
+APART = "declare it isolated (isolate=True, or an isolate_entrypoint)"
+
+
 @dataclass(frozen=True, init=False)
 class TaskOptions:
     """Options of one handler. Durations are seconds; None means no limit, or the broker's default for `visibility_timeout`.
 
+    `cpu_bound`: pinned to `cpus` cores of its own, where so many are free. `memory_limit`: bytes, or "512MiB", of the isolate and all that
+    it started; past it they are killed.
     `retry_for=None` retries every error; otherwise only the errors named (dotted names, subclasses included). `dont_retry_for` wins.
     Raises InvalidOptions.
     """
@@ -110,6 +122,9 @@ class TaskOptions:
     acks_late: bool = True
     isolate_entrypoint: Callable[..., Any] | None = None
     priority: int = 0
+    cpu_bound: bool = False
+    cpus: int = 1
+    memory_limit: int | None = None
     soft_limit_action: str = "event"
     retry_strategy: RetryStrategy | None = None
     retry_for: tuple[str, ...] | None = None
@@ -124,6 +139,8 @@ class TaskOptions:
         conflict = limit_conflict(self.soft_time_limit, self.hard_time_limit)
         if conflict is None and self.unique_for is not None and not self.unique:
             conflict = f"unique_for ({self.unique_for:g} s) means nothing without unique=True"
+        if conflict is None and self.cpus != 1 and not self.cpu_bound:
+            conflict = f"cpus ({self.cpus}) means nothing without cpu_bound=True"
         if conflict is not None:
             raise InvalidOptions(conflict)
 
@@ -135,15 +152,22 @@ def limit_conflict(soft: float | None, hard: float | None) -> str | None:
     return None
 
 
-def form_conflict(form: Form, hard: float | None, heartbeat: float | None, soft_limit_action: str) -> str | None:
-    """Why these limits cannot be enforced on a handler of this form, None where they can."""
-    if form is not Form.SYNC:
+def form_conflict(form: Form, said: Callable[[str], Any]) -> str | None:
+    """Why what was `said(field)` cannot be enforced on a handler of this form, None where it can."""
+    if form is Form.ISOLATED:
         return None
-    way_out = "declare it isolated (isolate=True, or an isolate_entrypoint), or make it async"
-    if hard is not None:
-        return f"hard_time_limit ({hard:g} s) cannot be enforced on an inline sync handler: a thread cannot be killed; {way_out}"
-    if heartbeat is not None:
-        return f"heartbeat_timeout ({heartbeat:g} s) cannot be enforced on an inline sync handler: a thread cannot be killed; {way_out}"
-    if soft_limit_action == "raise":
+    if said("memory_limit") is not None:
+        return f"memory_limit ({said('memory_limit')} bytes) cannot be enforced on an {form.value} handler: it shares its process; {APART}"
+    if said("cpu_bound"):
+        return f"cpu_bound (True) means nothing to an {form.value} handler: it shares its process and its cores; {APART}"
+    return _thread_conflict(said) if form is Form.SYNC else None
+
+
+def _thread_conflict(said: Callable[[str], Any]) -> str | None:
+    way_out = f"{APART}, or make it async"
+    for name in ("hard_time_limit", "heartbeat_timeout"):
+        if said(name) is not None:
+            return f"{name} ({said(name):g} s) cannot be enforced on an inline sync handler: a thread cannot be killed; {way_out}"
+    if said("soft_limit_action") == "raise":
         return f"soft_limit_action ('raise') cannot be enforced on an inline sync handler: nothing can be raised in a thread; {way_out}"
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from msgspec import UNSET, UnsetType
 
@@ -21,12 +21,14 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """Durations are seconds. `visibility` None: the broker's default; `retry_strategy` None: the worker's."""
+    """Durations are seconds. `visibility` None: the broker's default; `cpus` None: not cpu_bound; `retry_strategy` None: the worker's."""
 
     soft: float | None = None
     hard: float | None = None
     heartbeat: float | None = None
     raise_soft: bool = False
+    memory: int | None = None
+    cpus: int | None = None
     max_retries: int = 0
     visibility: float | None = None
     acks_late: bool = True
@@ -41,38 +43,43 @@ DEFAULT_POLICY = Policy()
 
 def resolve_policy(options: TaskOptions, envelope: Envelope, form: Form = Form.ISOLATED) -> Policy | Rejected:
     """Rejected (`invalid-options`) for a combination that only here can be seen to be wrong, or a value that no producer of ours sends."""
+
+    def said(name: str) -> Any:
+        at_enqueue = getattr(envelope, name)
+        return getattr(options, name) if at_enqueue is UNSET else at_enqueue
+
     policy = Policy(
-        soft=said(envelope.soft_time_limit, options.soft_time_limit),
-        hard=said(envelope.hard_time_limit, options.hard_time_limit),
-        heartbeat=said(envelope.heartbeat_timeout, options.heartbeat_timeout),
-        raise_soft=said(envelope.soft_limit_action, options.soft_limit_action) == "raise",
-        max_retries=said(envelope.max_retries, options.max_retries),
-        visibility=said(envelope.visibility_timeout, options.visibility_timeout),
-        acks_late=said(envelope.acks_late, options.acks_late),
-        result_ttl=said(envelope.result_ttl, options.result_ttl) or RESULT_TTL,
+        soft=said("soft_time_limit"),
+        hard=said("hard_time_limit"),
+        heartbeat=said("heartbeat_timeout"),
+        raise_soft=said("soft_limit_action") == "raise",
+        memory=said("memory_limit"),
+        cpus=said("cpus") if said("cpu_bound") else None,
+        max_retries=said("max_retries"),
+        visibility=said("visibility_timeout"),
+        acks_late=said("acks_late"),
+        result_ttl=said("result_ttl") or RESULT_TTL,
         retry_for=options.retry_for,
         dont_retry_for=options.dont_retry_for,
         retry_strategy=options.retry_strategy,
     )
-    message = _nonsense(envelope) or limit_conflict(policy.soft, policy.hard) or _unenforceable(policy, form)
+    message = _nonsense(envelope) or limit_conflict(policy.soft, policy.hard) or form_conflict(form, said)
     return Rejected("invalid-options", message) if message else policy
-
-
-def said(at_enqueue: V | UnsetType, declared: V) -> V:
-    return declared if at_enqueue is UNSET else at_enqueue
-
-
-def _unenforceable(policy: Policy, form: Form) -> str | None:
-    return form_conflict(form, policy.hard, policy.heartbeat, "raise" if policy.raise_soft else "event")
 
 
 def _nonsense(envelope: Envelope) -> str | None:
     """What is wrong with an envelope's own options: msgspec checked their types, and any program may have written them."""
     try:
         for name in ("soft_time_limit", "hard_time_limit", "heartbeat_timeout", "visibility_timeout", "result_ttl"):
-            checks.optional_duration(name, said(getattr(envelope, name), None))
-        checks.count("max_retries", said(envelope.max_retries, 0))
-        checks.soft_limit_action("soft_limit_action", said(envelope.soft_limit_action, "event"))
+            checks.optional_duration(name, _given(getattr(envelope, name), None))
+        checks.optional_memory("memory_limit", _given(envelope.memory_limit, None))
+        checks.cores("cpus", _given(envelope.cpus, 1))
+        checks.count("max_retries", _given(envelope.max_retries, 0))
+        checks.soft_limit_action("soft_limit_action", _given(envelope.soft_limit_action, "event"))
     except InvalidOptions as error:
         return str(error)
     return None
+
+
+def _given(value: V | UnsetType, otherwise: V) -> V:
+    return otherwise if value is UNSET else value

@@ -22,7 +22,7 @@ import msgspec
 from stem_iso.errors import InvalidOptions
 from stem_iso.task import checks
 from stem_iso.task.arguments import pack_arguments
-from stem_iso.task.checks import Duration
+from stem_iso.task.checks import Duration, Size
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.options import Form, TaskOptions, form_conflict, limit_conflict
 
@@ -45,6 +45,9 @@ class EnqueueFields(TypedDict, total=False):
     soft_time_limit: Duration | None
     hard_time_limit: Duration | None
     heartbeat_timeout: Duration | None
+    memory_limit: Size | None
+    cpu_bound: bool
+    cpus: int
     visibility_timeout: Duration | None
     soft_limit_action: str
     acks_late: bool
@@ -74,6 +77,9 @@ CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     "soft_time_limit": checks.optional_duration,
     "hard_time_limit": checks.optional_duration,
     "heartbeat_timeout": checks.optional_duration,
+    "memory_limit": checks.optional_memory,
+    "cpu_bound": checks.flag,
+    "cpus": checks.cores,
     "visibility_timeout": checks.optional_duration,
     "soft_limit_action": checks.soft_limit_action,
     "acks_late": checks.flag,
@@ -88,6 +94,9 @@ CARRIED = (
     "soft_time_limit",
     "hard_time_limit",
     "heartbeat_timeout",
+    "memory_limit",
+    "cpu_bound",
+    "cpus",
     "soft_limit_action",
     "acks_late",
     "result_ttl",
@@ -156,13 +165,10 @@ def envelope_of(
 
 
 def _refuse_conflicts(declared: Declared, options: TaskOptions, given: Mapping[str, Any]) -> None:
-    hard = given.get("hard_time_limit", options.hard_time_limit)
-    conflict = limit_conflict(given.get("soft_time_limit", options.soft_time_limit), hard) or form_conflict(
-        declared.form,
-        hard,
-        given.get("heartbeat_timeout", options.heartbeat_timeout),
-        given.get("soft_limit_action", options.soft_limit_action),
-    )
+    def said(name: str) -> Any:
+        return given[name] if name in given else getattr(options, name)
+
+    conflict = limit_conflict(said("soft_time_limit"), said("hard_time_limit")) or form_conflict(declared.form, said)
     if conflict:
         raise InvalidOptions(f"{declared.name}: {conflict}")
 

@@ -83,7 +83,7 @@ class Attempt:
 
     def sent(self) -> None:
         first, self.begun_at = not self.begun_at, monotonic()
-        if first and self.desk.wants_begun:
+        if first and (self.desk.wants_begun or self.policy.cpus is not None):
             self.desk.put_now(Begun(self))
 
     def asked(self, payload: bytes, answer: Answer | None) -> None:

@@ -3,7 +3,7 @@
     Recoverer   leases that ran out (D2)      every claim_interval, right after our own were renewed
     Control     revokes of what we hold (D10) when the watch rings, at most every 20 ms
     Sweeper     what has expired (B4)         every 5 s, at once again while there is more
-    Beat        "this worker lives"           every 5 s
+    Beat        "this worker lives"           every 5 s, and soon after cores have changed hands
 
 Rules
  1. `run` may raise BrokerUnavailable; `due` then stands, and the consumer comes back when the broker does.
@@ -20,7 +20,7 @@ from typing import Protocol
 from stem_iso.brokers.base import Broker, Order, WorkerInfo
 from stem_iso.worker.reporter import Reporter
 
-BEAT_EVERY = 5.0
+BEAT_EVERY, BEAT_SOON = 5.0, 0.2
 SWEEP_EVERY = 5.0
 ORDERS_EVERY = 0.02
 
@@ -75,6 +75,10 @@ class Beat:
     def __init__(self, describe: Callable[[], WorkerInfo]) -> None:
         self._describe = describe
         self.due = 0.0
+
+    def soon(self) -> None:
+        """Something changed that people look for: who has which cores."""
+        self.due = min(self.due, time.monotonic() + BEAT_SOON)
 
     def run(self, broker: Broker, now: float) -> None:
         broker.beat(self._describe())

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import inf
 from typing import assert_never
 
@@ -42,9 +42,19 @@ class Floor:
     """Owned by the consumer thread."""
 
     def __init__(
-        self, desk: Desk, handlers: Handlers, hosts: Hosts, ledger: Ledger, reporter: Reporter, *, seats: int, grace: float
+        self,
+        desk: Desk,
+        handlers: Handlers,
+        hosts: Hosts,
+        ledger: Ledger,
+        reporter: Reporter,
+        *,
+        seats: int,
+        grace: float,
+        cores_changed: Callable[[], None],
     ) -> None:
         self._desk, self._handlers, self._hosts, self._seats, self._grace = desk, handlers, hosts, seats, grace
+        self._cores_changed = cores_changed
         self.ledger, self._reporter = ledger, reporter
         self.leases, self.sayings, self.pace = Leases(), Sayings(reporter), Pace()
         self._seated: dict[Receipt, Attempt] = {}
@@ -115,6 +125,8 @@ class Floor:
                 self._ended(message)
             case Begun(attempt):
                 self._reporter.started(attempt)
+                if attempt.policy.cpus is not None:
+                    self._cores_changed()
             case Said():
                 self.sayings.hear(message)
             case Beaten(attempt):
@@ -136,6 +148,8 @@ class Floor:
             return  # given up before: its lease was left to run out
         self._inline -= not attempt.killable
         self.sayings.forget(attempt)
+        if attempt.policy.cpus is not None:
+            self._cores_changed()
         self.pace.ended(message.at - attempt.begun_at if attempt.begun_at else 0.0)
         if attempt.lost or not self.ledger.close(attempt, message.outcome, message.at):
             self.leases.drop(receipt)

@@ -43,6 +43,11 @@ class Hosts:
             call = engine.submit(job, attempt)
             attempt.halt, attempt.take_back = partial(engine.stop, call), partial(engine.withdraw, call)
 
+    def pinned(self) -> dict[str, list[int]]:
+        """Which tasks have cores of their own now, and which."""
+        found = [] if self._engine is None else self._engine.pinned()
+        return {caller.envelope.id: list(cpus) for caller, cpus in found if isinstance(caller, Attempt)}
+
     def close(self) -> None:
         """Everything isolated is dead when this returns; inline threads may still be running."""
         if self._engine is not None:

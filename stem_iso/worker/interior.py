@@ -85,7 +85,12 @@ class Interior:
         ledger = Ledger(self._reporter, options.retry_strategy, broker.options.max_result_bytes, count_retries=options.burst)
         desk = Desk(self._inbox, self._reporter, self._logged.output)
         handlers = Handlers(self._app, Entries(self._app))
-        floor = Floor(desk, handlers, self._hosts, ledger, self._reporter, seats=options.seats, grace=options.unregistered_grace)
+        floor = Floor(
+            *(desk, handlers, self._hosts, ledger, self._reporter),
+            seats=options.seats,
+            grace=options.unregistered_grace,
+            cores_changed=lambda: beat.soon(),
+        )
         beat = Beat(lambda: self._describe(broker, floor.ids()))
         beat.run(broker, time.monotonic())  # where the broker cannot be reached, nothing is started
         if options.origin.keeper_socket is not None or any(form_of(handler) is Form.ISOLATED for handler in self._app.registry):
@@ -114,6 +119,8 @@ class Interior:
             seats=options.seats,
             spares=options.spares,
             running=running,
+            cores=sorted(os.sched_getaffinity(0)),
+            pinned=self._hosts.pinned(),
             started_at=self._started_at,
             seen_at=time.time(),
             broker=broker.url,

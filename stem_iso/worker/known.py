@@ -27,13 +27,16 @@ _overrides = attrgetter(
     "soft_time_limit",
     "hard_time_limit",
     "heartbeat_timeout",
+    "memory_limit",
+    "cpu_bound",
+    "cpus",
     "soft_limit_action",
     "max_retries",
     "visibility_timeout",
     "acks_late",
     "result_ttl",
 )
-_NONE = (UNSET,) * 8
+_NONE = (UNSET,) * 11
 
 
 class EntryMaker(Protocol):
@@ -61,7 +64,7 @@ class Known:
 def limits_of(policy: Policy | Rejected) -> Limits:
     if isinstance(policy, Rejected):
         return Limits()
-    return Limits(policy.soft, policy.hard, policy.heartbeat, policy.raise_soft)
+    return Limits(policy.soft, policy.hard, policy.heartbeat, policy.raise_soft, policy.memory, policy.cpus)
 
 
 class Handlers:

@@ -27,7 +27,7 @@ from stem_iso.errors import StemError
 from stem_iso.events import WorkerEventType
 from stem_iso.isolate.linux import require_linux
 from stem_iso.locate import refuse_while_importing
-from stem_iso.settings import allowed_cores
+from stem_iso.machine import allowed_cores
 from stem_iso.task.checks import duration
 from stem_iso.task.options import Duration
 from stem_iso.task.retry import RetryStrategy

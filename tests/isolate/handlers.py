@@ -18,6 +18,8 @@ import msgspec
 from stem_iso.errors import SoftTimeLimitExceeded
 from stem_iso.isolate.job import FAILED, SUCCEEDED, Port, Runner
 from stem_iso.outcome import TaskError
+from tests.isolate.hogs import child_devours, devour, devour_noting, pages_are_shared, slowly  # noqa: F401  found by name
+from tests.isolate.pinned import affinity, affinity_and_wait, affinity_of_all  # noqa: F401  found by name
 
 port: Port
 
@@ -48,6 +50,8 @@ def boot(payload: bytes, given: Port) -> Runner:
         os._exit(3)
     if payload == b"slow":
         time.sleep(100)
+    if payload == b"thread":  # as native libraries do when they are imported
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
     if payload == b"logs":
         logging.getLogger("at boot").warning("a model was loaded")
     return PickleRunner()
@@ -77,6 +81,14 @@ def sleep(seconds: float) -> float:
 
 def fail(text: str) -> None:
     raise ValueError(text)
+
+
+def kill_itself() -> None:
+    os.kill(os.getpid(), 9)
+
+
+def read_file(path: str) -> str:
+    return Path(path).read_text()
 
 
 def leave(code: int) -> None:

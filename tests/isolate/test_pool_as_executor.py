@@ -7,7 +7,6 @@ import concurrent.futures
 import gc
 import itertools
 import operator
-import os
 import threading
 import weakref
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 
 from stem_iso import IsolatePool
+from stem_iso.machine import allowed_cores
 from tests.isolate import work
 from tests.isolate.calling import BOUND, eventually
 
@@ -375,7 +375,7 @@ def test_options_that_cannot_be_meant_are_refused_at_birth(wrong: dict[str, Any]
 
 def test_by_default_there_is_a_seat_for_each_allowed_core() -> None:
     pool = IsolatePool(spares=0)
-    assert pool._desk.size == len(os.sched_getaffinity(0))
+    assert pool._desk.size == allowed_cores()
     pool.shutdown()
 
 

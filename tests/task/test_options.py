@@ -45,6 +45,10 @@ class Refused(ValueError):
         ("unique", "yes"),
         ("acks_late", 0),
         ("isolate_entrypoint", "shop:send"),
+        ("cpu_bound", 1),
+        ("cpus", 0),
+        ("memory_limit", "much"),
+        ("memory_limit", 512),
         ("priority", 10),
         ("priority", -1),
         ("soft_limit_action", "kill"),
@@ -62,7 +66,7 @@ def test_a_value_that_cannot_be_meant_is_refused_by_name(field: str, value: Any)
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"), [("hard_timelimit", "hard_time_limit"), ("retries", "max_retries"), ("memory_limit", "soft_time_limit")]
+    ("typed", "meant"), [("hard_timelimit", "hard_time_limit"), ("retries", "max_retries"), ("time_limit", "soft_time_limit")]
 )
 def test_an_unknown_option_gets_a_did_you_mean(typed: str, meant: str) -> None:
     with pytest.raises(InvalidOptions, match=f"unknown option '{typed}'.*{meant}"):
@@ -144,6 +148,26 @@ def test_what_cannot_be_enforced_on_a_thread_is_refused(said: dict[str, Any]) ->
     envelope = envelope_of(Declared("n"), {}, Using().and_(said), id="t", now=0)
     assert isinstance(resolve_policy(TaskOptions(), envelope, Form.SYNC), Rejected)
     assert isinstance(resolve_policy(TaskOptions(), envelope, Form.ASYNC), Policy)
+
+
+@pytest.mark.parametrize("said", [{"memory_limit": "1GiB"}, {"cpu_bound": True}])
+@pytest.mark.parametrize("form", [Form.SYNC, Form.ASYNC])
+def test_what_only_a_process_of_its_own_can_have_is_refused_inline(said: dict[str, Any], form: Form) -> None:
+    with pytest.raises(InvalidOptions, match=f"{next(iter(said))}.*{form.value} handler.*isolate=True"):
+        envelope_of(Declared("n", TaskOptions(), form), {}, Using().and_(said), id="t", now=0)
+    envelope = envelope_of(Declared("n"), {}, Using().and_(said), id="t", now=0)
+    assert isinstance(resolve_policy(TaskOptions(), envelope, form), Rejected)
+    assert isinstance(resolve_policy(TaskOptions(), envelope, Form.ISOLATED), Policy)
+
+
+def test_cores_and_memory_said_at_enqueue_override() -> None:
+    declared = TaskOptions(cpu_bound=True, cpus=2, memory_limit="1GiB")
+    said = Using().and_({"cpus": 3, "memory_limit": "2GiB"})
+    policy = resolve_policy(declared, envelope_of(Declared("n", declared), {}, said, id="t", now=0))
+    assert isinstance(policy, Policy) and (policy.cpus, policy.memory) == (3, 2 << 30)
+    said = Using().and_({"cpu_bound": False, "memory_limit": None})
+    policy = resolve_policy(declared, envelope_of(Declared("n", declared), {}, said, id="t", now=0))
+    assert isinstance(policy, Policy) and (policy.cpus, policy.memory) == (None, None)
 
 
 @pytest.mark.parametrize("field", ["hard_time_limit", "visibility_timeout", "result_ttl"])

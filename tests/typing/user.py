@@ -82,7 +82,8 @@ make.using(eta=5)  # type: ignore[arg-type]
 app.task(hard_timelimit=5)  # type: ignore[call-overload]
 app.task(hard_time_limit="5")  # type: ignore[call-overload]
 TaskOptions(queue=3)  # type: ignore[arg-type]
-TaskOptions(memory_limit="1GiB")  # type: ignore[call-arg]
+TaskOptions(memory_limit=0.5)  # type: ignore[arg-type]
+TaskOptions(memory_limit="1GiB", cpu_bound=True, cpus=2)
 
 
 async def use() -> None:

@@ -26,6 +26,16 @@ def add(a: int, b: int = 1) -> int:
     return a + b
 
 
+def devour(size: int) -> int:
+    kept = b"".join(b"x" * (1 << 20) for _ in range(size >> 20))
+    return len(kept)
+
+
+def cores(context: TaskContext) -> list[list[int] | None]:
+    """What it is told, and what the kernel says."""
+    return [None if context.cpus is None else sorted(context.cpus), sorted(os.sched_getaffinity(0))]
+
+
 def boom(message: str = "boom") -> None:
     raise ValueError(message)
 

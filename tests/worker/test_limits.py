@@ -76,6 +76,18 @@ def test_a_handler_that_is_silent_too_long_is_ended_as_by_a_hard_limit(app: Stem
     assert ear.of(WorkerEventType.TIMEOUT, handle.id)[0].level == "hard"
 
 
+def test_what_holds_too_much_memory_is_ended_and_tried_again_like_any_failure(app: Stem, begin: Begin):
+    devour = app.task(name="devour", isolate=True, memory_limit="150MiB", max_retries=1, retry_strategy=QuickRetries())(handlers.devour)
+    _, ear = begin(app)
+    handle = devour.enqueue(1 << 30)
+    ear.wait(WorkerEventType.FAILED, handle.id)
+    assert ear.tale(handle.id) == ["started", "retried", "started", "failed"]
+    assert ear.of(WorkerEventType.RETRIED, handle.id)[0].reason == "memory"
+    error = handle.status().error
+    assert error.type == "stem_iso.errors.MemoryLimitExceeded" and "150 MiB exceeded" in error.message
+    assert devour.using(memory_limit=None).enqueue(200 << 20).result(timeout=30) == 200 << 20
+
+
 def test_the_process_is_dead_when_its_time_out_is_told(app: Stem, begin: Begin, tmp_path):
     write = app.task(name="write", isolate=True, hard_time_limit=0.5)(handlers.write_pid)
     _, ear = begin(app)

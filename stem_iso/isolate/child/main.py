@@ -25,6 +25,7 @@ import msgspec
 
 from stem_iso.isolate.child import setup
 from stem_iso.isolate.child.leftovers import left_behind
+from stem_iso.isolate.child.pinning import Pinning
 from stem_iso.isolate.child.port import CallPort, CoreGone, Pipe
 from stem_iso.isolate.job import Boot, Runner
 from stem_iso.isolate.seat import Page
@@ -43,6 +44,7 @@ def main(fds: Fds) -> None:
     page_fd, link_fd, stack, stdout, stderr, lifeline = fds.fds
     setup.own_session()
     setup.quiet_signals()
+    setup.first_to_go()
     setup.lifeline(lifeline)
     setup.own_descriptors(stdout, stderr)
     setup.dump_stacks_to(stack)
@@ -91,6 +93,7 @@ class Calls:
     def __init__(self, runner: Runner, port: CallPort, page: Page, pipe: Pipe, set_title: Callable[[str], None]) -> None:
         self._runner, self._port, self._page, self._pipe = runner, port, page, pipe
         self._set_title = set_title
+        self._pinning = Pinning()
         self._entries: dict[int, object] = {}
 
     def run(self, received: Frame) -> None:
@@ -102,8 +105,11 @@ class Calls:
         if call.definition:
             self._entries[call.entry] = self._runner.define(call.definition)
         self._port.begin(number, call)
+        if call.cpus:
+            self._pinning.pin(call.cpus)
         tag, result = self._runner.run(self._entries[call.entry], call.payload, self._port)
         self._page.finished = number
+        self._pinning.unpin()
         flush()
         self._port.reply(bytes((tag, left_behind())) + result)
         if call.title:

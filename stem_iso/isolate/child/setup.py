@@ -1,7 +1,8 @@
 """Before any user code: make this process one that can be killed whole, and that disturbs nobody (I11).
 
 session of its own · subreaper · no blocked signals · TERM and INT do nothing here, and are the default again in what the handler forks or
-executes · /dev/null as stdin · stdout and stderr into pipes · all descriptors close on exec · lifeline armed · faults and stacks dumped
+executes · first to go when the kernel has no memory · /dev/null as stdin · stdout and stderr into pipes · all descriptors close on exec ·
+lifeline armed · faults and stacks dumped
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from stem_iso.isolate.linux import F_SETSIG, become_subreaper
 # lower number first: the stack is dumped before the exception unwinds it.
 STACK_SIGNAL = signal.SIGRTMIN + 8
 RAISE_SIGNAL = signal.SIGRTMIN + 9
+
+OOM_SCORE = 500  # of 1000: before anything that is as large and has none
 
 QUIET = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
@@ -72,6 +75,14 @@ def forget(fd: int) -> None:
         with suppress(OSError):
             if os.readlink(f"/proc/self/fd/{entry}") == what:
                 os.close(int(entry))
+
+
+def first_to_go() -> None:
+    """Where the kernel runs out of memory it kills an isolate, or what a handler started, before it thinks of the worker or its keeper."""
+    with suppress(OSError), open("/proc/self/oom_score_adj", "r+") as file:
+        own = int(file.read())
+        file.seek(0)
+        file.write(str(min(1000, own + OOM_SCORE)))  # to raise it needs no privilege
 
 
 def lifeline(fd: int) -> None:
