@@ -17,10 +17,10 @@ from collections import deque
 from collections.abc import Iterator
 
 from stem_iso.isolate import wire
-from stem_iso.isolate.linux import receive_with_descriptors, send_with_descriptor
+from stem_iso.isolate.direct import Direct
+from stem_iso.isolate.linux import send_with_descriptor
 
-# What one read takes. Not more: beyond malloc's mmap threshold (128 KiB) the buffer of each read is mapped and unmapped, which costs 11 µs.
-CHUNK = 1 << 16
+CHUNK = 1 << 16  # what one read takes: more than nearly every reply
 
 Unsent = tuple[memoryview, int | None]
 
@@ -32,6 +32,7 @@ class CallPipe:
         self.link, theirs = socket.socketpair()
         self.link.setblocking(False)
         self.theirs = theirs.detach()
+        self._direct = Direct(self.link, CHUNK)
         self._outbox: deque[Unsent] = deque()
         self._unframer = wire.Unframer()
         self._came: list[int] = []
@@ -57,7 +58,10 @@ class CallPipe:
 
     def _write(self, data: bytes | memoryview, descriptor: int | None) -> Unsent | None:
         try:
-            sent = self.link.send(data) if descriptor is None else send_with_descriptor(self.link, data, descriptor)
+            if descriptor is not None:
+                sent = send_with_descriptor(self.link, data, descriptor)
+            else:
+                sent = self._direct.send(data) if type(data) is bytes else self.link.send(data)
         except BlockingIOError:
             return memoryview(data), descriptor
         except OSError:  # it is dead, or closed its end: its exit is what counts
@@ -72,7 +76,7 @@ class CallPipe:
         None at the end of file, which says nothing: a grandchild may hold the pipe open, or a handler may have closed it.
         """
         try:
-            data, descriptors = receive_with_descriptors(self.link, CHUNK)
+            data, descriptors = self._direct.receive()
         except OSError:
             return []
         return self._take_in(data, descriptors)
@@ -81,7 +85,7 @@ class CallPipe:
         """All that it wrote before it died. Garbage ends it quietly: the process is gone."""
         while True:
             try:
-                data, descriptors = receive_with_descriptors(self.link, CHUNK)
+                data, descriptors = self._direct.receive()
                 frames = self._take_in(data, descriptors)
             except (OSError, wire.Garbage):
                 return
