@@ -34,7 +34,7 @@ from stem_iso.isolate.gate import Gate
 from stem_iso.isolate.job import Boot, IsolateNotice, Job, LimitNotice, Limits
 from stem_iso.isolate.link import KeeperLost
 from stem_iso.isolate.naming import Names, title_of
-from stem_iso.isolate.parcel import pack
+from stem_iso.isolate.parcel import is_bulk, pack
 from stem_iso.isolate.ticket import Ticket
 from stem_iso.outcome import StopReason
 
@@ -89,7 +89,8 @@ class Desk:
         future: IsolateFuture[Any] = IsolateFuture(self)
         named = self._names.find(function)
         try:
-            packed = pack((args, kwargs) if named else (function, args, kwargs), outside=len(self._memfds) < MEMFDS)
+            bulky = any(map(is_bulk, args))
+            packed = pack((args, kwargs) if named else (function, args, kwargs), outside=len(self._memfds) < MEMFDS, bulky=bulky)
         except Exception as error:  # user code: it fails this call, and no other
             error.add_note(f"The arguments of {title_of(function)[len('stem_iso: ') :]} cannot be sent to an isolate.")
             future.settle(FINISHED, error=error.with_traceback(None))  # its frames hold the arguments
@@ -129,7 +130,8 @@ class Desk:
 
     def leave(self, gate: Gate, ticket: Ticket) -> None:
         with self.lock:
-            self._memfds.discard(ticket)
+            if self._memfds:
+                self._memfds.discard(ticket)
             self.gate.leave(ticket)
             if gate is not self.gate:
                 gate.leave(ticket)

@@ -23,12 +23,13 @@ class Gate:
 
     def leave(self, ticket: Ticket) -> None:
         self.live.discard(ticket)
-        self._look()
+        if self.is_shut:
+            self._look()
 
     def shut(self) -> None:
         self.is_shut = True
         self._look()
 
     def _look(self) -> None:
-        if self.is_shut and not self.live:
+        if not self.live:
             self.drained.set()

@@ -30,6 +30,8 @@ from stem_iso.outcome import Outcome
 
 
 class State(Enum):
+    __hash__ = object.__hash__  # of the C level: Enum's own hashes the name, in Python, at every step of the table
+
     BOOTING = "booting"
     IDLE = "idle"
     BUSY = "busy"
@@ -59,6 +61,8 @@ class Cause(Enum):
 
 
 class Seen(Enum):
+    __hash__ = object.__hash__
+
     READY = "ready"
     ASSIGNED = "assigned"
     REPLIED = "replied"

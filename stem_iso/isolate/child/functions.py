@@ -76,7 +76,8 @@ class FunctionRunner:
 
     def run(self, entry: Any, payload: bytes, port: IsolatePort) -> tuple[int, bytes]:
         try:
-            packed = parcel.pack(_call(entry, payload, port))
+            value = _call(entry, payload, port)
+            packed = parcel.pack(value, bulky=parcel.is_bulk(value))
         except BaseException as error:  # user code may raise anything, SystemExit included
             packed = _failure(error)
         if packed.descriptor is not None:
