@@ -1,4 +1,5 @@
-"""SQLite, end to end: isolated no-ops of a worker with two seats, beside huey's SQLite storage in the same run; and enqueue to start.
+"""SQLite, end to end: no-ops of a worker with two seats, isolated and in the inline host, beside huey's SQLite storage in the same run; and
+enqueue to start.
 
     python -m bench.end_to_end [--tasks 5000]
 
@@ -32,6 +33,19 @@ def noop(value: int) -> int:
     return value
 
 
+@app.task(name="bench.thread", soft_time_limit=30)
+def thread(value: int) -> int:
+    return value
+
+
+@app.task(name="bench.coroutine", soft_time_limit=30, hard_time_limit=60)
+async def coroutine(value: int) -> int:
+    return value
+
+
+KINDS = {"bench.noop": "isolated no-ops", "bench.thread": "inline sync no-ops", "bench.coroutine": "inline async no-ops"}
+
+
 @app.task(name="bench.when", isolate=True)
 def when() -> float:
     return time.time()
@@ -41,20 +55,21 @@ def worker_command(*options: str) -> list[str]:
     return [sys.executable, "-m", "stem_iso.worker", "-A", "bench.end_to_end:app", "-c", "2", "-l", "error", *options]
 
 
-def file_rate(folder: Path, tasks: int) -> list[dict[str, Any]]:
+def file_rate(folder: Path, tasks: int, name: str) -> list[dict[str, Any]]:
     producer = Stem(f"sqlite:///{folder}/bench.db")
     before = time.perf_counter()
     for number in range(tasks):
-        producer.enqueue("bench.noop", {"value": number})
+        producer.enqueue(name, {"value": number})
     enqueued = tasks / (time.perf_counter() - before)
     subprocess.run(worker_command("--burst"), env={**os.environ, "STEM_ISO_BENCH": str(folder)}, check=True)
     producer.close()
     with sqlite3.connect(folder / "bench.db") as store:
-        done, first, last = store.execute("SELECT count(*), min(started), max(finished) FROM task WHERE state = 3").fetchone()
+        query = "SELECT count(*), min(started), max(finished) FROM task WHERE state = 3 AND name = ?"
+        done, first, last = store.execute(query, (name,)).fetchone()
     assert done == tasks
     return [
         {"what": "stem_iso: enqueue, file", "per second": round(enqueued)},
-        {"what": "stem_iso: isolated no-ops, file", "per second": round(tasks / (last - first))},
+        {"what": f"stem_iso: {KINDS[name]}, file", "per second": round(tasks / (last - first))},
     ]
 
 
@@ -162,7 +177,7 @@ def main() -> None:
     tasks = parser.parse_args().tasks
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = file_rate(folder, tasks)
+        rows = [row for name in KINDS for row in file_rate(folder, tasks, name)]
         rows.append(memory_rate(tasks))
         if importlib.util.find_spec("huey"):
             rows += huey_rate(folder, tasks, fsync=False) + huey_rate(folder, tasks, fsync=True)

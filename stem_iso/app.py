@@ -142,7 +142,7 @@ class Stem:
         return self.registry.register(handler, override)
 
     def on_isolate_start(self, hook: F) -> F:
-        """Decorator: run `hook()` once in each isolate before it is ready."""
+        """Decorator: run `hook()` once in each isolate, and in each inline host of a worker by command, before it is ready."""
         self.isolate_start_hooks.append(hook)
         return hook
 

@@ -34,6 +34,7 @@ class StopReason(Enum):
     SHUTDOWN = "shutdown"
     REVOKED = "revoked"
     LEASE_LOST = "lease-lost"
+    DISPLACED = "displaced"  # its process was ended for the sake of another call that would not end
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import inf
 
-from stem_iso.isolate.job import Caller, Job
-from stem_iso.isolate.wire import CALL, CallFrame, frame, pack_call
+from stem_iso.isolate.job import Caller, HostedJob, Job
+from stem_iso.isolate.wire import CALL, CallFrame, frame, pack_call, pack_hosted
 from stem_iso.outcome import StopReason
 
 REASSIGNMENTS = 3  # after so many isolates that died before they began, the call itself is the suspect
@@ -25,8 +25,16 @@ class Call:
 
 
 def call_frame(number: int, job: Job, sent_at: float, definition: bytes, cpus: tuple[int, ...] = ()) -> bytes:
+    return frame(CALL, number, pack_call(_told(job, sent_at, definition, cpus)))
+
+
+def hosted_frame(number: int, job: HostedJob, sent_at: float, definition: bytes) -> bytes:
+    heartbeat = job.limits.heartbeat
+    return frame(CALL, number, pack_hosted(sent_at, inf if heartbeat is None else heartbeat, _told(job, sent_at, definition, ())))
+
+
+def _told(job: Job, sent_at: float, definition: bytes, cpus: tuple[int, ...]) -> CallFrame:
     limits = job.limits
     soft = inf if limits.soft is None else sent_at + limits.soft
     hard = inf if limits.hard is None else sent_at + limits.hard
-    call = CallFrame(job.entry.number, limits.raise_soft, soft, hard, definition, job.title, cpus, job.payload)
-    return frame(CALL, number, pack_call(call))
+    return CallFrame(job.entry.number, limits.raise_soft, soft, hard, definition, job.title, cpus, job.payload)

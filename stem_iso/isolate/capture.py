@@ -48,8 +48,12 @@ class Capture:
 
     def reset(self) -> None:
         """A new call: its own room, its own tail."""
-        self._room, self.dropped = CAP, 0
+        self.renew()
         self.tail.clear()
+
+    def renew(self) -> None:
+        """Room as for a new call; the tail goes on, where it is the process's."""
+        self._room, self.dropped = CAP, 0
 
     def _readable(self, stream: str, lines: list[bytes]) -> list[str]:
         texts = [line.decode(errors="replace").rstrip("\r") for line in lines]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from stem_iso.isolate import tree
 from stem_iso.isolate.deadlines import Alarm
 from stem_iso.isolate.handle import STUCK_AFTER, Isolate
+from stem_iso.isolate.host import Host
 from stem_iso.isolate.lifecycle import Cause, State
 from stem_iso.isolate.linux import Timer
 
@@ -35,12 +36,16 @@ class Clocks:
         for isolate in list(self._crew.isolates.values()):
             if isolate.alarm() <= now:
                 self._ring(isolate, now)
-        if self._crew.fleet.boot_failures and self._crew.fleet.boot_after <= now:
-            self._crew.obey(self._crew.fleet.decide(now))
+        if self._next_boot() <= now:
+            self._crew.wake_up(now)
         earliest = min((isolate.alarm() for isolate in self._crew.isolates.values()), default=inf)
-        if self._crew.fleet.boot_failures and self._crew.fleet.boot_after > now:
-            earliest = min(earliest, self._crew.fleet.boot_after)
-        self.arm(earliest)
+        next_boot = self._next_boot()
+        self.arm(min(earliest, next_boot) if next_boot > now else earliest)
+
+    def _next_boot(self) -> float:
+        """The earliest boot that was put off."""
+        put_off = (each.boot_after for each in (self._crew.fleet, self._crew.hosting.roster) if each.boot_failures)
+        return min(put_off, default=inf)
 
     def arm(self, at: float) -> None:
         if at < self._armed:
@@ -52,7 +57,9 @@ class Clocks:
             limit_at = isolate.deadlines.kill_at
             for alarm in isolate.deadlines.due(now):
                 self._alarm(isolate, alarm, limit_at, now)
-        if isolate.stack_due <= now:
+        if isinstance(isolate, Host):
+            self._crew.hosting.ring(isolate, now)
+        elif isolate.stack_due <= now:
             self._crew.hearing.soft_event(isolate)
         if isolate.kill_at <= now:
             isolate.advance_kill(now)
@@ -65,7 +72,10 @@ class Clocks:
         elif isolate.signalled_at and now >= isolate.signalled_at + STUCK_AFTER and not isolate.set_aside:
             isolate.set_aside = True
             self._crew.notice(isolate, "stuck", "it was killed and does not die")
-            self._crew.obey(self._crew.fleet.stuck(isolate.number, now))
+            if isinstance(isolate, Host):
+                self._crew.hosting.stuck(isolate)
+            else:
+                self._crew.obey(self._crew.fleet.stuck(isolate.number, now))
 
     def _alarm(self, isolate: Isolate, alarm: Alarm, limit_at: float, now: float) -> None:
         assert isolate.call is not None and isolate.deadlines is not None

@@ -13,25 +13,25 @@ import select
 from collections.abc import Callable, Iterable
 from math import inf
 from time import monotonic
-from typing import Any
 
-from stem_iso.isolate import tree, wire
-from stem_iso.isolate.births import Births
+from stem_iso.isolate import wire
 from stem_iso.isolate.call import Call
 from stem_iso.isolate.clocks import KEEPER_WAKE, Clocks
 from stem_iso.isolate.cores import Cores
 from stem_iso.isolate.dispatch import Dispatch
-from stem_iso.isolate.endings import Exit
 from stem_iso.isolate.exits import Exits
-from stem_iso.isolate.fleet import Assign, Fleet, GiveUp, Order, Retire, Spawn
-from stem_iso.isolate.handle import STUCK_AFTER, Isolate
+from stem_iso.isolate.fleet import Assign, Fleet, GiveUp, Order, Retire, Seat, Spawn
+from stem_iso.isolate.handle import Isolate
 from stem_iso.isolate.hearing import Hearing
+from stem_iso.isolate.host import Host
+from stem_iso.isolate.hosted import HostedCall
+from stem_iso.isolate.hosting import HostBoot, Hosting
 from stem_iso.isolate.job import Boot, IsolateNotice
+from stem_iso.isolate.keeping import Keeping
 from stem_iso.isolate.lifecycle import Cause, State
 from stem_iso.isolate.link import Link
 from stem_iso.isolate.linux import Timer
 from stem_iso.isolate.memory import Watcher
-from stem_iso.isolate.messages import EXITED, FAILED, STARTED
 from stem_iso.outcome import BootFailed, Outcome, Stopped, StopReason
 
 
@@ -45,20 +45,23 @@ class Crew:
         spares: int,
         max_calls: int | None,
         max_memory: int | None,
+        host: HostBoot | None,
         on_isolate: Callable[[IsolateNotice], None],
         later: Callable[[Callable[[], None]], None],
     ) -> None:
         self.boot = boot
-        self.fleet: Fleet[Call] = Fleet(size, spares)
+        self.fleet: Fleet[Call, HostedCall] = Fleet(size, spares)
         self.told: list[Callable[[], None]] = []
-        self._orders: list[Order[Call]] = []  # those that are being carried out
+        self._orders: list[Order[Call, HostedCall]] = []  # those that are being carried out
         self._max_calls, self._max_memory, self._on_isolate = max_calls, max_memory, on_isolate
         self.cores = Cores()
         self.isolates: dict[int, Isolate] = {}
         self._by_fd: dict[int, Isolate] = {}
         self.dispatch = Dispatch(self)
-        self.births, self.exits = Births(self), Exits(self)
+        self.keeping = Keeping(self)
+        self.exits = Exits(self)
         self.hearing = Hearing(self, later)
+        self.hosting = Hosting(self, host, later)
         self.watcher = Watcher(lambda *found: later(lambda: self._over_memory(*found)))
 
     def open(self, link: Link, epoll: select.epoll, timer: Timer) -> None:
@@ -71,7 +74,7 @@ class Crew:
 
     # -- orders ------------------------------------------------------------------------------------------------------------------
 
-    def obey(self, orders: list[Order[Call]]) -> None:
+    def obey(self, orders: list[Order[Call, HostedCall]]) -> None:
         """Orders that obeying one brings about are taken in line: a thousand calls that end before they begin must not nest."""
         if self._orders:
             self._orders.extend(orders)
@@ -85,12 +88,14 @@ class Crew:
         if self.fleet.boot_failures:
             self.clocks.arm(self.fleet.boot_after)
 
-    def _carry_out(self, order: Order[Call]) -> None:
+    def _carry_out(self, order: Order[Call, HostedCall]) -> None:
         match order:
             case Assign(number, call):
                 self.dispatch.assign(self.isolates[number], call)
+            case Seat(hosted):
+                self.hosting.seat(hosted)
             case Spawn(number):
-                self.births.spawn(number)
+                self.keeping.spawn(number)
             case Retire(number):
                 self.condemn(self.isolates[number], Cause.RESIZED)
             case GiveUp(call):
@@ -98,9 +103,25 @@ class Crew:
 
     # -- wishes ------------------------------------------------------------------------------------------------------------------
 
-    def stop(self, call: Call) -> None:
-        """`call.stop` is set: it ends, and it does not begin."""
-        if call.isolate is None:
+    def submit(self, call: Call | HostedCall) -> None:
+        now, priority = monotonic(), call.job.priority
+        if isinstance(call, HostedCall):
+            call.arrival, orders = self.fleet.submit_hosted(call, priority, now)
+            self.hosting.look(now)
+        else:
+            call.arrival, orders = self.fleet.submit(call, priority, now)
+        self.obey(orders)
+
+    def withdraw(self, call: Call | HostedCall) -> bool:
+        if isinstance(call, HostedCall):
+            return call.host is None and bool(self.fleet.withdraw_hosted(call))
+        return call.isolate is None and self.fleet.withdraw(call.arrival)
+
+    def stop(self, call: Call | HostedCall, reason: StopReason) -> None:
+        """What waits ends, and does not begin."""
+        if isinstance(call, HostedCall):
+            self.hosting.stop(call, reason)
+        elif call.isolate is None:
             if self.fleet.withdraw(call.arrival):
                 self.end_unbegun(call)
         elif (isolate := self.isolates.get(call.isolate)) is not None and isolate.call is call:
@@ -116,16 +137,22 @@ class Crew:
     def close_down(self) -> None:
         """Everything ends: what runs is killed, what waits is told."""
         self.fleet.closed = True
+        self.hosting.close_down()
         for call in self.fleet.withdraw_all():
             self.end(call, Stopped(StopReason.SHUTDOWN, started=False))
         for isolate in list(self.isolates.values()):
             self.condemn(isolate, Cause.CLOSING)
 
     def condemn(self, isolate: Isolate, cause: Cause) -> None:
-        if not isolate.life.condemned(cause):
-            return
-        self.fleet.condemned(isolate.number)
-        self.begin_kill(isolate)
+        if isolate.life.condemned(cause):
+            self.count_out(isolate)
+            self.begin_kill(isolate)
+
+    def count_out(self, isolate: Isolate) -> None:
+        if isinstance(isolate, Host):
+            self.hosting.left(isolate)
+        else:
+            self.fleet.condemned(isolate.number)
 
     def begin_kill(self, isolate: Isolate) -> None:
         if isolate.pid and not isolate.signalled_at:
@@ -137,35 +164,10 @@ class Crew:
         if not isolate.pipe.send(data, descriptor):
             self._epoll.modify(isolate.pipe.link, select.EPOLLIN | select.EPOLLOUT)
 
-    # -- the keeper ----------------------------------------------------------------------------------------------------------------
-
-    def heard(self, kind: str, fields: list[Any], fds: list[int]) -> bool:
-        """A message of the keeper; False if it is not about isolates."""
-        if kind not in (STARTED, FAILED, EXITED):
-            return False
-        isolate = self.isolates[fields[0]]
-        if kind == STARTED:
-            self.births.started(isolate, fields[1], fds[0])
-        elif kind == FAILED:
-            self.exits.not_started(isolate, fields[1])
-        else:
-            code, status, killed, signalled, died = fields[1:]
-            every = (*isolate.killed, *((pid, title) for pid, title in killed))
-            self.exits.gone(isolate, Exit(code, status, every, isolate.signalled_at or signalled, isolate.died_at or died))
-        return True
-
-    def keeper_lost(self) -> None:
-        """Kill every tree by ourselves, now, and end what ran there."""
-        self.fleet.paused = True
-        isolates = list(self.isolates.values())
-        for isolate in isolates:
-            if isolate.life.condemned(Cause.KEEPER_LOST):
-                self.fleet.condemned(isolate.number)
-            if isolate.pid:
-                tree.run(isolate.kill or tree.kill_tree(isolate.pid, isolate.pidfd))
-                isolate.wait_dead(STUCK_AFTER)
-        for isolate in isolates:
-            self.exits.gone(isolate, Exit(died_at=monotonic()))
+    def wake_up(self, now: float) -> None:
+        """Spawn what is missing."""
+        self.obey(self.fleet.decide(now))
+        self.hosting.look(now)
 
     # -- what descriptors have -----------------------------------------------------------------------------------------------------
 
@@ -197,13 +199,20 @@ class Crew:
             if len(frames) > 1:  # the turn began with the first; what was printed before the last is there by now
                 self.output(isolate.streams)
             for frame in frames:
-                self.hearing.frame(isolate, frame)
+                self.hear(isolate, frame)
         except wire.Garbage:
             self.condemn(isolate, Cause.GARBAGE)
             self.unregister(fd)
         else:
             if not frames and isolate.pipe.at_end():
                 self.unregister(fd)  # its end says nothing; its exit will
+
+    def hear(self, isolate: Isolate, frame: wire.Frame) -> None:
+        """Raises Garbage where the frame cannot mean anything now."""
+        if isinstance(isolate, Host):
+            self.hosting.hearing.frame(isolate, frame)
+        else:
+            self.hearing.frame(isolate, frame)
 
     # -- endings -------------------------------------------------------------------------------------------------------------------
 
@@ -236,7 +245,11 @@ class Crew:
         isolate.boot_deadline = inf
         isolate.life.ready()
         self.notice(isolate, "ready")
-        if isolate.life.state is State.IDLE:
+        if isolate.life.state is not State.IDLE:
+            return
+        if isinstance(isolate, Host):
+            self.hosting.ready(isolate)
+        else:
             self.obey(self.fleet.ready(isolate.number, monotonic()))
 
     def report(self, isolate: Isolate, outcome: Outcome) -> None:
@@ -268,7 +281,7 @@ class Crew:
             self.unregister(fd)
         isolate.close()
         del self.isolates[isolate.number]
-        self.births.give_back(isolate.seat)
+        self.keeping.give_back(isolate.seat)
 
     # -- descriptors ---------------------------------------------------------------------------------------------------------------
 

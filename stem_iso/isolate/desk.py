@@ -99,7 +99,9 @@ class Desk:
         ticket = Ticket(self, gate, future, title, packed.descriptor)
         try:
             self._enter(gate, ticket)
-            future.begun(self.engine.submit(Job(entry, packed.data, title, limits, 0, packed.descriptor), ticket))
+            call = self.engine.submit(Job(entry, packed.data, title, limits, 0, packed.descriptor), ticket)
+            assert isinstance(call, Call)
+            future.begun(call)
         except BaseException:  # it was shut meanwhile; or Ctrl-C anywhere in between: nobody has the future, or may wait for its end
             future.cancel()
             self.leave(gate, ticket)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from stem_iso.isolate.handle import signal_name
-from stem_iso.isolate.job import FAILED, REJECTED, RETRY, SUCCEEDED
+from stem_iso.isolate.job import FAILED, REJECTED, RETRY, STOPPED, SUCCEEDED, TIMED_OUT
 from stem_iso.isolate.lifecycle import Cause
 from stem_iso.isolate.wire import Garbage
 from stem_iso.outcome import Crashed, Failed, Outcome, Rejected, RetryAsked, Stopped, StopReason, Succeeded, TaskError, TimedOut
@@ -39,6 +39,8 @@ UNKNOWN_EXIT = Exit()
 _failed = msgspec.msgpack.Decoder(tuple[TaskError, tuple[str, ...]])
 _retry = msgspec.msgpack.Decoder(tuple[float | None, float | None, int | None])
 _rejected = msgspec.msgpack.Decoder(tuple[str, str])
+_timed_out = msgspec.msgpack.Decoder(tuple[float, float, str, float, float, bool])
+_stopped = msgspec.msgpack.Decoder(tuple[StopReason, bool])
 
 
 def of_reply(tag: int, payload: bytes) -> Outcome:
@@ -55,6 +57,19 @@ def of_reply(tag: int, payload: bytes) -> Outcome:
     except msgspec.MsgspecError as error:
         raise Garbage(f"a reply that cannot be read: {error}") from None
     raise Garbage(f"a reply of kind {tag}")
+
+
+def of_hosted_reply(tag: int, payload: bytes) -> Outcome:
+    """The same for a call of an inline host, which can also say that it ended the call. Raises Garbage."""
+    try:
+        if tag == TIMED_OUT:
+            limit, elapsed, stack, signalled_at, dead_at, silent = _timed_out.decode(payload)
+            return TimedOut(limit, elapsed, stack, signalled_at, dead_at, (), silent)
+        if tag == STOPPED:
+            return Stopped(*_stopped.decode(payload))
+    except msgspec.MsgspecError as error:
+        raise Garbage(f"a reply that cannot be read: {error}") from None
+    return of_reply(tag, payload)
 
 
 def of_cause(cause: Cause, stop: StopReason | None, started: bool, end: Exit, stderr: str) -> Outcome:

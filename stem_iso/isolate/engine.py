@@ -29,7 +29,9 @@ from time import monotonic
 
 from stem_iso.isolate.call import Call
 from stem_iso.isolate.crew import Crew
-from stem_iso.isolate.job import Boot, Caller, IsolateNotice, Job
+from stem_iso.isolate.hosted import HostedCall
+from stem_iso.isolate.hosting import HostBoot
+from stem_iso.isolate.job import Boot, Caller, HostedJob, IsolateNotice, Job
 from stem_iso.isolate.link import KeeperLost, Link
 from stem_iso.isolate.linux import Timer, require_linux
 from stem_iso.outcome import Stopped, StopReason
@@ -63,6 +65,7 @@ class Engine:
         spares: int = 1,
         max_calls: int | None = None,
         max_memory: int | None = None,
+        host: HostBoot | None = None,
         on_isolate: Callable[[IsolateNotice], None] = _ignore,
         on_keeper: Callable[[str, list[object]], None] | None = None,
         on_closed: Callable[[], None] | None = None,
@@ -75,7 +78,7 @@ class Engine:
         self._asleep = False
         self._closing = threading.Event()
         self._closed = threading.Event()
-        self._crew = Crew(boot, size, spares, max_calls, max_memory, on_isolate, self._command)
+        self._crew = Crew(boot, size, spares, max_calls, max_memory, host, on_isolate, self._command)
         self._thread = threading.Thread(target=self._run, name="stem_iso-engine", daemon=True)
 
     # -- for everybody ------------------------------------------------------------------------------------------------------------
@@ -89,20 +92,17 @@ class Engine:
             self._epoll.register(fd, select.EPOLLIN)
         self._crew.open(Link(self._keeper_socket), self._epoll, self._timer)
         self._epoll.register(self._crew.link.socket, select.EPOLLIN)
-        self._crew.obey(self._crew.fleet.decide(monotonic()))
+        self._crew.wake_up(monotonic())
         self._thread.start()
 
-    def submit(self, job: Job, caller: Caller) -> Call:
-        """Run it as soon as its turn comes; `caller` hears what becomes of it."""
-        call = Call(job, caller)
+    def submit(self, job: Job, caller: Caller) -> Call | HostedCall:
+        """Run it as soon as its turn comes, or, where it is a HostedJob, at once; `caller` hears what becomes of it."""
+        call = HostedCall(job, caller) if isinstance(job, HostedJob) else Call(job, caller)
         with self._lock:
-            if self._closing.is_set():
-                refused = True
-            else:
-                refused = False
+            refused = self._closing.is_set()
+            if not refused:
                 try:
-                    call.arrival, orders = self._crew.fleet.submit(call, job.priority, monotonic())
-                    self._crew.obey(orders)
+                    self._crew.submit(call)
                 except BaseException:  # Ctrl-C, in the main thread, between any two steps
                     self._command(self._crew.dispatch.interrupted)
                     raise
@@ -113,15 +113,19 @@ class Engine:
             self._wake()
         return call
 
-    def stop(self, call: Call, reason: StopReason) -> None:
-        """Kill it: it ends as Stopped, unless its complete reply is there first. One that has ended is left alone."""
-        call.stop = call.stop or reason  # from here on it is not begun any more
-        self._command(lambda: self._crew.stop(call))
+    def stop(self, call: Call | HostedCall, reason: StopReason) -> None:
+        """Kill it: it ends as Stopped, unless its complete reply is there first. One that has ended is left alone.
 
-    def withdraw(self, call: Call) -> bool:
+        A hosted coroutine is cancelled instead, a hosted thread left to end; a shutdown ends both, with their host if need be.
+        """
+        if isinstance(call, Call):
+            call.stop = call.stop or reason  # from here on it is not begun any more
+        self._command(lambda: self._crew.stop(call, reason))
+
+    def withdraw(self, call: Call | HostedCall) -> bool:
         """Take back a call that still waits: True, and its caller hears no more of it. False once it has been sent, or has ended."""
         with self._lock:
-            return call.isolate is None and self._crew.fleet.withdraw(call.arrival)
+            return self._crew.withdraw(call)
 
     def resize(self, size: int, spares: int) -> None:
         self._command(lambda: self._crew.obey(self._crew.fleet.resize(size, spares, monotonic())))
@@ -201,22 +205,21 @@ class Engine:
     def _hear_keeper(self) -> None:
         try:
             for (kind, *fields), fds in self._crew.link.receive():
-                if not self._crew.heard(kind, fields, fds) and self._on_keeper is not None:
+                if not self._crew.keeping.heard(kind, fields, fds) and self._on_keeper is not None:
                     self._crew.told.append(partial(self._on_keeper, kind, fields))
         except KeeperLost:
             self._keeper_lost()
 
     def _keeper_lost(self) -> None:
         self._epoll.unregister(self._crew.link.socket)
-        self._crew.keeper_lost()
+        self._crew.keeping.lost()
         if self._keeper_socket is not None:
             # Our parent is dead and all trees are: a worker whose leases run out elsewhere is better than one without a keeper.
             os._exit(1)
         self._crew.link.close()
         self._crew.link = Link()
         self._epoll.register(self._crew.link.socket, select.EPOLLIN)
-        self._crew.fleet.paused = False
-        self._crew.obey(self._crew.fleet.decide(monotonic()))
+        self._crew.keeping.replaced()
 
     def _begin_close(self) -> None:
         self._closing.set()

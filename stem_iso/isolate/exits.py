@@ -12,6 +12,7 @@ from stem_iso.isolate import endings, seat
 from stem_iso.isolate.call import REASSIGNMENTS
 from stem_iso.isolate.endings import UNKNOWN_EXIT, Exit
 from stem_iso.isolate.handle import Isolate
+from stem_iso.isolate.host import Host
 from stem_iso.isolate.job import LimitNotice
 from stem_iso.isolate.lifecycle import Answered, Cause, Died, Ended, EndedByKeeper, Ending, NeverStarted
 from stem_iso.isolate.oom import OomKills
@@ -46,20 +47,34 @@ class Exits:
         for fd in isolate.streams:
             self._crew.hearing.stream(isolate, fd)
         self._crew.hearing.last_words(isolate)
+        if isinstance(isolate, Host):
+            self._host_gone(isolate, end)
+            return
         started = isolate.page.started == isolate.call_number
         verdict = seat.verdict_on(self._crew.link.table.verdict(isolate.seat), isolate.call_number)
         ending = isolate.life.exited(started=started, verdict=verdict)
         if ending is not None:
             self._tell(isolate, ending, started, end)
-        failed = not isolate.booted and isolate.life.cause not in NOT_A_BOOT_FAILURE
-        if failed:
-            self.last_broken = isolate.broken or isolate.stderr() or self._how_it_died(isolate, end)
-            self._crew.notice(isolate, "boot-failed", "boot failed", self.last_broken)
-        else:
-            self._crew.notice(isolate, "recycled", isolate.life.cause.value if isolate.life.cause else "crashed")
+        broken = self._broken(isolate, end)
+        self.last_broken = broken or self.last_broken
         self._crew.drop(isolate)
         fleet = self._crew.fleet
-        self._crew.obey((fleet.boot_failed if failed else fleet.gone)(isolate.number, monotonic()))
+        self._crew.obey((fleet.gone if broken is None else fleet.boot_failed)(isolate.number, monotonic()))
+
+    def _host_gone(self, host: Host, end: Exit) -> None:
+        host.life.exited(started=True, verdict=False)  # its calls are not the lifecycle's, which knows of one at a time
+        broken, death = self._broken(host, end), self.death(host, end)
+        self._crew.hosting.gone(host, end, broken, death)
+        self._crew.drop(host)
+
+    def _broken(self, isolate: Isolate, end: Exit) -> str | None:
+        """Why its boot failed; None where it had not. Says so in a notice."""
+        if isolate.booted or isolate.life.cause in NOT_A_BOOT_FAILURE:
+            self._crew.notice(isolate, "recycled", isolate.life.cause.value if isolate.life.cause else "crashed")
+            return None
+        broken = isolate.broken or isolate.stderr() or self._how_it_died(isolate, end)
+        self._crew.notice(isolate, "boot-failed", "boot failed", broken)
+        return broken
 
     def _tell(self, isolate: Isolate, ending: Ending, started: bool, end: Exit) -> None:
         match ending:
@@ -76,9 +91,10 @@ class Exits:
                 assert isolate.call is not None
                 self._crew.report(isolate, endings.of_cause(cause, isolate.call.stop, started, end, isolate.stderr()))
             case Died():
-                self._crew.report(isolate, self._death(isolate, end))
+                self._crew.report(isolate, self.death(isolate, end))
 
-    def _death(self, isolate: Isolate, end: Exit) -> Crashed:
+    def death(self, isolate: Isolate, end: Exit) -> Crashed:
+        """What a call that ran there is told where nobody of ours killed it."""
         starved = end.signal == "SIGKILL" and self._oom_kills.grew()
         return Crashed(end.exit_code, end.signal, isolate.stderr(), isolate.take_stack(), starved)
 
@@ -93,7 +109,7 @@ class Exits:
         if self._crew.fleet.closed:
             self._crew.end(call, Stopped(StopReason.SHUTDOWN, started=False))
         elif call.tries > REASSIGNMENTS:
-            self._crew.end(call, self._death(isolate, end))
+            self._crew.end(call, self.death(isolate, end))
         else:
             self._crew.fleet.requeue(call, call.job.priority, call.arrival)
 

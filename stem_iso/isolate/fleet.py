@@ -1,6 +1,7 @@
 """How many isolates there are, and which call goes where. Pure: events in, orders out, `now` as an argument.
 
     submit ─> waiting (priority, then arrival) ─> Assign(isolate, call)        isolates: booting, idle, busy, dying, stuck
+                                               └> Seat(call): to the inline host
 
 Rules
  1. No call waits beside a free isolate while a seat is free. A seat is taken from the assignment to the confirmed end of the call.
@@ -10,6 +11,7 @@ Rules
  5. A boot that fails delays the next one (0.1 s, doubled, 30 s at most). After BOOT_TRIES failures in a row whatever waits is given up, and
     so is what comes later if the next boot fails as well: a clear error, never a spawn loop, never a call that waits for ever.
  6. An isolate that will not die (`stuck`) gives its seat back: it counts no longer.
+ 7. Calls for the inline host take their turns among the others, and need a seat and an open host.
 """
 
 from __future__ import annotations
@@ -22,13 +24,27 @@ BOOT_TRIES = 3
 STALE_TURNS = 256
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.1, 30.0
 
+
+def backoff(failures: int) -> float:
+    """Seconds to the next boot after so many that failed in a row."""
+    return min(FIRST_BACKOFF * 2.0 ** min(failures - 1, 16), LONGEST_BACKOFF)  # 2.0 ** 1024 is an error: the morning after a bad night
+
+
 C = TypeVar("C")
+H = TypeVar("H")  # calls for the inline host
 
 
 @dataclass(frozen=True, slots=True)
 class Assign(Generic[C]):
     isolate: int
     call: C
+
+
+@dataclass(frozen=True, slots=True)
+class Seat(Generic[H]):
+    """The inline host may run this call."""
+
+    call: H
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +66,10 @@ class GiveUp(Generic[C]):
     call: C
 
 
-Order = Assign[C] | Spawn | Retire | GiveUp[C]
+Order = Assign[C] | Seat[H] | Spawn | Retire | GiveUp[C]
 
 
-class Fleet(Generic[C]):
+class Fleet(Generic[C, H]):
     """Counts and queues. Owned by the engine, under its lock. Isolates are numbers that are never used twice."""
 
     def __init__(self, size: int, spares: int) -> None:
@@ -64,6 +80,9 @@ class Fleet(Generic[C]):
         self.dying: set[int] = set()
         self._calls: dict[int, C] = {}  # those that wait, by arrival
         self._turns: list[tuple[int, int]] = []  # a heap of (-priority, arrival); one that was withdrawn stays in it until its turn
+        self._for_host: list[tuple[int, int, H]] = []
+        self.hosted = 0  # seats that calls in inline hosts have
+        self.host_open = False
         self._arrivals = 0
         self._isolates = 0
         self.boot_failures = 0
@@ -73,6 +92,7 @@ class Fleet(Generic[C]):
 
     @property
     def waiting(self) -> int:
+        """Calls that wait for an isolate."""
         return len(self._calls)
 
     @property
@@ -81,14 +101,39 @@ class Fleet(Generic[C]):
 
     # -- calls ---------------------------------------------------------------------------------------------------------------------
 
-    def submit(self, call: C, priority: int, now: float) -> tuple[int, list[Order[C]]]:
+    def submit(self, call: C, priority: int, now: float) -> tuple[int, list[Order[C, H]]]:
         """The call's arrival number, for `requeue` and `withdraw`, and what to do."""
         self._arrivals += 1
-        if not self.idle or len(self.busy) >= self.size:
+        if not self.idle or self._for_host or len(self.busy) + self.hosted >= self.size:
             self.requeue(call, priority, self._arrivals)
             return self._arrivals, self.decide(now)
-        orders: list[Order[C]] = [self._seat(call)]  # by rule 1 nobody waits before it
+        orders: list[Order[C, H]] = [self._seat(call)]  # by rule 1 nobody waits before it
         return self._arrivals, self._adjusted(orders, now)
+
+    def submit_hosted(self, call: H, priority: int, now: float) -> tuple[int, list[Order[C, H]]]:
+        """The same for the inline host."""
+        self._arrivals += 1
+        heappush(self._for_host, (-priority, self._arrivals, call))
+        return self._arrivals, self.decide(now)
+
+    def requeue_hosted(self, call: H, priority: int, arrival: int) -> None:
+        heappush(self._for_host, (-priority, arrival, call))
+
+    def withdraw_hosted(self, call: H | None = None) -> list[H]:
+        """Take back this call (None: all) that waits for the inline host; those that did, in the order of their turns."""
+        found = sorted(entry for entry in self._for_host if call is None or entry[2] is call)
+        self._for_host = [entry for entry in self._for_host if entry not in found]
+        heapify(self._for_host)
+        return [entry[2] for entry in found]
+
+    @property
+    def waiting_for_host(self) -> int:
+        return len(self._for_host)
+
+    def unseated(self, now: float) -> list[Order[C, H]]:
+        """A call in an inline host has ended."""
+        self.hosted -= 1
+        return self.decide(now)
 
     def requeue(self, call: C, priority: int, arrival: int) -> None:
         heappush(self._turns, (-priority, arrival))
@@ -112,13 +157,13 @@ class Fleet(Generic[C]):
 
     # -- isolates ------------------------------------------------------------------------------------------------------------------
 
-    def ready(self, isolate: int, now: float) -> list[Order[C]]:
+    def ready(self, isolate: int, now: float) -> list[Order[C, H]]:
         self.booting.discard(isolate)
         self.boot_failures, self.boot_after = 0, 0.0
         self.idle.append(isolate)
         return self.decide(now)
 
-    def freed(self, isolate: int, now: float) -> list[Order[C]]:
+    def freed(self, isolate: int, now: float) -> list[Order[C, H]]:
         """Its call has ended and it can take another."""
         self.busy.discard(isolate)
         self.idle.append(isolate)
@@ -135,34 +180,40 @@ class Fleet(Generic[C]):
         """Its call was reported and it will not take another: the seat is free before the exit."""
         self.busy.discard(isolate)
 
-    def stuck(self, isolate: int, now: float) -> list[Order[C]]:
+    def stuck(self, isolate: int, now: float) -> list[Order[C, H]]:
         self._forget(isolate)
         return self.decide(now)
 
-    def gone(self, isolate: int, now: float) -> list[Order[C]]:
+    def gone(self, isolate: int, now: float) -> list[Order[C, H]]:
         self._forget(isolate)
         return self.decide(now)
 
-    def boot_failed(self, isolate: int, now: float) -> list[Order[C]]:
+    def boot_failed(self, isolate: int, now: float) -> list[Order[C, H]]:
         self._forget(isolate)
         self.boot_failures += 1
-        self.boot_after = now + min(FIRST_BACKOFF * 2.0 ** (self.boot_failures - 1), LONGEST_BACKOFF)
+        self.boot_after = now + backoff(self.boot_failures)
         if self.boot_failures < BOOT_TRIES:
             return self.decide(now)
-        given_up: list[Order[C]] = [GiveUp(call) for call in self.withdraw_all()]
+        given_up: list[Order[C, H]] = [GiveUp(call) for call in self.withdraw_all()]
         return given_up + self.decide(now)
 
-    def resize(self, size: int, spares: int, now: float) -> list[Order[C]]:
+    def resize(self, size: int, spares: int, now: float) -> list[Order[C, H]]:
         self.size, self.spares = size, spares
         return self.decide(now)
 
     # -- decisions -----------------------------------------------------------------------------------------------------------------
 
-    def decide(self, now: float) -> list[Order[C]]:
+    def decide(self, now: float) -> list[Order[C, H]]:
         """Assign what can be assigned, spawn what is missing, retire what is too much."""
-        orders: list[Order[C]] = []
-        while self.idle and len(self.busy) < self.size and (call := self._pop()) is not None:
-            orders.append(self._seat(call))
+        orders: list[Order[C, H]] = []
+        while len(self.busy) + self.hosted < self.size:
+            if self._for_host and self.host_open and self._host_is_next():
+                self.hosted += 1
+                orders.append(Seat(heappop(self._for_host)[2]))
+            elif self.idle and (call := self._pop()) is not None:
+                orders.append(self._seat(call))
+            else:
+                break
         return self._adjusted(orders, now)
 
     def _seat(self, call: C) -> Assign[C]:
@@ -170,12 +221,12 @@ class Fleet(Generic[C]):
         self.busy.add(isolate)
         return Assign(isolate, call)
 
-    def _adjusted(self, orders: list[Order[C]], now: float) -> list[Order[C]]:
+    def _adjusted(self, orders: list[Order[C, H]], now: float) -> list[Order[C, H]]:
         if len(self.booting) + len(self.idle) + len(self.busy) != self.size + self.spares or self.dying:
             self._adjust(orders, now)
         return orders
 
-    def _adjust(self, orders: list[Order[C]], now: float) -> None:
+    def _adjust(self, orders: list[Order[C, H]], now: float) -> None:
         wanted = 0 if self.closed or self.paused else min(self.size, len(self.busy) + self.waiting) + self.spares
         # A fleet whose boots fail tries with one at a time, or each round would cost as many processes as there are calls.
         room = 1 - len(self.booting) if self.boot_failures else wanted
@@ -189,6 +240,14 @@ class Fleet(Generic[C]):
             isolate = self.idle.pop(0)
             self.dying.add(isolate)
             orders.append(Retire(isolate))
+
+    def _host_is_next(self) -> bool:
+        self._drop_stale_turns()
+        return not self.idle or not self._turns or self._for_host[0][:2] < self._turns[0]
+
+    def _drop_stale_turns(self) -> None:
+        while self._turns and self._turns[0][1] not in self._calls:
+            heappop(self._turns)
 
     def _pop(self) -> C | None:
         while self._turns:

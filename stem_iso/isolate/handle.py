@@ -42,7 +42,7 @@ class Isolate:
         self.calls = 0
         self.deadlines: Deadlines | None = None
         self.known: set[int] = set()  # entries whose definition is there
-        self.ready = b""
+        self.adopt = self.ready = b""  # the first frame to it, and what it said of itself in its own
         self.capture = Capture()
         self.broken = ""  # the boot's traceback
         self.kill: tree.Kill | None = None
@@ -147,6 +147,11 @@ class Isolate:
         if data is None:
             self.ended_streams.add(self.stack_fd)
         return stacks.complete(self._dump)
+
+    @property
+    def awaits_stack(self) -> bool:
+        """Whether somebody waits for a dump that is on its way."""
+        return self.soft_notice is not None
 
     @property
     def stack_ended(self) -> bool:

@@ -37,7 +37,7 @@ class Hearing:
         elif kind == BROKEN and not isolate.booted:
             isolate.broken = payload.decode(errors="replace")
         elif kind == LOG and isolate.call is None:
-            self._log(isolate, payload)  # a module that is imported, or a start hook, logs as well
+            self.log(isolate, payload)  # a module that is imported, or a start hook, logs as well
         elif isolate.call is None or number != isolate.call_number:
             raise Garbage(f"kind {kind} outside a call")
         elif kind == REPLY:
@@ -60,7 +60,7 @@ class Hearing:
         elif kind == BEAT:
             self._crew.told.append(caller.beat)
         elif kind == LOG:
-            self._log(isolate, payload)
+            self.log(isolate, payload)
         else:
             raise Garbage(f"kind {kind} during a call")
 
@@ -68,7 +68,7 @@ class Hearing:
         """What it wrote before it died; a reply among it counts."""
         for frame in isolate.pipe.drain():
             try:
-                self.frame(isolate, frame)
+                self._crew.hear(isolate, frame)
             except Garbage:
                 return
 
@@ -93,7 +93,7 @@ class Hearing:
 
     def stream(self, isolate: Isolate, fd: int) -> None:
         if fd == isolate.stack_fd:
-            if isolate.read_stack() and isolate.soft_notice is not None:
+            if isolate.read_stack() and isolate.awaits_stack:
                 isolate.stack_due = monotonic() + STACK_QUIET
                 self._crew.clocks.arm(isolate.stack_due)
             elif isolate.stack_ended:
@@ -104,14 +104,10 @@ class Hearing:
         if fd in isolate.ended_streams:
             self._crew.unregister(fd)
 
-    def _log(self, isolate: Isolate, payload: bytes) -> None:
-        if len(payload) < 2 or len(payload) < 2 + payload[1]:
-            raise Garbage("a log record that is none")
-        end = 2 + payload[1]
-        text = payload[end:]
-        room = isolate.capture.take(len(text))
-        if room:
-            self._tell(isolate, payload[0], payload[2:end].decode(errors="replace"), text[:room].decode(errors="replace"))
+    def log(self, isolate: Isolate, payload: bytes) -> None:
+        level, logger, text = wire.log_record(payload)
+        if room := isolate.capture.take(len(text)):
+            self._tell(isolate, level, logger, text[:room].decode(errors="replace"))
 
     def rest_of_output(self, isolate: Isolate) -> None:
         """The call has ended: what had no newline, and how much was too much."""

@@ -13,24 +13,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from stem_iso.isolate.limits import NO_LIMITS as NO_LIMITS
 from stem_iso.isolate.limits import Limits as Limits
-from stem_iso.outcome import Outcome
+from stem_iso.outcome import Outcome, StopReason
 
 
 @dataclass(frozen=True, slots=True)
 class Boot:
     """How an isolate starts. `target` is "module:function", called in the isolate as `function(payload, port) -> Runner`.
 
-    `secrets` are names of environment variables that no isolate is given.
+    `secrets` are names of environment variables that no isolate is given. `hosts`: the process runs many calls at a time (the inline host);
+    its target is called as `function(payload) -> HostRunner`.
     """
 
     target: str
     payload: bytes = b""
     secrets: tuple[str, ...] = ()
     time_limit: float = 60.0
+    hosts: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +60,13 @@ class Job:
     limits: Limits = NO_LIMITS
     priority: int = 0
     descriptor: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HostedJob(Job):
+    """One call for the inline host. `coroutine`: it can be cancelled, and so have a hard limit; a thread cannot."""
+
+    coroutine: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +156,7 @@ class IsolatePort(Port, Protocol):
 
 # What a reply's first byte says; the engine turns it into an Outcome without knowing what the payload means.
 SUCCEEDED, FAILED, RETRY, REJECTED = 0, 1, 2, 3
+TIMED_OUT, STOPPED = 4, 5  # a host says these of a call that it ended by itself
 
 
 class Runner(Protocol):
@@ -163,3 +173,34 @@ class Runner(Protocol):
 
         Never raises: what the handler raises, `SystemExit` and `SoftTimeLimitExceeded` included, is a FAILED reply.
         """
+
+
+# -- the other side, inside the inline host --------------------------------------------------------------------------------------------
+
+
+class HostCaller(Caller, Protocol):
+    """Who hears of a hosted call, on its own side of the pipe. Usable from any thread."""
+
+    def running(self) -> AbstractContextManager[None]:
+        """Entered around all of the call, by the thread that runs it, or in its task: what is printed inside is the call's."""
+
+    def ending(self, elapsed: float, stack: str, silent: bool) -> None:
+        """The hard limit, or that of silence, has passed, and the coroutine is being cancelled."""
+
+
+class HostRunner(Protocol):
+    """The submitter's code inside the inline host. Called on the thread that reads the pipe: nothing here may wait for a handler."""
+
+    ready: bytes
+
+    def define(self, definition: bytes) -> object:
+        """As `Runner.define`."""
+
+    def begin(self, entry: object, payload: bytes, limits: Limits, sent_at: float, caller: HostCaller) -> object:
+        """Start the call, whose clock began at `sent_at`; `caller` hears its end, exactly once. Returns what `stop` knows it by."""
+
+    def stop(self, running: Any, reason: StopReason) -> None:
+        """Cancel it, if it is a coroutine; it ends as Stopped, or as what it says in its last steps."""
+
+    def ping(self, pong: Callable[[], None]) -> None:
+        """Call `pong` on the loop that runs the coroutines, or here, if there is none."""

@@ -57,6 +57,7 @@ class Cause(Enum):
     MAX_MEMORY = "max memory"
     BOOT_LIMIT = "boot limit"
     RESIZED = "resized"
+    DRAINED = "drained"  # an inline host that takes no more, and where nothing runs that is worth waiting for
     CLOSING = "closing"
 
 

@@ -9,6 +9,7 @@ import platform
 import socket
 import sys
 from array import array
+from contextlib import suppress
 from typing import Any
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -100,6 +101,12 @@ def map_over(block: mmap.mmap, descriptor: int) -> None:
     if mapped != address:
         errno = ctypes.get_errno()
         raise OSError(errno, os.strerror(errno))
+
+
+def signal_thread(pid: int, thread: int, number: int) -> None:
+    """To one thread of another process; nothing where it is gone, or where the C library has no name for it (glibc has since 2.30)."""
+    with suppress(AttributeError):
+        _libc.tgkill(pid, thread, number)
 
 
 class Timer:

@@ -4,7 +4,8 @@
     ┌ header   armed: when the keeper wakes by itself ┐       ┌ started: the call whose whole frame the isolate held  ┐
     ├ seat 0   keeper's line: verdict                 │       └ finished: the call whose handler has ended            ┘
     │          core's line: call, deadline            │
-    └ seat 1 …                                        ┘       One writer a cache line; one aligned 8-byte store a word.
+    └ seat 1 …                                        ┘       core's line, in a host's page: barred
+                                                              One writer a cache line; one aligned 8-byte store a word.
 
 Order of writes, which is what makes two processes agree without a lock
     core, to send        deadline = 0, call = n, deadline = d, fence, read verdict: not 0 -> do not send, kill, requeue uncounted
@@ -12,6 +13,9 @@ Order of writes, which is what makes two processes agree without a lock
     isolate              started = n (frame whole) ... finished = n, then the reply
     keeper               at deadline + MARGIN with started == call != finished: verdict = (call, reason), fence, look again;
                          anything moved on: verdict = 0; else kill
+
+    core, to take back what a host has not begun        barred = started + 1, fence, read started: what is beyond it runs elsewhere
+    host                 started = n, fence, read barred: n is not below it -> do not run it, say so
 
 So either the keeper sees that the call moved on, or the core sees the verdict. A memfd of the isolate's own, because mapping the table
 would give it every other row. `struct.pack_into` stores byte by byte and a kill can tear it; a cast memoryview stores the word at once.
@@ -175,3 +179,20 @@ class Page:
     @finished.setter
     def finished(self, call: int) -> None:
         self._words[1] = call
+
+    @property
+    def barred(self) -> int:
+        """The first call that a host must not begin any more; 0: it may begin all."""
+        return self._words[LINE]
+
+    def may_begin(self, call: int) -> bool:
+        """The host's writes before it begins a call; False: it has been taken back, or will be when the host says that it has not begun."""
+        self._words[0] = call
+        fence()
+        return not 0 < self._words[LINE] <= call
+
+    def take_back(self) -> int:
+        """The core's writes; the last call that the host may have begun. What was sent after it, it never will."""
+        self._words[LINE] = self._words[0] + 1
+        fence()
+        return self._words[0]

@@ -12,6 +12,8 @@ FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+|\?\?\?) in (?P<na
 OURS = (
     "/stem_iso/isolate/child/",
     "/stem_iso/worker/inside",
+    "/stem_iso/worker/inline",
+    "/stem_iso/worker/threads",
     "/loky/backend/",
     "/multiprocessing/process.py",
     "<frozen runpy>",

@@ -10,6 +10,16 @@
                        REPLY   tag, leftovers, bytes       `number` is the call's
                        ASK, TELL, BEAT, LOG                what the handler says meanwhile
 
+    the inline host, which runs many calls at a time: the same, its CALL packed by pack_hosted(...), and
+
+    core -> host       STOP    reason                      cancel the coroutine of this call
+                       PING                                is the loop alive? `number` comes back in PONG
+    host -> core       BEGUN   thread id 4                 where this call runs
+                       PRINT   stream, bytes               what it printed, cut at line ends
+                       LIMIT   level, elapsed 8, stack     a limit was reached: level 0 soft, 1 hard, 2 silence
+                       PONG
+                       UNBEGUN                             this call came too late: it was being taken back
+
 Rules
  1. Any cut of the bytes unframes to the same messages.
  2. Bytes that are no frame raise `Garbage` at the first header that cannot be one: a handler may write to every descriptor it finds, and
@@ -22,12 +32,16 @@ import struct
 from typing import NamedTuple
 
 MAGIC = 0xA5
-ADOPT, CALL, ANSWER, READY, BROKEN, REPLY, ASK, TELL, BEAT, LOG = range(1, 11)
+ADOPT, CALL, ANSWER, READY, BROKEN, REPLY, ASK, TELL, BEAT, LOG, STOP, PING, BEGUN, PRINT, LIMIT, PONG, UNBEGUN = range(1, 18)
 HEADER = struct.Struct("<BBIQ")
 LARGEST = 1 << 31  # what a size may say: beyond it is garbage
 
 # entry, raise at soft limit, soft and hard deadline (inf: none), length of definition and of title, how many cores
 CALL_HEAD = struct.Struct("<IBddIIH")
+HOSTED_HEAD = struct.Struct("<dd")  # when the call was sent, the longest silence (inf: none)
+THREAD = struct.Struct("<I")
+LIMIT_HEAD = struct.Struct("<Bd")
+SOFT_LIMIT, HARD_LIMIT, SILENCE = 0, 1, 2
 
 
 class Garbage(ValueError):
@@ -73,7 +87,7 @@ class Unframer:
         at, end = 0, len(data)
         while end - at >= HEADER.size:
             magic, kind, size, number = HEADER.unpack_from(data, at)
-            if magic != MAGIC or not ADOPT <= kind <= LOG or size > LARGEST:
+            if magic != MAGIC or not ADOPT <= kind <= UNBEGUN or size > LARGEST:
                 raise Garbage(f"not a frame: {data[at : at + 16]!r}")
             body = at + HEADER.size
             if end - body < size:
@@ -113,3 +127,21 @@ def unpack_call(data: bytes) -> CallFrame:
     end = pinned + 2 * cores
     cpus = struct.unpack_from(f"<{cores}H", data, pinned) if cores else ()
     return CallFrame(entry, bool(raises), soft, hard, data[at:titled], data[titled:pinned].decode(), cpus, data[end:])
+
+
+def pack_hosted(sent_at: float, heartbeat: float, call: CallFrame) -> bytes:
+    """Where many calls share a process, its own clock watches them: it needs their start, and the silence that is allowed."""
+    return HOSTED_HEAD.pack(sent_at, heartbeat) + pack_call(call)
+
+
+def unpack_hosted(data: bytes) -> tuple[float, float, CallFrame]:
+    sent_at, heartbeat = HOSTED_HEAD.unpack_from(data)
+    return sent_at, heartbeat, unpack_call(data[HOSTED_HEAD.size :])
+
+
+def log_record(payload: bytes) -> tuple[int, str, bytes]:
+    """Level, logger and text of a LOG. Raises Garbage."""
+    if len(payload) < 2 or len(payload) < 2 + payload[1]:
+        raise Garbage("a log record that is none")
+    end = 2 + payload[1]
+    return payload[0], payload[2:end].decode(errors="replace"), payload[end:]

@@ -217,10 +217,10 @@ def _stopped(envelope: Envelope, reason: StopReason, started: bool, policy: Poli
             return Finish(TaskState.CANCELLED, "revoked", ttl=policy.result_ttl)
         case StopReason.LEASE_LOST:
             return None
-        case StopReason.SHUTDOWN if started and not policy.acks_late:
-            error = TaskError(type="stem_iso.WorkerLost", message="the worker was shut down while it ran, at most once", retryable=False)
+        case StopReason.SHUTDOWN | StopReason.DISPLACED if started and not policy.acks_late:
+            error = TaskError(type="stem_iso.WorkerLost", message=f"its process was ended while it ran ({reason.value})", retryable=False)
             return Finish(TaskState.FAILED, "worker-lost", error=error, ttl=policy.result_ttl)
-        case StopReason.SHUTDOWN:
+        case StopReason.SHUTDOWN | StopReason.DISPLACED:
             return GiveBack() if meta is None else GiveBack(successor=_with_meta(envelope, meta))
         case _:
             assert_never(reason)

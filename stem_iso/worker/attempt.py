@@ -61,7 +61,7 @@ class Attempt:
         self.take_back: Callable[[], bool] | None = None  # how its host gives it up before step 7; None where step 7 follows at once
         self.stop_reason: StopReason | None = None  # the first stop that was asked for
         self.lost = False  # the delivery is another's, or has been given up: nothing may be settled
-        self.killable = True  # False for an inline handler: it can be asked to end, no more
+        self.killable = True  # False for an inline handler in this process: it can be asked to end, no more
         self.meta: dict[str, Any] | None = None  # what the handler wrote, None where it wrote nothing
         self.progress: Progress | None = None
         self.noted_at = 0.0  # monotonic, when the two above were last stored

@@ -5,8 +5,9 @@
 
 Exit codes (W1): 0 done · 1 failed · 2 usage or import · 3 the broker cannot be reached.
 
-The core has its own process group and disregards TERM and INT: signals count in the launcher alone. No handler of ours is SIG_IGN, because
-programs that inline handlers start would inherit that.
+The core runs no handler: what may hold the interpreter lock, or crash, has no place beside limits and leases. It has its own process
+group and disregards TERM and INT: signals count in the launcher alone. No handler of ours is SIG_IGN, because programs that the application
+starts while it is imported would inherit that.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from stem_iso.worker.options import Origin
 from stem_iso.worker.service import Worker
 
 DONE, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3
-SWITCH_INTERVAL = 0.0005  # inline handlers share this process: with Python's 5 ms each of them could hold up a kill
+SWITCH_INTERVAL = 0.0005  # with Python's 5 ms, a consumer in the midst of a large batch, or a listener, could hold up a kill as long
 
 log = logging.getLogger("stem_iso.worker")
 
@@ -101,7 +102,7 @@ def main(arguments: list[str]) -> None:
     keeper_socket = socket.socket(fileno=link)
     farewell = keeper_socket.dup()  # the engine closes its own; the last word comes after that
     _take_no_signals()
-    become_subreaper()  # what an inline handler daemonizes stays ours: the keeper kills orphans that fall to it
+    become_subreaper()  # what the application daemonizes while it is imported stays ours: the keeper kills orphans that fall to it
     sys.setswitchinterval(SWITCH_INTERVAL)
     set_title(f"stem_iso: worker {start.config.app}".strip())
     configure_logging(start.config.log_level, start.config.log_format)

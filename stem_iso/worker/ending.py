@@ -1,7 +1,8 @@
 """Where a worker stands between its first fetch and its last word: the phases of `phase`, with their clocks and what each begins with.
 
 DRAINING   what has not begun goes back; the rest has `shutdown_timeout`
-KILLING    everything is told to end; coroutines have 2 s, isolates 15 s (a process in uninterruptible sleep outlasts any signal)
+KILLING    everything is told to end; what can be killed is, an inline host when its coroutines have had 2 s, and has 15 s in all (a process
+           in uninterruptible sleep outlasts any signal); inline handlers in this process have 2 s
 STORING    the broker has 5 s to be back
 """
 
@@ -51,10 +52,10 @@ class Ending:
             return
         if now >= self._inline_at:
             self._inline_at = inf
-            self._floor.abandon(killable=False, give_back=self._options.origin.keeper_socket is not None)
+            self._floor.abandon(killable=False)
         if now >= self._isolates_at:
             self._isolates_at = inf
-            self._floor.abandon(killable=True, give_back=False)
+            self._floor.abandon(killable=True)
         self._enter(
             moved(
                 self.phase,

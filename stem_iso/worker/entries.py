@@ -14,22 +14,25 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from stem_iso.isolate.hosting import HostBoot
 from stem_iso.isolate.job import Boot, Entry
 from stem_iso.locate import Location, locate
-from stem_iso.task.handler import FunctionHandler, TaskHandler, declared_entrypoint
+from stem_iso.task.handler import FunctionHandler, TaskHandler, declared_entrypoint, form_of
 from stem_iso.task.names import main_name, module_name
+from stem_iso.task.options import Form
 from stem_iso.tasks import TaskBase
 from stem_iso.worker.catalog import Listed, listed
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem
 
-TARGET = "stem_iso.worker.inside:boot"
+TARGET, HOST_TARGET = "stem_iso.worker.inside:boot", "stem_iso.worker.hosted:boot"
 
 
 class BootPayload(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +59,7 @@ class BootPayload(msgspec.Struct, frozen=True, kw_only=True):
 
 class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One of `place` and `pickled` where the name alone does not do. `whole`: the function takes its parameters, not `(context, args)`;
+    `coroutine`: an inline host runs it on its loop;
     `catalog`: the siblings of a task whose application cannot be imported.
     """
 
@@ -63,6 +67,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     place: str | None = None
     pickled: bytes | None = None
     whole: bool = False
+    coroutine: bool = False
     catalog: list[Listed] = []
 
 
@@ -83,6 +88,12 @@ def boot_of(app: Stem, secrets: Sequence[str] = (), max_result_bytes: int | None
     return Boot(TARGET, msgspec.msgpack.encode(payload), tuple(secrets), time_limit)
 
 
+def host_boot_of(app: Stem, isolate: Boot) -> HostBoot:
+    """How its inline host starts: as an isolate does, and with the worker, if the application has handlers for it."""
+    at_start = any(form_of(handler) is not Form.ISOLATED for handler in app.registry)
+    return HostBoot(replace(isolate, target=HOST_TARGET, hosts=True), at_start)
+
+
 class Entries:
     """The entrypoints of an application, each with its number."""
 
@@ -101,6 +112,8 @@ class Entries:
             definition = Definition(name=handler.name)
         else:
             definition = msgspec.structs.replace(_carried(handler), catalog=listed(self._app.registry))
+        if form_of(handler) is Form.ASYNC:
+            definition = msgspec.structs.replace(definition, coroutine=True)
         return msgspec.msgpack.encode(definition)
 
 

@@ -194,17 +194,14 @@ class Floor:
         for attempt in self._seated.values():
             attempt.stop(StopReason.SHUTDOWN)
 
-    def abandon(self, killable: bool, give_back: bool) -> None:
-        """Wait no longer for these. Their leases run out, so that nobody starts them beside us; where the process ends now they go back."""
+    def abandon(self, killable: bool) -> None:
+        """Wait no longer for these. Their leases run out, so that nobody starts them beside us."""
         for receipt, attempt in [each for each in self._seated.items() if each[1].killable is killable]:
             del self._seated[receipt]
             self._inline -= not attempt.killable
             self.sayings.forget(attempt)
-            if give_back and not attempt.lost:
-                self.ledger.close(attempt, Stopped(StopReason.SHUTDOWN, started=True), monotonic())
-            else:
-                self.leases.drop(receipt)
-                self._reporter.trouble("the worker stops while this still runs, and cannot end it; its lease is left to run out", attempt)
+            self.leases.drop(receipt)
+            self._reporter.trouble("the worker stops while this still runs, and cannot end it; its lease is left to run out", attempt)
 
     def stored(self, attempts: Iterable[Attempt]) -> None:
         for attempt in attempts:

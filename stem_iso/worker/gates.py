@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from stem_iso.brokers.base import Delivery
-from stem_iso.isolate.job import Job, Limits
+from stem_iso.isolate.job import HostedJob, Job, Limits
 from stem_iso.outcome import Outcome, Rejected, Unregistered
 from stem_iso.task.call import CallHeader, encode_call
 from stem_iso.task.envelope import Envelope
@@ -69,6 +69,8 @@ def _job(delivery: Delivery, envelope: Envelope, policy: Policy, limits: Limits,
     )
     payload = encode_call(header, envelope.args)
     title = f"{envelope.name} {envelope.id}"
+    if known.entry is not None and known.form is not Form.ISOLATED:
+        return HostedJob(known.entry, payload, title, limits, envelope.priority, coroutine=known.form is Form.ASYNC)
     if known.entry is not None:
         return Job(known.entry, payload, title, limits, envelope.priority)
     assert known.entrypoint is not None  # one of the two is set

@@ -1,10 +1,12 @@
-"""Where attempts run: the engine for isolated handlers, this process for the others. One seat either way.
+"""Where attempts run. One seat wherever it is.
 
     Attempt + Job        ──> Engine    an isolate; can always be killed
-    Attempt + InlineJob  ──> Inline    a thread or the loop of this process
+    Attempt + HostedJob  ──> Engine    the inline host, by command: a thread or a coroutine; can be killed with the host
+    Attempt + InlineJob  ──> Inline    a thread or the loop of this process, in an embedded worker
 
-The engine is started with the worker where any handler is isolated (its spares boot while the queue is still being opened), else with the
-first isolated task: a worker of inline handlers alone has no keeper and no isolates.
+By command no handler runs in this process, so that none can hold up a renewal or a kill (D2). An embedded worker starts its engine where
+any handler is isolated (its spares boot while the queue is still being opened), else with the first isolated task: one of inline handlers
+alone has no keeper and no isolates.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ class Hosts:
         return {caller.envelope.id: list(cpus) for caller, cpus in found if isinstance(caller, Attempt)}
 
     def close(self) -> None:
-        """Everything isolated is dead when this returns; inline threads may still be running."""
+        """Everything in processes of its own is dead when this returns; threads of this one may still be running."""
         if self._engine is not None:
             self._engine.close()
         self._inline.close()

@@ -1,8 +1,9 @@
-"""Handlers without an entrypoint: they run in this process, async ones on one loop, sync ones in threads.
+"""Handlers without an entrypoint: they run in this process, async ones on one loop, sync ones in threads. The process is that of an
+embedded worker, or, by command, the inline host (`hosted`).
 
-    consumer ── submit(InlineJob, caller) ──> thread  run_sync ──┐
-        ^                              └────> loop    run_async ─┤
-        └── Caller.*  <── the same calls that the engine makes ──┘       clock thread: soft, hard, heartbeat, the GIL's watch
+    consumer, or host ── submit(InlineJob, caller) ──> thread  run_sync ──┐
+        ^                                       └────> loop    run_async ─┤
+        └─────── Caller.*  <── the same calls that the engine makes ──────┘       clock thread: soft, hard, heartbeat, the GIL's watch
 
 What can be enforced here, and what cannot
  - Soft limit: an event with the stack of the handler's thread or coroutine; "raise" cancels a coroutine, and the cancellation leaves the
@@ -19,6 +20,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from math import inf
 
@@ -34,15 +36,28 @@ monotonic = time.monotonic
 NOTHING = b""
 
 
-class Inline:
-    """The host of inline calls. `loop`: the user's; None: one on a thread of its own, started with the first need."""
+class Around:
+    """What an inline call touches of the process around it, beside its caller. In a worker's own process: nothing."""
 
-    def __init__(
-        self, *, loop: asyncio.AbstractEventLoop | None, max_result_bytes: int, on_held: Callable[[list[Caller], float], None]
-    ) -> None:
-        self._max_result_bytes = max_result_bytes
+    main: str | None = None  # what `__main__` means, if not this process's own
+
+    def running(self, caller: Caller) -> AbstractContextManager[None]:
+        """Entered around all of a call, by the thread that runs it, or in its task."""
+        return nullcontext()
+
+    def ending(self, caller: Caller, elapsed: float, stack: str, silent: bool) -> None:
+        """A coroutine has reached its hard limit, or that of silence, and is being cancelled."""
+
+    def held(self, callers: list[Caller], late: float) -> None:
+        """The interpreter lock was held for `late` seconds, longer than the leases bear; one of these did it."""
+
+
+class Inline:
+    """Runs inline calls. `loop`: the user's; None: one on a thread of its own, started with the first need."""
+
+    def __init__(self, *, loop: asyncio.AbstractEventLoop | None, max_result_bytes: int, around: Around) -> None:
+        self._max_result_bytes, self._around = max_result_bytes, around
         self._loop, self._own_loop = loop, loop is None
-        self._on_held = on_held
         self._clock = Clock(self._look)
         self._threads = Threads("stem-iso-inline")
         self._lock = threading.Lock()
@@ -68,6 +83,13 @@ class Inline:
         if call.job.is_async:
             self._on_loop(partial(call.end, Stopped(reason, started=True)))
 
+    def ping(self, pong: Callable[[], None]) -> None:
+        """Call `pong` on the loop when it turns; at once where there is none."""
+        if self._loop is None:
+            pong()
+        else:
+            self._on_loop(pong)
+
     def close(self) -> None:
         """Does not wait: what still runs has been given up by the worker."""
         with self._lock:
@@ -83,7 +105,8 @@ class Inline:
 
     def _run_sync(self, call: InlineCall) -> None:
         call.thread = threading.get_ident()
-        reply = run_sync(call.job.call, call.job.payload, call, max_result_bytes=self._max_result_bytes)
+        with self._around.running(call.caller):
+            reply = run_sync(call.job.call, call.job.payload, call, max_result_bytes=self._max_result_bytes, main=self._around.main)
         call.thread = None
         self._finish(call, reply)
 
@@ -93,7 +116,9 @@ class Inline:
 
     async def _run_async(self, call: InlineCall) -> None:
         try:
-            reply = await run_async(call.job.call, call.job.payload, call, max_result_bytes=self._max_result_bytes)
+            with self._around.running(call.caller):
+                job, most = call.job, self._max_result_bytes
+                reply = await run_async(job.call, job.payload, call, max_result_bytes=most, main=self._around.main)
         except asyncio.CancelledError:
             # Cancelled before the handler's first step, where nothing of ours could catch it.
             if call.ending is None:
@@ -139,7 +164,9 @@ class Inline:
 
     def _time_out(self, call: InlineCall, limit: float, elapsed: float, silent: bool) -> None:
         call.told_hard = True
-        self._on_loop(partial(call.end, TimedOut(limit, elapsed, call.stack(), elapsed - limit, silent=silent)))
+        stack = call.stack()
+        self._around.ending(call.caller, elapsed, stack, silent)
+        self._on_loop(partial(call.end, TimedOut(limit, elapsed, stack, elapsed - limit, silent=silent)))
 
     # -- the GIL -------------------------------------------------------------------------------------------------------------------
 
@@ -157,7 +184,7 @@ class Inline:
                 self._look_due = self._held_most = inf
                 self._expect_look(now)
         if held:
-            self._on_held([call.caller for call in suspects if call.begun_at <= now and (call.finished_at or now) >= due], late)
+            self._around.held([call.caller for call in suspects if call.begun_at <= now and (call.finished_at or now) >= due], late)
 
     # -- the loop ------------------------------------------------------------------------------------------------------------------
 

@@ -27,12 +27,15 @@ from stem_iso.task.call import Answer, encode_answer
 from stem_iso.task.entrypoint import Entrypoint
 
 monotonic = time.monotonic
-WORKER_GONE = encode_answer(Answer(error=("RemoteError", "the worker has stopped; nobody can answer")))
+NOBODY_ANSWERS = encode_answer(Answer(error=("RemoteError", "the task has ended, or its worker has; nobody can answer")))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InlineJob:
-    """`payload` as in `task.call`; `visibility` (seconds) sets how closely the GIL is watched."""
+    """`payload` as in `task.call`; `visibility` (seconds) sets how closely the GIL is watched.
+
+    `begun_at`: when its clock began (monotonic); None: now.
+    """
 
     call: Entrypoint
     is_async: bool
@@ -40,6 +43,7 @@ class InlineJob:
     limits: Limits = NO_LIMITS
     visibility: float = inf
     title: str = ""
+    begun_at: float | None = None
 
 
 class Question:
@@ -47,7 +51,7 @@ class Question:
 
     def __init__(self) -> None:
         self._arrived = threading.Event()
-        self._answer = WORKER_GONE
+        self._answer = NOBODY_ANSWERS
 
     def answer(self, payload: bytes) -> None:
         if not self._arrived.is_set():
@@ -67,7 +71,7 @@ class InlineCall:
 
     def __init__(self, job: InlineJob, caller: Caller) -> None:
         self.job, self.caller = job, caller
-        self.begun_at = self.beaten_at = monotonic()
+        self.begun_at = self.beaten_at = monotonic() if job.begun_at is None else job.begun_at
         self.soft_deadline = None if job.limits.soft is None else self.begun_at + job.limits.soft
         self.hard_deadline = None if job.limits.hard is None else self.begun_at + job.limits.hard
         self.told_soft = self.told_hard = False  # written by the clock
@@ -85,9 +89,10 @@ class InlineCall:
 
     def ask(self, payload: bytes) -> bytes:
         question = Question()
+        self.beaten_at = monotonic()  # any word proves that the handler is alive
         with self._lock:
             if self._closed:
-                return WORKER_GONE
+                return NOBODY_ANSWERS
             self._questions.append(question)
         self.caller.asked(payload, question.answer)
         answer = question.wait()
@@ -96,6 +101,7 @@ class InlineCall:
         return answer
 
     def tell(self, payload: bytes) -> None:
+        self.beaten_at = monotonic()
         self.caller.asked(payload, None)
 
     def beat(self) -> None:
@@ -141,13 +147,14 @@ class InlineCall:
         with self._lock:
             self.finished_at = monotonic()
         self.caller.ended(outcome)
+        self.abandon()
 
     def abandon(self) -> None:
-        """The worker has stopped: whoever waits for an answer, now or later, gets an error."""
+        """It has ended, or its worker: whoever waits for an answer, a thread that it left behind, gets an error, now or later."""
         with self._lock:
             self._closed, questions = True, list(self._questions)
         for question in questions:
-            question.answer(WORKER_GONE)
+            question.answer(NOBODY_ANSWERS)
 
     def next_limit(self) -> float:
         """When the clock should look at it again. A thread has a soft limit only: nothing else could be enforced."""

@@ -5,7 +5,7 @@
                              └── TaskContext over the port ─┘     the same inline and isolated; only the port differs
 
     isolate:  boot(payload, port) ──> Runner: define (once per entrypoint), run (once per call)
-    worker:   run_sync(entrypoint, payload, port) in a thread · await run_async(entrypoint, payload, port) on a loop
+    inline:   run_sync(entrypoint, payload, port) in a thread · await run_async(entrypoint, payload, port) on a loop
 
 Rules
  1. Nothing here raises what a handler raised: it is a FAILED reply, `SystemExit` and `SoftTimeLimitExceeded` included. (`run_async` lets a
@@ -69,11 +69,13 @@ def run_sync(
     return _result(entrypoint.name, value, max_result_bytes, main)
 
 
-async def run_async(entrypoint: Entrypoint, payload: bytes, port: Port, *, max_result_bytes: int = MAX_RESULT_BYTES) -> Reply:
+async def run_async(
+    entrypoint: Entrypoint, payload: bytes, port: Port, *, max_result_bytes: int = MAX_RESULT_BYTES, main: str | None = None
+) -> Reply:
     """Run a call on this loop, in the current task. A cancellation of that task from outside is raised."""
     import asyncio
 
-    prepared = _prepared(entrypoint, payload, port, None)
+    prepared = _prepared(entrypoint, payload, port, main)
     if not isinstance(prepared, TaskContext):
         return prepared
     prepared.offload = asyncio.to_thread
@@ -86,8 +88,8 @@ async def run_async(entrypoint: Entrypoint, payload: bytes, port: Port, *, max_r
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise
-        return _ended_by(error, prepared, None)
-    return _result(entrypoint.name, value, max_result_bytes, None)
+        return _ended_by(error, prepared, main)
+    return _result(entrypoint.name, value, max_result_bytes, main)
 
 
 def _prepared(entrypoint: Entrypoint, payload: bytes, port: Port, main: str | None) -> TaskContext | Reply:
@@ -148,14 +150,20 @@ def _failed(failure: Failed) -> Reply:
 
 
 def boot(payload: bytes, port: Port) -> TaskRunner:
-    """Make this process what the parent is, as far as handlers can see: folder, path, application. Raises what user code raises."""
+    """Raises what user code raises."""
+    told = settle_in(payload)
+    runner = TaskRunner(told)
+    runner.start()
+    return runner
+
+
+def settle_in(payload: bytes) -> BootPayload:
+    """Make this process what the parent is, as far as handlers can see: folder and path; the application comes next."""
     told = msgspec.msgpack.decode(payload, type=BootPayload)
     sys.path[:] = told.path
     if os.getcwd() != told.folder:
         os.chdir(told.folder)
-    runner = TaskRunner(told)
-    runner.start()
-    return runner
+    return told
 
 
 class TaskRunner:
@@ -164,7 +172,7 @@ class TaskRunner:
     def __init__(self, told: BootPayload) -> None:
         from stem_iso.app import Stem
 
-        self._told = told
+        self.told = told
         self._carried = not told.location
         try:
             self._app = import_app(told.location) if told.location else Stem(told.broker)
@@ -181,10 +189,10 @@ class TaskRunner:
 
     def start(self) -> None:
         hooks = self._app.isolate_start_hooks
-        if self._carried and self._told.hooked:
-            if self._told.hooks is None:
+        if self._carried and self.told.hooked:
+            if self.told.hooks is None:
                 raise StemError("the hooks of on_isolate_start cannot be pickled: make the application at the top of its module")
-            hooks = pickle.loads(self._told.hooks)
+            hooks = pickle.loads(self.told.hooks)
         for hook in hooks:
             value = hook()
             if inspect.isawaitable(value):
@@ -198,13 +206,13 @@ class TaskRunner:
         try:
             return self._entrypoint(told)
         except BaseException as error:  # importing and unpickling run user code
-            return _failed(failed(error, self._told.main, retryable=False))
+            return _failed(failed(error, self.told.main, retryable=False))
 
     def run(self, entry: object, payload: bytes, port: Port) -> Reply:
         if not isinstance(entry, Entrypoint):
             refusal: Any = entry
             return int(refusal[0]), bytes(refusal[1])
-        return run_sync(entry, payload, port, max_result_bytes=self._told.max_result_bytes, main=self._told.main)
+        return run_sync(entry, payload, port, max_result_bytes=self.told.max_result_bytes, main=self.told.main)
 
     def _entrypoint(self, told: Definition) -> Entrypoint:
         add(self._app.registry, told.catalog)

@@ -27,11 +27,11 @@ from stem_iso.worker.attempt import Attempt
 from stem_iso.worker.chores import Beat, Sweeper
 from stem_iso.worker.consumer import Consumer
 from stem_iso.worker.desk import Desk
-from stem_iso.worker.entries import Entries, boot_of
+from stem_iso.worker.entries import Entries, boot_of, host_boot_of
 from stem_iso.worker.floor import Floor
 from stem_iso.worker.hosts import Hosts
 from stem_iso.worker.inbox import Inbox
-from stem_iso.worker.inline import Inline
+from stem_iso.worker.inline import Around, Inline
 from stem_iso.worker.known import Handlers
 from stem_iso.worker.ledger import Ledger
 from stem_iso.worker.log import LogSubscriber
@@ -45,6 +45,19 @@ if TYPE_CHECKING:
 log = logging.getLogger("stem_iso.worker")
 
 
+class OwnProcess(Around):
+    """What inline handlers share with an embedded worker: the interpreter lock, and so its leases."""
+
+    def __init__(self, inbox: Inbox[Message]) -> None:
+        self._inbox = inbox
+
+    def held(self, callers: list[Caller], late: float) -> None:
+        for caller in callers:
+            if isinstance(caller, Attempt):
+                text = f"held up this process for {late:.1f} s, longer than a third of the shortest lease: declare it isolated"
+                self._inbox.put_now(Trouble(f"the inline handler {caller.envelope.name!r} {text}", "", caller))
+
+
 class Interior:
     """One life of one worker."""
 
@@ -53,7 +66,7 @@ class Interior:
         self._reporter = Reporter(options.id, bus)
         self._logged = LogSubscriber(bus)
         self._broker = app.open_broker()
-        inline = Inline(loop=loop, max_result_bytes=self._broker.options.max_result_bytes, on_held=self._gil_held)
+        inline = Inline(loop=loop, max_result_bytes=self._broker.options.max_result_bytes, around=OwnProcess(inbox))
         self._hosts = Hosts(self._make_engine, inline)
         self._started_at = time.time()
 
@@ -84,7 +97,8 @@ class Interior:
         options, broker = self._options, self._broker
         ledger = Ledger(self._reporter, options.retry_strategy, broker.options.max_result_bytes, count_retries=options.burst)
         desk = Desk(self._inbox, self._reporter, self._logged.output)
-        handlers = Handlers(self._app, Entries(self._app))
+        by_command = options.origin.keeper_socket is not None
+        handlers = Handlers(self._app, Entries(self._app), hosted=by_command)
         floor = Floor(
             *(desk, handlers, self._hosts, ledger, self._reporter),
             seats=options.seats,
@@ -93,7 +107,7 @@ class Interior:
         )
         beat = Beat(lambda: self._describe(broker, floor.ids()))
         beat.run(broker, time.monotonic())  # where the broker cannot be reached, nothing is started
-        if options.origin.keeper_socket is not None or any(form_of(handler) is Form.ISOLATED for handler in self._app.registry):
+        if by_command or any(form_of(handler) is Form.ISOLATED for handler in self._app.registry):
             self._hosts.start_engine()
         self._logged.started(options, broker.url)
         return Consumer(options, broker, self._inbox, floor, self._reporter, [beat, Sweeper()])
@@ -128,12 +142,14 @@ class Interior:
 
     def _make_engine(self) -> Engine:
         options = self._options
+        boot = boot_of(self._app, options.secrets, self._broker.options.max_result_bytes)
         return Engine(
-            boot_of(self._app, options.secrets, self._broker.options.max_result_bytes),
+            boot,
             size=options.seats,
             spares=options.spares,
             max_calls=options.max_calls,
             max_memory=options.max_memory,
+            host=host_boot_of(self._app, boot) if options.origin.keeper_socket is not None else None,
             on_isolate=self._isolate_changed,
             on_keeper=options.origin.on_keeper,
             keeper_socket=options.origin.keeper_socket,
@@ -143,9 +159,3 @@ class Interior:
 
     def _isolate_changed(self, notice: IsolateNotice) -> None:
         self._inbox.put_now(IsolateChanged(notice))
-
-    def _gil_held(self, callers: list[Caller], late: float) -> None:
-        for caller in callers:
-            if isinstance(caller, Attempt):
-                text = f"held up this process for {late:.1f} s, longer than a third of the shortest lease: declare it isolated"
-                self._inbox.put_now(Trouble(f"the inline handler {caller.envelope.name!r} {text}", "", caller))

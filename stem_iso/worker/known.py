@@ -45,7 +45,7 @@ class EntryMaker(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Known:
-    """`policy` and `limits` hold where the envelope says nothing. One of `entry` (isolated) and `entrypoint` (inline) is set."""
+    """`policy` and `limits` hold where the envelope says nothing. One of `entry` (it runs in another process) and `entrypoint` is set."""
 
     handler: TaskHandler[Any]
     form: Form
@@ -70,8 +70,9 @@ def limits_of(policy: Policy | Rejected) -> Limits:
 class Handlers:
     """Owned by the consumer thread. A handler that is replaced (`override=True`) while the worker runs is looked at anew."""
 
-    def __init__(self, app: Stem, entries: EntryMaker) -> None:
-        self._app, self._entries = app, entries
+    def __init__(self, app: Stem, entries: EntryMaker, *, hosted: bool = False) -> None:
+        """`hosted`: inline handlers run in the inline host, not in this process."""
+        self._app, self._entries, self._hosted = app, entries, hosted
         self._known: dict[str, Known] = {}
 
     def find(self, envelope: Envelope) -> Known | None:
@@ -89,12 +90,12 @@ class Handlers:
         form = form_of(handler)
         bare = Envelope(id=envelope.id, name=envelope.name, args=envelope.args)
         policy = resolve_policy(handler.options, bare, form)
-        isolated = form is Form.ISOLATED
+        elsewhere = form is Form.ISOLATED or self._hosted
         return Known(
             handler,
             form,
             policy,
             limits_of(policy),
-            self._entries.entry(handler.name) if isolated else None,
-            None if isolated else self._app.entrypoint(handler.name),
+            self._entries.entry(handler.name) if elsewhere else None,
+            None if elsewhere else self._app.entrypoint(handler.name),
         )

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stem_iso.isolate.wire import ADOPT, HEADER, LARGEST, LOG, MAGIC, CallFrame, Frame, Garbage, Unframer, frame, pack_call, unpack_call
+from stem_iso.isolate.wire import ADOPT, HEADER, LARGEST, MAGIC, UNBEGUN, CallFrame, Frame, Garbage, Unframer, frame, pack_call, unpack_call
 
-frames = st.builds(Frame, st.integers(ADOPT, LOG), st.integers(0, 2**64 - 1), st.binary(max_size=300))
+frames = st.builds(Frame, st.integers(ADOPT, UNBEGUN), st.integers(0, 2**64 - 1), st.binary(max_size=300))
 
 
 @given(st.lists(frames, max_size=8), st.data())
@@ -29,7 +29,7 @@ def test_half_a_frame_is_no_message(one: Frame, seed: int) -> None:
     assert unframer.feed(stream[: seed % len(stream)]) == []
 
 
-@given(st.binary(min_size=HEADER.size).filter(lambda data: data[0] != MAGIC or not ADOPT <= data[1] <= LOG))
+@given(st.binary(min_size=HEADER.size).filter(lambda data: data[0] != MAGIC or not ADOPT <= data[1] <= UNBEGUN))
 def test_bytes_of_somebody_else_are_garbage(data: bytes) -> None:
     with pytest.raises(Garbage):
         Unframer().feed(data)

@@ -15,12 +15,13 @@ NOTHING, THREADS, PROCESSES = 0, 1, 2
 
 
 def left_behind() -> int:
-    if _has_children():
+    if reap():
         return PROCESSES
     return THREADS if len(sys._current_frames()) > 1 else NOTHING
 
 
-def _has_children() -> bool:
+def reap() -> bool:
+    """Bury the zombies, who are nobody's; whether there are children that live."""
     with suppress(ChildProcessError):
         while True:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT | WALL)

@@ -62,6 +62,11 @@ def main(fds: Fds) -> None:
 
 def serve(pipe: Pipe, page: Page) -> None:
     boot = msgspec.msgpack.decode(pipe.receive().payload, type=Boot)
+    if boot.hosts:
+        from stem_iso.isolate.child import host
+
+        host.serve(boot, pipe, page, titles())
+        return
     port = CallPort(pipe)
     logging.getLogger().addHandler(PortHandler(port))
     set_title = titles()

@@ -54,7 +54,10 @@ class Pipe:
         return self._descriptors.popleft() if self._descriptors else None
 
     def send(self, kind: int, number: int, payload: bytes = b"", descriptor: int | None = None) -> None:
-        data: bytes | memoryview = frame(kind, number, payload)
+        self.send_all(frame(kind, number, payload), descriptor)
+
+    def send_all(self, frames: bytes, descriptor: int | None = None) -> None:
+        data: bytes | memoryview = frames
         try:
             if descriptor is not None:
                 data = memoryview(data)[send_with_descriptor(self._link, data, descriptor) :]

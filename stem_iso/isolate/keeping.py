@@ -1,0 +1,116 @@
+"""A crew's dealings with its keeper: what it is asked for, what it reports, and what is done when it is lost.
+
+free seat ──> launch ── START ──> keeper ── STARTED, pidfd ──> ADOPT, the isolate's first frame
+                                         ├─ FAILED: there never was a process
+                                         └─ EXITED ──> exits
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from stem_iso.isolate import messages, tree, wire
+from stem_iso.isolate.endings import Exit
+from stem_iso.isolate.handle import STUCK_AFTER, Isolate
+from stem_iso.isolate.job import Boot
+from stem_iso.isolate.keeper import SEATS
+from stem_iso.isolate.lifecycle import Cause, State
+from stem_iso.isolate.link import KeeperLost
+from stem_iso.isolate.messages import EXITED, FAILED, STARTED
+
+if TYPE_CHECKING:
+    from stem_iso.isolate.crew import Crew
+
+
+class Keeping:
+    """Used under the engine's lock."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+        self._seats = list(range(SEATS))
+
+    @property
+    def free_seat(self) -> int:
+        """A row in the table; `launch` takes it."""
+        return self._seats[-1]
+
+    def give_back(self, seat: int) -> None:
+        self._seats.append(seat)
+
+    def spawn(self, number: int) -> None:
+        crew = self._crew
+        try:
+            isolate = Isolate(number, self.free_seat, monotonic() + crew.boot.time_limit)
+        except OSError as error:  # no descriptor, no memory
+            crew.exits.last_broken = f"{type(error).__name__}: {error}"
+            crew.obey(crew.fleet.boot_failed(number, monotonic()))
+        else:
+            self.launch(isolate, crew.boot)
+
+    def launch(self, isolate: Isolate, boot: Boot) -> None:
+        crew = self._crew
+        self._seats.pop()
+        crew.isolates[isolate.number] = isolate
+        isolate.adopt = wire.frame(wire.ADOPT, 0, msgspec.msgpack.encode(boot))
+        for fd in (*isolate.streams, isolate.pipe.link.fileno()):
+            crew.register(fd, isolate)
+        try:
+            prelude = messages.prelude(boot.secrets, max(1, crew.cores.most // crew.fleet.size))
+            crew.link.start(isolate.number, isolate.seat, isolate.theirs, prelude)
+        except KeeperLost:
+            return  # the engine sees the end of the link, and then all isolates go
+        except OSError as error:  # no memory, or a stopped keeper whose queue is full
+            crew.exits.not_started(isolate, f"{type(error).__name__}: {error}")
+        else:
+            isolate.hand_over()
+            crew.exits.spawning()
+            crew.clocks.arm(isolate.boot_deadline)
+
+    def heard(self, kind: str, fields: list[Any], fds: list[int]) -> bool:
+        """A message of the keeper; False if it is not about isolates."""
+        if kind not in (STARTED, FAILED, EXITED):
+            return False
+        isolate = self._crew.isolates[fields[0]]
+        if kind == STARTED:
+            self._started(isolate, fields[1], fds[0])
+        elif kind == FAILED:
+            self._crew.exits.not_started(isolate, fields[1])
+        else:
+            code, status, killed, signalled, died = fields[1:]
+            every = (*isolate.killed, *((pid, title) for pid, title in killed))
+            self._crew.exits.gone(isolate, Exit(code, status, every, isolate.signalled_at or signalled, isolate.died_at or died))
+        return True
+
+    def lost(self) -> None:
+        """Kill every tree by ourselves, now, and end what ran there."""
+        self._pause(True)
+        isolates = list(self._crew.isolates.values())
+        for isolate in isolates:
+            if isolate.life.condemned(Cause.KEEPER_LOST):
+                self._crew.count_out(isolate)
+            if isolate.pid:
+                tree.run(isolate.kill or tree.kill_tree(isolate.pid, isolate.pidfd))
+                isolate.wait_dead(STUCK_AFTER)
+        for isolate in isolates:
+            self._crew.exits.gone(isolate, Exit(died_at=monotonic()))
+
+    def replaced(self) -> None:
+        """There is a new one, which the link talks to."""
+        self._pause(False)
+        self._crew.wake_up(monotonic())
+
+    def _pause(self, paused: bool) -> None:
+        self._crew.fleet.paused = self._crew.hosting.roster.paused = paused
+
+    def _started(self, isolate: Isolate, pid: int, pidfd: int) -> None:
+        """Its process is there: from now on it can be killed, and may run what it is told."""
+        crew = self._crew
+        isolate.pid, isolate.pidfd = pid, pidfd
+        crew.register(pidfd, isolate)
+        crew.push(isolate, isolate.adopt)
+        crew.notice(isolate, "spawned")
+        if isolate.life.state is State.DYING:
+            crew.begin_kill(isolate)
