@@ -7,6 +7,7 @@ import concurrent.futures
 import gc
 import itertools
 import operator
+import select
 import threading
 import weakref
 from collections.abc import Iterator
@@ -306,6 +307,21 @@ def test_a_waiting_call_that_is_cancelled_never_runs(tmp_path: Path, gate: Path)
         with pytest.raises(CancelledError):
             waiting[1].exception()
     assert (tmp_path / "ledger").read_text().split() == [str(number) for number in range(0, 2000, 2)]
+
+
+def test_a_call_that_is_cancelled_while_its_isolate_becomes_free_never_runs(tmp_path: Path, gate: Path) -> None:
+    with IsolatePool(1, spares=0) as pool:
+        first = pool.submit(work.wait_for, str(gate))
+        eventually(first.running, "it did not begin")
+        waiting = [pool.submit(work.append, str(tmp_path / "ledger"), str(number)) for number in range(1500)]
+        engine = pool._desk.engine
+        with engine._lock:  # the engine sees the reply, and behind it the wish to cancel
+            (isolate,) = engine._crew.isolates.values()
+            gate.touch()
+            assert select.select([isolate.pipe.link], [], [], BOUND)[0]
+            assert all(future.cancel() for future in waiting[:-1])
+        assert waiting[-1].result(BOUND) is None
+    assert (tmp_path / "ledger").read_text().split() == ["1499"]
 
 
 def test_a_running_call_that_is_cancelled_is_killed_and_settled_at_once(pool: IsolatePool, tmp_path: Path) -> None:
