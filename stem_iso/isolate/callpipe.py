@@ -108,6 +108,7 @@ class CallPipe:
 
     def close(self) -> None:
         self.link.close()
+        self._direct.forget()
         self._outbox.clear()
         self._drop_descriptors()
 

@@ -62,6 +62,10 @@ class Direct:
             self._fail()
         return bytes(self._view[:size]), self._descriptors() if self._message.controllen else []
 
+    def forget(self) -> None:
+        """The socket is closed, and its number may be another's by now: whoever still sends is told so (EBADF)."""
+        self._fd = -1
+
     def _descriptors(self) -> list[int]:
         length, level, kind = _CMSG.unpack_from(self._control)
         if (level, kind) != (socket.SOL_SOCKET, socket.SCM_RIGHTS):

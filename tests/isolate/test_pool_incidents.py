@@ -21,6 +21,7 @@ from stem_iso import (
     IsolateBootError,
     IsolateCrashed,
     IsolatePool,
+    MemoryLimitExceeded,
     RemoteError,
     SoftTimeLimitExceeded,
     TimeoutException,
@@ -90,6 +91,15 @@ def test_the_soft_limit_can_be_raised_in_the_function(pool: IsolatePool) -> None
     assert polite.submit(work.until_soft_limit).result(BOUND) == "cleaned up"
     with pytest.raises(SoftTimeLimitExceeded):
         polite.submit(work.spin).result(BOUND)
+
+
+def test_a_call_that_holds_too_much_memory_is_killed_and_one_may_have_a_core_of_its_own(pool: IsolatePool) -> None:
+    small = pool.with_limits(memory="200MiB", hard=60)
+    with pytest.raises(MemoryLimitExceeded) as caught:
+        small.submit(work.hold, 400 * MEBIBYTE).result(BOUND)
+    assert caught.value.limit == 200 * MEBIBYTE < caught.value.rss
+    assert small.submit(work.hold, MEBIBYTE, 0.0).result(BOUND) == MEBIBYTE
+    assert pool.with_limits(cpus=4096).submit(os.getpid).result(BOUND), "none are free: it runs on all of them"
 
 
 def test_listeners_hear_of_limits_and_isolates_and_one_that_raises_harms_nobody() -> None:

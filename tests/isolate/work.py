@@ -28,6 +28,12 @@ def keywords(*args: Any, **kwargs: Any) -> Any:
     return args, kwargs
 
 
+def hold(size: int, seconds: float = 60.0) -> int:
+    data = b"x" * size
+    time.sleep(seconds)
+    return len(data)
+
+
 def spin() -> None:
     while True:
         pass
