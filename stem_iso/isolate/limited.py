@@ -5,11 +5,10 @@ pool.with_limits(hard=2) ──> View ── submit · map · run ──> the po
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from stem_iso.isolate.desk import Desk
 from stem_iso.isolate.future import IsolateFuture
@@ -17,6 +16,9 @@ from stem_iso.isolate.gate import Gate
 from stem_iso.isolate.limits import Limits
 from stem_iso.isolate.results import Results
 from stem_iso.units import Duration, Size
+
+if TYPE_CHECKING:
+    import asyncio
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -58,6 +60,8 @@ class Limited(Executor):
 
     async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """`submit` and wait, in an event loop. Cancelling the wait cancels the call: it is killed if it runs."""
+        import asyncio  # here, since most programs with a pool have no loop
+
         future = self.submit(fn, *args, **kwargs)
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
