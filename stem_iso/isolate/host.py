@@ -8,6 +8,10 @@ What runs in it undisturbed is waited for, without a bound, because there is non
 left, and nobody can save what it has done so far. The price is a seat for each call that is over, held as long; each such call holds one
 host, so there are never more hosts than seats, and one. A coroutine is waited for only while the loop turns: behind another that blocks it
 there is nothing to wait for. Whether it turns is asked every second.
+
+Not promised: a call that the host has read in the instant before the lock was taken waits for whoever has it, with its seat. A coroutine
+that blocks the loop, and that no limit ends, holds up its neighbours, as everywhere in asyncio. A host is not recycled:
+`max_calls` and `max_memory` are for isolates.
 """
 
 from __future__ import annotations

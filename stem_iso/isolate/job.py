@@ -25,7 +25,7 @@ class Boot:
     """How an isolate starts. `target` is "module:function", called in the isolate as `function(payload, port) -> Runner`.
 
     `secrets` are names of environment variables that no isolate is given. `hosts`: the process runs many calls at a time (the inline host);
-    its target is called as `function(payload) -> HostRunner`.
+    its target is called as `function(payload) -> HostRunner`. `log_level` is its root logger's: what nobody here would show is not sent.
     """
 
     target: str
@@ -33,6 +33,7 @@ class Boot:
     secrets: tuple[str, ...] = ()
     time_limit: float = 60.0
     hosts: bool = False
+    log_level: int = 30  # logging.WARNING, as everywhere in Python
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,6 +7,7 @@ free seat ──> launch ── START ──> keeper ── STARTED, pidfd ─�
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,7 @@ class Keeping:
             self._crew.exits.not_started(isolate, fields[1])
         else:
             code, status, killed, signalled, died = fields[1:]
-            every = (*isolate.killed, *((pid, title) for pid, title in killed))
+            every = _once((*isolate.killed, *((pid, title) for pid, title in killed)))
             self._crew.exits.gone(isolate, Exit(code, status, every, isolate.signalled_at or signalled, isolate.died_at or died))
         return True
 
@@ -114,3 +115,11 @@ class Keeping:
         crew.notice(isolate, "spawned")
         if isolate.life.state is State.DYING:
             crew.begin_kill(isolate)
+
+
+def _once(killed: Iterable[tuple[int, str]]) -> tuple[tuple[int, str], ...]:
+    """Each process once: where the core was slow, the keeper has killed the same ones beside it."""
+    found: dict[int, str] = {}
+    for pid, title in killed:
+        found[pid] = found.get(pid) or title
+    return tuple(found.items())

@@ -11,6 +11,7 @@ Rule: cloudpickle carries only what the isolate cannot find by itself; a module'
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -31,6 +32,8 @@ from stem_iso.worker.catalog import Listed, listed
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem
+
+log = logging.getLogger("stem_iso.worker")  # where all that handlers log ends up
 
 TARGET, HOST_TARGET = "stem_iso.worker.inside:boot", "stem_iso.worker.hosted:boot"
 
@@ -85,7 +88,7 @@ def boot_of(app: Stem, secrets: Sequence[str] = (), max_result_bytes: int | None
         hooked=bool(app.isolate_start_hooks),
         hooks=_hooks(app, location),
     )
-    return Boot(TARGET, msgspec.msgpack.encode(payload), tuple(secrets), time_limit)
+    return Boot(TARGET, msgspec.msgpack.encode(payload), tuple(secrets), time_limit, log_level=log.getEffectiveLevel())
 
 
 def host_boot_of(app: Stem, isolate: Boot) -> HostBoot:

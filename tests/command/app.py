@@ -131,7 +131,7 @@ def inline_halves(mine: str, others: str) -> None:
     Path(mine).touch()
     worker_handlers.wait_for(others)
     print("second half")
-    app_log.warning("logged by a handler")
+    app_log.info("logged by a handler")
     subprocess.run(["echo", "said by a subprocess"], check=True)
 
 

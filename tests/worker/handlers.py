@@ -193,6 +193,8 @@ async def loop_name() -> str:
 def print_and_log() -> None:
     print("printed by a handler")
     logging.getLogger("users.own").warning("logged by a handler")
+    logging.getLogger("users.own").info("as loud as the worker's own log")
+    logging.getLogger("users.own").debug("quieter than that")
 
 
 def write_pid(context: TaskContext, path: str) -> None:

@@ -84,6 +84,8 @@ def test_what_a_handler_prints_and_logs_is_in_the_log_with_the_id_of_its_task(ap
     lines = [record.getMessage() for record in caplog.records if getattr(record, "task_id", None) == handle.id]
     assert f"[talk {handle.id}] printed by a handler" in lines
     assert any(line.endswith("logged by a handler") for line in lines)
+    assert any(line.endswith("as loud as the worker's own log") for line in lines)
+    assert not any("quieter" in line for line in lines)
     assert any("completed in" in line for line in lines)
 
 

@@ -71,7 +71,7 @@ LONGEST = 1 << 13  # a line without an end is sent in pieces of this size
 def serve(boot: Boot, pipe: Pipe, page: Page, set_title: Callable[[str], None]) -> None:
     """Raises CoreGone at the end of the pipe."""
     voice = Voice(pipe)
-    route(HostedCall(voice, 0, {}))
+    route(HostedCall(voice, 0, {}), boot.log_level)
     set_title("stem_iso: inline host, booting")
     host = Host(_runner(boot, voice), voice, page)
     set_title(TITLE)

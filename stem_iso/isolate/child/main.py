@@ -68,7 +68,7 @@ def serve(pipe: Pipe, page: Page) -> None:
         host.serve(boot, pipe, page, titles())
         return
     port = CallPort(pipe)
-    logging.getLogger().addHandler(PortHandler(port))
+    logging.basicConfig(level=boot.log_level, handlers=[PortHandler(port)], format="%(message)s")
     set_title = titles()
     set_title("stem_iso: booting")
     runner = boot_runner(boot, pipe, port)

@@ -81,9 +81,9 @@ class RoutedLog(logging.Handler):
             self.handleError(record)
 
 
-def route(aside: Speaker) -> None:
+def route(aside: Speaker, log_level: int) -> None:
     """For the whole life of the process, before any user code can take hold of the streams."""
     for stream, name in ((1, "stdout"), (2, "stderr")):
         routed: Any = Routed(stream, os.fdopen(stream, "wb", closefd=False))
         setattr(sys, name, io.TextIOWrapper(routed, encoding="utf-8", errors="backslashreplace", write_through=True))
-    logging.getLogger().addHandler(RoutedLog(aside))
+    logging.basicConfig(level=log_level, handlers=[RoutedLog(aside)], format="%(message)s")
