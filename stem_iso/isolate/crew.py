@@ -52,7 +52,7 @@ class Crew:
         self.boot = boot
         self.fleet: Fleet[Call, HostedCall] = Fleet(size, spares)
         self.told: list[Callable[[], None]] = []
-        self._orders: list[Order[Call, HostedCall]] = []  # those that are being carried out
+        self.orders: list[Order[Call, HostedCall]] = []  # those that are being carried out
         self._max_calls, self._max_memory, self._on_isolate = max_calls, max_memory, on_isolate
         self.cores = Cores()
         self.isolates: dict[int, Isolate] = {}
@@ -76,15 +76,15 @@ class Crew:
 
     def obey(self, orders: list[Order[Call, HostedCall]]) -> None:
         """Orders that obeying one brings about are taken in line: a thousand calls that end before they begin must not nest."""
-        if self._orders:
-            self._orders.extend(orders)
+        if self.orders:
+            self.orders.extend(orders)
             return
-        self._orders = orders
         try:
+            self.orders = orders
             for order in orders:
                 self._carry_out(order)
         finally:
-            self._orders = []
+            self.orders = []
         if self.fleet.boot_failures:
             self.clocks.arm(self.fleet.boot_after)
 
