@@ -1,0 +1,27 @@
+"""The guide to `IsolatePool` runs as it stands."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+GUIDE = Path(__file__).parent.parent / "docs" / "pool.md"
+SNIPPETS = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_there_are_snippets() -> None:
+    assert len(SNIPPETS) == 2
+
+
+@pytest.mark.parametrize("number", range(len(SNIPPETS)))
+def test_a_snippet_of_the_guide_runs(tmp_path: Path, number: int) -> None:
+    script = tmp_path / "snippet.py"
+    script.write_text(SNIPPETS[number])
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    if number == 0:
+        assert done.stdout == "hard time limit of 1 s reached in fullmatch\n"
