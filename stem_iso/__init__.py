@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from stem_iso.events import WorkerEventType as WorkerEventType
     from stem_iso.handle import TaskHandle as TaskHandle
     from stem_iso.isolate.limits import Limits as Limits
+    from stem_iso.isolate.pool import IsolatePool as IsolatePool
     from stem_iso.outcome import TaskError as TaskError
     from stem_iso.task.context import TaskContext as TaskContext
     from stem_iso.task.context import current_context as current_context
@@ -59,6 +60,7 @@ _HOMES = {
     "IsolateCrashed": "errors",
     "IsolateError": "errors",
     "LeaseLost": "errors",
+    "IsolatePool": "isolate.pool",
     "Limits": "isolate.limits",
     "MemoryLimitExceeded": "errors",
     "PayloadTooLarge": "errors",
@@ -98,6 +100,7 @@ __all__ = [
     "IsolateBootError",
     "IsolateCrashed",
     "IsolateError",
+    "IsolatePool",
     "LeaseLost",
     "Limits",
     "MemoryLimitExceeded",

@@ -13,7 +13,8 @@
     │   ├── MemoryLimitExceeded              killed over its memory limit
     │   ├── IsolateCrashed                   the process died under the call
     │   ├── IsolateBootError                 no isolate could be started; carries the child's traceback
-    │   └── RemoteError                      an error of another process that has no class here
+    │   ├── RemoteError                      an error of another process that has no class here
+    │   └── RemoteTraceback                  never raised: the last `__cause__` of an error that came from an isolate
     └── TaskFailed ── TaskCancelled          what `handle.result()` raises
     SoftTimeLimitExceeded (BaseException)    a broad `except Exception` must not swallow it
 
@@ -143,6 +144,17 @@ class RemoteError(IsolateError):
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}"
+
+
+class RemoteTraceback(IsolateError):
+    """The traceback of another process, as text. It stands as the last `__cause__` of an error from there, so that both are printed."""
+
+    def __init__(self, traceback: str = "") -> None:
+        super().__init__(traceback)
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.traceback}"""'
 
 
 class TaskFailed(StemError):

@@ -46,7 +46,18 @@ MAY_IMPORT = {
 EDGES = frozenset({"worker.__main__"})
 
 CHILD_MAY_IMPORT = frozenset(
-    {"errors", "outcome", "units", "isolate.job", "isolate.limits", "isolate.wire", "isolate.seat", "isolate.linux"}
+    {
+        "errors",
+        "outcome",
+        "units",
+        "isolate.job",
+        "isolate.limits",
+        "isolate.wire",
+        "isolate.seat",
+        "isolate.linux",
+        "isolate.parcel",
+        "isolate.faults",
+    }
 )
 
 IMPURE = frozenset(
@@ -66,7 +77,8 @@ SITES = {
     "cloudpickle": {
         "worker.entries",
         "worker.inside",
-    },  # one pickles what cannot be found by name, in the core; the other loads it, in the isolate
+        "isolate.parcel",
+    },  # one pickles what cannot be found by name, in the core, another loads it, in the isolate; a pool does both, on both sides
     "threadpoolctl": {"isolate.child.pinning"},
     "setproctitle": {"isolate.keeper", "isolate.child.main"},
     "uuid_utils": {"ids"},

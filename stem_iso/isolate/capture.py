@@ -40,6 +40,8 @@ class Capture:
 
     def finish(self) -> list[tuple[str, str]]:
         """The call has ended: (stream, line) of what had no newline; then everything starts anew but `tail`."""
+        if not self._partial[STDOUT] and not self._partial[STDERR]:
+            return []
         rest = [(stream, line) for stream, data in self._partial.items() if data for line in self._readable(stream, [data])]
         self._partial = {STDOUT: b"", STDERR: b""}
         return rest

@@ -53,11 +53,12 @@ class Crew:
         self.boot = boot
         self.fleet: Fleet[Call, HostedCall] = Fleet(size, spares)
         self.told: list[Callable[[], None]] = []
+        self.orders: list[Order[Call, HostedCall]] = []  # those that are being carried out
         self._max_calls, self._max_memory, self._on_isolate = max_calls, max_memory, on_isolate
         self.cores = Cores()
         self.isolates: dict[int, Isolate] = {}
         self._by_fd: dict[int, Isolate] = {}
-        self._dispatch = Dispatch(self)
+        self.dispatch = Dispatch(self)
         self.keeping = Keeping(self)
         self.exits = Exits(self)
         self.hearing = Hearing(self, later)
@@ -74,30 +75,32 @@ class Crew:
 
     # -- orders ------------------------------------------------------------------------------------------------------------------
 
-    def obey(self, orders: Iterable[Order[Call, HostedCall]]) -> None:
-        for order in orders:
-            match order:
-                case Assign(number, call):
-                    self._dispatch.assign(self.isolates[number], call)
-                case Seat(hosted):
-                    self.hosting.seat(hosted)
-                case Spawn(number):
-                    self._spawn(number)
-                case Retire(number):
-                    self.condemn(self.isolates[number], Cause.RESIZED)
-                case GiveUp(call):
-                    self.end(call, BootFailed(self.exits.last_broken))
+    def obey(self, orders: list[Order[Call, HostedCall]]) -> None:
+        """Orders that obeying one brings about are taken in line: a thousand calls that end before they begin must not nest."""
+        if self.orders:
+            self.orders.extend(orders)
+            return
+        try:
+            self.orders = orders
+            for order in orders:
+                self._carry_out(order)
+        finally:
+            self.orders = []
         if self.fleet.boot_failures:
             self.clocks.arm(self.fleet.boot_after)
 
-    def _spawn(self, number: int) -> None:
-        try:
-            isolate = Isolate(number, self.keeping.free_seat, monotonic() + self.boot.time_limit)
-        except OSError as error:  # no descriptor, no memory
-            self.exits.last_broken = f"{type(error).__name__}: {error}"
-            self.obey(self.fleet.boot_failed(number, monotonic()))
-        else:
-            self.keeping.launch(isolate, self.boot)
+    def _carry_out(self, order: Order[Call, HostedCall]) -> None:
+        match order:
+            case Assign(number, call):
+                self.dispatch.assign(self.isolates[number], call)
+            case Seat(hosted):
+                self.hosting.seat(hosted)
+            case Spawn(number):
+                self.keeping.spawn(number)
+            case Retire(number):
+                self.condemn(self.isolates[number], Cause.RESIZED)
+            case GiveUp(call):
+                self.end(call, BootFailed(self.exits.last_broken))
 
     # -- wishes ------------------------------------------------------------------------------------------------------------------
 
@@ -116,13 +119,13 @@ class Crew:
         return call.isolate is None and self.fleet.withdraw(call.arrival)
 
     def stop(self, call: Call | HostedCall, reason: StopReason) -> None:
+        """What waits ends, and does not begin."""
         if isinstance(call, HostedCall):
             self.hosting.stop(call, reason)
         elif call.isolate is None:
             if self.fleet.withdraw(call.arrival):
-                self.end(call, Stopped(reason, started=False))
+                self.end_unbegun(call)
         elif (isolate := self.isolates.get(call.isolate)) is not None and isolate.call is call:
-            call.stop = call.stop or reason
             self.condemn(isolate, Cause.STOPPED)
 
     def _over_memory(self, number: int, call_number: int, used: int) -> None:
@@ -157,10 +160,10 @@ class Crew:
             isolate.begin_kill(monotonic())
             self.clocks.arm(isolate.alarm())
 
-    def push(self, isolate: Isolate, data: bytes) -> None:
+    def push(self, isolate: Isolate, data: bytes, descriptor: int | None = None) -> None:
         """Send it; what does not fit goes out when there is room."""
-        if not isolate.send(data):
-            self._epoll.modify(isolate.link, select.EPOLLIN | select.EPOLLOUT)
+        if not isolate.pipe.send(data, descriptor):
+            self._epoll.modify(isolate.pipe.link, select.EPOLLIN | select.EPOLLOUT)
 
     def wake_up(self, now: float) -> None:
         """Spawn what is missing."""
@@ -186,14 +189,14 @@ class Crew:
             self.unregister(fd)
             self.clocks.arm(isolate.alarm())
             return
-        if flags & select.EPOLLOUT and isolate.flush():
+        if flags & select.EPOLLOUT and isolate.pipe.flush():
             self._epoll.modify(fd, select.EPOLLIN)
         if flags & ~select.EPOLLOUT:
             self._read(isolate, fd)
 
     def _read(self, isolate: Isolate, fd: int) -> None:
         try:
-            frames = isolate.receive()
+            frames = isolate.pipe.receive()
             if len(frames) > 1:  # the turn began with the first; what was printed before the last is there by now
                 self.output(isolate.streams)
             for frame in frames:
@@ -202,7 +205,7 @@ class Crew:
             self.condemn(isolate, Cause.GARBAGE)
             self.unregister(fd)
         else:
-            if not frames and isolate.at_end():
+            if not frames and isolate.pipe.at_end():
                 self.unregister(fd)  # its end says nothing; its exit will
 
     def hear(self, isolate: Isolate, frame: wire.Frame) -> None:
@@ -253,7 +256,13 @@ class Crew:
     def report(self, isolate: Isolate, outcome: Outcome) -> None:
         self.hearing.soft_event(isolate)
         self.hearing.rest_of_output(isolate)
-        self.end(self.release(isolate), outcome)
+        call, descriptor = self.release(isolate), isolate.pipe.take_descriptor()
+        if descriptor is not None:
+            self.told.append(lambda: call.caller.received(descriptor))
+        self.end(call, outcome)
+
+    def end_unbegun(self, call: Call) -> None:
+        self.end(call, Stopped(call.stop or StopReason.SHUTDOWN, started=False))
 
     def release(self, isolate: Isolate) -> Call:
         """The call has ended here, or goes elsewhere: what it had of the machine is free again."""
@@ -269,7 +278,7 @@ class Crew:
         self.told.append(lambda: call.caller.ended(outcome))
 
     def drop(self, isolate: Isolate) -> None:
-        for fd in (*isolate.streams, isolate.link.fileno(), isolate.pidfd):
+        for fd in (*isolate.streams, isolate.pipe.link.fileno(), isolate.pidfd):
             self.unregister(fd)
         isolate.close()
         del self.isolates[isolate.number]

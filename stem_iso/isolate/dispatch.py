@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from stem_iso.isolate import endings, seat
 from stem_iso.isolate.call import Call, call_frame
 from stem_iso.isolate.deadlines import Deadlines
-from stem_iso.isolate.lifecycle import Cause
+from stem_iso.isolate.lifecycle import Cause, State
 
 if TYPE_CHECKING:
     from stem_iso.isolate.crew import Crew
@@ -30,6 +30,10 @@ class Dispatch:
         self._numbers = 0  # of calls: never used twice, so that a row or a frame names one call for ever
 
     def assign(self, isolate: Isolate, call: Call) -> None:
+        if call.stop is not None:
+            self._crew.end_unbegun(call)
+            self._crew.obey(self._crew.fleet.freed(isolate.number, monotonic()))
+            return
         definition = self._definition(isolate, call)
         if definition is None:
             return
@@ -46,16 +50,25 @@ class Dispatch:
             crew.link.wake()
         if call.job.limits.cpus is not None:
             self._claim(isolate, call, call.job.limits.cpus)
-        crew.push(isolate, call_frame(self._numbers, call.job, now, definition, isolate.cpus))
+        crew.push(isolate, call_frame(self._numbers, call.job, now, definition, isolate.cpus), call.job.descriptor)
         crew.clocks.arm(deadlines.next_at)
         if call.job.limits.memory is not None:
             crew.watcher.watch(isolate.number, self._numbers, isolate.pid, call.job.limits.memory)
+        isolate.sent_number = self._numbers
 
     def _claim(self, isolate: Isolate, call: Call, count: int) -> None:
         isolate.cpus = self._crew.cores.claim(count)
         if not isolate.cpus:
             text = f"no {count} of {len(self._crew.cores.allowed)} cores are free for this call alone: it runs on all of them"
             self._crew.told.append(lambda: call.caller.output(logging.WARNING, "stem_iso", text))
+
+    def interrupted(self) -> None:
+        """A submitter's thread was interrupted while it sent a call: an isolate that may hold half of it, or none, is of no use."""
+        self._crew.orders = []  # no turn is in the middle of any: what is left of them is the interrupted thread's
+        for number in list(self._crew.fleet.busy):
+            isolate = self._crew.isolates[number]
+            if isolate.sent_number != isolate.call_number or (isolate.call is None and isolate.life.state is State.IDLE):
+                self._crew.condemn(isolate, Cause.UNSENT)
 
     def _definition(self, isolate: Isolate, call: Call) -> bytes | None:
         """What tells this isolate of the entry, empty if it knows; None: it cannot be told, and the call has ended."""

@@ -68,10 +68,11 @@ class Engine:
         host: HostBoot | None = None,
         on_isolate: Callable[[IsolateNotice], None] = _ignore,
         on_keeper: Callable[[str, list[object]], None] | None = None,
+        on_closed: Callable[[], None] | None = None,
         keeper_socket: socket.socket | None = None,
     ) -> None:
         require_linux("running tasks in isolates")
-        self._keeper_socket, self._on_keeper = keeper_socket, on_keeper
+        self._keeper_socket, self._on_keeper, self._on_closed = keeper_socket, on_keeper, on_closed
         self._lock = threading.Lock()
         self._commands: deque[Callable[[], None]] = deque()
         self._asleep = False
@@ -100,7 +101,11 @@ class Engine:
         with self._lock:
             refused = self._closing.is_set()
             if not refused:
-                self._crew.submit(call)
+                try:
+                    self._crew.submit(call)
+                except BaseException:  # Ctrl-C, in the main thread, between any two steps
+                    self._command(self._crew.dispatch.interrupted)
+                    raise
             told = bool(self._crew.told)
         if refused:
             caller.ended(Stopped(StopReason.SHUTDOWN, started=False))
@@ -113,6 +118,8 @@ class Engine:
 
         A hosted coroutine is cancelled instead, a hosted thread left to end; a shutdown ends both, with their host if need be.
         """
+        if isinstance(call, Call):
+            call.stop = call.stop or reason  # from here on it is not begun any more
         self._command(lambda: self._crew.stop(call, reason))
 
     def withdraw(self, call: Call | HostedCall) -> bool:
@@ -122,6 +129,15 @@ class Engine:
 
     def resize(self, size: int, spares: int) -> None:
         self._command(lambda: self._crew.obey(self._crew.fleet.resize(size, spares, monotonic())))
+
+    @property
+    def size(self) -> int:
+        """Seats."""
+        return self._crew.fleet.size
+
+    @property
+    def spares(self) -> int:
+        return self._crew.fleet.spares
 
     def stats(self) -> EngineStats:
         with self._lock:
@@ -133,11 +149,11 @@ class Engine:
         with self._lock:
             return [(isolate.call.caller, isolate.cpus) for isolate in self._crew.isolates.values() if isolate.call and isolate.cpus]
 
-    def close(self) -> None:
-        """Kill everything, tell whoever still waits, and return when all are dead."""
+    def close(self, wait: bool = True) -> None:
+        """Kill everything and tell whoever still waits; with `wait`, return when all are dead. Takes no lock of the caller's."""
         if not self._closing.is_set():
             self._command(self._begin_close)
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+        if wait and self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._closed.wait()
             self._thread.join()
 
@@ -158,6 +174,8 @@ class Engine:
             self._timer.close()
             os.close(self._wake_fd)
             self._closed.set()
+            if self._on_closed is not None:
+                self._on_closed()
 
     def _turn(self) -> None:
         self._asleep = True

@@ -106,7 +106,7 @@ class Exits:
 
     def _again(self, isolate: Isolate, end: Exit) -> None:
         call = self._crew.release(isolate)
-        call.tries += isolate.life.cause is not Cause.VERDICT
+        call.tries += isolate.life.cause not in (Cause.VERDICT, Cause.UNSENT)
         if self._crew.fleet.closed:
             self._crew.end(call, Stopped(StopReason.SHUTDOWN, started=False))
         elif call.tries > REASSIGNMENTS:
@@ -125,7 +125,8 @@ class Exits:
         outcome = endings.of_limit(
             limit, deadlines.sent_at, isolate.limit_at or deadlines.kill_at, end.signalled_at, end, isolate.last_stack(), silent=silent
         )
-        notice = LimitNotice("hard", limit, outcome.elapsed, outcome.stack, outcome.signalled_at, outcome.dead_at, outcome.killed)
+        times = outcome.elapsed, outcome.stack, outcome.signalled_at, outcome.dead_at
+        notice = LimitNotice("hard", limit, *times, outcome.killed, call.job.title)
         self._crew.hearing.soft_event(isolate)
         self._crew.told.append(lambda: call.caller.limit_reached(notice))
         self._crew.report(isolate, outcome)

@@ -21,6 +21,7 @@ from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
 
 BOOT_TRIES = 3
+STALE_TURNS = 256
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.1, 30.0
 
 
@@ -77,11 +78,11 @@ class Fleet(Generic[C, H]):
         self.booting: set[int] = set()
         self.busy: set[int] = set()  # a call is there, the isolate dying or not
         self.dying: set[int] = set()
-        self._waiting: list[tuple[int, int, C]] = []
+        self._calls: dict[int, C] = {}  # those that wait, by arrival
+        self._turns: list[tuple[int, int]] = []  # a heap of (-priority, arrival); one that was withdrawn stays in it until its turn
         self._for_host: list[tuple[int, int, H]] = []
         self.hosted = 0  # seats that calls in inline hosts have
         self.host_open = False
-        self._dropped: set[int] = set()  # arrivals that were withdrawn while they waited
         self._arrivals = 0
         self._isolates = 0
         self.boot_failures = 0
@@ -92,7 +93,7 @@ class Fleet(Generic[C, H]):
     @property
     def waiting(self) -> int:
         """Calls that wait for an isolate."""
-        return len(self._waiting) - len(self._dropped)
+        return len(self._calls)
 
     @property
     def living(self) -> int:
@@ -103,8 +104,11 @@ class Fleet(Generic[C, H]):
     def submit(self, call: C, priority: int, now: float) -> tuple[int, list[Order[C, H]]]:
         """The call's arrival number, for `requeue` and `withdraw`, and what to do."""
         self._arrivals += 1
-        heappush(self._waiting, (-priority, self._arrivals, call))
-        return self._arrivals, self.decide(now)
+        if not self.idle or self._for_host or len(self.busy) + self.hosted >= self.size:
+            self.requeue(call, priority, self._arrivals)
+            return self._arrivals, self.decide(now)
+        orders: list[Order[C, H]] = [self._seat(call)]  # by rule 1 nobody waits before it
+        return self._arrivals, self._adjusted(orders, now)
 
     def submit_hosted(self, call: H, priority: int, now: float) -> tuple[int, list[Order[C, H]]]:
         """The same for the inline host."""
@@ -132,13 +136,16 @@ class Fleet(Generic[C, H]):
         return self.decide(now)
 
     def requeue(self, call: C, priority: int, arrival: int) -> None:
-        heappush(self._waiting, (-priority, arrival, call))
+        heappush(self._turns, (-priority, arrival))
+        self._calls[arrival] = call
 
     def withdraw(self, arrival: int) -> bool:
         """Take a call back that has not been assigned; False if it is not waiting."""
-        if arrival in self._dropped or not any(entry[1] == arrival for entry in self._waiting):
+        if self._calls.pop(arrival, None) is None:
             return False
-        self._dropped.add(arrival)
+        if len(self._turns) > 2 * len(self._calls) + STALE_TURNS:  # calls that are withdrawn while all seats are taken would add up
+            self._turns = [turn for turn in self._turns if turn[1] in self._calls]
+            heapify(self._turns)
         return True
 
     def withdraw_all(self) -> list[C]:
@@ -204,11 +211,17 @@ class Fleet(Generic[C, H]):
                 self.hosted += 1
                 orders.append(Seat(heappop(self._for_host)[2]))
             elif self.idle and (call := self._pop()) is not None:
-                isolate = self.idle.pop()
-                self.busy.add(isolate)
-                orders.append(Assign(isolate, call))
+                orders.append(self._seat(call))
             else:
                 break
+        return self._adjusted(orders, now)
+
+    def _seat(self, call: C) -> Assign[C]:
+        isolate = self.idle.pop()
+        self.busy.add(isolate)
+        return Assign(isolate, call)
+
+    def _adjusted(self, orders: list[Order[C, H]], now: float) -> list[Order[C, H]]:
         if len(self.booting) + len(self.idle) + len(self.busy) != self.size + self.spares or self.dying:
             self._adjust(orders, now)
         return orders
@@ -223,20 +236,24 @@ class Fleet(Generic[C, H]):
                 room -= 1
                 self.booting.add(self._isolates)
                 orders.append(Spawn(self._isolates))
-        while self.idle and self.living > self.size + self.spares:
+        while self.idle and len(self.idle) + len(self.booting) + len(self.busy - self.dying) > self.size + self.spares:
             isolate = self.idle.pop(0)
             self.dying.add(isolate)
             orders.append(Retire(isolate))
 
     def _host_is_next(self) -> bool:
-        return not self.idle or not self._waiting or self._for_host[0][:2] < self._waiting[0][:2]
+        self._drop_stale_turns()
+        return not self.idle or not self._turns or self._for_host[0][:2] < self._turns[0]
+
+    def _drop_stale_turns(self) -> None:
+        while self._turns and self._turns[0][1] not in self._calls:
+            heappop(self._turns)
 
     def _pop(self) -> C | None:
-        while self._waiting:
-            _, arrival, call = heappop(self._waiting)
-            if arrival not in self._dropped:
+        while self._turns:
+            call = self._calls.pop(heappop(self._turns)[1], None)
+            if call is not None:
                 return call
-            self._dropped.discard(arrival)
         return None
 
     def _forget(self, isolate: int) -> None:

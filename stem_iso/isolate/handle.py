@@ -8,13 +8,12 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
-from collections.abc import Iterator
 from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING
 
-from stem_iso.isolate import stacks, tree, wire
+from stem_iso.isolate import stacks, tree
+from stem_iso.isolate.callpipe import CallPipe
 from stem_iso.isolate.capture import STDERR, STDOUT, Capture
 from stem_iso.isolate.child.setup import RAISE_SIGNAL, STACK_SIGNAL
 from stem_iso.isolate.deadlines import Deadlines
@@ -39,7 +38,7 @@ class Isolate:
         self.boot_deadline = boot_deadline
         self.pid, self.pidfd = 0, -1
         self.call: Call | None = None
-        self.call_number = 0
+        self.call_number = self.sent_number = 0
         self.calls = 0
         self.deadlines: Deadlines | None = None
         self.known: set[int] = set()  # entries whose definition is there
@@ -60,11 +59,7 @@ class Isolate:
         self.press, self.turns, self.pressed = 0.0, -1, False
         self.ended_streams: set[int] = set()
         self._dump = ""
-        self._unframer = wire.Unframer()
-        self.outbox = b""
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        self.link = ours
+        self.pipe = CallPipe()
         page = os.memfd_create("stem_iso-page", os.MFD_CLOEXEC)
         os.ftruncate(page, Page.SIZE)
         self.page = Page(page)
@@ -72,7 +67,7 @@ class Isolate:
         self.stack_fd, self.stdout_fd, self.stderr_fd = (reader for reader, _ in pipes)
         for reader in self.streams:
             os.set_blocking(reader, False)
-        self.theirs = (page, theirs.detach(), *(writer for _, writer in pipes))
+        self.theirs = (page, self.pipe.theirs, *(writer for _, writer in pipes))
 
     @property
     def streams(self) -> tuple[int, int, int]:
@@ -117,59 +112,6 @@ class Isolate:
         if self.signalled_at:
             return at if self.set_aside else min(at, self.signalled_at + STUCK_AFTER)
         return at if self.deadlines is None else min(at, self.deadlines.next_at)
-
-    # -- the pipe ------------------------------------------------------------------------------------------------------------------
-
-    def send(self, data: bytes) -> bool:
-        """Write what the pipe takes; False: the rest is in `outbox` and goes out when there is room."""
-        if self.outbox:
-            self.outbox += data
-            return False
-        try:
-            sent = self.link.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:  # it is dead, or closed its end: its exit is what counts
-            return True
-        self.outbox = data[sent:]
-        return not self.outbox
-
-    def flush(self) -> bool:
-        """Goes on with the outbox; True when it is empty."""
-        data, self.outbox = self.outbox, b""
-        return self.send(data)
-
-    def receive(self) -> list[wire.Frame]:
-        """The frames that one read completes. Raises wire.Garbage.
-
-        None at the end of file, which says nothing: a grandchild may hold the pipe open, or a handler may have closed it.
-        """
-        try:
-            data = self.link.recv(CHUNK * 4)
-        except OSError:
-            return []
-        return self._unframer.feed(data) if data else []
-
-    def drain(self) -> Iterator[wire.Frame]:
-        """All that it wrote before it died. Garbage ends it quietly: the process is gone."""
-        while True:
-            try:
-                data = self.link.recv(CHUNK * 4)
-                frames = self._unframer.feed(data) if data else []
-            except (OSError, wire.Garbage):
-                return
-            if not data:
-                return
-            yield from frames
-
-    def at_end(self) -> bool:
-        """Whether the other side has closed the pipe."""
-        try:
-            return self.link.recv(1, socket.MSG_PEEK) == b""
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
 
     # -- what it prints ------------------------------------------------------------------------------------------------------------
 
@@ -256,7 +198,7 @@ class Isolate:
     def close(self) -> None:
         self.hand_over()
         self.page.close()
-        self.link.close()
+        self.pipe.close()
         for fd in (*self.streams, self.pidfd):
             if fd >= 0:
                 os.close(fd)

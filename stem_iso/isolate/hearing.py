@@ -66,7 +66,7 @@ class Hearing:
 
     def last_words(self, isolate: Isolate) -> None:
         """What it wrote before it died; a reply among it counts."""
-        for frame in isolate.drain():
+        for frame in isolate.pipe.drain():
             try:
                 self._crew.hear(isolate, frame)
             except Garbage:
@@ -132,5 +132,5 @@ class Hearing:
         (limit, elapsed), isolate.soft_notice = isolate.soft_notice, None
         isolate.stack_due = inf
         isolate.soft_stack = isolate.take_stack()
-        caller, notice = isolate.call.caller, LimitNotice("soft", limit, elapsed, isolate.soft_stack)
+        caller, notice = isolate.call.caller, LimitNotice("soft", limit, elapsed, isolate.soft_stack, title=isolate.call.job.title)
         self._crew.told.append(lambda: caller.limit_reached(notice))

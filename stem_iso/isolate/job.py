@@ -50,13 +50,17 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """One call. Of waiting jobs the one of the highest `priority` starts first, then the one that came first. `title` names the process."""
+    """One call. Of waiting jobs the one of the highest `priority` starts first, then the one that came first. `title` names the process.
+
+    `descriptor` goes with the payload (a memfd with what is too large for a pipe); it stays the submitter's, open until `Caller.ended`.
+    """
 
     entry: Entry
     payload: bytes
     title: str = ""
     limits: Limits = NO_LIMITS
     priority: int = 0
+    descriptor: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +72,7 @@ class HostedJob(Job):
 
 @dataclass(frozen=True, slots=True)
 class LimitNotice:
-    """A limit was reached. Fields as in `stem_iso.events.TimeoutEvent`; level "soft" or "hard"."""
+    """A limit was reached. Fields as in `stem_iso.events.TimeoutEvent`; level "soft" or "hard". `title`: which call, as its job says."""
 
     level: str
     limit: float
@@ -77,6 +81,7 @@ class LimitNotice:
     signalled_at: float | None = None
     dead_at: float | None = None
     killed: tuple[tuple[int, str], ...] = ()
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,9 @@ class Caller(Protocol):
     def output(self, level: int, logger: str, text: str) -> None:
         """What the handler printed (logger "stdout" or "stderr", level INFO) or logged."""
 
+    def received(self, descriptor: int) -> None:
+        """A descriptor came with the reply; it is the caller's from now on, to close. At most once, just before `ended`."""
+
     def ended(self, outcome: Outcome) -> None:
         """Exactly once, after the isolate's exit was confirmed where it was killed, and after the death of all descendants."""
 
@@ -138,6 +146,15 @@ class Port(Protocol):
         """Entered around the handler alone: inside, `SoftTimeLimitExceeded` may be raised, once, where the job asks for it."""
 
 
+class IsolatePort(Port, Protocol):
+    """In an isolate descriptors travel beside the bytes."""
+
+    descriptor: int | None  # what came with the payload; closed at the call's end
+
+    def attach(self, descriptor: int) -> None:
+        """Send it with the reply; the port's from now on."""
+
+
 # What a reply's first byte says; the engine turns it into an Outcome without knowing what the payload means.
 SUCCEEDED, FAILED, RETRY, REJECTED = 0, 1, 2, 3
 TIMED_OUT, STOPPED = 4, 5  # a host says these of a call that it ended by itself
@@ -151,7 +168,7 @@ class Runner(Protocol):
     def define(self, definition: bytes) -> object:
         """The entrypoint of these bytes; kept by the child under the entry's number."""
 
-    def run(self, entry: object, payload: bytes, port: Port) -> tuple[int, bytes]:
+    def run(self, entry: object, payload: bytes, port: IsolatePort) -> tuple[int, bytes]:
         """Run the call on this (the main) thread. Returns (SUCCEEDED, result bytes), (FAILED, msgpack of `outcome.Failed`'s fields
         [TaskError, kinds]), (RETRY, msgpack of `RetryAsked`'s fields in order) or (REJECTED, msgpack [reason, message]).
 

@@ -41,12 +41,22 @@ class Keeping:
     def give_back(self, seat: int) -> None:
         self._seats.append(seat)
 
+    def spawn(self, number: int) -> None:
+        crew = self._crew
+        try:
+            isolate = Isolate(number, self.free_seat, monotonic() + crew.boot.time_limit)
+        except OSError as error:  # no descriptor, no memory
+            crew.exits.last_broken = f"{type(error).__name__}: {error}"
+            crew.obey(crew.fleet.boot_failed(number, monotonic()))
+        else:
+            self.launch(isolate, crew.boot)
+
     def launch(self, isolate: Isolate, boot: Boot) -> None:
         crew = self._crew
         self._seats.pop()
         crew.isolates[isolate.number] = isolate
         isolate.adopt = wire.frame(wire.ADOPT, 0, msgspec.msgpack.encode(boot))
-        for fd in (*isolate.streams, isolate.link.fileno()):
+        for fd in (*isolate.streams, isolate.pipe.link.fileno()):
             crew.register(fd, isolate)
         try:
             prelude = messages.prelude(boot.secrets, max(1, crew.cores.most // crew.fleet.size))

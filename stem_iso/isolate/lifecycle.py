@@ -31,6 +31,8 @@ from stem_iso.outcome import Outcome
 
 
 class State(Enum):
+    __hash__ = object.__hash__  # of the C level: Enum's own hashes the name, in Python, at every step of the table
+
     BOOTING = "booting"
     IDLE = "idle"
     BUSY = "busy"
@@ -49,6 +51,8 @@ class Cause(Enum):
     KEEPER_LOST = "keeper lost"
     VERDICT = "verdict stands"  # the keeper had judged the call before; this one was not sent
 
+    UNSENT = "its submitter was interrupted"  # the call may not have reached it
+
     LEFTOVERS = "leftovers"
     MAX_CALLS = "max calls"
     MAX_MEMORY = "max memory"
@@ -59,6 +63,8 @@ class Cause(Enum):
 
 
 class Seen(Enum):
+    __hash__ = object.__hash__
+
     READY = "ready"
     ASSIGNED = "assigned"
     REPLIED = "replied"

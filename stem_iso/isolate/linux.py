@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import platform
+import socket
 import sys
+from array import array
 from contextlib import suppress
+from typing import Any
 
 PR_SET_CHILD_SUBREAPER = 36
 F_SETSIG = 10
 TFD_NONBLOCK, TFD_CLOEXEC, TFD_TIMER_ABSTIME = 0o4000, 0o2000000, 1
 CLOCK_MONOTONIC = 1
+MAP_FIXED, MAP_NORESERVE = 0x10, 0x4000
+F_ADD_SEALS, F_GET_SEALS, F_SEAL_SHRINK, F_SEAL_GROW = 1033, 1034, 2, 4
+RIGHTS_ROOM = socket.CMSG_SPACE(4 * 4) if hasattr(socket, "CMSG_SPACE") else 0
 WALL = 0x40000000  # __WALL: children made by clone() without SIGCHLD as well
 
 # What native libraries read when they are loaded: how many threads their pools have.
@@ -26,7 +33,16 @@ class _Itimerspec(ctypes.Structure):
     _fields_ = (("it_interval", _Timespec), ("it_value", _Timespec))
 
 
-_libc = ctypes.CDLL(None, use_errno=True)
+def _load() -> Any:
+    if sys.platform != "linux":  # imported all the same, for `require_linux`
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+    return libc
+
+
+_libc = _load()
 
 
 def fill_standard_descriptors() -> None:
@@ -56,6 +72,33 @@ def require_linux(what: str) -> None:
 def become_subreaper() -> None:
     """Orphans among this process's descendants become its children, not init's."""
     if _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno))
+
+
+def send_with_descriptor(link: socket.socket, data: bytes | memoryview, descriptor: int) -> int:
+    """As `link.send`, with a descriptor beside the first byte."""
+    return link.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", (descriptor,)))])
+
+
+def receive_with_descriptors(link: socket.socket, size: int) -> tuple[bytes, list[int]]:
+    """As `link.recv`, and the descriptors that came beside these bytes; they are the caller's. What finds no free number is lost."""
+    data, ancillary, _, _ = link.recvmsg(size, RIGHTS_ROOM, socket.MSG_CMSG_CLOEXEC)
+    descriptors = array("i")
+    for _, _, rights in ancillary:  # a stream of ours carries no other kind
+        descriptors.frombytes(rights[: len(rights) - len(rights) % descriptors.itemsize])
+    return data, descriptors.tolist()
+
+
+def map_over(block: mmap.mmap, descriptor: int) -> None:
+    """Put the memory of a memfd in the place of this (anonymous) block's, which then shows it and unmaps it when nobody looks any more.
+
+    `mmap.mmap(descriptor)` keeps a descriptor of its own for as long as it lives: a thousand arrays would be a thousand descriptors.
+    """
+    size = len(block)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(block))
+    mapped = _libc.mmap(address, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | MAP_FIXED, descriptor, 0)
+    if mapped != address:
         errno = ctypes.get_errno()
         raise OSError(errno, os.strerror(errno))
 

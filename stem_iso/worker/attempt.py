@@ -13,6 +13,7 @@ Fields are written by the consumer alone, but `begun_at`, which the host writes 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -96,6 +97,9 @@ class Attempt:
 
     def output(self, level: int, logger: str, text: str) -> None:
         self.desk.output(self, level, logger, text)
+
+    def received(self, descriptor: int) -> None:
+        os.close(descriptor)  # no task sends one; a handler that writes to every descriptor might
 
     def ended(self, outcome: Outcome) -> None:
         self.desk.put(Ended(self, outcome, monotonic()))

@@ -61,6 +61,9 @@ class Recorder:
     def output(self, level: int, logger: str, text: str) -> None:
         self.lines.append((level, logger, text))
 
+    def received(self, descriptor: int) -> None:
+        os.close(descriptor)
+
     def ended(self, outcome: Outcome) -> None:
         self.told_at = monotonic()
         with self._changed:

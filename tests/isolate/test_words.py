@@ -25,7 +25,7 @@ def test_what_is_logged_at_boot_is_heard_and_costs_nothing(engines: Make, caplog
 
 def replied(isolate: Isolate) -> bool:
     try:
-        frames = wire.Unframer().feed(isolate.link.recv(1000, MSG_PEEK))
+        frames = wire.Unframer().feed(isolate.pipe.link.recv(1000, MSG_PEEK))
     except BlockingIOError:
         return False
     return [frame.kind for frame in frames] == [wire.BEAT, wire.REPLY]

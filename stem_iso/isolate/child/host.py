@@ -206,6 +206,10 @@ class HostedCall:
             if len(self._questions) == 1:
                 self._say(ASK, payload)
 
+    def received(self, descriptor: int) -> None:
+        """Nothing in a host is sent one."""
+        os.close(descriptor)
+
     def beat(self) -> None:
         self._say(BEAT)
 

@@ -30,7 +30,7 @@ from stem_iso.isolate.child.pinning import Pinning
 from stem_iso.isolate.child.port import CallPort, CoreGone, Pipe
 from stem_iso.isolate.job import Boot, Runner
 from stem_iso.isolate.seat import Page
-from stem_iso.isolate.wire import BROKEN, CALL, READY, REPLY, Frame, unpack_call
+from stem_iso.isolate.wire import BROKEN, CALL, READY, Frame, unpack_call
 
 if TYPE_CHECKING:
     from stem_iso.isolate.process import Fds
@@ -118,7 +118,7 @@ class Calls:
         self._page.finished = number
         self._pinning.unpin()
         flush()
-        self._port.say(REPLY, bytes((tag, left_behind())) + result)
+        self._port.reply(bytes((tag, left_behind())) + result)
         if call.title:
             self._set_title(IDLE_TITLE)
 

@@ -12,14 +12,15 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from math import inf
 from threading import RLock, current_thread, main_thread
 from types import FrameType
 
 from stem_iso.errors import SoftTimeLimitExceeded
 from stem_iso.isolate.child.setup import RAISE_SIGNAL
-from stem_iso.isolate.wire import ANSWER, ASK, BEAT, LOG, TELL, CallFrame, Frame, Unframer, frame
+from stem_iso.isolate.linux import receive_with_descriptors, send_with_descriptor
+from stem_iso.isolate.wire import ANSWER, ASK, BEAT, LOG, REPLY, TELL, CallFrame, Frame, Unframer, frame
 
 CHUNK = 1 << 16  # a whole pipe's worth
 
@@ -35,24 +36,47 @@ class Pipe:
         self._link = link
         self._unframer = Unframer()
         self._frames: deque[Frame] = deque()
+        self._descriptors: deque[int] = deque()
 
     def receive(self) -> Frame:
         """The next frame. Raises CoreGone."""
         while not self._frames:
-            data = self._link.recv(CHUNK)
+            data, descriptors = receive_with_descriptors(self._link, CHUNK)
             if not data:
                 raise CoreGone
+            if descriptors:
+                self._descriptors.extend(descriptors)
             self._frames.extend(self._unframer.feed(data))
         return self._frames.popleft()
 
-    def send(self, kind: int, number: int, payload: bytes = b"") -> None:
-        self.send_all(frame(kind, number, payload))
+    def take_descriptor(self) -> int | None:
+        """The one that came with the frame that was received last."""
+        return self._descriptors.popleft() if self._descriptors else None
 
-    def send_all(self, frames: bytes) -> None:
+    def send(self, kind: int, number: int, payload: bytes = b"", descriptor: int | None = None) -> None:
+        self.send_all(frame(kind, number, payload), descriptor)
+
+    def send_all(self, frames: bytes, descriptor: int | None = None) -> None:
+        data: bytes | memoryview = frames
         try:
-            self._link.sendall(frames)
+            if descriptor is not None:
+                data = memoryview(data)[send_with_descriptor(self._link, data, descriptor) :]
+            self._link.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
             raise CoreGone from None
+
+
+class Arming:
+    """Around the handler: inside it the soft limit may raise. Made once, since a generator's would cost every call a microsecond."""
+
+    def __init__(self, port: CallPort) -> None:
+        self._port = port
+
+    def __enter__(self) -> None:
+        self._port.arm(True)
+
+    def __exit__(self, *_: object) -> None:
+        self._port.arm(False)
 
 
 class CallPort:
@@ -68,12 +92,16 @@ class CallPort:
         self.hard_deadline: float | None = None
         self.cpus: frozenset[int] | None = None
         self._raises = self._armed = self._pending = False
+        self.descriptor: int | None = None
+        self._attached: int | None = None
         self._speaking = 0  # by the main thread
+        self._arming = Arming(self)
         self._owner = os.getpid()
         signal.signal(RAISE_SIGNAL, self._on_raise)
 
     def begin(self, number: int, call: CallFrame) -> None:
         self._call = number
+        self.descriptor = self._pipe.take_descriptor()
         self.soft_deadline = None if call.soft_deadline == inf else call.soft_deadline
         self.hard_deadline = None if call.hard_deadline == inf else call.hard_deadline
         self.cpus = frozenset(call.cpus) if call.cpus else None
@@ -97,17 +125,27 @@ class CallPort:
         name = logger.encode()
         self.say(LOG, bytes((level & 0xFF, len(name) & 0xFF)) + name[:255] + text.encode(errors="replace"))
 
+    def attach(self, descriptor: int) -> None:
+        self._attached = descriptor
+
+    def reply(self, payload: bytes) -> None:
+        """The call's last word, and what is attached to it."""
+        with self._speak():
+            self._pipe.send(REPLY, self._call, payload, self._attached)
+        for descriptor in (self._attached, self.descriptor):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._attached = self.descriptor = None
+
     def say(self, kind: int, payload: bytes = b"") -> None:
         with self._speak():
             self._pipe.send(kind, self._call, payload)
 
-    @contextmanager
-    def armed(self) -> Iterator[None]:
-        self._armed = True
-        try:
-            yield
-        finally:
-            self._armed = False
+    def armed(self) -> AbstractContextManager[None]:
+        return self._arming
+
+    def arm(self, armed: bool) -> None:
+        self._armed = armed
 
     @contextmanager
     def _speak(self) -> Iterator[None]:

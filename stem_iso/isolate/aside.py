@@ -1,0 +1,65 @@
+"""A thread on which user code runs, so that it holds up nothing that kills: callbacks of futures, listeners, printed lines.
+
+    engine, submitters ── put(work) ──> queue ──> one daemon thread, from the first work on
+
+Rules
+ 1. What raises is logged, and the next work runs all the same.
+ 2. With `most`, no more than so many wait; what comes then is dropped and counted: a listener that lags costs notices, not memory.
+ 3. `close` lets what waits be done, and waits for it, unless it is this thread itself that closes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+log = logging.getLogger("stem_iso.isolate")
+
+
+class Aside:
+    def __init__(self, name: str, most: int | None = None) -> None:
+        self.name, self._most = name, most
+        self.dropped = 0
+        self._queue: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._lock = threading.RLock()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._owner = os.getpid()
+
+    def put(self, work: Callable[[], object]) -> None:
+        """Do it soon. After `close` it is done here and now, since nobody would come for it, or dropped where dropping is allowed."""
+        if self._most is not None and (self._closed or self._queue.qsize() >= self._most):
+            self.dropped += 1
+            return
+        with self._lock:
+            if not self._closed:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+                    self._thread.start()
+                self._queue.put(work)
+                return
+        self._do(work)
+
+    def close(self, wait: bool = True) -> None:
+        with self._lock:
+            first, self._closed = not self._closed, True
+        if self._thread is None or os.getpid() != self._owner:
+            return
+        if first:
+            self._queue.put(None)
+        if wait and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while (work := self._queue.get()) is not None:
+            self._do(work)
+            del work  # while it waits for the next it must not keep what this one knew
+
+    def _do(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except Exception:  # user code
+            log.exception("%s: %r raised", self.name, work)

@@ -1,0 +1,242 @@
+"""What a pool and its views share: the engine, the calls that have not ended, and the end of it all.
+
+    submit ── pack ──> Ticket, Job ──> engine ──> Ticket.ended ──> future settled
+                                          └─ notices, printed lines ──> threads of their own (`aside`)
+
+    open ──shut──> no new calls ──last call ended──> engine closed ──> threads ended
+      └────kill──────────^ and all calls cancelled
+
+Rules
+ 1. The lock is held for a few instructions, and never while the engine's is taken. It is reentrant: a finalizer may cancel anywhere.
+ 2. Whatever the end (`shutdown`, the pool forgotten, the interpreter's exit), what was submitted is finished first, but for `kill`.
+ 3. A forked child has no engine: it is refused, and its end touches nothing of the parent's.
+ 4. At most MEMFDS payloads wait in memfds; what more is submitted meanwhile travels through the pipe, slower, but costs no descriptor.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from threading import RLock
+from typing import Any
+
+from stem_iso.errors import IsolateBootError
+from stem_iso.isolate.aside import Aside
+from stem_iso.isolate.call import Call
+from stem_iso.isolate.capture import STDERR, STDOUT
+from stem_iso.isolate.engine import Engine
+from stem_iso.isolate.future import CANCELLED, FINISHED, IsolateFuture
+from stem_iso.isolate.gate import Gate
+from stem_iso.isolate.job import Boot, IsolateNotice, Job, LimitNotice, Limits
+from stem_iso.isolate.link import KeeperLost
+from stem_iso.isolate.naming import Names, title_of
+from stem_iso.isolate.parcel import is_bulk, pack
+from stem_iso.isolate.ticket import Ticket
+from stem_iso.outcome import StopReason
+
+log = logging.getLogger("stem_iso.isolate")
+
+Notice = LimitNotice | IsolateNotice
+Listener = Callable[[Notice], object]
+
+MEMFDS = 64
+NOTICES, LINES = 10_000, 10_000  # what may wait for a listener, and for a terminal, that lags
+
+
+class Desk:
+    """Owned by its pool, which it does not know: a pool that is forgotten ends."""
+
+    def __init__(self, boot: Boot, *, size: int, spares: int, max_calls: int | None, max_memory: int | None) -> None:
+        self.lock = RLock()
+        self.gate = Gate()
+        self._process = os.getpid()
+        self._memfds: set[Ticket] = set()  # those whose payload lies in one
+        self._names = Names()
+        self._listeners: tuple[Listener, ...] = ()
+        self._callbacks = Aside("stem_iso-callbacks")
+        self.notices, self._output = Aside("stem_iso-listeners", NOTICES), Aside("stem_iso-output", LINES)
+        self.engine = Engine(
+            boot,
+            size=size,
+            spares=spares,
+            max_calls=max_calls,
+            max_memory=max_memory,
+            on_isolate=self.notify,
+            on_closed=self._engine_closed,
+        )
+        try:
+            self.engine.start()
+        except KeeperLost as error:
+            raise IsolateBootError(str(error)) from None
+        atexit.register(self._at_exit)
+
+    @property
+    def size(self) -> int:
+        return self.engine.size
+
+    # -- in ------------------------------------------------------------------------------------------------------------------------
+
+    def submit(self, gate: Gate, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], limits: Limits) -> IsolateFuture[Any]:
+        """Raises RuntimeError in a forked child, and where gate or pool is shut."""
+        if os.getpid() != self._process:
+            self.refuse_elsewhere()
+        gate.refuse_if_shut()
+        self.gate.refuse_if_shut()
+        future: IsolateFuture[Any] = IsolateFuture(self)
+        named = self._names.find(function)
+        try:
+            bulky = any(map(is_bulk, args))
+            packed = pack((args, kwargs) if named else (function, args, kwargs), outside=len(self._memfds) < MEMFDS, bulky=bulky)
+        except Exception as error:  # user code: it fails this call, and no other
+            error.add_note(f"The arguments of {title_of(function)[len('stem_iso: ') :]} cannot be sent to an isolate.")
+            future.settle(FINISHED, error=error.with_traceback(None))  # its frames hold the arguments
+            return future
+        entry, title = (named.entry, named.title) if named else (self._names.carried, title_of(function))
+        ticket = Ticket(self, gate, future, title, packed.descriptor)
+        try:
+            self._enter(gate, ticket)
+            call = self.engine.submit(Job(entry, packed.data, title, limits, 0, packed.descriptor), ticket)
+            assert isinstance(call, Call)
+            future.begun(call)
+        except BaseException:  # it was shut meanwhile; or Ctrl-C anywhere in between: nobody has the future, or may wait for its end
+            future.cancel()
+            self.leave(gate, ticket)
+            raise
+        return future
+
+    def _enter(self, gate: Gate, ticket: Ticket) -> None:
+        with self.lock:
+            gate.refuse_if_shut()
+            self.gate.refuse_if_shut()
+            if ticket.memfd is not None:
+                self._memfds.add(ticket)
+            self.gate.live.add(ticket)
+            if gate is not self.gate:
+                gate.live.add(ticket)
+
+    # -- what the futures and tickets need -----------------------------------------------------------------------------------------
+
+    def cancel(self, call: Call) -> None:
+        self.engine.stop(call, StopReason.REVOKED)
+
+    def run_aside(self, work: Callable[[], object]) -> None:
+        self._callbacks.put(work)
+
+    def refuse_elsewhere(self) -> None:
+        if os.getpid() != self._process:
+            raise RuntimeError(f"this IsolatePool belongs to process {self._process}: make another one after a fork")
+
+    def leave(self, gate: Gate, ticket: Ticket) -> None:
+        with self.lock:
+            if self._memfds:
+                self._memfds.discard(ticket)
+            self.gate.leave(ticket)
+            if gate is not self.gate:
+                gate.leave(ticket)
+        if self.gate.is_shut and self.gate.drained.is_set():
+            self.engine.close(wait=False)
+
+    # -- what is told --------------------------------------------------------------------------------------------------------------
+
+    def listen(self, listener: Listener) -> None:
+        with self.lock:
+            self._listeners = (*self._listeners, listener)
+
+    def notify(self, notice: Notice) -> None:
+        for listener in self._listeners:
+            self.notices.put(partial(listener, notice))
+
+    def printed(self, level: int, logger: str, text: str) -> None:
+        self._output.put(partial(show, level, logger, text))
+
+    # -- the end -------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def elsewhere(self) -> bool:
+        return os.getpid() != self._process
+
+    def shut(self) -> None:
+        """No new calls; the engine closes with the last one. Waits for nothing, and takes no lock but its own."""
+        if self.elsewhere:
+            return
+        with self.lock:
+            self.gate.shut()
+        if self.gate.drained.is_set():
+            self.engine.close(wait=False)
+
+    def shutdown(self, wait: bool, cancel_futures: bool) -> None:
+        if self.elsewhere:
+            return
+        self.shut()
+        if cancel_futures:
+            self.withdraw(self.gate)
+        if wait:
+            self.gate.drained.wait()
+            self._close()
+
+    def kill(self) -> None:
+        """Everything, now."""
+        if self.elsewhere:
+            return
+        self.shut()
+        self._cancel_all()
+        self.engine.close()
+        for ticket in self._cancel_all():  # what an interrupted thread had not quite submitted
+            ticket.close()
+        self._close()
+
+    def withdraw(self, gate: Gate) -> None:
+        """Cancel what has not begun."""
+        with self.lock:
+            tickets = list(gate.live)
+        for ticket in tickets:
+            call = ticket.future.call
+            if call is not None and self.engine.withdraw(call):
+                ticket.future.settle(CANCELLED)
+                ticket.close()
+
+    def _cancel_all(self) -> list[Ticket]:
+        with self.lock:
+            tickets = list(self.gate.live)
+        for ticket in tickets:
+            ticket.future.cancel()
+        return tickets
+
+    def _close(self) -> None:
+        self.engine.close()
+        for aside in (self._callbacks, self.notices, self._output):
+            aside.close()
+
+    def _engine_closed(self) -> None:
+        for aside in (self._callbacks, self.notices, self._output):
+            aside.close(wait=False)
+        atexit.unregister(self._at_exit)
+
+    def _at_exit(self) -> None:
+        """As the executors of the standard library: what was submitted is finished, unless Ctrl-C ended the program or does now."""
+        try:
+            if ended_by_ctrl_c():
+                self.kill()
+            self.shutdown(wait=True, cancel_futures=False)
+        except KeyboardInterrupt:
+            self.kill()
+            raise
+
+
+def ended_by_ctrl_c() -> bool:
+    """Whether the interpreter leaves because of a KeyboardInterrupt that nobody caught; in a REPL it would have gone on."""
+    return issubclass(getattr(sys, "last_type", None) or Exception, KeyboardInterrupt) and not hasattr(sys, "ps1")
+
+
+def show(level: int, logger: str, text: str) -> None:
+    """What a function printed goes where this program prints, and what it logged where this program logs."""
+    if logger in (STDOUT, STDERR):
+        stream = sys.stdout if logger == STDOUT else sys.stderr
+        if stream is not None:
+            print(text, file=stream, flush=True)
+    else:
+        logging.getLogger(logger).log(level, "%s", text)

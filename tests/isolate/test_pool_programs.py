@@ -1,0 +1,165 @@
+"""Whole programs with an `IsolatePool`: where their functions stand, how they end, and what is left when they are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from tests.isolate.calling import BOUND, assert_dead, descendants, pid_in
+
+PROGRAM = dedent("""
+    from dataclasses import dataclass
+    from stem_iso import IsolatePool
+
+    FACTOR = 3
+
+    @dataclass
+    class Point:
+        x: int
+
+    class Broken(Exception):
+        pass
+
+    def times(value):
+        return value * FACTOR
+
+    def moved(point):
+        return Point(point.x + 1)
+
+    def broken():
+        raise Broken("mine", 1)
+
+    if __name__ == "__main__":
+        with IsolatePool(1, spares=0) as pool:
+            FACTOR = 5  # since the function was defined
+            assert pool.submit(times, 4).result() == 20
+            assert pool.submit(moved, Point(1)).result() == Point(2)
+            assert list(pool.map(moved, [Point(1), Point(2)], chunksize=2)) == [Point(2), Point(3)]
+            error = pool.submit(broken).exception()
+            assert type(error) is Broken and error.args == ("mine", 1), error
+            assert pool.submit(lambda: Point).result() is Point
+        print("all well")
+""")
+
+
+def run(*command: str, text: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.run([sys.executable, *command], input=text, capture_output=True, text=True, timeout=BOUND, cwd=cwd, env=env)
+
+
+@pytest.mark.parametrize("way", ["by path", "-m", "-c", "stdin", "as a package"])
+def test_functions_and_classes_of_the_main_module_travel_both_ways(tmp_path: Path, way: str) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__main__.py").write_text(PROGRAM)
+    command, text = {
+        "by path": (("program.py",), ""),
+        "-m": (("-m", "program"), ""),
+        "-c": (("-c", PROGRAM), ""),
+        "stdin": (("-",), PROGRAM),
+        "as a package": (("-m", "package"), ""),
+    }[way]
+    done = run(*command, text=text, cwd=tmp_path)
+    assert (done.stdout, done.returncode) == ("all well\n", 0), done.stderr
+
+
+def test_functions_typed_into_a_repl_run(tmp_path: Path) -> None:
+    typed = dedent("""
+        from stem_iso import IsolatePool
+        pool = IsolatePool(1, spares=0)
+        def triple(value):
+            return value * 3
+
+        pool.submit(triple, 4).result()
+        def triple(value):
+            return value * 300
+
+        pool.submit(triple, 4).result()
+        pool.shutdown()
+    """)
+    done = run("-i", "-q", text=typed)
+    assert done.stdout.split() == ["12", "1200"], done.stderr
+    assert done.returncode == 0
+
+
+def test_a_program_that_forgets_to_shut_down_finishes_what_it_submitted(tmp_path: Path) -> None:
+    forgetful = dedent(f"""
+        import time
+        from stem_iso import IsolatePool
+        from tests.isolate import work
+        pool = IsolatePool(1)
+        futures = [pool.submit(time.sleep, 0.2)]
+        for number in range(5):
+            pool.submit(work.append, {str(tmp_path / "ledger")!r}, str(number))
+        pool.submit(work.say, "printed at last").add_done_callback(lambda future: print("called back", flush=True))
+    """)
+    done = run("-c", forgetful)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "ledger").read_text().split() == ["0", "1", "2", "3", "4"]
+    assert sorted(done.stdout.splitlines()) == ["called back", "printed at last"]
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "pool = IsolatePool(2)",
+        "IsolatePool(2)",
+        "pool = IsolatePool(2); pool.submit(abs, 1).cancel(); raise SystemExit(0)",
+        "pool = IsolatePool(2); futures = [pool.submit(abs, n) for n in range(100)]; del pool",
+        "import os\npool = IsolatePool(2)\nif os.fork() == 0: raise SystemExit(0)\nassert os.wait()[1] == 0; pool.submit(abs, 1).result()",
+        "import threading\npool = IsolatePool(2)\nthreading.Thread(target=lambda: pool.submit(abs, 1).result()).start()",
+        "import asyncio\npool = IsolatePool(2)\nassert asyncio.run(pool.run(abs, -1)) == 1",
+        "pool = IsolatePool(2)\nimport atexit\natexit.register(lambda: pool.submit(abs, 1).result())",
+        "pool = IsolatePool(1, initializer=exit)",
+    ],
+)
+def test_a_program_never_hangs_at_its_end_because_of_us(program: str) -> None:
+    done = run("-c", f"from stem_iso import IsolatePool\n{program}")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+KILLED = dedent("""
+    import sys
+    from stem_iso import IsolatePool
+    from tests.isolate import handlers
+    pool = IsolatePool(2)
+    pool.submit(abs, 1).result()
+    folder = sys.argv[1]
+    futures = [pool.submit(handlers.write_pid_and_spin, folder + "/spin"), pool.submit(handlers.daemon, folder + "/daemon")]
+    print("runs", flush=True)
+    futures[0].result()
+""")
+
+
+def started(tmp_path: Path) -> tuple[subprocess.Popen[str], list[int]]:
+    """A program with a spinning call, a daemon with an empty environment, and all that is below it."""
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    program = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    )
+    assert program.stdout is not None
+    assert program.stdout.readline() == "runs\n"
+    pids = [pid_in(tmp_path / name) for name in ("spin", "daemon")]
+    return program, [*pids, *descendants(program.pid)]
+
+
+def test_a_program_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
+    program, below = started(tmp_path)
+    assert len(below) >= 5
+    program.kill()
+    program.communicate()
+    assert_dead(*below, within=1.0)
+
+
+def test_one_ctrl_c_ends_a_waiting_program_and_all_it_started(tmp_path: Path) -> None:
+    program, below = started(tmp_path)
+    program.send_signal(signal.SIGINT)
+    _, said = program.communicate(timeout=BOUND)
+    assert "KeyboardInterrupt" in said
+    assert_dead(*below, within=1.0)
