@@ -3,15 +3,17 @@
 # make lint     ruff and mypy alone
 # make bench    figures of this machine, into bench/out
 # make repeat   the incidents twenty times over: what is rare shows itself
-# make races    results at the instant of their kill, two thousand of each kind
+# make races    results at the instant of their kill, ten thousand of them at the hard limit
+# make kills    five thousand isolates killed at random under load
+# make hostile  every hostile handler twenty times over, on an idle, a held and a full machine
 # make chaos    workers killed at random under load
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench repeat races chaos clean
+.PHONY: demo test lint bench repeat races kills hostile chaos clean
 
-BENCHES := $(filter-out __init__ harness chaos chaos_app,$(basename $(notdir $(wildcard bench/*.py))))
+BENCHES := $(filter-out __init__ harness chaos chaos_app hostile stuck,$(basename $(notdir $(wildcard bench/*.py))))
 VENV ?= .venv
 PY := $(VENV)/bin/python
 FIND_PYTHON := for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -40,7 +42,14 @@ chaos: $(VENV)/stamp
 	$(PY) -m bench.chaos
 
 races: $(VENV)/stamp
-	STEM_ISO_RACES=2000 $(PY) -m pytest tests/isolate/test_the_race.py tests/isolate/test_the_seat_row.py
+	STEM_ISO_RACES=10000 $(PY) -m pytest -s tests/isolate/test_the_race.py
+	STEM_ISO_RACES=2000 $(PY) -m pytest tests/isolate/test_the_seat_row.py
+
+kills: $(VENV)/stamp
+	STEM_ISO_KILLS=5000 $(PY) -m pytest -s tests/isolate/test_random_kills.py
+
+hostile: $(VENV)/stamp
+	$(PY) -m bench.hostile
 
 # pip below 25.1 knows no --group, so it is upgraded first. The stamp makes the second time quick.
 $(VENV)/stamp: pyproject.toml

@@ -1,8 +1,9 @@
-"""How soon all is dead when the core is stopped, or core or keeper is killed, under handlers that spin, loop in C, have a child, a daemon.
+"""How soon all is dead when the core is stopped, its GIL held, or a guard is killed; handlers spin, loop in C, have a child, a daemon.
 
     python -m bench.guards [--runs 20]
 
-Core stopped: from the limit to the last death of the four trees. Killed: from the SIGKILL to the last death, the guard's own included.
+Core stopped, main thread busy: from the limit to the last death of the four trees. Killed: from the SIGKILL to the last death, the guard's
+own included.
 """
 
 from __future__ import annotations
@@ -53,6 +54,15 @@ def core_stopped(folder: Path) -> float:
     return dead - max(each["limit_at"] for each in said)
 
 
+def main_thread_busy(folder: Path, meanwhile: str) -> float:
+    program = Program(folder, hard=1.0, meanwhile=meanwhile)
+    dead = last_death([pid_in(folder / name) for name in NAMES])
+    said = [program.read() for _ in NAMES]
+    program.process.wait()
+    assert all(each["timed_out"] for each in said), said
+    return dead - max(each["limit_at"] for each in said)
+
+
 def killed(folder: Path, who: str) -> float:
     program = Program(folder, hard=0)
     victims = [pid for pid in program.below if pid != program.pids["keeper"]]
@@ -71,6 +81,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for what, measure in (
         ("core stopped: limit to all dead", core_stopped),
+        ("main thread in a Python loop: limit to all dead", lambda folder: main_thread_busy(folder, "spin")),
+        ("main thread in C code that keeps the GIL: the same", lambda folder: main_thread_busy(folder, "keep the GIL")),
         ("core killed: to all dead", lambda folder: killed(folder, "core")),
         ("keeper killed: to all dead", lambda folder: killed(folder, "keeper")),
     ):

@@ -2,7 +2,9 @@
 
     python -m bench.limits [--runs 40]
 
-"told" is measured in the caller, from the limit's due time to its `ended` callback; milliseconds.
+"told" is measured in the caller, from the limit's due time to its `ended` callback; milliseconds. Between signal and death lie the kernel,
+and for a tree the walk over it; between death and told the keeper's look for orphans, its report, and this program's turn. "x" is the
+median as a multiple of the bare SIGKILL's, which is what a busy machine leaves comparable.
 """
 
 from __future__ import annotations
@@ -48,6 +50,41 @@ def hard_limit(name: str, *args: Any, runs: int, fresh: Path | None = None) -> l
         told.append(recorder.told_at - recorder.sent_at - LIMIT)
     calls.engine.close()
     return [{"case": name, "what": what, **spread(values)} for what, values in (("signal", signalled), ("dead", dead), ("told", told))]
+
+
+def with_company(kind: str, runs: int) -> list[dict[str, Any]]:
+    """One of `entrypoints.hostile`, which has a limit of four times as long, to have started what it starts."""
+    calls = Calls(size=1, spares=1)
+    calls.value("echo", 0)
+    rows: dict[str, list[float]] = {"dead": [], "told": []}
+    most = 0
+    for _ in range(runs):
+        idle(calls)
+        recorder = calls.start("company", kind, hard=4 * LIMIT)
+        outcome = recorder.outcome()
+        assert isinstance(outcome, TimedOut), outcome
+        most = max(most, len(outcome.killed) - 1)
+        rows["dead"].append(outcome.dead_at)
+        rows["told"].append(recorder.told_at - recorder.sent_at - 4 * LIMIT)
+    calls.engine.close()
+    return [{"case": f"{kind} ({most} descendants)", "what": what, **spread(values)} for what, values in rows.items()]
+
+
+def spinners(runs: int) -> list[dict[str, Any]]:
+    """One of eight spinning isolates reaches its limit; the others spin on."""
+    calls = Calls(size=9, spares=1)
+    for warm in [calls.start("sleep", 0.5) for _ in range(9)]:
+        warm.outcome()
+    others = [calls.start("spin") for _ in range(7)]
+    rows: dict[str, list[float]] = {"signal": [], "dead": []}
+    for _ in range(runs):
+        outcome = calls.run("spin", hard=LIMIT)
+        assert isinstance(outcome, TimedOut), outcome
+        rows["signal"].append(outcome.signalled_at)
+        rows["dead"].append(outcome.dead_at)
+    calls.engine.close()
+    assert all(each.outcome() for each in others)
+    return [{"case": "8 spinners", "what": what, **spread(values)} for what, values in rows.items()]
 
 
 def crash(name: str, *args: Any, runs: int) -> dict[str, Any]:
@@ -111,8 +148,12 @@ def main() -> None:
         rows += hard_limit("spin", runs=runs) + hard_limit("c_loop", runs=runs) + hard_limit("regex", runs=runs)
         rows += hard_limit("sleep_long", runs=runs)
         rows += hard_limit("child", runs=runs, fresh=fresh) + hard_limit("daemon", runs=runs, fresh=fresh)
+        for kind in ("two_hundred", "storm", "storm_chain", "storm_sessions"):
+            rows += with_company(kind, max(5, runs // 4))
+        rows += spinners(runs)
         rows += [crash("leave", 3, runs=runs), crash("segfault", runs=runs), next_start(runs)]
-    report("limits", rows)
+    bare = rows[0]["p50"]
+    report("limits", [{**row, "x": round(row["p50"] / bare, 1)} for row in rows])
 
 
 if __name__ == "__main__":

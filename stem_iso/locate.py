@@ -11,6 +11,8 @@ in an isolate is the one that the isolate runs (`current_app`).
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
 from contextvars import ContextVar
 from importlib import import_module, util
 from pathlib import Path
@@ -92,6 +94,17 @@ def import_app(location: Location) -> Stem:
     if not isinstance(app, Stem):
         raise NotThere(f"{location.module}:{location.attribute} is no Stem when it is imported, but {app!r}")
     return app
+
+
+def import_beside(modules: Iterable[str]) -> None:
+    """Modules that declare tasks of an application that is there by now. One that does not import is asked for again by its tasks."""
+    token = importing.set(True)
+    try:
+        for module in modules:
+            with suppress(Exception):  # user code; whoever needs it gets the traceback
+                import_module(module)
+    finally:
+        importing.reset(token)
 
 
 def refuse_while_importing(what: str) -> None:

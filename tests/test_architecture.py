@@ -63,7 +63,7 @@ CHILD_MAY_IMPORT = frozenset(
 IMPURE = frozenset(
     {"time", "random", "asyncio", "os", "io", "socket", "select", "signal", "subprocess", "threading", "mmap", "logging", "sqlite3"}
 )
-PURE_IN_ISOLATE = frozenset({"isolate.wire", "isolate.lifecycle", "isolate.fleet", "isolate.deadlines", "isolate.seat"})
+PURE_IN_ISOLATE = frozenset({"isolate.wire", "isolate.lifecycle", "isolate.fleet", "isolate.deadlines", "isolate.pressing", "isolate.seat"})
 EXCUSED = {
     "task.context": {"time", "logging"},  # what a handler holds: it tells the time that is left, and logs
     "task.retry": {"random"},  # a strategy is the user's to replace, so the shipped one throws its own dice

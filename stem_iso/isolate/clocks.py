@@ -15,12 +15,12 @@ from stem_iso.isolate.handle import STUCK_AFTER, Isolate
 from stem_iso.isolate.host import Host
 from stem_iso.isolate.lifecycle import Cause, State
 from stem_iso.isolate.linux import Timer
+from stem_iso.isolate.pressing import KILL, WAKE, Press, press
 
 if TYPE_CHECKING:
     from stem_iso.isolate.crew import Crew
 
 STACK_WAIT = 0.25  # how long a soft event waits for its stack: a handler that blocks the signal sends none
-KEEPER_WAKE, KEEPER_KILL = 0.1, 1.0  # seconds after an exit that the keeper does not report: SIGCONT, SIGKILL
 
 
 class Clocks:
@@ -92,9 +92,19 @@ class Clocks:
             self._crew.condemn(isolate, Cause.LIMIT if alarm is Alarm.HARD else Cause.SILENCE)
 
     def _press_keeper(self, isolate: Isolate, now: float) -> None:
-        if now >= isolate.died_at + KEEPER_KILL:
-            tree.send(self._crew.link.pidfd, signal.SIGKILL)
-            isolate.press = inf
-        elif now >= isolate.press:
-            tree.send(self._crew.link.pidfd, signal.SIGCONT)
-            isolate.press = isolate.died_at + KEEPER_KILL
+        if now < isolate.press:
+            return
+        link = self._crew.link
+        turns = link.table.turns
+        at_work = link.waiting() or turns != isolate.turns
+        match press(at_work=at_work, woken=isolate.pressed, state=tree.state(link.pid), since=now - isolate.died_at):
+            case Press.WAIT:
+                isolate.turns, isolate.pressed, isolate.press = turns, False, now + WAKE
+            case Press.WAKE:
+                isolate.pressed, isolate.press = True, now + KILL
+                tree.send(link.pidfd, signal.SIGCONT)
+            case Press.PATIENCE:
+                isolate.press = now + WAKE
+            case Press.KILL:
+                isolate.press = inf
+                tree.send(link.pidfd, signal.SIGKILL)

@@ -16,7 +16,7 @@ from time import monotonic
 
 from stem_iso.isolate import wire
 from stem_iso.isolate.call import Call
-from stem_iso.isolate.clocks import KEEPER_WAKE, Clocks
+from stem_iso.isolate.clocks import Clocks
 from stem_iso.isolate.cores import Cores
 from stem_iso.isolate.dispatch import Dispatch
 from stem_iso.isolate.exits import Exits
@@ -32,6 +32,7 @@ from stem_iso.isolate.lifecycle import Cause, State
 from stem_iso.isolate.link import Link
 from stem_iso.isolate.linux import Timer
 from stem_iso.isolate.memory import Watcher
+from stem_iso.isolate.pressing import WAKE
 from stem_iso.outcome import BootFailed, Outcome, Stopped, StopReason
 
 
@@ -185,7 +186,7 @@ class Crew:
             return
         if fd == isolate.pidfd:
             isolate.died_at = monotonic()
-            isolate.press = isolate.died_at + KEEPER_WAKE
+            isolate.press, isolate.turns = isolate.died_at + WAKE, self.link.table.turns
             self.unregister(fd)
             self.clocks.arm(isolate.alarm())
             return

@@ -33,8 +33,18 @@ class Exit:
     def signal(self) -> str | None:
         return signal_name(self.status) if self.code in (os.CLD_KILLED, os.CLD_DUMPED) else None
 
+    def before(self, limit_at: float) -> bool:
+        """Whether the process had ended when the limit came, or ended in another way than by the kill for it; False where nobody knows."""
+        return self.code is not None and (self.signal != "SIGKILL" or self.died_at < limit_at)
+
 
 UNKNOWN_EXIT = Exit()
+
+
+def earliest(*times: float) -> float:
+    """Of several looks at one event, 0 being none; 0 if nobody saw it."""
+    return min((each for each in times if each), default=0.0)
+
 
 _failed = msgspec.msgpack.Decoder(tuple[TaskError, tuple[str, ...]])
 _retry = msgspec.msgpack.Decoder(tuple[float | None, float | None, int | None])

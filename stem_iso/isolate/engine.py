@@ -10,8 +10,8 @@ Rules
  3. One deadline a call, scanned when the timer fires: the timer is set anew only when the earliest gets earlier.
  4. In one turn what isolates printed is read before what they replied, so that text is told before the end of its call.
  5. A kill never waits: `tree` kills step by step, many side by side. An end is told when the keeper has confirmed the exit and swept.
- 6. A keeper that does not report an exit within 100 ms is sent SIGCONT, after 1 s SIGKILL. When it is gone, all trees die; a keeper of
-    our own is replaced, and by command (`keeper_socket`) the process leaves, because its parent is gone.
+ 6. A keeper that is silent for 100 ms after an exit is sent SIGCONT, after 1 s SIGKILL (`pressing`). When it is gone, all trees die; a
+    keeper of our own is replaced, and by command (`keeper_socket`) the process leaves, because its parent is gone.
 """
 
 from __future__ import annotations

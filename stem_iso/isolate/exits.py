@@ -52,7 +52,8 @@ class Exits:
             return
         started = isolate.page.started == isolate.call_number
         verdict = seat.verdict_on(self._crew.link.table.verdict(isolate.seat), isolate.call_number)
-        ending = isolate.life.exited(started=started, verdict=verdict)
+        limit_at = isolate.limit_at or (isolate.deadlines.kill_at if isolate.deadlines else 0.0)
+        ending = isolate.life.exited(started=started, verdict=verdict, before_limit=end.before(limit_at))
         if ending is not None:
             self._tell(isolate, ending, started, end)
         broken = self._broken(isolate, end)

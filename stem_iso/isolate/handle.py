@@ -51,12 +51,12 @@ class Isolate:
         self.signalled_at = self.died_at = 0.0
         self.soft_notice: tuple[float, float] | None = None  # limit and elapsed of a soft event that waits for its stack
         self.stack_due = inf
-        self.set_aside = self.booted = False
-        self.limit_at = 0.0
+        self.set_aside, self.booted, self.limit_at = False, False, 0.0
         self.memory_used = 0  # bytes, when that was too much
         self.cpus: tuple[int, ...] = ()  # of its call alone
         self.soft_stack = ""  # of the call that runs
-        self.press = 0.0  # when the keeper is pressed for the report of the exit
+        # When the keeper is pressed for the report of the exit; its turns when we last looked; whether it was sent SIGCONT.
+        self.press, self.turns, self.pressed = 0.0, -1, False
         self.ended_streams: set[int] = set()
         self._dump = ""
         self.pipe = CallPipe()

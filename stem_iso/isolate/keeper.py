@@ -77,6 +77,7 @@ class Keeper:
 
         Returns the registered descriptors that are readable, and the link's own when the core has closed it.
         """
+        self._table.count_turn()
         wake = min(until, self._look_at_rows())
         if self._kills:
             wake = min(wake, min(at for at, _, _ in self._kills))

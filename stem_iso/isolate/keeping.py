@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from stem_iso.isolate import messages, tree, wire
-from stem_iso.isolate.endings import Exit
+from stem_iso.isolate.endings import Exit, earliest
 from stem_iso.isolate.handle import STUCK_AFTER, Isolate
 from stem_iso.isolate.job import Boot
 from stem_iso.isolate.keeper import SEATS
@@ -85,7 +85,9 @@ class Keeping:
         else:
             code, status, killed, signalled, died = fields[1:]
             every = _once((*isolate.killed, *((pid, title) for pid, title in killed)))
-            self._crew.exits.gone(isolate, Exit(code, status, every, isolate.signalled_at or signalled, isolate.died_at or died))
+            # Where this process was stopped, or its GIL held, the keeper acted and saw before it.
+            times = earliest(isolate.signalled_at, signalled), earliest(isolate.died_at, died)
+            self._crew.exits.gone(isolate, Exit(code, status, every, *times))
         return True
 
     def lost(self) -> None:

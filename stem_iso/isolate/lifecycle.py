@@ -19,6 +19,7 @@ Rules
     says `exited`.
  4. The first cause stands; a later one changes nothing.
  5. Nothing is assigned after `condemned`.
+ 6. A process that ended before its limit crashed, also where the death was seen after the limit (a core that was stopped, or without GIL).
 """
 
 from __future__ import annotations
@@ -115,6 +116,7 @@ class Died:
 
 Ending = Answered | Ended | EndedByKeeper | NeverStarted | Died
 
+LIMITS = frozenset({Cause.LIMIT, Cause.SILENCE})
 CALL_ENDING = frozenset({Cause.LIMIT, Cause.SILENCE, Cause.MEMORY, Cause.STOPPED, Cause.GARBAGE})
 
 
@@ -171,8 +173,9 @@ class Lifecycle:
         self.cause = cause
         return True
 
-    def exited(self, *, started: bool, verdict: bool) -> Ending | None:
-        """The exit is confirmed and the pipe drained. `started`: the isolate held the call's whole frame; `verdict`: the keeper's names it.
+    def exited(self, *, started: bool, verdict: bool, before_limit: bool = False) -> Ending | None:
+        """The exit is confirmed and the pipe drained. `started`: the isolate held the call's whole frame; `verdict`: the keeper's names it;
+        `before_limit`: it had ended before anybody killed it for a limit.
 
         None: no call was here.
         """
@@ -182,6 +185,8 @@ class Lifecycle:
         self.working = False
         if self.reply is not None:
             return Answered(self.reply)
+        if before_limit and (self.cause in LIMITS or (self.cause is None and verdict)):
+            return Died() if started else NeverStarted()
         if self.cause in CALL_ENDING:
             assert self.cause is not None
             return Ended(self.cause)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -70,6 +71,12 @@ class Link:
             if message is None:
                 raise KeeperLost("the keeper process ended")
             found.append(message)
+
+    def waiting(self) -> bool:
+        """Whether there is a message that nobody has read yet."""
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        return bool(poll.poll(0))
 
     def start(self, number: int, seat: int, fds: tuple[int, ...], prelude: int) -> None:
         """Ask for an isolate; `fds` are its page, socket, stack, stdout and stderr. Closes `prelude`.

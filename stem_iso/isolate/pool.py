@@ -19,6 +19,7 @@ It does not promise to be quick for calls of a few microseconds: each crosses tw
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -98,7 +99,8 @@ class IsolatePool(Limited):
         memory = optional_memory("max_memory_per_isolate", max_memory_per_isolate)
         started = b"" if initializer is None else pack((initializer, tuple(initargs)), outside=False).data
         start = msgspec.msgpack.encode(Start(names("preload", preload), started))
-        boot = Boot(TARGET, start, names("secrets", secrets), duration("boot_time_limit", boot_time_limit))
+        limit, level = duration("boot_time_limit", boot_time_limit), logging.getLogger().getEffectiveLevel()
+        boot = Boot(TARGET, start, names("secrets", secrets), limit, log_level=level)
         desk = Desk(boot, size=size, spares=spares, max_calls=max_tasks_per_isolate, max_memory=memory)
         super().__init__(desk, desk.gate, NO_LIMITS)
         weakref.finalize(self, desk.shut).atexit = False  # a pool that is forgotten finishes its calls and ends

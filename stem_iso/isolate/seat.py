@@ -99,7 +99,7 @@ def table_size(seats: int) -> int:
 
 
 class Table:
-    """The rows of all seats. The core writes `call`, `deadline`; the keeper writes `armed` and `verdict`."""
+    """The rows of all seats. The core writes `call`, `deadline`; the keeper writes `armed`, `turns` and `verdict`."""
 
     def __init__(self, fd: int, seats: int) -> None:
         self._map = mmap.mmap(fd, table_size(seats))
@@ -117,6 +117,14 @@ class Table:
     @armed.setter
     def armed(self, at: float) -> None:
         self._floats[0] = at
+
+    @property
+    def turns(self) -> int:
+        """Of the keeper's loop: while this grows it is at work."""
+        return self._words[1]
+
+    def count_turn(self) -> None:
+        self._words[1] += 1
 
     def verdict(self, seat: int) -> int:
         return self._words[LINE + seat * SEAT]

@@ -70,6 +70,12 @@ def _parent(pid: int) -> int | None:
     return int(stat[1]) if stat else None
 
 
+def state(pid: int) -> str:
+    """Its letter in /proc/PID/stat (R, S, D, T, Z ...); empty if it is gone."""
+    stat = _stat(pid)
+    return stat[0].decode() if stat else ""
+
+
 def is_dead(pid: int) -> bool:
     """Gone, or a zombie: it runs nothing any more."""
     stat = _stat(pid)

@@ -56,7 +56,7 @@ def listed(registry: TaskRegistry) -> list[Listed]:
 def add(registry: TaskRegistry, catalog: Sequence[Listed]) -> None:
     for each in catalog:
         if each.name not in registry:
-            registry.register(_stand_in(each))
+            registry.stand_in(_stand_in(each))
 
 
 class Elsewhere(TaskHandler[Any]):

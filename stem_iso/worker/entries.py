@@ -40,8 +40,8 @@ TARGET, HOST_TARGET = "stem_iso.worker.inside:boot", "stem_iso.worker.hosted:boo
 
 class BootPayload(msgspec.Struct, frozen=True, kw_only=True):
     """`main` is what `__main__` means in the parent. `broker`, and the folder that a relative one means, are the parent's, which may have
-    been told another one than its application names. `hooks` (pickled) serve an isolate whose application cannot be found; `hooked`: there
-    are some, whether or not they could be pickled.
+    been told another one than its application names. `modules` declare tasks beside the application's own. `hooks` (pickled) serve an
+    isolate whose application cannot be found; `hooked`: there are some, whether or not they could be pickled.
     """
 
     location: Location
@@ -51,6 +51,7 @@ class BootPayload(msgspec.Struct, frozen=True, kw_only=True):
     broker: str
     site_folder: str
     max_result_bytes: int
+    modules: list[str] = []
     hooked: bool = False
     hooks: bytes | None = None
 
@@ -85,6 +86,7 @@ def boot_of(app: Stem, secrets: Sequence[str] = (), max_result_bytes: int | None
         broker=app.broker,
         site_folder=app.site.folder,
         max_result_bytes=app.broker_options.max_result_bytes if max_result_bytes is None else max_result_bytes,
+        modules=_modules(app, location),
         hooked=bool(app.isolate_start_hooks),
         hooks=_hooks(app, location),
     )
@@ -147,13 +149,25 @@ def function_at(place: str, name: str) -> Callable[..., Any] | None:
 def _carried(handler: TaskHandler[Any]) -> Definition:
     code = code_of(handler)
     whole = isinstance(handler, FunctionHandler) and declared_entrypoint(handler) is None
-    module = str(getattr(code, "__module__", ""))
-    place = f"{module}:{getattr(code, '__qualname__', '')}"
-    if module != "__main__" and function_at(place, handler.name) is code:
+    place = _place(code, handler.name)
+    if place is not None:
         return Definition(name=handler.name, place=place, whole=whole)
     # Resolved here: a string annotation finds its name among the module's globals, which do not travel with the function.
     hints = dict(handler.parameters.hints) if isinstance(handler, FunctionHandler) and whole else None
     return Definition(name=handler.name, pickled=_pickled((code, hints)), whole=whole)
+
+
+def _place(code: Callable[..., Any], name: str) -> str | None:
+    """Where an import finds the code of this task; None if nowhere."""
+    module = str(getattr(code, "__module__", ""))
+    place = f"{module}:{getattr(code, '__qualname__', '')}"
+    return place if module != "__main__" and function_at(place, name) is code else None
+
+
+def _modules(app: Stem, location: Location) -> list[str]:
+    """Where tasks are declared beside the application's module: a spare imports them before it is ready, on nobody's time."""
+    places = (_place(code_of(handler), handler.name) for handler in app.registry)
+    return sorted({place.partition(":")[0] for place in places if place} - {location.module, main_name()}) if location else []
 
 
 def _hooks(app: Stem, location: Location) -> bytes | None:

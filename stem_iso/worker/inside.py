@@ -28,7 +28,7 @@ import msgspec
 
 from stem_iso.errors import PayloadTooLarge, StemError
 from stem_iso.isolate.job import FAILED, REJECTED, RETRY, SUCCEEDED, Port
-from stem_iso.locate import NotThere, current_app, import_app
+from stem_iso.locate import NotThere, current_app, import_app, import_beside
 from stem_iso.outcome import Failed
 from stem_iso.site import Site
 from stem_iso.task.arguments import InvalidArguments
@@ -184,6 +184,7 @@ class TaskRunner:
         self._app.site = Site(told.broker, self._app.site.overrides)
         self._app.site.folder, self._app.site.in_isolate = told.site_folder, True
         current_app.set(self._app)
+        import_beside(told.modules)
         found = {handler.name: signature_of(handler, told.main) for handler in self._app.registry}
         self.ready = msgspec.msgpack.encode(found)
 

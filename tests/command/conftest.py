@@ -20,12 +20,19 @@ ROOT = Path(__file__).parents[2]
 class Command:
     """A worker started by command, and a producer's view of its queue."""
 
-    def __init__(self, folder: Path, *options: str, broker: str | None = None, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        broker: str | None = None,
+        env: dict[str, str] | None = None,
+        application: str = "tests.command.app:app",
+    ) -> None:
         self.folder = folder
         self.broker = broker or f"sqlite:///{folder}/jobs.db"
         self.app = Stem(self.broker, default_visibility_timeout=30)
         self.log = folder / "worker.log"
-        command = [sys.executable, "-m", "stem_iso.worker", "-A", "tests.command.app:app", "-c", "4", *options]
+        command = [sys.executable, "-m", "stem_iso.worker", "-A", application, "-c", "4", *options]
         environment = {**os.environ, "STEM_ISO_TEST_BROKER": self.broker, "PYTHONUNBUFFERED": "1", **(env or {})}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)

@@ -85,9 +85,11 @@ class Recorder:
 class Calls:
     """An engine, and what it said of its isolates."""
 
-    def __init__(self, size: int = 2, spares: int = 1, boot: bytes = b"", boot_limit: float = 60.0, **options: Any) -> None:
+    def __init__(
+        self, size: int = 2, spares: int = 1, boot: bytes = b"", boot_limit: float = 60.0, target: str = TARGET, **options: Any
+    ) -> None:
         self.notices: list[IsolateNotice] = []
-        start = Boot(TARGET, boot, options.pop("secrets", ()), boot_limit)
+        start = Boot(target, boot, options.pop("secrets", ()), boot_limit)
         self.engine = Engine(start, size=size, spares=spares, on_isolate=self.notices.append, **options)
         self.engine.start()
 

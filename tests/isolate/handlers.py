@@ -17,11 +17,25 @@ import msgspec
 
 from stem_iso.errors import SoftTimeLimitExceeded
 from stem_iso.isolate.job import FAILED, SUCCEEDED, Port, Runner
+from stem_iso.isolate.seat import Page
 from stem_iso.outcome import TaskError
+from tests.isolate.counting import BEGUN, DONE, REACHED, Counters
 from tests.isolate.hogs import child_devours, devour, devour_noting, pages_are_shared, slowly  # noqa: F401  found by name
 from tests.isolate.pinned import affinity, affinity_and_wait, affinity_of_all  # noqa: F401  found by name
 
 port: Port
+
+
+def count_what_is_reached(path: str) -> None:
+    """From now on the file says of each call whether this isolate was about to store that it had started."""
+    counters = Counters(path)
+    stored: Any = Page.started.fset
+
+    def store(page: Page, call: int) -> None:
+        counters.add(call, REACHED)
+        stored(page, call)
+
+    Page.started = Page.started.setter(store)  # type: ignore[method-assign, assignment]
 
 
 class PickleRunner:
@@ -48,6 +62,8 @@ def boot(payload: bytes, given: Port) -> Runner:
         raise RuntimeError("this import does not work")
     if payload == b"die":
         os._exit(3)
+    if payload.startswith(b"count "):
+        count_what_is_reached(payload.removeprefix(b"count ").decode())
     if payload == b"slow":
         time.sleep(100)
     if payload == b"thread":  # as native libraries do when they are imported
@@ -85,6 +101,13 @@ def fail(text: str) -> None:
 
 def kill_itself() -> None:
     os.kill(os.getpid(), 9)
+
+
+def die_after(seconds: float, how: str) -> None:
+    time.sleep(seconds)
+    if how == "kill_itself":
+        kill_itself()
+    leave(3)
 
 
 def read_file(path: str) -> str:
@@ -317,17 +340,46 @@ def write_pid_and_c_loop(ledger: str) -> None:
     c_loop()
 
 
+counters: dict[str, Counters] = {}  # opened once in an isolate: a file opened in each call would be a part of what is measured
+
+
+def counted(path: str) -> Counters:
+    if path not in counters:
+        counters[path] = Counters(path)
+    return counters[path]
+
+
+def count_until(path: str, number: int, end: float) -> int:
+    """Count that it began, work until monotonic `end`, count that it is done, and reply."""
+    counted(path).add(number, BEGUN)
+    while time.monotonic() < end:
+        pass
+    counted(path).add(number, DONE)
+    return number
+
+
+def count_until_limit(path: str, number: int, offset: float) -> int:
+    assert port.hard_deadline is not None
+    return count_until(path, number, port.hard_deadline + offset)
+
+
+def count_for(path: str, number: int, seconds: float) -> int:
+    return count_until(path, number, time.monotonic() + seconds)
+
+
+def company(kind: str) -> None:
+    """A hostile handler that is not alone, by its name in `entrypoints.hostile`."""
+    from entrypoints.hostile import company, storms, trace
+
+    getattr(company, kind, getattr(storms, kind, None))(trace.Trace(None, None))
+
+
 def until(ledger: str, number: int, end: float) -> int:
     """Work until monotonic `end`, write a line, and reply."""
     while time.monotonic() < end:
         pass
     append(ledger, f"end {number}")
     return number
-
-
-def until_limit(ledger: str, number: int, offset: float) -> int:
-    assert port.hard_deadline is not None
-    return until(ledger, number, port.hard_deadline + offset)
 
 
 def random_length(ledger: str, number: int, seconds: float) -> int:

@@ -9,20 +9,22 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
 
-from tests.isolate.calling import assert_dead, descendants, pid_in
+from tests.isolate.calling import assert_dead, descendants, eventually, pid_in
 
 pytestmark = pytest.mark.repeat
 NAMES = ("spin", "child", "daemon", "c_loop")
+ALONE = ("spin", "c_loop")  # they write their own pids
 SECOND = 1.0
 
 
 class Program:
-    def __init__(self, folder: Path, hard: float) -> None:
-        command = [sys.executable, "-m", "tests.isolate.program", str(folder), str(hard)]
+    def __init__(self, folder: Path, hard: float, meanwhile: str = "wait") -> None:
+        command = [sys.executable, "-m", "tests.isolate.program", str(folder), str(hard), meanwhile]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.pids = self.read()
         self.below = [*descendants(self.pids["core"]), *(pid_in(folder / name) for name in NAMES)]
@@ -48,17 +50,32 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_stopped_core_does_not_stop_the_limit(folder: Path) -> None:
-    program = Program(folder, hard=1.0)
+    program = Program(folder, hard=2.0)
     victims = [pid_in(folder / name) for name in NAMES]
     os.kill(program.pids["core"], signal.SIGSTOP)
     try:
         assert_dead(*victims, within=10)
+        alone = [pid_in(folder / name) for name in ALONE]
+        eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in alone), "not reaped")  # it reports, then reaps
     finally:
+        continued = monotonic()
         os.kill(program.pids["core"], signal.SIGCONT)
     for name in NAMES:
         said = program.read()
         assert (said["name"], said["timed_out"], said["outcomes"]) == (name, True, 1), said
         assert said["levels"] == ["hard"]
+        assert name not in ALONE or said["dead"] <= continued, "the death is told as of when it was, not as of when the core saw it"
+    assert program.read() == {"next": "served"}
+    assert program.process.wait(20) == 0
+
+
+@pytest.mark.parametrize("meanwhile", ["spin", "keep the GIL"])
+def test_a_program_that_keeps_the_gil_does_not_keep_a_limit_from_being_enforced(folder: Path, meanwhile: str) -> None:
+    program = Program(folder, hard=2.0, meanwhile=meanwhile)
+    for name in NAMES:
+        said = program.read()
+        assert (said["name"], said["timed_out"], said["outcomes"]) == (name, True, 1), said
+        assert said["dead"] - said["limit_at"] < SECOND, "it was left to live until the program let go"
     assert program.read() == {"next": "served"}
     assert program.process.wait(20) == 0
 
@@ -96,7 +113,7 @@ def test_with_core_and_keeper_killed_at_once_the_kernel_kills_the_isolates(folde
 
 
 def test_a_stopped_keeper_is_woken_to_report_an_exit(folder: Path) -> None:
-    program = Program(folder, hard=1.0)
+    program = Program(folder, hard=2.0)
     os.kill(program.pids["keeper"], signal.SIGSTOP)
     for name in NAMES:
         said = program.read()

@@ -5,14 +5,17 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
 from stem_iso.isolate import tree
 from stem_iso.outcome import BootFailed, Crashed, Failed, Stopped, StopReason, Succeeded, TimedOut
-from tests.isolate.calling import Calls, Recorder, assert_dead, descendants, eventually, pid_in
+from tests.isolate.calling import BOUND, Calls, Recorder, assert_dead, descendants, eventually, pid_in
 
 pytestmark = pytest.mark.repeat
 EXPECTED_KINDS = {"/dev/null"}
@@ -53,6 +56,14 @@ def test_a_child_dies_with_its_handler(calls: Calls, neighbour: Recorder, tmp_pa
     assert_dead(child)
 
 
+def test_what_was_killed_is_listed_once_however_many_walked_the_tree(calls: Calls) -> None:
+    outcome = calls.run("company", "two_hundred", hard=2.0)
+    assert isinstance(outcome, TimedOut)
+    pids = [pid for pid, _ in outcome.killed]
+    assert len(pids) == len(set(pids)) > 1
+    assert outcome.killed[0][1] == "test: company"
+
+
 def test_a_daemon_with_an_empty_environment_dies_with_its_handler(calls: Calls, neighbour: Recorder, tmp_path: Path) -> None:
     stuck = calls.start("daemon", str(tmp_path / "pid"), hard=0.8)
     outcome = stuck.outcome()
@@ -80,6 +91,58 @@ def test_an_isolate_with_a_thread_left_behind_is_not_used_again(calls: Calls) ->
 def test_exit_code_0_without_an_answer_is_a_crash(calls: Calls, neighbour: Recorder) -> None:
     assert calls.run("leave", 0) == Crashed(exit_code=0)
     assert calls.run("leave", 3) == Crashed(exit_code=3)
+
+
+@pytest.mark.parametrize("how", ["leave", "kill_itself"])
+def test_a_death_before_the_limit_is_a_crash_also_when_it_is_seen_after_it(engines: Make, how: str) -> None:
+    calls = engines(size=2, spares=0)
+    for warm in [calls.start("sleep", 0.2) for _ in range(2)]:
+        warm.outcome()
+    beside = calls.start("sleep", 0.2, soft=0.05)
+    crashed = calls.start("die_after", 0.1, how, hard=0.2)
+    while monotonic() < crashed.sent_at + 0.4:
+        sum(range(20_000_000))  # keeps the GIL: the engine, which the soft limit has woken, finds the death and the limit at once
+    assert isinstance(crashed.outcome(), Crashed)
+    assert crashed.notices == []
+    assert isinstance(beside.outcome(), Succeeded)
+
+
+@pytest.fixture
+def keeper(calls: Calls) -> Iterator[int]:
+    """Its pid; it must be the same at the end."""
+    pid: int = calls.engine._crew.link.pid
+    yield pid
+    os.kill(pid, signal.SIGCONT)
+    assert calls.value("echo", 4) == 4
+    assert calls.engine._crew.link.pid == pid and not tree.is_dead(pid)
+
+
+def test_a_keeper_whose_report_could_not_be_read_in_time_is_not_killed(calls: Calls, keeper: int) -> None:
+    assert calls.value("echo", 1) == 1
+    began = monotonic()
+    sum(range(10_000_000))
+    enough = int(10_000_000 * 2.5 / (monotonic() - began))
+    os.kill(keeper, signal.SIGSTOP)
+    crashed = calls.start("leave", 3)
+    eventually(lambda: any(each.died_at for each in list(calls.engine._crew.isolates.values())), "nobody saw the death")
+    waking = subprocess.Popen(["sh", "-c", f"sleep 0.2; kill -CONT {keeper}"])
+    sum(range(enough))  # two seconds in which the report comes and the clock runs, and nobody here can see either
+    assert crashed.outcome() == Crashed(exit_code=3)
+    assert waking.wait(BOUND) == 0
+
+
+def test_a_keeper_that_takes_long_and_is_at_work_is_not_killed(calls: Calls, keeper: int) -> None:
+    assert calls.value("echo", 1) == 1
+    table, waiter = calls.engine._crew.link.table, threading.Event()
+    os.kill(keeper, signal.SIGSTOP)
+    crashed = calls.start("leave", 3)
+    end = monotonic() + 1.6
+    while monotonic() < end:  # as a keeper does that kills what a storm of forks has left behind
+        table.count_turn()
+        waiter.wait(0.01)
+    assert crashed.outcomes == []
+    os.kill(keeper, signal.SIGCONT)
+    assert crashed.outcome() == Crashed(exit_code=3)
 
 
 def test_a_segfault_is_told_with_its_signal_and_stack(calls: Calls, neighbour: Recorder) -> None:

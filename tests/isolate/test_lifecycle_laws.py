@@ -91,13 +91,15 @@ def test_the_first_cause_stands(first: Cause, second: Cause, verdict: bool) -> N
     assert life.cause is first
 
 
-@given(st.sampled_from([None, *Cause]), st.booleans(), st.booleans())
-def test_the_order_in_which_an_ending_is_named(cause: Cause | None, started: bool, verdict: bool) -> None:
+@given(st.sampled_from([None, *Cause]), st.booleans(), st.booleans(), st.booleans())
+def test_the_order_in_which_an_ending_is_named(cause: Cause | None, started: bool, verdict: bool, before_limit: bool) -> None:
     life = busy()
     if cause is not None:
         life.condemned(cause)
-    ending = life.exited(started=started, verdict=verdict)
-    if cause in CALL_ENDING:
+    ending = life.exited(started=started, verdict=verdict, before_limit=before_limit)
+    if before_limit and (cause in (Cause.LIMIT, Cause.SILENCE) or (cause is None and verdict)):
+        assert ending == (Died() if started else NeverStarted()), "a limit that came later ended nothing"
+    elif cause in CALL_ENDING:
         assert ending == Ended(cause)
     elif verdict:
         assert ending == EndedByKeeper()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import re
 import signal
@@ -595,3 +596,10 @@ def test_what_functions_print_and_log_appears_here(capsys: pytest.CaptureFixture
     with IsolatePool(1, spares=0) as pool:
         pool.submit(work.say, "from far away").result(BOUND)
     assert capsys.readouterr() == ("from far away\n", "from far away\n")
+
+
+def test_what_a_function_logs_is_logged_here_if_it_would_be_here(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with IsolatePool(1) as pool:
+        pool.submit(work.log, "from far away").result(BOUND)
+    assert [record.getMessage() for record in caplog.records if record.name == "users.own"] == ["info: from far away"]

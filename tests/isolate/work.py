@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -71,6 +72,11 @@ def leave_by_exit() -> None:
 def say(text: str) -> None:
     print(text)
     print(text, file=sys.stderr)
+
+
+def log(text: str) -> None:
+    logging.getLogger("users.own").info("info: %s", text)
+    logging.getLogger("users.own").debug("debug: %s", text)
 
 
 def keep(value: Any) -> int:

@@ -18,6 +18,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -55,8 +56,9 @@ def main(fds: Fds) -> None:
         serve(pipe, page)
     except CoreGone:
         os._exit(0)
-    except OSError as error:  # a handler closed our descriptors: the process cannot speak any more
-        os.write(2, f"isolate: {error}\n".encode())
+    except OSError as error:  # a handler closed our descriptors: the process cannot speak any more, on stderr perhaps neither
+        with suppress(OSError):
+            os.write(2, f"isolate: {error}\n".encode())
         os._exit(1)
 
 

@@ -1,0 +1,30 @@
+"""Handlers that behave as badly as they can, to be run by hand against a worker.
+
+    python -m stem_iso.worker -A entrypoints.hostile:app
+    stem-iso enqueue hostile.daemon -A entrypoints.hostile:app --args '{"ledger": "/tmp/pids", "marker": "look for me"}' --wait
+
+Each ends as is said here, the worker goes on, and none of the processes that they start outlives its task. Each takes a `ledger`, a path to
+which those processes append what they are (`trace`), and a `marker`, which they carry in their environment, so that a test can look whether
+one survived; both may be left out. Limits are 0.1 s soft and 0.2 s hard. Whatever multiplies is bounded in number and time.
+
+    ends at its limit   loop sums regex sleep blocked_read deaf ignores handlers swallow flood stops_itself hog threads        (stuck)
+                        children daemon vfork vfork_child subprocesses threads_that_fork two_hundred hops                      (company)
+                        storm storm_chain storm_sessions                                                                       (storms)
+    over its memory     hog_limited                                                                                            (stuck)
+    dies by itself      segfault exit_zero abort kill_group close_all                                                          (endings)
+    fails               sys_exit unserialisable unpicklable unreducible mute big                                               (endings)
+    succeeds            threads_left daemon_left: what they leave behind dies before the success is told                       (endings)
+    either way          garbage: what it writes into its pipe costs it its isolate, unless its answer was first                (endings)
+
+Apart from these, and never run with other people's tasks, are those that turn on their own worker (`outward`):
+
+    kill_keeper   the core kills every tree and leaves; the next worker takes the task, counted, until `max_redeliveries`
+    stop_keeper   ends at its limit: the core wakes the keeper
+    kill_core     the keeper kills every tree and starts another core, which takes the task, counted, until `max_redeliveries`
+    stop_core     killed at its limit by the keeper, told when somebody continues the core: nobody of ours does
+"""
+
+from entrypoints.hostile import company, endings, outward, storms, stuck
+from entrypoints.hostile.trace import app
+
+__all__ = ["app", "company", "endings", "outward", "storms", "stuck"]

@@ -1,0 +1,109 @@
+"""Every hostile handler once, beside an innocent task: it ends as it must, nothing it started outlives it, and the worker goes on.
+
+The same under load, and many times over: `make hostile`.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from entrypoints import hostile
+from entrypoints.hostile.trace import MARKER
+from stem_iso import TaskState, TaskStatus
+from stem_iso.task.status import TaskError
+from tests.cli.conftest import Folder
+from tests.hostile.expected import ALONE, COMPANY, EXPECTED, OUTWARD, STORMS, WITHOUT_STACK, Ends
+from tests.hostile.proving import Proving
+from tests.hostile.survivors import survivors
+
+FAIL = ["sys_exit", "unpicklable", "unreducible", "mute"]
+
+
+@pytest.fixture(scope="module")
+def proving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proving]:
+    """One worker for all of them: none may disturb the next."""
+    with Proving(tmp_path_factory.mktemp("hostile"), "-c", "3") as started, started.neighbour():
+        yield started
+        started.assert_unharmed()
+
+
+def test_the_list_is_complete() -> None:
+    names = {name.removeprefix("hostile.") for name in hostile.app.tasks if name.startswith("hostile.")}
+    assert names == {*EXPECTED, *OUTWARD}
+    assert all(name in hostile.__doc__.split() or f"{name}:" in hostile.__doc__.split() for name in names)
+
+
+@pytest.mark.repeat
+@pytest.mark.parametrize("name", EXPECTED)
+def test_it_ends_as_it_must_and_nothing_survives_it(proving: Proving, name: str) -> None:
+    found = proving.run(name)
+    assert found.complaint == ""
+    assert found.survivors == ()
+    proving.echo(2)
+    error = found.status.error
+    if name in {*ALONE, *COMPANY} - WITHOUT_STACK:
+        assert error is not None and "/hostile/" in error.stack, "the stack shows where it was"
+    if name in FAIL:
+        assert error is not None and "/hostile/" in error.traceback
+    if name in ("big", "unserialisable"):
+        assert error is not None and not error.retryable
+
+
+@pytest.mark.parametrize("name", [*COMPANY, *STORMS, "daemon_left"])
+def test_what_has_company_really_has(proving: Proving, name: str) -> None:
+    """A handler that did not manage to start anything would prove nothing."""
+    handle, ledger, marker = proving.start(name)
+    proving.end(name, handle, ledger, marker)
+    recorded = len(set(ledger.read_text().splitlines()))
+    assert recorded > (name != "vfork"), "it started nobody"  # a machine that is full lets it start few
+
+
+def test_by_hand_as_the_module_says(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.environ["STEM_ISO_BROKER"] = f"sqlite:///{tmp_path}/jobs.db"
+    id = folder.stem("enqueue", "hostile.sys_exit", "-A", "entrypoints.hostile:app", "--args", json.dumps({"ledger": None})).stdout.strip()
+    done = folder.run("-m", "stem_iso.worker", "-A", "entrypoints.hostile:app", "--burst")
+    assert done.returncode == 0, done
+    assert folder.json("result", id, code=1)["error"]["type"] == "SystemExit"
+
+
+# -- the proof itself can fail ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["ledger", "session", "marker", "title"])
+def test_a_survivor_is_found(tmp_path: Path, how: str) -> None:
+    marker, task = uuid.uuid4().hex, uuid.uuid4().hex
+    env = {MARKER: marker} if how == "marker" else {}
+    program = ["import sys; sys.stdin.read()", *([task] if how == "title" else [])]
+    left = subprocess.Popen([sys.executable, "-c", *program], stdin=subprocess.PIPE, env=env, start_new_session=how == "session")
+    try:
+        started = Path(f"/proc/{left.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        if how in ("ledger", "session"):
+            pid = left.pid if how == "ledger" else 1 << 30
+            (tmp_path / "ledger").write_text(f"{pid} {left.pid if how == 'session' else 1 << 30} {started}\n")
+        (line,) = survivors(tmp_path / "ledger", marker, task)
+        assert line.startswith(f"{left.pid} by {how}:")
+    finally:
+        left.communicate()
+    assert survivors(tmp_path / "ledger", marker, task) == []
+
+
+@pytest.mark.parametrize(
+    ("ends", "status"),
+    [
+        (Ends("X"), {"state": TaskState.SUCCEEDED}),
+        (Ends("X"), {"state": TaskState.FAILED, "error": TaskError(type="Y", message="")}),
+        (Ends("X", "SIGSEGV"), {"state": TaskState.FAILED, "error": TaskError(type="X", message="", signal="SIGKILL")}),
+        (Ends(None, "done"), {"state": TaskState.SUCCEEDED, "result": "undone"}),
+        (Ends(None, "done"), {"state": TaskState.RUNNING}),
+    ],
+)
+def test_a_wrong_ending_is_complained_of(ends: Ends, status: dict[str, object]) -> None:
+    assert ends.complaint(TaskStatus(id="1", name="x", queue="q", **status))  # type: ignore[arg-type]
