@@ -237,7 +237,10 @@ def main(link_fd: int, core: int) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
     standard_streams()
     become_subreaper()
-    core_fd = os.pidfd_open(core)
+    try:
+        core_fd = os.pidfd_open(core)
+    except ProcessLookupError:
+        return
     if os.getppid() != core:  # it died before we held it
         return
     link = socket.socket(fileno=link_fd)
