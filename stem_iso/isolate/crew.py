@@ -50,7 +50,7 @@ class Crew:
         on_isolate: Callable[[IsolateNotice], None],
         later: Callable[[Callable[[], None]], None],
     ) -> None:
-        self.boot = boot
+        self.boot, self._later = boot, later
         self.fleet: Fleet[Call, HostedCall] = Fleet(size, spares)
         self.told: list[Callable[[], None]] = []
         self.orders: list[Order[Call, HostedCall]] = []  # those that are being carried out
@@ -96,7 +96,8 @@ class Crew:
             case Seat(hosted):
                 self.hosting.seat(hosted)
             case Spawn(number):
-                self.keeping.spawn(number)
+                # Never on a submitter's thread: Ctrl-C in the middle would leave an isolate that nobody has asked for.
+                self._later(lambda: self.keeping.spawn(number))
             case Retire(number):
                 self.condemn(self.isolates[number], Cause.RESIZED)
             case GiveUp(call):

@@ -65,6 +65,8 @@ class Dispatch:
     def interrupted(self) -> None:
         """A submitter's thread was interrupted while it sent a call: an isolate that may hold half of it, or none, is of no use."""
         self._crew.orders = []  # no turn is in the middle of any: what is left of them is the interrupted thread's
+        for number in self._crew.fleet.booting - self._crew.isolates.keys():
+            self._crew.fleet.gone(number, monotonic())  # it was counted, and never ordered
         for number in list(self._crew.fleet.busy):
             isolate = self._crew.isolates[number]
             if isolate.sent_number != isolate.call_number or (isolate.call is None and isolate.life.state is State.IDLE):

@@ -43,6 +43,9 @@ class Keeping:
 
     def spawn(self, number: int) -> None:
         crew = self._crew
+        if crew.fleet.closed:
+            crew.fleet.gone(number, monotonic())
+            return
         try:
             isolate = Isolate(number, self.free_seat, monotonic() + crew.boot.time_limit)
         except OSError as error:  # no descriptor, no memory
