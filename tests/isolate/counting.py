@@ -1,8 +1,8 @@
 """Executions counted in shared memory: what a handler has done stands, whatever killed it a microsecond later.
 
-    a file of 8-byte words, four a call:   reached  just before the isolate stores `started` (only where `reach` is asked for)
-                                           begun    the handler's first act
-                                           done     its last
+    a file of 8-byte words, four a number:   reached  just before the isolate stores `started`; by the engine's number of the call
+                                             begun    the handler's first act; by the number that the test gave it
+                                             done     its last
 Each word has one writer at a time (a call runs in one isolate), so that an increment needs no lock; a second execution makes a 2.
 """
 
