@@ -160,7 +160,7 @@ class Fleet(Generic[C, H]):
     def ready(self, isolate: int, now: float) -> list[Order[C, H]]:
         self.booting.discard(isolate)
         self.boot_failures, self.boot_after = 0, 0.0
-        self.idle.append(isolate)
+        self.idle.insert(0, isolate)  # behind those that have run something
         return self.decide(now)
 
     def freed(self, isolate: int, now: float) -> list[Order[C, H]]:
