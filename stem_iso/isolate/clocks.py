@@ -57,6 +57,7 @@ class Clocks:
             limit_at = isolate.deadlines.kill_at
             for alarm in isolate.deadlines.due(now):
                 self._alarm(isolate, alarm, limit_at, now)
+        isolate.nudge(now)
         if isinstance(isolate, Host):
             self._crew.hosting.ring(isolate, now)
         elif isolate.stack_due <= now:
@@ -81,7 +82,10 @@ class Clocks:
         assert isolate.call is not None and isolate.deadlines is not None
         if alarm is Alarm.SOFT:
             limits = isolate.call.job.limits
-            isolate.ask_stack(limits.raise_soft)
+            if limits.raise_soft:
+                isolate.raise_soft(now)
+            else:
+                isolate.ask_stack()
             isolate.soft_notice = (limits.soft or 0.0, now - isolate.deadlines.sent_at)
             isolate.stack_due = now + STACK_WAIT
         elif alarm is Alarm.STACK:

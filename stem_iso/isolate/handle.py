@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+from collections import deque
 from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from stem_iso.isolate import stacks, tree
 from stem_iso.isolate.callpipe import CallPipe
 from stem_iso.isolate.capture import STDERR, STDOUT, Capture
-from stem_iso.isolate.child.setup import RAISE_SIGNAL, STACK_SIGNAL
+from stem_iso.isolate.child.setup import NUDGE_SIGNAL, RAISE_SIGNAL, STACK_SIGNAL
 from stem_iso.isolate.deadlines import Deadlines
 from stem_iso.isolate.lifecycle import Cause, Lifecycle
 from stem_iso.isolate.memory import resident
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from stem_iso.isolate.call import Call
 
 CHUNK = 1 << 16  # one read empties a full pipe
+NUDGES = (0.01, 0.1)  # seconds after the signal that raises: it may come between a look for signals and the call that blocks
 STUCK_AFTER = 5.0  # seconds: a process that was killed and does not die (uninterruptible sleep) gives its seat back
 TURN = 1 << 20  # bytes of output read in one turn: a flood must not hold up the limits of others
 
@@ -52,6 +54,7 @@ class Isolate:
         self.soft_notice: tuple[float, float] | None = None  # limit and elapsed of a soft event that waits for its stack
         self.stack_due = inf
         self.set_aside, self.booted, self.limit_at = False, False, 0.0
+        self.nudges: deque[float] = deque()  # when the soft limit's exception is asked for again
         self.memory_used = 0  # bytes, when that was too much
         self.cpus: tuple[int, ...] = ()  # of its call alone
         self.soft_stack = ""  # of the call that runs
@@ -93,6 +96,7 @@ class Isolate:
         """The call has ended here, or goes elsewhere."""
         assert self.call is not None
         call, self.call, self.deadlines = self.call, None, None
+        self.nudges.clear()  # none may hit the next call
         call.isolate = None
         return call
 
@@ -108,7 +112,7 @@ class Isolate:
         """When there is something to do for it, monotonic."""
         if self.died_at:
             return self.press
-        at = min(self.stack_due, self.kill_at, self.boot_deadline)
+        at = min(self.stack_due, self.kill_at, self.boot_deadline, self.nudges[0] if self.nudges else inf)
         if self.signalled_at:
             return at if self.set_aside else min(at, self.signalled_at + STUCK_AFTER)
         return at if self.deadlines is None else min(at, self.deadlines.next_at)
@@ -132,13 +136,24 @@ class Isolate:
 
     # -- stacks --------------------------------------------------------------------------------------------------------------------
 
-    def ask_stack(self, raises: bool = False) -> None:
-        """Forget the last dump and ask for a new one; with `raises`, `SoftTimeLimitExceeded` in the handler right behind it."""
+    def ask_stack(self) -> None:
+        """Forget the last dump and ask for a new one."""
         self.read_stack()
         self._dump = ""
         tree.send(self.pidfd, STACK_SIGNAL)
-        if raises:
-            tree.send(self.pidfd, RAISE_SIGNAL)
+
+    def raise_soft(self, now: float) -> None:
+        """The same, and `SoftTimeLimitExceeded` in the handler behind it."""
+        self.read_stack()
+        self._dump = ""
+        tree.send(self.pidfd, RAISE_SIGNAL)
+        self.nudges = deque(now + later for later in NUDGES)
+
+    def nudge(self, now: float) -> None:
+        """Once raised it is not raised again, however often it is said."""
+        while self.nudges and self.nudges[0] <= now:
+            self.nudges.popleft()
+            tree.send(self.pidfd, NUDGE_SIGNAL)
 
     def read_stack(self) -> bool:
         """Take in what there is of a dump; True if it may be complete."""

@@ -58,6 +58,15 @@ def test_a_catastrophic_regex_dies_at_its_limit_and_the_error_says_all(pool: Iso
     assert strict.submit(abs, -1).result(BOUND) == 1
 
 
+@pytest.mark.repeat
+@pytest.mark.parametrize("how", ["read", "recv", "wait", "lock"])
+def test_a_soft_limit_is_raised_out_of_a_blocked_call_each_time(pool: IsolatePool, how: str) -> None:
+    strict = pool.with_limits(soft=0.05, hard=20, raise_soft=True)
+    for _ in range(4):
+        with pytest.raises(SoftTimeLimitExceeded):
+            strict.submit(work.blocked, how).result(BOUND)
+
+
 def test_limits_are_of_the_view_and_not_of_the_pool(pool: IsolatePool, tmp_path: Path) -> None:
     with pool.with_limits(hard=0.2) as strict:
         stuck, free = strict.submit(work.spin), pool.submit(time.sleep, 0.4)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import subprocess
 import sys
 import threading
 import time
@@ -284,3 +286,16 @@ def until_soft_limit() -> str:
     except SoftTimeLimitExceeded:
         return "cleaned up"
     return "never"
+
+
+def blocked(how: str) -> None:
+    """In a system call that nothing ends, of a kind that the kernel restarts where it may."""
+    if how == "read":
+        os.read(os.pipe()[0], 1)
+    elif how == "recv":
+        ours, theirs = socket.socketpair()
+        ours.recv(theirs.fileno() and 1)
+    elif how == "wait":
+        subprocess.run(["sleep", "60"])
+    elif how == "lock":
+        threading.Event().wait()

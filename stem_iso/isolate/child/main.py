@@ -53,7 +53,7 @@ def main(fds: Fds) -> None:
     setup.forget(page_fd)
     pipe = Pipe(socket.socket(fileno=link_fd))
     try:
-        serve(pipe, page)
+        serve(pipe, page, stack)
     except CoreGone:
         os._exit(0)
     except OSError as error:  # a handler closed our descriptors: the process cannot speak any more, on stderr perhaps neither
@@ -62,7 +62,7 @@ def main(fds: Fds) -> None:
         os._exit(1)
 
 
-def serve(pipe: Pipe, page: Page) -> None:
+def serve(pipe: Pipe, page: Page, stack: int) -> None:
     boot = msgspec.msgpack.decode(pipe.receive().payload, type=Boot)
     if boot.hosts:
         from stem_iso.isolate.child import host
@@ -70,6 +70,7 @@ def serve(pipe: Pipe, page: Page) -> None:
         host.serve(boot, pipe, page, titles())
         return
     port = CallPort(pipe)
+    setup.dump_before_raising(stack)
     logging.basicConfig(level=boot.log_level, handlers=[PortHandler(port)], format="%(message)s")
     set_title = titles()
     set_title("stem_iso: booting")

@@ -18,7 +18,7 @@ from threading import RLock, current_thread, main_thread
 from types import FrameType
 
 from stem_iso.errors import SoftTimeLimitExceeded
-from stem_iso.isolate.child.setup import RAISE_SIGNAL
+from stem_iso.isolate.child.setup import NUDGE_SIGNAL, RAISE_SIGNAL
 from stem_iso.isolate.linux import receive_with_descriptors, send_with_descriptor
 from stem_iso.isolate.wire import ANSWER, ASK, BEAT, LOG, REPLY, TELL, CallFrame, Frame, Unframer, frame
 
@@ -97,7 +97,8 @@ class CallPort:
         self._speaking = 0  # by the main thread
         self._arming = Arming(self)
         self._owner = os.getpid()
-        signal.signal(RAISE_SIGNAL, self._on_raise)
+        for number in (RAISE_SIGNAL, NUDGE_SIGNAL):
+            signal.signal(number, self._on_raise)
 
     def begin(self, number: int, call: CallFrame) -> None:
         self._call = number

@@ -16,10 +16,12 @@ from types import FrameType
 
 from stem_iso.isolate.linux import F_SETSIG, become_subreaper
 
-# Real-time signals: no handler of a user's program has a habit of taking them. The stack's comes first, because the kernel delivers the
-# lower number first: the stack is dumped before the exception unwinds it.
+# Real-time signals: no handler of a user's program has a habit of taking them.
+# RAISE dumps the stack as STACK does, and then raises. One signal for both: where two came, the first would have restarted a blocked system
+# call before the second could interrupt it. NUDGE says it again, to a thread that had looked for signals just before it blocked.
 STACK_SIGNAL = signal.SIGRTMIN + 8
 RAISE_SIGNAL = signal.SIGRTMIN + 9
+NUDGE_SIGNAL = signal.SIGRTMIN + 10
 
 OOM_SCORE = 500  # of 1000: before anything that is as large and has none
 
@@ -49,7 +51,7 @@ def quiet_signals() -> None:
 
 
 def default_signals(mask: set[int | signal.Signals]) -> None:
-    for number in (*QUIET, STACK_SIGNAL, RAISE_SIGNAL):
+    for number in (*QUIET, STACK_SIGNAL, RAISE_SIGNAL, NUDGE_SIGNAL):
         if number in QUIET and signal.getsignal(number) is not disregard:
             continue  # the handler set one of its own before it forked
         signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
@@ -104,3 +106,8 @@ def dump_stacks_to(fd: int) -> None:
     faulthandler.enable(file=fd, all_threads=False)
     # This thread's frames alone: another thread may be running Python, and its frames cannot be walked safely from a signal handler.
     faulthandler.register(STACK_SIGNAL, file=fd, all_threads=False)
+
+
+def dump_before_raising(fd: int) -> None:
+    """After Python's own handler of RAISE is there: the dump comes first, then that handler, and a blocked call is interrupted."""
+    faulthandler.register(RAISE_SIGNAL, file=fd, all_threads=False, chain=True)
