@@ -7,6 +7,7 @@ Rules
  2. Listeners run one at a time, in the order of the events. One that raises is logged, and told in an ERROR event (unless it was handling
     one: that would never end); the others get the event all the same.
  3. One that lags costs events, never tasks: past `capacity` waiting events new ones are dropped, and the loss is told in an ERROR event.
+    What is posted (captured output) has a room of its own, in bytes: a flood of lines costs no event, and its poster tells what is lost.
  4. `close` delivers what waits, within a bound: a listener that hangs cannot hold up the end of the worker.
 """
 
@@ -28,6 +29,7 @@ L = TypeVar("L", bound=Callable[..., object])
 Listener = Callable[..., object]  # called with one event; its answer is not looked at
 
 CAPACITY = 10_000
+POSTED = 64 << 20  # bytes of output that may wait: what 64 tasks may print
 log = logging.getLogger("stem_iso.worker")
 
 
@@ -37,13 +39,14 @@ class Bus:
     def __init__(self, worker_id: str, *, capacity: int = CAPACITY) -> None:
         self._worker_id = worker_id
         self._capacity = capacity
-        self._lock = threading.Lock()  # guards the two fields below and the start of the thread
+        self._lock = threading.Lock()  # guards listeners, streams, counts, and the start of the thread
         # By the type's value: a string has its hash ready, an Enum member computes its own in Python each time.
         self._listeners: dict[str, tuple[Listener, ...]] = {type.value: () for type in WorkerEventType}
         self._streams: list[Stream] = []
-        self._queue: SimpleQueue[tuple[Listener | None, object] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[Listener | None, object, int] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._events = self._posted = 0  # how many wait, and bytes of output that do; under the lock
         self._dropped = 0  # written by publishers, taken by the dispatch thread; an estimate is enough
 
     def on(self, type: WorkerEventType | None, listener: L) -> L:
@@ -78,18 +81,23 @@ class Bus:
         return bool(self._listeners[type._value_])
 
     def publish(self, event: Event) -> None:
-        if self._listeners[event.type._value_]:
-            self._put(None, event, self._capacity)
+        if not self._listeners[event.type._value_]:
+            return
+        with self._lock:
+            if self._events >= self._capacity:
+                self._dropped += 1
+                return
+            self._events += 1
+        self._queue.put((None, event, 0))
 
-    def post(self, listener: Listener, value: object) -> None:
-        """Call `listener(value)` on the dispatch thread, in line with the events: for captured output. A flood leaves room for events."""
-        self._put(listener, value, self._capacity // 2)
-
-    def _put(self, listener: Listener | None, value: object, most: int) -> None:
-        if self._queue.qsize() >= most:
-            self._dropped += 1
-        else:
-            self._queue.put((listener, value))
+    def post(self, listener: Listener, value: object, size: int) -> bool:
+        """Call `listener(value)` on the dispatch thread, in line with the events: for captured output. False: there was no room for it."""
+        with self._lock:
+            if self._posted + size > POSTED:
+                return False
+            self._posted += size
+        self._queue.put((listener, value, size))
+        return True
 
     def close(self, timeout: float = 5.0) -> None:
         """Deliver what waits, then end every stream."""
@@ -115,7 +123,10 @@ class Bus:
 
     def _dispatch(self) -> None:
         while (item := self._queue.get()) is not None:
-            listener, value = item
+            listener, value, size = item
+            with self._lock:
+                self._posted -= size
+                self._events -= listener is None
             if listener is not None:
                 self._call(listener, value)
             elif isinstance(value, Event):

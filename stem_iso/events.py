@@ -63,6 +63,7 @@ class TimeoutEvent(TaskEvent, frozen=True, kw_only=True, tag="timeout"):
     """A limit was reached. `level` is "soft" or "hard"; `limit` and `elapsed` are seconds; `stack` is where the handler was.
 
     A hard one comes after the death: `signalled_at` and `dead_at` are seconds after the limit, `killed` holds (pid, title) of each process.
+    `silent`: the limit is `heartbeat_timeout`, which ends a handler as a hard one does.
     """
 
     type: ClassVar[WorkerEventType] = WorkerEventType.TIMEOUT
@@ -73,6 +74,7 @@ class TimeoutEvent(TaskEvent, frozen=True, kw_only=True, tag="timeout"):
     signalled_at: float | None = None
     dead_at: float | None = None
     killed: tuple[tuple[int, str], ...] = ()
+    silent: bool = False
 
 
 class CompletedEvent(TaskEvent, frozen=True, kw_only=True, tag="completed"):

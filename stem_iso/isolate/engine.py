@@ -215,6 +215,7 @@ class Engine:
         self._crew.keeping.lost()
         if self._keeper_socket is not None:
             # Our parent is dead and all trees are: a worker whose leases run out elsewhere is better than one without a keeper.
+            log.error("the launcher died: all isolates were killed and this worker leaves; its tasks run again when their leases end")
             os._exit(1)
         self._crew.link.close()
         self._crew.link = Link()

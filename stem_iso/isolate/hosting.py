@@ -263,7 +263,8 @@ class Hosting:
         return endings.of_limit(limit, call.sent_at, call.limit_at, end.signalled_at, end, call.stack, silent=silent)
 
     def _tell_hard(self, call: HostedCall, outcome: TimedOut) -> None:
-        notice = LimitNotice("hard", outcome.limit, outcome.elapsed, outcome.stack, outcome.signalled_at, outcome.dead_at, outcome.killed)
+        times = outcome.elapsed, outcome.stack, outcome.signalled_at, outcome.dead_at
+        notice = LimitNotice("hard", outcome.limit, *times, outcome.killed, silent=outcome.silent)
         self._crew.told.append(partial(call.caller.limit_reached, notice))
 
     def end(self, call: HostedCall, outcome: Outcome) -> None:

@@ -82,6 +82,7 @@ class LimitNotice:
     dead_at: float | None = None
     killed: tuple[tuple[int, str], ...] = ()
     title: str = ""
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

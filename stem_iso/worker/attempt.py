@@ -50,7 +50,7 @@ class Attempt:
     """The state of one leased delivery that passed the gates; also its `Caller`."""
 
     __slots__ = (
-        *("begun_at", "delivery", "desk", "envelope", "halt", "killable", "lost"),
+        *("alone", "begun_at", "delivery", "desk", "envelope", "halt", "killable", "lost"),
         *("meta", "noted_at", "policy", "progress", "stop_reason", "take_back"),
     )
 
@@ -62,6 +62,7 @@ class Attempt:
         self.stop_reason: StopReason | None = None  # the first stop that was asked for
         self.lost = False  # the delivery is another's, or has been given up: nothing may be settled
         self.killable = True  # False for an inline handler in this process: it can be asked to end, no more
+        self.alone = True  # False for a thread, here or in the inline host: nobody can end it and spare its neighbours
         self.meta: dict[str, Any] | None = None  # what the handler wrote, None where it wrote nothing
         self.progress: Progress | None = None
         self.noted_at = 0.0  # monotonic, when the two above were last stored

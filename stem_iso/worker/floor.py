@@ -171,6 +171,9 @@ class Floor:
             attempt = self._seated.get(order.receipt)
             if attempt is not None and not self._withdrawn(attempt, StopReason.REVOKED) and order.terminate:
                 attempt.stop(StopReason.REVOKED)
+                if not attempt.alone:
+                    text = "it is revoked, and cannot be ended: an inline sync handler runs to its end; isolated ones are killed"
+                    self._reporter.trouble(text, attempt)
 
     def give_back_unbegun(self) -> None:
         """What waits for an isolate goes back to the queue; what has begun is left alone."""

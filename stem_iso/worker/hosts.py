@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 
 from stem_iso.isolate.engine import Engine
-from stem_iso.isolate.job import Job
+from stem_iso.isolate.job import HostedJob, Job
 from stem_iso.worker.attempt import Attempt
 from stem_iso.worker.inline import Inline
 from stem_iso.worker.inline_call import InlineJob
@@ -37,12 +37,13 @@ class Hosts:
 
     def run(self, attempt: Attempt, job: Job | InlineJob) -> None:
         if isinstance(job, InlineJob):
-            attempt.killable = False
+            attempt.killable, attempt.alone = False, job.is_async
             inline = self._inline.submit(job, attempt)
             attempt.halt = partial(self._inline.stop, inline)
         else:
             engine = self.start_engine()
             call = engine.submit(job, attempt)
+            attempt.alone = not isinstance(job, HostedJob) or job.coroutine
             attempt.halt, attempt.take_back = partial(engine.stop, call), partial(engine.withdraw, call)
 
     def pinned(self) -> dict[str, list[int]]:

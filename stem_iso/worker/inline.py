@@ -135,7 +135,7 @@ class Inline:
         if isinstance(ending, TimedOut):
             at = call.elapsed() - ending.limit
             ending = TimedOut(ending.limit, call.elapsed(), ending.stack, ending.signalled_at, at, (), ending.silent)
-            call.notice(LimitNotice("hard", ending.limit, ending.elapsed, ending.stack, ending.signalled_at, at))
+            call.notice(LimitNotice("hard", ending.limit, ending.elapsed, ending.stack, ending.signalled_at, at, silent=ending.silent))
         call.finish(of_reply(*reply) if ending is None else ending)
 
     # -- the clock's thread --------------------------------------------------------------------------------------------------------

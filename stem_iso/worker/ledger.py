@@ -110,8 +110,9 @@ class Ledger:
                     assert_never(plan)
         elif verdict is Verdict.CANCELLED:
             self._reporter.revoked(attempt, "revoked")
-        else:
-            self._reporter.trouble("the lease was lost: another worker has the task, and what was done here does not count", attempt)
+        elif not attempt.lost:  # else it has been told
+            text = "the lease was lost: another worker has the task, or the broker knows it no more; what was done here does not count"
+            self._reporter.trouble(text, attempt)
 
     # -- for --burst ---------------------------------------------------------------------------------------------------------------
 

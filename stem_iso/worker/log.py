@@ -51,6 +51,9 @@ LEVELS = {
 }
 
 
+LINE = 256  # bytes that a line costs beside its text, roughly
+
+
 class Line:
     """One line of a handler's output on its way to the dispatch thread."""
 
@@ -67,6 +70,7 @@ class LogSubscriber:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._started = False
+        self._lost: dict[str, tuple[Attempt, int]] = {}  # by task: lines for which there was no room, not told of yet
 
     def started(self, options: WorkerOptions, broker: str) -> None:
         self._started = True
@@ -85,8 +89,18 @@ class LogSubscriber:
 
     def output(self, attempt: Attempt, level: int, logger: str, text: str) -> None:
         """Any thread; never blocks."""
-        if log.isEnabledFor(level):
-            self._bus.post(_line, Line(attempt, level, logger, text))
+        if not log.isEnabledFor(level):
+            return
+        if self._bus.post(_line, Line(attempt, level, logger, text), len(text) + LINE):
+            while self._lost:
+                self._tell_lost(*self._lost.popitem()[1])
+        else:
+            id = attempt.envelope.id
+            self._lost[id] = attempt, self._lost.get(id, (attempt, 0))[1] + 1
+
+    def _tell_lost(self, attempt: Attempt, lines: int) -> None:
+        text = f"{lines} lines of output dropped: the log is slower than the tasks"
+        self._bus.post(_line, Line(attempt, logging.WARNING, "stem_iso", text), len(text) + LINE)
 
     def _event(self, event: Event) -> None:
         level = logging.ERROR if isinstance(event, IsolateEvent) and event.traceback else LEVELS[event.type]
@@ -130,6 +144,8 @@ def _of_task(event: TaskEvent) -> str:
             return f"failed ({event.reason})" + _error(event.error)
         case RevokedEvent():
             return f"cancelled ({event.reason})"
+        case TimeoutEvent(silent=True):
+            return f"was silent for {event.limit:g} s (heartbeat_timeout), ended after {event.elapsed:.3f} s" + _below(event.stack)
         case TimeoutEvent():
             return f"reached its {event.level} time limit of {event.limit:g} s after {event.elapsed:.3f} s" + _below(event.stack)
         case ProgressEvent():

@@ -74,6 +74,7 @@ class Reporter:
                     signalled_at=notice.signalled_at,
                     dead_at=notice.dead_at,
                     killed=notice.killed,
+                    silent=notice.silent,
                     **self._of(attempt),
                 )
             )

@@ -197,6 +197,11 @@ def print_and_log() -> None:
     logging.getLogger("users.own").debug("quieter than that")
 
 
+def print_lines(count: int) -> None:
+    for number in range(count):
+        print("line", number)
+
+
 def write_pid(context: TaskContext, path: str) -> None:
     Path(path).write_text(str(os.getpid()))
     context.progress(1)

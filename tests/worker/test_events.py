@@ -89,6 +89,18 @@ def test_what_a_handler_prints_and_logs_is_in_the_log_with_the_id_of_its_task(ap
     assert any("completed in" in line for line in lines)
 
 
+def test_a_flood_of_lines_within_the_cap_is_all_in_the_log_and_costs_no_event(app: Stem, begin: Begin, caplog):
+    caplog.set_level(logging.INFO, logger="stem_iso.worker")
+    flood = app.task(name="flood", isolate=True)(handlers.print_lines)
+    _, ear = begin(app)
+    handle = flood.enqueue(20_000)
+    handle.result(timeout=60)
+    eventually(lambda: any("completed" in record.getMessage() for record in caplog.records), 60)
+    lines = [record.getMessage() for record in caplog.records if getattr(record, "source", None) == "stdout"]
+    assert len(lines) == 20_000 and lines[-1].endswith("line 19999")
+    assert not ear.of(WorkerEventType.ERROR)
+
+
 def test_the_first_line_says_broker_queues_seats_spares_and_cores(app: Stem, begin: Begin, caplog, tmp_path):
     caplog.set_level(logging.INFO, logger="stem_iso.worker")
     begin(app, concurrency=3, spares=2)

@@ -73,7 +73,8 @@ def test_a_handler_that_is_silent_too_long_is_ended_as_by_a_hard_limit(app: Stem
     handle = spin.enqueue()
     failed = ear.wait(WorkerEventType.FAILED, handle.id)
     assert "silent" in failed.error.message
-    assert ear.of(WorkerEventType.TIMEOUT, handle.id)[0].level == "hard"
+    told = ear.of(WorkerEventType.TIMEOUT, handle.id)[0]
+    assert told.level == "hard" and told.silent
 
 
 def test_what_holds_too_much_memory_is_ended_and_tried_again_like_any_failure(app: Stem, begin: Begin):

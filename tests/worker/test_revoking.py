@@ -45,6 +45,17 @@ def test_with_terminate_the_isolate_is_killed_at_once(app: Stem, begin: Begin, t
     assert ear.tale(handle.id) == ["started", "progress", "revoked"]
 
 
+def test_an_inline_thread_cannot_be_ended_and_the_worker_says_so(app: Stem, begin: Begin, tmp_path):
+    wait = app.task(name="wait")(handlers.say_and_wait)
+    _, ear = begin(app)
+    handle = wait.enqueue(str(tmp_path / "gate"))
+    ear.wait(WorkerEventType.PROGRESS, handle.id)
+    assert handle.revoke(terminate=True) is True
+    assert "cannot be ended: an inline sync handler" in ear.wait(WorkerEventType.ERROR, handle.id).message
+    (tmp_path / "gate").touch()
+    assert handle.result(timeout=30) == "done"
+
+
 def test_terminate_names_the_attempt_that_runs_and_no_other_task(app: Stem, begin: Begin, tmp_path):
     spin = app.task(name="spin", isolate=True)(handlers.say_and_spin)
     wait = app.task(name="wait", isolate=True)(handlers.say_and_wait)
