@@ -139,8 +139,7 @@ class TaskOptions:
         conflict = limit_conflict(self.soft_time_limit, self.hard_time_limit)
         if conflict is None and self.unique_for is not None and not self.unique:
             conflict = f"unique_for ({self.unique_for:g} s) means nothing without unique=True"
-        if conflict is None and self.cpus != 1 and not self.cpu_bound:
-            conflict = f"cpus ({self.cpus}) means nothing without cpu_bound=True"
+        conflict = conflict or cores_conflict(self.cpus, self.cpu_bound)
         if conflict is not None:
             raise InvalidOptions(conflict)
 
@@ -150,6 +149,10 @@ def limit_conflict(soft: float | None, hard: float | None) -> str | None:
     if soft is not None and hard is not None and soft >= hard:
         return f"soft_time_limit ({soft:g} s) must be below hard_time_limit ({hard:g} s)"
     return None
+
+
+def cores_conflict(cpus: int, cpu_bound: bool) -> str | None:
+    return None if cpus == 1 or cpu_bound else f"cpus ({cpus}) means nothing without cpu_bound=True"
 
 
 def form_conflict(form: Form, said: Callable[[str], Any]) -> str | None:

@@ -11,7 +11,7 @@ from stem_iso.errors import InvalidOptions
 from stem_iso.outcome import Rejected
 from stem_iso.task import checks
 from stem_iso.task.envelope import Envelope
-from stem_iso.task.options import Form, TaskOptions, form_conflict, limit_conflict
+from stem_iso.task.options import Form, TaskOptions, cores_conflict, form_conflict, limit_conflict
 from stem_iso.task.retry import RetryStrategy
 
 RESULT_TTL = 86_400.0
@@ -64,6 +64,8 @@ def resolve_policy(options: TaskOptions, envelope: Envelope, form: Form = Form.I
         retry_strategy=options.retry_strategy,
     )
     message = _nonsense(envelope) or limit_conflict(policy.soft, policy.hard) or form_conflict(form, said)
+    if message is None and envelope.cpus is not UNSET:
+        message = cores_conflict(envelope.cpus, said("cpu_bound"))
     return Rejected("invalid-options", message) if message else policy
 
 

@@ -24,7 +24,7 @@ from stem_iso.task import checks
 from stem_iso.task.arguments import pack_arguments
 from stem_iso.task.checks import Duration, Size
 from stem_iso.task.envelope import Envelope
-from stem_iso.task.options import Form, TaskOptions, form_conflict, limit_conflict
+from stem_iso.task.options import Form, TaskOptions, cores_conflict, form_conflict, limit_conflict
 
 
 class EnqueueFields(TypedDict, total=False):
@@ -169,6 +169,8 @@ def _refuse_conflicts(declared: Declared, options: TaskOptions, given: Mapping[s
         return given[name] if name in given else getattr(options, name)
 
     conflict = limit_conflict(said("soft_time_limit"), said("hard_time_limit")) or form_conflict(declared.form, said)
+    if conflict is None and declared.options is not None and "cpus" in given:
+        conflict = cores_conflict(said("cpus"), said("cpu_bound"))
     if conflict:
         raise InvalidOptions(f"{declared.name}: {conflict}")
 

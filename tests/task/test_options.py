@@ -160,6 +160,16 @@ def test_what_only_a_process_of_its_own_can_have_is_refused_inline(said: dict[st
     assert isinstance(resolve_policy(TaskOptions(), envelope, Form.ISOLATED), Policy)
 
 
+def test_cores_without_cpu_bound_mean_nothing_wherever_they_are_said() -> None:
+    with pytest.raises(InvalidOptions, match="cpu_bound=True"):
+        TaskOptions(cpus=2)
+    with pytest.raises(InvalidOptions, match="cpu_bound=True"):
+        envelope_of(Declared("n", TaskOptions()), {}, Using().and_({"cpus": 2}), id="t", now=0)
+    said = envelope_of(Declared("n"), {}, Using().and_({"cpus": 2}), id="t", now=0)
+    assert isinstance(resolve_policy(TaskOptions(), said), Rejected)
+    assert isinstance(resolve_policy(TaskOptions(cpu_bound=True), said), Policy)
+
+
 def test_cores_and_memory_said_at_enqueue_override() -> None:
     declared = TaskOptions(cpu_bound=True, cpus=2, memory_limit="1GiB")
     said = Using().and_({"cpus": 3, "memory_limit": "2GiB"})
