@@ -14,7 +14,7 @@ CALLS = int(os.environ.get("STEM_ISO_RACES", "200")) * 3
 @pytest.mark.timeout(3600)
 def test_no_call_is_killed_for_the_limit_of_another_and_each_is_told_once() -> None:
     found = race(CALLS, "none")
-    assert found["calls"] == CALLS
+    assert found["calls"] >= CALLS
     assert found["anomalies"] == {}
     assert found["outcomes"]["TimedOut"] >= CALLS // 20, found
     assert found["outcomes"]["Succeeded"] >= CALLS // 10, found
