@@ -20,6 +20,7 @@ RACES = int(os.environ.get("STEM_ISO_RACES", "200"))
 STOPS = max(100, RACES // 5)
 LIMIT, STEP = 0.03, 0.0001
 AT_LIMIT, AT_STOP = 0.002, 0.005  # a stop comes from a thread of this process, which may get its turn late
+MOST = 4  # times as many calls, at most, where a machine that is busy elsewhere gives one ending too small a share
 KILLS = 4  # steps back for each kill: one call in five is killed, since a fresh isolate costs more than a call
 
 
@@ -28,7 +29,7 @@ class Steering:
 
     def __init__(self, path: Path, calls: int, window: float) -> None:
         self.path, self.wanted, self._window = path, calls, window
-        self._counters = Counters(path, calls)
+        self._counters = Counters(path, MOST * calls)
         self.offset = 0.0
         self.succeeded = self.killed = self.killed_when_done = 0
 
@@ -46,17 +47,23 @@ class Steering:
             self.killed_when_done += done  # between its last act and its reply: the window that no protocol can close
             self.offset = max(-self._window, self.offset - KILLS * STEP)
 
+    @property
+    def decided(self) -> bool:
+        ended = self.succeeded + self.killed
+        return ended >= self.wanted and (min(self.succeeded, self.killed) >= self.wanted // 10 or ended >= MOST * self.wanted)
+
     def conclude(self) -> None:
         print(f"{self.succeeded} succeeded, {self.killed} were killed, {self.killed_when_done} of them when all was done but the reply")
-        assert self.succeeded + self.killed == self.wanted
         assert min(self.succeeded, self.killed) >= self.wanted // 10, "it was no race"
 
 
 def run(steering: Steering, expected: type, start: Callable[[int], Recorder]) -> None:
-    for number in range(steering.wanted):
+    number = 0
+    while not steering.decided:
         recorder = start(number)
         recorder.outcome()
         steering.judge(number, recorder.outcomes, expected)
+        number += 1
     steering.conclude()
 
 
