@@ -3,7 +3,7 @@
     engine, submitters ── put(work) ──> queue ──> one daemon thread, from the first work on
 
 Rules
- 1. What raises is logged, and the next work runs all the same.
+ 1. Whatever is raised is logged, SystemExit included, and the next work runs all the same. Ctrl-C alone goes on, where it belongs.
  2. With `most`, no more than so many wait; what comes then is dropped and counted: a listener that lags costs notices, not memory.
  3. `close` lets what waits be done, and waits for it, unless it is this thread itself that closes.
 """
@@ -61,5 +61,12 @@ class Aside:
     def _do(self, work: Callable[[], object]) -> None:
         try:
             work()
-        except Exception:  # user code
+        except BaseException as error:  # user code
+            if is_ctrl_c(error):
+                raise
             log.exception("%s: %r raised", self.name, work)
+
+
+def is_ctrl_c(error: BaseException) -> bool:
+    """Whether it may be the user who wants the program to end: Python raises that in the main thread, and nowhere else."""
+    return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()

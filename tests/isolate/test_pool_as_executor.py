@@ -255,6 +255,23 @@ def test_callbacks_are_called_once_each_and_one_that_raises_harms_nobody(
     future.add_done_callback(raising)
 
 
+def test_a_callback_that_lets_the_calls_own_system_exit_through_stops_no_later_one(pool: IsolatePool, gate: Path) -> None:
+    seen: list[object] = []
+    leaves, later = pool.submit(work.wait_for_and_exit, str(gate)), pool.submit(work.wait_for, str(gate))
+    leaves.add_done_callback(lambda future: future.result())
+    leaves.add_done_callback(seen.append)
+    later.add_done_callback(seen.append)
+    gate.touch()
+    eventually(lambda: set(seen) == {leaves, later}, "a later callback did not run", 5.0)
+
+    def interrupted(future: object) -> None:
+        raise KeyboardInterrupt
+
+    later.result(BOUND)
+    with pytest.raises(KeyboardInterrupt):  # it is settled, so this is our own thread: here Ctrl-C is the program's
+        later.add_done_callback(interrupted)
+
+
 def test_a_cancelled_future_calls_back(pool: IsolatePool, gate: Path) -> None:
     future, told = pool.submit(work.wait_for, str(gate)), threading.Event()
     future.add_done_callback(lambda future: told.set() if future.cancelled() else None)

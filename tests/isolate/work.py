@@ -57,6 +57,11 @@ def wait_for(path: str, value: Any = None) -> Any:
     return value
 
 
+def wait_for_and_exit(path: str) -> None:
+    wait_for(path)
+    sys.exit(3)
+
+
 def fail(*args: Any) -> None:
     raise ValueError(*args)
 
