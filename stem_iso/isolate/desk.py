@@ -82,10 +82,7 @@ class Desk:
 
     def submit(self, gate: Gate, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], limits: Limits) -> IsolateFuture[Any]:
         """Raises RuntimeError in a forked child, and where gate or pool is shut."""
-        if os.getpid() != self._process:
-            self.refuse_elsewhere()
-        gate.refuse_if_shut()
-        self.gate.refuse_if_shut()
+        self.refuse_if_shut(gate)
         future: IsolateFuture[Any] = IsolateFuture(self)
         named = self._names.find(function)
         try:
@@ -107,6 +104,12 @@ class Desk:
             self.leave(gate, ticket)
             raise
         return future
+
+    def refuse_if_shut(self, gate: Gate) -> None:
+        if os.getpid() != self._process:
+            self.refuse_elsewhere()
+        gate.refuse_if_shut()
+        self.gate.refuse_if_shut()
 
     def _enter(self, gate: Gate, ticket: Ticket) -> None:
         with self.lock:

@@ -165,6 +165,43 @@ def test_an_input_that_raises_is_told_behind_the_results_before_it(pool: Isolate
     assert list(results) == []
 
 
+def asked_of(results: Iterator[Any]) -> list[Any]:
+    """What `next` gives, or the type of what it raises, to the end."""
+    found: list[Any] = []
+    while len(found) < 1000:
+        try:
+            found.append(next(results))
+        except StopIteration:
+            return found
+        except Exception as error:
+            found.append(type(error))
+    pytest.fail("it has no end")
+
+
+@pytest.mark.parametrize("chunksize", [1, 4])
+def test_a_map_behind_the_end_of_its_pool_gives_what_was_submitted_then_says_once_that_it_is_shut(chunksize: int) -> None:
+    numbers = iter(range(100))
+    with IsolatePool(1, spares=0) as pool:
+        results = pool.map(abs, numbers, chunksize=chunksize, buffersize=4)
+        whole = pool.map(abs, range(4 * chunksize), chunksize=chunksize, buffersize=4)
+    submitted = 4 * chunksize
+    assert asked_of(results) == [*range(submitted), RuntimeError]
+    assert next(numbers) == submitted, "an item was taken that nobody submitted"
+    assert asked_of(whole) == list(range(submitted)), "nothing was refused"
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.map(abs, [1])
+
+
+def test_a_map_whose_calls_were_cancelled_says_so_once_for_each_and_ends(gate: Path) -> None:
+    pool = IsolatePool(1, spares=0)
+    results = pool.map(work.wait_for, [str(gate)] * 4, [7] * 4)
+    pool.shutdown(wait=False, cancel_futures=True)
+    gate.touch()
+    found = asked_of(results)
+    assert len(found) == 4 and set(found[1:]) == {CancelledError}
+    pool.shutdown()
+
+
 def test_leaving_the_loop_cancels_the_rest(tmp_path: Path) -> None:
     with IsolatePool(1, spares=0) as pool:
         for _ in pool.map(work.append, itertools.repeat(str(tmp_path / "ledger")), map(str, range(10_000)), buffersize=50):
