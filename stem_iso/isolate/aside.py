@@ -53,6 +53,11 @@ class Aside:
         if wait and self._thread is not threading.current_thread():
             self._thread.join()
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this is its thread."""
+        return self._thread is threading.current_thread()
+
     def _run(self) -> None:
         while (work := self._queue.get()) is not None:
             self._do(work)

@@ -499,6 +499,36 @@ def test_kill_workers_ends_everything_at_once(tmp_path: Path) -> None:
     assert repr(pool) == "<IsolatePool shut down>"
 
 
+def test_kill_workers_does_not_wait_behind_a_callback() -> None:
+    called, release = threading.Event(), threading.Event()
+    pool = IsolatePool(1, spares=0)
+    pool.submit(time.sleep, 0.1).add_done_callback(lambda future: (called.set(), release.wait(BOUND)))
+    assert called.wait(BOUND)
+    killer = threading.Thread(target=pool.kill_workers)
+    killer.start()
+    killer.join(5.0)
+    waited = killer.is_alive()
+    release.set()
+    killer.join()
+    assert not waited
+
+
+def test_a_callback_and_a_listener_may_shut_the_pool_down_at_once() -> None:
+    both, done = threading.Barrier(2), [threading.Event(), threading.Event()]
+
+    def shut(which: int) -> None:
+        both.wait(BOUND)
+        pool.shutdown()
+        done[which].set()
+
+    pool = IsolatePool(1, spares=0)
+    future = pool.submit(time.sleep, 0.1)
+    future.add_done_callback(lambda future: shut(0))
+    pool.on(lambda notice: shut(1) if notice.action == "killed-by-test" else None)  # type: ignore[union-attr]
+    pool._desk.notify(IsolateNotice("killed-by-test", 0, None, ""))
+    assert all(each.wait(5.0) for each in done), "each waits for the other's thread"
+
+
 def test_ctrl_c_in_the_block_ends_it_at_once(tmp_path: Path) -> None:
     futures = []
 
