@@ -74,7 +74,7 @@ class Limited(Executor):
             if future.wake(LoopWaker(loop, waiter)):
                 await waiter
             return future.result()
-        except asyncio.CancelledError:
+        except BaseException:  # the wait was cancelled, or the coroutine closed
             future.cancel()
             raise
 
