@@ -364,6 +364,18 @@ def test_an_error_of_a_local_class_comes_as_its_own_type(pool: IsolatePool) -> N
     assert (type(error).__name__, error.args) == ("Local", ("made in a function",))
 
 
+def test_an_error_that_is_false_keeps_its_type(pool: IsolatePool) -> None:
+    assert type(pool.submit(work.raise_false).exception(BOUND)) is work.IsFalse
+
+
+def test_the_counts_can_be_asked_for_wherever_a_signal_interrupts(pool: IsolatePool) -> None:
+    with pool._desk.engine._lock:
+        asking = threading.Thread(target=pool.stats, daemon=True)
+        asking.start()
+        asking.join(2.0)
+        assert not asking.is_alive()
+
+
 def test_a_circle_of_causes_is_cut_where_it_closes(pool: IsolatePool) -> None:
     error = pool.submit(work.raise_circle).exception(BOUND)
     assert type(error) is ValueError and type(error.__cause__) is KeyError

@@ -168,6 +168,15 @@ def register_exit(ledger: str) -> None:
 # -- errors ----------------------------------------------------------------------------------------------------------------------------
 
 
+class IsFalse(Exception):
+    def __len__(self) -> int:
+        return 0
+
+
+def raise_false() -> None:
+    raise IsFalse
+
+
 class Plain(Exception):
     """Survives everything."""
 
