@@ -37,8 +37,9 @@ class Aside:
         with self._lock:
             if not self._closed:
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
-                    self._thread.start()
+                    thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+                    thread.start()
+                    self._thread = thread  # only now: one that could not be started cannot be joined
                 self._queue.put(work)
                 return
         self._do(work)

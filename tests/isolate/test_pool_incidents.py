@@ -525,6 +525,24 @@ def test_kill_workers_does_not_wait_behind_a_callback() -> None:
     assert not waited
 
 
+def test_a_callback_for_which_no_thread_starts_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, start = IsolatePool(1, spares=0), threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "stem_iso-callbacks":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    future = pool.submit(time.sleep, 0.1)
+    future.add_done_callback(print)
+    assert future.result(BOUND) is None
+    ending = threading.Thread(target=pool.shutdown, daemon=True)
+    ending.start()
+    ending.join(5.0)
+    assert not ending.is_alive()
+
+
 def test_a_callback_and_a_listener_may_shut_the_pool_down_at_once() -> None:
     both, done = threading.Barrier(2), [threading.Event(), threading.Event()]
 
