@@ -3,7 +3,7 @@
     engine, submitters ── put(work) ──> queue ──> one daemon thread, from the first work on
 
 Rules
- 1. What raises is logged, and the next work runs all the same.
+ 1. Whatever is raised is logged, SystemExit included, and the next work runs all the same. Ctrl-C alone goes on, where it belongs.
  2. With `most`, no more than so many wait; what comes then is dropped and counted: a listener that lags costs notices, not memory.
  3. `close` lets what waits be done, and waits for it, unless it is this thread itself that closes.
 """
@@ -37,8 +37,9 @@ class Aside:
         with self._lock:
             if not self._closed:
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
-                    self._thread.start()
+                    thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+                    thread.start()
+                    self._thread = thread  # only now: one that could not be started cannot be joined
                 self._queue.put(work)
                 return
         self._do(work)
@@ -53,6 +54,11 @@ class Aside:
         if wait and self._thread is not threading.current_thread():
             self._thread.join()
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this is its thread."""
+        return self._thread is threading.current_thread()
+
     def _run(self) -> None:
         while (work := self._queue.get()) is not None:
             self._do(work)
@@ -61,5 +67,12 @@ class Aside:
     def _do(self, work: Callable[[], object]) -> None:
         try:
             work()
-        except Exception:  # user code
+        except BaseException as error:  # user code
+            if is_ctrl_c(error):
+                raise
             log.exception("%s: %r raised", self.name, work)
+
+
+def is_ctrl_c(error: BaseException) -> bool:
+    """Whether it may be the user who wants the program to end: Python raises that in the main thread, and nowhere else."""
+    return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()

@@ -82,10 +82,7 @@ class Desk:
 
     def submit(self, gate: Gate, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], limits: Limits) -> IsolateFuture[Any]:
         """Raises RuntimeError in a forked child, and where gate or pool is shut."""
-        if os.getpid() != self._process:
-            self.refuse_elsewhere()
-        gate.refuse_if_shut()
-        self.gate.refuse_if_shut()
+        self.refuse_if_shut(gate)
         future: IsolateFuture[Any] = IsolateFuture(self)
         named = self._names.find(function)
         try:
@@ -107,6 +104,12 @@ class Desk:
             self.leave(gate, ticket)
             raise
         return future
+
+    def refuse_if_shut(self, gate: Gate) -> None:
+        if os.getpid() != self._process:
+            self.refuse_elsewhere()
+        gate.refuse_if_shut()
+        self.gate.refuse_if_shut()
 
     def _enter(self, gate: Gate, ticket: Ticket) -> None:
         with self.lock:
@@ -176,7 +179,9 @@ class Desk:
             self.withdraw(self.gate)
         if wait:
             self.gate.drained.wait()
-            self._close()
+            self.engine.close()
+            # From a callback or a listener it waits for neither: two that do so at once would wait for each other.
+            self._close_asides(wait=not any(aside.is_here for aside in self._asides))
 
     def kill(self) -> None:
         """Everything, now."""
@@ -187,7 +192,7 @@ class Desk:
         self.engine.close()
         for ticket in self._cancel_all():  # what an interrupted thread had not quite submitted
             ticket.close()
-        self._close()
+        self._close_asides(wait=False)  # a callback may take as long as it likes: this does not
 
     def withdraw(self, gate: Gate) -> None:
         """Cancel what has not begun."""
@@ -206,14 +211,16 @@ class Desk:
             ticket.future.cancel()
         return tickets
 
-    def _close(self) -> None:
-        self.engine.close()
-        for aside in (self._callbacks, self.notices, self._output):
-            aside.close()
+    @property
+    def _asides(self) -> tuple[Aside, ...]:
+        return self._callbacks, self.notices, self._output
+
+    def _close_asides(self, wait: bool) -> None:
+        for aside in self._asides:
+            aside.close(wait)
 
     def _engine_closed(self) -> None:
-        for aside in (self._callbacks, self.notices, self._output):
-            aside.close(wait=False)
+        self._close_asides(wait=False)
         atexit.unregister(self._at_exit)
 
     def _at_exit(self) -> None:
@@ -221,7 +228,8 @@ class Desk:
         try:
             if ended_by_ctrl_c():
                 self.kill()
-            self.shutdown(wait=True, cancel_futures=False)
+            else:
+                self.shutdown(wait=True, cancel_futures=False)
         except KeyboardInterrupt:
             self.kill()
             raise

@@ -140,9 +140,9 @@ class Engine:
         return self._crew.fleet.spares
 
     def stats(self) -> EngineStats:
-        with self._lock:
-            fleet = self._crew.fleet
-            return EngineStats(len(fleet.busy), len(fleet.idle), len(fleet.booting), len(fleet.dying), fleet.waiting)
+        """Without the lock: a signal's handler may ask wherever it interrupts, and counts of a moment need no more."""
+        fleet = self._crew.fleet
+        return EngineStats(len(fleet.busy), len(fleet.idle), len(fleet.booting), len(fleet.dying), fleet.waiting)
 
     def pinned(self) -> list[tuple[Caller, tuple[int, ...]]]:
         """The calls that have cores of their own now."""

@@ -71,7 +71,9 @@ def rebuild(told: Described, text: str) -> BaseException:
 
 
 def _rebuild(told: Described, text: str) -> BaseException:
-    error = _loaded(told) or _stand_in(told, text)
+    error = _loaded(told)
+    if error is None:  # not `or`: an error may be false, or raise when it is asked
+        error = _stand_in(told, text)
     if not getattr(error, "__notes__", None):
         for note in told.notes:
             error.add_note(note)

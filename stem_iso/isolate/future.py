@@ -27,6 +27,7 @@ from functools import partial
 from threading import Condition, RLock
 from typing import Any, Protocol, TypeVar
 
+from stem_iso.isolate.aside import is_ctrl_c
 from stem_iso.isolate.call import Call
 
 log = logging.getLogger("stem_iso.isolate")
@@ -223,7 +224,9 @@ class IsolateFuture(concurrent.futures.Future[T]):
     def _run_callback(self, fn: Callback) -> None:
         try:
             fn(self)
-        except Exception:  # user code: as concurrent.futures does
+        except BaseException as error:  # user code; f.result() lets SystemExit and SoftTimeLimitExceeded through, which are no Exceptions
+            if is_ctrl_c(error):
+                raise
             log.exception("the callback %r of %r raised", fn, self)
 
     @property

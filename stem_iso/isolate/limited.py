@@ -53,10 +53,15 @@ class Limited(Executor):
         endless. A failure is raised where its result is asked for, and the iterator goes on behind it. Dropping the iterator, by leaving
         the loop or by `close()`, cancels what is in flight. With `chunksize` above 1 so many items are one call, under one limit: what
         ends it ends them all. TimeoutError (not a TimeoutException) is raised, and all is cancelled, where a result is not there `timeout`
-        seconds after `map` was called. Raises ValueError for a chunksize or buffersize below 1, RuntimeError as `submit`.
+        seconds after `map` was called. After `shutdown` come the results of what was submitted, then one RuntimeError. Raises
+        ValueError for a chunksize or buffersize below 1, RuntimeError as `submit`.
         """
         window = max(WINDOW, 4 * self._desk.size) if buffersize is None else buffersize
-        return Results(self.submit, fn, zip(*iterables, strict=False), chunksize, window, timeout)
+        self._refuse_if_shut()
+        return Results(self.submit, self._refuse_if_shut, fn, iterables, chunksize, window, timeout)
+
+    def _refuse_if_shut(self) -> None:
+        self._desk.refuse_if_shut(self._gate)
 
     async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """`submit` and wait, in an event loop. Cancelling the wait cancels the call: it is killed if it runs."""
@@ -69,7 +74,7 @@ class Limited(Executor):
             if future.wake(LoopWaker(loop, waiter)):
                 await waiter
             return future.result()
-        except asyncio.CancelledError:
+        except BaseException:  # the wait was cancelled, or the coroutine closed
             future.cancel()
             raise
 

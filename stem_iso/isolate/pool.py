@@ -131,12 +131,15 @@ class IsolatePool(Limited):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """No more calls. Those submitted are finished, but with `cancel_futures` those that have not begun are cancelled. With `wait`
-        return when all isolates are gone and all callbacks have run, else at once. In a forked child it does nothing.
+        return when all isolates are gone and all callbacks have run (called from a callback or a listener: when all isolates are gone),
+        else at once. In a forked child it does nothing.
         """
         self._desk.shutdown(wait, cancel_futures)
 
     def kill_workers(self) -> None:
-        """End it now: running calls are killed, waiting ones cancelled, and all isolates are gone when this returns."""
+        """End it now: running calls are killed, waiting ones cancelled, and all isolates are gone when this returns; callbacks may
+        still run then.
+        """
         self._desk.kill()
 
     def resize(self, max_workers: int, spares: int = 1) -> None:

@@ -3,15 +3,19 @@
     input ── chunk ──> submit ──> in flight: [oldest ... newest]      at most `window`
                                      └─ asked for: wait, hand out, submit the next
 
+Where the pool is shut before the input is at its end, the results of what was submitted come first, and then the RuntimeError, once; of the
+input nothing is taken that is not submitted.
+
 It is an iterator and no generator, since a generator that was never begun has no end in which it could cancel.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, Future
 from itertools import islice
+from operator import length_hint
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -29,8 +33,9 @@ class Results(Iterator[T]):
     def __init__(
         self,
         submit: Submit,
+        refuse_if_shut: Callable[[], None],
         function: Callable[..., T],
-        items: Iterator[tuple[Any, ...]],
+        inputs: tuple[Iterable[Any], ...],
         chunksize: int,
         window: int,
         timeout: float | None,
@@ -41,8 +46,9 @@ class Results(Iterator[T]):
             if value < 1:
                 raise ValueError(f"{name} must be 1 or more, not {value!r}")
         self._submit, self._function, self._chunksize, self._window = submit, function, chunksize, window
-        self._items: Iterator[tuple[Any, ...]] | None = items
-        self._broken: Exception | None = None  # what the input raised: told behind the results of what came before it
+        self._refuse_if_shut, self._inputs = refuse_if_shut, [iter(each) for each in inputs]
+        self._items: Iterator[tuple[Any, ...]] | None = zip(*self._inputs, strict=False)
+        self._broken: Exception | None = None  # what the input, or the end of the pool, raised: told behind the results before it
         self._ends_at = None if timeout is None else monotonic() + timeout
         self._fill()
 
@@ -71,12 +77,14 @@ class Results(Iterator[T]):
         future, size = self._flying[0]
         try:
             left = None if self._ends_at is None else max(0.0, self._ends_at - monotonic())
-            error = future.exception(left)
+            failed = future.exception(left) is not None
+        except CancelledError:  # by the end of the pool
+            failed = True
         except TimeoutError:
             self.close()
             raise
         self._flying.popleft()
-        if error is not None:
+        if failed:
             self._ready.extend([future.result] * size)
         elif self._chunksize == 1:
             self._ready.append(future.result)
@@ -86,20 +94,33 @@ class Results(Iterator[T]):
 
     def _end(self) -> None:
         broken, self._broken = self._broken, None
-        raise broken or StopIteration
+        raise StopIteration if broken is None else broken
 
     def _fill(self) -> None:
         while self._items is not None and len(self._flying) < self._window:
             try:
-                chunk = list(islice(self._items, self._chunksize))
-            except Exception as error:  # user code
-                self._broken, chunk = error, []
-            if not chunk:
-                self._items = None
-            elif self._chunksize == 1:
-                self._flying.append((self._submit(self._function, *chunk[0]), 1))
-            else:
-                self._flying.append((self._submit(run_chunk, self._function, chunk), len(chunk)))
+                chunk = self._take(self._items)
+                if chunk:
+                    self._flying.append((self._send(chunk), len(chunk)))
+                else:
+                    self._items = None
+            except Exception as error:  # user code; or the pool was shut
+                self._broken, self._items = error, None
+
+    def _take(self, items: Iterator[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """The next chunk, empty at the end. Raises RuntimeError where it could not be submitted, and what the input raises."""
+        try:
+            self._refuse_if_shut()
+        except RuntimeError:
+            if any(length_hint(each, 1) == 0 for each in self._inputs):
+                return []
+            raise
+        return list(islice(items, self._chunksize))
+
+    def _send(self, chunk: list[tuple[Any, ...]]) -> Future[Any]:
+        if self._chunksize == 1:
+            return self._submit(self._function, *chunk[0])
+        return self._submit(run_chunk, self._function, chunk)
 
 
 class Item:

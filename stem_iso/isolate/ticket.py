@@ -64,13 +64,15 @@ class Ticket:
             self._memory = None  # whoever opens the reply is told so
 
     def ended(self, outcome: Outcome) -> None:
-        if type(outcome) is Succeeded:
-            self.future.settle(FINISHED, Reply(outcome.result, self._memory))
-        elif type(outcome) is Stopped:
-            self.future.settle(CANCELLED)
-        else:
-            self.future.settle(FINISHED, error=error_of(outcome))
-        self.close()
+        try:
+            if type(outcome) is Succeeded:
+                self.future.settle(FINISHED, Reply(outcome.result, self._memory))
+            elif type(outcome) is Stopped:
+                self.future.settle(CANCELLED)
+            else:
+                self.future.settle(FINISHED, error=error_of(outcome))
+        finally:  # also where no thread can be started for its callbacks: who waits for the last call must not wait for ever
+            self.close()
 
     def close(self) -> None:
         """The engine says no more about it."""

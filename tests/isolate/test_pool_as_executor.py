@@ -165,6 +165,43 @@ def test_an_input_that_raises_is_told_behind_the_results_before_it(pool: Isolate
     assert list(results) == []
 
 
+def asked_of(results: Iterator[Any]) -> list[Any]:
+    """What `next` gives, or the type of what it raises, to the end."""
+    found: list[Any] = []
+    while len(found) < 1000:
+        try:
+            found.append(next(results))
+        except StopIteration:
+            return found
+        except Exception as error:
+            found.append(type(error))
+    pytest.fail("it has no end")
+
+
+@pytest.mark.parametrize("chunksize", [1, 4])
+def test_a_map_behind_the_end_of_its_pool_gives_what_was_submitted_then_says_once_that_it_is_shut(chunksize: int) -> None:
+    numbers = iter(range(100))
+    with IsolatePool(1, spares=0) as pool:
+        results = pool.map(abs, numbers, chunksize=chunksize, buffersize=4)
+        whole = pool.map(abs, range(4 * chunksize), chunksize=chunksize, buffersize=4)
+    submitted = 4 * chunksize
+    assert asked_of(results) == [*range(submitted), RuntimeError]
+    assert next(numbers) == submitted, "an item was taken that nobody submitted"
+    assert asked_of(whole) == list(range(submitted)), "nothing was refused"
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.map(abs, [1])
+
+
+def test_a_map_whose_calls_were_cancelled_says_so_once_for_each_and_ends(gate: Path) -> None:
+    pool = IsolatePool(1, spares=0)
+    results = pool.map(work.wait_for, [str(gate)] * 4, [7] * 4)
+    pool.shutdown(wait=False, cancel_futures=True)
+    gate.touch()
+    found = asked_of(results)
+    assert len(found) == 4 and set(found[1:]) == {CancelledError}
+    pool.shutdown()
+
+
 def test_leaving_the_loop_cancels_the_rest(tmp_path: Path) -> None:
     with IsolatePool(1, spares=0) as pool:
         for _ in pool.map(work.append, itertools.repeat(str(tmp_path / "ledger")), map(str, range(10_000)), buffersize=50):
@@ -253,6 +290,23 @@ def test_callbacks_are_called_once_each_and_one_that_raises_harms_nobody(
     future.add_done_callback(lambda future: called.append("late, and at once"))
     assert called[-1] == "late, and at once"
     future.add_done_callback(raising)
+
+
+def test_a_callback_that_lets_the_calls_own_system_exit_through_stops_no_later_one(pool: IsolatePool, gate: Path) -> None:
+    seen: list[object] = []
+    leaves, later = pool.submit(work.wait_for_and_exit, str(gate)), pool.submit(work.wait_for, str(gate))
+    leaves.add_done_callback(lambda future: future.result())
+    leaves.add_done_callback(seen.append)
+    later.add_done_callback(seen.append)
+    gate.touch()
+    eventually(lambda: set(seen) == {leaves, later}, "a later callback did not run", 5.0)
+
+    def interrupted(future: object) -> None:
+        raise KeyboardInterrupt
+
+    later.result(BOUND)
+    with pytest.raises(KeyboardInterrupt):  # it is settled, so this is our own thread: here Ctrl-C is the program's
+        later.add_done_callback(interrupted)
 
 
 def test_a_cancelled_future_calls_back(pool: IsolatePool, gate: Path) -> None:

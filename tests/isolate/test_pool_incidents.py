@@ -373,6 +373,18 @@ def test_an_error_of_a_local_class_comes_as_its_own_type(pool: IsolatePool) -> N
     assert (type(error).__name__, error.args) == ("Local", ("made in a function",))
 
 
+def test_an_error_that_is_false_keeps_its_type(pool: IsolatePool) -> None:
+    assert type(pool.submit(work.raise_false).exception(BOUND)) is work.IsFalse
+
+
+def test_the_counts_can_be_asked_for_wherever_a_signal_interrupts(pool: IsolatePool) -> None:
+    with pool._desk.engine._lock:
+        asking = threading.Thread(target=pool.stats, daemon=True)
+        asking.start()
+        asking.join(2.0)
+        assert not asking.is_alive()
+
+
 def test_a_circle_of_causes_is_cut_where_it_closes(pool: IsolatePool) -> None:
     error = pool.submit(work.raise_circle).exception(BOUND)
     assert type(error) is ValueError and type(error.__cause__) is KeyError
@@ -506,6 +518,54 @@ def test_kill_workers_ends_everything_at_once(tmp_path: Path) -> None:
         with pytest.raises(CancelledError):
             future.result(BOUND)
     assert repr(pool) == "<IsolatePool shut down>"
+
+
+def test_kill_workers_does_not_wait_behind_a_callback() -> None:
+    called, release = threading.Event(), threading.Event()
+    pool = IsolatePool(1, spares=0)
+    pool.submit(time.sleep, 0.1).add_done_callback(lambda future: (called.set(), release.wait(BOUND)))
+    assert called.wait(BOUND)
+    killer = threading.Thread(target=pool.kill_workers)
+    killer.start()
+    killer.join(5.0)
+    waited = killer.is_alive()
+    release.set()
+    killer.join()
+    assert not waited
+
+
+def test_a_callback_for_which_no_thread_starts_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, start = IsolatePool(1, spares=0), threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "stem_iso-callbacks":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    future = pool.submit(time.sleep, 0.1)
+    future.add_done_callback(print)
+    assert future.result(BOUND) is None
+    ending = threading.Thread(target=pool.shutdown, daemon=True)
+    ending.start()
+    ending.join(5.0)
+    assert not ending.is_alive()
+
+
+def test_a_callback_and_a_listener_may_shut_the_pool_down_at_once() -> None:
+    both, done = threading.Barrier(2), [threading.Event(), threading.Event()]
+
+    def shut(which: int) -> None:
+        both.wait(BOUND)
+        pool.shutdown()
+        done[which].set()
+
+    pool = IsolatePool(1, spares=0)
+    future = pool.submit(time.sleep, 0.1)
+    future.add_done_callback(lambda future: shut(0))
+    pool.on(lambda notice: shut(1) if notice.action == "killed-by-test" else None)  # type: ignore[union-attr]
+    pool._desk.notify(IsolateNotice("killed-by-test", 0, None, ""))
+    assert all(each.wait(5.0) for each in done), "each waits for the other's thread"
 
 
 def test_ctrl_c_in_the_block_ends_it_at_once(tmp_path: Path) -> None:

@@ -59,6 +59,11 @@ def wait_for(path: str, value: Any = None) -> Any:
     return value
 
 
+def wait_for_and_exit(path: str) -> None:
+    wait_for(path)
+    sys.exit(3)
+
+
 def fail(*args: Any) -> None:
     raise ValueError(*args)
 
@@ -163,6 +168,15 @@ def register_exit(ledger: str) -> None:
 
 
 # -- errors ----------------------------------------------------------------------------------------------------------------------------
+
+
+class IsFalse(Exception):
+    def __len__(self) -> int:
+        return 0
+
+
+def raise_false() -> None:
+    raise IsFalse
 
 
 class Plain(Exception):
