@@ -26,6 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
+from typing import Any
 
 from stem_iso.isolate.call import Call
 from stem_iso.isolate.crew import Crew
@@ -73,7 +74,7 @@ class Engine:
     ) -> None:
         require_linux("running tasks in isolates")
         self._keeper_socket, self._on_keeper, self._on_closed = keeper_socket, on_keeper, on_closed
-        self._lock = threading.Lock()
+        self._lock: Any = threading.RLock()
         self._commands: deque[Callable[[], None]] = deque()
         self._asleep = False
         self._closing = threading.Event()
@@ -98,6 +99,9 @@ class Engine:
     def submit(self, job: Job, caller: Caller) -> Call | HostedCall:
         """Run it as soon as its turn comes, or, where it is a HostedJob, at once; `caller` hears what becomes of it."""
         call = HostedCall(job, caller) if isinstance(job, HostedJob) else Call(job, caller)
+        if self._lock._is_owned():  # a signal's handler or a finalizer, in the middle of another call's submission
+            self._command(lambda: self._submit_late(call, caller))
+            return call
         with self._lock:
             refused = self._closing.is_set()
             if not refused:
@@ -113,6 +117,12 @@ class Engine:
             self._wake()
         return call
 
+    def _submit_late(self, call: Call | HostedCall, caller: Caller) -> None:
+        if self._closing.is_set():
+            self._crew.told.append(partial(caller.ended, Stopped(StopReason.SHUTDOWN, started=False)))
+        else:
+            self._crew.submit(call)
+
     def stop(self, call: Call | HostedCall, reason: StopReason) -> None:
         """Kill it: it ends as Stopped, unless its complete reply is there first. One that has ended is left alone.
 
@@ -124,6 +134,8 @@ class Engine:
 
     def withdraw(self, call: Call | HostedCall) -> bool:
         """Take back a call that still waits: True, and its caller hears no more of it. False once it has been sent, or has ended."""
+        if self._lock._is_owned():
+            return False
         with self._lock:
             return self._crew.withdraw(call)
 

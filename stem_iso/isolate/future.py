@@ -153,6 +153,10 @@ class IsolateFuture(concurrent.futures.Future[T]):
             cond = self._cond
             if cond is None:
                 wakers, callbacks = self._put(state, answer, error)
+        if cond is not None and self._owner.lock._is_owned():
+            # A signal's handler or a finalizer, in the middle of what the lock guards: the condition may not be taken below it.
+            self._owner.run_aside(partial(self.settle, state, answer, error))
+            return True
         if cond is not None:
             with cond:
                 with self._owner.lock:

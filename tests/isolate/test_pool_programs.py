@@ -163,3 +163,39 @@ def test_one_ctrl_c_ends_a_waiting_program_and_all_it_started(tmp_path: Path) ->
     _, said = program.communicate(timeout=BOUND)
     assert "KeyboardInterrupt" in said
     assert_dead(*below, within=1.0)
+
+
+IN_HANDLERS = dedent("""
+    import concurrent.futures, faulthandler, os, signal, sys, threading, time
+    from stem_iso import IsolatePool
+
+    pool = IsolatePool(1)
+    pool.submit(time.sleep, 100)
+    futures = [pool.submit(time.sleep, 1) for _ in range(2000)]
+
+    def wait_for_ever():
+        while True:
+            concurrent.futures.wait(futures, timeout=0.0)
+
+    def handle(*_):
+        {in_handler}
+        signal.setitimer(signal.ITIMER_REAL, 0.002)
+
+    threading.Thread(target=wait_for_ever, daemon=True).start()
+    sys.setswitchinterval(0.0005)
+    signal.signal(signal.SIGALRM, handle)
+    faulthandler.dump_traceback_later(30, exit=True)
+    handle()
+    until = time.monotonic() + 1.5
+    while time.monotonic() < until:
+        pool.submit(pow, 2, 3)
+    print("went on", flush=True)
+    os._exit(0)
+""")
+
+
+@pytest.mark.repeat
+@pytest.mark.parametrize("in_handler", ["futures.pop().cancel() if futures else None", "pool.submit(pow, 1, 1)", "repr(pool)"])
+def test_a_signal_handler_may_use_the_pool_wherever_it_interrupts_it(in_handler: str) -> None:
+    done = run("-c", IN_HANDLERS.format(in_handler=in_handler))
+    assert (done.returncode, done.stdout) == (0, "went on\n"), done.stderr
