@@ -188,6 +188,8 @@ class Isolate:
 
     def begin_kill(self, now: float) -> None:
         self.signalled_at = now
+        if self.pidfd < 0:  # never adopted (`keeping`): it leaves by itself, or with the keeper
+            return
         self.kill = tree.kill_tree(self.pid, self.pidfd, self.call.job.title if self.call else "")
         self.advance_kill(now)
         with suppress(OSError):  # with CAP_SYS_NICE a victim on a full machine gets a CPU to die on 10 ms sooner

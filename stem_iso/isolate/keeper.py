@@ -142,7 +142,7 @@ class Keeper:
             given = process.Fds(page_fd, *ends, self._lifeline)
             pid = process.start(given, path=told["path"], cwd=told["cwd"], env=told["env"], argv=told["argv"])
             kept = Kept(number, seat_number, pid, seat.Page(page_fd))
-        except OSError as error:
+        except Exception as error:  # what cannot be started must not cost those that run
             messages.send(self.link, FAILED, number, f"{type(error).__name__}: {error}")
         else:
             self._isolates[kept.pidfd] = kept

@@ -7,7 +7,9 @@ free seat ──> launch ── START ──> keeper ── STARTED, pidfd ─�
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +68,7 @@ class Keeping:
             crew.link.start(isolate.number, isolate.seat, isolate.theirs, prelude)
         except KeeperLost:
             return  # the engine sees the end of the link, and then all isolates go
-        except OSError as error:  # no memory, or a stopped keeper whose queue is full
+        except Exception as error:  # no memory, a stopped keeper whose queue is full, a program whose argv is no text
             crew.exits.not_started(isolate, f"{type(error).__name__}: {error}")
         else:
             isolate.hand_over()
@@ -79,7 +81,7 @@ class Keeping:
             return False
         isolate = self._crew.isolates[fields[0]]
         if kind == STARTED:
-            self._started(isolate, fields[1], fds[0])
+            self._started(isolate, fields[1], fds[0] if fds else None)
         elif kind == FAILED:
             self._crew.exits.not_started(isolate, fields[1])
         else:
@@ -97,7 +99,7 @@ class Keeping:
         for isolate in isolates:
             if isolate.life.condemned(Cause.KEEPER_LOST):
                 self._crew.count_out(isolate)
-            if isolate.pid:
+            if isolate.pidfd >= 0:
                 tree.run(isolate.kill or tree.kill_tree(isolate.pid, isolate.pidfd))
                 isolate.wait_dead(STUCK_AFTER)
         for isolate in isolates:
@@ -111,10 +113,16 @@ class Keeping:
     def _pause(self, paused: bool) -> None:
         self._crew.fleet.paused = self._crew.hosting.roster.paused = paused
 
-    def _started(self, isolate: Isolate, pid: int, pidfd: int) -> None:
+    def _started(self, isolate: Isolate, pid: int, pidfd: int | None) -> None:
         """Its process is there: from now on it can be killed, and may run what it is told."""
         crew = self._crew
-        isolate.pid, isolate.pidfd = pid, pidfd
+        isolate.pid = pid
+        if pidfd is None:  # this process has no descriptor free: nobody could kill it, so it is not adopted, and leaves without user code
+            isolate.broken = "no descriptor was free for its process"
+            with suppress(OSError):
+                isolate.pipe.link.shutdown(socket.SHUT_WR)
+            return
+        isolate.pidfd = pidfd
         crew.register(pidfd, isolate)
         crew.push(isolate, isolate.adopt)
         crew.notice(isolate, "spawned")

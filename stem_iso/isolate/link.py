@@ -11,6 +11,7 @@ import select
 import socket
 import subprocess
 import sys
+import weakref
 from contextlib import suppress
 from typing import Any
 
@@ -36,6 +37,7 @@ class Link:
 
     def __init__(self, given: socket.socket | None = None) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
         self.socket = given if given is not None else self._spawn()
         self.socket.settimeout(HELLO_LIMIT)
         try:
@@ -49,11 +51,13 @@ class Link:
         os.close(table)
         self.pidfd = os.pidfd_open(self.pid)
         self.socket.setblocking(False)
+        own = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _let_go(own()))
 
     def _spawn(self) -> socket.socket:
         fill_standard_descriptors()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        path = json.dumps([entry or os.getcwd() for entry in sys.path])
+        path = json.dumps([entry or os.getcwd() for entry in sys.path if isinstance(entry, str)])
         command = [sys.executable, "-c", PROGRAM, path, str(theirs.fileno()), str(os.getpid())]
         # A session of its own: Ctrl-C in the program's terminal is the program's business.
         self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True)
@@ -94,8 +98,19 @@ class Link:
         with suppress(BlockingIOError):  # a keeper that is stopped has a queue full of words that cause its turn
             messages.send(self.socket, WAKE)
 
+    def let_go(self) -> None:
+        """In a fork of the program: its copy of the lifeline would keep the isolates alive after program and keeper have died."""
+        if not self._closed:
+            self._closed = True
+            os.close(self._lifeline)
+            os.close(self.socket.detach())
+
     def close(self) -> None:
         """The keeper sees the end, kills what is left and leaves; one of our own is waited for."""
+        self._closed = True
+        with suppress(OSError):
+            # A fork of this program may hold a copy: closing ours alone would not be an end for the keeper.
+            self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
         self.table.close()
         os.close(self._lifeline)
@@ -106,3 +121,8 @@ class Link:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+
+
+def _let_go(link: Link | None) -> None:
+    if link is not None:
+        link.let_go()

@@ -70,7 +70,7 @@ def prelude(secrets: tuple[str, ...] = (), pool_threads: int = 1) -> int:
         cwd = os.getcwd()
     except FileNotFoundError:
         cwd = "/"
-    path = [entry or cwd for entry in sys.path]
+    path = [entry or cwd for entry in sys.path if isinstance(entry, str)]  # import ignores what is no text, too
     if cwd not in path:
         path.insert(0, cwd)
     env = {name: value for name, value in os.environ.copy().items() if name not in secrets}

@@ -92,7 +92,9 @@ def title(pid: int) -> str:
 
 
 def send(pidfd: int, number: int) -> bool:
-    """False if the process is gone."""
+    """False if the process is gone, or was never held."""
+    if pidfd < 0:
+        return False
     try:
         signal.pidfd_send_signal(pidfd, number)
     except (ProcessLookupError, PermissionError):

@@ -199,3 +199,105 @@ IN_HANDLERS = dedent("""
 def test_a_signal_handler_may_use_the_pool_wherever_it_interrupts_it(in_handler: str) -> None:
     done = run("-c", IN_HANDLERS.format(in_handler=in_handler))
     assert (done.returncode, done.stdout) == (0, "went on\n"), done.stderr
+
+
+def test_a_program_without_free_descriptors_hears_so_and_can_end() -> None:
+    done = run(
+        "-c",
+        dedent("""
+            import os, resource
+            from stem_iso import IsolateBootError, IsolatePool
+
+            held = []
+            def launched_without_a_free_descriptor(isolate, boot):
+                launch(isolate, boot)
+                try:
+                    while True:
+                        held.append(os.open("/dev/null", os.O_RDONLY))
+                except OSError:
+                    pass
+
+            with IsolatePool(1, spares=0) as pool:
+                keeping = pool._desk.engine._crew.keeping
+                launch, keeping.launch = keeping.launch, launched_without_a_free_descriptor  # chooses the moment
+                resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+                error = pool.submit(pow, 2, 3).exception(5)
+                assert isinstance(error, IsolateBootError) and ("descriptor" in error.traceback or "open files" in error.traceback), error
+                keeping.launch = launch
+                for fd in held:
+                    os.close(fd)
+                assert pool.submit(pow, 2, 3).result(5) == 8
+            print("all well")
+        """),
+    )
+    assert done.stdout == "all well\n", done.stderr
+
+
+def test_a_search_path_may_hold_what_import_ignores() -> None:
+    done = run(
+        "-c",
+        dedent("""
+            import pathlib, sys
+            from stem_iso import IsolatePool
+            sys.path.append(pathlib.Path("/"))
+            with IsolatePool(1, spares=0) as pool:
+                print(pool.submit(pow, 2, 3).result(20))
+        """),
+    )
+    assert done.stdout == "8\n", done.stderr
+
+
+def test_a_start_that_cannot_be_asked_for_is_a_failed_boot() -> None:
+    done = run(
+        "-c",
+        dedent("""
+            import sys
+            from stem_iso import IsolateBootError, IsolatePool
+            with IsolatePool(1, spares=0) as pool:
+                sys.argv.append(object())
+                error = pool.submit(pow, 2, 3).exception(20)
+                assert isinstance(error, IsolateBootError) and "TypeError" in error.traceback, error
+                sys.argv.pop()
+                print(pool.submit(pow, 2, 3).result(20))
+        """),
+    )
+    assert done.stdout == "8\n", done.stderr
+
+
+def test_a_pool_ends_at_once_while_a_forked_child_of_its_program_lives() -> None:
+    done = run(
+        "-c",
+        dedent("""
+            import os, signal, time
+            from stem_iso import IsolatePool
+            pool = IsolatePool(1)
+            pool.submit(pow, 2, 3).result(20)
+            child = os.fork()
+            if child == 0:
+                time.sleep(60)
+                os._exit(0)
+            began = time.monotonic()
+            pool.shutdown()
+            taken = time.monotonic() - began
+            os.kill(child, signal.SIGKILL)
+            print("at once" if taken < 4 else taken)
+        """),
+    )
+    assert done.stdout == "at once\n", done.stderr
+
+
+def test_a_soft_limit_that_passes_while_the_function_is_imported_is_raised_in_it(tmp_path: Path) -> None:
+    (tmp_path / "slow_import.py").write_text("import time\ntime.sleep(0.5)\ndef idle():\n    time.sleep(5)\n    return 'ran on'\n")
+    done = run(
+        "-c",
+        dedent("""
+            import slow_import
+            from stem_iso import IsolatePool
+            with IsolatePool(1, spares=0) as pool:
+                pool.submit(pow, 2, 3).result(20)
+                for _ in range(2):
+                    print(repr(pool.with_limits(soft=0.1, hard=20, raise_soft=True).submit(slow_import.idle).exception(20)))
+        """),
+        cwd=tmp_path,
+    )
+    assert done.stdout == "SoftTimeLimitExceeded('soft time limit reached')\n" * 2, done.stderr

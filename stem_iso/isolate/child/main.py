@@ -110,11 +110,11 @@ class Calls:
         call = unpack_call(received.payload)
         if call.title:
             self._set_title(call.title)
-        if call.definition:
-            self._entries[call.entry] = self._runner.define(call.definition)
-        self._port.begin(number, call)
+        self._port.begin(number, call)  # before `define`, which imports the user's module: what that logs belongs to this call
         if call.cpus:
             self._pinning.pin(call.cpus)
+        if call.definition:
+            self._entries[call.entry] = self._runner.define(call.definition)
         tag, result = self._runner.run(self._entries[call.entry], call.payload, self._port)
         self._page.finished = number
         self._pinning.unpin()

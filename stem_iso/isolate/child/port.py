@@ -73,7 +73,11 @@ class Arming:
         self._port = port
 
     def __enter__(self) -> None:
-        self._port.arm(True)
+        try:
+            self._port.arm(True)
+        except SoftTimeLimitExceeded:
+            self._port.arm(False)
+            raise
 
     def __exit__(self, *_: object) -> None:
         self._port.arm(False)
@@ -147,6 +151,8 @@ class CallPort:
 
     def arm(self, armed: bool) -> None:
         self._armed = armed
+        if armed and self._pending:
+            self._raise_once()
 
     @contextmanager
     def _speak(self) -> Iterator[None]:
@@ -169,7 +175,10 @@ class CallPort:
             self._raise_once()
 
     def _raise_once(self) -> None:
+        if not self._armed:
+            self._pending = self._raises  # the function has not been entered: it is raised as its first step
+            return
         self._pending = False
-        if self._armed and self._raises:
+        if self._raises:
             self._raises = False
             raise SoftTimeLimitExceeded("soft time limit reached")
