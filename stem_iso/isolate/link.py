@@ -58,7 +58,8 @@ class Link:
         fill_standard_descriptors()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         path = json.dumps([entry or os.getcwd() for entry in sys.path if isinstance(entry, str)])
-        command = [sys.executable, "-c", PROGRAM, path, str(theirs.fileno()), str(os.getpid())]
+        # -P: a json.py in the working folder is the program's, and no part of the keeper.
+        command = [sys.executable, "-P", "-c", PROGRAM, path, str(theirs.fileno()), str(os.getpid())]
         # A session of its own: Ctrl-C in the program's terminal is the program's business.
         self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True)
         theirs.close()
@@ -108,9 +109,11 @@ class Link:
     def close(self) -> None:
         """The keeper sees the end, kills what is left and leaves; one of our own is waited for."""
         self._closed = True
-        with suppress(OSError):
-            # A fork of this program may hold a copy: closing ours alone would not be an end for the keeper.
-            self.socket.shutdown(socket.SHUT_RDWR)
+        if self._process is not None:
+            # A fork of this program may hold a copy: closing ours alone would not be an end for the keeper. By command the launcher has
+            # still to hear a goodbye.
+            with suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
         self.table.close()
         os.close(self._lifeline)

@@ -19,6 +19,8 @@ from typing import Any
 from loky.backend import get_context
 from loky.backend import resource_tracker as loky_tracker
 
+from stem_iso.isolate.linux import SAFE_PATH
+
 # Blocked while an isolate starts, until it has handlers of its own: a Ctrl-C meant for the worker must not kill what is booting.
 HELD_BACK = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
 
@@ -49,6 +51,8 @@ def start(fds: Fds, *, path: list[str], cwd: str, env: Mapping[str, str], argv: 
     os.environ.update(env)
     # The title is written over argv alone; without this it overwrites the environment that /proc shows.
     os.environ["SPT_NOENV"] = "1"
+    # What the isolate imports before it is adopted must not come from the working folder; its search path is set when it boots.
+    os.environ.setdefault("PYTHONSAFEPATH", SAFE_PATH)
     sys.path[:], sys.argv[:] = path, argv
     os.chdir(cwd)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)

@@ -301,3 +301,15 @@ def test_a_soft_limit_that_passes_while_the_function_is_imported_is_raised_in_it
         cwd=tmp_path,
     )
     assert done.stdout == "SoftTimeLimitExceeded('soft time limit reached')\n" * 2, done.stderr
+
+
+def test_a_module_of_the_working_folder_that_is_named_like_one_of_pythons_is_not_run_by_the_runtime(tmp_path: Path) -> None:
+    for name in ("json", "signal", "struct"):
+        (tmp_path / f"{name}.py").write_text(f"print('{name} of the folder')\nraise SystemExit(9)\n")
+    (tmp_path / "program").mkdir()
+    (tmp_path / "program" / "main.py").write_text(
+        "import os\nfrom stem_iso import IsolatePool\n"
+        "with IsolatePool(1) as pool:\n    print(pool.submit(os.environ.get, 'PYTHONSAFEPATH').result(20))\n"
+    )
+    done = run(str(tmp_path / "program" / "main.py"), cwd=tmp_path)
+    assert done.stdout == "None\n", done.stdout + done.stderr
