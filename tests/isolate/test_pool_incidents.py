@@ -409,7 +409,8 @@ def test_bytes_of_every_size_come_back_as_they_were(pool: IsolatePool, size: int
 
 
 def test_arrays_come_back_as_ones_that_can_be_written_to(pool: IsolatePool) -> None:
-    numpy = pytest.importorskip("numpy")
+    import numpy
+
     array = numpy.arange(MEBIBYTE).reshape(1024, 1024)
     back = pool.submit(work.echo, array).result(BOUND)
     assert (back == array).all()
