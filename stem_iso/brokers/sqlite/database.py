@@ -119,6 +119,7 @@ class FileDatabase:
             raise BrokerUnavailable(
                 f"{self.path} is on a network file system ({kind}), where SQLite's locks cannot be trusted; use a local disk"
             )
+        fork_guard().join(self)  # a fork in the middle of the opening would leave its locks in the child's account, held by nobody
         self._lock = lock = LockFile(self.path + "-lock", self._mode())
         lock.acquire(deadline)
         try:
@@ -127,7 +128,6 @@ class FileDatabase:
         finally:
             lock.release()
         self._identity = _identity(self.path)
-        fork_guard().join(self)
         return connection, lock
 
     def _mode(self) -> int:

@@ -3,7 +3,7 @@
 SQLite keeps, per process, an account of the locks it believes to hold; a forked child inherits the account but not the locks. A child that
 went on would commit into nowhere, and one that merely opened the file anew beside the inherited handle would share its false account. So:
 
-    before a fork     every database ends the transaction it is in, and begins no other (a bounded wait)
+    before a fork     every database ends the transaction, or the opening, that it is in, and begins no other (a bounded wait)
     in the child      closes its copies: connection (idle: nothing is written or rolled back; the parent's POSIX locks stay the parent's),
                       lock file (never LOCK_UN: that would release the parent's), sidecars, ears. It opens its own at its first use.
     in the parent     goes on; nothing was closed
@@ -38,32 +38,31 @@ class ForkGuard:
 
     def __init__(self) -> None:
         self._members: WeakSet[Forkable] = WeakSet()
-        self._joining = threading.Lock()  # guards _members, for a moment
-        self._forking = threading.Lock()  # held around a fork; guards _resting
+        self._lock = threading.Lock()  # guards both fields; held around a fork, so that nobody joins in the midst of one
         self._resting: list[tuple[Forkable, bool]] = []
         os.register_at_fork(before=self._before, after_in_parent=self._after, after_in_child=self._in_child)
 
     def join(self, member: Forkable) -> None:
-        with self._joining:
-            self._members.add(member)
+        """Before it opens anything. Waits for a fork that is going on, but for one that has joined before: the fork waits for that."""
+        if member not in self._members:
+            with self._lock:
+                self._members.add(member)
 
     def _before(self) -> None:
-        self._forking.acquire()
-        with self._joining:
-            members = list(self._members)
+        self._lock.acquire()
         deadline = time.monotonic() + REST
-        self._resting = [(member, member.rest(deadline)) for member in members]
+        self._resting = [(member, member.rest(deadline)) for member in list(self._members)]
 
     def _after(self) -> None:
         for member, at_rest in self._resting:
             if at_rest:
                 member.resume()
         self._resting = []
-        self._forking.release()
+        self._lock.release()
 
     def _in_child(self) -> None:
         resting, self._resting = self._resting, []
-        self._joining, self._forking = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
         for member, at_rest in resting:
             member.abandon(at_rest)
 
