@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from multiprocessing.context import get_spawning_popen
+from pathlib import Path
 from typing import Any
 
 from loky.backend import get_context
@@ -23,6 +24,8 @@ from stem_iso.isolate.linux import SAFE_PATH
 
 # Blocked while an isolate starts, until it has handlers of its own: a Ctrl-C meant for the worker must not kill what is booting.
 HELD_BACK = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
+
+LOKY_IN = Path(loky_tracker.__file__).parents[2]
 
 
 class Fds:
@@ -52,7 +55,8 @@ def start(fds: Fds, *, path: list[str], cwd: str, env: Mapping[str, str], argv: 
     # The title is written over argv alone; without this it overwrites the environment that /proc shows.
     os.environ["SPT_NOENV"] = "1"
     # What the isolate imports before it is adopted must not come from the working folder; its search path is set when it boots.
-    os.environ.setdefault("PYTHONSAFEPATH", SAFE_PATH)
+    if not os.environ.get("PYTHONSAFEPATH") and not os.path.samefile(LOKY_IN, cwd):  # there, loky itself is found by that folder alone
+        os.environ["PYTHONSAFEPATH"] = SAFE_PATH
     sys.path[:], sys.argv[:] = path, argv
     os.chdir(cwd)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
