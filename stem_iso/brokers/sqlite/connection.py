@@ -115,6 +115,8 @@ def prepare(connection: Connection, machine: str, sync: str, *, file: bool) -> N
             raise BrokerUnavailable(
                 f"{connection.target} was written by a newer stem_iso (schema {version}, this one knows {schema.VERSION}); upgrade it here"
             )
+        elif version < schema.VERSION:
+            connection.transact("BEGIN IMMEDIATE", lambda: _upgrade(connection, version))
         if connection.one("SELECT value FROM fact WHERE name = 'machine'") != machine:
             connection.transact("BEGIN IMMEDIATE", lambda: _new_boot(connection, machine))
 
@@ -125,11 +127,22 @@ def _refuse_foreign(connection: Connection) -> None:
 
 
 def _create(connection: Connection) -> None:
-    for statement in schema.TABLES.split(";"):
+    _run(connection, schema.TABLES)
+    connection.execute(f"PRAGMA application_id = {schema.APPLICATION}")
+    _upgrade(connection, 1)
+
+
+def _upgrade(connection: Connection, version: int) -> None:
+    for step in range(version + 1, schema.VERSION + 1):
+        _run(connection, schema.ADDED[step])
+    connection.execute(f"PRAGMA user_version = {schema.VERSION}")
+
+
+def _run(connection: Connection, statements: str) -> None:
+    # One by one: `executescript` would commit first.
+    for statement in statements.split(";"):
         if statement.strip():
             connection.execute(statement)
-    connection.execute(f"PRAGMA application_id = {schema.APPLICATION}")
-    connection.execute(f"PRAGMA user_version = {schema.VERSION}")
 
 
 def _new_boot(connection: Connection, machine: str) -> None:

@@ -4,6 +4,9 @@
 clock). Four partial indexes, each the answer to one question: what is next in this queue, what comes due in it, which lease ran out, which
 status has expired. `lock`, `dead`, `event`, `listener`, `worker` are small beside it.
 
+A file of an earlier version is brought to this one by `ADDED`, one step per version; a new file is `TABLES` and all steps. Nothing is ever
+taken away or given another meaning, so a step is as safe as its statements are few.
+
 The file remembers the machine's boot that its leases were written in: whoever opens it under another one sets all of them to "ran out".
 """
 
@@ -11,7 +14,7 @@ from __future__ import annotations
 
 READY, DELAYED, LEASED, SUCCEEDED, FAILED, CANCELLED = range(6)
 
-VERSION = 1
+VERSION = 2
 APPLICATION = 0x5354454D  # "STEM", so that a database of something else is refused instead of filled
 
 TABLES = """
@@ -73,3 +76,9 @@ CREATE TABLE listener (id TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE worker (id TEXT PRIMARY KEY, boot TEXT NOT NULL, seen REAL NOT NULL, info BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
+
+# What each version added to the one before it.
+ADDED = {
+    2: """
+""",
+}
