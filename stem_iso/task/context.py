@@ -25,6 +25,7 @@ from stem_iso.outcome import RetryAsked
 from stem_iso.task import checks
 from stem_iso.task.call import (
     CallHeader,
+    ComposeAsked,
     EnqueueAsked,
     ExtendAsked,
     ProgressSaid,
@@ -33,7 +34,9 @@ from stem_iso.task.call import (
     decode_answer,
     encode_saying,
 )
+from stem_iso.task.canvas import Canvas
 from stem_iso.task.checks import Duration
+from stem_iso.task.codec import unpack
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.local import LocalPort
 from stem_iso.task.meta import Meta
@@ -103,8 +106,8 @@ class TaskContext:
 
     @property
     def previous(self) -> Any:
-        """The result before this task; None: it is no link of a chain, and in this version none is."""
-        return None
+        """The result before this task in a chain, the list of a chord's members, the error behind a `link_error`; None: nothing is."""
+        return None if self.header.previous is None else unpack(self.header.previous)
 
     @property
     def cpus(self) -> frozenset[int] | None:
@@ -206,6 +209,9 @@ class TaskContext:
     def publish(self, envelopes: list[Envelope]) -> list[str]:
         ids: list[str] = self._ask(EnqueueAsked(envelopes))
         return ids
+
+    def compose(self, canvas: Canvas) -> None:
+        self._ask(ComposeAsked(canvas))
 
     def finish(self) -> None:
         """The handler has ended: tell what it changed inside values of `meta`."""

@@ -28,10 +28,13 @@ class Entrypoint:
     ) -> None:
         self.name, self._target, self._function, self.sender = name, target, function, sender
 
-    def unpack(self, data: bytes) -> dict[str, Any]:
-        """Raises InvalidArguments."""
+    def unpack(self, data: bytes, before: bytes | None = None) -> dict[str, Any]:
+        """`before`: the first argument, encoded, where it is not among the others. Raises InvalidArguments.
+
+        A class handler has no first argument: it finds the result before it in `context.previous`.
+        """
         if self._function is not None:
-            return self._function.parameters.unpack(data)
+            return self._function.parameters.unpack(data, before)
         try:
             values = unpack(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

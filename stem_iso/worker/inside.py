@@ -97,7 +97,7 @@ def _prepared(entrypoint: Entrypoint, payload: bytes, port: Port, main: str | No
     try:
         header, data = decode_call(payload)
         context = TaskContext(header, port, entrypoint.sender)
-        context.args = entrypoint.unpack(data)
+        context.args = entrypoint.unpack(data, header.previous if header.after else None)
     except InvalidArguments as error:
         return REJECTED, _encode(["invalid-arguments", str(error)])
     except BaseException as error:  # converting arguments runs user code: the __post_init__ of a dataclass, the import of its annotation

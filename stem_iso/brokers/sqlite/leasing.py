@@ -136,7 +136,7 @@ def expired(turn: Turn, boot: str, predecessor: str | None) -> list[Row]:
     return found + (turn.all(_PREDECESSOR, (predecessor, turn.lease_now, RECLAIM)) if predecessor not in (None, boot) else [])
 
 
-_LOST = "SELECT seq, id, name, queue, run, attempt, redeliveries, marked, revoked, forgotten, ttl, lock FROM task "
+_LOST = "SELECT seq, id, name, queue, run, attempt, redeliveries, marked, revoked, forgotten, ttl, lock, canvas FROM task "
 _EXPIRED = _LOST + "WHERE state = 2 AND at <= ? AND boot <> ? LIMIT ?"
 _PREDECESSOR = _LOST + "WHERE state = 2 AND boot = ? AND at > ? LIMIT ?"
 
@@ -144,12 +144,13 @@ _PREDECESSOR = _LOST + "WHERE state = 2 AND boot = ? AND at > ? LIMIT ?"
 def reclaim(turn: Turn, boot: str, predecessor: str | None, options: BrokerOptions) -> list[Reclaimed]:
     rows = expired(turn, boot, predecessor)
     decided = [_reclaimed(row, turn.now, options.max_redeliveries) for row in rows]
-    apply(turn, [change for change, _ in decided], locked=any(row[-1] is not None for row in rows))
+    locked, linked = (any(row[column] is not None for row in rows) for column in (-2, -1))
+    apply(turn, [change for change, _ in decided], locked=locked, linked=linked)
     return [reclaimed for _, reclaimed in decided]
 
 
 def _reclaimed(row: Row, now: float, max_redeliveries: int) -> tuple[Change, Reclaimed]:
-    seq, id, name, queue, run, attempt, redeliveries, marked, revoked, forgotten, ttl, _ = row
+    seq, id, name, queue, run, attempt, redeliveries, marked, revoked, forgotten, ttl, _, _ = row
     until = now if forgotten else now + (RESULT_TTL if ttl is None else ttl)
 
     def told(state: TaskState, reason: str | None = None) -> Reclaimed:

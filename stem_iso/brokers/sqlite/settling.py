@@ -37,6 +37,7 @@ class Held(NamedTuple):
     redeliveries: int
     ttl: float | None
     lock: str | None
+    linked: int
 
     def until(self, now: float, ttl: float | None = None) -> float:
         """When the status expires: at once where nobody wants it any more."""
@@ -46,7 +47,9 @@ class Held(NamedTuple):
         return now + (RESULT_TTL if kept is None else kept)
 
 
-HELD = "SELECT id, seq, boot, sequence, revoked, forgotten, redeliveries, ttl, lock FROM task WHERE state = 2 AND id IN ({keys})"
+HELD = """
+SELECT id, seq, boot, sequence, revoked, forgotten, redeliveries, ttl, lock, canvas IS NOT NULL
+FROM task WHERE state = 2 AND id IN ({keys})"""
 
 Change = Ending | Again | Replaced
 
@@ -54,7 +57,7 @@ Change = Ending | Again | Replaced
 def settle(turn: Turn, settlements: Sequence[Settlement]) -> list[Verdict]:
     rows = turn.of_keys(HELD, [settlement.receipt.id for settlement in settlements])
     held = {row[0]: Held._make(row) for row in rows}
-    verdicts, changes, locked = [], [], False
+    verdicts, changes, locked, linked = [], [], False, False
     for settlement in settlements:
         receipt = settlement.receipt
         row = held.get(receipt.id)
@@ -66,12 +69,13 @@ def settle(turn: Turn, settlements: Sequence[Settlement]) -> list[Verdict]:
         verdicts.append(verdict)
         changes.append(change)
         locked = locked or row.lock is not None
-    apply(turn, changes, locked=locked)
+        linked = linked or bool(row.linked)
+    apply(turn, changes, locked=locked, linked=linked)
     return verdicts
 
 
-def apply(turn: Turn, changes: Sequence[Change], *, locked: bool) -> None:
-    end(turn, [change for change in changes if isinstance(change, Ending)], locked=locked)
+def apply(turn: Turn, changes: Sequence[Change], *, locked: bool, linked: bool) -> None:
+    end(turn, [change for change in changes if isinstance(change, Ending)], locked=locked, linked=linked)
     again(turn, [change for change in changes if isinstance(change, Again)])
     replace(turn, [change for change in changes if isinstance(change, Replaced)])
 
