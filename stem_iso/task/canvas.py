@@ -12,10 +12,11 @@ Rules
  1. A success starts what stands behind it, with its result as `previous`; a failure skips it, and what was skipped skips what stands behind
     itself. A group counts its members: the last success makes it succeed, the first failure makes it fail, at once.
  2. Cancelled, expired and lost parts have failed, as far as their canvas is concerned. The error always names the task that began it.
- 3. A part ends once. A move that finds its target no longer waiting changes nothing, so a move may be repeated, and may come late.
- 4. A failure starts the `link_error` of what failed, a success drops it.
- 5. Pure: ids and the clock are arguments. A broker may carry out all moves in one transaction (SQLite), or hand each to the place where its
-    target lives (`Ref` says which queue that is).
+ 3. A part ends once. A move that finds its target no longer waiting changes nothing, so a move may be repeated, and may come late. A group
+    that counts move by move remembers the places it has counted.
+ 4. A failure starts the `link_error` of what failed, a success drops it, and with it what would follow its own failure.
+ 5. Pure: ids and the clock are arguments. A broker may carry out all moves in one transaction (SQLite), or hand each, a message that says
+    all, to the place where its target lives (`Ref` says which queue that is). What is revoked part by part goes from the end (`parts_of`).
 """
 
 from __future__ import annotations
@@ -75,12 +76,16 @@ class Ref(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Then(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the end of one part moves. `join`, `index`: the group that counts it, and its place there; `most`: bytes of its results."""
+    """What the end of one part moves. `join`, `index`: the group that counts it, and its place there; `told`: whether with its result.
+
+    `most`: bytes of the results of its own members.
+    """
 
     start: tuple[Ref, ...] = ()
     errors: tuple[Ref, ...] = ()
     join: str | None = None
     index: int = 0
+    told: bool = False
     most: int = MOST
 
 
@@ -138,7 +143,7 @@ def _lay(tree: Tree, then: Then, thens: dict[str, Then], sizes: dict[str, int]) 
         case Parallel():
             thens[tree.id], sizes[tree.id] = then, len(tree.members)
             for index, member in enumerate(tree.members):
-                _lay(member, Then(join=tree.id, index=index, most=then.most), thens, sizes)
+                _lay(member, Then(join=tree.id, index=index, told=hands_on(then), most=then.most), thens, sizes)
 
 
 def entries(tree: Tree) -> tuple[Ref, ...]:
@@ -170,7 +175,8 @@ def leaves(tree: Tree) -> Iterator[Leaf]:
         case Parallel(members=members):
             for member in members:
                 yield from leaves(member)
-    yield from tree.on_error
+    for leaf in tree.on_error:
+        yield from leaves(leaf)
 
 
 # -- what an end moves ----------------------------------------------------------------------------------------------------------------
@@ -186,7 +192,7 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     error: TaskError | None = None
 
 
-class Start(msgspec.Struct, frozen=True):
+class Start(msgspec.Struct, frozen=True, tag=True):
     """`target` begins; `previous` is what it finds before it, encoded. A group without members succeeds."""
 
     target: Ref
@@ -194,22 +200,22 @@ class Start(msgspec.Struct, frozen=True):
     parent: str
 
 
-class Skip(msgspec.Struct, frozen=True):
+class Skip(msgspec.Struct, frozen=True, tag=True):
     """`target` will never begin."""
 
     target: Ref
     cause: Cause
 
 
-class Count(msgspec.Struct, frozen=True):
-    """A member of `join` has ended; `cause` says why, where it failed."""
+class Count(msgspec.Struct, frozen=True, tag=True):
+    """A member of `join` has ended: with its result, encoded (None: the group hands it to nobody), or failed."""
 
     join: str
     index: int
-    cause: Cause | None
+    ended: bytes | Cause | None
 
 
-class Drop(msgspec.Struct, frozen=True):
+class Drop(msgspec.Struct, frozen=True, tag=True):
     """`target` is not needed: what it waited for did not fail."""
 
     target: Ref
@@ -220,17 +226,21 @@ Move = Start | Skip | Count | Drop
 
 def moves(then: Then, id: str, ended: bytes | Cause) -> list[Move]:
     """What the end of part `id` moves: `ended` is its result, encoded, or why it has none."""
-    cause = ended if isinstance(ended, Cause) else None
     found: list[Move] = []
     if isinstance(ended, Cause):
         found += [Skip(target, ended) for target in then.start]
         found += [Start(target, told_of(ended), id) for target in then.errors]
     else:
         found += [Start(target, ended, id) for target in then.start]
-        found += [Drop(target) for target in then.errors]
+        found += dropped(then)
     if then.join is not None:
-        found.append(Count(then.join, then.index, cause))
+        found.append(Count(then.join, then.index, ended if then.told or isinstance(ended, Cause) else None))
     return found
+
+
+def dropped(then: Then) -> list[Move]:
+    """What is not needed either where a part is dropped: its own `link_error`, which nothing else would end."""
+    return [Drop(target) for target in then.errors]
 
 
 def started(waiting: Envelope, move: Start, now: float) -> Envelope:

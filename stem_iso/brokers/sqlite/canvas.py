@@ -149,7 +149,7 @@ class _Moving:
                     case Count():
                         self._count(move)
                     case Drop():
-                        self._turn.run("DELETE FROM task WHERE id = ? AND state = -1", (move.target.id,))
+                        self._drop(move)
                     case _:
                         assert_never(move)
         self._turn.rings.add(Bell.DONE)
@@ -190,14 +190,17 @@ class _Moving:
     def _count(self, move: Count) -> None:
         self._turn.run("UPDATE task SET missing = missing - 1 WHERE id = ?", (move.join,))
         for part in map(Part._make, self._turn.all(_PART + "id = ? AND state = -1", (move.join,))):
-            if move.cause is not None:
-                self._close(part, schema.FAILED, MEMBER_FAILED, error_of(move.cause, MEMBER_FAILED))
-                self._ends.append((part, move.cause))
+            if isinstance(move.ended, Cause):
+                self._close(part, schema.FAILED, MEMBER_FAILED, error_of(move.ended, MEMBER_FAILED))
+                self._ends.append((part, move.ended))
             elif part.missing == 0:
                 self._complete(part, _then.decode(part.follows))
             else:
                 continue
             self._release(part.id)
+
+    def _drop(self, move: Drop) -> None:
+        self._turn.run("DELETE FROM task WHERE id = ? AND state = -1", (move.target.id,))
 
     def _complete(self, part: Part, then: Then) -> None:
         result: bytes | None = EMPTY
