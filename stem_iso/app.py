@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from typing import Concatenate
 
     from stem_iso.brokers.base import Broker, BrokerOptions
+    from stem_iso.canvas import Part
+    from stem_iso.composed import CanvasHandle
     from stem_iso.events import AnyEvent
 
 P = ParamSpec("P")
@@ -196,6 +198,17 @@ class Stem:
         """Publish these calls in one step: through the task that runs here, if one does, else through the broker."""
         return sending.send(self, signatures, current_context())
 
+    def compose(self, part: Part[Any]) -> CanvasHandle[Any]:
+        """What `Part.enqueue` does."""
+        from stem_iso.laying import send
+
+        return send(self, part, current_context())
+
+    async def acompose(self, part: Part[Any]) -> CanvasHandle[Any]:
+        import asyncio
+
+        return await asyncio.to_thread(self.compose, part)
+
     async def asend(self, signatures: Sequence[Signature[Any]]) -> list[TaskHandle[Any]]:
         """As `send`, beside the loop: the broker's store may be busy."""
         import asyncio
@@ -207,6 +220,12 @@ class Stem:
     def handle(self, task_id: str) -> TaskHandle[Any]:
         """The handle of a task that was enqueued anywhere; its methods raise UnknownResult for an id that is not known."""
         return TaskHandle(self, task_id)
+
+    def canvas(self, id: str) -> CanvasHandle[Any]:
+        """The handle of a canvas that was enqueued anywhere, by the id of its handle. Raises UnknownResult."""
+        from stem_iso.composed import find
+
+        return find(self, id)
 
     def revoke(self, task_id: str, terminate: bool = False) -> bool:
         """Cancel a task; with `terminate`, kill it where it runs. True if there was anything to revoke."""

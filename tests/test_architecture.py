@@ -24,7 +24,24 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 GROUND = frozenset({"errors", "events", "outcome", "units", "machine", "settings", "bus"})
-APP = frozenset({"app", "tasks", "handle", "sending", "lending", "listening", "waiting", "site", "locate", "finding", "ids"})
+APP = frozenset(
+    {
+        "app",
+        "canvas",
+        "composed",
+        "laying",
+        "tasks",
+        "handle",
+        "sending",
+        "lending",
+        "listening",
+        "waiting",
+        "site",
+        "locate",
+        "finding",
+        "ids",
+    }
+)
 MAY_IMPORT = {
     "errors": {"outcome"},
     "outcome": set(),

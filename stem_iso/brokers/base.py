@@ -115,8 +115,8 @@ class Broker(Protocol):
         """The members of a group, by place; those that have expired are left out. None where there is no such group."""
         ...
 
-    def wait_members(self, id: str, ended: int, timeout: float | None) -> list[MemberState]:
-        """As `members`, as soon as more than `ended` of them, or the group itself, have ended. Raises TimeoutError, UnknownResult."""
+    def wait_members(self, id: str, unended: int, timeout: float | None) -> list[MemberState]:
+        """As `members`, as soon as fewer than `unended` of them are still to end. Raises TimeoutError, UnknownResult."""
         ...
 
     # -- dead letters --------------------------------------------------------------------------------------------------------------

@@ -85,8 +85,8 @@ class SqliteBroker:
     def members(self, id: str) -> list[MemberState] | None:
         return self._database.read(lambda turn: canvas.members(turn, id))
 
-    def wait_members(self, id: str, ended: int, timeout: float | None) -> list[MemberState]:
-        wait_members(self._database, id, ended, timeout)
+    def wait_members(self, id: str, unended: int, timeout: float | None) -> list[MemberState]:
+        wait_members(self._database, id, unended, timeout)
         return self.members(id) or []
 
     # -- dead letters -----------------------------------------------------------------------------------------------------------

@@ -248,14 +248,10 @@ def members(turn: Turn, id: str) -> list[MemberState] | None:
     return [MemberState(member, state_of(state, attempt)) for member, state, attempt in rows]
 
 
-def ended(turn: Turn, id: str) -> tuple[int, bool] | None:
-    """How many members of a group have ended, and whether it has itself; None where there is no such group."""
-    rows = turn.all(
-        "SELECT missing, state > 2, (SELECT count(*) FROM task WHERE joined = ?1) FROM task WHERE id = ?1 AND missing IS NOT NULL "
-        "AND (state <= 2 OR at > ?2)",
-        (id, turn.now),
-    )
-    return (rows[0][2] - max(0, rows[0][0]), bool(rows[0][1])) if rows else None
+def unended(turn: Turn, id: str) -> int | None:
+    """How many members of a group have not ended; None where there is no such group."""
+    missing: int | None = turn.one("SELECT missing FROM task WHERE id = ? AND (state <= 2 OR at > ?)", (id, turn.now))
+    return missing
 
 
 def parts(turn: Turn, id: str) -> list[str]:
