@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from stem_iso.handle import TaskHandle as TaskHandle
     from stem_iso.isolate.limits import Limits as Limits
     from stem_iso.isolate.pool import IsolatePool as IsolatePool
+    from stem_iso.middleware import Middleware as Middleware
     from stem_iso.outcome import TaskError as TaskError
     from stem_iso.task.context import TaskContext as TaskContext
     from stem_iso.task.context import current_context as current_context
@@ -63,6 +64,7 @@ _HOMES = {
     "IsolatePool": "isolate.pool",
     "Limits": "isolate.limits",
     "MemoryLimitExceeded": "errors",
+    "Middleware": "middleware",
     "PayloadTooLarge": "errors",
     "RemoteError": "errors",
     "RetryStrategy": "task.retry",
@@ -104,6 +106,7 @@ __all__ = [
     "LeaseLost",
     "Limits",
     "MemoryLimitExceeded",
+    "Middleware",
     "PayloadTooLarge",
     "RemoteError",
     "RetryStrategy",

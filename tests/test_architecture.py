@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 
 GROUND = frozenset({"errors", "events", "outcome", "units", "machine", "settings", "bus"})
 APP = frozenset({"app", "tasks", "handle", "sending", "lending", "listening", "waiting", "site", "locate", "finding", "ids"})
+APP |= {"signals", "middleware", "publishing"}
 MAY_IMPORT = {
     "errors": {"outcome"},
     "outcome": set(),

@@ -10,7 +10,7 @@
 Rules
  1. Nothing here raises what a handler raised: it is a FAILED reply, `SystemExit` and `SoftTimeLimitExceeded` included. (`run_async` lets a
     cancellation through that came from outside: whoever cancelled knows why.)
- 2. `port.armed()` goes around the handler alone.
+ 2. `port.armed()` goes around the handler, and the middleware around it, alone.
  3. Imports no broker, no event loop and no pickle before the application or an entrypoint needs one.
 """
 
@@ -59,9 +59,10 @@ def run_sync(
     prepared = _prepared(entrypoint, payload, port, main)
     if not isinstance(prepared, TaskContext):
         return prepared
+    value = None  # of a handler whose exception a middleware swallowed
     try:
         with entered(prepared):
-            with port.armed():
+            with port.armed(), entrypoint.around(prepared):
                 value = _value(entrypoint, prepared)
             prepared.finish()
     except BaseException as error:  # user code may raise anything
@@ -79,9 +80,10 @@ async def run_async(
     if not isinstance(prepared, TaskContext):
         return prepared
     prepared.offload = asyncio.to_thread
+    value = None  # as above
     try:
         with entered(prepared):
-            with port.armed():
+            with port.armed(), entrypoint.around(prepared):
                 value = await entrypoint(prepared, prepared.args)
             prepared.finish()
     except BaseException as error:  # user code may raise anything
