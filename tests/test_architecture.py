@@ -76,7 +76,7 @@ SITES = {
     "sqlite3": {"brokers.sqlite.connection"},
     "redis": set(),
     "cloudpickle": {
-        "worker.entries",
+        "worker.carrying",
         "worker.inside",
         "isolate.parcel",
     },  # one pickles what cannot be found by name, in the core, another loads it, in the isolate; a pool does both, on both sides

@@ -39,6 +39,7 @@ from stem_iso.task.entrypoint import Entrypoint
 from stem_iso.task.failure import failed
 from stem_iso.task.handler import FunctionHandler
 from stem_iso.task.options import TaskOptions
+from stem_iso.worker.carrying import refuse_others, unpack
 from stem_iso.worker.catalog import add
 from stem_iso.worker.entries import BootPayload, Definition, function_at, signature_of
 
@@ -191,12 +192,11 @@ class TaskRunner:
         self.ready = msgspec.msgpack.encode(found)
 
     def start(self) -> None:
-        hooks = self._app.isolate_start_hooks
-        if self._carried and self.told.hooked:
-            if self.told.hooks is None:
-                raise StemError("the hooks of on_isolate_start cannot be pickled: make the application at the top of its module")
-            hooks = pickle.loads(self.told.hooks)
-        for hook in hooks:
+        if self._carried:
+            unpack(self._app, self.told.carried)
+        else:
+            refuse_others(self._app.middleware, self.told.middleware, self.told.main)
+        for hook in self._app.isolate_start_hooks:
             value = hook()
             if inspect.isawaitable(value):
                 from stem_iso.worker.coroutines import run_coroutine
