@@ -16,8 +16,8 @@ Rules
  2. `enqueue` sees all envelopes of a batch; `call_next` publishes them in one step and answers their ids, in order. What raises before
     `call_next` has refused: nothing is sent, and the producer gets the error. Envelopes are frozen: `msgspec.structs.replace` makes a
     changed one. What was computed from a field is not computed again: the unique lock follows neither `args` nor `queue`.
-    A handler's enqueue runs it in the handler's process. Retries, and steps that workers publish by themselves, are not enqueued, and
-    carry what their first envelope carried.
+    A handler's enqueue runs it in the handler's process. A canvas is one batch of all its parts, which keep their ids and queues; a retry
+    is not enqueued again, and carries what its first envelope carried.
  3. `around` is a context manager, because one such shape serves sync and async handlers alike: it is entered in the thread of a sync
     handler, in the task of an async one (whose loop it must not block), in the isolate of an isolated one. It is part of the attempt: its
     time counts against the limits, what it raises is the attempt's error and may be retried, and if it swallows what the handler raised,

@@ -6,8 +6,8 @@
 
 Where they are told
  - The publish signals run in the process that makes the envelope, around the one step that stores it, inside all middleware: a producer, or
-   the isolate (by command: the inline host) whose handler enqueues. What workers publish by themselves, retries and the next steps of a
-   canvas, is not told there. `aenqueue` runs them on a thread beside the loop.
+   the isolate (by command: the inline host) whose handler enqueues. All parts of a canvas are told when it is stored, whenever they will
+   run; a retry is not told again. `aenqueue` runs them on a thread beside the loop.
  - The others are told in the worker's process: the program of an embedded `Worker`; by command the core, which imports the application, so
    that what its module connects is connected there. They share the rules of `bus`: one thread for all listeners, in order; one that lags
    past 10,000 waiting values loses some, and the loss is told; none can hold up a task.
@@ -20,7 +20,8 @@ What is told of an attempt, by the worker that made it, once each
  3. Given back (the worker stops): `received`, and what had begun is told `postrun` with state "queued"; it comes again, here or elsewhere.
  4. A worker that died, or lost its lease, tells no end. The attempt is told anew by who has it next, or as `failed` by who finds that it
     may not run again.
- 5. Nobody tells of a task that is revoked or purged while it waits in its queue: no worker ever sees it.
+ 5. Nobody tells of a task that ends in the store alone, because it was revoked or purged while it waited, or skipped where a part of its
+    canvas failed: no worker ever sees it. Its status says so.
 
 A listener that raises is logged, and harms nobody; to refuse a publish is a middleware's business. A signal that nobody listens to is never
 built. Values are msgspec structs: `msgspec.json.encode(value)` is an object with the signal's name under "signal".
