@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from stem_iso.handle import TaskHandle as TaskHandle
     from stem_iso.isolate.limits import Limits as Limits
     from stem_iso.isolate.pool import IsolatePool as IsolatePool
+    from stem_iso.middleware import Middleware as Middleware
     from stem_iso.outcome import TaskError as TaskError
     from stem_iso.task.context import TaskContext as TaskContext
     from stem_iso.task.context import current_context as current_context
@@ -82,6 +83,7 @@ _HOMES = {
     "Link": "canvas",
     "Misfit": "errors",
     "Part": "canvas",
+    "Middleware": "middleware",
     "PayloadTooLarge": "errors",
     "RemoteError": "errors",
     "RetryStrategy": "task.retry",
@@ -132,6 +134,7 @@ __all__ = [
     "Limits",
     "Link",
     "MemoryLimitExceeded",
+    "Middleware",
     "Misfit",
     "Part",
     "PayloadTooLarge",

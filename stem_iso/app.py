@@ -24,6 +24,8 @@ from stem_iso.errors import InvalidOptions
 from stem_iso.handle import TaskHandle
 from stem_iso.lending import Lending
 from stem_iso.locate import locate, revive_app
+from stem_iso.middleware import MiddlewareStack
+from stem_iso.signals import Signals
 from stem_iso.site import Site
 from stem_iso.task.checks import Duration, delay, flag, text
 from stem_iso.task.codec import Converter
@@ -53,6 +55,8 @@ class Stem:
     """An application. `broker` is a URL (`sqlite:///jobs.db`, `memory://`); none: STEM_ISO_BROKER, [tool.stem_iso] broker in
     ./pyproject.toml, else sqlite:///stem_iso.db, relative to the working folder of this moment. The other keywords are the broker's
     options.
+
+    `app.signals.NAME.connect(listener)`: see `stem_iso.signals`; `app.middleware.add(...)`: see `stem_iso.middleware`.
 
     Raises InvalidOptions.
     """
@@ -86,6 +90,8 @@ class Stem:
         self.tasks = Tasks(self)
         self.lending = Lending(self.open_broker)
         self.isolate_start_hooks: list[Callable[[], Any]] = []
+        self.signals = Signals()
+        self.middleware = MiddlewareStack()
         self.made_in = str(sys._getframe(1).f_globals.get("__name__", ""))
 
     # -- declare -------------------------------------------------------------------------------------------------------------------

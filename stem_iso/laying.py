@@ -17,6 +17,7 @@ from stem_iso.canvas import Chain, Group, Part, Signature
 from stem_iso.composed import CanvasHandle, composed
 from stem_iso.errors import Misfit
 from stem_iso.ids import new_id
+from stem_iso.publishing import compose
 from stem_iso.task.canvas import Canvas, Leaf, Parallel, Series, Tree, lay
 from stem_iso.task.context import TaskContext
 from stem_iso.task.envelope import Envelope
@@ -32,11 +33,7 @@ def send(app: Stem, part: Part[Any], context: TaskContext | None) -> CanvasHandl
     """Store all of it in one step and begin. Raises Misfit, InvalidOptions, PayloadTooLarge, BrokerUnavailable."""
     context = sending.speaker(app, context)
     canvas = canvas_of(app, part, context)
-    if context is not None:
-        context.compose(canvas)
-    else:
-        with app.lending.lend() as broker:
-            broker.compose(canvas)
+    compose(app, canvas, context)
     return composed(app, canvas.tree)
 
 

@@ -1,7 +1,6 @@
 """From a call to its envelope, and out: the clock and the ids of `task.request` are thrown here.
 
-task + args + options ── signature ──> Signature ── envelope_of ──> Envelope ──┬──> context.publish ──> core    inside a task
-                                                                               └──> broker.publish              outside of one
+task + args + options ── signature ──> Signature ── envelope_of ──> Envelope ── publish ──> ids ──> handles
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from stem_iso.errors import Misfit
 from stem_iso.handle import TaskHandle
 from stem_iso.ids import new_id
 from stem_iso.locate import refuse_while_importing
+from stem_iso.publishing import publish
 from stem_iso.task.checks import text
 from stem_iso.task.context import TaskContext
 from stem_iso.task.envelope import Envelope
@@ -32,12 +32,7 @@ def send(app: Stem, signatures: Sequence[Signature[Any]], context: TaskContext |
     envelopes = [envelope(signature, context, now) for signature in signatures]
     if not envelopes:
         return []
-    if context is not None:
-        ids = context.publish(envelopes)
-    else:
-        with app.lending.lend() as broker:
-            ids = broker.publish(envelopes)
-    return [TaskHandle(app, id, envelope.queue) for id, envelope in zip(ids, envelopes, strict=True)]
+    return [TaskHandle(app, id, queue) for id, queue in publish(app, envelopes, context)]
 
 
 def speaker(app: Stem, context: TaskContext | None) -> TaskContext | None:

@@ -104,6 +104,7 @@ class Floor:
             self.leases.drop(delivery.receipt)
             self._reporter.trouble("the lease was lost before the task began: another worker has it", attempt)
         else:
+            self._reporter.teller.received(attempt)
             self._hosts.run(attempt, found.job)  # what it calls back comes through the inbox: nothing is missed by seating it after
             self._seated[delivery.receipt] = attempt
             self._inline += not attempt.killable
