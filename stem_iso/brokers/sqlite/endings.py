@@ -118,16 +118,17 @@ _UNLOCK = "DELETE FROM lock WHERE (key, id) IN (SELECT lock, id FROM task WHERE 
 _END = """
 UPDATE task SET state = v.column2, at = v.column3, reason = v.column4, error = v.column5, result = v.column6,
   meta = coalesce(v.column7, meta), progress = coalesce(v.column8, progress), finished = v.column9,
-  sequence = NULL, marked = 0, revoked = 0, lock = NULL, body = NULL
+  sequence = NULL, marked = 0, revoked = 0, lock = NULL, slot = NULL, waits = NULL, body = NULL
 FROM (VALUES {rows}) AS v WHERE task.seq = v.column1"""
 
 _AGAIN = """
-UPDATE task SET state = v.column2, at = v.column3, redeliveries = v.column4, boot = NULL, sequence = NULL, marked = 0
+UPDATE task SET state = v.column2, at = v.column3, redeliveries = v.column4, boot = NULL, sequence = NULL, marked = 0,
+  slot = NULL
 FROM (VALUES {rows}) AS v WHERE task.seq = v.column1"""
 
 _REPLACE = """
 UPDATE task SET state = v.column2, at = v.column3, queue = v.column4, rank = v.column5, run = v.column6, attempt = v.column7,
   reason = v.column8, error = v.column9, visibility = v.column10, ttl = v.column11,
   meta = coalesce(v.column12, meta), progress = coalesce(v.column13, progress), body = v.column14,
-  boot = NULL, sequence = NULL, marked = 0
+  boot = NULL, sequence = NULL, marked = 0, slot = NULL, waits = NULL
 FROM (VALUES {rows}) AS v WHERE task.seq = v.column1"""

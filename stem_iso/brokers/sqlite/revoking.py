@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from stem_iso.brokers.sqlite import schema
 from stem_iso.brokers.sqlite.bells import Bell
+from stem_iso.brokers.sqlite.buckets import pull
 from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.brokers.sqlite.endings import Ending, end
 from stem_iso.brokers.sqlite.rows import RESULT_TTL
@@ -19,14 +20,14 @@ PURGE = 1000  # rows per turn, so that a large purge lets others write in betwee
 
 def revoke(turn: Turn, id: str, terminate: bool) -> bool:
     """True if the task was not terminal."""
-    rows = turn.all("SELECT state, seq, forgotten, ttl FROM task WHERE id = ?", (id,))
+    rows = turn.all("SELECT state, seq, forgotten, ttl, waits FROM task WHERE id = ?", (id,))
     if not rows or rows[0][0] > schema.LEASED:
         return False
     if rows[0][0] == schema.LEASED:
         turn.run("UPDATE task SET revoked = max(revoked, ?) WHERE id = ?", (2 if terminate else 1, id))
         turn.rings.add(Bell.WORK)
     else:
-        _cancel(turn, [row[1:] for row in rows], "revoked")
+        cancel(turn, [row[1:] for row in rows], "revoked")
     return True
 
 
@@ -44,9 +45,9 @@ def forget(turn: Turn, id: str) -> bool:
 
 def purge(turn: Turn, queue: str, upto: int) -> int:
     """One bite of the rows up to `upto`, the newest when the purge began; 0 when none is left."""
-    rows = turn.all("SELECT seq, forgotten, ttl FROM task WHERE state = 0 AND queue = ? AND seq <= ? LIMIT ?", (queue, upto, PURGE))
-    rows += turn.all("SELECT seq, forgotten, ttl FROM task WHERE state = 1 AND queue = ? AND seq <= ? LIMIT ?", (queue, upto, PURGE))
-    _cancel(turn, rows, "purged")
+    rows = turn.all("SELECT seq, forgotten, ttl, waits FROM task WHERE state = 0 AND queue = ? AND seq <= ? LIMIT ?", (queue, upto, PURGE))
+    rows += turn.all("SELECT seq, forgotten, ttl, waits FROM task WHERE state = 1 AND queue = ? AND seq <= ? LIMIT ?", (queue, upto, PURGE))
+    cancel(turn, rows, "purged")
     return len(rows)
 
 
@@ -54,8 +55,11 @@ def newest(turn: Turn) -> int:
     return turn.one("SELECT max(seq) FROM task") or 0
 
 
-def _cancel(turn: Turn, rows: Sequence[Row], reason: str) -> None:
+def cancel(turn: Turn, rows: Sequence[Row], reason: str) -> None:
+    """End them as cancelled: (seq, forgotten, ttl, the bucket at which it waits)."""
+
     def until(forgotten: int, ttl: float | None) -> float:
         return turn.now if forgotten else turn.now + (RESULT_TTL if ttl is None else ttl)
 
-    end(turn, [Ending(seq, schema.CANCELLED, until(forgotten, ttl), reason) for seq, forgotten, ttl in rows], locked=True)
+    end(turn, [Ending(seq, schema.CANCELLED, until(forgotten, ttl), reason) for seq, forgotten, ttl, _ in rows], locked=True)
+    pull(turn, [waits for *_, waits in rows if waits is not None])

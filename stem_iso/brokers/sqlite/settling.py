@@ -16,6 +16,7 @@ import msgspec
 
 from stem_iso.brokers.base import Settlement, Verdict
 from stem_iso.brokers.sqlite import schema
+from stem_iso.brokers.sqlite.buckets import pull
 from stem_iso.brokers.sqlite.endings import Again, Ending, Replaced, again, end, replace
 from stem_iso.brokers.sqlite.rows import ENDED, RESULT_TTL, pack, pack_progress, seconds
 from stem_iso.brokers.sqlite.turn import Turn
@@ -37,6 +38,7 @@ class Held(NamedTuple):
     redeliveries: int
     ttl: float | None
     lock: str | None
+    bucket: str | None  # that it holds, or that it was let through to ask for
 
     def until(self, now: float, ttl: float | None = None) -> float:
         """When the status expires: at once where nobody wants it any more."""
@@ -46,7 +48,9 @@ class Held(NamedTuple):
         return now + (RESULT_TTL if kept is None else kept)
 
 
-HELD = "SELECT id, seq, boot, sequence, revoked, forgotten, redeliveries, ttl, lock FROM task WHERE state = 2 AND id IN ({keys})"
+HELD = """
+SELECT id, seq, boot, sequence, revoked, forgotten, redeliveries, ttl, lock, coalesce(slot, waits)
+FROM task WHERE state = 2 AND id IN ({keys})"""
 
 Change = Ending | Again | Replaced
 
@@ -54,7 +58,7 @@ Change = Ending | Again | Replaced
 def settle(turn: Turn, settlements: Sequence[Settlement]) -> list[Verdict]:
     rows = turn.of_keys(HELD, [settlement.receipt.id for settlement in settlements])
     held = {row[0]: Held._make(row) for row in rows}
-    verdicts, changes, locked = [], [], False
+    verdicts, changes, locked, held_buckets = [], [], False, set()
     for settlement in settlements:
         receipt = settlement.receipt
         row = held.get(receipt.id)
@@ -66,7 +70,11 @@ def settle(turn: Turn, settlements: Sequence[Settlement]) -> list[Verdict]:
         verdicts.append(verdict)
         changes.append(change)
         locked = locked or row.lock is not None
+        if row.bucket is not None:
+            held_buckets.add(row.bucket)
     apply(turn, changes, locked=locked)
+    if held_buckets:
+        pull(turn, held_buckets)
     return verdicts
 
 
