@@ -36,7 +36,8 @@ def acquire(turn: Turn, receipt: Receipt, limits: TaskLimits, latest: float | No
     if left == 0:
         _take(turn, bucket, seq)
         return TAKEN
-    buckets.line_up(turn, bucket, seq, CONCURRENCY_LIMIT if left == inf else RATE_LIMIT, latest)
+    reason = CONCURRENCY_LIMIT if left == inf else RATE_LIMIT
+    buckets.line_up(turn, bucket, seq, reason, latest)
     buckets.pull(turn, [limits.bucket])
     return Permit(Verdict.DONE, max(buckets.GRAIN, turn.one("SELECT at FROM task WHERE seq = ?", (seq,)) - turn.now))
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 from stem_iso.testing.contract.dead import DeadLetters
 from stem_iso.testing.contract.gossip import Gossip
 from stem_iso.testing.contract.leases import Leases
+from stem_iso.testing.contract.limits import Limits, Rates
 from stem_iso.testing.contract.lost import LostWorkers
 from stem_iso.testing.contract.publishing import Publishing
 from stem_iso.testing.contract.revoking import Revoking
@@ -29,5 +30,5 @@ from stem_iso.testing.contract.waiting import Waiting
 __all__ = ["BrokerContract"]
 
 
-class BrokerContract(Publishing, Timing, Settling, Leases, LostWorkers, Revoking, Unique, DeadLetters, Waiting, Gossip):
+class BrokerContract(Publishing, Timing, Settling, Leases, LostWorkers, Revoking, Unique, DeadLetters, Waiting, Gossip, Limits, Rates):
     """Subclass it, and give it a fixture `broker`."""
