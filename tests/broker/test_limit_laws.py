@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -39,6 +40,7 @@ class Line(RuleBasedStateMachine):
         super().__init__()
         self.clock = HandClock()
         self.broker = in_memory(self.clock, BrokerOptions(default_visibility_timeout=LEASE, max_redeliveries=10_000))
+        self.latest = self.clock.wall
         self.leased: dict[Receipt, Delivery] = {}
         self.running: dict[Receipt, str] = {}
         self.starts: dict[str, list[float]] = {name: [] for name in BUCKETS}
@@ -111,6 +113,7 @@ class Line(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([-500.0, 500.0]))
     def the_wall_clock_is_stepped(self, seconds: float) -> None:
+        self.latest = max(self.latest, self.clock.wall)
         self.clock.wall += seconds
 
     @rule()
@@ -137,7 +140,8 @@ class Line(RuleBasedStateMachine):
             self.broker.exchange(receipt.boot, [Settlement(receipt, SUCCESS)], [], 0)
         self.running.clear()
         waiting = sum(one.queued + one.delayed for one in self.broker.queues())
-        self.clock.wall += 1000  # what was stepped back has to be made up for: due times are wall clock
+        # What was stepped back has to be made up for: due times are wall clock.
+        self.clock.wall = max(self.latest, self.clock.wall) + 1000
         for _ in range(12 * waiting + 20):
             for delivery in take(self.broker, 10):
                 self.asked(delivery.receipt)
@@ -157,23 +161,24 @@ TestLimitLaws.settings = settings(
 )
 
 
-def test_a_line_costs_one_refusal_each_and_no_more_looks_while_it_waits() -> None:
+@pytest.mark.parametrize("limits", [TaskLimits("places", concurrency=10), TaskLimits("rate", Rate(10, 1.0))])
+def test_a_line_costs_one_refusal_each_and_no_more_looks_while_it_waits(limits: TaskLimits) -> None:
     clock = HandClock()
     broker = in_memory(clock)
     broker.publish([envelope(name="places") for _ in range(300)])
     asked = 0
     running: list[Delivery] = []
     for _ in range(3000):  # 30 s, and each attempt takes one of them
-        for delivery in take(broker, 10):
+        for delivery in take(broker, 1):
             asked += 1
-            if broker.acquire(delivery.receipt, TaskLimits("places", concurrency=10)) == TAKEN:
+            if broker.acquire(delivery.receipt, limits) == TAKEN:
                 running.append(delivery)
         clock.pass_by(0.01)
         if running and clock.lease % 1.0 < 0.01:
             broker.exchange("alpha", [Settlement(one.receipt, SUCCESS) for one in running], [], 0)
             running = []
     assert sum(one.queued + one.delayed for one in broker.queues()) <= 10
-    assert asked <= 2 * 300
+    assert asked <= 2 * 300 + 20  # and four looks a second, from the second minute on
 
 
 def test_what_stands_in_line_by_mistake_is_looked_at_within_minutes() -> None:
@@ -220,3 +225,19 @@ def test_a_rate_keeps_the_times_of_no_more_starts_than_it_counts(tmp_path: Path)
         clock.pass_by(0.25)
     assert ask(tmp_path / "jobs.db", "SELECT count(*) FROM start") == [(5,)]
     broker.close()
+
+
+def test_as_many_are_called_as_may_begin_and_no_more() -> None:
+    clock, limits = HandClock(), TaskLimits("thumbs.make", Rate(10, 1.0))
+    broker = in_memory(clock)
+    broker.publish([envelope() for _ in range(20)])
+    for _ in range(10):
+        assert broker.acquire(take_one(broker).receipt, limits) == TAKEN
+        clock.pass_by(0.05)
+    assert not any(broker.acquire(delivery.receipt, limits) == TAKEN for delivery in take(broker, 10))
+    clock.pass_by(0.62)  # three may begin, the next one in 30 ms
+    assert broker.acquire(take_one(broker).receipt, limits) == TAKEN  # who comes late calls the others
+    assert [broker.acquire(delivery.receipt, limits) == TAKEN for delivery in take(broker, 10)] == [True, True]
+    assert take(broker, 10) == []
+    clock.pass_by(0.05)
+    assert [broker.acquire(delivery.receipt, limits) == TAKEN for delivery in take(broker, 10)] == [True]
