@@ -104,7 +104,8 @@ class Broker(Protocol):
     def compose(self, canvas: Canvas) -> None:
         """Store all of it in one step and begin; the same canvas again changes nothing. Raises PayloadTooLarge.
 
-        Its parts, groups included (name "group"), have a status each. `revoke` and `forget` of a canvas's or a group's id mean all of its
+        Its parts, groups included (name "group", queue ""), have a status each; a group's result is the list of its members', None where it
+        is past the canvas's `most` bytes and nothing follows it. `revoke` and `forget` of a canvas's or a group's id mean all of its
         parts.
         """
         ...
