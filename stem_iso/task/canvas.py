@@ -120,7 +120,7 @@ def lay(tree: Tree, envelopes: Iterable[Envelope], most: int = MOST) -> Canvas:
     sizes: dict[str, int] = {}
     _lay(tree, Then(most=most), thens, sizes)
     return Canvas(
-        id=outcome_of(tree),
+        id=last_of(tree).id,
         tree=tree,
         steps=tuple(Step(envelope=envelope, then=thens[envelope.id]) for envelope in envelopes),
         joins=tuple(Join(id=id, size=size, then=thens[id]) for id, size in sizes.items()),
@@ -159,9 +159,9 @@ def entries(tree: Tree) -> tuple[Ref, ...]:
             return tuple(ref for member in members for ref in entries(member))
 
 
-def outcome_of(tree: Tree) -> str:
-    """The id of the part whose outcome is this one's."""
-    return outcome_of(tree.parts[-1]) if isinstance(tree, Series) else tree.id
+def last_of(tree: Tree) -> Leaf | Parallel:
+    """The part whose outcome is this one's."""
+    return last_of(tree.parts[-1]) if isinstance(tree, Series) else tree
 
 
 def leaves(tree: Tree) -> Iterator[Leaf]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
@@ -59,8 +59,16 @@ class RetryRequested(BaseException):
         self.asked = asked
 
 
+class Surrounds(Protocol):
+    def around(self, context: TaskContext) -> AbstractContextManager[object]:
+        """What is entered before the handler runs, and left after it."""
+
+
 class Sender(Protocol):
     """Makes envelopes out of tasks: the application, as the context knows it."""
+
+    @property
+    def middleware(self) -> Surrounds: ...
 
     def enqueue_from(self, context: TaskContext, task: Any, args: Mapping[str, Any], options: Mapping[str, Any]) -> TaskHandle[Any]: ...
 

@@ -8,13 +8,14 @@ A function under `@app.task` gets its parameters, converted; a class handler's `
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import msgspec
 
 from stem_iso.task.arguments import InvalidArguments
 from stem_iso.task.codec import unpack
-from stem_iso.task.context import Sender
+from stem_iso.task.context import Sender, TaskContext
 from stem_iso.task.handler import FunctionHandler, TaskHandler, declared_entrypoint
 
 
@@ -42,6 +43,10 @@ class Entrypoint:
         if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
             raise InvalidArguments(f"{self.name}: the arguments are no map of names, but {type(values).__name__}")
         return values
+
+    def around(self, context: TaskContext) -> AbstractContextManager[object]:
+        """The middleware of its application."""
+        return nullcontext() if self.sender is None else self.sender.middleware.around(context)
 
     def __call__(self, context: Any, values: dict[str, Any]) -> Any:
         return self._target(context, values)

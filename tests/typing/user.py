@@ -10,7 +10,11 @@ from typing import Any, assert_type
 
 from stem_iso import (
     AsyncTask,
+    CanvasHandle,
     ExponentialJitterRetryStrategy,
+    GroupHandle,
+    Link,
+    Part,
     RetryStrategy,
     Signature,
     Stem,
@@ -22,7 +26,10 @@ from stem_iso import (
     TaskOptions,
     TaskRegistry,
     TaskStatus,
+    chain,
+    chord,
     current_context,
+    group,
     local_context,
 )
 
@@ -172,3 +179,35 @@ second.task(retry_strategy=Fixed())
 with local_context(attempt=2) as context:
     assert_type(context, TaskContext)
     make("a")
+
+# -- composing ---------------------------------------------------------------------------------------------------------------------------
+
+
+@app.task
+def parse(page: bytes, deep: bool = False) -> list[str]:
+    return []
+
+
+@app.task
+def pack(context: TaskContext, sizes: list[float], name: str = "") -> int:
+    return 0
+
+
+assert_type(parse.after(deep=True), Link[bytes, list[str]])
+assert_type(fetch.s("a") | parse.after(), Part[list[str]])
+assert_type((fetch.s("a") | parse.after(deep=True) | plain.s("x")).enqueue().result(timeout=5), float)
+assert_type(chain(fetch.s("a"), parse.after(), plain.s("done")).enqueue().result(), float)
+assert_type(group(plain.s(p) for p in "ab").enqueue().results(timeout=5), list[float])
+assert_type(group(plain.s("a"), plain.s("b")).enqueue(), GroupHandle[float])
+assert_type(next(group([plain.s("a")]).enqueue().as_completed()), float)
+assert_type(chord([plain.s(p) for p in "ab"], pack.after()).enqueue().result(), int)
+assert_type(group(plain.s(p) for p in "ab") | pack.after(name="x"), Part[int])
+assert_type(fetch.s("a").link_error(plain.s("x")), Signature[bytes])
+assert_type(app.canvas("id"), CanvasHandle[Any])
+
+plain.s("a") | parse.after()  # type: ignore[operator]
+chain(plain.s("a"), parse.after())  # type: ignore[misc]
+chord([fetch.s("a")], pack.after())  # type: ignore[misc]
+parse.after(shallow=True)  # type: ignore[call-arg]
+parse.after(deep="yes")  # type: ignore[arg-type]
+group([1, 2])  # type: ignore[arg-type]

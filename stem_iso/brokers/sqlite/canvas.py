@@ -203,18 +203,15 @@ class _Moving:
         self._turn.run("DELETE FROM task WHERE id = ? AND state = -1", (move.target.id,))
 
     def _complete(self, part: Part, then: Then) -> None:
-        result: bytes | None = EMPTY
-        if hands_on(then):
-            rows = self._turn.all("SELECT result FROM task WHERE joined = ? ORDER BY place", (part.id,))
-            result = gathered([row[0] or b"\xc0" for row in rows], then.most)
-        if result is None:
+        rows = self._turn.all("SELECT result FROM task WHERE joined = ? ORDER BY place", (part.id,))
+        result = gathered([row[0] or b"\xc0" for row in rows], then.most)
+        if result is None and hands_on(then):
             error = too_large(then.most)
             self._close(part, schema.FAILED, TOO_LARGE, error)
             ended: bytes | Cause = Cause(id=part.id, name=part.name, state=_STATES[schema.FAILED], reason=TOO_LARGE, error=error)
         else:
-            # Nobody but a group around it reads the list from here: the members' own rows have it.
-            self._close(part, schema.SUCCEEDED, result=result if then.join is not None else None)
-            ended = result
+            self._close(part, schema.SUCCEEDED, result=result)
+            ended = EMPTY if result is None else result
         self._ends.append((part, ended))
 
     def _close(
@@ -251,14 +248,10 @@ def members(turn: Turn, id: str) -> list[MemberState] | None:
     return [MemberState(member, state_of(state, attempt)) for member, state, attempt in rows]
 
 
-def ended(turn: Turn, id: str) -> tuple[int, bool] | None:
-    """How many members of a group have ended, and whether it has itself; None where there is no such group."""
-    rows = turn.all(
-        "SELECT missing, state > 2, (SELECT count(*) FROM task WHERE joined = ?1) FROM task WHERE id = ?1 AND missing IS NOT NULL "
-        "AND (state <= 2 OR at > ?2)",
-        (id, turn.now),
-    )
-    return (rows[0][2] - max(0, rows[0][0]), bool(rows[0][1])) if rows else None
+def unended(turn: Turn, id: str) -> int | None:
+    """How many members of a group have not ended; None where there is no such group."""
+    missing: int | None = turn.one("SELECT missing FROM task WHERE id = ? AND (state <= 2 OR at > ?)", (id, turn.now))
+    return missing
 
 
 def parts(turn: Turn, id: str) -> list[str]:

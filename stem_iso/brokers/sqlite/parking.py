@@ -63,16 +63,16 @@ def wait(database: Database, look: Callable[[], StatusRecord | None], id: str, t
     return _until(database, terminal, lambda: f"task {id} has not ended after {timeout:g} s of waiting", timeout)
 
 
-def wait_members(database: Database, id: str, ended: int, timeout: float | None) -> None:
-    """Until more than `ended` members of the group, or the group itself, have ended. Raises UnknownResult, TimeoutError."""
+def wait_members(database: Database, id: str, unended: int, timeout: float | None) -> None:
+    """Until fewer than `unended` members of the group are still to end. Raises UnknownResult, TimeoutError."""
 
-    def more() -> bool | None:
-        found = database.read(lambda turn: canvas.ended(turn, id))
+    def fewer() -> bool | None:
+        found = database.read(lambda turn: canvas.unended(turn, id))
         if found is None:
             raise UnknownResult(f"no group {id}: it never was, or it has expired")
-        return True if found[1] or found[0] > ended else None
+        return True if found < unended else None
 
-    _until(database, more, lambda: f"{ended} members of group {id} have ended, and no more after {timeout:g} s of waiting", timeout)
+    _until(database, fewer, lambda: f"{unended} members of group {id} have not ended after {timeout:g} s of waiting", timeout)
 
 
 def _until(database: Database, look: Callable[[], T | None], late: Callable[[], str], timeout: float | None) -> T:

@@ -74,12 +74,12 @@ class WholeCanvases(Desk):
         assert other.members("g") == [MemberState("a", TaskState.QUEUED), MemberState("b", TaskState.QUEUED)]
         assert other.members("a") is None
         with pytest.raises(TimeoutError):
-            other.wait_members("g", 0, 0.01)
+            other.wait_members("g", 2, 0.01)
         with pytest.raises(UnknownResult):
-            other.wait_members("a", 0, 0.01)
+            other.wait_members("a", 2, 0.01)
         members = ready(broker)
         found: list[list[MemberState]] = []
-        waiter = threading.Thread(target=lambda: found.append(other.wait_members("g", 0, BOUND)))
+        waiter = threading.Thread(target=lambda: found.append(other.wait_members("g", 2, BOUND)))
         waiter.start()
         settle(broker, members["b"], success(1))
         waiter.join(BOUND)
