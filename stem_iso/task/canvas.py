@@ -76,16 +76,12 @@ class Ref(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Then(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the end of one part moves. `join`, `index`: the group that counts it, and its place there; `told`: whether with its result.
-
-    `most`: bytes of the results of its own members.
-    """
+    """What the end of one part moves. `join`, `index`: the group that counts it, and its place there; `most`: bytes of its results."""
 
     start: tuple[Ref, ...] = ()
     errors: tuple[Ref, ...] = ()
     join: str | None = None
     index: int = 0
-    told: bool = False
     most: int = MOST
 
 
@@ -143,7 +139,7 @@ def _lay(tree: Tree, then: Then, thens: dict[str, Then], sizes: dict[str, int]) 
         case Parallel():
             thens[tree.id], sizes[tree.id] = then, len(tree.members)
             for index, member in enumerate(tree.members):
-                _lay(member, Then(join=tree.id, index=index, told=hands_on(then), most=then.most), thens, sizes)
+                _lay(member, Then(join=tree.id, index=index, most=then.most), thens, sizes)
 
 
 def entries(tree: Tree) -> tuple[Ref, ...]:
@@ -208,11 +204,11 @@ class Skip(msgspec.Struct, frozen=True, tag=True):
 
 
 class Count(msgspec.Struct, frozen=True, tag=True):
-    """A member of `join` has ended: with its result, encoded (None: the group hands it to nobody), or failed."""
+    """A member of `join` has ended: with its result, encoded, or failed."""
 
     join: str
     index: int
-    ended: bytes | Cause | None
+    ended: bytes | Cause
 
 
 class Drop(msgspec.Struct, frozen=True, tag=True):
@@ -234,7 +230,7 @@ def moves(then: Then, id: str, ended: bytes | Cause) -> list[Move]:
         found += [Start(target, ended, id) for target in then.start]
         found += dropped(then)
     if then.join is not None:
-        found.append(Count(then.join, then.index, ended if then.told or isinstance(ended, Cause) else None))
+        found.append(Count(then.join, then.index, ended))
     return found
 
 

@@ -70,7 +70,7 @@ class Part:
     body: bytes | None
     size: int
     stage: Stage = Stage.WAITING
-    counted: dict[int, bytes | Cause | None] = field(default_factory=dict)
+    counted: dict[int, bytes | Cause] = field(default_factory=dict)
     lease: int = 0
     revoked: bool = False
     ended: bytes | Cause | None = None
@@ -185,11 +185,12 @@ class Apart:
             self._complete(part)
 
     def _complete(self, part: Part) -> None:
-        result: bytes | None = EMPTY
-        if hands_on(part.then):
-            results = [part.counted[index] for index in range(part.size)]
-            result = gathered([one for one in results if isinstance(one, bytes)], part.then.most)
-        self._end(part, cause_of(part, TaskState.FAILED, TOO_LARGE) if result is None else result)
+        results = [part.counted[index] for index in range(part.size)]
+        result = gathered([one for one in results if isinstance(one, bytes)], part.then.most)
+        if result is None and hands_on(part.then):
+            self._end(part, cause_of(part, TaskState.FAILED, TOO_LARGE))
+        else:
+            self._end(part, EMPTY if result is None else result)
 
     def _drop(self, part: Part) -> None:
         part.stage = Stage.DROPPED

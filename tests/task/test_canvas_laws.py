@@ -29,10 +29,10 @@ from stem_iso.task.canvas import (
     entries,
     error_of,
     gathered,
+    last_of,
     lay,
     leaves,
     moves,
-    outcome_of,
     told_of,
 )
 from stem_iso.task.envelope import Envelope
@@ -116,7 +116,7 @@ def test_everything_leads_to_the_outcome(tree: Tree) -> None:
     canvas = laid(tree)
     thens = thens_of(canvas)
     of_errors = {ref.id for then in thens.values() for ref in then.errors}
-    assert canvas.id == outcome_of(tree)
+    assert canvas.id == last_of(tree).id
     assert {id for id, then in thens.items() if not then.start and then.join is None} == {canvas.id} | of_errors
     assert canvas.first == tuple(ref.id for ref in entries(tree))
     assert of_errors.isdisjoint(canvas.first)
@@ -150,6 +150,7 @@ def test_an_end_moves_each_neighbour_once_and_in_the_right_way(tree: Tree, cause
         assert {move.target for move in badly if isinstance(move, Skip)} == set(then.start)
         assert {move.target for move in badly if isinstance(move, Start)} == set(then.errors)
         assert all(move.parent == id for move in (*well, *badly) if isinstance(move, Start))
+        assert all(move.ended == b"\x01" for move in well if isinstance(move, Count))
         assert all(move.ended == cause for move in badly if isinstance(move, Count))
         assert all(move.cause == cause for move in badly if isinstance(move, Skip))
 
