@@ -234,7 +234,7 @@ def moves(then: Then, id: str, ended: bytes | Cause) -> list[Move]:
     return found
 
 
-def dropped(then: Then) -> list[Move]:
+def dropped(then: Then) -> list[Drop]:
     """What is not needed either where a part is dropped: its own `link_error`, which nothing else would end."""
     return [Drop(target) for target in then.errors]
 

@@ -27,8 +27,8 @@ LEAVES = 9  # in a tree, about: enough for every shape to stand inside every oth
 class _Grower:
     """`choose(n)` answers one of 0..n-1; the small answers make the small trees."""
 
-    def __init__(self, choose: Callable[[int], int], queues: tuple[str, ...], prefix: str) -> None:
-        self._choose, self._queues, self._prefix = choose, queues, prefix
+    def __init__(self, choose: Callable[[int], int], queues: tuple[str, ...], prefix: str, errors: tuple[str, ...]) -> None:
+        self._choose, self._queues, self._prefix, self._errors = choose, queues, prefix, errors
         self._numbers = count(1)
         self._left = LEAVES
 
@@ -42,23 +42,25 @@ class _Grower:
                 id = f"{self._prefix}g{next(self._numbers)}"
                 return Parallel(id=id, members=tuple(self.tree(deep - 1) for _ in range(self._choose(4))), on_error=self.on_error(2))
 
-    def leaf(self, deep: int) -> Leaf:
+    def leaf(self, deep: int, queues: tuple[str, ...] = ()) -> Leaf:
         self._left -= 1
-        id, queue = f"{self._prefix}t{next(self._numbers)}", self._queues[self._choose(len(self._queues))]
+        queues = queues or self._queues
+        id, queue = f"{self._prefix}t{next(self._numbers)}", queues[self._choose(len(queues))]
         return Leaf(id=id, name="step", queue=queue, on_error=self.on_error(deep))
 
     def on_error(self, deep: int) -> tuple[Leaf, ...]:
         many = (0, 0, 0, 0, 1, 2)[self._choose(6)] if deep else 0
-        return tuple(self.leaf(deep - 1) for _ in range(many))
+        return tuple(self.leaf(deep - 1, self._errors) for _ in range(many))
 
 
-def grown(choose: Callable[[int], int], queues: tuple[str, ...] = ("default",), prefix: str = "") -> Tree:
-    return _Grower(choose, queues, prefix).tree(4)
+def grown(choose: Callable[[int], int], queues: tuple[str, ...] = ("default",), prefix: str = "", errors: tuple[str, ...] = ()) -> Tree:
+    """Ids begin with `prefix`. `errors`: the queues of what follows an error, where they are others."""
+    return _Grower(choose, queues, prefix, errors).tree(4)
 
 
 @st.composite
-def trees(draw: st.DrawFn, queues: tuple[str, ...] = ("default",), prefix: str = "") -> Tree:
-    return grown(lambda upto: draw(st.integers(0, upto - 1)), queues, prefix)
+def trees(draw: st.DrawFn, queues: tuple[str, ...] = ("default",), prefix: str = "", errors: tuple[str, ...] = ()) -> Tree:
+    return grown(lambda upto: draw(st.integers(0, upto - 1)), queues, prefix, errors)
 
 
 # -- the oracle ------------------------------------------------------------------------------------------------------------------------
