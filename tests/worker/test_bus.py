@@ -142,6 +142,7 @@ def test_signals_are_told_in_line_with_events_and_start_the_thread_by_themselves
     bus = Bus("w")
     heard: list[object] = []
     bus.tell((lambda value: 1 / 0, heard.append), "one")
+    eventually(lambda: heard)
     bus.on(WorkerEventType.COMPLETED, lambda event: heard.append(event.task_id))
     bus.publish(completed(1))
     bus.tell((heard.append,), "two")
