@@ -109,7 +109,12 @@ class TaskContext:
 
     @property
     def idempotency_key(self) -> str:
-        """The same in every attempt and run of this task: give it to services that drop what they have seen."""
+        """The task's id: the same in every attempt, redelivery and replay of it, and no other task's. Give it to services that drop what
+        they have seen; where one handler asks for several effects, with a suffix for each.
+
+        The same in a replay, because what failed may have had its effect all the same: an operator who replays wants it done, not done
+        twice. Who wants it done again enqueues it again.
+        """
         return self.id
 
     @property
@@ -282,7 +287,10 @@ def local_context(
     headers: Mapping[str, Any] | None = None,
     meta: Mapping[str, Any] | None = None,
 ) -> Iterator[TaskContext]:
-    """What tasks that are called directly see as their context, inside the block. Needs no broker and enforces no limits."""
+    """What tasks that are called directly see as their context, inside the block. Needs no broker and enforces no limits.
+
+    It stands for one attempt: `id`, and with it `idempotency_key`, is the same for all that is called in it.
+    """
     header = CallHeader(
         id=id, name="", queue=queue, run=run, attempt=attempt, max_retries=max_retries, headers=dict(headers or {}), meta=dict(meta or {})
     )
@@ -290,9 +298,10 @@ def local_context(
         yield context
 
 
-def local_to(around: TaskContext | None, name: str, args: dict[str, Any], sender: Sender) -> TaskContext:
-    """The context of a task that is called here: as the local context `around` it says, whose `meta` it writes."""
-    header = CallHeader(id=LOCAL_ID, name=name, queue="default") if around is None else msgspec.structs.replace(around.header, name=name)
+def local_to(around: TaskContext | None, id: str, name: str, args: dict[str, Any], sender: Sender) -> TaskContext:
+    """The context of a task that is called here: as the local context `around` it says, whose `meta` it writes; without one, a task of
+    its own with this id, or the idempotency keys of two calls would be one."""
+    header = CallHeader(id=id, name=name, queue="default") if around is None else msgspec.structs.replace(around.header, name=name)
     context = TaskContext(header, LocalPort(), sender)
     if around is not None:
         context._meta = around._meta

@@ -6,7 +6,9 @@ python -m tests.command.keyed hammer THREADS LOG    all threads enqueue without 
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import sys
 import threading
 import zlib
@@ -37,6 +39,33 @@ def once(context: TaskContext, key: str) -> str:
         raise RuntimeError("once more")
     append(str(folder / "ledger"), f"end {key} {context.id}")
     return context.idempotency_key
+
+
+def _spend(context: TaskContext, ledger: str) -> None:
+    append(ledger, f"{context.idempotency_key} {context.run} {context.attempt}")
+    if context.attempt == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _refused(context: TaskContext) -> ValueError:
+    context.meta["refused"] = context.meta.get("refused", 0) + 1
+    return ValueError("refused")
+
+
+@app.task(name="spend", isolate=True, visibility_timeout=30, max_retries=1, retry_strategy=Soon())
+def spend(context: TaskContext, ledger: str, gate: str) -> None:
+    """Killed, and at its second attempt, once the gate is open, refused."""
+    _spend(context, ledger)
+    wait_for(gate)
+    raise _refused(context)
+
+
+@app.task(name="inline.spend", visibility_timeout=30, max_retries=1, retry_strategy=Soon())
+async def inline_spend(context: TaskContext, ledger: str, gate: str) -> None:
+    _spend(context, ledger)
+    while not os.path.exists(gate):
+        await asyncio.sleep(0.001)
+    raise _refused(context)
 
 
 def ask(threads: int) -> None:
