@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 
+from stem_iso import Stem, TaskContext, TaskFailed, Worker
+from stem_iso.brokers.base import DeadFilter
 from stem_iso.isolate import tree
 from stem_iso.testing import eventually
 from tests.docs import postgres
+from tests.worker.conftest import QuickRetries
 
 ROOT = Path(__file__).parent.parent.parent
 GUIDE = (ROOT / "docs" / "idempotency.md").read_text(encoding="utf-8")
@@ -126,3 +129,29 @@ def _inbox(shop: Any) -> list[str]:
         return [id for (id,) in connection.execute("SELECT id FROM inbox").fetchall()]
     finally:
         connection.close()
+
+
+def test_a_child_with_an_id_that_follows_from_its_parents_is_made_once(tmp_path: Path) -> None:
+    app = Stem(f"sqlite:///{tmp_path}/jobs.db")
+    sent: list[tuple[str, int]] = []
+
+    @app.task(name="receipt.send")
+    def send(context: TaskContext, to: str) -> None:
+        sent.append((context.id, context.run))
+
+    @app.task(name="pay", max_retries=1)
+    def pay(context: TaskContext) -> None:
+        context.enqueue("receipt.send", {"to": "ann"}, task_id=f"{context.idempotency_key}.receipt")
+        raise ConnectionError(f"attempt {context.attempt}")
+
+    with Worker(app, concurrency=1, retry_strategy=QuickRetries()), app.lending.lend() as broker:
+        handle = pay.enqueue()
+        for run in (0, 1):
+            with pytest.raises(TaskFailed):
+                handle.result(timeout=20)
+            eventually(lambda: broker.queues() and broker.queues()[0].queued == broker.queues()[0].running == 0)
+            assert (handle.status().run, handle.status().attempt) == (run, 1)
+            if run == 0:
+                broker.replay(DeadFilter(ids=[handle.id]))
+    assert sent == [(f"{handle.id}.receipt", 0)]
+    app.close()
