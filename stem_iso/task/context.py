@@ -273,31 +273,6 @@ def entered(context: TaskContext) -> Iterator[TaskContext]:
         _current.reset(token)
 
 
-LOCAL_ID = "00000000-0000-7000-8000-000000000000"
-
-
-@contextmanager
-def local_context(
-    *,
-    id: str = LOCAL_ID,
-    queue: str = "default",
-    run: int = 0,
-    attempt: int = 0,
-    max_retries: int = 0,
-    headers: Mapping[str, Any] | None = None,
-    meta: Mapping[str, Any] | None = None,
-) -> Iterator[TaskContext]:
-    """What tasks that are called directly see as their context, inside the block. Needs no broker and enforces no limits.
-
-    It stands for one attempt: `id`, and with it `idempotency_key`, is the same for all that is called in it.
-    """
-    header = CallHeader(
-        id=id, name="", queue=queue, run=run, attempt=attempt, max_retries=max_retries, headers=dict(headers or {}), meta=dict(meta or {})
-    )
-    with entered(TaskContext(header, LocalPort())) as context:
-        yield context
-
-
 def local_to(around: TaskContext | None, id: str, name: str, args: dict[str, Any], sender: Sender) -> TaskContext:
     """The context of a task that is called here: as the local context `around` it says, whose `meta` it writes; without one, a task of
     its own with this id, or the idempotency keys of two calls would be one."""
