@@ -20,7 +20,7 @@ from stem_iso.handle import TaskHandle, aside, refuse_waiting
 from stem_iso.task import drawing
 from stem_iso.task.canvas import Parallel, Series, Tree, last_of
 from stem_iso.task.checks import Duration, delay
-from stem_iso.task.status import TERMINAL, TaskState
+from stem_iso.task.status import TERMINAL, TaskState, TaskStatus
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem
@@ -54,13 +54,14 @@ class CanvasHandle(TaskHandle[R]):
 
     def draw(self) -> str:
         """The graph as text, each part with its state."""
-        return drawing.text(self.tree, self._states())
+        return drawing.text(self.tree, self.states())
 
     def mermaid(self) -> str:
         """The graph as a Mermaid flowchart, coloured by state."""
-        return drawing.mermaid(self.tree, self._states())
+        return drawing.mermaid(self.tree, self.states())
 
-    def _states(self) -> dict[str, str]:
+    def states(self) -> dict[str, str]:
+        """How each part stands, by id: its reason where it has one, else its state. What has expired is left out."""
         wanted = list(_ids(self.tree))
         with self.app.lending.lend() as broker:
             records = broker.status(wanted)
@@ -76,17 +77,12 @@ class GroupHandle(CanvasHandle[list[R]]):
         group = last_of(self.tree)
         return [_part_handle(self.app, member) for member in group.members] if isinstance(group, Parallel) else []
 
-    def result(self, timeout: Duration | None = None) -> list[R]:
+    def results(self, timeout: Duration | None = None) -> list[R]:
         """The results of the members, in their order, once all have succeeded.
 
         Raises TaskFailed as soon as one has failed (the message names it), TaskCancelled, TimeoutError, UnknownResult (also where the
         result of a member has expired), and WaitRefused inside a handler.
         """
-        super().result(timeout)
-        return self._gather()
-
-    def results(self, timeout: Duration | None = None) -> list[R]:
-        """As `result`."""
         return self.result(timeout)
 
     def as_completed(self, timeout: Duration | None = None) -> Iterator[R]:
@@ -102,11 +98,7 @@ class GroupHandle(CanvasHandle[list[R]]):
         with self.app.lending.lend() as broker:
             return _progress(self.id, broker.members(self.id))
 
-    async def aresult(self, timeout: Duration | None = None) -> list[R]:
-        await super().aresult(timeout)
-        return await aside(self._gather)
-
-    def _gather(self) -> list[R]:
+    def _value(self, status: TaskStatus) -> list[R]:
         members = self.members
         with self.app.lending.lend() as broker:
             records = broker.status([member.id for member in members])
@@ -117,7 +109,12 @@ class GroupHandle(CanvasHandle[list[R]]):
             found.append(member.result(0) if isinstance(member, GroupHandle) else member.result_of(record))
         return found
 
+    async def aresult(self, timeout: Duration | None = None) -> list[R]:
+        record = await self.ended(timeout)
+        return await aside(lambda: self.result_of(record))  # it asks the broker for each
+
     async def aresults(self, timeout: Duration | None = None) -> list[R]:
+        """As `results`."""
         return await self.aresult(timeout)
 
     async def aprogress(self) -> GroupProgress:

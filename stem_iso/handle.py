@@ -56,6 +56,13 @@ class TaskHandle(Generic[R]):
             record = broker.wait(self.id, seconds)
         return self.result_of(record)
 
+    async def ended(self, timeout: Duration | None = None) -> StatusRecord:
+        """The terminal record; cancelling the await ends the wait. Raises TimeoutError, UnknownResult, WaitRefused."""
+        from stem_iso.waiting import wait_aside
+
+        refuse_waiting()
+        return await wait_aside(self.app.lending, self.id, None if timeout is None else delay("timeout", timeout))
+
     def revoke(self, terminate: bool = False) -> bool:
         """Cancel the task; with `terminate`, kill it where it runs. True if there was anything to revoke."""
         return self.app.revoke(self.id, terminate)
@@ -70,12 +77,7 @@ class TaskHandle(Generic[R]):
 
     async def aresult(self, timeout: Duration | None = None) -> R:
         """As `result`; cancelling the await ends the wait."""
-
-        from stem_iso.waiting import wait_aside
-
-        refuse_waiting()
-        seconds = None if timeout is None else delay("timeout", timeout)
-        return self.result_of(await wait_aside(self.app.lending, self.id, seconds))
+        return self.result_of(await self.ended(timeout))
 
     async def arevoke(self, terminate: bool = False) -> bool:
         return await aside(lambda: self.revoke(terminate))
@@ -87,9 +89,16 @@ class TaskHandle(Generic[R]):
         """The result in a terminal record of this task. Raises TaskFailed, TaskCancelled."""
         status = status_of(record, self.app.result_converter(record.name))
         if status.state is TaskState.SUCCEEDED:
-            result: R = status.result
-            return result
+            return self._value(status)
         raise (TaskCancelled if status.state is TaskState.CANCELLED else TaskFailed)(status, status.error)
+
+    def _value(self, status: TaskStatus) -> R:
+        result: R = status.result
+        if status.result is None and not status.queue:  # a group whose list was too large to be stored once more
+            from stem_iso.composed import find
+
+            result = find(self.app, self.id).result(0)
+        return result
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TaskHandle) and other.id == self.id

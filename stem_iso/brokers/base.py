@@ -33,6 +33,7 @@ from stem_iso.brokers.records import Delivery as Delivery
 from stem_iso.brokers.records import Exchange as Exchange
 from stem_iso.brokers.records import MemberState as MemberState
 from stem_iso.brokers.records import Order as Order
+from stem_iso.brokers.records import Permit as Permit
 from stem_iso.brokers.records import QueueCount as QueueCount
 from stem_iso.brokers.records import Receipt as Receipt
 from stem_iso.brokers.records import Reclaimed as Reclaimed
@@ -43,6 +44,7 @@ from stem_iso.brokers.records import Verdict as Verdict
 from stem_iso.brokers.records import WorkerInfo as WorkerInfo
 from stem_iso.task.canvas import Canvas, Tree
 from stem_iso.task.envelope import Envelope
+from stem_iso.task.limits import TaskLimits
 from stem_iso.task.status import Progress
 
 
@@ -102,7 +104,8 @@ class Broker(Protocol):
     def compose(self, canvas: Canvas) -> None:
         """Store all of it in one step and begin; the same canvas again changes nothing. Raises PayloadTooLarge.
 
-        Its parts, groups included (name "group"), have a status each. `revoke` and `forget` of a canvas's or a group's id mean all of its
+        Its parts, groups included (name "group", queue ""), have a status each; a group's result is the list of its members', None where it
+        is past the canvas's `most` bytes and nothing follows it. `revoke` and `forget` of a canvas's or a group's id mean all of its
         parts.
         """
         ...
@@ -147,6 +150,16 @@ class Broker(Protocol):
 
     def mark(self, receipt: Receipt) -> bool:
         """At most once: from now on a lost lease means `failed`, `worker-lost` (D1). False if it is lost already."""
+        ...
+
+    def acquire(self, receipt: Receipt, limits: TaskLimits, latest: float | None = None) -> Permit:
+        """Ask for room in the bucket of `limits`, atomically over all workers. Asked again with the same receipt: taken, and counted once.
+
+        A rate is spent by the start; a place of `concurrency` is held as long as the lease, and is free again with every end of it:
+        settled, given back, retried, reclaimed. Without room the delivery returns to its queue in this call, with its attempt, redeliveries
+        and place in line as they were: the receipt is void. It comes back when there is room, or at `latest` (wall clock: its expiry) if
+        that is sooner. The limits that were given last hold for the bucket.
+        """
         ...
 
     def note(self, receipt: Receipt, meta: dict[str, Any] | None, progress: Progress | None) -> None:

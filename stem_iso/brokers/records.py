@@ -71,6 +71,14 @@ class Verdict(Enum):
     CANCELLED = "cancelled"  # the run was revoked: carried out as `cancelled`, reason `revoked`
 
 
+class Permit(msgspec.Struct, frozen=True):
+    """The answer to `acquire`. DONE without a wait: taken, run it now. DONE with `wait`: the delivery is back in its queue, and comes again
+    when there is room, at the latest after so many seconds. LOST, CANCELLED: as of a settlement."""
+
+    verdict: Verdict
+    wait: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """`next_due`: seconds until the earliest delayed envelope of these queues is due, None without one. `ready`: more can be leased."""

@@ -57,6 +57,9 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     soft_limit_action: str | UnsetType = UNSET
     acks_late: bool | UnsetType = UNSET
     result_ttl: float | UnsetType | None = UNSET
+    rate_limit: str | UnsetType | None = UNSET
+    max_concurrency: int | UnsetType | None = UNSET
+    limit_key: str | UnsetType = UNSET
     extra: dict[str, msgspec.Raw] = {}  # fields of a newer version; on the wire they stand beside the others, not below this name
 
 

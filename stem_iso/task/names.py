@@ -37,3 +37,8 @@ def dotted(cls: type, main: str | None = None) -> str:
 def default_task_name(function: object) -> str:
     """Module and qualified name of a function; `<locals>` stays in it, so that two functions of one name in two places differ."""
     return f"{module_name(str(getattr(function, '__module__', '') or '__main__'))}.{getattr(function, '__qualname__', '')}"
+
+
+def joined(*parts: str) -> str:
+    """Names as one key, so that other parts never make the same one."""
+    return "/".join(part.replace("%", "%25").replace("/", "%2F") for part in parts)

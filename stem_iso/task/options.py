@@ -19,7 +19,7 @@ from enum import Enum
 from typing import Any, TypedDict, Unpack
 
 from stem_iso.errors import InvalidOptions
-from stem_iso.task import checks
+from stem_iso.task import checks, limits
 from stem_iso.task.checks import Duration as Duration
 from stem_iso.task.checks import Size as Size
 from stem_iso.task.retry import RetryStrategy, dotted_names
@@ -58,6 +58,8 @@ class OptionFields(TypedDict, total=False):
     dont_retry_for: ErrorKinds | None
     result_ttl: Duration | None
     expires: Duration | None
+    rate_limit: str | None
+    max_concurrency: int | None
 
 
 def _strategy(name: str, value: Any) -> RetryStrategy | None:
@@ -95,6 +97,8 @@ CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     "dont_retry_for": dotted_names,
     "result_ttl": checks.optional_duration,
     "expires": checks.optional_duration,
+    "rate_limit": limits.rate,
+    "max_concurrency": limits.concurrency,
 }
 
 
@@ -107,6 +111,8 @@ class TaskOptions:
 
     `cpu_bound`: pinned to `cpus` cores of its own, where so many are free. `memory_limit`: bytes, or "512MiB", of the isolate and all that
     it started; past it they are killed.
+    `rate_limit`: "100/m", so many attempts begin in any such period; `max_concurrency`: so many run at once; both over all workers. What
+    must wait for one of them goes back in line, and uses up no attempt.
     `retry_for=None` retries every error; otherwise only the errors named (dotted names, subclasses included). `dont_retry_for` wins.
     Raises InvalidOptions.
     """
@@ -131,6 +137,8 @@ class TaskOptions:
     dont_retry_for: tuple[str, ...] | None = None
     result_ttl: float | None = None
     expires: float | None = None
+    rate_limit: str | None = None
+    max_concurrency: int | None = None
 
     def __init__(self, **given: Unpack[OptionFields]) -> None:
         values = checks.checked(given, CHECKS)

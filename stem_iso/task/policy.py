@@ -11,6 +11,7 @@ from stem_iso.errors import InvalidOptions
 from stem_iso.outcome import Rejected
 from stem_iso.task import checks
 from stem_iso.task.envelope import Envelope
+from stem_iso.task.limits import TaskLimits, concurrency, limits_of, rate
 from stem_iso.task.options import Form, TaskOptions, cores_conflict, form_conflict, limit_conflict
 from stem_iso.task.retry import RetryStrategy
 
@@ -36,6 +37,7 @@ class Policy:
     retry_for: tuple[str, ...] | None = None
     dont_retry_for: tuple[str, ...] | None = None
     retry_strategy: RetryStrategy | None = None
+    limits: TaskLimits | None = None
 
 
 DEFAULT_POLICY = Policy()
@@ -48,6 +50,9 @@ def resolve_policy(options: TaskOptions, envelope: Envelope, form: Form = Form.I
         at_enqueue = getattr(envelope, name)
         return getattr(options, name) if at_enqueue is UNSET else at_enqueue
 
+    wrong = _nonsense(envelope)
+    if wrong is not None:
+        return Rejected("invalid-options", wrong)
     policy = Policy(
         soft=said("soft_time_limit"),
         hard=said("hard_time_limit"),
@@ -62,8 +67,9 @@ def resolve_policy(options: TaskOptions, envelope: Envelope, form: Form = Form.I
         retry_for=options.retry_for,
         dont_retry_for=options.dont_retry_for,
         retry_strategy=options.retry_strategy,
+        limits=limits_of(envelope.name, _given(envelope.limit_key, None), said("rate_limit"), said("max_concurrency")),
     )
-    message = _nonsense(envelope) or limit_conflict(policy.soft, policy.hard) or form_conflict(form, said)
+    message = limit_conflict(policy.soft, policy.hard) or form_conflict(form, said)
     if message is None and envelope.cpus is not UNSET:
         message = cores_conflict(envelope.cpus, said("cpu_bound"))
     return Rejected("invalid-options", message) if message else policy
@@ -77,6 +83,8 @@ def _nonsense(envelope: Envelope) -> str | None:
         checks.optional_memory("memory_limit", _given(envelope.memory_limit, None))
         checks.cores("cpus", _given(envelope.cpus, 1))
         checks.count("max_retries", _given(envelope.max_retries, 0))
+        rate("rate_limit", _given(envelope.rate_limit, None))
+        concurrency("max_concurrency", _given(envelope.max_concurrency, None))
         checks.soft_limit_action("soft_limit_action", _given(envelope.soft_limit_action, "event"))
     except InvalidOptions as error:
         return str(error)

@@ -20,10 +20,11 @@ from typing import Any, TypedDict
 import msgspec
 
 from stem_iso.errors import InvalidOptions
-from stem_iso.task import checks
+from stem_iso.task import checks, limits
 from stem_iso.task.arguments import pack_arguments
 from stem_iso.task.checks import Duration, Size
 from stem_iso.task.envelope import Envelope
+from stem_iso.task.names import joined
 from stem_iso.task.options import Form, TaskOptions, cores_conflict, form_conflict, limit_conflict
 
 
@@ -52,6 +53,9 @@ class EnqueueFields(TypedDict, total=False):
     soft_limit_action: str
     acks_late: bool
     result_ttl: Duration | None
+    rate_limit: str | None
+    max_concurrency: int | None
+    limit_key: str
 
 
 def _expiry(name: str, value: Any) -> float | datetime | None:
@@ -84,6 +88,9 @@ CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     "soft_limit_action": checks.soft_limit_action,
     "acks_late": checks.flag,
     "result_ttl": checks.optional_duration,
+    "rate_limit": limits.rate,
+    "max_concurrency": limits.concurrency,
+    "limit_key": checks.text,
 }
 
 # They travel as they are, under the same names in the envelope.
@@ -100,6 +107,9 @@ CARRIED = (
     "soft_limit_action",
     "acks_late",
     "result_ttl",
+    "rate_limit",
+    "max_concurrency",
+    "limit_key",
 )
 
 
@@ -171,6 +181,8 @@ def _refuse_conflicts(declared: Declared, options: TaskOptions, given: Mapping[s
     conflict = limit_conflict(said("soft_time_limit"), said("hard_time_limit")) or form_conflict(declared.form, said)
     if conflict is None and declared.options is not None and "cpus" in given:
         conflict = cores_conflict(said("cpus"), said("cpu_bound"))
+    if conflict is None and declared.options is not None:
+        conflict = limits.key_conflict(given.get("limit_key"), said("rate_limit"), said("max_concurrency"))
     if conflict:
         raise InvalidOptions(f"{declared.name}: {conflict}")
 
@@ -188,7 +200,7 @@ def _lock(name: str, queue: str, args: Mapping[str, Any], given: Mapping[str, An
     key = given.get("unique_key")
     if key is None:
         key = hashlib.sha256(pack_arguments(name, args, canonical=True)).hexdigest()[:32]
-    return "/".join(part.replace("%", "%25").replace("/", "%2F") for part in (queue, name, key))
+    return joined(queue, name, key)
 
 
 def as_later_step(envelope: Envelope, using: Using, now: float) -> Envelope:

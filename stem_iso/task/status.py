@@ -17,6 +17,10 @@ import msgspec
 
 from stem_iso.outcome import TaskError
 
+# The reason of a task that waits for one of its limits.
+RATE_LIMIT, CONCURRENCY_LIMIT = "rate-limit", "concurrency-limit"
+LIMITS = frozenset({RATE_LIMIT, CONCURRENCY_LIMIT})
+
 
 class TaskState(StrEnum):
     """A string too, so that `status.state == "succeeded"` is what it looks like, as in the JSON of the command line."""

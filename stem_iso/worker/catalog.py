@@ -30,7 +30,10 @@ KINDS = (
 )
 
 # What an envelope is made from; the rest is read by the worker, which has the handler itself.
-CARRIED = ("queue", "priority", "visibility_timeout", "unique", "unique_for", "expires", "soft_time_limit", "hard_time_limit")
+CARRIED = (
+    *("queue", "priority", "visibility_timeout", "unique", "unique_for", "expires", "soft_time_limit", "hard_time_limit"),
+    *("rate_limit", "max_concurrency"),
+)
 
 
 class Listed(msgspec.Struct, frozen=True):

@@ -183,6 +183,8 @@ class Consumer:
                 # Not a word about it to the broker: the lease runs out, is counted, and in the end the task is dead-lettered.
                 floor.leases.drop(delivery.receipt)
                 raise
+            if floor.lined_up:
+                floor.lined_up, self._hungry = False, True
 
     def _give_back(self) -> None:
         """What is at hand goes back to its queue."""
@@ -260,6 +262,6 @@ class Consumer:
         return min(self._floor.stale_at(), self._taken_at + PATIENCE if waits else inf)
 
     def _idle(self) -> bool:
-        """For --burst: nothing ready, running, or awaiting a retry."""
+        """For --burst: nothing ready, running, awaiting a retry or its turn in a limit."""
         busy = len(self._floor) or self._incoming or len(self._floor.ledger) or self._hungry
-        return not busy and not self._floor.ledger.awaits_retry(time.time())
+        return not busy and not self._floor.ledger.awaits(time.time(), delayed=self._due_at < inf)

@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterable
 from math import inf
 from typing import assert_never
 
-from stem_iso.brokers.base import Broker, Delivery, Order, Receipt
+from stem_iso.brokers.base import Broker, Delivery, Order, Receipt, Verdict
 from stem_iso.outcome import Stopped, StopReason
+from stem_iso.task.limits import TaskLimits
 from stem_iso.worker.attempt import Attempt
 from stem_iso.worker.desk import Desk
 from stem_iso.worker.gates import Admitted, admit
@@ -58,6 +59,7 @@ class Floor:
         self.ledger, self._reporter = ledger, reporter
         self.leases, self.sayings, self.pace = Leases(), Sayings(reporter), Pace()
         self._seated: dict[Receipt, Attempt] = {}
+        self.lined_up = False  # something was put in line for its limits, so what the store said is due next may be out of date
         self._inline = 0  # how many of them run in this process
         self._ahead: deque[tuple[float, Attempt]] = deque()  # since when; those that were submitted beyond the seats, the oldest first
 
@@ -95,14 +97,15 @@ class Floor:
         `ahead`: all seats are taken, so it may only wait at the engine; False for one that cannot, with nothing done.
         """
         found = admit(delivery, self._handlers, time.time(), self._grace)
-        if ahead and isinstance(found, Admitted) and (isinstance(found.job, InlineJob) or not found.policy.acks_late):
+        if ahead and isinstance(found, Admitted) and _needs_a_seat(found):
             return False
         attempt = Attempt(self._desk, delivery, found.envelope, found.policy)
         if not isinstance(found, Admitted):
             self.ledger.close(attempt, found.outcome, monotonic())
+        elif found.policy.limits is not None and not self._may_begin(attempt, found.policy.limits, broker):
+            pass  # it is out of our hands
         elif not found.policy.acks_late and not broker.mark(delivery.receipt):
-            self.leases.drop(delivery.receipt)
-            self._reporter.trouble("the lease was lost before the task began: another worker has it", attempt)
+            self._lost_unbegun(attempt)
         else:
             self._reporter.teller.received(attempt)
             self._hosts.run(attempt, found.job)  # what it calls back comes through the inbox: nothing is missed by seating it after
@@ -111,6 +114,26 @@ class Floor:
             if ahead:
                 self._ahead.append((monotonic(), attempt))
         return True
+
+    def _may_begin(self, attempt: Attempt, limits: TaskLimits, broker: Broker) -> bool:
+        """Asked last of all gates, and for a free seat only: what is counted as begun begins now."""
+        permit = broker.acquire(attempt.delivery.receipt, limits, attempt.envelope.expires)
+        if permit.verdict is Verdict.DONE and not permit.wait:
+            return True
+        if permit.verdict is Verdict.LOST:
+            self._lost_unbegun(attempt)
+            return False
+        self.leases.drop(attempt.delivery.receipt)
+        if permit.verdict is Verdict.CANCELLED:
+            self._reporter.revoked(attempt, "revoked")
+        else:
+            self.lined_up = True
+            self.ledger.lined_up(attempt.envelope.id, time.time() + permit.wait)
+        return False
+
+    def _lost_unbegun(self, attempt: Attempt) -> None:
+        self.leases.drop(attempt.delivery.receipt)
+        self._reporter.trouble("the lease was lost before the task began: another worker has it", attempt)
 
     def give_back(self, delivery: Delivery) -> None:
         """It was fetched, and will not run here: the worker is stopping."""
@@ -210,3 +233,8 @@ class Floor:
     def stored(self, attempts: Iterable[Attempt]) -> None:
         for attempt in attempts:
             self.leases.drop(attempt.delivery.receipt)
+
+
+def _needs_a_seat(found: Admitted) -> bool:
+    """Whether it begins when it is admitted, so that it cannot be admitted to wait."""
+    return isinstance(found.job, InlineJob) or not found.policy.acks_late or found.policy.limits is not None

@@ -1,6 +1,6 @@
 """The gates of one delivery (D5), decided here and acted on by the consumer. Pure but for the look at the registry.
 
-Delivery ── decode ─ resolve ─ revoked? ─ expired? ─ options ──> Admitted ──> (mark) ──> Job
+Delivery ── decode ─ resolve ─ revoked? ─ expired? ─ options ──> Admitted ──> (limits) ──> (mark) ──> Job
               └─────────┴─────────┴──────────┴──────────┴─────> Refused(outcome): settled without having run
 """
 

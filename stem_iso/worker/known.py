@@ -35,8 +35,11 @@ _overrides = attrgetter(
     "visibility_timeout",
     "acks_late",
     "result_ttl",
+    "rate_limit",
+    "max_concurrency",
+    "limit_key",
 )
-_NONE = (UNSET,) * 11
+_NONE = (UNSET,) * 14
 
 
 class EntryMaker(Protocol):

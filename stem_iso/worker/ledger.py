@@ -7,7 +7,8 @@
 Rules
  1. An outcome becomes a plan once, at its end; the strategy's delay is asked for then, and never again.
  2. Events follow the verdict: what was not stored is not told. A lost lease is told as an ERROR, and as nothing else.
- 3. Nothing else is remembered of a task once its verdict is known, but what `--burst` must wait for: the retries made here.
+ 3. Nothing else is remembered of a task once its verdict is known, but what `--burst` must wait for: the retries made here, and
+    what was put in line here for its limits.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Ledger:
         self._max_result_bytes = max_result_bytes
         self._pending: deque[Closing] = deque()
         self._count_retries = count_retries
+        self._lined_up: dict[str, float] = {}  # the same of those that wait for a limit
         self._retries: dict[str, float] = {}  # id -> due (wall clock), of retries made here and not seen since; for --burst alone
 
     def __len__(self) -> int:
@@ -119,12 +121,23 @@ class Ledger:
 
     def seen(self, id: str) -> None:
         """It was delivered again."""
-        if self._retries:
+        if self._count_retries:
             self._retries.pop(id, None)
+            self._lined_up.pop(id, None)
 
-    def awaits_retry(self, now: float) -> bool:
-        """Whether a retry made here is still to come. One that is long due, and not ready, was taken by somebody else."""
-        return any(now < due + 1.0 for due in self._retries.values())
+    def lined_up(self, id: str, due: float) -> None:
+        """It waits for one of its limits, and comes again at `due` (wall clock) or before."""
+        if self._count_retries:
+            self._lined_up[id] = due
+
+    def awaits(self, now: float, delayed: bool) -> bool:
+        """Whether a retry made here, or what had to wait for a limit here, is still to come.
+
+        One that is long due, and not ready, was taken by somebody else. What waits for a limit may be due at any time: `delayed` says
+        whether these queues hold anything at all that waits for its time.
+        """
+        waiting = (*self._retries.values(), *(self._lined_up.values() if delayed else ()))
+        return any(now < due + 1.0 for due in waiting)
 
     def undelivered(self) -> list[Attempt]:
         """Those whose outcome has not been stored, for a worker that gives up."""

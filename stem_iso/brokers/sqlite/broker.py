@@ -15,6 +15,7 @@ from stem_iso.brokers.base import (
     Exchange,
     MemberState,
     Order,
+    Permit,
     QueueCount,
     Receipt,
     Reclaimed,
@@ -24,11 +25,12 @@ from stem_iso.brokers.base import (
     Verdict,
     WorkerInfo,
 )
-from stem_iso.brokers.sqlite import canvas, dead, gossip, leasing, looking, publishing, revoking, settling, sweeping
+from stem_iso.brokers.sqlite import admitting, canvas, dead, gossip, leasing, looking, publishing, revoking, settling, sweeping
 from stem_iso.brokers.sqlite.parking import BellWatch, Listener, wait, wait_members
 from stem_iso.brokers.sqlite.turn import Database, Turn
 from stem_iso.task.canvas import Canvas, Tree
 from stem_iso.task.envelope import Envelope
+from stem_iso.task.limits import TaskLimits
 from stem_iso.task.status import Progress
 
 LISTENING_CACHE = 1.0  # seconds
@@ -145,6 +147,9 @@ class SqliteBroker:
 
     def mark(self, receipt: Receipt) -> bool:
         return self._database.write(lambda turn: leasing.mark(turn, receipt))
+
+    def acquire(self, receipt: Receipt, limits: TaskLimits, latest: float | None = None) -> Permit:
+        return self._database.write(lambda turn: admitting.acquire(turn, receipt, limits, latest))
 
     def note(self, receipt: Receipt, meta: dict[str, Any] | None, progress: Progress | None) -> None:
         self._database.write(lambda turn: leasing.note(turn, receipt, meta, progress))

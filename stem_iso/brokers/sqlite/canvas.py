@@ -200,18 +200,15 @@ class _Moving:
             self._release(part.id)
 
     def _complete(self, part: Part, then: Then) -> None:
-        result: bytes | None = EMPTY
-        if hands_on(then):
-            rows = self._turn.all("SELECT result FROM task WHERE joined = ? ORDER BY place", (part.id,))
-            result = gathered([row[0] or b"\xc0" for row in rows], then.most)
-        if result is None:
+        rows = self._turn.all("SELECT result FROM task WHERE joined = ? ORDER BY place", (part.id,))
+        result = gathered([row[0] or b"\xc0" for row in rows], then.most)
+        if result is None and hands_on(then):
             error = too_large(then.most)
             self._close(part, schema.FAILED, TOO_LARGE, error)
             ended: bytes | Cause = Cause(id=part.id, name=part.name, state=_STATES[schema.FAILED], reason=TOO_LARGE, error=error)
         else:
-            # Nobody but a group around it reads the list from here: the members' own rows have it.
-            self._close(part, schema.SUCCEEDED, result=result if then.join is not None else None)
-            ended = result
+            self._close(part, schema.SUCCEEDED, result=result)
+            ended = EMPTY if result is None else result
         self._ends.append((part, ended))
 
     def _close(

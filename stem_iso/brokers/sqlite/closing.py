@@ -30,5 +30,5 @@ def close(turn: Turn, endings: Sequence[Ending]) -> None:
 _END = """
 UPDATE task SET state = v.column2, at = v.column3, reason = v.column4, error = v.column5, result = v.column6,
   meta = coalesce(v.column7, meta), progress = coalesce(v.column8, progress), finished = v.column9,
-  sequence = NULL, marked = 0, revoked = 0, lock = NULL, body = NULL
+  sequence = NULL, marked = 0, revoked = 0, lock = NULL, slot = NULL, waits = NULL, body = NULL
 FROM (VALUES {rows}) AS v WHERE task.seq = v.column1"""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stem_iso.brokers.sqlite import schema
+from stem_iso.brokers.sqlite.clock import Clock
 from stem_iso.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Connection:
             self._raw.close()
 
 
-def prepare(connection: Connection, machine: str, sync: str, *, file: bool) -> None:
+def prepare(connection: Connection, clock: Clock, sync: str, *, file: bool) -> None:
     """Pragmas, schema, and the truth about leases of an earlier boot. For a file: under its lock."""
     with connection:
         if file:
@@ -117,8 +118,8 @@ def prepare(connection: Connection, machine: str, sync: str, *, file: bool) -> N
             )
         elif version < schema.VERSION:
             connection.transact("BEGIN IMMEDIATE", lambda: _upgrade(connection, version))
-        if connection.one("SELECT value FROM fact WHERE name = 'machine'") != machine:
-            connection.transact("BEGIN IMMEDIATE", lambda: _new_boot(connection, machine))
+        if connection.one("SELECT value FROM fact WHERE name = 'machine'") != clock.machine():
+            connection.transact("BEGIN IMMEDIATE", lambda: _new_boot(connection, clock))
 
 
 def _refuse_foreign(connection: Connection) -> None:
@@ -145,9 +146,12 @@ def _run(connection: Connection, statements: str) -> None:
             connection.execute(statement)
 
 
-def _new_boot(connection: Connection, machine: str) -> None:
+def _new_boot(connection: Connection, clock: Clock) -> None:
+    offset = clock.wall() - clock.lease()
+    connection.execute("UPDATE start SET at = at - ? + (SELECT offset FROM bucket WHERE bucket.number = start.bucket)", (offset,))
+    connection.execute("UPDATE bucket SET until = until - ? + offset, offset = ?", (offset, offset))
     connection.execute("UPDATE task SET at = 0 WHERE state = 2")
-    connection.execute("INSERT INTO fact VALUES ('machine', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (machine,))
+    connection.execute("INSERT INTO fact VALUES ('machine', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (clock.machine(),))
 
 
 NETWORKS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "fuse.sshfs", "lustre", "afs"})

@@ -124,7 +124,7 @@ class FileDatabase:
         lock.acquire(deadline)
         try:
             self._connection = connection = Connection(self.path)
-            prepare(connection, self._clock.machine(), self._sync, file=True)
+            prepare(connection, self._clock, self._sync, file=True)
         finally:
             lock.release()
         self._identity = _identity(self.path)

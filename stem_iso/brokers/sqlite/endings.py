@@ -106,12 +106,13 @@ WHERE true ON CONFLICT (id) DO UPDATE SET name = excluded.name, queue = excluded
 _UNLOCK = "DELETE FROM lock WHERE (key, id) IN (SELECT lock, id FROM task WHERE lock IS NOT NULL AND seq IN ({keys}))"
 
 _AGAIN = """
-UPDATE task SET state = v.column2, at = v.column3, redeliveries = v.column4, boot = NULL, sequence = NULL, marked = 0
+UPDATE task SET state = v.column2, at = v.column3, redeliveries = v.column4, boot = NULL, sequence = NULL, marked = 0,
+  slot = NULL
 FROM (VALUES {rows}) AS v WHERE task.seq = v.column1"""
 
 _REPLACE = """
 UPDATE task SET state = v.column2, at = v.column3, queue = v.column4, rank = v.column5, run = v.column6, attempt = v.column7,
   reason = v.column8, error = v.column9, visibility = v.column10, ttl = v.column11,
   meta = coalesce(v.column12, meta), progress = coalesce(v.column13, progress), body = v.column14,
-  boot = NULL, sequence = NULL, marked = 0
+  boot = NULL, sequence = NULL, marked = 0, slot = NULL, waits = NULL
 FROM (VALUES {rows}) AS v WHERE task.seq = v.column1"""

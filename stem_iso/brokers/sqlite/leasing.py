@@ -17,6 +17,7 @@ import msgspec
 
 from stem_iso.brokers.base import BrokerOptions, Delivery, Order, Receipt, Reclaimed
 from stem_iso.brokers.sqlite import schema
+from stem_iso.brokers.sqlite.buckets import pull
 from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.brokers.sqlite.endings import Again, Ending
 from stem_iso.brokers.sqlite.rows import RESULT_TTL, pack, pack_progress
@@ -136,7 +137,9 @@ def expired(turn: Turn, boot: str, predecessor: str | None) -> list[Row]:
     return found + (turn.all(_PREDECESSOR, (predecessor, turn.lease_now, RECLAIM)) if predecessor not in (None, boot) else [])
 
 
-_LOST = "SELECT seq, id, name, queue, run, attempt, redeliveries, marked, revoked, forgotten, ttl, lock, canvas FROM task "
+_LOST = """
+SELECT seq, id, name, queue, run, attempt, redeliveries, marked, revoked, forgotten, ttl, lock, canvas, coalesce(slot, waits)
+FROM task """
 _EXPIRED = _LOST + "WHERE state = 2 AND at <= ? AND boot <> ? LIMIT ?"
 _PREDECESSOR = _LOST + "WHERE state = 2 AND boot = ? AND at > ? LIMIT ?"
 
@@ -144,13 +147,14 @@ _PREDECESSOR = _LOST + "WHERE state = 2 AND boot = ? AND at > ? LIMIT ?"
 def reclaim(turn: Turn, boot: str, predecessor: str | None, options: BrokerOptions) -> list[Reclaimed]:
     rows = expired(turn, boot, predecessor)
     decided = [_reclaimed(row, turn.now, options.max_redeliveries) for row in rows]
-    locked, linked = (any(row[column] is not None for row in rows) for column in (-2, -1))
+    locked, linked = (any(row[column] is not None for row in rows) for column in (-3, -2))
     apply(turn, [change for change, _ in decided], locked=locked, linked=linked)
+    pull(turn, [row[-1] for row in rows if row[-1] is not None])
     return [reclaimed for _, reclaimed in decided]
 
 
 def _reclaimed(row: Row, now: float, max_redeliveries: int) -> tuple[Change, Reclaimed]:
-    seq, id, name, queue, run, attempt, redeliveries, marked, revoked, forgotten, ttl, _, _ = row
+    seq, id, name, queue, run, attempt, redeliveries, marked, revoked, forgotten, ttl, *_ = row
     until = now if forgotten else now + (RESULT_TTL if ttl is None else ttl)
 
     def told(state: TaskState, reason: str | None = None) -> Reclaimed:

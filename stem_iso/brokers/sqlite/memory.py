@@ -53,7 +53,7 @@ class MemoryStore:
 
     def _open(self) -> Connection:
         connection = Connection(":memory:")
-        prepare(connection, self._clock.machine(), "normal", file=False)
+        prepare(connection, self._clock, "normal", file=False)
         self._connection = connection
         return connection
 

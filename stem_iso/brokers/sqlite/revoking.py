@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from stem_iso.brokers.sqlite import schema
 from stem_iso.brokers.sqlite.bells import Bell
+from stem_iso.brokers.sqlite.buckets import pull
 from stem_iso.brokers.sqlite.canvas import KEPT, parts
 from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.brokers.sqlite.endings import Ending, end
@@ -20,12 +21,12 @@ PURGE = 1000  # rows per turn, so that a large purge lets others write in betwee
 
 def revoke(turn: Turn, id: str, terminate: bool) -> bool:
     """True if the task was not terminal; of a canvas or a group: if any part of it was not."""
-    rows = turn.of_keys("SELECT id, state, seq, forgotten, ttl FROM task WHERE state <= 2 AND id IN ({keys})", parts(turn, id))
+    rows = turn.of_keys("SELECT id, state, seq, forgotten, ttl, waits FROM task WHERE state <= 2 AND id IN ({keys})", parts(turn, id))
     leased = [row[0] for row in rows if row[1] == schema.LEASED]
     if leased:
         turn.of_keys("UPDATE task SET revoked = max(revoked, ?) WHERE id IN ({keys})", leased, 2 if terminate else 1)
         turn.rings.add(Bell.WORK)
-    _cancel(turn, [row[2:] for row in rows if row[1] != schema.LEASED], "revoked")
+    cancel(turn, [row[2:] for row in rows if row[1] != schema.LEASED], "revoked")
     return bool(rows)
 
 
@@ -39,9 +40,9 @@ def forget(turn: Turn, id: str) -> bool:
 
 def purge(turn: Turn, queue: str, upto: int) -> int:
     """One bite of the rows up to `upto`, the newest when the purge began; 0 when none is left."""
-    rows = turn.all("SELECT seq, forgotten, ttl FROM task WHERE state = 0 AND queue = ? AND seq <= ? LIMIT ?", (queue, upto, PURGE))
-    rows += turn.all("SELECT seq, forgotten, ttl FROM task WHERE state = 1 AND queue = ? AND seq <= ? LIMIT ?", (queue, upto, PURGE))
-    _cancel(turn, rows, "purged")
+    rows = turn.all("SELECT seq, forgotten, ttl, waits FROM task WHERE state = 0 AND queue = ? AND seq <= ? LIMIT ?", (queue, upto, PURGE))
+    rows += turn.all("SELECT seq, forgotten, ttl, waits FROM task WHERE state = 1 AND queue = ? AND seq <= ? LIMIT ?", (queue, upto, PURGE))
+    cancel(turn, rows, "purged")
     return len(rows)
 
 
@@ -49,8 +50,12 @@ def newest(turn: Turn) -> int:
     return turn.one("SELECT max(seq) FROM task") or 0
 
 
-def _cancel(turn: Turn, rows: Sequence[Row], reason: str) -> None:
+def cancel(turn: Turn, rows: Sequence[Row], reason: str) -> None:
+    """End them as cancelled: (seq, forgotten, ttl, the bucket at which it waits)."""
+
     def until(forgotten: int, ttl: float | None) -> float:
         return turn.now if forgotten else turn.now + (RESULT_TTL if ttl is None else ttl)
 
-    end(turn, [Ending(seq, schema.CANCELLED, until(forgotten, ttl), reason) for seq, forgotten, ttl in rows], locked=True, linked=True)
+    endings = [Ending(seq, schema.CANCELLED, until(forgotten, ttl), reason) for seq, forgotten, ttl, _ in rows]
+    end(turn, endings, locked=True, linked=True)
+    pull(turn, [waits for *_, waits in rows if waits is not None])

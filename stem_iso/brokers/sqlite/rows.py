@@ -15,7 +15,7 @@ from stem_iso.brokers.sqlite import schema
 from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.outcome import TaskError
 from stem_iso.task.envelope import Envelope, Undecodable, decode, encode
-from stem_iso.task.status import Progress, TaskState
+from stem_iso.task.status import LIMITS, Progress, TaskState
 
 RESULT_TTL = 86_400.0  # of a status whose end the broker itself decides, where the envelope does not say
 
@@ -119,7 +119,7 @@ def record(row: Row) -> StatusRecord:
         progress=None if progress is None else _progress.decode(progress),
         meta=_meta.decode(meta) if meta else {},
         enqueued_at=enqueued,
-        not_before=at if state in (schema.READY, schema.DELAYED) else None,
+        not_before=at if state in (schema.READY, schema.DELAYED) and reason not in LIMITS else None,  # it may come much sooner
         started_at=started,
         finished_at=finished,
         worker_id=rest[0],

@@ -88,6 +88,23 @@ ALTER TABLE task ADD COLUMN joined TEXT;       -- the group that counts it, and 
 ALTER TABLE task ADD COLUMN place INTEGER;
 ALTER TABLE task ADD COLUMN missing INTEGER;   -- of a group: members that have not ended
 CREATE INDEX task_canvas ON task (canvas) WHERE canvas IS NOT NULL;
-CREATE INDEX task_joined ON task (joined, place) WHERE joined IS NOT NULL
+CREATE INDEX task_joined ON task (joined, place) WHERE joined IS NOT NULL;
+ALTER TABLE task ADD COLUMN slot TEXT;
+ALTER TABLE task ADD COLUMN waits TEXT;
+CREATE INDEX task_slot ON task (slot) WHERE slot IS NOT NULL;
+CREATE INDEX task_waits ON task (waits, state, rank, seq) WHERE waits IS NOT NULL;
+CREATE TABLE bucket (
+    number INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    count INTEGER NOT NULL,          -- 0: no rate
+    period REAL NOT NULL,
+    most INTEGER,                    -- at once, NULL: no limit
+    starts INTEGER NOT NULL DEFAULT 0,
+    parked REAL NOT NULL DEFAULT 0,
+    until REAL NOT NULL,             -- boot time: its starts say nothing any more
+    offset REAL NOT NULL             -- wall clock - boot time, to carry its starts over a reboot
+);
+CREATE INDEX bucket_until ON bucket (until);
+CREATE TABLE start (bucket INTEGER NOT NULL, number INTEGER NOT NULL, at REAL NOT NULL, PRIMARY KEY (bucket, number)) WITHOUT ROWID;
 """,
 }

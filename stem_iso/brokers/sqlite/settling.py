@@ -16,6 +16,7 @@ import msgspec
 
 from stem_iso.brokers.base import Settlement, Verdict
 from stem_iso.brokers.sqlite import schema
+from stem_iso.brokers.sqlite.buckets import pull
 from stem_iso.brokers.sqlite.endings import Again, Ending, Replaced, again, end, replace
 from stem_iso.brokers.sqlite.rows import ENDED, RESULT_TTL, pack, pack_progress, seconds
 from stem_iso.brokers.sqlite.turn import Turn
@@ -38,6 +39,7 @@ class Held(NamedTuple):
     ttl: float | None
     lock: str | None
     linked: int
+    bucket: str | None  # that it holds, or that it was let through to ask for
 
     def until(self, now: float, ttl: float | None = None) -> float:
         """When the status expires: at once where nobody wants it any more."""
@@ -48,7 +50,7 @@ class Held(NamedTuple):
 
 
 HELD = """
-SELECT id, seq, boot, sequence, revoked, forgotten, redeliveries, ttl, lock, canvas IS NOT NULL
+SELECT id, seq, boot, sequence, revoked, forgotten, redeliveries, ttl, lock, canvas IS NOT NULL, coalesce(slot, waits)
 FROM task WHERE state = 2 AND id IN ({keys})"""
 
 Change = Ending | Again | Replaced
@@ -57,7 +59,7 @@ Change = Ending | Again | Replaced
 def settle(turn: Turn, settlements: Sequence[Settlement]) -> list[Verdict]:
     rows = turn.of_keys(HELD, [settlement.receipt.id for settlement in settlements])
     held = {row[0]: Held._make(row) for row in rows}
-    verdicts, changes, locked, linked = [], [], False, False
+    verdicts, changes, locked, linked, held_buckets = [], [], False, False, set()
     for settlement in settlements:
         receipt = settlement.receipt
         row = held.get(receipt.id)
@@ -70,7 +72,11 @@ def settle(turn: Turn, settlements: Sequence[Settlement]) -> list[Verdict]:
         changes.append(change)
         locked = locked or row.lock is not None
         linked = linked or bool(row.linked)
+        if row.bucket is not None:
+            held_buckets.add(row.bucket)
     apply(turn, changes, locked=locked, linked=linked)
+    if held_buckets:
+        pull(turn, held_buckets)
     return verdicts
 
 

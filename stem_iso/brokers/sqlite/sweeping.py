@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stem_iso.brokers.sqlite import buckets
 from stem_iso.brokers.sqlite.gossip import EVENTS_LIFE, WORKER_LIFE, listened
 from stem_iso.brokers.sqlite.turn import Turn
 
@@ -18,12 +19,15 @@ def sweep(turn: Turn, dead_letter_ttl: float) -> int:
         + turn.run("DELETE FROM listener WHERE until <= ?", (now,)).rowcount
     )
     kept_since = now - EVENTS_LIFE if listened(turn) else now
+    swept += buckets.sweep(turn, BITE)
     return swept + turn.run("DELETE FROM event WHERE at <= ?", (kept_since,)).rowcount
 
 
 def due(turn: Turn, dead_letter_ttl: float) -> bool:
     """Whether a sweep would find anything; asked without the lock."""
     now = turn.now
+    if turn.all(buckets.STALE, (turn.lease_now, 1)):
+        return True
     return any(
         turn.one(sql, (limit,))
         for sql, limit in (

@@ -19,8 +19,10 @@ from stem_iso.testing.contract.canvas import Canvases
 from stem_iso.testing.contract.dead import DeadLetters
 from stem_iso.testing.contract.gossip import Gossip
 from stem_iso.testing.contract.leases import Leases
+from stem_iso.testing.contract.limits import Limits
 from stem_iso.testing.contract.lost import LostWorkers
 from stem_iso.testing.contract.publishing import Publishing
+from stem_iso.testing.contract.rates import Rates
 from stem_iso.testing.contract.revoking import Revoking
 from stem_iso.testing.contract.settling import Settling
 from stem_iso.testing.contract.timing import Timing
@@ -32,6 +34,19 @@ __all__ = ["BrokerContract"]
 
 
 class BrokerContract(
-    Publishing, Timing, Settling, Leases, LostWorkers, Revoking, Unique, DeadLetters, Canvases, WholeCanvases, Waiting, Gossip
+    Publishing,
+    Timing,
+    Settling,
+    Leases,
+    LostWorkers,
+    Revoking,
+    Unique,
+    DeadLetters,
+    Canvases,
+    WholeCanvases,
+    Waiting,
+    Gossip,
+    Limits,
+    Rates,
 ):
     """Subclass it, and give it a fixture `broker`."""

@@ -1,0 +1,49 @@
+"""The last gate before an attempt runs: its limits, asked and answered in one transaction.
+
+    the lease is lost ─> LOST · it holds the bucket already ─> taken · revoked meanwhile ─> CANCELLED · room ─> taken · none ─> in line
+
+What must wait leaves the worker's hands here and now, so that no room can open between the refusal and its place in the line.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from stem_iso.brokers.base import Permit, Receipt, Verdict
+from stem_iso.brokers.sqlite import buckets
+from stem_iso.brokers.sqlite.leasing import FENCE
+from stem_iso.brokers.sqlite.revoking import cancel
+from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.task.limits import TaskLimits
+from stem_iso.task.status import CONCURRENCY_LIMIT, RATE_LIMIT
+
+TAKEN = Permit(Verdict.DONE)
+
+
+def acquire(turn: Turn, receipt: Receipt, limits: TaskLimits, latest: float | None) -> Permit:
+    token = (receipt.id, receipt.boot, receipt.sequence)
+    rows = turn.all(f"SELECT seq, slot, revoked, forgotten, ttl, waits FROM task WHERE {FENCE}", token)
+    if not rows:
+        return Permit(Verdict.LOST)
+    seq, slot, revoked, forgotten, ttl, waits = rows[0]
+    if slot is not None:
+        return TAKEN
+    if revoked:
+        cancel(turn, [(seq, forgotten, ttl, waits)], "revoked")
+        return Permit(Verdict.CANCELLED)
+    bucket = buckets.opened(turn, limits)
+    left = bucket.wait(turn)
+    if left == 0:
+        _take(turn, bucket, seq)
+        return TAKEN
+    reason = CONCURRENCY_LIMIT if left == inf else RATE_LIMIT
+    buckets.line_up(turn, bucket, seq, reason, latest)
+    buckets.pull(turn, [limits.bucket])
+    return Permit(Verdict.DONE, max(buckets.GRAIN, turn.one("SELECT at FROM task WHERE seq = ?", (seq,)) - turn.now))
+
+
+def _take(turn: Turn, bucket: buckets.Bucket, seq: int) -> None:
+    turn.run("UPDATE task SET slot = ?, waits = NULL, reason = NULL WHERE seq = ?", (bucket.limits.bucket, seq))
+    if bucket.limits.rate is not None:
+        buckets.write_start(turn, bucket, bucket.limits.rate)
+    buckets.pull(turn, [bucket.limits.bucket])

@@ -1,0 +1,145 @@
+"""Buckets: what is counted together for a limit, and the line that waits at each.
+
+    acquire ──┬─ room ──> the row holds the bucket (`task.slot`), and with a rate its start is written down (`start`)
+              └─ none ──> the row waits in line (`task.waits`), DELAYED
+    an end, a give-back, a retry, a lost lease of one that held it, the end of one that waited ──> pull
+
+Rules
+ 1. Nothing is counted that could be miscounted: the holders of a bucket are the leased rows that name it, so whatever takes the lease from
+    a row gives the room back, a kill of any process included.
+ 2. A start is numbered within its bucket. The one that must be a period old before the next is `count` numbers before that, so a rate of
+    100,000 a day costs one look-up. Starts are on the clock of leases, which no clock step moves; at a reboot they are carried over.
+ 3. `pull` is the one thing that moves the line: as many of its first as there is room for are made READY, and behind a rate the next one is
+    made due at the very moment in which it may begin. It may be called at any time, and as often as one likes. The line is in the order of
+    the queue (priority, arrival), so one that was refused loses no place.
+ 4. Nobody else in the line has to look again: a thousand waiting tasks cost nothing while they wait. One look in a minute, SPACING apart,
+    is the net below: limits that a deploy raised, a task that was pulled in a queue that nobody serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import inf
+from typing import NamedTuple
+
+from stem_iso.brokers.sqlite.bells import Bell
+from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.task.limits import Rate, TaskLimits, wait
+
+FALLBACK, SPACING = 60.0, 0.25  # seconds: until one in the line looks by itself, and between two of a bucket that do
+PULL = 100  # in one turn; each that begins pulls again
+GRAIN = 0.001  # due times are wall clock: a hair too early would be one look in vain
+
+
+class Bucket(NamedTuple):
+    """`starts` counts all that ever began; `parked` is when (wall clock) the last of the line looks by itself."""
+
+    number: int
+    limits: TaskLimits
+    starts: int
+    parked: float
+
+    def running(self, turn: Turn) -> int:
+        if self.limits.concurrency is None:
+            return 0
+        return int(turn.one("SELECT count(*) FROM task WHERE slot = ?", (self.limits.bucket,)))
+
+    def began(self, turn: Turn, ahead: int, most: int) -> dict[int, float]:
+        """When those began that must be a period old for the `most` next ones behind `ahead` others, by place; missing: none must."""
+        rate = self.limits.rate
+        if rate is None:
+            return {}
+        first = self.starts - rate.count + ahead
+        rows = turn.all("SELECT number, at FROM start WHERE bucket = ? AND number >= ? ORDER BY number LIMIT ?", (self.number, first, most))
+        return {number - first: at for number, at in rows}
+
+    def wait(self, turn: Turn) -> float:
+        """Seconds until one more may begin, inf where one that runs must end first."""
+        return wait(self.limits, now=turn.lease_now, running=self.running(turn), ahead=0, began=self.began(turn, 0, 1).get(0))
+
+
+def opened(turn: Turn, limits: TaskLimits) -> Bucket:
+    """The bucket, with these limits from now on."""
+    rate = limits.rate or Rate(0, 0.0)
+    found = found_bucket(turn, limits.bucket)
+    if found is not None and found.limits == limits:
+        return found
+    turn.run(_OPEN, (limits.bucket, rate.count, rate.period, limits.concurrency, turn.lease_now, turn.now - turn.lease_now))
+    bucket = found_bucket(turn, limits.bucket)
+    assert bucket is not None
+    return bucket
+
+
+_OPEN = """
+INSERT INTO bucket (name, count, period, most, until, offset) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET count = excluded.count, period = excluded.period, most = excluded.most"""
+
+
+def found_bucket(turn: Turn, name: str) -> Bucket | None:
+    for number, count, period, most, starts, parked in turn.all(_FIND, (name,)):
+        return Bucket(number, TaskLimits(name, Rate(count, period) if count else None, most), starts, parked)
+    return None
+
+
+_FIND = "SELECT number, count, period, most, starts, parked FROM bucket WHERE name = ?"
+
+
+def write_start(turn: Turn, bucket: Bucket, rate: Rate) -> None:
+    turn.run("INSERT INTO start VALUES (?, ?, ?)", (bucket.number, bucket.starts, turn.lease_now))
+    turn.run("DELETE FROM start WHERE bucket = ? AND number <= ?", (bucket.number, bucket.starts - rate.count))
+    turn.run(
+        "UPDATE bucket SET starts = starts + 1, until = ?, offset = ? WHERE number = ?",
+        (turn.lease_now + rate.period, turn.now - turn.lease_now, bucket.number),
+    )
+
+
+def line_up(turn: Turn, bucket: Bucket, seq: int, reason: str, latest: float | None) -> None:
+    """This row waits in line, and looks by itself at `latest`, if not before."""
+    alone = turn.one("SELECT 1 FROM task WHERE waits = ? AND state = 1 LIMIT 1", (bucket.limits.bucket,)) is None
+    parked = turn.now + FALLBACK if alone else max(turn.now + FALLBACK, bucket.parked + SPACING)
+    turn.run("UPDATE bucket SET parked = ? WHERE number = ?", (parked, bucket.number))
+    at = parked if latest is None else min(parked, latest)
+    turn.run(_LINE_UP, (at, bucket.limits.bucket, reason, seq))
+
+
+_LINE_UP = """
+UPDATE task SET state = 1, at = ?, waits = ?, reason = ?, slot = NULL, boot = NULL, sequence = NULL, marked = 0 WHERE seq = ?"""
+
+
+def pull(turn: Turn, names: Iterable[str]) -> None:
+    """Move the lines of these buckets."""
+    for name in sorted(set(names)):
+        line = turn.all("SELECT seq, at FROM task WHERE waits = ? AND state = 1 ORDER BY rank, seq LIMIT ?", (name, PULL))
+        bucket = found_bucket(turn, name) if line else None
+        if bucket is not None:
+            _pull(turn, bucket, [(row[0], row[1]) for row in line])
+
+
+def _pull(turn: Turn, bucket: Bucket, line: list[tuple[int, float]]) -> None:
+    now, running = turn.lease_now, bucket.running(turn)
+    ahead = sum(turn.one(f"SELECT count(*) FROM task WHERE waits = ? AND state = {state}", (bucket.limits.bucket,)) for state in (0, 2))
+    began = bucket.began(turn, ahead, len(line))
+    ready = []
+    for place, (seq, at) in enumerate(line):
+        left = wait(bucket.limits, now=now, running=running, ahead=ahead + place, began=began.get(place))
+        if left > 0:
+            if left < inf and turn.now + left + GRAIN < at:
+                turn.run("UPDATE task SET at = ? WHERE seq = ?", (turn.now + left + GRAIN, seq))
+                turn.rings.add(Bell.WORK)
+            break
+        ready.append(seq)
+    if ready:
+        turn.of_keys("UPDATE task SET state = 0 WHERE seq IN ({keys})", ready)
+        turn.rings.add(Bell.WORK)
+
+
+# A bucket that nobody holds and nobody waits at says nothing once its last start is a period old.
+STALE = """SELECT number FROM bucket WHERE until <= ? AND NOT EXISTS (SELECT 1 FROM task WHERE slot = bucket.name)
+  AND NOT EXISTS (SELECT 1 FROM task WHERE waits = bucket.name) LIMIT ?"""
+
+
+def sweep(turn: Turn, most: int) -> int:
+    stale = [row[0] for row in turn.all(STALE, (turn.lease_now, most))]
+    turn.of_keys("DELETE FROM start WHERE bucket IN ({keys})", stale)
+    turn.of_keys("DELETE FROM bucket WHERE number IN ({keys})", stale)
+    return len(stale)
