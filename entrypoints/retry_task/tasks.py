@@ -16,7 +16,7 @@ for channel in app.signals:
     channel.connect(teller.tell)
 
 
-@app.task(name="retry_task.fail", isolate=True, max_retries=MAX_RETRIES, retry_strategy=ExponentialJitterRetryStrategy(base=0.5, max=2))
+@app.task(name="retry_task.fail", isolate=True, max_retries=MAX_RETRIES, retry_strategy=ExponentialJitterRetryStrategy(base=0.3, max=2))
 def fail(context: TaskContext, reason: str) -> None:
     raise ConnectionError(f"{reason}, attempt {context.attempt}")
 

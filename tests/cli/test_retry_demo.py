@@ -26,7 +26,7 @@ def test_the_demo_tells_every_signal_and_proves_what_is_left(folder: Folder) -> 
     assert (failed["attempt"], failed["reason"], failed["error"]["type"]) == (3, "max-retries-exhausted", "ConnectionError")
     retries = of(lines, "task_retry")
     assert [(line["reason"], line["next_attempt"]) for line in retries] == [("error", 1), ("error", 2), ("error", 3)]
-    for retry, highest, begun in zip(retries, (0.5, 1.0, 2.0), of(lines, "task_prerun")[1:], strict=True):
+    for retry, highest, begun in zip(retries, (0.3, 0.6, 1.2), of(lines, "task_prerun")[1:], strict=True):
         assert 0.75 * highest <= retry["delay"] <= highest
         assert begun["due"] == retry["due"] and 0 <= begun["late"] < 2
 
