@@ -46,13 +46,13 @@ if TYPE_CHECKING:
     from stem_iso.outcome import TaskError as TaskError
     from stem_iso.task.context import TaskContext as TaskContext
     from stem_iso.task.context import current_context as current_context
-    from stem_iso.task.context import local_context as local_context
     from stem_iso.task.envelope import Envelope as Envelope
     from stem_iso.task.handler import TaskHandler as TaskHandler
     from stem_iso.task.options import TaskOptions as TaskOptions
     from stem_iso.task.registry import TaskRegistry as TaskRegistry
     from stem_iso.task.retry import ExponentialJitterRetryStrategy as ExponentialJitterRetryStrategy
     from stem_iso.task.retry import RetryStrategy as RetryStrategy
+    from stem_iso.task.simulated import local_context as local_context
     from stem_iso.task.status import TaskState as TaskState
     from stem_iso.task.status import TaskStatus as TaskStatus
     from stem_iso.tasks import AsyncTask as AsyncTask
@@ -112,7 +112,7 @@ _HOMES = {
     "chord": "canvas",
     "current_context": "task.context",
     "group": "canvas",
-    "local_context": "task.context",
+    "local_context": "task.simulated",
 }
 
 __all__ = [
