@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stem_iso.errors import TaskFailed as TaskFailed
     from stem_iso.errors import TimeoutException as TimeoutException
     from stem_iso.errors import UnknownResult as UnknownResult
+    from stem_iso.errors import UnknownSchedule as UnknownSchedule
     from stem_iso.errors import UnknownTask as UnknownTask
     from stem_iso.errors import WaitRefused as WaitRefused
     from stem_iso.events import WorkerEventType as WorkerEventType
@@ -83,6 +84,7 @@ _HOMES = {
     "TaskStatus": "task.status",
     "TimeoutException": "errors",
     "UnknownResult": "errors",
+    "UnknownSchedule": "errors",
     "UnknownTask": "errors",
     "WaitRefused": "errors",
     "Worker": "worker.service",
@@ -124,6 +126,7 @@ __all__ = [
     "TaskStatus",
     "TimeoutException",
     "UnknownResult",
+    "UnknownSchedule",
     "UnknownTask",
     "WaitRefused",
     "Worker",

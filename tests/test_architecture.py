@@ -24,7 +24,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 GROUND = frozenset({"errors", "events", "outcome", "units", "machine", "settings", "bus"})
-APP = frozenset({"app", "tasks", "handle", "sending", "lending", "listening", "waiting", "site", "locate", "finding", "ids"})
+APP = frozenset({"app", "tasks", "handle", "sending", "lending", "listening", "waiting", "site", "locate", "finding", "ids", "scheduling"})
 MAY_IMPORT = {
     "errors": {"outcome"},
     "outcome": set(),
@@ -82,6 +82,7 @@ SITES = {
     "threadpoolctl": {"isolate.child.pinning"},
     "setproctitle": {"isolate.keeper", "isolate.child.main"},
     "uuid_utils": {"ids"},
+    "cronsim": {"task.cron"},
 }
 LONGEST_MODULE, LONGEST_FUNCTION = 300, 40
 

@@ -80,5 +80,14 @@ CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 # What each version added to the one before it.
 ADDED = {
     2: """
+CREATE TABLE schedule (
+    name TEXT PRIMARY KEY,
+    revision TEXT NOT NULL,
+    body BLOB NOT NULL,
+    due REAL NOT NULL,
+    owner TEXT NOT NULL,
+    paused INTEGER NOT NULL DEFAULT 0,
+    fired REAL
+) WITHOUT ROWID;
 """,
 }

@@ -21,6 +21,7 @@ from stem_iso.testing.contract.leases import Leases
 from stem_iso.testing.contract.lost import LostWorkers
 from stem_iso.testing.contract.publishing import Publishing
 from stem_iso.testing.contract.revoking import Revoking
+from stem_iso.testing.contract.schedules import Schedules
 from stem_iso.testing.contract.settling import Settling
 from stem_iso.testing.contract.timing import Timing
 from stem_iso.testing.contract.unique import Unique
@@ -29,5 +30,5 @@ from stem_iso.testing.contract.waiting import Waiting
 __all__ = ["BrokerContract"]
 
 
-class BrokerContract(Publishing, Timing, Settling, Leases, LostWorkers, Revoking, Unique, DeadLetters, Waiting, Gossip):
+class BrokerContract(Publishing, Timing, Settling, Leases, LostWorkers, Revoking, Unique, DeadLetters, Waiting, Gossip, Schedules):
     """Subclass it, and give it a fixture `broker`."""
