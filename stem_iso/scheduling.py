@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -144,7 +144,7 @@ class Schedules:
         timezone: str | ZoneInfo | None = None,
         every: Duration | None = None,
         jitter: Duration | None = None,
-        catch_up: str = "latest",
+        catch_up: Literal["latest", "all", "none"] = "latest",
     ) -> ScheduleHandle:
         """Enqueue `call` again and again: at the times of a `cron` expression in a `timezone` (default UTC), or `every` so long, on a
         grid of the wall clock. `jitter`: each firing up to so much later. `catch_up`, after a time without workers: "latest" fires the last
@@ -193,14 +193,20 @@ class Schedules:
 
 
 def info_of(record: ScheduleRecord, now: float) -> ScheduleInfo:
-    """Raises InvalidOptions for what is stored by a newer version, or was damaged."""
-    schedule = planning.decode_schedule(record.body)
-    at = planning.fires_at(schedule, record.due)
+    """What cannot be read here (damaged, or its zone is unknown) has no tasks and says why in `when`; it can be paused and removed."""
+    schedule, at, tasks = Schedule(name=record.name), record.due, []
+    try:
+        schedule = planning.decode_schedule(record.body)
+        tasks = [decode(call).name for call in schedule.calls]
+        at = planning.fires_at(schedule, record.due)
+        when = planning.described(schedule)
+    except ValueError as error:  # InvalidOptions, Undecodable
+        when = f"cannot be read here: {error}"
     late = 0.0 if record.paused or now - at < LATE else now - at
     return ScheduleInfo(
         name=record.name,
-        tasks=[decode(call).name for call in schedule.calls],
-        when=planning.described(schedule),
+        tasks=tasks,
+        when=when,
         cron=schedule.cron,
         timezone=schedule.timezone if schedule.cron else None,
         every=schedule.every,

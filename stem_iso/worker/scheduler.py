@@ -10,7 +10,8 @@ Rules
  3. A schedule that cannot be planned here (no cronsim, no such zone) is told of once, and left to others.
  4. A worker that drains goes on firing: what it fires is for whoever fetches.
 
-A due time fires by the wall clock of whoever fires it first: machines whose clocks differ fire as early as the fastest of them.
+A due time fires by the wall clock of whoever fires it first: machines whose clocks differ fire as early as the fastest of them. A clock
+that is set back fires nothing before it has come again to where it was, since each due time is fired once; a pause and a resume plan anew.
 """
 
 from __future__ import annotations

@@ -49,6 +49,12 @@ def test_a_time_that_comes_twice_counts_once() -> None:
     assert days(nightly, "2026-10-24", "Europe/Berlin", 3) == ["10-24 02:30 +0200", "10-25 02:30 +0200", "10-26 02:30 +0100"]
 
 
+def test_in_the_second_of_two_equal_hours_the_first_is_past() -> None:
+    nightly = made(cron="50 2 * * *", timezone="Europe/Berlin")
+    second = datetime(2026, 10, 25, 2, 45, tzinfo=ZoneInfo("Europe/Berlin"), fold=1).timestamp()
+    assert local(next_due(nightly, second), "Europe/Berlin") == "10-26 02:50 +0100"
+
+
 def test_an_hourly_one_goes_by_real_hours() -> None:
     hourly = made(cron="0 * * * *", timezone="Europe/Berlin")
     start = datetime(2026, 10, 25, 0, 0, tzinfo=ZoneInfo("Europe/Berlin")).timestamp()
@@ -101,7 +107,7 @@ def numbers(field: str, size: int) -> set[int]:
     return set(map(int, field.split(",")))
 
 
-@given(st.sampled_from(CHANGES), FIELDS, HOURS, st.integers(-1440, 1440))
+@given(st.sampled_from(CHANGES), FIELDS, HOURS, st.one_of(st.integers(-90, 90), st.integers(-1440, 1440)))
 @settings(max_examples=80, deadline=None)
 def test_around_a_change_of_the_clock_they_are_those_of_the_manual(change: tuple[str, str], minute: str, hour: str, shift: int) -> None:
     zone, at = change

@@ -130,6 +130,9 @@ def test_a_schedule_that_this_worker_cannot_fire_is_told_of_once_and_stops_nobod
     eventually(lambda: len(notes(app)) >= 4)
     told = [event.message for event in ear.of(WorkerEventType.ERROR)]
     assert len(told) == 1 and "'broken'" in told[0]
+    broken, tick = app.schedules.infos()
+    assert "cannot be read here" in broken.when and tick.when == "every 0.1 s"
+    app.schedules["broken"].remove()
 
 
 def test_a_burst_worker_does_not_wait_for_schedules(app: Stem) -> None:

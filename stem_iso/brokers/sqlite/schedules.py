@@ -41,9 +41,11 @@ def pause(turn: Turn, name: str) -> bool:
 
 
 def resume(turn: Turn, name: str, due: float) -> bool:
-    turn.rings.add(Bell.WORK)
     sql = "UPDATE schedule SET due = CASE paused WHEN 1 THEN ? ELSE due END, paused = 0 WHERE name = ? RETURNING 1"
-    return bool(turn.all(sql, (due, name)))
+    found = bool(turn.all(sql, (due, name)))
+    if found:
+        turn.rings.add(Bell.WORK)
+    return found
 
 
 def fire(turn: Turn, record: ScheduleRecord, due: float, pairs: Sequence[tuple[Envelope, bytes]]) -> bool:

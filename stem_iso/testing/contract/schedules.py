@@ -69,6 +69,7 @@ class Schedules(Desk):
         assert counts(broker) == (1, 0, 0, 0)
         settle(broker, take_one(broker), SUCCESS)
         assert not broker.fire(schedule(), NOW + 60, [sent])
+        assert not broker.fire(schedule(due=NOW + 120), NOW + 180, [envelope()])  # as planned before somebody planned it anew
         assert counts(broker) == (0, 0, 0, 0)
 
     def test_workers_that_race_fire_each_due_time_once(self, broker: Broker) -> None:
