@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from stem_iso.isolate.limits import Limits as Limits
     from stem_iso.isolate.pool import IsolatePool as IsolatePool
     from stem_iso.outcome import TaskError as TaskError
+    from stem_iso.scheduling import ScheduleHandle as ScheduleHandle
+    from stem_iso.scheduling import ScheduleInfo as ScheduleInfo
     from stem_iso.task.context import TaskContext as TaskContext
     from stem_iso.task.context import current_context as current_context
     from stem_iso.task.context import local_context as local_context
@@ -67,6 +69,8 @@ _HOMES = {
     "PayloadTooLarge": "errors",
     "RemoteError": "errors",
     "RetryStrategy": "task.retry",
+    "ScheduleHandle": "scheduling",
+    "ScheduleInfo": "scheduling",
     "Signature": "tasks",
     "SoftTimeLimitExceeded": "errors",
     "Stem": "app",
@@ -109,6 +113,8 @@ __all__ = [
     "PayloadTooLarge",
     "RemoteError",
     "RetryStrategy",
+    "ScheduleHandle",
+    "ScheduleInfo",
     "Signature",
     "SoftTimeLimitExceeded",
     "Stem",

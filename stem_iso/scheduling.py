@@ -115,7 +115,9 @@ class ScheduleHandle:
         with self._app.lending.lend() as broker:
             records = {record.name: record for record in broker.schedules()}
             if self.name not in records:
-                raise UnknownSchedule(f"no schedule {self.name!r} is in the broker{did_you_mean(self.name, records)}")
+                declared = "; the next worker of the application that starts brings it"
+                hint = declared if self._app.schedules.declares(self.name) else did_you_mean(self.name, records)
+                raise UnknownSchedule(f"no schedule {self.name!r} is in the broker{hint}")
             yield broker, records[self.name]
 
     def __eq__(self, other: object) -> bool:
@@ -170,6 +172,10 @@ class Schedules:
     def declared(self) -> list[ScheduleRecord]:
         """What the code declares, as a worker brings it to the broker. Raises InvalidOptions, TypeError and PayloadTooLarge."""
         return [_record(self._app, schedule, call, self.owner()) for schedule, call in list(self._declared.values())]
+
+    def declares(self, name: str) -> bool:
+        """Whether the application's code declares one of this name."""
+        return name in self._declared
 
     def owner(self) -> str:
         """The application's place, "" where nobody can import it."""

@@ -261,6 +261,8 @@ def due_of(app: Stem) -> dict[str, float]:
 def test_an_import_opens_nothing_and_a_worker_brings_what_it_declares(imported: Import, tmp_path: Path) -> None:
     app = imported("handle = app.schedule('a', work.s('x'), every=86400)")
     assert not (tmp_path / "jobs.db").exists()
+    with pytest.raises(UnknownSchedule, match="the next worker of the application that starts brings it"):
+        app.schedules["a"]
     started(app)
     (info,) = app.schedules.infos()
     assert (info.name, info.tasks, info.when, info.owner) == ("a", ["work"], "every 86400 s", "declaring:app")
