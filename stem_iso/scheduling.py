@@ -22,7 +22,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,8 +50,7 @@ LATE = 1.0  # seconds after which a due time counts as missed by all workers
 REFUSED = {"eta": "delay", "task_id": "nothing: ids follow from schedule and due time"}
 
 
-@dataclass(frozen=True, slots=True)
-class ScheduleInfo:
+class ScheduleInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A schedule as people see it. `when`: "0 3 * * * Europe/Berlin"; `next_due`: jitter included, None while it is paused; `late`: seconds
     for which no worker has fired what is due, 0.0 for none; `owner`: the application whose code declares it, "" for a program's."""
 
