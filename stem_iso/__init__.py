@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from stem_iso.errors import TaskFailed as TaskFailed
     from stem_iso.errors import TimeoutException as TimeoutException
     from stem_iso.errors import UnknownResult as UnknownResult
+    from stem_iso.errors import UnknownSchedule as UnknownSchedule
     from stem_iso.errors import UnknownTask as UnknownTask
     from stem_iso.errors import WaitRefused as WaitRefused
     from stem_iso.events import WorkerEventType as WorkerEventType
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from stem_iso.isolate.pool import IsolatePool as IsolatePool
     from stem_iso.middleware import Middleware as Middleware
     from stem_iso.outcome import TaskError as TaskError
+    from stem_iso.scheduling import ScheduleHandle as ScheduleHandle
+    from stem_iso.scheduling import ScheduleInfo as ScheduleInfo
     from stem_iso.task.context import TaskContext as TaskContext
     from stem_iso.task.context import current_context as current_context
     from stem_iso.task.envelope import Envelope as Envelope
@@ -87,6 +90,8 @@ _HOMES = {
     "PayloadTooLarge": "errors",
     "RemoteError": "errors",
     "RetryStrategy": "task.retry",
+    "ScheduleHandle": "scheduling",
+    "ScheduleInfo": "scheduling",
     "Signature": "tasks",
     "SoftTimeLimitExceeded": "errors",
     "Stem": "app",
@@ -104,6 +109,7 @@ _HOMES = {
     "TaskStatus": "task.status",
     "TimeoutException": "errors",
     "UnknownResult": "errors",
+    "UnknownSchedule": "errors",
     "UnknownTask": "errors",
     "WaitRefused": "errors",
     "Worker": "worker.service",
@@ -140,6 +146,8 @@ __all__ = [
     "PayloadTooLarge",
     "RemoteError",
     "RetryStrategy",
+    "ScheduleHandle",
+    "ScheduleInfo",
     "Signature",
     "SoftTimeLimitExceeded",
     "Stem",
@@ -157,6 +165,7 @@ __all__ = [
     "TaskStatus",
     "TimeoutException",
     "UnknownResult",
+    "UnknownSchedule",
     "UnknownTask",
     "WaitRefused",
     "Worker",
