@@ -17,9 +17,9 @@ Rules
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -27,27 +27,25 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from stem_iso import sending
-from stem_iso.errors import InvalidOptions, PayloadTooLarge, UnknownSchedule
+from stem_iso.canvas import Part
+from stem_iso.composed import composed
+from stem_iso.errors import InvalidOptions, UnknownSchedule
 from stem_iso.handle import TaskHandle
 from stem_iso.ids import new_id
 from stem_iso.locate import importing, locate
 from stem_iso.task import schedule as planning
-from stem_iso.task.arguments import pack_arguments
+from stem_iso.task.canvas import Canvas
 from stem_iso.task.checks import Duration, did_you_mean
-from stem_iso.task.envelope import decode, encode
 from stem_iso.task.schedule import Schedule
+from stem_iso.templates import record_of, refuse
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
     from stem_iso.app import Stem
     from stem_iso.brokers.base import Broker, ScheduleRecord
-    from stem_iso.tasks import Signature
 
 LATE = 1.0  # seconds after which a due time counts as missed by all workers
-# Each means one moment or one task, and a schedule has many.
-REFUSED = {"eta": "delay", "task_id": "nothing: ids follow from schedule and due time"}
 
 
 class ScheduleInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,13 +93,15 @@ class ScheduleHandle:
             broker.resume_schedule(self.name, planning.next_due(planning.decode_schedule(record.body), time.time()))
 
     def trigger(self) -> TaskHandle[Any]:
-        """Enqueue its call now, whether or not it is paused; its due times stay. Of a unique task that waits or runs: its handle."""
+        """Enqueue its call or canvas now, paused or not; its due times stay. Of a unique task that waits or runs: its handle."""
         with self._found() as (broker, record):
-            now = time.time()
-            calls = [decode(call) for call in planning.decode_schedule(record.body).calls]
-            envelopes = [planning.at_firing(self.name, call, now, now, new_id()) for call in calls]
-            ids = broker.publish(envelopes)
-        return TaskHandle(self._app, ids[0], envelopes[0].queue)
+            now, ids = time.time(), defaultdict[str, str](new_id)
+            fired = planning.firing(planning.decode_schedule(record.body), now, now, ids.__getitem__)
+            if isinstance(fired, Canvas):
+                broker.compose(fired)
+                return composed(self._app, fired.tree)
+            (id,) = broker.publish([fired])
+        return TaskHandle(self._app, id, fired.queue)
 
     def remove(self) -> None:
         """Take it out of the broker. One that is declared in code comes back with the next worker that starts."""
@@ -133,12 +133,12 @@ class Schedules:
 
     def __init__(self, app: Stem) -> None:
         self._app = app
-        self._declared: dict[str, tuple[Schedule, Signature[Any]]] = {}  # by code that was being imported; only added to
+        self._declared: dict[str, tuple[Schedule, Part[Any]]] = {}  # by code that was being imported; only added to
 
     def add(
         self,
         name: str,
-        call: Signature[Any],
+        call: Part[Any],
         *,
         cron: str | None = None,
         timezone: str | ZoneInfo | None = None,
@@ -156,20 +156,20 @@ class Schedules:
         """
         schedule = planning.schedule_of(name, cron=cron, timezone=timezone, every=every, jitter=jitter, catch_up=catch_up)
         planning.next_due(schedule, time.time())
-        _refuse(name, call)
+        refuse(name, call)
         if _being_imported():
             if name in self._declared and self._declared[name] != (schedule, call):
                 raise InvalidOptions(f"schedule {name!r} is declared twice; give each a name of its own")
             self._declared[name] = schedule, call
         else:
-            record = _record(self._app, schedule, call, "")
+            record = record_of(self._app, schedule, call, "")
             with self._app.lending.lend() as broker:
                 broker.put_schedule(record)
         return ScheduleHandle(self._app, name)
 
     def declared(self) -> list[ScheduleRecord]:
         """What the code declares, as a worker brings it to the broker. Raises InvalidOptions, TypeError and PayloadTooLarge."""
-        return [_record(self._app, schedule, call, self.owner()) for schedule, call in list(self._declared.values())]
+        return [record_of(self._app, schedule, call, self.owner()) for schedule, call in list(self._declared.values())]
 
     def declares(self, name: str) -> bool:
         """Whether the application's code declares one of this name."""
@@ -201,7 +201,7 @@ def info_of(record: ScheduleRecord, now: float) -> ScheduleInfo:
     schedule, at, tasks = Schedule(name=record.name), record.due, []
     try:
         schedule = planning.decode_schedule(record.body)
-        tasks = [decode(call).name for call in schedule.calls]
+        tasks = planning.tasks_of(schedule)
         at = planning.fires_at(schedule, record.due)
         when = planning.described(schedule)
     except ValueError as error:  # InvalidOptions, Undecodable
@@ -221,42 +221,6 @@ def info_of(record: ScheduleRecord, now: float) -> ScheduleInfo:
         paused=record.paused,
         late=late,
         owner=record.owner,
-    )
-
-
-def _refuse(name: str, call: Signature[Any]) -> None:
-    from stem_iso.tasks import Signature
-
-    if not isinstance(call, Signature):
-        raise InvalidOptions(f"schedule {name!r}: {call!r} is no call; give task.s(...), or task.using(...).s(...)")
-    given = call.task.said.given
-    for option, instead in REFUSED.items():
-        if option in given:
-            raise InvalidOptions(f"schedule {name!r}: {option} ({given[option]!r}) means one task, a schedule makes many; use {instead}")
-    if isinstance(given.get("expires"), datetime):
-        raise InvalidOptions(f"schedule {name!r}: expires ({given['expires']}) is one moment; give a duration, counted from each firing")
-    pack_arguments(call.task.name, call.args)
-
-
-def _record(app: Stem, schedule: Schedule, call: Signature[Any], owner: str) -> ScheduleRecord:
-    from stem_iso.brokers.base import ScheduleRecord
-
-    envelope = sending.template(call)
-    body = planning.encode(msgspec.structs.replace(schedule, calls=[encode(envelope)]))
-    if len(body) > app.broker_options.max_payload_bytes:
-        raise PayloadTooLarge(
-            f"schedule {schedule.name!r} is {len(body):,} bytes, max_payload_bytes is {app.broker_options.max_payload_bytes:,}: "
-            "pass a reference (a path, a key) instead of the data, or raise the limit"
-        )
-    # Sets among the arguments have no order of their own, and must not look changed after each restart.
-    args = msgspec.Raw(pack_arguments(call.task.name, call.args, canonical=True))
-    same = planning.encode(msgspec.structs.replace(schedule, calls=[encode(msgspec.structs.replace(envelope, args=args))]))
-    return ScheduleRecord(
-        name=schedule.name,
-        revision=hashlib.sha256(same).hexdigest()[:32],
-        body=body,
-        due=planning.next_due(schedule, time.time()),
-        owner=owner,
     )
 
 

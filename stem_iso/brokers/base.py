@@ -214,12 +214,12 @@ class Broker(Protocol):
         """Let it go on from this due time, and ring; one that was not paused keeps its own. False if there is none."""
         ...
 
-    def fire(self, record: ScheduleRecord, due: float, envelopes: Sequence[Envelope]) -> bool:
-        """In one step: check that the schedule still has this revision and due time and is not paused, publish the envelopes as `publish`
-        does, and store `due` as its next. False if the check failed; then nothing was changed.
+    def fire(self, record: ScheduleRecord, due: float, sent: Sequence[Envelope | Canvas]) -> bool:
+        """In one step: check that the schedule still has this revision and due time and is not paused, publish envelopes as `publish`
+        does and canvases as `compose`, and store `due` as its next. False if the check failed; then nothing was changed.
 
-        The ids of the envelopes follow from the due time, so a store that cannot do it in one step publishes first and then moves the due
-        time: two who do so at once, or one who dies in between, publish the same envelopes. Raises PayloadTooLarge.
+        Their ids follow from the due time, so a store that cannot do it in one step publishes first and then moves the due
+        time: two who do so at once, or one who dies in between, publish the same. Raises PayloadTooLarge.
         """
         ...
 

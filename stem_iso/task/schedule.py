@@ -12,14 +12,15 @@ Rules
     fires nothing that is more than 5 s late.
  4. The ids of a firing follow from (name, due, place in the firing): who fires it twice publishes the same ids, and publishing is
     idempotent. They are UUIDv7 of the due time, so they sort like all others.
- 5. A call is kept as an envelope whose times count from the firing (`delay`, `expires`); several are fired together.
+ 5. What is fired is kept as an envelope whose times count from the firing (`delay`, `expires`), or as a canvas of such ones.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from typing import Any
 from uuid import UUID
@@ -28,7 +29,9 @@ import msgspec
 
 from stem_iso.errors import InvalidOptions
 from stem_iso.task import checks, cron
+from stem_iso.task.canvas import Canvas, leaves
 from stem_iso.task.envelope import Envelope, decode
+from stem_iso.task.renaming import renamed
 
 CATCH_UP = ("latest", "all", "none")
 LEAST_EVERY = 0.1  # seconds
@@ -38,7 +41,7 @@ FIRST_WINDOW, WIDER = 60.0, 8  # seconds: how far back the newest missed times o
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is stored. One of `cron` and `every` is set. `calls`: encoded envelopes, at least one."""
+    """What is stored. One of `cron` and `every` is set, and one of `call` and `canvas`: encoded."""
 
     name: str
     cron: str | None = None
@@ -46,7 +49,8 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     every: float | None = None
     jitter: float = 0.0
     catch_up: str = "latest"
-    calls: list[bytes] = []
+    call: bytes = b""
+    canvas: bytes = b""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -59,6 +63,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(Schedule)
+_canvas_decoder = msgspec.msgpack.Decoder(Canvas)
 
 
 def encode(schedule: Schedule) -> bytes:
@@ -184,14 +189,30 @@ def _between(schedule: Schedule, after: float, upto: float) -> list[float]:
 # -- what ------------------------------------------------------------------------------------------------------------------------------
 
 
-def fired(schedule: Schedule, dues: Sequence[float], now: float) -> list[Envelope]:
-    """The envelopes of these due times, fired now. Raises `Undecodable`, which is a ValueError."""
-    calls = [decode(call) for call in schedule.calls]
-    return [
-        at_firing(schedule.name, call, due, now, _id(schedule.name, due, place))
-        for due in dues
-        for place, call in enumerate(calls)
-    ]  # fmt: skip
+def fired(schedule: Schedule, dues: Sequence[float], now: float) -> list[Envelope | Canvas]:
+    """What these due times fire now. Raises `Undecodable` and InvalidOptions, which are ValueErrors."""
+    return [firing(schedule, due, now, partial(_id, schedule.name, due)) for due in dues]
+
+
+def firing(schedule: Schedule, due: float, now: float, new_id: Callable[[str], str]) -> Envelope | Canvas:
+    """What is fired for `due`. `new_id`: of a place in it ("0" for a single call). Raises as `fired`."""
+    if not schedule.canvas:
+        return at_firing(schedule.name, decode(schedule.call), due, now, new_id("0"))
+    return renamed(_canvas(schedule), new_id, lambda call, id: at_firing(schedule.name, call, due, now, id))
+
+
+def tasks_of(schedule: Schedule) -> list[str]:
+    """The names of what is fired. Raises as `fired`."""
+    if not schedule.canvas:
+        return [decode(schedule.call).name]
+    return [leaf.name for leaf in leaves(_canvas(schedule).tree)]
+
+
+def _canvas(schedule: Schedule) -> Canvas:
+    try:
+        return _canvas_decoder.decode(schedule.canvas)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidOptions(f"what schedule {schedule.name!r} fires is no canvas: {error}") from None
 
 
 def at_firing(name: str, call: Envelope, due: float, now: float, id: str) -> Envelope:
@@ -206,7 +227,7 @@ def at_firing(name: str, call: Envelope, due: float, now: float, id: str) -> Env
     )
 
 
-def _id(name: str, due: float, place: int) -> str:
+def _id(name: str, due: float, place: str) -> str:
     """RFC 9562: 48 bits of milliseconds, version 7, variant 2; a hash where others have dice."""
     random = int.from_bytes(_digest(name, due, place)[:16])
     number = (int(due * 1000) & (1 << 48) - 1) << 80 | random & (1 << 80) - 1

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from stem_iso.errors import InvalidOptions
 from stem_iso.task import schedule as planning
-from stem_iso.task.envelope import Envelope, encode
+from stem_iso.task.canvas import Canvas, Leaf, Parallel, Series, lay, leaves
+from stem_iso.task.envelope import Envelope, decode, encode
 from stem_iso.task.schedule import MOST_MISSED, Schedule, due_times, fired, fires_at, next_due, plan, schedule_of
 
 NOW = 1_800_000_000.0
@@ -261,21 +262,21 @@ def template(**fields: Any) -> bytes:
 
 def test_an_envelope_of_a_firing_is_fresh_and_says_where_it_is_from() -> None:
     call = template(headers={"x": 1}, not_before=30.0, expires=60.0, priority=7)
-    (envelope,) = fired(msgspec.structs.replace(made(every=60), calls=[call]), [NOW], NOW + 5)
+    (envelope,) = fired(msgspec.structs.replace(made(every=60), call=call), [NOW], NOW + 5)
     assert (envelope.enqueued_at, envelope.not_before, envelope.expires) == (NOW + 5, NOW + 35, NOW + 65)
     assert envelope.headers == {"x": 1, "schedule": "nightly", "due": "2027-01-15T08:00:00+00:00"}
     assert (envelope.name, envelope.priority, envelope.run, envelope.attempt) == ("make", 7, 0, 0)
 
 
-@given(st.text(min_size=1), st.floats(0, 4e9), st.integers(1, 3))
-def test_ids_follow_from_schedule_and_due_time_and_are_uuids_of_version_7(name: str, due: float, calls: int) -> None:
-    schedule = Schedule(name=name, every=60.0, calls=[template()] * calls)
+@given(st.text(min_size=1), st.floats(0, 4e9))
+def test_ids_follow_from_schedule_and_due_time_and_are_uuids_of_version_7(name: str, due: float) -> None:
+    schedule = Schedule(name=name, every=60.0, call=template())
     ids = [envelope.id for envelope in fired(schedule, [due, due + 60], NOW)]
     assert ids == [envelope.id for envelope in fired(schedule, [due, due + 60], NOW + 99)]
-    assert len(set(ids)) == 2 * calls
-    other = Schedule(name=name + "x", every=60.0, calls=[template()] * calls)
+    assert len(set(ids)) == 2
+    other = Schedule(name=name + "x", every=60.0, call=template())
     assert not set(ids) & {envelope.id for envelope in fired(other, [due, due + 60], NOW)}
-    for id in ids[:calls]:
+    for id in ids[:1]:
         uuid = UUID(id)
         assert (uuid.version, uuid.variant, uuid.int >> 80) == (7, "specified in RFC 4122", int(due * 1000))
 
@@ -347,3 +348,25 @@ def test_without_a_database_of_zones_the_error_says_what_to_install_and_utc_work
     with pytest.raises(InvalidOptions, match="pip install tzdata"):
         made(cron="0 3 * * *", timezone="Nowhere/Atall")
     assert made(cron="0 3 * * *").timezone == "UTC"
+
+
+def test_a_canvas_is_fired_whole_under_ids_of_its_own_each_time() -> None:
+    tree = Series(parts=(Parallel(id="2", members=(_leaf("0"), _leaf("1"))), _leaf("3", _leaf("4"))))
+    steps = [decode(template(not_before=1.0 if leaf.id == "0" else None)) for leaf in leaves(tree)]
+    envelopes = [msgspec.structs.replace(step, id=leaf.id) for step, leaf in zip(steps, leaves(tree), strict=True)]
+    schedule = msgspec.structs.replace(made(every=60), canvas=msgspec.msgpack.encode(lay(tree, envelopes)))
+    first, second = fired(schedule, [NOW, NOW + 60], NOW)
+    assert isinstance(first, Canvas) and isinstance(second, Canvas)
+    again = fired(schedule, [NOW], NOW)[0]
+    assert first == again
+    assert len({leaf.id for canvas in (first, second) for leaf in leaves(canvas.tree)}) == 8
+    # What it is laid out as is what laying out the renamed tree gives: nothing points to an old id.
+    fresh = lay(first.tree, [step.envelope for step in first.steps])
+    assert (fresh.id, fresh.first, fresh.joins, fresh.steps) == (first.id, first.first, first.joins, first.steps)
+    assert {step.envelope.root_id for step in first.steps} == {first.id}
+    assert first.steps[0].envelope.not_before == NOW + 1.0
+    assert all(step.envelope.headers["schedule"] == "nightly" for step in first.steps)
+
+
+def _leaf(id: str, *on_error: Leaf) -> Leaf:
+    return Leaf(id=id, name="make", queue="default", on_error=on_error)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from stem_iso import BrokerUnavailable, InvalidOptions, Stem, TaskContext, UnknownSchedule, Worker, WorkerEventType
+from stem_iso import BrokerUnavailable, InvalidOptions, Stem, TaskContext, UnknownSchedule, Worker, WorkerEventType, chord
 from stem_iso.brokers.base import ScheduleRecord
 from stem_iso.task.schedule import next_due
 from stem_iso.testing import assert_enqueued, eventually
@@ -74,6 +74,24 @@ def test_every_due_time_is_fired_once_and_on_time(app: Stem, begin: Begin) -> No
     assert dues == pytest.approx([dues[0] + 0.2 * number for number in range(len(dues))])
     assert sorted(at - due for _, due, at in notes(app))[len(dues) // 2] < 0.1
     assert all(at >= due for _, due, at in notes(app))
+
+
+def test_a_chord_is_fired_again_and_again_and_by_hand(app: Stem, begin: Begin) -> None:
+    note = app.tasks["note"]
+    told: list[list[str]] = []
+
+    @app.task(name="tell")
+    def tell(texts: list[str]) -> list[str]:
+        told.append(texts)
+        return texts
+
+    handle = app.schedule("album", chord([note.s(text="a"), note.s(text="b")], tell.after()), every=0.3)
+    assert handle.info().tasks == ["note", "note", "tell"]
+    begin(app)
+    eventually(lambda: len(told) >= 2)
+    handle.pause()
+    assert handle.trigger().result(timeout=30) == ["a", "b"]
+    assert all(texts == ["a", "b"] for texts in told)
 
 
 def test_what_another_process_schedules_is_picked_up_by_workers_that_run(app: Stem, begin: Begin) -> None:

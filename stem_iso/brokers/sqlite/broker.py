@@ -200,9 +200,9 @@ class SqliteBroker:
     def resume_schedule(self, name: str, due: float) -> bool:
         return self._database.write(lambda turn: schedules.resume(turn, name, due))
 
-    def fire(self, record: ScheduleRecord, due: float, envelopes: Sequence[Envelope]) -> bool:
-        pairs = publishing.encoded(envelopes, self.options.max_payload_bytes)
-        return self._database.write(lambda turn: schedules.fire(turn, record, due, pairs))
+    def fire(self, record: ScheduleRecord, due: float, sent: Sequence[Envelope | Canvas]) -> bool:
+        encoded = schedules.encoded(sent, self.options.max_payload_bytes)
+        return self._database.write(lambda turn: schedules.fire(turn, record, due, encoded))
 
     # -- events -----------------------------------------------------------------------------------------------------------------
 

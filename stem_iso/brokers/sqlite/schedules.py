@@ -6,11 +6,13 @@ Two workers that fire the same due time meet at the row: `revision` and `due` ar
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from stem_iso.brokers.base import ScheduleRecord
-from stem_iso.brokers.sqlite import publishing
+from stem_iso.brokers.sqlite import canvas, publishing
 from stem_iso.brokers.sqlite.bells import Bell
 from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.task.canvas import Canvas
 from stem_iso.task.envelope import Envelope
 
 
@@ -48,12 +50,27 @@ def resume(turn: Turn, name: str, due: float) -> bool:
     return found
 
 
-def fire(turn: Turn, record: ScheduleRecord, due: float, pairs: Sequence[tuple[Envelope, bytes]]) -> bool:
-    fired = turn.now if pairs else record.fired_at
+class Sent(NamedTuple):
+    """What is fired, encoded: envelopes of single calls, and canvases with those of their steps."""
+
+    pairs: list[tuple[Envelope, bytes]]
+    canvases: list[tuple[Canvas, list[tuple[Envelope, bytes]]]]
+
+
+def encoded(sent: Sequence[Envelope | Canvas], limit: int) -> Sent:
+    """Raises PayloadTooLarge."""
+    pairs = publishing.encoded([each for each in sent if isinstance(each, Envelope)], limit)
+    canvases = [each for each in sent if isinstance(each, Canvas)]
+    return Sent(pairs, [(each, publishing.encoded([step.envelope for step in each.steps], limit)) for each in canvases])
+
+
+def fire(turn: Turn, record: ScheduleRecord, due: float, sent: Sent) -> bool:
+    fired = turn.now if sent.pairs or sent.canvases else record.fired_at
     if not turn.all(_FIRE, (due, fired, record.name, record.revision, record.due)):
         return False
-    if pairs:
-        publishing.publish(turn, pairs)
+    publishing.publish(turn, sent.pairs)
+    for whole, bodies in sent.canvases:
+        canvas.compose(turn, whole, bodies)
     return True
 
 

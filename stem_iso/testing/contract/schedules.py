@@ -11,6 +11,8 @@ import pytest
 
 from stem_iso.brokers.base import Broker, ScheduleRecord
 from stem_iso.errors import PayloadTooLarge
+from stem_iso.task.canvas import lay, leaves
+from stem_iso.testing.contract.composing import chain, leaf, previous, run, success
 from stem_iso.testing.contract.desk import SUCCESS, Desk, counts, envelope, ids, settle, status, take, take_one
 from stem_iso.testing.contract.timing import quiet, rings
 
@@ -177,3 +179,13 @@ class Schedules(Desk):
         broker.fire(schedule(), NOW + 60, [sent])
         assert counts(broker) == (0, 1, 0, 0) and status(broker, sent.id).not_before == sent.not_before
         assert broker.revoke(sent.id)
+
+    def test_a_canvas_is_fired_whole_and_once(self, broker: Broker) -> None:
+        tree = chain(leaf("a"), leaf("b"))
+        canvas = lay(tree, [envelope(id=each.id, name=each.name) for each in leaves(tree)])
+        broker.put_schedule(schedule())
+        assert broker.fire(schedule(), NOW + 60, [canvas])
+        assert not broker.fire(schedule(), NOW + 60, [canvas])
+        assert previous(run(broker, "a", success(1))) is None
+        assert previous(run(broker, "b", success(2))) == 1
+        assert broker.tree("b") == tree
