@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+import msgspec
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stem_iso.brokers.base import Delivery, Receipt, Verdict
 from stem_iso.bus import Bus
-from stem_iso.outcome import Outcome
+from stem_iso.outcome import Outcome, Stopped, StopReason
 from stem_iso.signals import Signals
 from stem_iso.task.envelope import Envelope, encode
 from stem_iso.task.plan import GiveBack, Retry
@@ -23,6 +24,7 @@ END_OF = {"succeeded": "task_succeeded", "retried": "task_retry", "failed": "tas
 DESK: Any = None  # nobody reports to it here
 
 
+@example(Envelope(id="t", name="n", args=msgspec.Raw(b"\x80")), Stopped(StopReason.SHUTDOWN, True), Policy(), Verdict.DONE, True)
 @given(envelopes, outcomes, policies, st.sampled_from(Verdict), st.booleans())
 def test_an_attempt_has_one_end_and_a_postrun_exactly_if_it_had_begun(
     envelope: Envelope, outcome: Outcome, policy: Policy, verdict: Verdict, begun: bool
