@@ -12,11 +12,12 @@ from msgspec.structs import replace
 
 from stem_iso import Envelope, Middleware, Stem, TaskContext
 from tests.command import app as usual
+from tests.worker import handlers
 from tests.worker.conftest import QuickRetries
 
 app = Stem(os.environ.get("STEM_ISO_TEST_BROKER", "sqlite:///command.db"), default_visibility_timeout=30)
 app.task(name="echo", isolate=True)(usual.echo.handler.function)
-app.task(name="nap", isolate=True)(usual.nap.handler.function)
+app.task(name="wait", isolate=True)(handlers.say_and_wait)
 
 
 def write(line: dict[str, Any]) -> None:

@@ -19,7 +19,11 @@ Start = Callable[..., Command]
 
 
 def lines(ledger: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in ledger.read_text().splitlines()]
+    return [json.loads(line) for line in ledger.read_text().splitlines()] if ledger.exists() else []
+
+
+def tale(ledger: Path, task_id: str) -> list[str]:
+    return [line["signal"] for line in lines(ledger) if line.get("task_id") == task_id]
 
 
 def test_listeners_hear_in_the_core_and_middleware_runs_with_the_handlers(command: Start, tmp_path: Path) -> None:
@@ -57,15 +61,15 @@ def test_listeners_hear_in_the_core_and_middleware_runs_with_the_handlers(comman
 
 
 def test_a_core_that_is_killed_tells_no_end_and_the_next_one_tells_it_all(command: Start, tmp_path: Path) -> None:
-    ledger, signals = tmp_path / "ledger", tmp_path / "signals"
+    gate, signals = tmp_path / "gate", tmp_path / "signals"
     worker = command(application="tests.command.signals_app:app", env={"STEM_ISO_TEST_SIGNALS": str(signals)}).ready()
-    nap = worker.enqueue("nap", args={"ledger": str(ledger), "seconds": 0.5})
-    eventually(lambda: ledger.exists(), "the handler did not start")
-    eventually(lambda: "task_prerun" in [line.get("signal") for line in lines(signals)], "no prerun")
+    handle = worker.enqueue("wait", args={"path": str(gate)})
+    eventually(lambda: "task_prerun" in tale(signals, handle.id), "no prerun")
     os.kill(worker.core, signal.SIGKILL)
-    assert nap.result(timeout=30) == 0
-    eventually(lambda: "task_postrun" in [line.get("signal") for line in lines(signals) if line.get("task_id") == nap.id], "no postrun")
-    assert [line["signal"] for line in lines(signals) if line.get("task_id") == nap.id] == [
+    gate.touch()
+    assert handle.result(timeout=30) == "done"
+    eventually(lambda: "task_postrun" in tale(signals, handle.id), "no postrun")
+    assert tale(signals, handle.id) == [
         *("task_received", "task_prerun"),
         *("task_received", "task_prerun", "task_succeeded", "task_postrun"),
     ]
