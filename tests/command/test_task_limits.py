@@ -64,11 +64,11 @@ def test_a_worker_that_is_killed_takes_no_place_with_it_and_leaves_none_to_two(c
         if what == "start":
             held[id] = pid
         else:
-            del held[id]
+            held.pop(id, None)
         most = max(most, len(held))
     assert most == 3
     ended = [id for what, id, _, _ in lines(ledger) if what == "end"]
-    assert sorted(ended) == sorted(handle.id for handle in handles)
+    assert set(ended) == {handle.id for handle in handles}
 
 
 def test_a_rate_holds_over_all_workers_and_loses_no_time(command: Start, tmp_path: Path) -> None:
@@ -79,5 +79,6 @@ def test_a_rate_holds_over_all_workers_and_loses_no_time(command: Start, tmp_pat
     eventually(lambda: len(lines(ledger)) == 100, 30)
     assert {pid for *_, pid in lines(ledger)} == {worker.process.pid for worker in crew}
     began = [at for _, _, at, _ in lines(ledger)]
-    assert min(later - earlier for earlier, later in zip(began, began[20:], strict=False)) > 0.5 - 0.1  # counted here, begun there
-    assert began[-1] - began[0] < 4 * 0.5 + 1.0
+    # Counted in the core, begun in its inline host; two workers that counted each for itself would begin forty at once.
+    assert min(later - earlier for earlier, later in zip(began, began[20:], strict=False)) > 0.25
+    assert 4 * 0.5 - 0.25 < began[-1] - began[0] < 4 * 0.5 + 1.0

@@ -18,9 +18,11 @@ from __future__ import annotations
 from stem_iso.testing.contract.dead import DeadLetters
 from stem_iso.testing.contract.gossip import Gossip
 from stem_iso.testing.contract.leases import Leases
-from stem_iso.testing.contract.limits import Limits, Rates
+from stem_iso.testing.contract.limits import Limits
+from stem_iso.testing.contract.lines import Lines
 from stem_iso.testing.contract.lost import LostWorkers
 from stem_iso.testing.contract.publishing import Publishing
+from stem_iso.testing.contract.rates import Rates
 from stem_iso.testing.contract.revoking import Revoking
 from stem_iso.testing.contract.settling import Settling
 from stem_iso.testing.contract.timing import Timing
@@ -30,5 +32,7 @@ from stem_iso.testing.contract.waiting import Waiting
 __all__ = ["BrokerContract"]
 
 
-class BrokerContract(Publishing, Timing, Settling, Leases, LostWorkers, Revoking, Unique, DeadLetters, Waiting, Gossip, Limits, Rates):
+class BrokerContract(
+    Publishing, Timing, Settling, Leases, LostWorkers, Revoking, Unique, DeadLetters, Waiting, Gossip, Limits, Lines, Rates
+):
     """Subclass it, and give it a fixture `broker`."""
