@@ -10,6 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem as Stem
+    from stem_iso.canvas import Chain as Chain
+    from stem_iso.canvas import Group as Group
+    from stem_iso.canvas import Link as Link
+    from stem_iso.canvas import Part as Part
+    from stem_iso.canvas import chain as chain
+    from stem_iso.canvas import chord as chord
+    from stem_iso.canvas import group as group
+    from stem_iso.composed import CanvasHandle as CanvasHandle
+    from stem_iso.composed import GroupHandle as GroupHandle
+    from stem_iso.composed import GroupProgress as GroupProgress
     from stem_iso.errors import BrokerUnavailable as BrokerUnavailable
     from stem_iso.errors import InvalidOptions as InvalidOptions
     from stem_iso.errors import IsolateBootError as IsolateBootError
@@ -17,6 +27,7 @@ if TYPE_CHECKING:
     from stem_iso.errors import IsolateError as IsolateError
     from stem_iso.errors import LeaseLost as LeaseLost
     from stem_iso.errors import MemoryLimitExceeded as MemoryLimitExceeded
+    from stem_iso.errors import Misfit as Misfit
     from stem_iso.errors import PayloadTooLarge as PayloadTooLarge
     from stem_iso.errors import RemoteError as RemoteError
     from stem_iso.errors import SoftTimeLimitExceeded as SoftTimeLimitExceeded
@@ -31,6 +42,7 @@ if TYPE_CHECKING:
     from stem_iso.handle import TaskHandle as TaskHandle
     from stem_iso.isolate.limits import Limits as Limits
     from stem_iso.isolate.pool import IsolatePool as IsolatePool
+    from stem_iso.middleware import Middleware as Middleware
     from stem_iso.outcome import TaskError as TaskError
     from stem_iso.task.context import TaskContext as TaskContext
     from stem_iso.task.context import current_context as current_context
@@ -53,8 +65,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "AsyncTask": "tasks",
     "BrokerUnavailable": "errors",
+    "CanvasHandle": "composed",
+    "Chain": "canvas",
     "Envelope": "task.envelope",
     "ExponentialJitterRetryStrategy": "task.retry",
+    "Group": "canvas",
+    "GroupHandle": "composed",
+    "GroupProgress": "composed",
     "InvalidOptions": "errors",
     "IsolateBootError": "errors",
     "IsolateCrashed": "errors",
@@ -63,6 +80,10 @@ _HOMES = {
     "IsolatePool": "isolate.pool",
     "Limits": "isolate.limits",
     "MemoryLimitExceeded": "errors",
+    "Link": "canvas",
+    "Misfit": "errors",
+    "Part": "canvas",
+    "Middleware": "middleware",
     "PayloadTooLarge": "errors",
     "RemoteError": "errors",
     "RetryStrategy": "task.retry",
@@ -87,15 +108,23 @@ _HOMES = {
     "WaitRefused": "errors",
     "Worker": "worker.service",
     "WorkerEventType": "events",
+    "chain": "canvas",
+    "chord": "canvas",
     "current_context": "task.context",
+    "group": "canvas",
     "local_context": "task.context",
 }
 
 __all__ = [
     "AsyncTask",
     "BrokerUnavailable",
+    "CanvasHandle",
+    "Chain",
     "Envelope",
     "ExponentialJitterRetryStrategy",
+    "Group",
+    "GroupHandle",
+    "GroupProgress",
     "InvalidOptions",
     "IsolateBootError",
     "IsolateCrashed",
@@ -103,7 +132,11 @@ __all__ = [
     "IsolatePool",
     "LeaseLost",
     "Limits",
+    "Link",
     "MemoryLimitExceeded",
+    "Middleware",
+    "Misfit",
+    "Part",
     "PayloadTooLarge",
     "RemoteError",
     "RetryStrategy",
@@ -128,7 +161,10 @@ __all__ = [
     "WaitRefused",
     "Worker",
     "WorkerEventType",
+    "chain",
+    "chord",
     "current_context",
+    "group",
     "local_context",
 ]
 

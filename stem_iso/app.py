@@ -24,6 +24,8 @@ from stem_iso.errors import InvalidOptions
 from stem_iso.handle import TaskHandle
 from stem_iso.lending import Lending
 from stem_iso.locate import locate, revive_app
+from stem_iso.middleware import MiddlewareStack
+from stem_iso.signals import Signals
 from stem_iso.site import Site
 from stem_iso.task.checks import Duration, delay, flag, text
 from stem_iso.task.codec import Converter
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from typing import Concatenate
 
     from stem_iso.brokers.base import Broker, BrokerOptions
+    from stem_iso.canvas import Part
+    from stem_iso.composed import CanvasHandle
     from stem_iso.events import AnyEvent
 
 P = ParamSpec("P")
@@ -51,6 +55,8 @@ class Stem:
     """An application. `broker` is a URL (`sqlite:///jobs.db`, `memory://`); none: STEM_ISO_BROKER, [tool.stem_iso] broker in
     ./pyproject.toml, else sqlite:///stem_iso.db, relative to the working folder of this moment. The other keywords are the broker's
     options.
+
+    `app.signals.NAME.connect(listener)`: see `stem_iso.signals`; `app.middleware.add(...)`: see `stem_iso.middleware`.
 
     Raises InvalidOptions.
     """
@@ -84,6 +90,8 @@ class Stem:
         self.tasks = Tasks(self)
         self.lending = Lending(self.open_broker)
         self.isolate_start_hooks: list[Callable[[], Any]] = []
+        self.signals = Signals()
+        self.middleware = MiddlewareStack()
         self.made_in = str(sys._getframe(1).f_globals.get("__name__", ""))
 
     # -- declare -------------------------------------------------------------------------------------------------------------------
@@ -196,6 +204,17 @@ class Stem:
         """Publish these calls in one step: through the task that runs here, if one does, else through the broker."""
         return sending.send(self, signatures, current_context())
 
+    def compose(self, part: Part[Any]) -> CanvasHandle[Any]:
+        """What `Part.enqueue` does."""
+        from stem_iso.laying import send
+
+        return send(self, part, current_context())
+
+    async def acompose(self, part: Part[Any]) -> CanvasHandle[Any]:
+        import asyncio
+
+        return await asyncio.to_thread(self.compose, part)
+
     async def asend(self, signatures: Sequence[Signature[Any]]) -> list[TaskHandle[Any]]:
         """As `send`, beside the loop: the broker's store may be busy."""
         import asyncio
@@ -207,6 +226,12 @@ class Stem:
     def handle(self, task_id: str) -> TaskHandle[Any]:
         """The handle of a task that was enqueued anywhere; its methods raise UnknownResult for an id that is not known."""
         return TaskHandle(self, task_id)
+
+    def canvas(self, id: str) -> CanvasHandle[Any]:
+        """The handle of a canvas that was enqueued anywhere, by the id of its handle. Raises UnknownResult."""
+        from stem_iso.composed import find
+
+        return find(self, id)
 
     def revoke(self, task_id: str, terminate: bool = False) -> bool:
         """Cancel a task; with `terminate`, kill it where it runs. True if there was anything to revoke."""

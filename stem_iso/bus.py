@@ -1,9 +1,11 @@
 """Events reach their listeners on a thread of their own, so that none of them can hold up a lease, a limit or a task.
 
     consumer ── publish ──> queue (bounded) ── dispatch thread ──> listener, listener, Stream ──> async for
+             ── tell ─────>                                     ──> the listeners of one of the application's signals
 
 Rules
- 1. `wants(type)` is what a maker of events asks first: an event that nobody listens to is never built.
+ 1. `wants(type)` is what a maker of events asks first: an event that nobody listens to is never built. So with signals; the first that is
+    told starts the thread.
  2. Listeners run one at a time, in the order of the events. One that raises is logged, and told in an ERROR event (unless it was handling
     one: that would never end); the others get the event all the same.
  3. One that lags costs events, never tasks: past `capacity` waiting events new ones are dropped, and the loss is told in an ERROR event.
@@ -19,7 +21,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -43,7 +45,7 @@ class Bus:
         # By the type's value: a string has its hash ready, an Enum member computes its own in Python each time.
         self._listeners: dict[str, tuple[Listener, ...]] = {type.value: () for type in WorkerEventType}
         self._streams: list[Stream] = []
-        self._queue: SimpleQueue[tuple[Listener | None, object, int] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[Sequence[Listener] | None, object, int] | None] = SimpleQueue()  # None: those of its type; bytes
         self._thread: threading.Thread | None = None
         self._closed = False
         self._events = self._posted = 0  # how many wait, and bytes of output that do; under the lock
@@ -81,22 +83,32 @@ class Bus:
         return bool(self._listeners[type._value_])
 
     def publish(self, event: Event) -> None:
-        if not self._listeners[event.type._value_]:
-            return
+        if self._listeners[event.type._value_]:
+            self._put(None, event)
+
+    def tell(self, listeners: Sequence[Listener], value: object) -> None:
+        """Call each with `value` on the dispatch thread, in line with the events, and counted as one."""
+        if self._thread is None:
+            self.start()
+        self._put(listeners, value)
+
+    def _put(self, listeners: Sequence[Listener] | None, value: object) -> None:
         with self._lock:
             if self._events >= self._capacity:
                 self._dropped += 1
                 return
             self._events += 1
-        self._queue.put((None, event, 0))
+        self._queue.put((listeners, value, 0))
 
     def post(self, listener: Listener, value: object, size: int) -> bool:
-        """Call `listener(value)` on the dispatch thread, in line with the events: for captured output. False: there was no room for it."""
+        """Call `listener(value)` on the dispatch thread, in line with the events: for captured output, of `size` bytes, not 0. False: there
+        was no room for it.
+        """
         with self._lock:
             if self._posted + size > POSTED:
                 return False
             self._posted += size
-        self._queue.put((listener, value, size))
+        self._queue.put(((listener,), value, size))
         return True
 
     def close(self, timeout: float = 5.0) -> None:
@@ -117,28 +129,27 @@ class Bus:
             self._thread.start()
 
     def start(self) -> None:
-        """Only needed before `post`: a listener starts the thread by itself."""
+        """Only needed before `post`: a listener, or a signal, starts the thread by itself."""
         with self._lock:
             self._start()
 
     def _dispatch(self) -> None:
         while (item := self._queue.get()) is not None:
-            listener, value, size = item
+            listeners, value, size = item
             with self._lock:
                 self._posted -= size
-                self._events -= listener is None
-            if listener is not None:
+                self._events -= not size
+            if listeners is None and isinstance(value, Event):
+                listeners = self._listeners[value.type._value_]
+            for listener in listeners or ():
                 self._call(listener, value)
-            elif isinstance(value, Event):
-                for each in self._listeners[value.type._value_]:
-                    self._call(each, value)
             if self._dropped:
                 self._tell_loss()
 
     def _call(self, listener: Listener, value: object) -> None:
         try:
             listener(value)
-        except Exception:  # user code
+        except BaseException:  # user code; one that calls sys.exit() must not end the thread of all others
             text = traceback.format_exc()
             log.error("the listener %r raised\n%s", listener, text)
             if not isinstance(value, ErrorEvent):

@@ -2,6 +2,7 @@
 
     StemError
     ├── InvalidOptions (ValueError)          an option that cannot be meant; names the field, the value, the way out
+    │   └── Misfit (TypeError)               parts of a canvas that cannot follow one another
     ├── UnknownTask (LookupError)            no handler bears this name
     ├── UnknownResult (LookupError)          no task of this id: it never was, or its result has expired
     ├── PayloadTooLarge (ValueError)         arguments past `max_payload_bytes`
@@ -36,6 +37,10 @@ class StemError(Exception):
 
 class InvalidOptions(StemError, ValueError):
     """An option, or a combination of options, that cannot be meant. The message names the field, the value and the way out."""
+
+
+class Misfit(InvalidOptions, TypeError):
+    """Parts that cannot be composed: a link that does not fit what stands before it, or something that is no part. Says which, and why."""
 
 
 class UnknownTask(StemError, LookupError):

@@ -35,15 +35,15 @@ class TaskHandle(Generic[R]):
     """
 
     def __init__(self, app: Stem, id: str, queue: str | None = None) -> None:
-        self._app, self.id, self.queue = app, id, queue
+        self.app, self.id, self.queue = app, id, queue
 
     def status(self) -> TaskStatus:
         """Raises UnknownResult for an id that is unknown or has expired."""
-        with self._app.lending.lend() as broker:
+        with self.app.lending.lend() as broker:
             record = broker.status([self.id])[0]
         if record is None:
             raise UnknownResult(f"no task has the id {self.id!r}: it was never enqueued, or its result has expired")
-        return status_of(record, self._app.result_converter(record.name))
+        return status_of(record, self.app.result_converter(record.name))
 
     def result(self, timeout: Duration | None = None) -> R:
         """The task's result, as soon as there is one.
@@ -52,42 +52,53 @@ class TaskHandle(Generic[R]):
         """
         refuse_waiting()
         seconds = None if timeout is None else delay("timeout", timeout)
-        with self._app.lending.lend() as broker:
+        with self.app.lending.lend() as broker:
             record = broker.wait(self.id, seconds)
-        return self._result_of(record)
+        return self.result_of(record)
 
-    def revoke(self, terminate: bool = False) -> bool:
-        """Cancel the task; with `terminate`, kill it where it runs. True if there was anything to revoke."""
-        return self._app.revoke(self.id, terminate)
-
-    def forget(self) -> bool:
-        """Drop result and status; of an unfinished task, once it has settled. True if the id was known."""
-        with self._app.lending.lend() as broker:
-            return broker.forget(self.id)
-
-    async def astatus(self) -> TaskStatus:
-        return await _aside(self.status)
-
-    async def aresult(self, timeout: Duration | None = None) -> R:
-        """As `result`; cancelling the await ends the wait."""
+    async def ended(self, timeout: Duration | None = None) -> StatusRecord:
+        """The terminal record; cancelling the await ends the wait. Raises TimeoutError, UnknownResult, WaitRefused."""
         from stem_iso.waiting import wait_aside
 
         refuse_waiting()
-        seconds = None if timeout is None else delay("timeout", timeout)
-        return self._result_of(await wait_aside(self._app.lending, self.id, seconds))
+        return await wait_aside(self.app.lending, self.id, None if timeout is None else delay("timeout", timeout))
+
+    def revoke(self, terminate: bool = False) -> bool:
+        """Cancel the task; with `terminate`, kill it where it runs. True if there was anything to revoke."""
+        return self.app.revoke(self.id, terminate)
+
+    def forget(self) -> bool:
+        """Drop result and status; of an unfinished task, once it has settled. True if the id was known."""
+        with self.app.lending.lend() as broker:
+            return broker.forget(self.id)
+
+    async def astatus(self) -> TaskStatus:
+        return await aside(self.status)
+
+    async def aresult(self, timeout: Duration | None = None) -> R:
+        """As `result`; cancelling the await ends the wait."""
+        return self.result_of(await self.ended(timeout))
 
     async def arevoke(self, terminate: bool = False) -> bool:
-        return await _aside(lambda: self.revoke(terminate))
+        return await aside(lambda: self.revoke(terminate))
 
     async def aforget(self) -> bool:
-        return await _aside(self.forget)
+        return await aside(self.forget)
 
-    def _result_of(self, record: StatusRecord) -> R:
-        status = status_of(record, self._app.result_converter(record.name))
+    def result_of(self, record: StatusRecord) -> R:
+        """The result in a terminal record of this task. Raises TaskFailed, TaskCancelled."""
+        status = status_of(record, self.app.result_converter(record.name))
         if status.state is TaskState.SUCCEEDED:
-            result: R = status.result
-            return result
+            return self._value(status)
         raise (TaskCancelled if status.state is TaskState.CANCELLED else TaskFailed)(status, status.error)
+
+    def _value(self, status: TaskStatus) -> R:
+        result: R = status.result
+        if status.result is None and not status.queue:  # a group whose list was too large to be stored once more
+            from stem_iso.composed import find
+
+            result = find(self.app, self.id).result(0)
+        return result
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TaskHandle) and other.id == self.id
@@ -134,7 +145,7 @@ def refuse_waiting() -> None:
         )
 
 
-async def _aside(call: Callable[[], V]) -> V:
+async def aside(call: Callable[[], V]) -> V:
     import asyncio
 
     return await asyncio.to_thread(call)

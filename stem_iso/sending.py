@@ -1,7 +1,6 @@
 """From a call to its envelope, and out: the clock and the ids of `task.request` are thrown here.
 
-task + args + options ── signature ──> Signature ── envelope_of ──> Envelope ──┬──> context.publish ──> core    inside a task
-                                                                               └──> broker.publish              outside of one
+task + args + options ── signature ──> Signature ── envelope_of ──> Envelope ── publish ──> ids ──> handles
 """
 
 from __future__ import annotations
@@ -10,9 +9,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from stem_iso.errors import Misfit
 from stem_iso.handle import TaskHandle
 from stem_iso.ids import new_id
 from stem_iso.locate import refuse_while_importing
+from stem_iso.publishing import publish
 from stem_iso.task.checks import text
 from stem_iso.task.context import TaskContext
 from stem_iso.task.envelope import Envelope
@@ -26,18 +27,18 @@ if TYPE_CHECKING:
 
 def send(app: Stem, signatures: Sequence[Signature[Any]], context: TaskContext | None) -> list[TaskHandle[Any]]:
     """Publish these calls in one step: all of them are checked before any is sent."""
-    refuse_while_importing("enqueueing")
-    if context is not None and not context.speaks_for(app):
-        context = None
-    envelopes = [_envelope(signature, context) for signature in signatures]
+    context = speaker(app, context)
+    now = time.time()
+    envelopes = [envelope(signature, context, now) for signature in signatures]
     if not envelopes:
         return []
-    if context is not None:
-        ids = context.publish(envelopes)
-    else:
-        with app.lending.lend() as broker:
-            ids = broker.publish(envelopes)
-    return [TaskHandle(app, id, envelope.queue) for id, envelope in zip(ids, envelopes, strict=True)]
+    return [TaskHandle(app, id, queue) for id, queue in publish(app, envelopes, context)]
+
+
+def speaker(app: Stem, context: TaskContext | None) -> TaskContext | None:
+    """The running task that what `app` sends goes through; None: straight to the broker. Raises StemError while an isolate imports it."""
+    refuse_while_importing("enqueueing")
+    return context if context is not None and context.speaks_for(app) else None
 
 
 def signature(app: Stem, task: str | TaskBase[..., Any], args: Mapping[str, Any], options: Mapping[str, Any]) -> Signature[Any]:
@@ -68,14 +69,34 @@ def _function(app: Stem, name: str) -> FunctionHandler[Any] | None:
     return handler if isinstance(handler, FunctionHandler) else None
 
 
-def _envelope(signature: Signature[Any], context: TaskContext | None) -> Envelope:
+def after(app: Stem, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """As `bound`, without the first one, which is the result before this call. Raises TypeError."""
+    handler = _function(app, name)
+    if handler is None:
+        return bound(app, name, args, kwargs)
+    try:
+        return handler.parameters.bind_after(args, kwargs)
+    except TypeError as error:
+        raise Misfit(str(error)) from None
+
+
+def annotations_of(app: Stem, name: str) -> tuple[Any, Any]:
+    """Of a task's first argument, and of its result; Any where nothing is known here."""
+    handler = _function(app, name)
+    if handler is None:
+        return Any, Any
+    hints, shape = handler.parameters.hints, handler.parameters.shape
+    return hints.get(shape[0].name, Any) if shape else Any, hints.get("return", Any)
+
+
+def envelope(signature: Signature[Any], context: TaskContext | None, now: float) -> Envelope:
     task = signature.task
     return envelope_of(
         _declared(task.app, task.name),
         signature.args,
         task.said,
         id=task.said.given.get("task_id") or new_id(),
-        now=time.time(),
+        now=now,
         lineage=None if context is None else context.lineage,
     )
 

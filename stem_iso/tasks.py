@@ -3,7 +3,8 @@
     make("cat.png")             runs here and now, with a local context
     make.enqueue("cat.png")     runs in a worker; TaskHandle[R]
     make.using(delay=30)        the same task with options of this enqueue
-    make.s("cat.png")           the call as a value, for `enqueue_many`
+    make.s("cat.png")           the call as a value, to compose (`canvas`), or for `enqueue_many`
+    make.after(width=64)        the same, but for the first argument: the result of what stands before it
 
 A task is a name and an application; what it knows of a handler it asks of the application, so that it can be pickled as a name.
 """
@@ -11,10 +12,11 @@ A task is a name and an application; what it knows of a handler it asks of the a
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
 
 from stem_iso import sending
+from stem_iso.canvas import Link
+from stem_iso.canvas import Signature as Signature
 from stem_iso.errors import UnknownTask
 from stem_iso.locate import revive_task
 from stem_iso.task.context import TaskContext, current_context, entered, local_to
@@ -22,28 +24,14 @@ from stem_iso.task.handler import FunctionHandler
 from stem_iso.task.request import NOTHING_SAID, EnqueueFields, Using
 
 if TYPE_CHECKING:
-    from typing import Concatenate
-
     from stem_iso.app import Stem
     from stem_iso.handle import TaskHandle
 
+A = TypeVar("A")
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Signature(Generic[R_co]):
-    """One call of one task, with all its arguments: `task.s(...)`."""
-
-    task: TaskBase[..., R_co]
-    args: dict[str, Any]
-
-    def enqueue(self) -> TaskHandle[R_co]:
-        return cast("TaskHandle[R_co]", self.task.app.send([self])[0])
-
-    async def aenqueue(self) -> TaskHandle[R_co]:
-        return cast("TaskHandle[R_co]", (await self.task.app.asend([self]))[0])
 
 
 class TaskBase(Generic[P, R_co]):
@@ -55,6 +43,23 @@ class TaskBase(Generic[P, R_co]):
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R_co]:
         """Raises TypeError for a call that does not fit."""
         return Signature(cast("TaskBase[..., R_co]", self), sending.bound(self.app, self.name, args, kwargs))
+
+    def after(self, *args: Any, **kwargs: Any) -> Link[Any, R_co]:
+        """The call without its first argument, which is the result of the step before it. Raises Misfit, a TypeError.
+
+        A class handler has no first argument: it finds the result before it in `context.previous`.
+        """
+        call = Signature(cast("TaskBase[..., R_co]", self), sending.after(self.app, self.name, args, kwargs), follows=True)
+        return Link(call)
+
+    @property
+    def first_annotation(self) -> Any:
+        """Of the first argument, Any where nothing is known of it here."""
+        return sending.annotations_of(self.app, self.name)[0]
+
+    @property
+    def result_annotation(self) -> Any:
+        return sending.annotations_of(self.app, self.name)[1]
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R_co]:
         """Raises TypeError for a call that does not fit, InvalidOptions, PayloadTooLarge and BrokerUnavailable."""
@@ -111,6 +116,10 @@ class Task(TaskBase[P, R_co]):
         with entered(context):
             return cast(R_co, call())
 
+    if TYPE_CHECKING:
+        # By `__call__`, because a checker takes a first parameter off a callable, and off nothing else.
+        def after(self: Callable[Concatenate[A, Q], R], *args: Q.args, **kwargs: Q.kwargs) -> Link[A, R]: ...
+
 
 class AsyncTask(TaskBase[P, R_co]):
     """A coroutine function that can be called here or enqueued."""
@@ -120,6 +129,10 @@ class AsyncTask(TaskBase[P, R_co]):
         context, call = self._call_here(args, kwargs)
         with entered(context):
             return cast(R_co, await call())
+
+    if TYPE_CHECKING:
+
+        def after(self: Callable[Concatenate[A, Q], Coroutine[Any, Any, R]], *args: Q.args, **kwargs: Q.kwargs) -> Link[A, R]: ...
 
 
 class Declaring(Protocol):

@@ -25,6 +25,8 @@ ROOT = Path(__file__).parent.parent
 
 GROUND = frozenset({"errors", "events", "outcome", "units", "machine", "settings", "bus"})
 APP = frozenset({"app", "tasks", "handle", "sending", "lending", "listening", "waiting", "site", "locate", "finding", "ids"})
+APP |= {"canvas", "composed", "laying"}
+APP |= {"signals", "middleware", "publishing"}
 MAY_IMPORT = {
     "errors": {"outcome"},
     "outcome": set(),
@@ -75,7 +77,7 @@ SITES = {
     "sqlite3": {"brokers.sqlite.connection"},
     "redis": set(),
     "cloudpickle": {
-        "worker.entries",
+        "worker.carrying",
         "worker.inside",
         "isolate.parcel",
     },  # one pickles what cannot be found by name, in the core, another loads it, in the isolate; a pool does both, on both sides

@@ -14,6 +14,8 @@ Rules (the contract suite in `stem_iso.testing` holds each)
  5. Lease ends use a clock that wall-clock steps do not move; due times, expiry and TTL are wall clock.
  6. A foreign exception stops here: what a store raises becomes `BrokerUnavailable`.
  7. Whoever parks is woken: `Watch.fileno()` turns readable when there may be something new.
+ 8. A part of a canvas that waits for others is `queued`, reason `waiting`, and stands in no queue. However a part ends, in whoever's hands,
+    its moves (`task.canvas.moves`) are carried out, each once. A member's result is kept until its group has ended, whatever its TTL.
 
 Durations are seconds. Lists are answered in the order of the question.
 """
@@ -29,6 +31,7 @@ from stem_iso.brokers.records import DeadFilter as DeadFilter
 from stem_iso.brokers.records import DeadLetter as DeadLetter
 from stem_iso.brokers.records import Delivery as Delivery
 from stem_iso.brokers.records import Exchange as Exchange
+from stem_iso.brokers.records import MemberState as MemberState
 from stem_iso.brokers.records import Order as Order
 from stem_iso.brokers.records import Permit as Permit
 from stem_iso.brokers.records import QueueCount as QueueCount
@@ -39,6 +42,7 @@ from stem_iso.brokers.records import Settlement as Settlement
 from stem_iso.brokers.records import StatusRecord as StatusRecord
 from stem_iso.brokers.records import Verdict as Verdict
 from stem_iso.brokers.records import WorkerInfo as WorkerInfo
+from stem_iso.task.canvas import Canvas, Tree
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.limits import TaskLimits
 from stem_iso.task.status import Progress
@@ -93,6 +97,29 @@ class Broker(Protocol):
 
     def purge(self, queue: str) -> int:
         """End all that waits in the queue (ready and delayed) as `cancelled`, reason `purged`. What runs is left alone."""
+        ...
+
+    # -- canvases ------------------------------------------------------------------------------------------------------------------
+
+    def compose(self, canvas: Canvas) -> None:
+        """Store all of it in one step and begin; the same canvas again changes nothing. Raises PayloadTooLarge.
+
+        Its parts, groups included (name "group", queue ""), have a status each; a group's result is the list of its members', None where it
+        is past the canvas's `most` bytes and nothing follows it. `revoke` and `forget` of a canvas's or a group's id mean all of its
+        parts.
+        """
+        ...
+
+    def tree(self, id: str) -> Tree | None:
+        """What was composed as this canvas; None for an id that is unknown, expired, or not a canvas's."""
+        ...
+
+    def members(self, id: str) -> list[MemberState] | None:
+        """The members of a group, by place; those that have expired are left out. None where there is no such group."""
+        ...
+
+    def wait_members(self, id: str, unended: int, timeout: float | None) -> list[MemberState]:
+        """As `members`, as soon as fewer than `unended` of them are still to end. Raises TimeoutError, UnknownResult."""
         ...
 
     # -- dead letters --------------------------------------------------------------------------------------------------------------

@@ -134,6 +134,13 @@ class StatusRecord(msgspec.Struct, frozen=True, kw_only=True):
     root_id: str | None = None
 
 
+class MemberState(msgspec.Struct, frozen=True):
+    """A member of a group, at its place."""
+
+    id: str
+    state: TaskState
+
+
 class QueueCount(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     queued: int

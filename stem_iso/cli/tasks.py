@@ -1,4 +1,4 @@
-"""Single tasks: enqueue, status, result, revoke."""
+"""Single tasks and canvases: enqueue, status, result, graph, revoke."""
 
 from __future__ import annotations
 
@@ -72,6 +72,19 @@ def status(reach: Reach, id: str) -> None:
 def result(reach: Reach, id: str, timeout: float | None) -> None:
     """Wait for the end of a task and print its result; exit code 1 where it has none."""
     _answer(reach, reach.stem().handle(id), timeout)
+
+
+@click.command()
+@click.argument("id")
+@click.option("--mermaid", is_flag=True, help="As a Mermaid flowchart.")
+@reaching
+def graph(reach: Reach, id: str, mermaid: bool) -> None:
+    """Show a canvas (a chain, group or chord) and how each part of it stands."""
+    canvas = reach.stem().canvas(id)
+    if reach.as_json:
+        show.print_json({"id": canvas.id, "graph": canvas.tree, "states": canvas.states()})
+    else:
+        click.echo(canvas.mermaid() if mermaid else canvas.draw())
 
 
 @click.command()

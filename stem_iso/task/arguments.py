@@ -54,6 +54,19 @@ class Parameters:
         except TypeError as error:
             raise TypeError(f"{self.name}: {error}") from None
 
+    def bind_after(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """As `bind`, but without the first one, which is the result before this call. Raises TypeError."""
+        if not self.shape or self.shape[0].kind in (inspect.Parameter.KEYWORD_ONLY, VAR_KEYWORD):
+            raise TypeError(f"{self.name}: it has no first parameter for the result before it; use .s(...)")
+        first = self.shape[0]
+        if first.kind is VAR_POSITIONAL:
+            return self.bind(args, kwargs)
+        if first.name in kwargs:
+            raise TypeError(f"{self.name}: {first.name!r} is the result before it; leave it out, or use .s(...)")
+        bound = self.bind((None, *args), kwargs)
+        del bound[first.name]
+        return bound
+
     def fit(self, names: Mapping[str, Any]) -> None:
         """Raises TypeError if arguments of these names do not fit."""
         known = {parameter.name: parameter for parameter in self.shape}
@@ -94,14 +107,26 @@ class Parameters:
 
     # -- where the call runs -------------------------------------------------------------------------------------------------------
 
-    def unpack(self, data: bytes) -> dict[str, Any]:
-        """The arguments by parameter name, converted. Raises InvalidArguments."""
+    def unpack(self, data: bytes, before: bytes | None = None) -> dict[str, Any]:
+        """The arguments by parameter name, converted; `before` is the first one, where it comes by itself. Raises InvalidArguments."""
         try:
             raw = _raw_decoder.decode(data)
+            if before is not None:
+                self._put_first(raw, msgspec.Raw(before))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidArguments(f"{self.name}: the arguments are no map of parameter names ({error})") from None
         self.fit(raw)
         return {name: self._convert(name, value) for name, value in raw.items()}
+
+    def _put_first(self, raw: dict[str, msgspec.Raw], before: msgspec.Raw) -> None:
+        if not self.shape:
+            raise InvalidArguments(f"{self.name}: it takes no argument for the result before it")
+        first = self.shape[0]
+        if first.kind is VAR_POSITIONAL:
+            rest = msgspec.msgpack.decode(raw[first.name], type=list[msgspec.Raw]) if first.name in raw else []
+            raw[first.name] = msgspec.Raw(msgspec.msgpack.encode([before, *rest]))
+        else:
+            raw[first.name] = before
 
     def _convert(self, name: str, value: msgspec.Raw) -> Any:
         converter = self.converters.get(name)

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from stem_iso.task.canvas import Canvas
 from stem_iso.task.envelope import Envelope
 
 
@@ -29,6 +30,8 @@ class CallHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     meta: dict[str, Any] = {}
     parent_id: str | None = None
     root_id: str | None = None
+    previous: bytes | None = None  # the result before it in a canvas, encoded
+    after: bool = False  # and that it is the first argument
     soft_limit: float | None = None  # seconds, for messages; the deadlines themselves come from the port
     hard_limit: float | None = None
 
@@ -58,6 +61,12 @@ class EnqueueAsked(msgspec.Struct, frozen=True, tag="enqueue", array_like=True):
     envelopes: list[Envelope]
 
 
+class ComposeAsked(msgspec.Struct, frozen=True, tag="compose", array_like=True):
+    """A canvas, laid out. No value; its ids are known."""
+
+    canvas: Canvas
+
+
 class RevokeAsked(msgspec.Struct, frozen=True, tag="revoke", array_like=True):
     """Answer: whether there was anything to revoke."""
 
@@ -65,7 +74,7 @@ class RevokeAsked(msgspec.Struct, frozen=True, tag="revoke", array_like=True):
     terminate: bool = False
 
 
-Saying = ProgressSaid | MetaSaid | ExtendAsked | EnqueueAsked | RevokeAsked
+Saying = ProgressSaid | MetaSaid | ExtendAsked | EnqueueAsked | ComposeAsked | RevokeAsked
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
@@ -25,6 +25,7 @@ from stem_iso.outcome import RetryAsked
 from stem_iso.task import checks
 from stem_iso.task.call import (
     CallHeader,
+    ComposeAsked,
     EnqueueAsked,
     ExtendAsked,
     ProgressSaid,
@@ -33,7 +34,9 @@ from stem_iso.task.call import (
     decode_answer,
     encode_saying,
 )
+from stem_iso.task.canvas import Canvas
 from stem_iso.task.checks import Duration
+from stem_iso.task.codec import unpack
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.local import LocalPort
 from stem_iso.task.meta import Meta
@@ -56,8 +59,16 @@ class RetryRequested(BaseException):
         self.asked = asked
 
 
+class Surrounds(Protocol):
+    def around(self, context: TaskContext) -> AbstractContextManager[object]:
+        """What is entered before the handler runs, and left after it."""
+
+
 class Sender(Protocol):
     """Makes envelopes out of tasks: the application, as the context knows it."""
+
+    @property
+    def middleware(self) -> Surrounds: ...
 
     def enqueue_from(self, context: TaskContext, task: Any, args: Mapping[str, Any], options: Mapping[str, Any]) -> TaskHandle[Any]: ...
 
@@ -103,8 +114,8 @@ class TaskContext:
 
     @property
     def previous(self) -> Any:
-        """The result before this task; None: it is no link of a chain, and in this version none is."""
-        return None
+        """The result before this task in a chain, the list of a chord's members, the error behind a `link_error`; None: nothing is."""
+        return None if self.header.previous is None else unpack(self.header.previous)
 
     @property
     def cpus(self) -> frozenset[int] | None:
@@ -206,6 +217,9 @@ class TaskContext:
     def publish(self, envelopes: list[Envelope]) -> list[str]:
         ids: list[str] = self._ask(EnqueueAsked(envelopes))
         return ids
+
+    def compose(self, canvas: Canvas) -> None:
+        self._ask(ComposeAsked(canvas))
 
     def finish(self) -> None:
         """The handler has ended: tell what it changed inside values of `meta`."""

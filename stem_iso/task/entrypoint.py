@@ -8,14 +8,17 @@ A function under `@app.task` gets its parameters, converted; a class handler's `
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import msgspec
 
 from stem_iso.task.arguments import InvalidArguments
 from stem_iso.task.codec import unpack
-from stem_iso.task.context import Sender
+from stem_iso.task.context import Sender, TaskContext
 from stem_iso.task.handler import FunctionHandler, TaskHandler, declared_entrypoint
+
+NOTHING = nullcontext()
 
 
 class Entrypoint:
@@ -28,10 +31,13 @@ class Entrypoint:
     ) -> None:
         self.name, self._target, self._function, self.sender = name, target, function, sender
 
-    def unpack(self, data: bytes) -> dict[str, Any]:
-        """Raises InvalidArguments."""
+    def unpack(self, data: bytes, before: bytes | None = None) -> dict[str, Any]:
+        """`before`: the first argument, encoded, where it is not among the others. Raises InvalidArguments.
+
+        A class handler has no first argument: it finds the result before it in `context.previous`.
+        """
         if self._function is not None:
-            return self._function.parameters.unpack(data)
+            return self._function.parameters.unpack(data, before)
         try:
             values = unpack(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -39,6 +45,10 @@ class Entrypoint:
         if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
             raise InvalidArguments(f"{self.name}: the arguments are no map of names, but {type(values).__name__}")
         return values
+
+    def around(self, context: TaskContext) -> AbstractContextManager[object]:
+        """The middleware of its application."""
+        return NOTHING if self.sender is None else self.sender.middleware.around(context)
 
     def __call__(self, context: Any, values: dict[str, Any]) -> Any:
         return self._target(context, values)

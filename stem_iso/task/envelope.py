@@ -41,6 +41,10 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     unique_for: float | None = None  # the longest life of that lock, seconds
     parent_id: str | None = None
     root_id: str | None = None
+    previous: bytes | None = None  # in a canvas: the result before it, encoded
+    after: bool = False  # and that it is the first argument (`task.after(...)`)
+    starts_in: float | None = None  # of a step that waits for others: its delay, counted from its start
+    expires_in: float | None = None  # and its expiry
     unregistered_since: float | None = None  # when a worker first met it without its handler
     max_retries: int | UnsetType = UNSET
     visibility_timeout: float | UnsetType | None = UNSET

@@ -201,3 +201,14 @@ def _lock(name: str, queue: str, args: Mapping[str, Any], given: Mapping[str, An
     if key is None:
         key = hashlib.sha256(pack_arguments(name, args, canonical=True)).hexdigest()[:32]
     return joined(queue, name, key)
+
+
+def as_later_step(envelope: Envelope, using: Using, now: float) -> Envelope:
+    """A step of a canvas that others come before: its delay and its expiry count from its start. `now`: as `envelope_of` was told."""
+    fixed = isinstance(using.given.get("expires"), datetime)
+    changes: dict[str, Any] = {}
+    if using.given.get("delay"):
+        changes |= {"starts_in": using.given["delay"], "not_before": None}
+    if envelope.expires is not None and not fixed:
+        changes |= {"expires_in": envelope.expires - now, "expires": None}
+    return msgspec.structs.replace(envelope, **changes) if changes else envelope

@@ -34,7 +34,7 @@ class Desk(Protocol):
 
     @property
     def wants_begun(self) -> bool:
-        """Whether anybody listens to STARTED."""
+        """Whether anybody listens to STARTED, or to the signal of it."""
 
     @property
     def put(self) -> Callable[[Message], None]: ...

@@ -23,4 +23,4 @@ class Desk:
 
     @property
     def wants_begun(self) -> bool:
-        return self._reporter.wants(WorkerEventType.STARTED)
+        return self._reporter.wants(WorkerEventType.STARTED) or self._reporter.teller.wants_begun

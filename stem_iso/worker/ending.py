@@ -70,6 +70,8 @@ class Ending:
     def _enter(self, phase: Phase, now: float) -> None:
         if phase is self.phase:
             return
+        if self.running:
+            self._reporter.teller.stopping(at_once=phase is Phase.KILLING)
         self.phase = phase
         match phase:
             case Phase.DRAINING:

@@ -28,6 +28,7 @@ from stem_iso.task.handler import FunctionHandler, TaskHandler, declared_entrypo
 from stem_iso.task.names import main_name, module_name
 from stem_iso.task.options import Form
 from stem_iso.tasks import TaskBase
+from stem_iso.worker.carrying import carried, names_of, pickled
 from stem_iso.worker.catalog import Listed, listed
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ TARGET, HOST_TARGET = "stem_iso.worker.inside:boot", "stem_iso.worker.hosted:boo
 
 class BootPayload(msgspec.Struct, frozen=True, kw_only=True):
     """`main` is what `__main__` means in the parent. `broker`, and the folder that a relative one means, are the parent's, which may have
-    been told another one than its application names. `modules` declare tasks beside the application's own. `hooks` (pickled) serve an
-    isolate whose application cannot be found; `hooked`: there are some, whether or not they could be pickled.
+    been told another one than its application names. `modules` declare tasks beside the application's own. `carried` is for an isolate
+    whose application cannot be found, `middleware` (names) for one whose application can: see `carrying`.
     """
 
     location: Location
@@ -52,8 +53,8 @@ class BootPayload(msgspec.Struct, frozen=True, kw_only=True):
     site_folder: str
     max_result_bytes: int
     modules: list[str] = []
-    hooked: bool = False
-    hooks: bytes | None = None
+    carried: dict[str, bytes | None] = {}
+    middleware: list[str] = []
 
     @property
     def of_program(self) -> bool:
@@ -87,8 +88,8 @@ def boot_of(app: Stem, secrets: Sequence[str] = (), max_result_bytes: int | None
         site_folder=app.site.folder,
         max_result_bytes=app.broker_options.max_result_bytes if max_result_bytes is None else max_result_bytes,
         modules=_modules(app, location),
-        hooked=bool(app.isolate_start_hooks),
-        hooks=_hooks(app, location),
+        carried=carried(app, location),
+        middleware=names_of(app.middleware),
     )
     return Boot(TARGET, msgspec.msgpack.encode(payload), tuple(secrets), time_limit, log_level=log.getEffectiveLevel())
 
@@ -154,7 +155,7 @@ def _carried(handler: TaskHandler[Any]) -> Definition:
         return Definition(name=handler.name, place=place, whole=whole)
     # Resolved here: a string annotation finds its name among the module's globals, which do not travel with the function.
     hints = dict(handler.parameters.hints) if isinstance(handler, FunctionHandler) and whole else None
-    return Definition(name=handler.name, pickled=_pickled((code, hints)), whole=whole)
+    return Definition(name=handler.name, pickled=pickled((code, hints)), whole=whole)
 
 
 def _place(code: Callable[..., Any], name: str) -> str | None:
@@ -168,23 +169,3 @@ def _modules(app: Stem, location: Location) -> list[str]:
     """Where tasks are declared beside the application's module: a spare imports them before it is ready, on nobody's time."""
     places = (_place(code_of(handler), handler.name) for handler in app.registry)
     return sorted({place.partition(":")[0] for place in places if place} - {location.module, main_name()}) if location else []
-
-
-def _hooks(app: Stem, location: Location) -> bytes | None:
-    """The hooks of an application that an isolate does not, or perhaps does not, find; None where they need not travel, or cannot."""
-    certain = location and location.module != main_name()
-    if certain or not app.isolate_start_hooks:
-        return None
-    try:
-        return _pickled(tuple(app.isolate_start_hooks))
-    except Exception:  # pickling runs user code
-        if location:
-            return None  # most likely it is found, and nobody asks for them
-        raise
-
-
-def _pickled(value: object) -> bytes:
-    import cloudpickle
-
-    pickled: bytes = cloudpickle.dumps(value)
-    return pickled

@@ -107,6 +107,7 @@ class Floor:
         elif not found.policy.acks_late and not broker.mark(delivery.receipt):
             self._lost_unbegun(attempt)
         else:
+            self._reporter.teller.received(attempt)
             self._hosts.run(attempt, found.job)  # what it calls back comes through the inbox: nothing is missed by seating it after
             self._seated[delivery.receipt] = attempt
             self._inline += not attempt.killable

@@ -64,6 +64,8 @@ def _job(delivery: Delivery, envelope: Envelope, policy: Policy, limits: Limits,
         meta=envelope.meta,
         parent_id=envelope.parent_id,
         root_id=envelope.root_id,
+        previous=envelope.previous,
+        after=envelope.after,
         soft_limit=policy.soft,
         hard_limit=policy.hard,
     )

@@ -10,7 +10,7 @@
 Rules
  1. Nothing here raises what a handler raised: it is a FAILED reply, `SystemExit` and `SoftTimeLimitExceeded` included. (`run_async` lets a
     cancellation through that came from outside: whoever cancelled knows why.)
- 2. `port.armed()` goes around the handler alone.
+ 2. `port.armed()` goes around the handler, and the middleware around it, alone.
  3. Imports no broker, no event loop and no pickle before the application or an entrypoint needs one.
 """
 
@@ -39,6 +39,7 @@ from stem_iso.task.entrypoint import Entrypoint
 from stem_iso.task.failure import failed
 from stem_iso.task.handler import FunctionHandler
 from stem_iso.task.options import TaskOptions
+from stem_iso.worker.carrying import refuse_others, unpack
 from stem_iso.worker.catalog import add
 from stem_iso.worker.entries import BootPayload, Definition, function_at, signature_of
 
@@ -59,9 +60,10 @@ def run_sync(
     prepared = _prepared(entrypoint, payload, port, main)
     if not isinstance(prepared, TaskContext):
         return prepared
+    value = None  # of a handler whose exception a middleware swallowed
     try:
         with entered(prepared):
-            with port.armed():
+            with port.armed(), entrypoint.around(prepared):
                 value = _value(entrypoint, prepared)
             prepared.finish()
     except BaseException as error:  # user code may raise anything
@@ -79,9 +81,10 @@ async def run_async(
     if not isinstance(prepared, TaskContext):
         return prepared
     prepared.offload = asyncio.to_thread
+    value = None  # as above
     try:
         with entered(prepared):
-            with port.armed():
+            with port.armed(), entrypoint.around(prepared):
                 value = await entrypoint(prepared, prepared.args)
             prepared.finish()
     except BaseException as error:  # user code may raise anything
@@ -97,7 +100,7 @@ def _prepared(entrypoint: Entrypoint, payload: bytes, port: Port, main: str | No
     try:
         header, data = decode_call(payload)
         context = TaskContext(header, port, entrypoint.sender)
-        context.args = entrypoint.unpack(data)
+        context.args = entrypoint.unpack(data, header.previous if header.after else None)
     except InvalidArguments as error:
         return REJECTED, _encode(["invalid-arguments", str(error)])
     except BaseException as error:  # converting arguments runs user code: the __post_init__ of a dataclass, the import of its annotation
@@ -189,12 +192,11 @@ class TaskRunner:
         self.ready = msgspec.msgpack.encode(found)
 
     def start(self) -> None:
-        hooks = self._app.isolate_start_hooks
-        if self._carried and self.told.hooked:
-            if self.told.hooks is None:
-                raise StemError("the hooks of on_isolate_start cannot be pickled: make the application at the top of its module")
-            hooks = pickle.loads(self.told.hooks)
-        for hook in hooks:
+        if self._carried:
+            unpack(self._app, self.told.carried)
+        else:
+            refuse_others(self._app.middleware, self.told.middleware, self.told.main)
+        for hook in self._app.isolate_start_hooks:
             value = hook()
             if inspect.isawaitable(value):
                 from stem_iso.worker.coroutines import run_coroutine

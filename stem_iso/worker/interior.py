@@ -63,7 +63,7 @@ class Interior:
 
     def __init__(self, app: Stem, options: WorkerOptions, bus: Bus, inbox: Inbox[Message], loop: asyncio.AbstractEventLoop | None) -> None:
         self._app, self._options, self._bus, self._inbox = app, options, bus, inbox
-        self._reporter = Reporter(options.id, bus)
+        self._reporter = Reporter(options.id, bus, app.signals)
         self._logged = LogSubscriber(bus)
         self._broker = app.open_broker()
         inline = Inline(loop=loop, max_result_bytes=self._broker.options.max_result_bytes, around=OwnProcess(inbox))
@@ -110,6 +110,7 @@ class Interior:
         if by_command or any(form_of(handler) is Form.ISOLATED for handler in self._app.registry):
             self._hosts.start_engine()
         self._logged.started(options, broker.url)
+        self._reporter.teller.ready(options, broker.url)
         return Consumer(options, broker, self._inbox, floor, self._reporter, [beat, Sweeper()])
 
     def _close(self) -> None:
@@ -120,6 +121,7 @@ class Interior:
         self._broker.close()
         self._inbox.close()
         self._logged.stopped()
+        self._reporter.teller.shutdown()
         self._bus.close()
 
     def _describe(self, broker: Broker, running: list[str]) -> WorkerInfo:

@@ -98,6 +98,7 @@ class Ledger:
 
     def _tell(self, closing: Closing, verdict: Verdict) -> None:
         attempt, plan = closing.attempt, closing.plan
+        self._reporter.teller.settled(attempt, plan, verdict, closing.elapsed)
         if verdict is Verdict.DONE:
             match plan:
                 case Finish():

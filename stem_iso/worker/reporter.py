@@ -31,18 +31,21 @@ from stem_iso.events import (
 )
 from stem_iso.isolate.job import IsolateNotice, LimitNotice
 from stem_iso.outcome import TaskError
+from stem_iso.signals import Signals
 from stem_iso.task.plan import Finish, Retry
 from stem_iso.task.status import TaskState
 from stem_iso.worker.attempt import Attempt
+from stem_iso.worker.telling import Teller
 
 OUTBOX = 10_000  # past this, events for other processes are dropped, the oldest first: the broker is away, or too slow for them
 
 
 class Reporter:
-    """Owned by the consumer thread."""
+    """Owned by the consumer thread. `teller` tells the signals, which are for this process alone."""
 
-    def __init__(self, worker_id: str, bus: Bus) -> None:
+    def __init__(self, worker_id: str, bus: Bus, signals: Signals) -> None:
         self._worker_id, self._bus = worker_id, bus
+        self.teller = Teller(worker_id, bus, signals)
         self._forwarding = False  # whether another process listens
         self._outbox: deque[bytes] = deque(maxlen=OUTBOX)
 
@@ -52,6 +55,7 @@ class Reporter:
     # -- tasks ---------------------------------------------------------------------------------------------------------------------
 
     def started(self, attempt: Attempt) -> None:
+        self.teller.prerun(attempt)
         if self.wants(WorkerEventType.STARTED):
             self._send(StartedEvent(**self._of(attempt)))
 
@@ -102,8 +106,9 @@ class Reporter:
         """A lease ran out, and that ended its task."""
         base: dict[str, Any] = {"at": time.time(), "worker_id": self._worker_id, "task_id": found.id}
         base |= {"name": found.name, "queue": found.queue, "run": found.run, "attempt": found.attempt}
+        error = TaskError(type="stem_iso.errors.LeaseLost", message="the worker that ran it was lost")
+        self.teller.reclaimed(found, error)
         if found.state is TaskState.FAILED and self.wants(WorkerEventType.FAILED):
-            error = TaskError(type="stem_iso.errors.LeaseLost", message="the worker that ran it was lost")
             self._send(FailedEvent(reason=found.reason or "worker-lost", error=error, **base))
         elif found.state is TaskState.CANCELLED and self.wants(WorkerEventType.REVOKED):
             self._send(RevokedEvent(reason=found.reason or "revoked", **base))
@@ -111,6 +116,7 @@ class Reporter:
     # -- the rest ------------------------------------------------------------------------------------------------------------------
 
     def isolate(self, notice: IsolateNotice) -> None:
+        self.teller.isolate(notice)
         if self.wants(WorkerEventType.ISOLATE):
             self._send(
                 IsolateEvent(

@@ -21,6 +21,7 @@ from stem_iso.brokers.base import Broker
 from stem_iso.errors import BrokerUnavailable, LeaseLost, StemError
 from stem_iso.task.call import (
     Answer,
+    ComposeAsked,
     EnqueueAsked,
     ExtendAsked,
     MetaSaid,
@@ -35,7 +36,7 @@ from stem_iso.worker.attempt import Attempt
 from stem_iso.worker.messages import Said
 from stem_iso.worker.reporter import Reporter
 
-Question = ExtendAsked | EnqueueAsked | RevokeAsked
+Question = ExtendAsked | EnqueueAsked | ComposeAsked | RevokeAsked
 NOTE_EVERY = 0.1  # seconds between two notes of one attempt: a handler may report as often as it likes, the store is written this often
 
 
@@ -67,7 +68,7 @@ class Sayings:
             case MetaSaid(meta):
                 attempt.meta = meta
                 self._dirty.add(attempt)
-            case ExtendAsked() | EnqueueAsked() | RevokeAsked():
+            case ExtendAsked() | EnqueueAsked() | ComposeAsked() | RevokeAsked():
                 if said.answer is not None:
                     self._asked.append((attempt, saying, said.answer))
             case _:
@@ -123,6 +124,8 @@ def _carry_out(broker: Broker, attempt: Attempt, question: Question) -> Any:
             return None
         case EnqueueAsked(envelopes):
             return broker.publish(envelopes)
+        case ComposeAsked(canvas):
+            return broker.compose(canvas)
         case RevokeAsked(id, terminate):
             return broker.revoke(id, terminate)
         case _:

@@ -5,12 +5,20 @@ What is wrong carries a `type: ignore`; one that is not needed is an error too, 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, assert_type
 
 from stem_iso import (
     AsyncTask,
+    CanvasHandle,
+    Envelope,
     ExponentialJitterRetryStrategy,
+    GroupHandle,
+    Link,
+    Middleware,
+    Part,
     RetryStrategy,
     Signature,
     Stem,
@@ -22,9 +30,13 @@ from stem_iso import (
     TaskOptions,
     TaskRegistry,
     TaskStatus,
+    chain,
+    chord,
     current_context,
+    group,
     local_context,
 )
+from stem_iso.signals import Signal, TaskRetrySignal
 
 app = Stem(broker="sqlite:///jobs.db", max_redeliveries=5, block_time=timedelta(seconds=2))
 Stem(colour="red")  # type: ignore[call-arg]
@@ -188,3 +200,86 @@ assert_type(TaskOptions(max_concurrency=3).max_concurrency, int | None)
 second.enqueue("email.send", {"to": "ann"}, limit_key="ann")
 second.task(rate_limit=10)  # type: ignore[call-overload]
 limited.using(limit_keys="a")  # type: ignore[call-arg]
+
+# -- composing ---------------------------------------------------------------------------------------------------------------------------
+
+
+@app.task
+def parse(page: bytes, deep: bool = False) -> list[str]:
+    return []
+
+
+@app.task
+def pack(context: TaskContext, sizes: list[float], name: str = "") -> int:
+    return 0
+
+
+assert_type(parse.after(deep=True), Link[bytes, list[str]])
+assert_type(fetch.s("a") | parse.after(), Part[list[str]])
+assert_type((fetch.s("a") | parse.after(deep=True) | plain.s("x")).enqueue().result(timeout=5), float)
+assert_type(chain(fetch.s("a"), parse.after(), plain.s("done")).enqueue().result(), float)
+assert_type(group(plain.s(p) for p in "ab").enqueue().results(timeout=5), list[float])
+assert_type(group(plain.s("a"), plain.s("b")).enqueue(), GroupHandle[float])
+assert_type(next(group([plain.s("a")]).enqueue().as_completed()), float)
+assert_type(chord([plain.s(p) for p in "ab"], pack.after()).enqueue().result(), int)
+assert_type(group(plain.s(p) for p in "ab") | pack.after(name="x"), Part[int])
+assert_type(fetch.s("a").link_error(plain.s("x")), Signature[bytes])
+assert_type(app.canvas("id"), CanvasHandle[Any])
+
+plain.s("a") | parse.after()  # type: ignore[operator]
+chain(plain.s("a"), parse.after())  # type: ignore[misc]
+chord([fetch.s("a")], pack.after())  # type: ignore[misc]
+parse.after(shallow=True)  # type: ignore[call-arg]
+parse.after(deep="yes")  # type: ignore[arg-type]
+group([1, 2])  # type: ignore[arg-type]
+
+# -- signals and middleware ------------------------------------------------------------------------------------------------------------
+
+
+@app.signals.task_retry.connect
+def on_retry(signal: TaskRetrySignal) -> None:
+    assert_type(signal.error, TaskError | None)
+    assert_type(signal.next_attempt + signal.attempt, int)
+    assert_type(signal.due - signal.delay, float)
+
+
+@app.signals.task_failed.connect  # type: ignore[arg-type]
+def on_something_else(signal: TaskRetrySignal) -> None: ...
+
+
+def on_any(signal: Signal) -> None:
+    print(signal.signal, signal.at)
+
+
+assert_type(on_retry, Callable[[TaskRetrySignal], None])
+app.signals.task_prerun.connect(on_any)
+app.signals.worker_ready.connect(lambda signal: print(signal.queues, signal.seats))
+app.signals.worker_ready.connect(lambda signal: signal.task_id)  # type: ignore[attr-defined]
+app.signals.task_retry.disconnect(on_retry)
+app.signals.task_succeded.connect(on_any)  # type: ignore[attr-defined]
+for channel in app.signals:
+    channel.connect(on_any)
+
+
+class Traced(Middleware):
+    def enqueue(self, envelopes: Sequence[Envelope], call_next: Callable[[Sequence[Envelope]], list[str]]) -> list[str]:
+        return call_next(envelopes)
+
+    @contextmanager
+    def around(self, context: TaskContext) -> Iterator[None]:
+        yield
+
+
+class OnlyAround:
+    @contextmanager
+    def around(self, context: TaskContext) -> Iterator[None]:
+        yield
+
+
+class AroundNothing:
+    def around(self) -> None: ...
+
+
+assert_type(app.middleware.add(Traced()), Traced)
+app.middleware.add(OnlyAround())
+app.middleware.add(AroundNothing())  # type: ignore[type-var]

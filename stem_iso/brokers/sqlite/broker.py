@@ -13,6 +13,7 @@ from stem_iso.brokers.base import (
     DeadFilter,
     DeadLetter,
     Exchange,
+    MemberState,
     Order,
     Permit,
     QueueCount,
@@ -24,9 +25,10 @@ from stem_iso.brokers.base import (
     Verdict,
     WorkerInfo,
 )
-from stem_iso.brokers.sqlite import admitting, dead, gossip, leasing, looking, publishing, revoking, settling, sweeping
-from stem_iso.brokers.sqlite.parking import BellWatch, Listener, wait
+from stem_iso.brokers.sqlite import admitting, canvas, dead, gossip, leasing, looking, publishing, revoking, settling, sweeping
+from stem_iso.brokers.sqlite.parking import BellWatch, Listener, wait, wait_members
 from stem_iso.brokers.sqlite.turn import Database, Turn
+from stem_iso.task.canvas import Canvas, Tree
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.limits import TaskLimits
 from stem_iso.task.status import Progress
@@ -72,6 +74,22 @@ class SqliteBroker:
         while bite := self._database.write(lambda turn: revoking.purge(turn, queue, upto)):
             purged += bite
         return purged
+
+    # -- canvases ---------------------------------------------------------------------------------------------------------------
+
+    def compose(self, whole: Canvas) -> None:
+        bodies = publishing.encoded([step.envelope for step in whole.steps], self.options.max_payload_bytes)
+        self._database.write(lambda turn: canvas.compose(turn, whole, bodies))
+
+    def tree(self, id: str) -> Tree | None:
+        return self._database.read(lambda turn: canvas.tree(turn, id))
+
+    def members(self, id: str) -> list[MemberState] | None:
+        return self._database.read(lambda turn: canvas.members(turn, id))
+
+    def wait_members(self, id: str, unended: int, timeout: float | None) -> list[MemberState]:
+        wait_members(self._database, id, unended, timeout)
+        return self.members(id) or []
 
     # -- dead letters -----------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@
     Again      waits once more under the same envelope: given back, redelivered
     Replaced   waits once more under a new envelope: the next attempt
 
-All ways to end go through here, so a lock or a dead letter cannot be missed by one of them.
+All ways to end go through here, so a lock, a dead letter or a canvas cannot be missed by one of them.
 """
 
 from __future__ import annotations
@@ -13,23 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from stem_iso.brokers.sqlite import schema
+from stem_iso.brokers.sqlite import canvas, schema
 from stem_iso.brokers.sqlite.bells import Bell
+from stem_iso.brokers.sqlite.closing import Ending as Ending
+from stem_iso.brokers.sqlite.closing import close
 from stem_iso.brokers.sqlite.rows import with_meta
 from stem_iso.brokers.sqlite.turn import Turn
-
-
-class Ending(NamedTuple):
-    """`until` is when the status expires, wall clock."""
-
-    seq: int
-    state: int
-    until: float
-    reason: str | None = None
-    error: bytes | None = None
-    result: bytes | None = None
-    meta: bytes | None = None  # None: as it was
-    progress: bytes | None = None  # None: as it was
 
 
 class Again(NamedTuple):
@@ -57,8 +46,8 @@ class Replaced(NamedTuple):
     body: bytes
 
 
-def end(turn: Turn, endings: Sequence[Ending], *, locked: bool) -> None:
-    """`locked`: whether one of the rows may hold a unique lock."""
+def end(turn: Turn, endings: Sequence[Ending], *, locked: bool, linked: bool) -> None:
+    """`locked`: whether one of the rows may hold a unique lock; `linked`: be a part of a canvas."""
     if not endings:
         return
     failed = [(ending.seq, ending.reason or "failed", ending.error) for ending in endings if ending.state == schema.FAILED]
@@ -67,7 +56,9 @@ def end(turn: Turn, endings: Sequence[Ending], *, locked: bool) -> None:
         turn.of_rows(_BURY, [(turn.now, *row) for row in failed])
     if locked:
         turn.of_keys(_UNLOCK, [ending.seq for ending in endings])
-    turn.of_rows(_END, [(*ending, turn.now) for ending in endings if ending.until > turn.now])
+    if linked:
+        endings = canvas.end(turn, endings)
+    close(turn, [ending for ending in endings if ending.until > turn.now])
     gone = [ending.seq for ending in endings if ending.until <= turn.now]
     if gone:
         turn.of_keys("DELETE FROM task WHERE seq IN ({keys})", gone)
@@ -101,7 +92,6 @@ def _carry_meta(turn: Turn, rows: Sequence[tuple[int, bytes | None]]) -> None:
             turn.run("UPDATE task SET body = ? WHERE seq = ?", (carried, seq))
 
 
-# column1, column2, …: how SQLite names the columns of a VALUES list.
 _META = "UPDATE task SET meta = v.column2 FROM (VALUES {rows}) AS v WHERE task.seq = v.column1"
 
 _BURY = """
@@ -114,12 +104,6 @@ WHERE true ON CONFLICT (id) DO UPDATE SET name = excluded.name, queue = excluded
 
 # By key and holder: a lock that outlived `unique_for` may be another's by now.
 _UNLOCK = "DELETE FROM lock WHERE (key, id) IN (SELECT lock, id FROM task WHERE lock IS NOT NULL AND seq IN ({keys}))"
-
-_END = """
-UPDATE task SET state = v.column2, at = v.column3, reason = v.column4, error = v.column5, result = v.column6,
-  meta = coalesce(v.column7, meta), progress = coalesce(v.column8, progress), finished = v.column9,
-  sequence = NULL, marked = 0, revoked = 0, lock = NULL, slot = NULL, waits = NULL, body = NULL
-FROM (VALUES {rows}) AS v WHERE task.seq = v.column1"""
 
 _AGAIN = """
 UPDATE task SET state = v.column2, at = v.column3, redeliveries = v.column4, boot = NULL, sequence = NULL, marked = 0,

@@ -137,7 +137,9 @@ def expired(turn: Turn, boot: str, predecessor: str | None) -> list[Row]:
     return found + (turn.all(_PREDECESSOR, (predecessor, turn.lease_now, RECLAIM)) if predecessor not in (None, boot) else [])
 
 
-_LOST = "SELECT seq, id, name, queue, run, attempt, redeliveries, marked, revoked, forgotten, ttl, lock, coalesce(slot, waits) FROM task "
+_LOST = """
+SELECT seq, id, name, queue, run, attempt, redeliveries, marked, revoked, forgotten, ttl, lock, canvas, coalesce(slot, waits)
+FROM task """
 _EXPIRED = _LOST + "WHERE state = 2 AND at <= ? AND boot <> ? LIMIT ?"
 _PREDECESSOR = _LOST + "WHERE state = 2 AND boot = ? AND at > ? LIMIT ?"
 
@@ -145,7 +147,8 @@ _PREDECESSOR = _LOST + "WHERE state = 2 AND boot = ? AND at > ? LIMIT ?"
 def reclaim(turn: Turn, boot: str, predecessor: str | None, options: BrokerOptions) -> list[Reclaimed]:
     rows = expired(turn, boot, predecessor)
     decided = [_reclaimed(row, turn.now, options.max_redeliveries) for row in rows]
-    apply(turn, [change for change, _ in decided], locked=any(row[-2] is not None for row in rows))
+    locked, linked = (any(row[column] is not None for row in rows) for column in (-3, -2))
+    apply(turn, [change for change, _ in decided], locked=locked, linked=linked)
     pull(turn, [row[-1] for row in rows if row[-1] is not None])
     return [reclaimed for _, reclaimed in decided]
 

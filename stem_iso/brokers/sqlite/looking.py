@@ -35,4 +35,4 @@ def queues(turn: Turn, dead_letter_ttl: float) -> list[QueueCount]:
 
 
 def unfinished(turn: Turn, limit: int) -> list[bytes]:
-    return [row[0] for row in turn.all("SELECT body FROM task WHERE state <= 2 ORDER BY seq LIMIT ?", (limit,))]
+    return [row[0] for row in turn.all("SELECT body FROM task WHERE state BETWEEN 0 AND 2 ORDER BY seq LIMIT ?", (limit,))]

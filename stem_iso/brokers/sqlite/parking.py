@@ -9,12 +9,15 @@ import select
 import time
 from collections.abc import Callable, Iterator
 from math import inf
+from typing import TypeVar
 
 from stem_iso.brokers.base import StatusRecord
-from stem_iso.brokers.sqlite import gossip
+from stem_iso.brokers.sqlite import canvas, gossip
 from stem_iso.brokers.sqlite.bells import Bell, Ear
 from stem_iso.brokers.sqlite.turn import Database, Turn
 from stem_iso.errors import UnknownResult
+
+T = TypeVar("T")
 
 RENEW_LISTENER = gossip.LISTENER_LIFE / 3
 
@@ -50,17 +53,37 @@ def park(ear: Ear, seconds: float) -> None:
 
 def wait(database: Database, look: Callable[[], StatusRecord | None], id: str, timeout: float | None) -> StatusRecord:
     """The terminal status. Raises UnknownResult, TimeoutError."""
-    deadline = inf if timeout is None else time.monotonic() + timeout
-    ear = database.done_ear()
-    while True:
+
+    def terminal() -> StatusRecord | None:
         status = look()
         if status is None:
             raise UnknownResult(f"no task {id}: it never was, or its result has expired")
-        if status.state.terminal:
-            return status
+        return status if status.state.terminal else None
+
+    return _until(database, terminal, lambda: f"task {id} has not ended after {timeout:g} s of waiting", timeout)
+
+
+def wait_members(database: Database, id: str, unended: int, timeout: float | None) -> None:
+    """Until fewer than `unended` members of the group are still to end. Raises UnknownResult, TimeoutError."""
+
+    def fewer() -> bool | None:
+        found = database.read(lambda turn: canvas.unended(turn, id))
+        if found is None:
+            raise UnknownResult(f"no group {id}: it never was, or it has expired")
+        return True if found < unended else None
+
+    _until(database, fewer, lambda: f"{unended} members of group {id} have not ended after {timeout:g} s of waiting", timeout)
+
+
+def _until(database: Database, look: Callable[[], T | None], late: Callable[[], str], timeout: float | None) -> T:
+    deadline = inf if timeout is None else time.monotonic() + timeout
+    ear = database.done_ear()
+    while True:
+        if (found := look()) is not None:
+            return found
         left = deadline - time.monotonic()
         if left <= 0:
-            raise TimeoutError(f"task {id} is still {status.state.value} after {timeout:g} s of waiting")
+            raise TimeoutError(late())
         park(ear, left)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from stem_iso.brokers.sqlite import schema
 from stem_iso.brokers.sqlite.bells import Bell
 from stem_iso.brokers.sqlite.buckets import pull
+from stem_iso.brokers.sqlite.canvas import KEPT, parts
 from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.brokers.sqlite.endings import Ending, end
 from stem_iso.brokers.sqlite.rows import RESULT_TTL
@@ -19,28 +20,22 @@ PURGE = 1000  # rows per turn, so that a large purge lets others write in betwee
 
 
 def revoke(turn: Turn, id: str, terminate: bool) -> bool:
-    """True if the task was not terminal."""
-    rows = turn.all("SELECT state, seq, forgotten, ttl, waits FROM task WHERE id = ?", (id,))
-    if not rows or rows[0][0] > schema.LEASED:
-        return False
-    if rows[0][0] == schema.LEASED:
-        turn.run("UPDATE task SET revoked = max(revoked, ?) WHERE id = ?", (2 if terminate else 1, id))
+    """True if the task was not terminal; of a canvas or a group: if any part of it was not."""
+    rows = turn.of_keys("SELECT id, state, seq, forgotten, ttl, waits FROM task WHERE state <= 2 AND id IN ({keys})", parts(turn, id))
+    leased = [row[0] for row in rows if row[1] == schema.LEASED]
+    if leased:
+        turn.of_keys("UPDATE task SET revoked = max(revoked, ?) WHERE id IN ({keys})", leased, 2 if terminate else 1)
         turn.rings.add(Bell.WORK)
-    else:
-        cancel(turn, [row[1:] for row in rows], "revoked")
-    return True
+    cancel(turn, [row[2:] for row in rows if row[1] != schema.LEASED], "revoked")
+    return bool(rows)
 
 
 def forget(turn: Turn, id: str) -> bool:
-    state = turn.one("SELECT state FROM task WHERE id = ?", (id,))
-    if state is None:
-        return False
-    if state > schema.LEASED:
-        turn.run("DELETE FROM task WHERE id = ?", (id,))
-        turn.rings.add(Bell.DONE)  # who waits for it must not go on waiting
-    else:
-        turn.run("UPDATE task SET forgotten = 1 WHERE id = ?", (id,))
-    return True
+    rows = turn.of_keys("SELECT id, state > 2 AND at < ? FROM task WHERE id IN ({keys})", parts(turn, id), KEPT)
+    turn.of_keys("DELETE FROM task WHERE id IN ({keys})", [row[0] for row in rows if row[1]])
+    turn.of_keys("UPDATE task SET forgotten = 1 WHERE id IN ({keys})", [row[0] for row in rows if not row[1]])
+    turn.rings.add(Bell.DONE)  # who waits for it must not go on waiting
+    return bool(rows)
 
 
 def purge(turn: Turn, queue: str, upto: int) -> int:
@@ -61,5 +56,6 @@ def cancel(turn: Turn, rows: Sequence[Row], reason: str) -> None:
     def until(forgotten: int, ttl: float | None) -> float:
         return turn.now if forgotten else turn.now + (RESULT_TTL if ttl is None else ttl)
 
-    end(turn, [Ending(seq, schema.CANCELLED, until(forgotten, ttl), reason) for seq, forgotten, ttl, _ in rows], locked=True)
+    endings = [Ending(seq, schema.CANCELLED, until(forgotten, ttl), reason) for seq, forgotten, ttl, _ in rows]
+    end(turn, endings, locked=True, linked=True)
     pull(turn, [waits for *_, waits in rows if waits is not None])

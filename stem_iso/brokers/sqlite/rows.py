@@ -47,7 +47,7 @@ def seconds(value: object) -> float | None:
 
 
 def state_of(state: int, attempt: int) -> TaskState:
-    if state in (schema.READY, schema.DELAYED):
+    if state in (schema.WAITING, schema.READY, schema.DELAYED):
         return TaskState.RETRIED if attempt else TaskState.QUEUED
     return _STATES[state]
 

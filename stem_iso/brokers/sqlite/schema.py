@@ -2,8 +2,9 @@
 
 `task.at` has one meaning per state: due (DELAYED, wall clock), end of the lease (LEASED, boot time), expiry of the status (terminal, wall
 clock). Four partial indexes, each the answer to one question: what is next in this queue, what comes due in it, which lease ran out, which
-status has expired. Two more, of rows with limits alone: who holds a bucket, who waits at it and in which order. `lock`, `dead`, `event`,
-`listener`, `worker` are small beside it.
+status has expired. Two more, of rows with limits alone: who holds a bucket, who waits at it and in which order. A row that is WAITING is a
+part of a canvas that others come before; the row of a group never has another state until it ends. `lock`, `dead`, `event`, `listener`,
+`worker` are small beside it.
 
 A file of an earlier version is brought to this one by `ADDED`, one step per version; a new file is `TABLES` and all steps. Nothing is ever
 taken away or given another meaning, so a step is as safe as its statements are few.
@@ -13,7 +14,7 @@ The file remembers the machine's boot that its leases were written in: whoever o
 
 from __future__ import annotations
 
-READY, DELAYED, LEASED, SUCCEEDED, FAILED, CANCELLED = range(6)
+WAITING, READY, DELAYED, LEASED, SUCCEEDED, FAILED, CANCELLED = range(-1, 6)
 
 VERSION = 2
 APPLICATION = 0x5354454D  # "STEM", so that a database of something else is refused instead of filled
@@ -81,6 +82,14 @@ CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 # What each version added to the one before it.
 ADDED = {
     2: """
+ALTER TABLE task ADD COLUMN canvas TEXT;       -- the id of the canvas that this is a part of
+ALTER TABLE task ADD COLUMN tree BLOB;         -- what was composed, in the row whose id is the canvas's
+ALTER TABLE task ADD COLUMN follows BLOB;      -- what its end moves (`Then`)
+ALTER TABLE task ADD COLUMN joined TEXT;       -- the group that counts it, and its place there
+ALTER TABLE task ADD COLUMN place INTEGER;
+ALTER TABLE task ADD COLUMN missing INTEGER;   -- of a group: members that have not ended
+CREATE INDEX task_canvas ON task (canvas) WHERE canvas IS NOT NULL;
+CREATE INDEX task_joined ON task (joined, place) WHERE joined IS NOT NULL;
 ALTER TABLE task ADD COLUMN slot TEXT;
 ALTER TABLE task ADD COLUMN waits TEXT;
 CREATE INDEX task_slot ON task (slot) WHERE slot IS NOT NULL;

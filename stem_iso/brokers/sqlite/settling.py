@@ -38,6 +38,7 @@ class Held(NamedTuple):
     redeliveries: int
     ttl: float | None
     lock: str | None
+    linked: int
     bucket: str | None  # that it holds, or that it was let through to ask for
 
     def until(self, now: float, ttl: float | None = None) -> float:
@@ -49,7 +50,7 @@ class Held(NamedTuple):
 
 
 HELD = """
-SELECT id, seq, boot, sequence, revoked, forgotten, redeliveries, ttl, lock, coalesce(slot, waits)
+SELECT id, seq, boot, sequence, revoked, forgotten, redeliveries, ttl, lock, canvas IS NOT NULL, coalesce(slot, waits)
 FROM task WHERE state = 2 AND id IN ({keys})"""
 
 Change = Ending | Again | Replaced
@@ -58,7 +59,7 @@ Change = Ending | Again | Replaced
 def settle(turn: Turn, settlements: Sequence[Settlement]) -> list[Verdict]:
     rows = turn.of_keys(HELD, [settlement.receipt.id for settlement in settlements])
     held = {row[0]: Held._make(row) for row in rows}
-    verdicts, changes, locked, held_buckets = [], [], False, set()
+    verdicts, changes, locked, linked, held_buckets = [], [], False, False, set()
     for settlement in settlements:
         receipt = settlement.receipt
         row = held.get(receipt.id)
@@ -70,16 +71,17 @@ def settle(turn: Turn, settlements: Sequence[Settlement]) -> list[Verdict]:
         verdicts.append(verdict)
         changes.append(change)
         locked = locked or row.lock is not None
+        linked = linked or bool(row.linked)
         if row.bucket is not None:
             held_buckets.add(row.bucket)
-    apply(turn, changes, locked=locked)
+    apply(turn, changes, locked=locked, linked=linked)
     if held_buckets:
         pull(turn, held_buckets)
     return verdicts
 
 
-def apply(turn: Turn, changes: Sequence[Change], *, locked: bool) -> None:
-    end(turn, [change for change in changes if isinstance(change, Ending)], locked=locked)
+def apply(turn: Turn, changes: Sequence[Change], *, locked: bool, linked: bool) -> None:
+    end(turn, [change for change in changes if isinstance(change, Ending)], locked=locked, linked=linked)
     again(turn, [change for change in changes if isinstance(change, Again)])
     replace(turn, [change for change in changes if isinstance(change, Replaced)])
 

@@ -15,6 +15,7 @@ Time passes for real, in short leases and delays, and is waited for with bounds.
 
 from __future__ import annotations
 
+from stem_iso.testing.contract.canvas import Canvases
 from stem_iso.testing.contract.dead import DeadLetters
 from stem_iso.testing.contract.gossip import Gossip
 from stem_iso.testing.contract.leases import Leases
@@ -28,11 +29,26 @@ from stem_iso.testing.contract.settling import Settling
 from stem_iso.testing.contract.timing import Timing
 from stem_iso.testing.contract.unique import Unique
 from stem_iso.testing.contract.waiting import Waiting
+from stem_iso.testing.contract.whole import WholeCanvases
 
 __all__ = ["BrokerContract"]
 
 
 class BrokerContract(
-    Publishing, Timing, Settling, Leases, LostWorkers, Revoking, Unique, DeadLetters, Waiting, Gossip, Limits, Lines, Rates
+    Publishing,
+    Timing,
+    Settling,
+    Leases,
+    LostWorkers,
+    Revoking,
+    Unique,
+    DeadLetters,
+    Canvases,
+    WholeCanvases,
+    Waiting,
+    Gossip,
+    Limits,
+    Lines,
+    Rates,
 ):
     """Subclass it, and give it a fixture `broker`."""

@@ -1,0 +1,262 @@
+"""Canvases in rows: every part is a row of `task` from the beginning, and its end moves its neighbours in the same transaction.
+
+    end(endings) ── those of no canvas ──> back to `endings`
+         └ parts ── close ── moves ──> Start: READY · Skip: FAILED · Count: the group's `missing` · Drop: gone
+                       ^                               │                      │
+                       └───────────────────────────────┴──── they end too <───┘
+
+A member's row is kept until its group has ended (`KEPT` in place of its expiry), so its result is nowhere twice; then its own TTL begins.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple, assert_never
+
+import msgspec
+
+from stem_iso.brokers.base import MemberState
+from stem_iso.brokers.sqlite import schema
+from stem_iso.brokers.sqlite.bells import Bell
+from stem_iso.brokers.sqlite.closing import Ending, close
+from stem_iso.brokers.sqlite.rows import ENDED, INSERT, RESULT_TTL, pack, state_of, unpack_error, waiting
+from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.outcome import TaskError
+from stem_iso.task.canvas import (
+    GROUP,
+    LINK_FAILED,
+    MEMBER_FAILED,
+    TOO_LARGE,
+    Canvas,
+    Cause,
+    Count,
+    Drop,
+    Join,
+    Ref,
+    Skip,
+    Start,
+    Then,
+    Tree,
+    error_of,
+    gathered,
+    hands_on,
+    moves,
+    started,
+    too_large,
+)
+from stem_iso.task.envelope import Envelope, decode, encode
+
+KEPT = 1e15  # an expiry that no clock reaches: its group has not ended
+EMPTY = b"\x90"  # an empty list
+
+_then = msgspec.msgpack.Decoder(Then)
+_tree = msgspec.msgpack.Decoder(Tree)
+_STATES = {number: state for state, number in ENDED.items()}
+
+
+# -- a canvas comes --------------------------------------------------------------------------------------------------------------------
+
+
+def compose(turn: Turn, canvas: Canvas, bodies: Sequence[tuple[Envelope, bytes]]) -> None:
+    """`bodies`: the envelopes of its steps, encoded, in their order."""
+    if turn.one("SELECT 1 FROM task WHERE id = ?", (canvas.id,)):
+        return  # it is here already
+    first = set(canvas.first)
+    turn.of_rows(INSERT, [waiting(envelope, body, turn.now) for envelope, body in bodies])
+    turn.of_rows(_INSERT_GROUP, [(join.id, GROUP, "", 9, join.size, turn.now) for join in canvas.joins])
+    thens = [(step.envelope.id, step.then) for step in canvas.steps] + [(join.id, join.then) for join in canvas.joins]
+    turn.of_rows(_LINK, [(id, canvas.id, msgspec.msgpack.encode(then), then.join, then.index) for id, then in thens])
+    later = [step.envelope.id for step in canvas.steps if step.envelope.id not in first]
+    turn.of_keys("UPDATE task SET state = -1, at = NULL, reason = 'waiting' WHERE id IN ({keys})", later)
+    turn.run("UPDATE task SET tree = ? WHERE id = ?", (msgspec.msgpack.encode(canvas.tree), canvas.id))
+    _Moving(turn).empty([join for join in canvas.joins if join.id in first])
+    turn.rings.add(Bell.WORK)
+
+
+_INSERT_GROUP = """
+INSERT INTO task (id, name, queue, rank, state, run, attempt, missing, enqueued, reason)
+SELECT column1, column2, column3, column4, -1, 0, 0, column5, column6, 'waiting' FROM (VALUES {rows}) WHERE true"""
+
+_LINK = """
+UPDATE task SET canvas = v.column2, follows = v.column3, joined = v.column4, place = v.column5
+FROM (VALUES {rows}) AS v WHERE task.id = v.column1"""
+
+
+# -- a part ends -----------------------------------------------------------------------------------------------------------------------
+
+
+class Part(NamedTuple):
+    """The row of a part, as far as its neighbours depend on it."""
+
+    seq: int
+    id: str
+    name: str
+    follows: bytes
+    joined: str | None
+    ttl: float | None
+    forgotten: int
+    missing: int | None  # None: it is no group
+
+
+_PART = "SELECT seq, id, name, follows, joined, ttl, forgotten, missing FROM task WHERE canvas IS NOT NULL AND "
+
+
+def end(turn: Turn, endings: Sequence[Ending]) -> list[Ending]:
+    """End those that are parts of a canvas, and all that follows from it; the others are returned."""
+    parts = {row[0]: row for row in turn.of_keys(_PART + "seq IN ({keys})", [ending.seq for ending in endings])}
+    linked = [ending for ending in endings if ending.seq in parts]
+    if linked:
+        _Moving(turn).ended(linked, {seq: Part._make(row) for seq, row in parts.items()})
+    return [ending for ending in endings if ending.seq not in parts]
+
+
+class _Moving:
+    """One batch of ends with all that they move, in the order in which it happens."""
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+        self._ends: deque[tuple[Part, bytes | Cause]] = deque()
+
+    def ended(self, endings: Sequence[Ending], parts: dict[int, Part]) -> None:
+        # All of them first: what is revoked as a whole must not be skipped part by part.
+        close(self._turn, endings)
+        for ending in endings:
+            part = parts[ending.seq]
+            if ending.state == schema.SUCCEEDED:
+                self._ends.append((part, ending.result or b"\xc0"))
+            else:
+                error = unpack_error(ending.error)
+                self._ends.append((part, Cause(id=part.id, name=part.name, state=_STATES[ending.state], reason=ending.reason, error=error)))
+        self._run()
+        self._let_go(endings, parts)
+
+    def empty(self, joins: Sequence[Join]) -> None:
+        """Groups without members, at the start of a canvas."""
+        for join in joins:
+            self._start(Start(Ref(join.id, ""), EMPTY, ""))
+        self._run()
+
+    def _run(self) -> None:
+        while self._ends:
+            part, ended = self._ends.popleft()
+            for move in moves(_then.decode(part.follows), part.id, ended):
+                match move:
+                    case Start():
+                        self._start(move)
+                    case Skip():
+                        self._skip(move)
+                    case Count():
+                        self._count(move)
+                    case Drop():
+                        self._turn.run("DELETE FROM task WHERE id = ? AND state = -1", (move.target.id,))
+                    case _:
+                        assert_never(move)
+        self._turn.rings.add(Bell.DONE)
+
+    def _let_go(self, endings: Sequence[Ending], parts: dict[int, Part]) -> None:
+        """Of those that ended from outside: who is still counted on is kept, who is wanted no longer goes."""
+        for ending in endings:
+            joined = parts[ending.seq].joined
+            if joined is not None and self._waits(joined):
+                self._turn.run("UPDATE task SET at = ?, ttl = ? WHERE seq = ?", (KEPT, max(0.0, ending.until - self._turn.now), ending.seq))
+            elif ending.until <= self._turn.now:
+                self._turn.run("DELETE FROM task WHERE seq = ?", (ending.seq,))
+
+    def _waits(self, id: str) -> bool:
+        return bool(self._turn.one("SELECT 1 FROM task WHERE id = ? AND state = -1", (id,)))
+
+    # -- one move each: a target that no longer waits is left alone -----------------------------------------------------------------
+
+    def _start(self, move: Start) -> None:
+        rows = self._turn.all(_PART + "id = ? AND state = -1", (move.target.id,))
+        for part in map(Part._make, rows):
+            if part.missing is not None:
+                self._close(part, schema.SUCCEEDED, result=EMPTY)
+                self._ends.append((part, EMPTY))
+                continue
+            (body,) = self._turn.all("SELECT body FROM task WHERE seq = ?", (part.seq,))[0]
+            envelope = started(decode(body), move, self._turn.now)
+            due = envelope.not_before
+            state = schema.READY if due is None or due <= self._turn.now else schema.DELAYED
+            self._turn.run(_BEGIN, (state, due, move.parent or None, envelope.enqueued_at, encode(envelope), part.seq))
+            self._turn.rings.add(Bell.WORK)
+
+    def _skip(self, move: Skip) -> None:
+        for part in map(Part._make, self._turn.all(_PART + "id = ? AND state = -1", (move.target.id,))):
+            self._close(part, schema.FAILED, LINK_FAILED, error_of(move.cause, LINK_FAILED))
+            self._ends.append((part, move.cause))
+
+    def _count(self, move: Count) -> None:
+        self._turn.run("UPDATE task SET missing = missing - 1 WHERE id = ?", (move.join,))
+        for part in map(Part._make, self._turn.all(_PART + "id = ? AND state = -1", (move.join,))):
+            if move.cause is not None:
+                self._close(part, schema.FAILED, MEMBER_FAILED, error_of(move.cause, MEMBER_FAILED))
+                self._ends.append((part, move.cause))
+            elif part.missing == 0:
+                self._complete(part, _then.decode(part.follows))
+            else:
+                continue
+            self._release(part.id)
+
+    def _complete(self, part: Part, then: Then) -> None:
+        rows = self._turn.all("SELECT result FROM task WHERE joined = ? ORDER BY place", (part.id,))
+        result = gathered([row[0] or b"\xc0" for row in rows], then.most)
+        if result is None and hands_on(then):
+            error = too_large(then.most)
+            self._close(part, schema.FAILED, TOO_LARGE, error)
+            ended: bytes | Cause = Cause(id=part.id, name=part.name, state=_STATES[schema.FAILED], reason=TOO_LARGE, error=error)
+        else:
+            self._close(part, schema.SUCCEEDED, result=result)
+            ended = EMPTY if result is None else result
+        self._ends.append((part, ended))
+
+    def _close(
+        self, part: Part, state: int, reason: str | None = None, error: TaskError | None = None, result: bytes | None = None
+    ) -> None:
+        until = self._turn.now + (RESULT_TTL if part.ttl is None else part.ttl)
+        if part.joined is not None and self._waits(part.joined):
+            until = KEPT
+        elif part.forgotten:
+            until = self._turn.now
+        close(self._turn, [Ending(part.seq, state, until, reason, pack(error), result)])
+
+    def _release(self, join: str) -> None:
+        """The group has ended: the expiry of its members begins."""
+        self._turn.run("UPDATE task SET at = ? + coalesce(ttl, ?) WHERE joined = ? AND at = ?", (self._turn.now, RESULT_TTL, join, KEPT))
+        self._turn.run("DELETE FROM task WHERE joined = ? AND state > 2 AND (at <= ? OR forgotten)", (join, self._turn.now))
+
+
+_BEGIN = "UPDATE task SET state = ?, at = ?, reason = NULL, parent = coalesce(?, parent), enqueued = ?, body = ? WHERE seq = ?"
+
+
+# -- questions -------------------------------------------------------------------------------------------------------------------------
+
+
+def tree(turn: Turn, id: str) -> Tree | None:
+    body = turn.one("SELECT tree FROM task WHERE id = ? AND (state <= 2 OR at > ?)", (id, turn.now))
+    return None if body is None else _tree.decode(body)
+
+
+def members(turn: Turn, id: str) -> list[MemberState] | None:
+    if not turn.one("SELECT 1 FROM task WHERE id = ? AND missing IS NOT NULL AND (state <= 2 OR at > ?)", (id, turn.now)):
+        return None
+    rows = turn.all("SELECT id, state, attempt FROM task WHERE joined = ? AND (state <= 2 OR at > ?) ORDER BY place", (id, turn.now))
+    return [MemberState(member, state_of(state, attempt)) for member, state, attempt in rows]
+
+
+def unended(turn: Turn, id: str) -> int | None:
+    """How many members of a group have not ended; None where there is no such group."""
+    missing: int | None = turn.one("SELECT missing FROM task WHERE id = ? AND (state <= 2 OR at > ?)", (id, turn.now))
+    return missing
+
+
+def parts(turn: Turn, id: str) -> list[str]:
+    """The ids of what `id` means: all parts of a canvas, a group with its members and theirs, or the task itself."""
+    if turn.one("SELECT 1 FROM task WHERE id = ? AND tree IS NOT NULL", (id,)):
+        return [row[0] for row in turn.all("SELECT id FROM task WHERE canvas = ?", (id,))]
+    return [row[0] for row in turn.all(_NESTED, (id,))]
+
+
+_NESTED = """
+WITH RECURSIVE part (id) AS (VALUES (?) UNION SELECT task.id FROM task JOIN part ON task.joined = part.id) SELECT id FROM part"""

@@ -1,0 +1,34 @@
+"""The last words of a row: what is written where a task has ended, whatever ended it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from stem_iso.brokers.sqlite.turn import Turn
+
+
+class Ending(NamedTuple):
+    """`until` is when the status expires, wall clock."""
+
+    seq: int
+    state: int
+    until: float
+    reason: str | None = None
+    error: bytes | None = None
+    result: bytes | None = None
+    meta: bytes | None = None  # None: as it was
+    progress: bytes | None = None  # None: as it was
+
+
+def close(turn: Turn, endings: Sequence[Ending]) -> None:
+    """The row is the status from now on."""
+    turn.of_rows(_END, [(*ending, turn.now) for ending in endings])
+
+
+# column1, column2, …: how SQLite names the columns of a VALUES list.
+_END = """
+UPDATE task SET state = v.column2, at = v.column3, reason = v.column4, error = v.column5, result = v.column6,
+  meta = coalesce(v.column7, meta), progress = coalesce(v.column8, progress), finished = v.column9,
+  sequence = NULL, marked = 0, revoked = 0, lock = NULL, slot = NULL, waits = NULL, body = NULL
+FROM (VALUES {rows}) AS v WHERE task.seq = v.column1"""

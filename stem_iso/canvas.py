@@ -1,0 +1,288 @@
+"""Composing: calls that follow one another, as values that can be enqueued, put into one another, and drawn.
+
+    fetch.s(url) | parse.after(deep=True) | store.s("done")     chain     each begins when the one before it has succeeded
+    group(make.s(p) for p in paths)                             group     side by side; the result is the list of theirs
+    chord([make.s(p) for p in paths], pack.after())             chord     a group, and what follows it
+
+    Part[R]      what can be enqueued, and has a result of type R: Signature, Chain, Group
+    Link[A, R]   what needs a result of type A before it: `task.after(...)`, or a chain or group that begins with one
+
+Rules
+ 1. What does not fit is refused where it is composed (`Misfit`): by the type checker where it can, else by parameters and annotations.
+ 2. Values: composing changes nothing, and a part may be used in several canvases. Ids are given when it is enqueued.
+ 3. A canvas belongs to one application. A unique task is refused in it: nobody could say what stands behind one that already waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from inspect import formatannotation
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, cast, overload
+
+from stem_iso.errors import Misfit
+from stem_iso.task import drawing
+
+if TYPE_CHECKING:
+    from stem_iso.app import Stem
+    from stem_iso.composed import CanvasHandle, GroupHandle
+    from stem_iso.handle import TaskHandle
+    from stem_iso.tasks import TaskBase
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+E = TypeVar("E")
+R = TypeVar("R")
+S = TypeVar("S")
+R_co = TypeVar("R_co", covariant=True)
+A_contra = TypeVar("A_contra", contravariant=True)
+
+
+class Part(Generic[R_co]):
+    """Something that can be enqueued. Its result is of type R."""
+
+    on_error: tuple[Signature[Any], ...]
+
+    def enqueue(self) -> TaskHandle[R_co]:
+        """Send all of it in one step. Raises Misfit, InvalidOptions, PayloadTooLarge and BrokerUnavailable."""
+        return cast("TaskHandle[R_co]", app_of(self).compose(self))
+
+    async def aenqueue(self) -> TaskHandle[R_co]:
+        return cast("TaskHandle[R_co]", await app_of(self).acompose(self))
+
+    def link_error(self, handler: Signature[Any] | Link[Any, Any]) -> Self:
+        """The same, with a call that is made where this part fails: once, and after all of its attempts.
+
+        With `.after(...)` its first argument is the error: a map of `id, name, state, reason` of the task that failed, and its
+        `type, message, traceback, …`; a parameter annotated `TaskError` gets that.
+        """
+        if isinstance(handler, Link):
+            handler = cast("Signature[Any]", handler.part)
+        if not isinstance(handler, Signature):
+            raise Misfit(f"link_error: {handler!r} is no call of one task; give task.s(...) or task.after(...)")
+        changed: Self = replace(cast(Any, self), on_error=(*self.on_error, handler))
+        return changed
+
+    @overload
+    def __or__(self: Part[A], other: Link[A, S]) -> Part[S]: ...
+    @overload
+    def __or__(self, other: Part[S]) -> Part[S]: ...
+    def __or__(self, other: Any) -> Any:
+        return _chained((self, other))
+
+    def draw(self) -> str:
+        """The graph as text."""
+        from stem_iso.laying import sketch
+
+        return drawing.text(sketch(self))
+
+    def mermaid(self) -> str:
+        """The graph as a Mermaid flowchart."""
+        from stem_iso.laying import sketch
+
+        return drawing.mermaid(sketch(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Signature(Part[R_co]):
+    """One call of one task: `task.s(...)` has all its arguments; `follows`: the first one is the result before it."""
+
+    task: TaskBase[..., R_co]
+    args: dict[str, Any]
+    on_error: tuple[Signature[Any], ...] = ()
+    follows: bool = False
+
+    def enqueue(self) -> TaskHandle[R_co]:
+        return cast("TaskHandle[R_co]", Part.enqueue(self) if self.on_error else self.task.app.send([self])[0])
+
+    async def aenqueue(self) -> TaskHandle[R_co]:
+        return cast("TaskHandle[R_co]", await Part.aenqueue(self) if self.on_error else (await self.task.app.asend([self]))[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Chain(Part[R_co]):
+    """One after the other. Its result is that of the last."""
+
+    parts: tuple[Part[Any], ...]
+    on_error: tuple[Signature[Any], ...] = ()
+
+    if TYPE_CHECKING:
+
+        def enqueue(self) -> CanvasHandle[R_co]: ...
+        async def aenqueue(self) -> CanvasHandle[R_co]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Group(Part[list[R_co]]):
+    """Side by side. Its result is the list of its members', in their order."""
+
+    members: tuple[Part[R_co], ...]
+    on_error: tuple[Signature[Any], ...] = ()
+
+    if TYPE_CHECKING:
+
+        def enqueue(self) -> GroupHandle[R_co]: ...
+        async def aenqueue(self) -> GroupHandle[R_co]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Link(Generic[A_contra, R_co]):
+    """A part that needs the result of another before it."""
+
+    part: Part[R_co]
+
+    @overload
+    def __or__(self: Link[A, B], other: Link[B, S]) -> Link[A, S]: ...
+    @overload
+    def __or__(self, other: Part[S]) -> Link[A_contra, S]: ...
+    def __or__(self, other: Any) -> Any:
+        return _chained((self, other))
+
+    def link_error(self, handler: Signature[Any] | Link[Any, Any]) -> Self:
+        """As `Part.link_error`."""
+        return replace(self, part=self.part.link_error(handler))
+
+    def enqueue(self) -> NoReturn:
+        """Raises Misfit: nothing stands before it."""
+        names = ", ".join(dict.fromkeys(f"{each.task.name}.after(...)" for each in beginnings(self.part) if each.follows))
+        raise Misfit(f"{names} waits for the result of a step before it, and nothing stands there; use .s(...) with all arguments")
+
+    aenqueue = enqueue
+
+
+# -- composing ------------------------------------------------------------------------------------------------------------------------
+
+
+@overload
+def chain(a: Part[A], /) -> Part[A]: ...
+@overload
+def chain(a: Part[A], b: Link[A, B] | Part[B], /) -> Part[B]: ...
+@overload
+def chain(a: Part[A], b: Link[A, B] | Part[B], c: Link[B, C] | Part[C], /) -> Part[C]: ...
+@overload
+def chain(a: Part[A], b: Link[A, B] | Part[B], c: Link[B, C] | Part[C], d: Link[C, D] | Part[D], /) -> Part[D]: ...
+@overload
+def chain(
+    a: Part[A], b: Link[A, B] | Part[B], c: Link[B, C] | Part[C], d: Link[C, D] | Part[D], e: Link[D, E] | Part[E], /, *more: Any
+) -> Part[Any]: ...
+@overload
+def chain(parts: Iterable[Any], /) -> Part[Any]: ...
+@overload
+def chain(a: Link[A, Any], /, *more: Any) -> Link[A, Any]: ...
+def chain(*parts: Any) -> Any:
+    """One after the other: each begins when the one before it has succeeded. Raises Misfit."""
+    found = _listed("chain", parts)
+    if not found:
+        raise Misfit("chain: it has no links; give at least one task.s(...)")
+    return _chained(found)
+
+
+@overload
+def group(members: Iterable[Part[R]], /) -> Group[R]: ...
+@overload
+def group(*members: Part[R]) -> Group[R]: ...
+@overload
+def group(members: Iterable[Link[A, R]], /) -> Link[A, list[R]]: ...
+@overload
+def group(*members: Link[A, R]) -> Link[A, list[R]]: ...
+def group(*members: Any) -> Any:
+    """Side by side, given one by one or as an iterable. Behind a step, members made by `.after(...)` all get its result. Raises Misfit."""
+    found = _listed("group", members)
+    whole: Group[Any] = Group(tuple(_part(each) for each in found))
+    _one_app(whole)
+    return Link(whole) if any(isinstance(each, Link) for each in found) else whole
+
+
+def chord(members: Iterable[Part[R]] | Group[R], callback: Link[list[R], S] | Part[S]) -> Part[S]:
+    """A group, and what begins when all its members have succeeded; `callback.after()` gets the list of their results. Raises Misfit."""
+    whole = members if isinstance(members, Group | Link) else group(members)
+    return cast("Part[S]", _chained((whole, callback)))
+
+
+def _listed(what: str, given: tuple[Any, ...]) -> list[Part[Any] | Link[Any, Any]]:
+    if len(given) == 1 and not isinstance(given[0], Part | Link) and isinstance(given[0], Iterable):
+        given = tuple(given[0])
+    for each in given:
+        if not isinstance(each, Part | Link):
+            raise Misfit(f"{what}: {each!r} cannot be composed; give task.s(...), task.after(...), or a chain or group of them")
+    return list(given)
+
+
+def _part(each: Part[Any] | Link[Any, Any]) -> Part[Any]:
+    return each.part if isinstance(each, Link) else each
+
+
+def _chained(links: Iterable[Any]) -> Any:
+    given = _listed("chain", tuple(links))
+    parts: list[Part[Any]] = []
+    for each in map(_part, given):
+        # A chain in a chain is one chain, unless errors of the inner one are handled apart.
+        parts += each.parts if isinstance(each, Chain) and not each.on_error else [each]
+    for before, after in pairwise(parts):
+        _refuse_misfit(before, after)
+    whole: Chain[Any] = Chain(tuple(parts))
+    _one_app(whole)
+    return Link(whole) if isinstance(given[0], Link) else whole
+
+
+# -- what fits ------------------------------------------------------------------------------------------------------------------------
+
+
+def beginnings(part: Part[Any]) -> Iterator[Signature[Any]]:
+    """The calls that begin when this part does."""
+    if isinstance(part, Signature):
+        yield part
+    elif isinstance(part, Chain):
+        yield from beginnings(part.parts[0])
+    elif isinstance(part, Group):
+        for member in part.members:
+            yield from beginnings(member)
+
+
+def signatures(part: Part[Any]) -> Iterator[Signature[Any]]:
+    """All calls, those for errors included."""
+    if isinstance(part, Signature):
+        yield part
+    for each in part.parts if isinstance(part, Chain) else part.members if isinstance(part, Group) else ():
+        yield from signatures(each)
+    yield from part.on_error
+
+
+def _refuse_misfit(before: Part[Any], after: Part[Any]) -> None:
+    from stem_iso.task.fitting import fits
+
+    result = _result(before)
+    for task in dict.fromkeys(each.task for each in beginnings(after) if each.follows):
+        wanted = task.first_annotation
+        if not fits(result, wanted):
+            what = f"{task.name}.after(...) wants {formatannotation(wanted)} as its first argument"
+            way_out = "put a step between them that converts it, or use .s(...)"
+            raise Misfit(f"{what}, and what stands before it returns {formatannotation(result)}; {way_out}")
+
+
+def _result(part: Part[Any]) -> Any:
+    """The annotation of a part's result; Any where nothing is known."""
+    if isinstance(part, Signature):
+        return part.task.result_annotation
+    if isinstance(part, Chain):
+        return _result(part.parts[-1])
+    assert isinstance(part, Group)
+    kinds = list(map(_result, part.members))
+    return list[kinds[0]] if kinds and all(each == kinds[0] for each in kinds) else list[Any]  # type: ignore[valid-type]
+
+
+def app_of(part: Part[Any]) -> Stem:
+    """Raises Misfit for groups without members."""
+    first = next(signatures(part), None)
+    if first is None:
+        raise Misfit("group: it has no members, so it belongs to no application and nobody could run it; look before you enqueue it")
+    return first.task.app
+
+
+def _one_app(part: Part[Any]) -> None:
+    apps = list(dict.fromkeys(each.task.app for each in signatures(part)))
+    if len(apps) > 1:
+        raise Misfit(f"{apps[0]!r} and {apps[1]!r} cannot share a canvas: it lives in one broker; use tasks of one application")

@@ -1,0 +1,98 @@
+"""From what was composed to what a broker stores, and out.
+
+Part ── build ──> Tree + an envelope for each call ── lay ──> Canvas ──┬──> context.compose ──> core    inside a task
+                                                                       └──> broker.compose              outside of one
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from stem_iso import sending
+from stem_iso.canvas import Chain, Group, Part, Signature
+from stem_iso.composed import CanvasHandle, composed
+from stem_iso.errors import Misfit
+from stem_iso.ids import new_id
+from stem_iso.publishing import compose
+from stem_iso.task.canvas import Canvas, Leaf, Parallel, Series, Tree, lay
+from stem_iso.task.context import TaskContext
+from stem_iso.task.envelope import Envelope
+from stem_iso.task.request import as_later_step
+
+if TYPE_CHECKING:
+    from stem_iso.app import Stem
+
+Make = Callable[[Signature[Any], bool], Envelope]  # an envelope of a call; whether it begins with the canvas
+
+
+def send(app: Stem, part: Part[Any], context: TaskContext | None) -> CanvasHandle[Any]:
+    """Store all of it in one step and begin. Raises Misfit, InvalidOptions, PayloadTooLarge, BrokerUnavailable."""
+    context = sending.speaker(app, context)
+    canvas = canvas_of(app, part, context)
+    compose(app, canvas, context)
+    return composed(app, canvas.tree)
+
+
+def canvas_of(app: Stem, part: Part[Any], context: TaskContext | None = None) -> Canvas:
+    """What a broker stores of it, with new ids. Raises Misfit, InvalidOptions."""
+    tree, envelopes = build(part, lambda signature, first: _envelope(signature, first, context), new_id)
+    canvas = lay(tree, envelopes, app.broker_options.max_result_bytes)
+    root = canvas.id if context is None else context.lineage[1]
+    steps = [msgspec.structs.replace(step, envelope=msgspec.structs.replace(step.envelope, root_id=root)) for step in canvas.steps]
+    return msgspec.structs.replace(canvas, steps=tuple(steps))
+
+
+def _envelope(signature: Signature[Any], first: bool, context: TaskContext | None) -> Envelope:
+    now = time.time()
+    envelope = sending.envelope(signature, context, now)
+    if envelope.lock is not None:
+        way_out = f"switch it off for this step: {envelope.name}.using(unique=False)"
+        raise Misfit(
+            f"{envelope.name} is unique, and a step of a canvas cannot be: where one is waiting already, nobody could follow; {way_out}"
+        )
+    if signature.follows:
+        envelope = msgspec.structs.replace(envelope, after=True)
+    return envelope if first else as_later_step(envelope, signature.task.said, now)
+
+
+def build(part: Part[Any], make: Make, new_id: Callable[[], str]) -> tuple[Tree, list[Envelope]]:
+    """The tree of a part, and an envelope for each call in it."""
+    envelopes: list[Envelope] = []
+
+    def leaf(signature: Signature[Any], first: bool) -> Leaf:
+        envelope = make(signature, first)
+        envelopes.append(envelope)
+        return Leaf(id=envelope.id, name=envelope.name, queue=envelope.queue, on_error=errors(signature))
+
+    def errors(part: Part[Any]) -> tuple[Leaf, ...]:
+        return tuple(leaf(each, False) for each in part.on_error)
+
+    def tree(part: Part[Any], first: bool) -> Tree:
+        if isinstance(part, Signature):
+            return leaf(part, first)
+        if isinstance(part, Chain):
+            parts = tuple(tree(each, first and number == 0) for number, each in enumerate(part.parts))
+            return Series(parts=parts, on_error=errors(part))
+        assert isinstance(part, Group)
+        return Parallel(id=new_id(), members=tuple(tree(each, first) for each in part.members), on_error=errors(part))
+
+    return tree(part, True), envelopes
+
+
+def sketch(part: Part[Any]) -> Tree:
+    """The tree without envelopes, for a drawing."""
+
+    def leaf(signature: Signature[Any]) -> Leaf:
+        return Leaf(id="", name=signature.task.name, queue="", on_error=tuple(map(leaf, signature.on_error)))
+
+    errors = tuple(map(leaf, part.on_error))
+    if isinstance(part, Signature):
+        return leaf(part)
+    if isinstance(part, Chain):
+        return Series(parts=tuple(map(sketch, part.parts)), on_error=errors)
+    assert isinstance(part, Group)
+    return Parallel(id="", members=tuple(map(sketch, part.members)), on_error=errors)

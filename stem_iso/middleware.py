@@ -1,0 +1,170 @@
+"""Middleware: what an application wants done around every publish, and around every handler.
+
+    class Traced(Middleware):
+        def enqueue(self, envelopes, call_next):                # in the process that enqueues
+            return call_next([replace(each, headers={**each.headers, "trace": trace()}) for each in envelopes])
+
+        @contextmanager
+        def around(self, context):                              # where the handler runs
+            with span(context.headers.get("trace")):
+                yield
+
+    app.middleware.add(Traced())                                # at the top of the application's module
+
+Rules
+ 1. The first added is the outermost, on both sides.
+ 2. `enqueue` sees all envelopes of a batch; `call_next` publishes them in one step and answers their ids, in order. What raises before
+    `call_next` has refused: nothing is sent, and the producer gets the error. Envelopes are frozen: `msgspec.structs.replace` makes a
+    changed one. What was computed from a field is not computed again: the unique lock follows neither `args` nor `queue`.
+    A handler's enqueue runs it in the handler's process. A canvas is one batch of all its parts, which keep their ids and queues; a retry
+    is not enqueued again, and carries what its first envelope carried.
+ 3. `around` is a context manager, because one such shape serves sync and async handlers alike: it is entered in the thread of a sync
+    handler, in the task of an async one (whose loop it must not block), in the isolate of an isolated one. It is part of the attempt: its
+    time counts against the limits, what it raises is the attempt's error and may be retried, and if it swallows what the handler raised,
+    the task succeeds with None. `context.args` are converted by then; arguments that do not fit never come here. `context.retry()` and the
+    soft limit's "raise" pass through it as exceptions that are no `Exception`.
+ 4. An object with only one of the two methods will do. A task that is simply called, outside a worker, runs without middleware.
+ 5. Isolates have the middleware that importing the application's module adds. Should that be another than the worker has, because some was
+    added elsewhere, their boot fails and says so; where the application itself cannot be imported (a REPL, a function), it is carried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import msgspec
+
+from stem_iso.errors import InvalidOptions, StemError
+from stem_iso.task import checks
+from stem_iso.task.codec import unpack
+from stem_iso.task.envelope import Envelope, Undecodable, decode, encode
+from stem_iso.task.names import dotted
+
+if TYPE_CHECKING:
+    from stem_iso.task.context import TaskContext
+
+Publish = Callable[[Sequence[Envelope]], list[str]]
+NOTHING = nullcontext()
+
+
+class Enqueuing(Protocol):
+    """Something with `enqueue`."""
+
+    def enqueue(self, envelopes: Sequence[Envelope], call_next: Publish) -> list[str]:
+        """Publish these through `call_next` and return the ids that it answers, one for each envelope given here."""
+
+
+class Surrounding(Protocol):
+    """Something with `around`."""
+
+    def around(self, context: TaskContext) -> AbstractContextManager[object]:
+        """Entered before the handler runs, left after it, with what it raised."""
+
+
+class Middleware(Enqueuing, Surrounding, Protocol):
+    """Subclass it and override one of the two, or both; as they stand, they do nothing."""
+
+    def enqueue(self, envelopes: Sequence[Envelope], call_next: Publish) -> list[str]:
+        return call_next(envelopes)
+
+    def around(self, context: TaskContext) -> AbstractContextManager[object]:
+        return NOTHING
+
+
+M = TypeVar("M", bound=Enqueuing | Surrounding)
+
+
+class MiddlewareStack:
+    """`app.middleware`: in the order in which they were added; those that publish or run meanwhile go on with what they began with."""
+
+    def __init__(self) -> None:
+        self._all: tuple[Enqueuing | Surrounding, ...] = ()
+        self._enqueuing: tuple[Enqueuing, ...] = ()  # those that do something there, as the next
+        self._surrounding: tuple[Surrounding, ...] = ()
+
+    def add(self, middleware: M) -> M:
+        """Innermost, for now. Returns it. Raises InvalidOptions for what has neither `enqueue` nor `around`."""
+        enqueues, surrounds = _does(middleware, "enqueue"), _does(middleware, "around")
+        if isinstance(middleware, type) or not (enqueues or surrounds or Middleware in type(middleware).__mro__):
+            raise InvalidOptions(f"middleware: {middleware!r} must be an object with enqueue(envelopes, call_next) or around(context)")
+        self._all = (*self._all, middleware)
+        if enqueues:
+            self._enqueuing = (*self._enqueuing, middleware)  # type: ignore[arg-type]  # `_does` has seen that it has the method
+        if surrounds:
+            self._surrounding = (*self._surrounding, middleware)  # type: ignore[arg-type]  # as above
+        return middleware
+
+    def __iter__(self) -> Iterator[Enqueuing | Surrounding]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def enqueue(self, envelopes: Sequence[Envelope], publish: Publish) -> list[str]:
+        """Through all of them, then `publish`. Raises what they raise, StemError for one that answers no ids, and InvalidOptions for an
+        envelope of theirs that could not travel.
+        """
+        if not self._enqueuing:
+            return publish(envelopes)
+        step: Publish = _Checked(envelopes, publish)
+        for each in reversed(self._enqueuing):
+            step = _Link(each, step)
+        return step(envelopes)
+
+    def around(self, context: TaskContext) -> AbstractContextManager[object]:
+        return _nested(self._surrounding, context) if self._surrounding else NOTHING
+
+
+def _does(middleware: object, method: str) -> bool:
+    own = getattr(type(middleware), method, None) or getattr(middleware, method, None)
+    return callable(own) and own is not getattr(Middleware, method)
+
+
+@contextmanager
+def _nested(surrounding: Sequence[Surrounding], context: TaskContext) -> Iterator[None]:
+    with ExitStack() as stack:
+        for each in surrounding:
+            stack.enter_context(each.around(context))
+        yield
+
+
+class _Link:
+    """One middleware, with what comes after it."""
+
+    def __init__(self, middleware: Enqueuing, call_next: Publish) -> None:
+        self._middleware, self._next = middleware, call_next
+
+    def __call__(self, envelopes: Sequence[Envelope]) -> list[str]:
+        ids = self._middleware.enqueue(envelopes, self._next)
+        if not isinstance(ids, list) or len(ids) != len(envelopes) or not all(isinstance(id, str) for id in ids):
+            told = f"{len(envelopes)} envelopes, and it answered {ids!r}: return what call_next(envelopes) returns"
+            raise StemError(f"{dotted(type(self._middleware))}.enqueue must answer one id for each of {told}")
+        return ids
+
+
+class _Checked:
+    """What middleware made of the envelopes is checked before it is sent, as options are."""
+
+    def __init__(self, made: Sequence[Envelope], publish: Publish) -> None:
+        self._made, self._publish = {id(envelope) for envelope in made}, publish
+
+    def __call__(self, envelopes: Sequence[Envelope]) -> list[str]:
+        for envelope in envelopes:
+            if id(envelope) not in self._made:
+                _refuse_nonsense(envelope)
+        return self._publish(envelopes)
+
+
+def _refuse_nonsense(envelope: Envelope) -> None:
+    if not isinstance(envelope, Envelope):
+        raise InvalidOptions(f"a middleware enqueues {envelope!r}, which is no Envelope")
+    try:
+        args = unpack(decode(encode(envelope)).args)
+    except (msgspec.MsgspecError, Undecodable, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidOptions(f"a middleware made an envelope of {envelope.name!r} that cannot travel: {error}") from None
+    if not isinstance(args, dict):
+        raise InvalidOptions(f"a middleware made arguments of {envelope.name!r} that are no map of names: {args!r}")
+    checks.queue("queue", envelope.queue)
+    checks.priority("priority", envelope.priority)

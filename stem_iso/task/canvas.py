@@ -1,0 +1,283 @@
+"""Canvases: tasks that follow one another. What is composed, how it is laid out, and what the end of one part moves.
+
+    chain(a, group(b, c), d)          Tree     what people compose, and what is drawn
+             │ lay
+             v
+    a ─start─> b ─count─┐             Canvas   one Step per task, one Join per group; each knows by its `Then` what its own end moves,
+      └start─> c ─count─┴> J ─start─> d        and nothing else: no part is ever read for the sake of another
+
+    part ended ── moves(then, …) ──> Start · Skip · Count · Drop       carried out by the broker, each at most once
+
+Rules
+ 1. A success starts what stands behind it, with its result as `previous`; a failure skips it, and what was skipped skips what stands behind
+    itself. A group counts its members: the last success makes it succeed, the first failure makes it fail, at once.
+ 2. Cancelled, expired and lost parts have failed, as far as their canvas is concerned. The error always names the task that began it.
+ 3. A part ends once. A move that finds its target no longer waiting changes nothing, so a move may be repeated, and may come late.
+ 4. A failure starts the `link_error` of what failed, a success drops it.
+ 5. Pure: ids and the clock are arguments. A broker may carry out all moves in one transaction (SQLite), or hand each to the place where its
+    target lives (`Ref` says which queue that is).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+
+from stem_iso.outcome import TaskError
+from stem_iso.task.envelope import Envelope
+from stem_iso.task.status import TaskState
+
+GROUP = "group"  # the name that a group's own status bears
+MOST = 16 << 20  # bytes of results that a group may hand on
+
+
+# -- what is composed -----------------------------------------------------------------------------------------------------------------
+
+
+class Leaf(msgspec.Struct, frozen=True, kw_only=True, tag="task", omit_defaults=True):
+    """One task. `on_error`: what is started where it fails (`link_error`)."""
+
+    id: str
+    name: str
+    queue: str
+    on_error: tuple[Leaf, ...] = ()
+
+
+class Series(msgspec.Struct, frozen=True, kw_only=True, tag="chain", omit_defaults=True):
+    """One after the other; at least one."""
+
+    parts: tuple[Tree, ...]
+    on_error: tuple[Leaf, ...] = ()
+
+
+class Parallel(msgspec.Struct, frozen=True, kw_only=True, tag="group", omit_defaults=True):
+    """Side by side; none is allowed, and succeeds with an empty list. `id` is the group's own."""
+
+    id: str
+    members: tuple[Tree, ...]
+    on_error: tuple[Leaf, ...] = ()
+
+
+Tree = Leaf | Series | Parallel
+
+
+# -- how it is laid out ---------------------------------------------------------------------------------------------------------------
+
+
+class Ref(msgspec.Struct, frozen=True, array_like=True):
+    """Where a part is: its id, and its queue ("" for a group)."""
+
+    id: str
+    queue: str
+
+
+class Then(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the end of one part moves. `join`, `index`: the group that counts it, and its place there; `most`: bytes of its results."""
+
+    start: tuple[Ref, ...] = ()
+    errors: tuple[Ref, ...] = ()
+    join: str | None = None
+    index: int = 0
+    most: int = MOST
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """A task of a canvas, ready to be published but for what stands before it."""
+
+    envelope: Envelope
+    then: Then
+
+
+class Join(msgspec.Struct, frozen=True, kw_only=True):
+    """A group: it ends when its members have."""
+
+    id: str
+    size: int
+    then: Then
+
+
+class Canvas(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a broker stores of one. `id` is that of the part whose outcome is the canvas's; `first`, ids of what begins at once."""
+
+    id: str
+    tree: Tree
+    steps: tuple[Step, ...]
+    joins: tuple[Join, ...]
+    first: tuple[str, ...]
+
+
+def lay(tree: Tree, envelopes: Iterable[Envelope], most: int = MOST) -> Canvas:
+    """`envelopes`: one for each leaf of the tree, those of `on_error` included. `most`: bytes of results that a group may hand on."""
+    thens: dict[str, Then] = {}
+    sizes: dict[str, int] = {}
+    _lay(tree, Then(most=most), thens, sizes)
+    return Canvas(
+        id=last_of(tree).id,
+        tree=tree,
+        steps=tuple(Step(envelope=envelope, then=thens[envelope.id]) for envelope in envelopes),
+        joins=tuple(Join(id=id, size=size, then=thens[id]) for id, size in sizes.items()),
+        first=tuple(ref.id for ref in entries(tree)),
+    )
+
+
+def _lay(tree: Tree, then: Then, thens: dict[str, Then], sizes: dict[str, int]) -> None:
+    if tree.on_error:
+        then = msgspec.structs.replace(then, errors=(*then.errors, *(Ref(leaf.id, leaf.queue) for leaf in tree.on_error)))
+        for leaf in tree.on_error:
+            _lay(leaf, Then(), thens, sizes)
+    match tree:
+        case Leaf():
+            thens[tree.id] = then
+        case Series(parts=parts):
+            for part, following in pairwise(parts):
+                _lay(part, Then(start=entries(following), most=then.most), thens, sizes)
+            _lay(parts[-1], then, thens, sizes)
+        case Parallel():
+            thens[tree.id], sizes[tree.id] = then, len(tree.members)
+            for index, member in enumerate(tree.members):
+                _lay(member, Then(join=tree.id, index=index, most=then.most), thens, sizes)
+
+
+def entries(tree: Tree) -> tuple[Ref, ...]:
+    """The parts that begin when this one does."""
+    match tree:
+        case Leaf():
+            return (Ref(tree.id, tree.queue),)
+        case Series(parts=parts):
+            return entries(parts[0])
+        case Parallel(members=()):
+            return (Ref(tree.id, ""),)
+        case Parallel(members=members):
+            return tuple(ref for member in members for ref in entries(member))
+
+
+def last_of(tree: Tree) -> Leaf | Parallel:
+    """The part whose outcome is this one's."""
+    return last_of(tree.parts[-1]) if isinstance(tree, Series) else tree
+
+
+def leaves(tree: Tree) -> Iterator[Leaf]:
+    """Every task, in the order in which they were written; what follows an error stands behind what it belongs to."""
+    match tree:
+        case Leaf():
+            yield tree
+        case Series(parts=parts):
+            for part in parts:
+                yield from leaves(part)
+        case Parallel(members=members):
+            for member in members:
+                yield from leaves(member)
+    yield from tree.on_error
+
+
+# -- what an end moves ----------------------------------------------------------------------------------------------------------------
+
+
+class Cause(msgspec.Struct, frozen=True, kw_only=True):
+    """The task with which a failure began."""
+
+    id: str
+    name: str
+    state: TaskState
+    reason: str | None = None
+    error: TaskError | None = None
+
+
+class Start(msgspec.Struct, frozen=True):
+    """`target` begins; `previous` is what it finds before it, encoded. A group without members succeeds."""
+
+    target: Ref
+    previous: bytes
+    parent: str
+
+
+class Skip(msgspec.Struct, frozen=True):
+    """`target` will never begin."""
+
+    target: Ref
+    cause: Cause
+
+
+class Count(msgspec.Struct, frozen=True):
+    """A member of `join` has ended; `cause` says why, where it failed."""
+
+    join: str
+    index: int
+    cause: Cause | None
+
+
+class Drop(msgspec.Struct, frozen=True):
+    """`target` is not needed: what it waited for did not fail."""
+
+    target: Ref
+
+
+Move = Start | Skip | Count | Drop
+
+
+def moves(then: Then, id: str, ended: bytes | Cause) -> list[Move]:
+    """What the end of part `id` moves: `ended` is its result, encoded, or why it has none."""
+    cause = ended if isinstance(ended, Cause) else None
+    found: list[Move] = []
+    if isinstance(ended, Cause):
+        found += [Skip(target, ended) for target in then.start]
+        found += [Start(target, told_of(ended), id) for target in then.errors]
+    else:
+        found += [Start(target, ended, id) for target in then.start]
+        found += [Drop(target) for target in then.errors]
+    if then.join is not None:
+        found.append(Count(then.join, then.index, cause))
+    return found
+
+
+def started(waiting: Envelope, move: Start, now: float) -> Envelope:
+    """The envelope of a step that begins now; its delay and its expiry count from here."""
+    return msgspec.structs.replace(
+        waiting,
+        previous=move.previous,
+        parent_id=move.parent,
+        enqueued_at=now,
+        not_before=waiting.not_before if waiting.starts_in is None else now + waiting.starts_in,
+        expires=waiting.expires if waiting.expires_in is None else now + waiting.expires_in,
+        starts_in=None,
+        expires_in=None,
+    )
+
+
+def hands_on(then: Then) -> bool:
+    """Whether anybody asks for the results of a group as one list."""
+    return bool(then.start) or then.join is not None
+
+
+def gathered(results: Sequence[bytes], most: int) -> bytes | None:
+    """The results of a group's members as one list, in their order; None where that is more than `most` bytes."""
+    return None if sum(map(len, results)) > most else msgspec.msgpack.encode([msgspec.Raw(result) for result in results])
+
+
+# -- how a failure is told ------------------------------------------------------------------------------------------------------------
+
+LINK_FAILED, MEMBER_FAILED, TOO_LARGE = "link-failed", "member-failed", "results-too-large"
+
+
+def error_of(cause: Cause, reason: str) -> TaskError:
+    """The error of a part that failed because another did (LINK_FAILED, MEMBER_FAILED). It keeps the other's type and traceback."""
+    what = "a link before it" if reason == LINK_FAILED else "a member"
+    error = cause.error or TaskError(type="stem_iso.errors.TaskCancelled")
+    text = f"{error.type}: {error.message}" if error.message else error.type
+    message = f"{what}, {cause.name} ({cause.id}), {cause.state.value} [{cause.reason}]: {text}"
+    return msgspec.structs.replace(error, message=message, retryable=False)
+
+
+def too_large(most: int) -> TaskError:
+    message = f"the group's results are more than {most:,} bytes together (max_result_bytes); let its members return where they put them"
+    return TaskError(type="stem_iso.errors.PayloadTooLarge", message=message, retryable=False)
+
+
+def told_of(cause: Cause) -> bytes:
+    """What a `link_error` finds before it: a map with the fields of `TaskError`, and `id, name, state, reason` of the task that failed."""
+    error = cause.error or TaskError(type="stem_iso.errors.TaskCancelled", message=cause.reason or cause.state.value, retryable=False)
+    told: dict[str, Any] = msgspec.structs.asdict(error)
+    return msgspec.msgpack.encode({**told, "id": cause.id, "name": cause.name, "state": cause.state.value, "reason": cause.reason})
