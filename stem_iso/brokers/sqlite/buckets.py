@@ -14,6 +14,9 @@ Rules
     the queue (priority, arrival), so one that was refused loses no place.
  4. Nobody else in the line has to look again: a thousand waiting tasks cost nothing while they wait. One look in a minute, SPACING apart,
     is the net below: limits that a deploy raised, a task that was pulled in a queue that nobody serves.
+
+Not promised: due times are wall clock, so where that is set back, a line behind a rate may stand until it has caught up, or until anything
+happens in its bucket.
 """
 
 from __future__ import annotations
