@@ -61,6 +61,7 @@ def test_a_core_that_is_killed_tells_no_end_and_the_next_one_tells_it_all(comman
     worker = command(application="tests.command.signals_app:app", env={"STEM_ISO_TEST_SIGNALS": str(signals)}).ready()
     nap = worker.enqueue("nap", args={"ledger": str(ledger), "seconds": 0.5})
     eventually(lambda: ledger.exists(), "the handler did not start")
+    eventually(lambda: "task_prerun" in [line.get("signal") for line in lines(signals)], "no prerun")
     os.kill(worker.core, signal.SIGKILL)
     assert nap.result(timeout=30) == 0
     eventually(lambda: "task_postrun" in [line.get("signal") for line in lines(signals) if line.get("task_id") == nap.id], "no postrun")

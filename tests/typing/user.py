@@ -82,6 +82,9 @@ assert_type(loose.enqueue("a"), TaskHandle[Any])
 assert_type(app.enqueue_many([plain.s("a"), plain.s("b")]), list[TaskHandle[float]])
 assert_type(make.enqueue("a").status(), TaskStatus)
 assert_type(current_context(), TaskContext | None)
+assert_type(app.schedule("a", make.s("a"), every=timedelta(minutes=5), jitter=1).next_due, datetime | None)
+app.schedule("b", plain.using(queue="slow").s("a"), cron="0 3 * * *", timezone="Europe/Berlin", catch_up="some")  # type: ignore[arg-type]
+app.schedule("c", plain)  # type: ignore[arg-type]
 
 make()  # type: ignore[call-arg]
 make("a", 3, 4)  # type: ignore[call-arg]

@@ -170,7 +170,7 @@ def test_the_parts_of_a_canvas_are_told_as_any_task_and_what_is_skipped_by_nobod
     ears.wait("task_postrun", sent[2])
     assert [value.task_id for value in ears.of("task_succeeded")] == sent[:2]
     assert [value.task_id for value in ears.of("task_failed")] == [sent[2]]
-    eventually(lambda: app.handle(sent[3]).status().state == "cancelled")
+    eventually(lambda: app.handle(sent[3]).status().state == "failed")
     assert ears.tale(sent[3]) == []
 
 
