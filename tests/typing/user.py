@@ -188,6 +188,22 @@ with local_context(attempt=2) as context:
     assert_type(context, TaskContext)
     make("a")
 
+
+# -- limits of a task ---------------------------------------------------------------------------------------------------------------
+
+
+@second.task(rate_limit="100/m", max_concurrency=3)
+async def limited(name: str) -> int:
+    return len(name)
+
+
+assert_type(limited.using(limit_key="customer-7", rate_limit=None, max_concurrency=1).enqueue("ann").result(), int)
+assert_type(TaskOptions(rate_limit="10/s").rate_limit, str | None)
+assert_type(TaskOptions(max_concurrency=3).max_concurrency, int | None)
+second.enqueue("email.send", {"to": "ann"}, limit_key="ann")
+second.task(rate_limit=10)  # type: ignore[call-overload]
+limited.using(limit_keys="a")  # type: ignore[call-arg]
+
 # -- composing ---------------------------------------------------------------------------------------------------------------------------
 
 

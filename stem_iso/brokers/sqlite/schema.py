@@ -2,8 +2,9 @@
 
 `task.at` has one meaning per state: due (DELAYED, wall clock), end of the lease (LEASED, boot time), expiry of the status (terminal, wall
 clock). Four partial indexes, each the answer to one question: what is next in this queue, what comes due in it, which lease ran out, which
-status has expired. A row that is WAITING is a part of a canvas that others come before; the row of a group never has another state
-until it ends. `lock`, `dead`, `event`, `listener`, `worker` are small beside it.
+status has expired. Two more, of rows with limits alone: who holds a bucket, who waits at it and in which order. A row that is WAITING is a
+part of a canvas that others come before; the row of a group never has another state until it ends. `lock`, `dead`, `event`, `listener`,
+`worker` are small beside it.
 
 A file of an earlier version is brought to this one by `ADDED`, one step per version; a new file is `TABLES` and all steps. Nothing is ever
 taken away or given another meaning, so a step is as safe as its statements are few.

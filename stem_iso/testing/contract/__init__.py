@@ -20,6 +20,7 @@ from stem_iso.testing.contract.dead import DeadLetters
 from stem_iso.testing.contract.gossip import Gossip
 from stem_iso.testing.contract.leases import Leases
 from stem_iso.testing.contract.limits import Limits
+from stem_iso.testing.contract.lines import Lines
 from stem_iso.testing.contract.lost import LostWorkers
 from stem_iso.testing.contract.publishing import Publishing
 from stem_iso.testing.contract.rates import Rates
@@ -48,6 +49,7 @@ class BrokerContract(
     Waiting,
     Gossip,
     Limits,
+    Lines,
     Rates,
     Schedules,
 ):
