@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_docs_pool import snippets
+from tests.docs.snippets import codes
 
-SNIPPETS = snippets("docs/limits.md")
+SNIPPETS = codes("docs/limits.md")
 SAID = ["CAT.PNG 500\n", "one after the other\n"]
 
 
