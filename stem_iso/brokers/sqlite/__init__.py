@@ -10,6 +10,7 @@ partial indexes hold exactly the rows that one question asks for, and their cond
 SQLite uses a partial index only where it can prove the condition from the text.
 
   broker       the facade: one call of the contract, one transaction; rings after the commit
+  admitting · buckets     limits of tasks: the question and its answer; what is counted, and the line that waits
   publishing · leasing · settling · endings · revoking · dead · looking · gossip · sweeping     what a transaction does, one subject each
   rows         a row of `task` as values
   database · memory     who runs a transaction: a file under a lock, or the one connection of a `MemoryStore`

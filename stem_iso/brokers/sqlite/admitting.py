@@ -43,7 +43,8 @@ def acquire(turn: Turn, receipt: Receipt, limits: TaskLimits, latest: float | No
 
 
 def _take(turn: Turn, bucket: buckets.Bucket, seq: int) -> None:
-    turn.run("UPDATE task SET slot = ?, waits = NULL, reason = NULL WHERE seq = ?", (bucket.limits.bucket, seq))
+    # It begins here, and not when it was leased: the account of starts and what the status shows are one.
+    turn.run("UPDATE task SET slot = ?, waits = NULL, reason = NULL, started = ? WHERE seq = ?", (bucket.limits.bucket, turn.now, seq))
     if bucket.limits.rate is not None:
         buckets.write_start(turn, bucket, bucket.limits.rate)
     buckets.pull(turn, [bucket.limits.bucket])

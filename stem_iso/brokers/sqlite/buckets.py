@@ -14,6 +14,9 @@ Rules
     the queue (priority, arrival), so one that was refused loses no place.
  4. Nobody else in the line has to look again: a thousand waiting tasks cost nothing while they wait. One look in a minute, SPACING apart,
     is the net below: limits that a deploy raised, a task that was pulled in a queue that nobody serves.
+
+Not promised: due times are wall clock, so where that is set back, a line behind a rate may stand until it has caught up, or until anything
+happens in its bucket.
 """
 
 from __future__ import annotations
@@ -23,11 +26,12 @@ from math import inf
 from typing import NamedTuple
 
 from stem_iso.brokers.sqlite.bells import Bell
+from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.brokers.sqlite.turn import Turn
 from stem_iso.task.limits import Rate, TaskLimits, wait
 
 FALLBACK, SPACING = 60.0, 0.25  # seconds: until one in the line looks by itself, and between two of a bucket that do
-PULL = 100  # in one turn; each that begins pulls again
+PULL = 16  # in one turn; each that begins pulls again
 GRAIN = 0.001  # due times are wall clock: a hair too early would be one look in vain
 
 
@@ -109,28 +113,37 @@ UPDATE task SET state = 1, at = ?, waits = ?, reason = ?, slot = NULL, boot = NU
 def pull(turn: Turn, names: Iterable[str]) -> None:
     """Move the lines of these buckets."""
     for name in sorted(set(names)):
-        line = turn.all("SELECT seq, at FROM task WHERE waits = ? AND state = 1 ORDER BY rank, seq LIMIT ?", (name, PULL))
-        bucket = found_bucket(turn, name) if line else None
+        bucket = found_bucket(turn, name) if _line(turn, name, 1) else None
         if bucket is not None:
-            _pull(turn, bucket, [(row[0], row[1]) for row in line])
+            _pull(turn, bucket)
 
 
-def _pull(turn: Turn, bucket: Bucket, line: list[tuple[int, float]]) -> None:
-    now, running = turn.lease_now, bucket.running(turn)
-    ahead = sum(turn.one(f"SELECT count(*) FROM task WHERE waits = ? AND state = {state}", (bucket.limits.bucket,)) for state in (0, 2))
-    began = bucket.began(turn, ahead, len(line))
-    ready = []
-    for place, (seq, at) in enumerate(line):
-        left = wait(bucket.limits, now=now, running=running, ahead=ahead + place, began=began.get(place))
+def _line(turn: Turn, name: str, most: int) -> list[Row]:
+    return turn.all("SELECT seq, at FROM task WHERE waits = ? AND state = 1 ORDER BY rank, seq LIMIT ?", (name, most))
+
+
+def _called(turn: Turn, name: str) -> int:
+    """How many were called and have not asked yet: ready, or in a worker's hands."""
+    return sum(turn.one(f"SELECT count(*) FROM task WHERE waits = ? AND state = {state}", (name,)) for state in (0, 2))
+
+
+def _pull(turn: Turn, bucket: Bucket) -> None:
+    name, running = bucket.limits.bucket, bucket.running(turn)
+    ahead, count, left = _called(turn, name), 0, 0.0
+    began = bucket.began(turn, ahead, PULL)
+    while count < PULL:
+        left = wait(bucket.limits, now=turn.lease_now, running=running, ahead=ahead + count, began=began.get(count))
         if left > 0:
-            if left < inf and turn.now + left + GRAIN < at:
-                turn.run("UPDATE task SET at = ? WHERE seq = ?", (turn.now + left + GRAIN, seq))
-                turn.rings.add(Bell.WORK)
             break
-        ready.append(seq)
-    if ready:
-        turn.of_keys("UPDATE task SET state = 0 WHERE seq IN ({keys})", ready)
+        count += 1
+    line = _line(turn, name, count + 1)
+    if count:
+        turn.of_keys("UPDATE task SET state = 0 WHERE seq IN ({keys})", [row[0] for row in line[:count]])
         turn.rings.add(Bell.WORK)
+    for seq, at in line[count:]:
+        if 0 < left < inf and turn.now + left + GRAIN < at:
+            turn.run("UPDATE task SET at = ? WHERE seq = ?", (turn.now + left + GRAIN, seq))
+            turn.rings.add(Bell.WORK)
 
 
 # A bucket that nobody holds and nobody waits at says nothing once its last start is a period old.

@@ -2,8 +2,9 @@
 
 `task.at` has one meaning per state: due (DELAYED, wall clock), end of the lease (LEASED, boot time), expiry of the status (terminal, wall
 clock). Four partial indexes, each the answer to one question: what is next in this queue, what comes due in it, which lease ran out, which
-status has expired. A row that is WAITING is a part of a canvas that others come before; the row of a group never has another state
-until it ends. `lock`, `dead`, `event`, `listener`, `worker` are small beside it.
+status has expired. Two more, of rows with limits alone: who holds a bucket, who waits at it and in which order. A row that is WAITING is a
+part of a canvas that others come before; the row of a group never has another state until it ends. `lock`, `dead`, `event`, `listener`,
+`worker` are small beside it.
 
 A file of an earlier version is brought to this one by `ADDED`, one step per version; a new file is `TABLES` and all steps. Nothing is ever
 taken away or given another meaning, so a step is as safe as its statements are few.
@@ -105,6 +106,15 @@ CREATE TABLE bucket (
     offset REAL NOT NULL             -- wall clock - boot time, to carry its starts over a reboot
 );
 CREATE INDEX bucket_until ON bucket (until);
-CREATE TABLE start (bucket INTEGER NOT NULL, number INTEGER NOT NULL, at REAL NOT NULL, PRIMARY KEY (bucket, number)) WITHOUT ROWID;
+CREATE TABLE start (bucket INTEGER NOT NULL, number INTEGER NOT NULL, at REAL NOT NULL, PRIMARY KEY (bucket, number)) WITHOUT ROWID;;
+CREATE TABLE schedule (
+    name TEXT PRIMARY KEY,
+    revision TEXT NOT NULL,
+    body BLOB NOT NULL,
+    due REAL NOT NULL,
+    owner TEXT NOT NULL,
+    paused INTEGER NOT NULL DEFAULT 0,
+    fired REAL
+) WITHOUT ROWID;
 """,
 }

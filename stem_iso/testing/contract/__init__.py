@@ -20,10 +20,12 @@ from stem_iso.testing.contract.dead import DeadLetters
 from stem_iso.testing.contract.gossip import Gossip
 from stem_iso.testing.contract.leases import Leases
 from stem_iso.testing.contract.limits import Limits
+from stem_iso.testing.contract.lines import Lines
 from stem_iso.testing.contract.lost import LostWorkers
 from stem_iso.testing.contract.publishing import Publishing
 from stem_iso.testing.contract.rates import Rates
 from stem_iso.testing.contract.revoking import Revoking
+from stem_iso.testing.contract.schedules import Schedules
 from stem_iso.testing.contract.settling import Settling
 from stem_iso.testing.contract.timing import Timing
 from stem_iso.testing.contract.unique import Unique
@@ -47,6 +49,8 @@ class BrokerContract(
     Waiting,
     Gossip,
     Limits,
+    Lines,
     Rates,
+    Schedules,
 ):
     """Subclass it, and give it a fixture `broker`."""

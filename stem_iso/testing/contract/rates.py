@@ -1,17 +1,15 @@
-"""Rates: how many may begin in any period."""
+"""Rates: so many starts in any period, wherever it is laid, and none of them later than it may be."""
 
 from __future__ import annotations
 
 import time
 
-from stem_iso.brokers.base import Broker, Permit, Verdict
+from stem_iso.brokers.base import Broker
 from stem_iso.task.limits import Rate, TaskLimits
 from stem_iso.testing.contract.desk import SUCCESS, Desk, settle, status, take, take_one
-from stem_iso.testing.contract.limits import begin, begun, publish
+from stem_iso.testing.contract.limits import ONE, TAKEN, begin, begun, publish
 from stem_iso.testing.looking import eventually, throughout
 
-ONE = TaskLimits("thumbs.make", concurrency=1)
-TAKEN = Permit(Verdict.DONE)
 PERIOD = 0.3
 
 
