@@ -7,7 +7,6 @@ what the oracle says, and after the last TTL nothing is stored.
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 import msgspec
@@ -23,14 +22,13 @@ from stem_iso.task.plan import Finish, GiveBack, Plan, Retry
 from stem_iso.task.status import TaskState
 from stem_iso.testing.contract.desk import ALL, ERROR, FAILURE, envelope
 from tests.broker.stores import HandClock, in_memory
-from tests.task.canvases import Expected, agrees, judge, trees
+from tests.task.canvases import Expected, agrees, judge, named_by, trees
 
 QUEUES = ("a", "b")
 ERRORS = ("errors",)  # purged never, so what a purge moves is not purged by it
 LEASE = 10.0
 DAY = 86_400.0
 PLANS = ("success", "success", "success", "failure", "expired", "retry", "retry later", "give back")
-NAMED = re.compile(r"^(?:a link before it|a member), \S+ \((\w+)\), ")
 
 
 class Stored(RuleBasedStateMachine):
@@ -228,7 +226,7 @@ class Stored(RuleBasedStateMachine):
     def compare(self, tree: Tree) -> None:
         ids = [ref.id for ref in parts_of(tree)]
         records = dict(zip(ids, self.broker.status(ids), strict=True))
-        named = {id: found[1] for id, record in records.items() if (found := named_by(record)) is not None}
+        named = {id: name for id, record in records.items() if (name := named_by(record)) is not None}
         for id, expected in judge(tree, self.fates, named, self.most).items():
             if id in self.found:
                 assert expected.state is not None, f"{id} ran, and nothing had failed"
@@ -243,12 +241,7 @@ class Stored(RuleBasedStateMachine):
             assert self.expiring or (self.ttl < DAY and "t" in id), f"{id} is not there"
         else:
             assert record.state is expected.state, f"{id} hangs" if not record.state.terminal else id
-            named = named_by(record)
-            assert not expected.by or (named is not None and named[1] in expected.by)
-
-
-def named_by(record: StatusRecord | None) -> re.Match[str] | None:
-    return None if record is None or record.error is None else NAMED.match(record.error.message)
+            assert not expected.by or named_by(record) in expected.by
 
 
 TestStored = Stored.TestCase

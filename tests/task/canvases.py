@@ -7,6 +7,7 @@ A task's result is its id, so what stands before a part tells which results arri
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -15,9 +16,11 @@ from typing import Any, assert_never
 import msgspec
 from hypothesis import strategies as st
 
+from stem_iso.brokers.base import StatusRecord
 from stem_iso.task.canvas import Leaf, Parallel, Series, Tree
 from stem_iso.task.status import TaskState
 
+NAMED = re.compile(r"^(?:a link before it|a member), \S+ \((\w+)\), ")
 LEAVES = 9  # in a tree, about: enough for every shape to stand inside every other
 
 
@@ -171,6 +174,12 @@ def judge(tree: Tree, fates: Mapping[str, TaskState], named: Mapping[str, str], 
     judge = _Judge(fates, named, most)
     judge.judge(tree, Value(None), False)
     return judge.found
+
+
+def named_by(record: StatusRecord | None) -> str | None:
+    """The task that an error says it began with, where it is another's."""
+    found = None if record is None or record.error is None else NAMED.match(record.error.message)
+    return None if found is None else found[1]
 
 
 def agrees(expected: Value | Told | None, previous: bytes | None) -> bool:
