@@ -24,7 +24,7 @@ class Planned(Exception):
 
 app = Stem(
     os.environ.get("STEM_ISO_TEST_BROKER", "sqlite:///walking.db"),
-    default_visibility_timeout=2,
+    default_visibility_timeout=1,
     claim_interval=0.2,
     max_redeliveries=1000,
 )
@@ -33,7 +33,7 @@ app = Stem(
 @app.task(name="step", isolate=True, max_retries=1000, retry_strategy=AtOnce(), dont_retry_for=(Planned,))
 def step(context: TaskContext, ledger: str, fails: bool) -> str:
     append(ledger, json.dumps([context.id, context.previous]))
-    time.sleep(0.02)
+    time.sleep(0.04)
     if fails:
         raise Planned(context.id)
     return context.id
