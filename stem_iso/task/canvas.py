@@ -16,7 +16,8 @@ Rules
     that counts move by move remembers the places it has counted.
  4. A failure starts the `link_error` of what failed, a success drops it, and with it what would follow its own failure.
  5. Pure: ids and the clock are arguments. A broker may carry out all moves in one transaction (SQLite), or hand each, a message that says
-    all, to the place where its target lives (`Ref` says which queue that is). What is revoked part by part goes from the end (`parts_of`).
+    all, to the place where its target lives (`Ref` says which queue that is). Such a store has all parts in their places before the first
+    begins, keeps what has ended or was dropped until no move to it is under way, and revokes in the order of `parts_of`.
 """
 
 from __future__ import annotations

@@ -166,7 +166,7 @@ class Apart:
     # -- what they consist of ---------------------------------------------------------------------------------------------------
 
     def _if_waiting(self, ref: Ref, then: Callable[[Part], None]) -> None:
-        part = self.slot(ref).parts[ref.id]
+        part = self.slot(ref).parts[ref.id]  # a KeyError: it was moved before it was placed
         if part.stage is Stage.WAITING:
             then(part)
 
