@@ -12,11 +12,11 @@ FROM python:3.13-slim AS build
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY stem_iso ./stem_iso
-RUN pip wheel --no-cache-dir --wheel-dir /wheels .
+RUN pip wheel --no-cache-dir --wheel-dir /wheels '.[cron]'
 
 FROM python:3.13-slim
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
-    pip install --no-cache-dir --no-index --find-links=/wheels stem_iso \
+    pip install --no-cache-dir --no-index --find-links=/wheels 'stem_iso[cron]' \
     && useradd --create-home --uid 1000 stem \
     && install -d -o stem -g stem /app /data
 USER stem

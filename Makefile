@@ -1,4 +1,5 @@
 # make demo     real work under limits, half a minute, no server
+# make retry-demo [BROKER=url]   a task that always fails, and one whose worker is killed: their signals, and a proof of what is left
 # make test     ruff, mypy, pytest
 # make lint     ruff and mypy alone
 # make bench    figures of this machine, into bench/out
@@ -11,7 +12,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench repeat races kills hostile chaos clean
+.PHONY: demo retry-demo test lint bench repeat races kills hostile chaos clean
 
 BENCHES := $(filter-out __init__ harness chaos chaos_app hostile stuck,$(basename $(notdir $(wildcard bench/*.py))))
 VENV ?= .venv
@@ -22,6 +23,9 @@ FIND_PYTHON := for p in python3 python3.14 python3.13 python3.12 python3.11; do 
 
 demo: $(VENV)/stamp
 	@$(PY) -m entrypoints.scan
+
+retry-demo: $(VENV)/stamp
+	@$(PY) -m entrypoints.retry_task $(if $(BROKER),--broker '$(BROKER)')
 
 test: lint
 	$(PY) -m pytest

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from stem_iso.errors import TaskFailed as TaskFailed
     from stem_iso.errors import TimeoutException as TimeoutException
     from stem_iso.errors import UnknownResult as UnknownResult
+    from stem_iso.errors import UnknownSchedule as UnknownSchedule
     from stem_iso.errors import UnknownTask as UnknownTask
     from stem_iso.errors import WaitRefused as WaitRefused
     from stem_iso.events import WorkerEventType as WorkerEventType
@@ -44,15 +45,17 @@ if TYPE_CHECKING:
     from stem_iso.isolate.pool import IsolatePool as IsolatePool
     from stem_iso.middleware import Middleware as Middleware
     from stem_iso.outcome import TaskError as TaskError
+    from stem_iso.scheduling import ScheduleHandle as ScheduleHandle
+    from stem_iso.scheduling import ScheduleInfo as ScheduleInfo
     from stem_iso.task.context import TaskContext as TaskContext
     from stem_iso.task.context import current_context as current_context
-    from stem_iso.task.context import local_context as local_context
     from stem_iso.task.envelope import Envelope as Envelope
     from stem_iso.task.handler import TaskHandler as TaskHandler
     from stem_iso.task.options import TaskOptions as TaskOptions
     from stem_iso.task.registry import TaskRegistry as TaskRegistry
     from stem_iso.task.retry import ExponentialJitterRetryStrategy as ExponentialJitterRetryStrategy
     from stem_iso.task.retry import RetryStrategy as RetryStrategy
+    from stem_iso.task.simulated import local_context as local_context
     from stem_iso.task.status import TaskState as TaskState
     from stem_iso.task.status import TaskStatus as TaskStatus
     from stem_iso.tasks import AsyncTask as AsyncTask
@@ -87,6 +90,8 @@ _HOMES = {
     "PayloadTooLarge": "errors",
     "RemoteError": "errors",
     "RetryStrategy": "task.retry",
+    "ScheduleHandle": "scheduling",
+    "ScheduleInfo": "scheduling",
     "Signature": "tasks",
     "SoftTimeLimitExceeded": "errors",
     "Stem": "app",
@@ -104,6 +109,7 @@ _HOMES = {
     "TaskStatus": "task.status",
     "TimeoutException": "errors",
     "UnknownResult": "errors",
+    "UnknownSchedule": "errors",
     "UnknownTask": "errors",
     "WaitRefused": "errors",
     "Worker": "worker.service",
@@ -112,7 +118,7 @@ _HOMES = {
     "chord": "canvas",
     "current_context": "task.context",
     "group": "canvas",
-    "local_context": "task.context",
+    "local_context": "task.simulated",
 }
 
 __all__ = [
@@ -140,6 +146,8 @@ __all__ = [
     "PayloadTooLarge",
     "RemoteError",
     "RetryStrategy",
+    "ScheduleHandle",
+    "ScheduleInfo",
     "Signature",
     "SoftTimeLimitExceeded",
     "Stem",
@@ -157,6 +165,7 @@ __all__ = [
     "TaskStatus",
     "TimeoutException",
     "UnknownResult",
+    "UnknownSchedule",
     "UnknownTask",
     "WaitRefused",
     "Worker",

@@ -25,6 +25,7 @@ from stem_iso.handle import TaskHandle
 from stem_iso.lending import Lending
 from stem_iso.locate import locate, revive_app
 from stem_iso.middleware import MiddlewareStack
+from stem_iso.scheduling import Schedules
 from stem_iso.signals import Signals
 from stem_iso.site import Site
 from stem_iso.task.checks import Duration, delay, flag, text
@@ -88,6 +89,8 @@ class Stem:
         self.site = Site(broker, {name: value for name, value in options.items() if value is not None})
         self.registry = TaskRegistry() if registry is None else registry
         self.tasks = Tasks(self)
+        self.schedules = Schedules(self)
+        self.schedule = self.schedules.add
         self.lending = Lending(self.open_broker)
         self.isolate_start_hooks: list[Callable[[], Any]] = []
         self.signals = Signals()

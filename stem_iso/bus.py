@@ -149,7 +149,7 @@ class Bus:
     def _call(self, listener: Listener, value: object) -> None:
         try:
             listener(value)
-        except Exception:  # user code
+        except BaseException:  # user code; one that calls sys.exit() must not end the thread of all others
             text = traceback.format_exc()
             log.error("the listener %r raised\n%s", listener, text)
             if not isinstance(value, ErrorEvent):

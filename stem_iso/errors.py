@@ -5,6 +5,7 @@
     │   └── Misfit (TypeError)               parts of a canvas that cannot follow one another
     ├── UnknownTask (LookupError)            no handler bears this name
     ├── UnknownResult (LookupError)          no task of this id: it never was, or its result has expired
+    ├── UnknownSchedule (LookupError)        no schedule of this name is in the broker
     ├── PayloadTooLarge (ValueError)         arguments past `max_payload_bytes`
     ├── BrokerUnavailable (ConnectionError)  the store could not be reached; nothing was published
     ├── LeaseLost                            the delivery belongs to another worker now; do not settle it
@@ -49,6 +50,10 @@ class UnknownTask(StemError, LookupError):
 
 class UnknownResult(StemError, LookupError):
     """There is no task with this id: it never existed, or its result has expired. Waiting longer would not help."""
+
+
+class UnknownSchedule(StemError, LookupError):
+    """No schedule of this name is in the broker: it was removed, or no worker of the application that declares it has started yet."""
 
 
 class PayloadTooLarge(StemError, ValueError):

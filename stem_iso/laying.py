@@ -26,7 +26,7 @@ from stem_iso.task.request import as_later_step
 if TYPE_CHECKING:
     from stem_iso.app import Stem
 
-Make = Callable[[Signature[Any], bool], Envelope]  # an envelope of a call; whether it begins with the canvas
+Make = Callable[[Signature[Any]], Envelope]
 
 
 def send(app: Stem, part: Part[Any], context: TaskContext | None) -> CanvasHandle[Any]:
@@ -39,28 +39,30 @@ def send(app: Stem, part: Part[Any], context: TaskContext | None) -> CanvasHandl
 
 def canvas_of(app: Stem, part: Part[Any], context: TaskContext | None = None) -> Canvas:
     """What a broker stores of it, with new ids. Raises Misfit, InvalidOptions."""
-    tree, envelopes = build(part, lambda signature, first: _envelope(signature, first, context), new_id)
-    canvas = lay(tree, envelopes, app.broker_options.max_result_bytes)
+    now = time.time()
+    canvas = laid(app, part, lambda signature: sending.envelope(signature, context, now), now, new_id)
     root = canvas.id if context is None else context.lineage[1]
     steps = [msgspec.structs.replace(step, envelope=msgspec.structs.replace(step.envelope, root_id=root)) for step in canvas.steps]
     return msgspec.structs.replace(canvas, steps=tuple(steps))
 
 
-def _envelope(signature: Signature[Any], first: bool, context: TaskContext | None) -> Envelope:
-    now = time.time()
-    envelope = sending.envelope(signature, context, now)
+def laid(app: Stem, part: Part[Any], make: Make, now: float, new_id: Callable[[], str]) -> Canvas:
+    """The canvas of these envelopes, whose times count from `now`. Raises Misfit."""
+    tree, envelopes = build(part, lambda signature, first: _as_part(make(signature), signature, first, now), new_id)
+    return lay(tree, envelopes, app.broker_options.max_result_bytes)
+
+
+def _as_part(envelope: Envelope, signature: Signature[Any], first: bool, now: float) -> Envelope:
     if envelope.lock is not None:
-        way_out = f"switch it off for this step: {envelope.name}.using(unique=False)"
-        raise Misfit(
-            f"{envelope.name} is unique, and a step of a canvas cannot be: where one is waiting already, nobody could follow; {way_out}"
-        )
+        what = f"{envelope.name} is unique, and a step of a canvas cannot be: where one is waiting already, nobody could follow"
+        raise Misfit(f"{what}; switch it off for this step: {envelope.name}.using(unique=False)")
     if signature.follows:
         envelope = msgspec.structs.replace(envelope, after=True)
     return envelope if first else as_later_step(envelope, signature.task.said, now)
 
 
-def build(part: Part[Any], make: Make, new_id: Callable[[], str]) -> tuple[Tree, list[Envelope]]:
-    """The tree of a part, and an envelope for each call in it."""
+def build(part: Part[Any], make: Callable[[Signature[Any], bool], Envelope], new_id: Callable[[], str]) -> tuple[Tree, list[Envelope]]:
+    """The tree of a part, and an envelope for each call in it; `make` is told whether the call begins with the canvas."""
     envelopes: list[Envelope] = []
 
     def leaf(signature: Signature[Any], first: bool) -> Leaf:

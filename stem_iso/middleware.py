@@ -21,7 +21,8 @@ Rules
  3. `around` is a context manager, because one such shape serves sync and async handlers alike: it is entered in the thread of a sync
     handler, in the task of an async one (whose loop it must not block), in the isolate of an isolated one. It is part of the attempt: its
     time counts against the limits, what it raises is the attempt's error and may be retried, and if it swallows what the handler raised,
-    the task succeeds with None. `context.retry()` and the soft limit's "raise" pass through it as exceptions that are no `Exception`.
+    the task succeeds with None. `context.args` are converted by then; arguments that do not fit never come here. `context.retry()` and the
+    soft limit's "raise" (in a coroutine: a cancellation) pass through it as exceptions that are no `Exception`.
  4. An object with only one of the two methods will do. A task that is simply called, outside a worker, runs without middleware.
  5. Isolates have the middleware that importing the application's module adds. Should that be another than the worker has, because some was
     added elsewhere, their boot fails and says so; where the application itself cannot be imported (a REPL, a function), it is carried.

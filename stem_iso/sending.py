@@ -101,6 +101,12 @@ def envelope(signature: Signature[Any], context: TaskContext | None, now: float)
     )
 
 
+def template(signature: Signature[Any]) -> Envelope:
+    """A call for later, many times: without an id, and its times count from 0."""
+    task = signature.task
+    return envelope_of(_declared(task.app, task.name), signature.args, task.said, id="", now=0.0)
+
+
 def _declared(app: Stem, name: str) -> Declared:
     """What is known here of a task. Raises InvalidOptions for an annotation that cannot be converted."""
     if name not in app.registry:

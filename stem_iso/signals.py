@@ -20,7 +20,8 @@ What is told of an attempt, by the worker that made it, once each
  3. Given back (the worker stops): `received`, and what had begun is told `postrun` with state "queued"; it comes again, here or elsewhere.
  4. A worker that died, or lost its lease, tells no end. The attempt is told anew by who has it next, or as `failed` by who finds that it
     may not run again.
- 5. Nobody tells of a task that ends in the store alone, because it was revoked or purged while it waited, or skipped where a part of its
+ 5. What a schedule fires is published by whichever worker is first, and what a canvas starts later by the store: no publish signal then.
+ 6. Nobody tells of a task that ends in the store alone, because it was revoked or purged while it waited, or skipped where a part of its
     canvas failed: no worker ever sees it. Its status says so.
 
 A listener that raises is logged, and harms nobody; to refuse a publish is a middleware's business. A signal that nobody listens to is never

@@ -26,6 +26,7 @@ from stem_iso.task.request import NOTHING_SAID, EnqueueFields, Using
 if TYPE_CHECKING:
     from stem_iso.app import Stem
     from stem_iso.handle import TaskHandle
+from stem_iso.ids import new_id
 
 A = TypeVar("A")
 P = ParamSpec("P")
@@ -92,7 +93,7 @@ class TaskBase(Generic[P, R_co]):
         around = current_context()
         if around is not None and not around.local:
             return around
-        return local_to(around, self.name, args, self.app)
+        return local_to(around, new_id(), self.name, args, self.app)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TaskBase) and (other.app, other.name, other.said) == (self.app, self.name, self.said)

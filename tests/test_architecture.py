@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 GROUND = frozenset({"errors", "events", "outcome", "units", "machine", "settings", "bus"})
 APP = frozenset({"app", "tasks", "handle", "sending", "lending", "listening", "waiting", "site", "locate", "finding", "ids"})
 APP |= {"canvas", "composed", "laying"}
-APP |= {"signals", "middleware", "publishing"}
+APP |= {"signals", "middleware", "publishing", "scheduling", "templates"}
 MAY_IMPORT = {
     "errors": {"outcome"},
     "outcome": set(),
@@ -84,6 +84,7 @@ SITES = {
     "threadpoolctl": {"isolate.child.pinning"},
     "setproctitle": {"isolate.keeper", "isolate.child.main"},
     "uuid_utils": {"ids"},
+    "cronsim": {"task.cron"},
 }
 LONGEST_MODULE, LONGEST_FUNCTION = 300, 40
 

@@ -38,6 +38,7 @@ from stem_iso.brokers.records import QueueCount as QueueCount
 from stem_iso.brokers.records import Receipt as Receipt
 from stem_iso.brokers.records import Reclaimed as Reclaimed
 from stem_iso.brokers.records import Replayed as Replayed
+from stem_iso.brokers.records import ScheduleRecord as ScheduleRecord
 from stem_iso.brokers.records import Settlement as Settlement
 from stem_iso.brokers.records import StatusRecord as StatusRecord
 from stem_iso.brokers.records import Verdict as Verdict
@@ -188,6 +189,38 @@ class Broker(Protocol):
 
     def sweep(self) -> int:
         """Drop what has expired (statuses, dead letters, locks, workers), a bounded number; return how many."""
+        ...
+
+    # -- schedules -----------------------------------------------------------------------------------------------------------------
+
+    def schedules(self) -> list[ScheduleRecord]:
+        """All of them, by name."""
+        ...
+
+    def put_schedule(self, record: ScheduleRecord) -> bool:
+        """Store it and ring. One of the same name and revision keeps its due time; another revision takes the new one. A pause and the
+        last firing are kept. True if it is new or another revision."""
+        ...
+
+    def remove_schedule(self, name: str) -> bool:
+        """False if there is none."""
+        ...
+
+    def pause_schedule(self, name: str) -> bool:
+        """It fires nothing until it is resumed. False if there is none."""
+        ...
+
+    def resume_schedule(self, name: str, due: float) -> bool:
+        """Let it go on from this due time, and ring; one that was not paused keeps its own. False if there is none."""
+        ...
+
+    def fire(self, record: ScheduleRecord, due: float, sent: Sequence[Envelope | Canvas]) -> bool:
+        """In one step: check that the schedule still has this revision and due time and is not paused, publish envelopes as `publish`
+        does and canvases as `compose`, and store `due` as its next. False if the check failed; then nothing was changed.
+
+        Their ids follow from the due time, so a store that cannot do it in one step publishes first and then moves the due
+        time: two who do so at once, or one who dies in between, publish the same. Raises PayloadTooLarge.
+        """
         ...
 
     # -- events --------------------------------------------------------------------------------------------------------------------

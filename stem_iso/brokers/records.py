@@ -200,6 +200,20 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     broker: str = ""
 
 
+class ScheduleRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A schedule as the broker keeps it. `body` is undecoded, `revision` names its contents, `owner` the application whose code declares
+    it ("": a program put it there). `due` is the next due time that has not been fired, without jitter; times are wall clock.
+    """
+
+    name: str
+    revision: str
+    body: bytes
+    due: float
+    owner: str = ""
+    paused: bool = False
+    fired_at: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
     """A broker's URL taken apart: `scheme`, `path` (as written after the scheme), and the options of its query."""

@@ -4,6 +4,7 @@
     worker    options to WorkerConfig to the launcher
     tasks     enqueue, status, result, revoke
     dead      dlq list, show, replay, purge
+    schedule  schedule list, pause, resume, trigger, remove
     look      queues, workers, events
     reach     -A and --broker to an application
     show      values to JSON or to text

@@ -17,6 +17,7 @@ import click
 
 from stem_iso.cli.dead import dlq
 from stem_iso.cli.look import events, queues, workers
+from stem_iso.cli.schedule import schedule
 from stem_iso.cli.tasks import enqueue, graph, result, revoke, status
 from stem_iso.cli.worker import worker
 from stem_iso.errors import BrokerUnavailable, InvalidOptions, StemError, UnknownTask
@@ -54,7 +55,7 @@ def root() -> None:
     """Background tasks that can really be killed: run workers, and look at what they do."""
 
 
-for command in (worker, enqueue, status, result, graph, revoke, queues, workers, events, dlq):
+for command in (worker, enqueue, status, result, graph, revoke, queues, workers, events, dlq, schedule):
     root.add_command(command)
 
 

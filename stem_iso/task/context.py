@@ -109,7 +109,12 @@ class TaskContext:
 
     @property
     def idempotency_key(self) -> str:
-        """The same in every attempt and run of this task: give it to services that drop what they have seen."""
+        """The task's id: the same in every attempt, redelivery and replay of it, and no other task's. Give it to services that drop what
+        they have seen; where one handler asks for several effects, with a suffix for each.
+
+        The same in a replay, because what failed may have had its effect all the same: an operator who replays wants it done, not done
+        twice. Who wants it done again enqueues it again.
+        """
         return self.id
 
     @property
@@ -268,31 +273,10 @@ def entered(context: TaskContext) -> Iterator[TaskContext]:
         _current.reset(token)
 
 
-LOCAL_ID = "00000000-0000-7000-8000-000000000000"
-
-
-@contextmanager
-def local_context(
-    *,
-    id: str = LOCAL_ID,
-    queue: str = "default",
-    run: int = 0,
-    attempt: int = 0,
-    max_retries: int = 0,
-    headers: Mapping[str, Any] | None = None,
-    meta: Mapping[str, Any] | None = None,
-) -> Iterator[TaskContext]:
-    """What tasks that are called directly see as their context, inside the block. Needs no broker and enforces no limits."""
-    header = CallHeader(
-        id=id, name="", queue=queue, run=run, attempt=attempt, max_retries=max_retries, headers=dict(headers or {}), meta=dict(meta or {})
-    )
-    with entered(TaskContext(header, LocalPort())) as context:
-        yield context
-
-
-def local_to(around: TaskContext | None, name: str, args: dict[str, Any], sender: Sender) -> TaskContext:
-    """The context of a task that is called here: as the local context `around` it says, whose `meta` it writes."""
-    header = CallHeader(id=LOCAL_ID, name=name, queue="default") if around is None else msgspec.structs.replace(around.header, name=name)
+def local_to(around: TaskContext | None, id: str, name: str, args: dict[str, Any], sender: Sender) -> TaskContext:
+    """The context of a task that is called here: as the local context `around` it says, whose `meta` it writes; without one, a task of
+    its own with this id, or the idempotency keys of two calls would be one."""
+    header = CallHeader(id=id, name=name, queue="default") if around is None else msgspec.structs.replace(around.header, name=name)
     context = TaskContext(header, LocalPort(), sender)
     if around is not None:
         context._meta = around._meta

@@ -18,6 +18,8 @@ from stem_iso.task.codec import unpack
 from stem_iso.task.context import Sender, TaskContext
 from stem_iso.task.handler import FunctionHandler, TaskHandler, declared_entrypoint
 
+NOTHING = nullcontext()
+
 
 class Entrypoint:
     """`target(context, values)` is the user's code; `function` the handler whose parameters the values are, None where they go in as one
@@ -46,7 +48,7 @@ class Entrypoint:
 
     def around(self, context: TaskContext) -> AbstractContextManager[object]:
         """The middleware of its application."""
-        return nullcontext() if self.sender is None else self.sender.middleware.around(context)
+        return NOTHING if self.sender is None else self.sender.middleware.around(context)
 
     def __call__(self, context: Any, values: dict[str, Any]) -> Any:
         return self._target(context, values)

@@ -3,6 +3,7 @@
     Recoverer   leases that ran out (D2)      every claim_interval, right after our own were renewed
     Control     revokes of what we hold (D10) when the watch rings, at most every 20 ms
     Sweeper     what has expired (B4)         every 5 s, at once again while there is more
+    Scheduler   what comes due by schedule    at its time; the file is `scheduler`
     Beat        "this worker lives"           every 5 s, and soon after cores have changed hands
 
 Rules

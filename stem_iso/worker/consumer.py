@@ -35,6 +35,7 @@ from stem_iso.worker.messages import Message, StopAsked
 from stem_iso.worker.options import WorkerOptions
 from stem_iso.worker.pace import PATIENCE
 from stem_iso.worker.reporter import Reporter
+from stem_iso.worker.scheduler import Scheduler
 
 COLLECT, COLLECT_MOST = 0.001, 64  # how long, and how many, endings may wait for company
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.1, 5.0
@@ -49,12 +50,20 @@ class Consumer:
     """`run` is the thread. Built by the service, on that thread, with a broker that has answered."""
 
     def __init__(
-        self, options: WorkerOptions, broker: Broker, inbox: Inbox[Message], floor: Floor, reporter: Reporter, chores: list[Chore]
+        self,
+        options: WorkerOptions,
+        broker: Broker,
+        inbox: Inbox[Message],
+        floor: Floor,
+        reporter: Reporter,
+        scheduler: Scheduler,
+        chores: list[Chore],
     ) -> None:
         self._options, self._broker, self._inbox, self._floor, self._reporter = options, broker, inbox, floor, reporter
         self._control = Control(options.boot, self._obey)
         self._recoverer = Recoverer(options.boot, options.origin.predecessors, broker.options.claim_interval, reporter)
-        self._chores: tuple[Chore, ...] = (self._recoverer, self._control, *chores)
+        self._scheduler = scheduler
+        self._chores: tuple[Chore, ...] = (self._recoverer, self._control, scheduler, *chores)
         self._incoming: deque[Delivery] = deque()  # leased, and not yet through the gates: an inline one may have to wait
         self._taken_at = 0.0  # when the last of them came
         self._ending = Ending(options, floor, reporter, self._give_back)
@@ -135,7 +144,8 @@ class Consumer:
         idle, unstored = self._idle_seats(), len(self._floor.ledger)
         if unstored and (idle or unstored >= COLLECT_MOST or now >= self._exchanged_at + COLLECT):
             return True
-        return idle > 0 and (self._hungry or self._recoverer.found or now >= min(self._due_at, self._block_until()))
+        found = self._hungry or self._recoverer.found or self._scheduler.fired
+        return idle > 0 and (found or now >= min(self._due_at, self._block_until()))
 
     def _idle_seats(self) -> int:
         """Those that nothing is at hand for, and that may be filled."""
@@ -158,7 +168,7 @@ class Consumer:
         answer = self._broker.exchange(self._options.boot, batch, self._options.queues, want)
         now = self._exchanged_at = monotonic()
         self._hungry = answer.ready
-        self._recoverer.found = False
+        self._recoverer.found = self._scheduler.fired = False
         self._due_at = inf if answer.next_due is None else now + answer.next_due
         self._floor.stored(self._floor.ledger.stored(answer.verdicts))
         for delivery in answer.deliveries:
@@ -214,6 +224,7 @@ class Consumer:
         if self._watch.changed():
             self._hungry = True
             self._control.rung(now)
+            self._scheduler.rung(now)
             if not self._idle_seats():
                 self._listen(False)
                 self._deaf_until = now + ORDERS_EVERY

@@ -166,6 +166,7 @@ def _place(code: Callable[..., Any], name: str) -> str | None:
 
 
 def _modules(app: Stem, location: Location) -> list[str]:
-    """Where tasks are declared beside the application's module: a spare imports them before it is ready, on nobody's time."""
-    places = (_place(code_of(handler), handler.name) for handler in app.registry)
+    """Where tasks and hooks are declared beside the application's module: a spare imports them before it is ready, on nobody's time."""
+    places = [_place(code_of(handler), handler.name) for handler in app.registry]
+    places += [_place(hook, "") for hook in app.isolate_start_hooks]  # a hook that nobody imports there would never run
     return sorted({place.partition(":")[0] for place in places if place} - {location.module, main_name()}) if location else []

@@ -38,6 +38,7 @@ from stem_iso.worker.log import LogSubscriber
 from stem_iso.worker.messages import IsolateChanged, Message, Trouble
 from stem_iso.worker.options import WorkerOptions
 from stem_iso.worker.reporter import Reporter
+from stem_iso.worker.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem
@@ -95,6 +96,7 @@ class Interior:
 
     def _open(self) -> Consumer:
         options, broker = self._options, self._broker
+        scheduler = Scheduler(self._app.schedules.declared(), self._app.schedules.owner(), self._reporter)
         ledger = Ledger(self._reporter, options.retry_strategy, broker.options.max_result_bytes, count_retries=options.burst)
         desk = Desk(self._inbox, self._reporter, self._logged.output)
         by_command = options.origin.keeper_socket is not None
@@ -111,7 +113,7 @@ class Interior:
             self._hosts.start_engine()
         self._logged.started(options, broker.url)
         self._reporter.teller.ready(options, broker.url)
-        return Consumer(options, broker, self._inbox, floor, self._reporter, [beat, Sweeper()])
+        return Consumer(options, broker, self._inbox, floor, self._reporter, scheduler, [beat, Sweeper()])
 
     def _close(self) -> None:
         self._hosts.close()

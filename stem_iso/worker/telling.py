@@ -66,7 +66,7 @@ class Teller:
 
     def settled(self, attempt: Attempt, plan: Plan, verdict: Verdict, elapsed: float) -> None:
         """What the broker made of its end; `elapsed` is seconds."""
-        if verdict is Verdict.LOST:
+        if verdict is Verdict.LOST or not self._wants_ends():
             return
         if verdict is Verdict.CANCELLED:
             plan = Finish(TaskState.CANCELLED, "revoked")
@@ -82,6 +82,11 @@ class Teller:
                 assert_never(plan)
         if attempt.begun_at and (channel := self._signals.task_postrun).listeners:
             self._tell(channel, TaskPostrunSignal(state=state.value, reason=reason, elapsed=elapsed, **self._of(attempt)))
+
+    def _wants_ends(self) -> bool:
+        told = self._signals
+        either = told.task_postrun.listeners or told.task_succeeded.listeners or told.task_retry.listeners
+        return bool(either or told.task_failed.listeners or told.task_revoked.listeners)
 
     def _finished(self, attempt: Attempt, plan: Finish, elapsed: float) -> None:
         signals = self._signals

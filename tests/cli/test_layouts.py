@@ -33,3 +33,20 @@ def test_tasks_beside_their_application_run_and_their_imports_are_not_charged_to
     done = shop.run("-m", "stem_iso.worker", "-A", "shop.tasks", "--burst", "-c", "1", "--spares", "0")
     assert done.returncode == 0, done
     assert [shop.json("result", id)["result"] for id in ids] == ["1 in shop.mail", "1 in shop.pics"]
+
+
+def test_a_hook_beside_its_application_runs_in_the_isolate(shop: Folder) -> None:
+    shop.write(
+        "shop/mail.py",
+        "from shop.app import app\nfrom shop.state import ready\n@app.task(isolate=True, name='mail')\ndef mail(): return ready\n",
+    )
+    shop.write("shop/state.py", "ready = []\n")
+    shop.write(
+        "shop/start.py",
+        "from shop.app import app\nfrom shop.state import ready\n@app.on_isolate_start\ndef load(): ready.append(__name__)\n",
+    )
+    shop.write("shop/tasks.py", "from shop.app import app\nfrom shop import mail, start\n")
+    id = shop.stem("enqueue", "mail", "-A", "shop.tasks").stdout.strip()
+    done = shop.run("-m", "stem_iso.worker", "-A", "shop.tasks", "--burst", "-c", "1", "--spares", "0")
+    assert done.returncode == 0, done
+    assert shop.json("result", id)["result"] == ["shop.start"]

@@ -216,6 +216,24 @@ def test_a_task_can_be_called_with_no_broker_at_all() -> None:
         make()  # type: ignore[call-arg]
 
 
+def test_two_calls_here_have_two_idempotency_keys_and_one_simulated_attempt_has_one() -> None:
+    app = Stem("memory://")
+
+    @app.task
+    def inner(context: TaskContext) -> str:
+        return context.idempotency_key
+
+    @app.task
+    def outer(context: TaskContext) -> tuple[str, str]:
+        return context.idempotency_key, inner()
+
+    assert inner() != inner()
+    key, within = outer()
+    assert key == within
+    with local_context(id="order-7", attempt=1):
+        assert inner() == inner() == "order-7"
+
+
 def test_a_task_called_in_a_handler_is_part_of_it() -> None:
     app = Stem("memory://")
 

@@ -5,15 +5,19 @@ What is wrong carries a `type: ignore`; one that is not needed is an error too, 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, assert_type
 
 from stem_iso import (
     AsyncTask,
     CanvasHandle,
+    Envelope,
     ExponentialJitterRetryStrategy,
     GroupHandle,
     Link,
+    Middleware,
     Part,
     RetryStrategy,
     Signature,
@@ -32,6 +36,7 @@ from stem_iso import (
     group,
     local_context,
 )
+from stem_iso.signals import Signal, TaskRetrySignal
 
 app = Stem(broker="sqlite:///jobs.db", max_redeliveries=5, block_time=timedelta(seconds=2))
 Stem(colour="red")  # type: ignore[call-arg]
@@ -77,6 +82,9 @@ assert_type(loose.enqueue("a"), TaskHandle[Any])
 assert_type(app.enqueue_many([plain.s("a"), plain.s("b")]), list[TaskHandle[float]])
 assert_type(make.enqueue("a").status(), TaskStatus)
 assert_type(current_context(), TaskContext | None)
+assert_type(app.schedule("a", make.s("a"), every=timedelta(minutes=5), jitter=1).next_due, datetime | None)
+app.schedule("b", plain.using(queue="slow").s("a"), cron="0 3 * * *", timezone="Europe/Berlin", catch_up="some")  # type: ignore[arg-type]
+app.schedule("c", plain)  # type: ignore[arg-type]
 
 make()  # type: ignore[call-arg]
 make("a", 3, 4)  # type: ignore[call-arg]
@@ -211,3 +219,54 @@ chord([fetch.s("a")], pack.after())  # type: ignore[misc]
 parse.after(shallow=True)  # type: ignore[call-arg]
 parse.after(deep="yes")  # type: ignore[arg-type]
 group([1, 2])  # type: ignore[arg-type]
+
+# -- signals and middleware ------------------------------------------------------------------------------------------------------------
+
+
+@app.signals.task_retry.connect
+def on_retry(signal: TaskRetrySignal) -> None:
+    assert_type(signal.error, TaskError | None)
+    assert_type(signal.next_attempt + signal.attempt, int)
+    assert_type(signal.due - signal.delay, float)
+
+
+@app.signals.task_failed.connect  # type: ignore[arg-type]
+def on_something_else(signal: TaskRetrySignal) -> None: ...
+
+
+def on_any(signal: Signal) -> None:
+    print(signal.signal, signal.at)
+
+
+assert_type(on_retry, Callable[[TaskRetrySignal], None])
+app.signals.task_prerun.connect(on_any)
+app.signals.worker_ready.connect(lambda signal: print(signal.queues, signal.seats))
+app.signals.worker_ready.connect(lambda signal: signal.task_id)  # type: ignore[attr-defined]
+app.signals.task_retry.disconnect(on_retry)
+app.signals.task_succeded.connect(on_any)  # type: ignore[attr-defined]
+for channel in app.signals:
+    channel.connect(on_any)
+
+
+class Traced(Middleware):
+    def enqueue(self, envelopes: Sequence[Envelope], call_next: Callable[[Sequence[Envelope]], list[str]]) -> list[str]:
+        return call_next(envelopes)
+
+    @contextmanager
+    def around(self, context: TaskContext) -> Iterator[None]:
+        yield
+
+
+class OnlyAround:
+    @contextmanager
+    def around(self, context: TaskContext) -> Iterator[None]:
+        yield
+
+
+class AroundNothing:
+    def around(self) -> None: ...
+
+
+assert_type(app.middleware.add(Traced()), Traced)
+app.middleware.add(OnlyAround())
+app.middleware.add(AroundNothing())  # type: ignore[type-var]

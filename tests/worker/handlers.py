@@ -70,6 +70,11 @@ def say_and_wait(context: TaskContext, path: str) -> str:
     return "done"
 
 
+def say_wait_and_fail(context: TaskContext, path: str) -> None:
+    say_and_wait(context, path)
+    raise Flaky
+
+
 def wait_for(path: str) -> None:
     for _ in range(60_000):
         if os.path.exists(path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 
 from stem_iso.bus import Bus
@@ -55,7 +56,7 @@ def test_a_listener_that_raises_is_told_in_an_error_event_and_the_others_hear_al
     bus = Bus("w")
     heard: list[object] = []
     errors: list[ErrorEvent] = []
-    bus.on(WorkerEventType.COMPLETED, lambda event: 1 / 0)
+    bus.on(WorkerEventType.COMPLETED, lambda event: 1 / 0 if event.task_id == "1" else sys.exit("enough"))
     bus.on(WorkerEventType.COMPLETED, heard.append)
     bus.on(WorkerEventType.ERROR, errors.append)
     bus.publish(completed(1))
@@ -64,7 +65,7 @@ def test_a_listener_that_raises_is_told_in_an_error_event_and_the_others_hear_al
     eventually(lambda: len(errors) == 2)
     bus.close()
     assert len(heard) == 2
-    assert "ZeroDivisionError" in errors[0].traceback
+    assert "ZeroDivisionError" in errors[0].traceback and "SystemExit: enough" in errors[1].traceback
 
 
 def test_a_listener_of_errors_that_raises_does_not_go_on_for_ever():
@@ -135,3 +136,32 @@ def test_a_stream_that_is_closed_is_no_listener_any_more():
     stream = bus.stream()
     asyncio.run(stream.aclose())
     assert not bus.wants(WorkerEventType.COMPLETED)
+
+
+def test_signals_are_told_in_line_with_events_and_start_the_thread_by_themselves():
+    bus = Bus("w")
+    heard: list[object] = []
+    bus.tell((lambda value: 1 / 0, heard.append), "one")
+    eventually(lambda: heard)
+    bus.on(WorkerEventType.COMPLETED, lambda event: heard.append(event.task_id))
+    bus.publish(completed(1))
+    bus.tell((heard.append,), "two")
+    bus.close()
+    assert heard == ["one", "1", "two"]
+
+
+def test_signals_past_the_room_there_is_are_lost_as_events_are():
+    bus = Bus("w", capacity=10)
+    release, entered = threading.Event(), threading.Event()
+    heard: list[object] = []
+    lost: list[ErrorEvent] = []
+    bus.on(WorkerEventType.ERROR, lost.append)
+    bus.tell((lambda value: (entered.set(), release.wait(30)),), 0)
+    assert entered.wait(10)
+    for number in range(100):
+        bus.tell((heard.append,), number)
+    release.set()
+    eventually(lambda: lost)
+    bus.close()
+    assert heard == list(range(10))
+    assert lost[0].message.startswith("90 events")

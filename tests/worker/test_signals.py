@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from stem_iso import InvalidOptions, Stem, TaskCancelled, TaskFailed, Worker, WorkerEventType
+from stem_iso import BrokerUnavailable, InvalidOptions, Stem, TaskCancelled, TaskFailed, Worker, WorkerEventType, chain
 from stem_iso.signals import Channel
 from stem_iso.testing import eventually
 from tests.worker import handlers
@@ -125,6 +125,55 @@ def test_a_revoked_attempt_is_told_once_whether_it_ran_or_waited(app: Stem, begi
     assert (ended.state, ears.of("task_revoked")[0].reason) == ("cancelled", "revoked")
 
 
+def test_a_failure_of_what_was_revoked_meanwhile_is_told_as_revoked(app: Stem, begin: Begin, tmp_path):
+    ears = Listener(app)
+    task = app.task(name="wait and fail", isolate=True, max_retries=3)(handlers.say_wait_and_fail)
+    _, ear = begin(app)
+    handle = task.enqueue(str(tmp_path / "gate"))
+    ear.wait(WorkerEventType.PROGRESS, handle.id)
+    assert handle.revoke()
+    (tmp_path / "gate").touch()
+    ended = ears.wait("task_postrun", handle.id)
+    assert ears.tale(handle.id) == ["received 0", "prerun 0", "revoked 0", "postrun 0"]
+    assert (ended.state, ended.reason) == ("cancelled", "revoked")
+
+
+def test_what_another_worker_has_now_is_told_by_that_one_alone(app: Stem, begin: Begin, tmp_path):
+    ears = Listener(app)
+    wait = app.task(name="wait", isolate=True)(handlers.say_and_wait)
+    _, ear = begin(app)
+    handle = wait.enqueue(str(tmp_path / "gate"))
+    ear.wait(WorkerEventType.PROGRESS, handle.id)
+    steal(app, handle.id)
+    (tmp_path / "gate").touch()
+    assert "the lease was lost" in ear.wait(WorkerEventType.ERROR, handle.id).message
+    other = app.task(name="add", isolate=True)(handlers.add)
+    ears.wait("task_postrun", other.enqueue(1).id)  # in line after whatever would have been told
+    assert ears.tale(handle.id) == ["received 0", "prerun 0"]
+
+
+def test_a_worker_that_cannot_start_tells_of_no_life(tmp_path):
+    app = Stem(broker=f"sqlite:///{tmp_path}/no/such/folder/jobs.db")
+    ears = Listener(app)
+    with pytest.raises(BrokerUnavailable):
+        Worker(app).start()
+    assert ears.heard == []
+
+
+def test_the_parts_of_a_canvas_are_told_as_any_task_and_what_is_skipped_by_nobody(app: Stem, begin: Begin):
+    ears = Listener(app)
+    add, boom = app.task(name="add", isolate=True)(handlers.add), app.task(name="boom", isolate=True)(handlers.boom)
+    begin(app)
+    chain(add.s(1), add.after(b=2), boom.s("no"), add.s(3)).enqueue()
+    sent = [value.task_id for value in ears.of("before_task_publish")]
+    assert len(sent) == 4 and [value.task_id for value in ears.of("after_task_publish")] == sent
+    ears.wait("task_postrun", sent[2])
+    assert [value.task_id for value in ears.of("task_succeeded")] == sent[:2]
+    assert [value.task_id for value in ears.of("task_failed")] == [sent[2]]
+    eventually(lambda: app.handle(sent[3]).status().state == "failed")
+    assert ears.tale(sent[3]) == []
+
+
 def test_what_never_ran_has_an_end_and_no_run(app: Stem, begin: Begin):
     ears = Listener(app)
     add = app.task(name="add", isolate=True)(handlers.add)
@@ -190,6 +239,7 @@ def test_the_life_of_a_worker_is_told_from_ready_to_shutdown(app: Stem):
     for number in range(2):
         add.enqueue(number).result(timeout=30)
     died = ears.wait("isolate_recycled")
+    assert len(ears.of("task_prerun")) == 2  # though nobody listens to the event of it
     worker.stop()
     worker.join(30)
     own = [value.signal for value in ears.heard if value.signal.startswith("worker")]

@@ -20,12 +20,13 @@ from stem_iso.brokers.base import (
     Receipt,
     Reclaimed,
     Replayed,
+    ScheduleRecord,
     Settlement,
     StatusRecord,
     Verdict,
     WorkerInfo,
 )
-from stem_iso.brokers.sqlite import admitting, canvas, dead, gossip, leasing, looking, publishing, revoking, settling, sweeping
+from stem_iso.brokers.sqlite import admitting, canvas, dead, gossip, leasing, looking, publishing, revoking, schedules, settling, sweeping
 from stem_iso.brokers.sqlite.parking import BellWatch, Listener, wait, wait_members
 from stem_iso.brokers.sqlite.turn import Database, Turn
 from stem_iso.task.canvas import Canvas, Tree
@@ -51,6 +52,11 @@ class SqliteBroker:
 
     def publish(self, envelopes: Sequence[Envelope]) -> list[str]:
         pairs = publishing.encoded(envelopes, self.options.max_payload_bytes)
+        if pairs and all(envelope.lock is not None for envelope in envelopes):
+            # A crowd that wants what is taken only looks: it would else stand in line for the lock, and the worker behind it.
+            holders = self._database.read(lambda turn: publishing.holders(turn, envelopes))
+            if holders is not None:
+                return holders
         return self._database.write(lambda turn: publishing.publish(turn, pairs)) if pairs else []
 
     def status(self, ids: Sequence[str]) -> list[StatusRecord | None]:
@@ -176,6 +182,27 @@ class SqliteBroker:
             swept = self._database.write(lambda turn: sweeping.sweep(turn, ttl))
         self._database.shrink()
         return swept
+
+    # -- schedules --------------------------------------------------------------------------------------------------------------
+
+    def schedules(self) -> list[ScheduleRecord]:
+        return self._database.read(schedules.listed)
+
+    def put_schedule(self, record: ScheduleRecord) -> bool:
+        return self._database.write(lambda turn: schedules.put(turn, record))
+
+    def remove_schedule(self, name: str) -> bool:
+        return self._database.write(lambda turn: schedules.remove(turn, name))
+
+    def pause_schedule(self, name: str) -> bool:
+        return self._database.write(lambda turn: schedules.pause(turn, name))
+
+    def resume_schedule(self, name: str, due: float) -> bool:
+        return self._database.write(lambda turn: schedules.resume(turn, name, due))
+
+    def fire(self, record: ScheduleRecord, due: float, sent: Sequence[Envelope | Canvas]) -> bool:
+        encoded = schedules.encoded(sent, self.options.max_payload_bytes)
+        return self._database.write(lambda turn: schedules.fire(turn, record, due, encoded))
 
     # -- events -----------------------------------------------------------------------------------------------------------------
 

@@ -27,10 +27,23 @@ def encoded(envelopes: Sequence[Envelope], limit: int) -> list[tuple[Envelope, b
     return pairs
 
 
+def holders(turn: Turn, envelopes: Sequence[Envelope]) -> list[str] | None:
+    """What `publish` would answer if it had nothing to store: each is known, or its lock is another's. None: there is something to store.
+
+    For a look without the writer's lock. What it sees was so at one instant of the call, which is all that an answer can promise.
+    """
+    known = _known(turn, envelopes)
+    ids = [envelope.id if envelope.id in known else turn.one(_HOLDER, (envelope.lock, turn.now)) for envelope in envelopes]
+    return None if None in ids else ids
+
+
+_HOLDER = "SELECT id FROM lock WHERE key = ? AND (until IS NULL OR until > ?)"
+
+
 def publish(turn: Turn, pairs: Sequence[tuple[Envelope, bytes]]) -> list[str]:
     ids, wanted = [], pairs
     if any(envelope.lock is not None for envelope, _ in pairs):
-        known = {row[0] for row in turn.of_keys("SELECT id FROM task WHERE id IN ({keys})", [envelope.id for envelope, _ in pairs])}
+        known = _known(turn, [envelope for envelope, _ in pairs])
         ids = [envelope.id if envelope.id in known else lock(turn, envelope) for envelope, _ in pairs]
         wanted = [pair for pair, id in zip(pairs, ids, strict=True) if pair[0].id == id]
     else:
@@ -38,6 +51,10 @@ def publish(turn: Turn, pairs: Sequence[tuple[Envelope, bytes]]) -> list[str]:
     if wanted and turn.of_rows(INSERT, [waiting(envelope, body, turn.now) for envelope, body in wanted]):
         turn.rings.add(Bell.WORK)  # delayed ones ring too: the sleeper may have to wake earlier than it thinks
     return ids
+
+
+def _known(turn: Turn, envelopes: Sequence[Envelope]) -> set[str]:
+    return {row[0] for row in turn.of_keys("SELECT id FROM task WHERE id IN ({keys})", [envelope.id for envelope in envelopes])}
 
 
 def lock(turn: Turn, envelope: Envelope) -> str:

@@ -105,6 +105,15 @@ CREATE TABLE bucket (
     offset REAL NOT NULL             -- wall clock - boot time, to carry its starts over a reboot
 );
 CREATE INDEX bucket_until ON bucket (until);
-CREATE TABLE start (bucket INTEGER NOT NULL, number INTEGER NOT NULL, at REAL NOT NULL, PRIMARY KEY (bucket, number)) WITHOUT ROWID;
+CREATE TABLE start (bucket INTEGER NOT NULL, number INTEGER NOT NULL, at REAL NOT NULL, PRIMARY KEY (bucket, number)) WITHOUT ROWID;;
+CREATE TABLE schedule (
+    name TEXT PRIMARY KEY,
+    revision TEXT NOT NULL,
+    body BLOB NOT NULL,
+    due REAL NOT NULL,
+    owner TEXT NOT NULL,
+    paused INTEGER NOT NULL DEFAULT 0,
+    fired REAL
+) WITHOUT ROWID;
 """,
 }

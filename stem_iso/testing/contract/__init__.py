@@ -24,6 +24,7 @@ from stem_iso.testing.contract.lost import LostWorkers
 from stem_iso.testing.contract.publishing import Publishing
 from stem_iso.testing.contract.rates import Rates
 from stem_iso.testing.contract.revoking import Revoking
+from stem_iso.testing.contract.schedules import Schedules
 from stem_iso.testing.contract.settling import Settling
 from stem_iso.testing.contract.timing import Timing
 from stem_iso.testing.contract.unique import Unique
@@ -48,5 +49,6 @@ class BrokerContract(
     Gossip,
     Limits,
     Rates,
+    Schedules,
 ):
     """Subclass it, and give it a fixture `broker`."""

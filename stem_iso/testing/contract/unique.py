@@ -70,6 +70,9 @@ class Unique(Desk):
         broker.publish([sent])  # a resend that was long under way takes no lock for a task that has ended
         nxt = unique()
         assert broker.publish([nxt]) == [nxt.id]
+        assert broker.publish([sent]) == [sent.id]
+        assert broker.publish([unique(), sent]) == [nxt.id, sent.id]
+        assert counts(broker) == (1, 0, 0, 0)
 
     @pytest.mark.parametrize("plan", [SUCCESS, FAILURE, CANCEL], ids=["success", "failure", "cancel"])
     def test_freed_by_every_end(self, broker: Broker, plan: Finish) -> None:

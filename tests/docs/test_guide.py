@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs import Snippet, snippets
+from tests.docs.snippets import Snippet, snippets
 
 GUIDE = snippets("docs/guide.md")
 FILE = "pictures.py"

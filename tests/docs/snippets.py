@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 @dataclass(frozen=True)
@@ -23,3 +23,8 @@ def snippets(name: str) -> list[Snippet]:
     """Of the file of this name, relative to the sources."""
     text = (ROOT / name).read_text(encoding="utf-8")
     return [Snippet(code, prints or None) for code, prints in re.findall(r"```python\n(.*?)```(?:\n+```text\n(.*?)```)?", text, re.DOTALL)]
+
+
+def codes(name: str) -> list[str]:
+    """The blocks alone."""
+    return [snippet.code for snippet in snippets(name)]

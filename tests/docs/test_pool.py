@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.docs.snippets import codes
 
-
-def snippets(name: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
-
-
-SNIPPETS = [*(each for each in snippets("README.md") if "IsolatePool" in each), *snippets("docs/pool.md")]
+SNIPPETS = [*(each for each in codes("README.md") if "IsolatePool" in each), *codes("docs/pool.md")]
 
 
 def test_there_are_snippets() -> None:

@@ -1,0 +1,152 @@
+"""Two acts and a proof. Needs no server; all that it writes lies in a temporary folder, or in the broker that was given."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from entrypoints.retry_task.telling import say
+from entrypoints.retry_task.workers import Workers, workers
+from stem_iso import StemError, TaskFailed, TaskHandle, TaskStatus
+
+if TYPE_CHECKING:
+    from entrypoints.retry_task.proof import Redelivery
+
+PATIENCE = 15.0  # seconds for what takes some
+
+
+def main() -> int:
+    arguments = _arguments()
+    signal.signal(signal.SIGTERM, _interrupt)
+    with tempfile.TemporaryDirectory(prefix="stem_iso-retry-") as folder:
+        # Before the tasks are imported: their application asks the environment where its broker is, and so does the worker.
+        os.environ["STEM_ISO_BROKER"] = arguments.broker or f"sqlite:///{folder}/retry.db"
+        log = Path(folder) / "worker.log"
+        try:
+            return _play(f"retry-demo-{uuid4().hex[:8]}", Path(folder), log)
+        except (StemError, TimeoutError) as error:
+            print(f"{type(error).__name__}: {error}", _read(log), sep="\n", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            return 130
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m entrypoints.retry_task", description="The life of a task that always fails.")
+    parser.add_argument("--broker", type=_broker, metavar="URL", help="default: a SQLite file in a temporary folder")
+    return parser.parse_args()
+
+
+def _broker(url: str) -> str:
+    if url.startswith("memory:"):
+        raise argparse.ArgumentTypeError("memory:// lives in one process, and the workers are others: give a file or a server")
+    return url
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _play(queue: str, folder: Path, log: Path) -> int:
+    from entrypoints.retry_task.proof import proof
+    from entrypoints.retry_task.tasks import app
+
+    with workers(queue, log) as team:
+        options = app.broker_options
+        say(
+            {
+                "demo": "settings",
+                "broker": app.site.shown,
+                "queue": queue,
+                "block_time": options.block_time,
+                "claim_interval": options.claim_interval,
+                "default_visibility_timeout": options.default_visibility_timeout,
+            }
+        )
+        first = team.start()
+        failed = _fail(queue)
+        outlived, delivery = _outlive(queue, folder / "flag", team, first)
+    # Asked when all workers have ended and told what they had to tell.
+    shown = proof(queue, failed, outlived, delivery)
+    say(shown)
+    app.close()
+    return 0 if shown["holds"] else 1
+
+
+def _fail(queue: str) -> TaskStatus:
+    """Act 1."""
+    from entrypoints.retry_task.tasks import fail
+
+    handle = fail.using(queue=queue).enqueue("the other side does not answer")
+    return _end(handle)
+
+
+def _outlive(queue: str, flag: Path, team: Workers, first: subprocess.Popen[bytes]) -> tuple[TaskStatus, Redelivery]:
+    """Act 2. The other worker stands beside the first before that is killed: what is measured is the lease, not a start."""
+    from entrypoints.retry_task.proof import redelivery
+    from entrypoints.retry_task.tasks import outlive
+
+    handle = outlive.using(queue=queue).enqueue(flag)
+    _until(flag.exists, "the attempt did not begin")
+    team.start()
+    _until(lambda: len(_beating(queue)) > 1, "the second worker did not come")
+    say({"demo": "kill", "task_id": handle.id, "worker_id": handle.status().worker_id})
+    team.kill(first)
+    died_at = time.time()
+    status = _end(handle)
+    assert status.started_at is not None
+    delivery = redelivery(died_at, status.started_at.timestamp())
+    say(
+        {
+            "demo": "redelivered",
+            "task_id": handle.id,
+            "worker_id": status.worker_id,
+            "as_promised": delivery.as_promised,
+            **asdict(delivery),
+        }
+    )
+    return status, delivery
+
+
+def _beating(queue: str) -> list[str]:
+    from entrypoints.retry_task.tasks import app
+
+    with app.lending.lend() as broker:
+        return [worker.id for worker in broker.workers() if queue in worker.queues]
+
+
+def _until(look: Callable[[], bool], otherwise: str) -> None:
+    """Raises TimeoutError."""
+    deadline = time.monotonic() + PATIENCE
+    while not look():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{otherwise} within {PATIENCE:g} s")
+        time.sleep(0.02)
+
+
+def _end(handle: TaskHandle[Any]) -> TaskStatus:
+    """Raises TimeoutError."""
+    with suppress(TaskFailed):
+        handle.result(timeout=PATIENCE)
+    return handle.status()
+
+
+def _read(log: Path) -> str:
+    return log.read_text() if log.exists() else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

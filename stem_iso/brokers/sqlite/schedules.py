@@ -1,0 +1,82 @@
+"""Schedules: a row each; a firing moves its due time and publishes in the same transaction.
+
+Two workers that fire the same due time meet at the row: `revision` and `due` are the check, and only one finds both as it read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from stem_iso.brokers.base import ScheduleRecord
+from stem_iso.brokers.sqlite import canvas, publishing
+from stem_iso.brokers.sqlite.bells import Bell
+from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.task.canvas import Canvas
+from stem_iso.task.envelope import Envelope
+
+
+def listed(turn: Turn) -> list[ScheduleRecord]:
+    rows = turn.all("SELECT name, revision, body, due, owner, paused, fired FROM schedule ORDER BY name")
+    return [
+        ScheduleRecord(name=name, revision=revision, body=body, due=due, owner=owner, paused=bool(paused), fired_at=fired)
+        for name, revision, body, due, owner, paused, fired in rows
+    ]
+
+
+def put(turn: Turn, record: ScheduleRecord) -> bool:
+    known = turn.one("SELECT revision FROM schedule WHERE name = ?", (record.name,))
+    if known == record.revision:
+        turn.run("UPDATE schedule SET owner = ? WHERE name = ?", (record.owner, record.name))
+        return False
+    turn.run(_PUT, (record.name, record.revision, record.body, record.due, record.owner))
+    turn.rings.add(Bell.WORK)
+    return True
+
+
+def remove(turn: Turn, name: str) -> bool:
+    return bool(turn.all("DELETE FROM schedule WHERE name = ? RETURNING 1", (name,)))
+
+
+def pause(turn: Turn, name: str) -> bool:
+    return bool(turn.all("UPDATE schedule SET paused = 1 WHERE name = ? RETURNING 1", (name,)))
+
+
+def resume(turn: Turn, name: str, due: float) -> bool:
+    sql = "UPDATE schedule SET due = CASE paused WHEN 1 THEN ? ELSE due END, paused = 0 WHERE name = ? RETURNING 1"
+    found = bool(turn.all(sql, (due, name)))
+    if found:
+        turn.rings.add(Bell.WORK)
+    return found
+
+
+class Sent(NamedTuple):
+    """What is fired, encoded: envelopes of single calls, and canvases with those of their steps."""
+
+    pairs: list[tuple[Envelope, bytes]]
+    canvases: list[tuple[Canvas, list[tuple[Envelope, bytes]]]]
+
+
+def encoded(sent: Sequence[Envelope | Canvas], limit: int) -> Sent:
+    """Raises PayloadTooLarge."""
+    pairs = publishing.encoded([each for each in sent if isinstance(each, Envelope)], limit)
+    canvases = [each for each in sent if isinstance(each, Canvas)]
+    return Sent(pairs, [(each, publishing.encoded([step.envelope for step in each.steps], limit)) for each in canvases])
+
+
+def fire(turn: Turn, record: ScheduleRecord, due: float, sent: Sent) -> bool:
+    fired = turn.now if sent.pairs or sent.canvases else record.fired_at
+    if not turn.all(_FIRE, (due, fired, record.name, record.revision, record.due)):
+        return False
+    publishing.publish(turn, sent.pairs)
+    for whole, bodies in sent.canvases:
+        canvas.compose(turn, whole, bodies)
+    return True
+
+
+_PUT = """
+INSERT INTO schedule (name, revision, body, due, owner) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET revision = excluded.revision, body = excluded.body, due = excluded.due, owner = excluded.owner"""
+
+_FIRE = """
+UPDATE schedule SET due = ?, fired = ? WHERE name = ? AND revision = ? AND due = ? AND paused = 0 RETURNING 1"""

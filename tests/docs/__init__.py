@@ -1,0 +1,1 @@
+"""The guides run as they stand, and hold what they promise when they are killed."""
