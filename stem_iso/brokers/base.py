@@ -107,7 +107,7 @@ class Broker(Protocol):
 
         Its parts, groups included (name "group", queue ""), have a status each; a group's result is the list of its members', None where it
         is past the canvas's `most` bytes and nothing follows it. `revoke` and `forget` of a canvas's or a group's id mean all of its
-        parts.
+        parts, and what would follow their errors.
         """
         ...
 

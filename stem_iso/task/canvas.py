@@ -12,10 +12,12 @@ Rules
  1. A success starts what stands behind it, with its result as `previous`; a failure skips it, and what was skipped skips what stands behind
     itself. A group counts its members: the last success makes it succeed, the first failure makes it fail, at once.
  2. Cancelled, expired and lost parts have failed, as far as their canvas is concerned. The error always names the task that began it.
- 3. A part ends once. A move that finds its target no longer waiting changes nothing, so a move may be repeated, and may come late.
- 4. A failure starts the `link_error` of what failed, a success drops it.
- 5. Pure: ids and the clock are arguments. A broker may carry out all moves in one transaction (SQLite), or hand each to the place where its
-    target lives (`Ref` says which queue that is).
+ 3. A part ends once. A move that finds its target no longer waiting changes nothing, so a move may be repeated, and may come late. A group
+    that counts move by move remembers the places it has counted.
+ 4. A failure starts the `link_error` of what failed, a success drops it, and with it what would follow its own failure.
+ 5. Pure: ids and the clock are arguments. A broker may carry out all moves in one transaction (SQLite), or hand each, a message that says
+    all, to the place where its target lives (`Ref` says which queue that is). Such a store has all parts in their places before the first
+    begins, keeps what has ended or was dropped until no move to it is under way, and revokes in the order of `parts_of`.
 """
 
 from __future__ import annotations
@@ -170,7 +172,8 @@ def leaves(tree: Tree) -> Iterator[Leaf]:
         case Parallel(members=members):
             for member in members:
                 yield from leaves(member)
-    yield from tree.on_error
+    for leaf in tree.on_error:
+        yield from leaves(leaf)
 
 
 # -- what an end moves ----------------------------------------------------------------------------------------------------------------
@@ -186,7 +189,7 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     error: TaskError | None = None
 
 
-class Start(msgspec.Struct, frozen=True):
+class Start(msgspec.Struct, frozen=True, tag=True):
     """`target` begins; `previous` is what it finds before it, encoded. A group without members succeeds."""
 
     target: Ref
@@ -194,22 +197,22 @@ class Start(msgspec.Struct, frozen=True):
     parent: str
 
 
-class Skip(msgspec.Struct, frozen=True):
+class Skip(msgspec.Struct, frozen=True, tag=True):
     """`target` will never begin."""
 
     target: Ref
     cause: Cause
 
 
-class Count(msgspec.Struct, frozen=True):
-    """A member of `join` has ended; `cause` says why, where it failed."""
+class Count(msgspec.Struct, frozen=True, tag=True):
+    """A member of `join` has ended: with its result, encoded, or failed."""
 
     join: str
     index: int
-    cause: Cause | None
+    ended: bytes | Cause
 
 
-class Drop(msgspec.Struct, frozen=True):
+class Drop(msgspec.Struct, frozen=True, tag=True):
     """`target` is not needed: what it waited for did not fail."""
 
     target: Ref
@@ -220,17 +223,21 @@ Move = Start | Skip | Count | Drop
 
 def moves(then: Then, id: str, ended: bytes | Cause) -> list[Move]:
     """What the end of part `id` moves: `ended` is its result, encoded, or why it has none."""
-    cause = ended if isinstance(ended, Cause) else None
     found: list[Move] = []
     if isinstance(ended, Cause):
         found += [Skip(target, ended) for target in then.start]
         found += [Start(target, told_of(ended), id) for target in then.errors]
     else:
         found += [Start(target, ended, id) for target in then.start]
-        found += [Drop(target) for target in then.errors]
+        found += dropped(then)
     if then.join is not None:
-        found.append(Count(then.join, then.index, cause))
+        found.append(Count(then.join, then.index, ended))
     return found
+
+
+def dropped(then: Then) -> list[Drop]:
+    """What is not needed either where a part is dropped: its own `link_error`, which nothing else would end."""
+    return [Drop(target) for target in then.errors]
 
 
 def started(waiting: Envelope, move: Start, now: float) -> Envelope:

@@ -38,6 +38,7 @@ from stem_iso.task.canvas import (
     Start,
     Then,
     Tree,
+    dropped,
     error_of,
     gathered,
     hands_on,
@@ -46,6 +47,7 @@ from stem_iso.task.canvas import (
     too_large,
 )
 from stem_iso.task.envelope import Envelope, decode, encode
+from stem_iso.task.parts import group_of, parts_of
 
 KEPT = 1e15  # an expiry that no clock reaches: its group has not ended
 EMPTY = b"\x90"  # an empty list
@@ -60,8 +62,8 @@ _STATES = {number: state for state, number in ENDED.items()}
 
 def compose(turn: Turn, canvas: Canvas, bodies: Sequence[tuple[Envelope, bytes]]) -> None:
     """`bodies`: the envelopes of its steps, encoded, in their order."""
-    if turn.one("SELECT 1 FROM task WHERE id = ?", (canvas.id,)):
-        return  # it is here already
+    if turn.one("SELECT 1 FROM task WHERE id = ?1 OR canvas = ?1", (canvas.id,)):
+        return  # it is here already, or was: its outcome may have expired before its other parts have
     first = set(canvas.first)
     turn.of_rows(INSERT, [waiting(envelope, body, turn.now) for envelope, body in bodies])
     turn.of_rows(_INSERT_GROUP, [(join.id, GROUP, "", 9, join.size, turn.now) for join in canvas.joins])
@@ -149,13 +151,16 @@ class _Moving:
                     case Count():
                         self._count(move)
                     case Drop():
-                        self._turn.run("DELETE FROM task WHERE id = ? AND state = -1", (move.target.id,))
+                        self._drop(move)
                     case _:
                         assert_never(move)
         self._turn.rings.add(Bell.DONE)
 
     def _let_go(self, endings: Sequence[Ending], parts: dict[int, Part]) -> None:
         """Of those that ended from outside: who is still counted on is kept, who is wanted no longer goes."""
+        for part in parts.values():
+            if part.missing is not None:
+                self._release(part.id)
         for ending in endings:
             joined = parts[ending.seq].joined
             if joined is not None and self._waits(joined):
@@ -190,14 +195,19 @@ class _Moving:
     def _count(self, move: Count) -> None:
         self._turn.run("UPDATE task SET missing = missing - 1 WHERE id = ?", (move.join,))
         for part in map(Part._make, self._turn.all(_PART + "id = ? AND state = -1", (move.join,))):
-            if move.cause is not None:
-                self._close(part, schema.FAILED, MEMBER_FAILED, error_of(move.cause, MEMBER_FAILED))
-                self._ends.append((part, move.cause))
+            if isinstance(move.ended, Cause):
+                self._close(part, schema.FAILED, MEMBER_FAILED, error_of(move.ended, MEMBER_FAILED))
+                self._ends.append((part, move.ended))
             elif part.missing == 0:
                 self._complete(part, _then.decode(part.follows))
             else:
                 continue
             self._release(part.id)
+
+    def _drop(self, move: Drop) -> None:
+        for (follows,) in self._turn.all("DELETE FROM task WHERE id = ? AND state = -1 RETURNING follows", (move.target.id,)):
+            for below in dropped(_then.decode(follows)):
+                self._drop(below)
 
     def _complete(self, part: Part, then: Then) -> None:
         rows = self._turn.all("SELECT result FROM task WHERE joined = ? ORDER BY place", (part.id,))
@@ -252,11 +262,14 @@ def unended(turn: Turn, id: str) -> int | None:
 
 
 def parts(turn: Turn, id: str) -> list[str]:
-    """The ids of what `id` means: all parts of a canvas, a group with its members and theirs, or the task itself."""
+    """The ids of what `id` means: all parts of a canvas, of a group in it, or the task itself."""
     if turn.one("SELECT 1 FROM task WHERE id = ? AND tree IS NOT NULL", (id,)):
         return [row[0] for row in turn.all("SELECT id FROM task WHERE canvas = ?", (id,))]
-    return [row[0] for row in turn.all(_NESTED, (id,))]
-
-
-_NESTED = """
-WITH RECURSIVE part (id) AS (VALUES (?) UNION SELECT task.id FROM task JOIN part ON task.joined = part.id) SELECT id FROM part"""
+    body = turn.one("SELECT tree FROM task WHERE id = (SELECT canvas FROM task WHERE id = ? AND missing IS NOT NULL)", (id,))
+    group = None if body is None else group_of(_tree.decode(body), id)
+    if group is None:
+        return [id]
+    return [
+        row[0]
+        for row in turn.of_keys("SELECT id FROM task WHERE canvas IS NOT NULL AND id IN ({keys})", [ref.id for ref in parts_of(group)])
+    ]

@@ -191,6 +191,14 @@ class Canvases(Desk):
         assert take(broker) == []
         assert broker.status(["sorry"]) == [None]
 
+    def test_what_follows_the_failure_of_an_error_callback(self, broker: Broker) -> None:
+        for name, plan in (("succeeds", success(1)), ("fails", FAILURE)):
+            compose(broker, leaf(name, leaf(f"sorry-{name}", leaf(f"worse-{name}"))))
+            run(broker, name, plan)
+        run(broker, "sorry-fails", FAILURE)
+        assert previous(run(broker, "worse-fails", success(None)))["id"] == "sorry-fails"
+        assert broker.status(["sorry-succeeds", "worse-succeeds"]) == [None, None]
+
     def test_an_error_callback_of_a_group_is_called_once(self, broker: Broker) -> None:
         compose(broker, group("g", leaf("a"), leaf("b"), on_error=(leaf("sorry"),)))
         for delivery in ready(broker).values():

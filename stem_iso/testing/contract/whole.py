@@ -34,6 +34,31 @@ class WholeCanvases(Desk):
         assert known(broker, "a", "b", "inner", "outer") == [(TaskState.CANCELLED, "revoked")] * 3 + [(TaskState.FAILED, "member-failed")]
         run(broker, "c", success(1))
 
+    def test_a_revoked_group_takes_its_chains_with_it_and_nobody_is_told(self, broker: Broker) -> None:
+        inner = group("inner", chain(leaf("a"), leaf("b")), on_error=(leaf("sorry"),))
+        compose(broker, chain(group("outer", inner, leaf("c")), leaf("d")))
+        assert broker.revoke("inner")
+        assert known(broker, "a", "b", "inner", "sorry") == [(TaskState.CANCELLED, "revoked")] * 4
+        run(broker, "c", success(1))
+        assert known(broker, "outer", "d") == [(TaskState.FAILED, "member-failed"), (TaskState.FAILED, "link-failed")]
+
+    def test_what_a_revoked_group_kept_expires(self, broker: Broker) -> None:
+        compose(broker, group("g", leaf("a"), leaf("b")))
+        settle(broker, ready(broker)["a"], success(1, ttl=0.05))
+        assert broker.revoke("g")
+        deadline = time.monotonic() + BOUND
+        while broker.status(["a"]) != [None]:
+            assert time.monotonic() < deadline
+
+    def test_a_canvas_whose_outcome_has_expired_is_still_the_same(self, broker: Broker) -> None:
+        canvas = compose(broker, chain(leaf("a"), leaf("b")), b={"result_ttl": 0.0})
+        run(broker, "a", FAILURE)
+        broker.sweep()
+        assert broker.status(["b"]) == [None]
+        broker.compose(canvas)
+        assert take(broker) == []
+        assert broker.status(["b"]) == [None]
+
     def test_a_forgotten_canvas_leaves_nothing(self, broker: Broker) -> None:
         compose(broker, chain(group("g", leaf("a"), leaf("b")), leaf("c")))
         members = ready(broker)
