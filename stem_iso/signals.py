@@ -7,7 +7,7 @@
 Where they are told
  - The publish signals run in the process that makes the envelope, around the one step that stores it, inside all middleware: a producer, or
    the isolate (by command: the inline host) whose handler enqueues. All parts of a canvas are told when it is stored, whenever they will
-   run; a retry is not told again. `aenqueue` runs them on a thread beside the loop.
+   run; neither a retry nor what a schedule fires is told. `aenqueue` runs them on a thread beside the loop.
  - The others are told in the worker's process: the program of an embedded `Worker`; by command the core, which imports the application, so
    that what its module connects is connected there. They share the rules of `bus`: one thread for all listeners, in order; one that lags
    past 10,000 waiting values loses some, and the loss is told; none can hold up a task.
