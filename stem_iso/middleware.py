@@ -17,7 +17,8 @@ Rules
     `call_next` has refused: nothing is sent, and the producer gets the error. Envelopes are frozen: `msgspec.structs.replace` makes a
     changed one. What was computed from a field is not computed again: the unique lock follows neither `args` nor `queue`.
     A handler's enqueue runs it in the handler's process. A canvas is one batch of all its parts, which keep their ids and queues; a retry
-    is not enqueued again, and carries what its first envelope carried.
+    is not enqueued again, and carries what its first envelope carried; nor is what a schedule fires, which any worker may do, of whatever
+    application.
  3. `around` is a context manager, because one such shape serves sync and async handlers alike: it is entered in the thread of a sync
     handler, in the task of an async one (whose loop it must not block), in the isolate of an isolated one. It is part of the attempt: its
     time counts against the limits, what it raises is the attempt's error and may be retried, and if it swallows what the handler raised,

@@ -7,7 +7,7 @@
 Where they are told
  - The publish signals run in the process that makes the envelope, around the one step that stores it, inside all middleware: a producer, or
    the isolate (by command: the inline host) whose handler enqueues. All parts of a canvas are told when it is stored, whenever they will
-   run; a retry is not told again. `aenqueue` runs them on a thread beside the loop.
+   run; neither a retry nor what a schedule fires is told. `aenqueue` runs them on a thread beside the loop.
  - The others are told in the worker's process: the program of an embedded `Worker`; by command the core, which imports the application, so
    that what its module connects is connected there. They share the rules of `bus`: one thread for all listeners, in order; one that lags
    past 10,000 waiting values loses some, and the loss is told; none can hold up a task.
@@ -21,8 +21,8 @@ What is told of an attempt, by the worker that made it, once each
  4. A worker that died, or lost its lease, tells no end. The attempt is told anew by who has it next, or as `failed` by who finds that it
     may not run again.
  5. What a schedule fires is published by whichever worker is first, and what a canvas starts later by the store: no publish signal then.
- 6. Nobody tells of a task that ends in the store alone, because it was revoked or purged while it waited, or skipped where a part of its
-    canvas failed: no worker ever sees it. Its status says so.
+ 6. Of a task that ends in the store alone, because it was revoked or purged while it waited, `revoked` is told by one worker of all, and so
+    is `failed` of a canvas whose last part never ran. Of its other parts that were skipped nobody tells; their statuses say so.
 
 A listener that raises is logged, and harms nobody; to refuse a publish is a middleware's business. A signal that nobody listens to is never
 built. Values are msgspec structs: `msgspec.json.encode(value)` is an object with the signal's name under "signal".
@@ -156,7 +156,7 @@ class TaskFailedSignal(AttemptSignal, frozen=True, kw_only=True, tag="task_faile
 
 
 class TaskRevokedSignal(AttemptSignal, frozen=True, kw_only=True, tag="task_revoked"):
-    """The task ended as cancelled; `reason` is "revoked" or "expired"."""
+    """The task ended as cancelled; `reason` is "revoked", "expired" or "purged"."""
 
     signal: ClassVar[str] = "task_revoked"
     reason: str

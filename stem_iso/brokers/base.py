@@ -30,6 +30,7 @@ from stem_iso.brokers.records import BrokerOptions as BrokerOptions
 from stem_iso.brokers.records import DeadFilter as DeadFilter
 from stem_iso.brokers.records import DeadLetter as DeadLetter
 from stem_iso.brokers.records import Delivery as Delivery
+from stem_iso.brokers.records import EndedApart as EndedApart
 from stem_iso.brokers.records import Exchange as Exchange
 from stem_iso.brokers.records import MemberState as MemberState
 from stem_iso.brokers.records import Order as Order
@@ -175,8 +176,12 @@ class Broker(Protocol):
         """Revokes of what this boot holds. The same order is told each time until its delivery is settled."""
         ...
 
+    def ended_apart(self) -> list[EndedApart]:
+        """Those that ended in no worker's hands, some hundreds at once, each given out once; forgotten after a minute, and past 10,000."""
+        ...
+
     def watch(self) -> Watch:
-        """For a worker: rings for new work, and for orders."""
+        """For a worker: rings for new work, for orders, and for what ended apart."""
         ...
 
     def beat(self, worker: WorkerInfo) -> None:

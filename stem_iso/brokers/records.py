@@ -103,6 +103,20 @@ class Reclaimed:
 
 
 @dataclass(frozen=True, slots=True)
+class EndedApart:
+    """A task that ended in the store, in no worker's hands: `cancelled` while it waited (`revoked`, `purged`), or a canvas that failed."""
+
+    id: str
+    name: str
+    queue: str
+    run: int
+    attempt: int
+    state: TaskState
+    reason: str
+    error: TaskError | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """A wish of somebody else about a delivery that this worker holds: the run was revoked; `terminate` asks for a kill at once."""
 

@@ -2,6 +2,7 @@
 
     Recoverer   leases that ran out (D2)      every claim_interval, right after our own were renewed
     Control     revokes of what we hold (D10) when the watch rings, at most every 20 ms
+    Herald      ends that no worker has seen          when the watch rings, at most every 0.25 s
     Sweeper     what has expired (B4)         every 5 s, at once again while there is more
     Scheduler   what comes due by schedule    at its time; the file is `scheduler`
     Beat        "this worker lives"           every 5 s, and soon after cores have changed hands
@@ -24,6 +25,7 @@ from stem_iso.worker.reporter import Reporter
 BEAT_EVERY, BEAT_SOON = 5.0, 0.2
 SWEEP_EVERY = 5.0
 ORDERS_EVERY = 0.02
+NEWS_EVERY = 0.25
 
 
 class Chore(Protocol):
@@ -62,6 +64,24 @@ class Control:
         orders = broker.orders(self._boot)
         self._last, self.due = now, float("inf")
         self._obey(orders)
+
+
+class Herald:
+    """Tells of what was revoked or purged while it waited, and of canvases that failed: one worker of all does, whichever is first."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self.due = 0.0
+        self._last = 0.0
+
+    def rung(self, now: float) -> None:
+        self.due = min(self.due, max(now, self._last + NEWS_EVERY))
+
+    def run(self, broker: Broker, now: float) -> None:
+        found = broker.ended_apart()
+        self._last, self.due = now, now if found else float("inf")
+        for each in found:
+            self._reporter.ended_apart(each)
 
 
 class Sweeper:

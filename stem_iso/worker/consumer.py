@@ -27,7 +27,7 @@ import msgspec
 
 from stem_iso.brokers.base import Broker, Delivery, Order, Watch
 from stem_iso.errors import BrokerUnavailable
-from stem_iso.worker.chores import ORDERS_EVERY, Chore, Control, Recoverer
+from stem_iso.worker.chores import ORDERS_EVERY, Chore, Control, Herald, Recoverer
 from stem_iso.worker.ending import Ending
 from stem_iso.worker.floor import Floor
 from stem_iso.worker.inbox import Inbox
@@ -63,7 +63,8 @@ class Consumer:
         self._control = Control(options.boot, self._obey)
         self._recoverer = Recoverer(options.boot, options.origin.predecessors, broker.options.claim_interval, reporter)
         self._scheduler = scheduler
-        self._chores: tuple[Chore, ...] = (self._recoverer, self._control, scheduler, *chores)
+        self._herald = Herald(reporter)
+        self._chores: tuple[Chore, ...] = (self._recoverer, self._control, self._herald, scheduler, *chores)
         self._incoming: deque[Delivery] = deque()  # leased, and not yet through the gates: an inline one may have to wait
         self._taken_at = 0.0  # when the last of them came
         self._ending = Ending(options, floor, reporter, self._give_back)
@@ -225,6 +226,7 @@ class Consumer:
             self._hungry = True
             self._control.rung(now)
             self._scheduler.rung(now)
+            self._herald.rung(now)
             if not self._idle_seats():
                 self._listen(False)
                 self._deaf_until = now + ORDERS_EVERY

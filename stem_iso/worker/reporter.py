@@ -12,7 +12,7 @@ import time
 from collections import deque
 from typing import Any
 
-from stem_iso.brokers.base import Broker, Reclaimed
+from stem_iso.brokers.base import Broker, EndedApart, Reclaimed
 from stem_iso.bus import Bus
 from stem_iso.events import (
     CompletedEvent,
@@ -104,14 +104,21 @@ class Reporter:
 
     def reclaimed(self, found: Reclaimed) -> None:
         """A lease ran out, and that ended its task."""
+        error = TaskError(type="stem_iso.errors.LeaseLost", message="the worker that ran it was lost")
+        self._ended(found, found.reason or "worker-lost", error)
+
+    def ended_apart(self, found: EndedApart) -> None:
+        self._ended(found, found.reason, found.error)
+
+    def _ended(self, found: Reclaimed | EndedApart, reason: str, error: TaskError | None) -> None:
+        """A task whose end this worker did not make."""
         base: dict[str, Any] = {"at": time.time(), "worker_id": self._worker_id, "task_id": found.id}
         base |= {"name": found.name, "queue": found.queue, "run": found.run, "attempt": found.attempt}
-        error = TaskError(type="stem_iso.errors.LeaseLost", message="the worker that ran it was lost")
-        self.teller.reclaimed(found, error)
+        self.teller.ended(found, reason, error)
         if found.state is TaskState.FAILED and self.wants(WorkerEventType.FAILED):
-            self._send(FailedEvent(reason=found.reason or "worker-lost", error=error, **base))
+            self._send(FailedEvent(reason=reason, error=error, **base))
         elif found.state is TaskState.CANCELLED and self.wants(WorkerEventType.REVOKED):
-            self._send(RevokedEvent(reason=found.reason or "revoked", **base))
+            self._send(RevokedEvent(reason=reason, **base))
 
     # -- the rest ------------------------------------------------------------------------------------------------------------------
 

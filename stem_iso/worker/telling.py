@@ -1,6 +1,6 @@
 """From what happened in a worker to signals: made only where somebody listens, told on the bus's thread, after the fact is stored.
 
-    floor ─ received, prerun      ledger ─ settled      recoverer ─ reclaimed      ending, interior ─ the worker's own      crew ─ isolates
+    floor ─ received, prerun      ledger ─ settled      recoverer, herald ─ ended      ending, interior ─ the worker      crew ─ isolates
 
 All are made on the consumer thread, so that listeners hear of an attempt in order. `stem_iso.signals` says what is told when.
 """
@@ -13,7 +13,7 @@ from typing import Any, TypeVar, assert_never
 
 import msgspec
 
-from stem_iso.brokers.base import Reclaimed, Verdict
+from stem_iso.brokers.base import EndedApart, Reclaimed, Verdict
 from stem_iso.bus import Bus
 from stem_iso.isolate.job import IsolateNotice
 from stem_iso.outcome import TaskError
@@ -108,14 +108,14 @@ class Teller:
             delay = max(0.0, due - of["at"])
             self._tell(channel, TaskRetrySignal(reason=plan.reason, error=plan.error, next_attempt=next, due=due, delay=delay, **of))
 
-    def reclaimed(self, found: Reclaimed, error: TaskError) -> None:
-        """A lease ran out, and that ended its task."""
+    def ended(self, found: Reclaimed | EndedApart, reason: str, error: TaskError | None) -> None:
+        """A task whose end this worker did not make: a lease ran out, or it ended in the store."""
         of: dict[str, Any] = {"at": time.time(), "worker_id": self._worker_id, "task_id": found.id, "name": found.name}
         of |= {"queue": found.queue, "run": found.run, "attempt": found.attempt}
         if found.state is TaskState.FAILED and (failed := self._signals.task_failed).listeners:
-            self._tell(failed, TaskFailedSignal(reason=found.reason or "worker-lost", error=error, **of))
+            self._tell(failed, TaskFailedSignal(reason=reason, error=error, **of))
         elif found.state is TaskState.CANCELLED and (revoked := self._signals.task_revoked).listeners:
-            self._tell(revoked, TaskRevokedSignal(reason=found.reason or "revoked", **of))
+            self._tell(revoked, TaskRevokedSignal(reason=reason, **of))
 
     # -- the worker ----------------------------------------------------------------------------------------------------------------
 

@@ -211,7 +211,7 @@ class Stored(RuleBasedStateMachine):
         self.clock.pass_by(40 * DAY)
         while self.broker.sweep():
             pass
-        kept = "SELECT id, reason FROM task UNION ALL SELECT id, reason FROM dead UNION ALL SELECT key, 'lock' FROM lock"
+        kept = "SELECT id, reason FROM task UNION ALL SELECT id, reason FROM dead UNION ALL SELECT id, reason FROM apart"
         assert self.broker._database.read(lambda turn: turn.all(kept)) == []
 
     def run_to_the_end(self) -> None:

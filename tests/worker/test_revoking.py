@@ -6,6 +6,7 @@ import pytest
 
 from stem_iso import Stem, TaskCancelled, WorkerEventType
 from stem_iso.task.status import TaskState
+from stem_iso.testing import eventually
 from tests.worker import handlers
 from tests.worker.conftest import Begin, QuickRetries, alive
 
@@ -15,8 +16,9 @@ def test_what_waits_never_runs(app: Stem, begin: Begin, tmp_path):
     add = app.task(name="add", isolate=True)(handlers.add)
     handle = count.enqueue(str(tmp_path / "runs"))
     assert handle.revoke() is True
-    begin(app)
+    _, ear = begin(app)
     assert add.enqueue(1).result(timeout=30) == 2
+    assert ear.wait(WorkerEventType.REVOKED, handle.id, within=10).reason == "revoked"
     assert not (tmp_path / "runs").exists()
     with pytest.raises(TaskCancelled):
         handle.result(timeout=10)
@@ -108,3 +110,12 @@ def test_an_expired_task_is_cancelled_with_its_own_reason(app: Stem, begin: Begi
     _, ear = begin(app)
     assert ear.wait(WorkerEventType.REVOKED, handle.id).reason == "expired"
     assert handle.status().state is TaskState.CANCELLED and not (tmp_path / "runs").exists()
+
+
+def test_of_what_is_revoked_while_it_waits_one_worker_of_several_tells(app: Stem, begin: Begin):
+    add = app.task(name="add", isolate=True)(handlers.add)
+    ears = [begin(app)[1] for _ in range(2)]
+    handles = [add.using(delay=60).enqueue(1) for _ in range(20)]
+    assert all(handle.revoke() for handle in handles)
+    ids = sorted(handle.id for handle in handles)
+    eventually(lambda: sorted(event.task_id for ear in ears for event in ear.of(WorkerEventType.REVOKED)) == ids)

@@ -12,6 +12,7 @@ from stem_iso.brokers.base import (
     BrokerOptions,
     DeadFilter,
     DeadLetter,
+    EndedApart,
     Exchange,
     MemberState,
     Order,
@@ -26,7 +27,20 @@ from stem_iso.brokers.base import (
     Verdict,
     WorkerInfo,
 )
-from stem_iso.brokers.sqlite import admitting, canvas, dead, gossip, leasing, looking, publishing, revoking, schedules, settling, sweeping
+from stem_iso.brokers.sqlite import (
+    admitting,
+    apart,
+    canvas,
+    dead,
+    gossip,
+    leasing,
+    looking,
+    publishing,
+    revoking,
+    schedules,
+    settling,
+    sweeping,
+)
 from stem_iso.brokers.sqlite.parking import BellWatch, Listener, wait, wait_members
 from stem_iso.brokers.sqlite.turn import Database, Turn
 from stem_iso.task.canvas import Canvas, Tree
@@ -162,6 +176,9 @@ class SqliteBroker:
 
     def orders(self, boot: str) -> list[Order]:
         return self._database.read(lambda turn: leasing.orders(turn, boot))
+
+    def ended_apart(self) -> list[EndedApart]:
+        return self._database.write(apart.take) if self._database.read(apart.any_left) else []
 
     def watch(self) -> BellWatch:
         return BellWatch(self._database)

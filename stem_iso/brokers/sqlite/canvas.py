@@ -17,7 +17,7 @@ from typing import NamedTuple, assert_never
 import msgspec
 
 from stem_iso.brokers.base import MemberState
-from stem_iso.brokers.sqlite import schema
+from stem_iso.brokers.sqlite import apart, schema
 from stem_iso.brokers.sqlite.bells import Bell
 from stem_iso.brokers.sqlite.closing import Ending, close
 from stem_iso.brokers.sqlite.rows import ENDED, INSERT, RESULT_TTL, pack, state_of, unpack_error, waiting
@@ -99,9 +99,10 @@ class Part(NamedTuple):
     ttl: float | None
     forgotten: int
     missing: int | None  # None: it is no group
+    whole: int  # its outcome is the canvas's
 
 
-_PART = "SELECT seq, id, name, follows, joined, ttl, forgotten, missing FROM task WHERE canvas IS NOT NULL AND "
+_PART = "SELECT seq, id, name, follows, joined, ttl, forgotten, missing, tree IS NOT NULL FROM task WHERE canvas IS NOT NULL AND "
 
 
 def end(turn: Turn, endings: Sequence[Ending]) -> list[Ending]:
@@ -224,6 +225,8 @@ class _Moving:
     def _close(
         self, part: Part, state: int, reason: str | None = None, error: TaskError | None = None, result: bytes | None = None
     ) -> None:
+        if part.whole and state == schema.FAILED:
+            apart.note(self._turn, [part.seq], state, reason or "failed", pack(error))
         until = self._turn.now + (RESULT_TTL if part.ttl is None else part.ttl)
         if part.joined is not None and self._waits(part.joined):
             until = KEPT

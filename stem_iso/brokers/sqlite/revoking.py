@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stem_iso.brokers.sqlite import schema
+from stem_iso.brokers.sqlite import apart, schema
 from stem_iso.brokers.sqlite.bells import Bell
 from stem_iso.brokers.sqlite.buckets import pull
 from stem_iso.brokers.sqlite.canvas import KEPT, parts
@@ -26,7 +26,10 @@ def revoke(turn: Turn, id: str, terminate: bool) -> bool:
     if leased:
         turn.of_keys("UPDATE task SET revoked = max(revoked, ?) WHERE id IN ({keys})", leased, 2 if terminate else 1)
         turn.rings.add(Bell.WORK)
-    cancel(turn, [row[2:] for row in rows if row[1] != schema.LEASED], "revoked")
+    waiting = [row for row in rows if row[1] != schema.LEASED]
+    # What stood in a queue is told of, and the canvas itself; not each of its parts that were still far from one.
+    apart.note(turn, [row[2] for row in waiting if row[1] != schema.WAITING or row[0] == id], schema.CANCELLED, "revoked")
+    cancel(turn, [row[2:] for row in waiting], "revoked")
     return bool(rows)
 
 
@@ -42,6 +45,7 @@ def purge(turn: Turn, queue: str, upto: int) -> int:
     """One bite of the rows up to `upto`, the newest when the purge began; 0 when none is left."""
     rows = turn.all("SELECT seq, forgotten, ttl, waits FROM task WHERE state = 0 AND queue = ? AND seq <= ? LIMIT ?", (queue, upto, PURGE))
     rows += turn.all("SELECT seq, forgotten, ttl, waits FROM task WHERE state = 1 AND queue = ? AND seq <= ? LIMIT ?", (queue, upto, PURGE))
+    apart.note(turn, [row[0] for row in rows], schema.CANCELLED, "purged")
     cancel(turn, rows, "purged")
     return len(rows)
 

@@ -107,6 +107,18 @@ CREATE TABLE bucket (
 );
 CREATE INDEX bucket_until ON bucket (until);
 CREATE TABLE start (bucket INTEGER NOT NULL, number INTEGER NOT NULL, at REAL NOT NULL, PRIMARY KEY (bucket, number)) WITHOUT ROWID;;
+CREATE TABLE apart (
+    number INTEGER PRIMARY KEY,
+    at REAL NOT NULL,
+    id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    run INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    error BLOB
+);
 CREATE TABLE schedule (
     name TEXT PRIMARY KEY,
     revision TEXT NOT NULL,

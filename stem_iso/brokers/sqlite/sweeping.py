@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stem_iso.brokers.sqlite import buckets
+from stem_iso.brokers.sqlite import apart, buckets
 from stem_iso.brokers.sqlite.gossip import EVENTS_LIFE, WORKER_LIFE, listened
 from stem_iso.brokers.sqlite.turn import Turn
 
@@ -19,7 +19,7 @@ def sweep(turn: Turn, dead_letter_ttl: float) -> int:
         + turn.run("DELETE FROM listener WHERE until <= ?", (now,)).rowcount
     )
     kept_since = now - EVENTS_LIFE if listened(turn) else now
-    swept += buckets.sweep(turn, BITE)
+    swept += buckets.sweep(turn, BITE) + apart.sweep(turn)
     return swept + turn.run("DELETE FROM event WHERE at <= ?", (kept_since,)).rowcount
 
 
@@ -36,6 +36,7 @@ def due(turn: Turn, dead_letter_ttl: float) -> bool:
             ("SELECT 1 FROM lock WHERE until <= ? LIMIT 1", now),
             ("SELECT 1 FROM worker WHERE seen <= ? LIMIT 1", now - WORKER_LIFE),
             ("SELECT 1 FROM listener WHERE until <= ? LIMIT 1", now),
+            ("SELECT 1 FROM apart WHERE at <= ? LIMIT 1", now - apart.LIFE),
             ("SELECT 1 FROM event WHERE at <= ? LIMIT 1", now - EVENTS_LIFE if listened(turn) else now),
         )
     )

@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from stem_iso.brokers.base import Broker, MemberState
+from stem_iso.brokers.base import Broker, EndedApart, MemberState
 from stem_iso.errors import UnknownResult
 from stem_iso.task.status import TaskState
 from stem_iso.testing.contract.composing import BOUND, chain, compose, group, known, leaf, previous, ready, run, success
-from stem_iso.testing.contract.desk import FAILURE, Desk, settle, take, take_one
+from stem_iso.testing.contract.desk import FAILURE, Desk, envelope, settle, take, take_one
 
 
 class WholeCanvases(Desk):
@@ -122,3 +122,32 @@ class WholeCanvases(Desk):
         run(broker, "a", success(1))
         assert take(broker) == []
         assert known(broker, "b") == [(TaskState.FAILED, "link-failed")]
+
+    # -- ends that no worker has seen --------------------------------------------------------------------------------------------------
+
+    def test_what_ends_while_it_waits_is_told_to_one_worker(self, broker: Broker, other: Broker) -> None:
+        for id in ("a", "b", "c"):
+            broker.publish([envelope(id=id, name=f"task.{id}")])
+        running = take_one(broker)
+        assert broker.revoke("b") and broker.revoke(running.receipt.id)
+        broker.purge("default")
+        assert other.ended_apart() == [
+            EndedApart("b", "task.b", "default", 0, 0, TaskState.CANCELLED, "revoked"),
+            EndedApart("c", "task.c", "default", 0, 0, TaskState.CANCELLED, "purged"),
+        ]
+        assert broker.ended_apart() == []
+
+    def test_a_canvas_that_fails_is_told_of_and_its_skipped_parts_are_not(self, broker: Broker) -> None:
+        compose(broker, chain(leaf("a"), leaf("b"), leaf("c")))
+        run(broker, "a", FAILURE)
+        (told,) = broker.ended_apart()
+        assert (told.id, told.name, told.state, told.reason) == ("c", "task.c", TaskState.FAILED, "link-failed")
+        assert told.error is not None and "task.a (a)" in told.error.message
+        compose(broker, group("g", leaf("d"), leaf("e")))
+        run(broker, "d", FAILURE)
+        assert [each.id for each in broker.ended_apart()] == ["g"]
+
+    def test_of_a_revoked_canvas_what_stood_in_a_queue_and_the_canvas_are_told(self, broker: Broker) -> None:
+        compose(broker, chain(leaf("a"), leaf("b"), leaf("c")))
+        assert broker.revoke("c")
+        assert sorted(each.id for each in broker.ended_apart()) == ["a", "c"]
