@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from stem_iso.brokers.base import BrokerOptions, DeadFilter, Delivery, Reclaimed, Settlement, StatusRecord, Verdict
+from stem_iso.brokers.base import BrokerOptions, DeadFilter, Delivery, MemberState, Reclaimed, Settlement, StatusRecord, Verdict
 from stem_iso.task.canvas import Canvas, Tree, last_of, lay, leaves
 from stem_iso.task.envelope import Envelope, decode
 from stem_iso.task.parts import group_of, parts_of
@@ -22,7 +22,7 @@ from stem_iso.task.plan import Finish, GiveBack, Plan, Retry
 from stem_iso.task.status import TaskState
 from stem_iso.testing.contract.desk import ALL, ERROR, FAILURE, envelope
 from tests.broker.stores import HandClock, in_memory
-from tests.task.canvases import Expected, agrees, judge, named_by, trees
+from tests.task.canvases import Expected, agrees, groups_in, judge, named_by, trees
 
 QUEUES = ("a", "b")
 ERRORS = ("errors",)  # purged never, so what a purge moves is not purged by it
@@ -211,8 +211,8 @@ class Stored(RuleBasedStateMachine):
         self.clock.pass_by(40 * DAY)
         while self.broker.sweep():
             pass
-        stored = self.broker._database.read(lambda turn: turn.all("SELECT id, state, reason, at FROM task"))
-        assert stored == []
+        kept = "SELECT id, reason FROM task UNION ALL SELECT id, reason FROM dead UNION ALL SELECT id, reason FROM apart"
+        assert self.broker._database.read(lambda turn: turn.all(kept)) == []
 
     def run_to_the_end(self) -> None:
         while any(one.queued or one.delayed or one.running for one in self.broker.queues()):
@@ -233,6 +233,10 @@ class Stored(RuleBasedStateMachine):
                 assert id not in self.fates or expected.before is None or agrees(expected.before, self.found[id])
             if id not in self.alone:
                 self.compare_one(id, expected, records[id])
+        for group in groups_in(tree):
+            shown = [record for member in group.members if (record := records[last_of(member).id]) and record.id not in self.alone]
+            found = self.broker.members(group.id)
+            assert found == (None if records[group.id] is None else [MemberState(record.id, record.state) for record in shown])
 
     def compare_one(self, id: str, expected: Expected, record: StatusRecord | None) -> None:
         if expected.state is None or id in self.forgotten:
@@ -242,6 +246,7 @@ class Stored(RuleBasedStateMachine):
         else:
             assert record.state is expected.state, f"{id} hangs" if not record.state.terminal else id
             assert not expected.by or named_by(record) in expected.by
+            assert (None if record.result is None else msgspec.msgpack.decode(record.result)) == expected.result
 
 
 TestStored = Stored.TestCase

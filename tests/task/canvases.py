@@ -17,7 +17,8 @@ import msgspec
 from hypothesis import strategies as st
 
 from stem_iso.brokers.base import StatusRecord
-from stem_iso.task.canvas import Leaf, Parallel, Series, Tree
+from stem_iso.task.canvas import Canvas, Leaf, Parallel, Series, Tree, lay, leaves
+from stem_iso.task.envelope import Envelope
 from stem_iso.task.status import TaskState
 
 NAMED = re.compile(r"^(?:a link before it|a member), \S+ \((\w+)\), ")
@@ -66,6 +67,21 @@ def trees(draw: st.DrawFn, queues: tuple[str, ...] = ("default",), prefix: str =
     return grown(lambda upto: draw(st.integers(0, upto - 1)), queues, prefix, errors)
 
 
+def laid(tree: Tree, most: int = 16 << 20) -> Canvas:
+    envelopes = [Envelope(id=leaf.id, name=leaf.name, queue=leaf.queue, args=msgspec.Raw(b"\x80")) for leaf in leaves(tree)]
+    return lay(tree, envelopes, most)
+
+
+def groups_in(tree: Tree) -> list[Parallel]:
+    match tree:
+        case Leaf():
+            return []
+        case Series(parts=inner):
+            return [group for each in inner for group in groups_in(each)]
+        case Parallel(members=inner):
+            return [tree, *(group for each in inner for group in groups_in(each))]
+
+
 # -- the oracle ------------------------------------------------------------------------------------------------------------------------
 
 
@@ -92,11 +108,14 @@ class Broken:
 
 @dataclass(frozen=True)
 class Expected:
-    """`state`: None where the part is dropped. `before`: what it found, where it began. `by`: whom its error may name."""
+    """`state`: None where the part is dropped. `before`: what it found, where it began; `result`: where it succeeded, None for a group
+    whose list is too long. `by`: whom its error may name.
+    """
 
     state: TaskState | None
     before: Value | Told | None = None
     by: frozenset[str] = frozenset()
+    result: object = None
 
 
 @dataclass
@@ -135,13 +154,17 @@ class _Judge:
             self.found[leaf.id] = Expected(TaskState.FAILED, by=before.by)
             return before
         assert begins is not None or fate is TaskState.CANCELLED, f"{leaf.id} ran, though what stands before it had not succeeded"
+        if fate is TaskState.SUCCEEDED:
+            self.found[leaf.id] = Expected(fate, begins, result=leaf.id)
+            return Value(leaf.id)
         self.found[leaf.id] = Expected(fate, begins)
-        return Value(leaf.id) if fate is TaskState.SUCCEEDED else Broken(frozenset((leaf.id,)))
+        return Broken(frozenset((leaf.id,)))
 
     def group(self, group: Parallel, before: Value | Told | Broken, wanted: bool) -> Value | Broken:
         ends = [self.judge(member, before, True) for member in group.members]
         broken = [end for end in ends if isinstance(end, Broken)] or ([before] if isinstance(before, Broken) else [])
         values = [end.is_ for end in ends if isinstance(end, Value)]
+        large = sum(len(msgspec.msgpack.encode(value)) for value in values) > self.most
         if group.id in self.fates:
             state, by = self.fates[group.id], frozenset((group.id,))
             self.found[group.id] = Expected(state)
@@ -151,11 +174,11 @@ class _Judge:
                 assert self.named[group.id] in by, f"{group.id} names {self.named[group.id]}, which has not failed in it"
                 by = frozenset((self.named[group.id],))
             self.found[group.id] = Expected(TaskState.FAILED, by=by)
-        elif wanted and values and sum(len(msgspec.msgpack.encode(value)) for value in values) > self.most:
+        elif wanted and large:
             by = frozenset((group.id,))
             self.found[group.id] = Expected(TaskState.FAILED)
         else:
-            self.found[group.id] = Expected(TaskState.SUCCEEDED)
+            self.found[group.id] = Expected(TaskState.SUCCEEDED, result=None if large else values)
             return Value(values)
         return Broken(by)
 
