@@ -10,6 +10,7 @@ pytest is needed by the contract and the plugin alone, and imported with them.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from stem_iso.testing.looking import assert_enqueued, eventually
@@ -23,9 +24,10 @@ __all__ = ["BrokerContract", "assert_enqueued", "eventually"]
 def __getattr__(name: str) -> Any:
     if name != "BrokerContract":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import pytest
+    if "stem_iso.testing.contract" not in sys.modules:
+        import pytest
 
-    pytest.register_assert_rewrite("stem_iso.testing.contract")  # so that a failing rule shows both sides
+        pytest.register_assert_rewrite("stem_iso.testing.contract")  # so that a failing rule shows both sides
     from stem_iso.testing.contract import BrokerContract
 
     return BrokerContract
