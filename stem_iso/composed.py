@@ -11,15 +11,16 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
 from stem_iso.errors import UnknownResult
 from stem_iso.handle import TaskHandle, aside, refuse_waiting
 from stem_iso.task import drawing
-from stem_iso.task.canvas import Parallel, Series, Tree, last_of
+from stem_iso.task.canvas import Parallel, Tree, last_of
 from stem_iso.task.checks import Duration, delay
+from stem_iso.task.parts import parts_of
 from stem_iso.task.status import TERMINAL, TaskState, TaskStatus
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ SLICE = 1.0  # seconds of waiting after which a coroutine looks up whether it is
 
 
 class GroupProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How many members have ended, and how. `waiting`: neither begun nor ended."""
+    """How many members have ended, and how. `waiting`: neither begun nor ended. Those that have expired are in `total` alone."""
 
     total: int
     succeeded: int
@@ -62,7 +63,7 @@ class CanvasHandle(TaskHandle[R]):
 
     def states(self) -> dict[str, str]:
         """How each part stands, by id: its reason where it has one, else its state. What has expired is left out."""
-        wanted = list(_ids(self.tree))
+        wanted = [ref.id for ref in parts_of(self.tree)]
         with self.app.lending.lend() as broker:
             records = broker.status(wanted)
         return {record.id: record.reason or record.state.value for record in records if record is not None}
@@ -96,12 +97,14 @@ class GroupHandle(CanvasHandle[list[R]]):
     def progress(self) -> GroupProgress:
         """Raises UnknownResult."""
         with self.app.lending.lend() as broker:
-            return _progress(self.id, broker.members(self.id))
+            return _progress(self.id, broker.members(self.id), len(self.members))
 
     def _value(self, status: TaskStatus) -> list[R]:
         members = self.members
         with self.app.lending.lend() as broker:
             records = broker.status([member.id for member in members])
+        if None in records and status.result is not None:
+            return cast("list[R]", status.result)  # a member has expired before its group: plain data, of no annotated type
         found: list[Any] = []
         for member, record in zip(members, records, strict=True):
             if record is None:
@@ -188,24 +191,13 @@ def find(app: Stem, id: str) -> CanvasHandle[Any]:
     return composed(app, tree)
 
 
-def _ids(tree: Tree) -> Iterator[str]:
-    parts: tuple[Tree, ...] = ()
-    if isinstance(tree, Series):
-        parts = tree.parts
-    else:
-        yield tree.id
-        parts = tree.members if isinstance(tree, Parallel) else ()
-    for each in (*parts, *tree.on_error):
-        yield from _ids(each)
-
-
-def _progress(id: str, members: list[MemberState] | None) -> GroupProgress:
+def _progress(id: str, members: list[MemberState] | None, total: int) -> GroupProgress:
     if members is None:
         raise UnknownResult(f"no group has the id {id!r}: it was never enqueued, or it has expired")
     states = [member.state for member in members]
     counts = {state: states.count(state) for state in TaskState}
     return GroupProgress(
-        total=len(states),
+        total=total,
         succeeded=counts[TaskState.SUCCEEDED],
         failed=counts[TaskState.FAILED],
         cancelled=counts[TaskState.CANCELLED],

@@ -19,6 +19,7 @@ from stem_iso import (
     TaskContext,
     TaskError,
     TaskFailed,
+    TaskHandle,
     TaskHandler,
     TaskOptions,
     TaskState,
@@ -28,6 +29,7 @@ from stem_iso import (
     chord,
     group,
 )
+from stem_iso.testing import eventually
 
 BOUND = 30.0
 
@@ -128,6 +130,22 @@ def test_results_of_a_group_come_in_order_and_as_they_come(app: Stem) -> None:
     assert found.results(timeout=0) == list(range(6))
     assert (found.progress().total, found.progress().succeeded, found.progress().ended) == (6, 6, 6)
     assert [member.result(0) for member in found.members] == list(range(6))
+
+
+def test_results_outlive_the_members_that_they_are_of(app: Stem) -> None:
+    fleeting = app.task_named("fetch").using(result_ttl=0.05)
+    handle = group(fleeting.s("a"), fleeting.s("b")).enqueue()
+    app.handle(handle.id).result(timeout=BOUND)
+    eventually(lambda: not any(known(member) for member in handle.members))
+    assert handle.results(timeout=0) == [{"url": "a", "size": 1}, {"url": "b", "size": 1}]
+
+
+def known(handle: TaskHandle[Any]) -> bool:
+    try:
+        handle.status()
+    except UnknownResult:
+        return False
+    return True
 
 
 def test_a_chord_gives_its_callback_the_list(app: Stem) -> None:
