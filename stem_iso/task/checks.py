@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from stem_iso.errors import InvalidOptions
+from stem_iso.task.codec import pack, unpack
 from stem_iso.units import LONGEST as LONGEST
 from stem_iso.units import Duration as Duration
 from stem_iso.units import Size as Size
@@ -88,4 +89,12 @@ def soft_limit_action(name: str, value: Any) -> str:
 def mapping(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise InvalidOptions(f"{name}: {value!r} must be a mapping whose keys are strings")
-    return dict(value)
+    return {key: _plain(f"{name}[{key!r}]", item) for key, item in value.items()}
+
+
+def _plain(name: str, value: Any) -> Any:
+    """As it arrives: data that msgpack knows."""
+    try:
+        return unpack(pack(value))
+    except TypeError as error:
+        raise InvalidOptions(f"{name}: {value!r} cannot be sent: {error}") from None

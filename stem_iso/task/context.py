@@ -36,7 +36,7 @@ from stem_iso.task.call import (
 )
 from stem_iso.task.canvas import Canvas
 from stem_iso.task.checks import Duration
-from stem_iso.task.codec import unpack
+from stem_iso.task.codec import pack, unpack
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.local import LocalPort
 from stem_iso.task.meta import Meta
@@ -168,7 +168,11 @@ class TaskContext:
         """To listeners and into the status. `percent` is kept within 0..100. Raises TypeError if `data` is no plain data."""
         if isinstance(percent, bool) or not isinstance(percent, int | float) or math.isnan(percent):
             raise TypeError(f"percent: {percent!r} is no number")
-        self._tell(ProgressSaid(min(100.0, max(0.0, float(percent))), data))
+        try:
+            plain = None if data is None else unpack(pack(data))
+        except TypeError as error:
+            raise TypeError(f"data: {data!r} cannot be sent: {error}") from None
+        self._tell(ProgressSaid(min(100.0, max(0.0, float(percent))), plain))
 
     def retry(self, countdown: Duration | None = None, eta: datetime | None = None, max_retries: int | None = None) -> Any:
         """Ends this attempt and asks for the next; never returns. Without `countdown` and `eta` the retry strategy names the delay."""

@@ -243,3 +243,8 @@ def test_a_task_called_in_a_handler_is_part_of_it() -> None:
 
     with entered(context_over(SpokenPort(), app)) as context:
         assert inner() is context
+
+
+def test_progress_with_something_that_cannot_travel_names_it() -> None:
+    with local_context() as context, pytest.raises(TypeError, match=r"data: .* cannot be sent"):
+        context.progress(50, data=object())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pickle
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stem_iso import ExponentialJitterRetryStrategy, InvalidOptions, SoftTimeLimitExceeded, TaskOptions, TimeoutException
+from stem_iso import ExponentialJitterRetryStrategy, InvalidOptions, SoftTimeLimitExceeded, Stem, TaskOptions, TimeoutException
 from stem_iso.outcome import Rejected
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.options import Form
@@ -257,3 +258,11 @@ def test_the_delay_is_in_the_last_quarter_below_the_cap(base: float, most: float
 def test_a_strategy_that_cannot_be_meant_is_refused(base: float, most: float) -> None:
     with pytest.raises(InvalidOptions):
         ExponentialJitterRetryStrategy(base, most)
+
+
+@pytest.mark.parametrize("field", ["headers", "meta"])
+def test_a_map_with_something_that_cannot_travel_is_refused_by_field_and_key(field: str) -> None:
+    task = Stem("memory://").task(name="make")(lambda: None)
+    with pytest.raises(InvalidOptions, match=rf"{field}\['x'\].*cannot be sent"):
+        task.using(**{field: {"x": object()}})  # type: ignore[misc]
+    assert task.using(**{field: {"x": Path("/a")}}).said.given[field] == {"x": "/a"}  # type: ignore[misc]
