@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from datetime import datetime
 
 import click
@@ -17,18 +18,20 @@ from stem_iso.cli.reach import Reach, reaching
 @click.group(invoke_without_command=True)
 @reaching
 def queues(reach: Reach) -> None:
-    """Show the queues that hold something, or empty one."""
+    """Show the queues that hold something, and how many workers serve each; or empty one."""
     context = click.get_current_context()
     if context.invoked_subcommand is not None:
         context.obj = reach
         return
-    counts = reach.open().queues()
+    broker = reach.open()
+    counts = broker.queues()
     if reach.as_json:
         show.print_json(counts)
     elif not counts:
         click.echo("all queues are empty")
     else:
-        click.echo(show.table(("QUEUE", "QUEUED", "DELAYED", "RUNNING", "DEAD"), [_count(count) for count in counts]))
+        served = Counter(queue for worker in broker.workers() for queue in worker.queues)
+        click.echo(show.table(("QUEUE", "QUEUED", "DELAYED", "RUNNING", "DEAD", "WORKERS"), [_count(count, served) for count in counts]))
 
 
 @queues.command()
@@ -65,8 +68,11 @@ def events(reach: Reach) -> None:
         click.echo(show.to_json(event) if reach.as_json else _line(event))
 
 
-def _count(count: QueueCount) -> tuple[object, ...]:
-    return count.name, count.queued, count.delayed, count.running, count.dead
+def _count(count: QueueCount, served: Counter[str]) -> tuple[object, ...]:
+    """Work that nobody serves is the commonest reason why nothing happens."""
+    waits = count.queued or count.delayed
+    workers = served[count.name] or ("none" if waits else 0)
+    return count.name, count.queued, count.delayed, count.running, count.dead, workers
 
 
 def _row(worker: WorkerInfo, now: float) -> tuple[object, ...]:

@@ -17,6 +17,7 @@ def test_from_enqueue_to_result(folder: Folder) -> None:
     id = folder.enqueue("add", a=2, b=3)
     assert folder.json("queues") == [{"name": "default", "queued": 1, "delayed": 0, "running": 0, "dead": 0}]
     assert folder.json("status", id)["state"] == "queued"
+    assert folder.stem("queues").stdout.splitlines()[1].split() == ["default", "1", "0", "0", "0", "none"]  # nobody works for it
 
     worked = folder.worker()
     assert worked.returncode == 0, worked
