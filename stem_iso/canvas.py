@@ -63,6 +63,7 @@ class Part(Generic[R_co]):
             handler = cast("Signature[Any]", handler.part)
         if not isinstance(handler, Signature):
             raise Misfit(f"link_error: {handler!r} is no call of one task; give task.s(...) or task.after(...)")
+        _one_app((self, handler))
         changed: Self = replace(cast(Any, self), on_error=(*self.on_error, handler))
         return changed
 
@@ -192,7 +193,7 @@ def group(*members: Any) -> Any:
     """Side by side, given one by one or as an iterable. Behind a step, members made by `.after(...)` all get its result. Raises Misfit."""
     found = _listed("group", members)
     whole: Group[Any] = Group(tuple(_part(each) for each in found))
-    _one_app(whole)
+    _one_app(whole.members)
     return Link(whole) if any(isinstance(each, Link) for each in found) else whole
 
 
@@ -221,10 +222,11 @@ def _chained(links: Iterable[Any]) -> Any:
     for each in map(_part, given):
         # A chain in a chain is one chain, unless errors of the inner one are handled apart.
         parts += each.parts if isinstance(each, Chain) and not each.on_error else [each]
-    for before, after in pairwise(parts):
+    # Only where they meet: inside of each it was looked at when that was composed, or `a | b | c | …` would look again at every step.
+    for before, after in pairwise(map(_part, given)):
         _refuse_misfit(before, after)
+    _one_app(map(_part, given))
     whole: Chain[Any] = Chain(tuple(parts))
-    _one_app(whole)
     return Link(whole) if isinstance(given[0], Link) else whole
 
 
@@ -282,7 +284,9 @@ def app_of(part: Part[Any]) -> Stem:
     return first.task.app
 
 
-def _one_app(part: Part[Any]) -> None:
-    apps = list(dict.fromkeys(each.task.app for each in signatures(part)))
+def _one_app(parts: Iterable[Part[Any]]) -> None:
+    """Each of `parts` is of one application already, so its first call speaks for it."""
+    firsts = (next(signatures(part), None) for part in parts)
+    apps = list(dict.fromkeys(first.task.app for first in firsts if first is not None))
     if len(apps) > 1:
         raise Misfit(f"{apps[0]!r} and {apps[1]!r} cannot share a canvas: it lives in one broker; use tasks of one application")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from stem_iso import sending
-from stem_iso.canvas import Chain, Group, Part, Signature
+from stem_iso.canvas import Chain, Group, Part, Signature, signatures
 from stem_iso.composed import CanvasHandle, composed
 from stem_iso.errors import Misfit
 from stem_iso.ids import new_id
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from stem_iso.app import Stem
 
 Make = Callable[[Signature[Any]], Envelope]
+
+DEEPEST = 100  # parts in parts: whoever walks a tree (encoding, drawing, a broker) does so by recursion, and Python allows 1,000 calls
 
 
 def send(app: Stem, part: Part[Any], context: TaskContext | None) -> CanvasHandle[Any]:
@@ -49,7 +51,23 @@ def canvas_of(app: Stem, part: Part[Any], context: TaskContext | None = None) ->
 def laid(app: Stem, part: Part[Any], make: Make, now: float, new_id: Callable[[], str]) -> Canvas:
     """The canvas of these envelopes, whose times count from `now`. Raises Misfit."""
     tree, envelopes = build(part, lambda signature, first: _as_part(make(signature), signature, first, now), new_id)
-    return lay(tree, envelopes, app.broker_options.max_result_bytes)
+    canvas = lay(tree, envelopes, app.broker_options.max_result_bytes)
+    _refuse_ids(part, canvas.id)
+    return canvas
+
+
+def _refuse_depth(depth: int) -> None:
+    if depth > DEEPEST:
+        raise Misfit(f"a canvas holds at most {DEEPEST} chains, groups and link_errors in one another; let a task in it enqueue the rest")
+
+
+def _refuse_ids(part: Part[Any], canvas: str) -> None:
+    """An id that a task bears already, or two parts do, would be overwritten, or never be counted. The canvas's own is looked up first."""
+    given = [(call.task.name, call.task.said.given["task_id"]) for call in signatures(part) if "task_id" in call.task.said.given]
+    for number, (name, id) in enumerate(given):
+        if id != canvas or number:
+            what = f"{name}: task_id={id!r} cannot be given to a part of a canvas, since a task of that id may exist"
+            raise Misfit(f"{what}; leave it out, or give it to the last link alone: it is then the id of the whole canvas")
 
 
 def _as_part(envelope: Envelope, signature: Signature[Any], first: bool, now: float) -> Envelope:
@@ -65,24 +83,27 @@ def build(part: Part[Any], make: Callable[[Signature[Any], bool], Envelope], new
     """The tree of a part, and an envelope for each call in it; `make` is told whether the call begins with the canvas."""
     envelopes: list[Envelope] = []
 
-    def leaf(signature: Signature[Any], first: bool) -> Leaf:
+    def leaf(signature: Signature[Any], first: bool, depth: int) -> Leaf:
+        _refuse_depth(depth)
         envelope = make(signature, first)
         envelopes.append(envelope)
-        return Leaf(id=envelope.id, name=envelope.name, queue=envelope.queue, on_error=errors(signature))
+        return Leaf(id=envelope.id, name=envelope.name, queue=envelope.queue, on_error=errors(signature, depth))
 
-    def errors(part: Part[Any]) -> tuple[Leaf, ...]:
-        return tuple(leaf(each, False) for each in part.on_error)
+    def errors(part: Part[Any], depth: int) -> tuple[Leaf, ...]:
+        return tuple(leaf(each, False, depth + 1) for each in part.on_error)
 
-    def tree(part: Part[Any], first: bool) -> Tree:
+    def tree(part: Part[Any], first: bool, depth: int) -> Tree:
+        _refuse_depth(depth)
         if isinstance(part, Signature):
-            return leaf(part, first)
+            return leaf(part, first, depth)
         if isinstance(part, Chain):
-            parts = tuple(tree(each, first and number == 0) for number, each in enumerate(part.parts))
-            return Series(parts=parts, on_error=errors(part))
+            parts = tuple(tree(each, first and number == 0, depth + 1) for number, each in enumerate(part.parts))
+            return Series(parts=parts, on_error=errors(part, depth))
         assert isinstance(part, Group)
-        return Parallel(id=new_id(), members=tuple(tree(each, first) for each in part.members), on_error=errors(part))
+        members = tuple(tree(each, first, depth + 1) for each in part.members)
+        return Parallel(id=new_id(), members=members, on_error=errors(part, depth))
 
-    return tree(part, True), envelopes
+    return tree(part, True, 0), envelopes
 
 
 def sketch(part: Part[Any]) -> Tree:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from stem_iso.task.envelope import encode
 from stem_iso.task.plan import Finish
 from stem_iso.task.status import TaskState
 from stem_iso.testing import eventually
+from stem_iso.testing.contract.composing import chain, compose, group, known, leaf, success
 from stem_iso.testing.contract.desk import ALL, FAILURE, SUCCESS, counts, envelope, ids, settle, status, take, take_one
 from stem_iso.testing.contract.timing import Timing, quiet, rings
 from stem_iso.testing.contract.waiting import Waiting
@@ -363,3 +365,20 @@ def test_a_listener_that_was_killed_is_forgotten() -> None:
     assert broker.sweep() == 0
     fresh = in_memory(clock)
     assert fresh.listening() is False
+
+
+# -- canvases -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_results_that_are_too_large_together_are_not_read_to_find_it_out(path: Path) -> None:
+    broker, size = in_file(path), 1 << 20
+    compose(broker, chain(group("g", *(leaf(f"m{n}") for n in range(20))), leaf("after")), most=10 * size)
+    *others, last = take(broker, 20)
+    for delivery in others:
+        settle(broker, delivery, success(bytes(size)))
+    tracemalloc.start()
+    settle(broker, last, success(1))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert known(broker, "g", "after") == [(TaskState.FAILED, "results-too-large"), (TaskState.FAILED, "link-failed")]
+    assert peak < 4 * size

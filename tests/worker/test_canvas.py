@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from stem_iso import (
     GroupHandle,
     InvalidOptions,
     Misfit,
+    Part,
     Stem,
     TaskCancelled,
     TaskContext,
@@ -294,12 +296,48 @@ def test_what_does_not_fit_is_refused_where_it_is_composed(idle: Stem) -> None:
         lambda: fetch.s("a").link_error("sorry"),  # type: ignore[arg-type]
         lambda: group().enqueue(),
         lambda: chain(fetch.s("a"), application("memory://").task_named("say").s("x")),
+        lambda: fetch.s("a").link_error(application("memory://").task_named("sorry").after()),
         lambda: (fetch.s("a") | measure.using(unique=True).after()).enqueue(),
+        lambda: group(fetch.using(task_id="one").s("a")).enqueue(),
+        lambda: (fetch.using(task_id="one").s("a") | measure.after()).enqueue(),
+        lambda: chain(fetch.using(task_id="one").s("a"), measure.using(task_id="one").after()).enqueue(),
+        lambda: nested(101, group(fetch.s("a"))).enqueue(),
     ):
         with pytest.raises(Misfit) as caught:
             wrong()
         assert isinstance(caught.value, InvalidOptions) and isinstance(caught.value, TypeError)
     assert idle.open_broker().queues() == []
+
+
+def nested(depth: int, part: Part[Any]) -> Part[Any]:
+    for _ in range(depth - 1):
+        part = group(part)
+    return part
+
+
+def test_what_is_nested_as_deep_as_may_be_is_enqueued_drawn_and_revoked(idle: Stem) -> None:
+    errors = call(idle, "say", "x")
+    for _ in range(100):
+        errors = call(idle, "say", "x").link_error(errors)
+    for whole in (errors, nested(99, call(idle, "fetch", "a") | call(idle, "say", "b"))):
+        handle = whole.enqueue()
+        assert len(whole.draw().splitlines()) > 100 and whole.mermaid()
+        assert len(idle.canvas(handle.id).states()) >= 100 and handle.mermaid() and handle.draw()
+        assert handle.revoke()
+
+
+def test_a_long_chain_is_composed_link_by_link_in_no_time(idle: Stem) -> None:
+    whole, began = call(idle, "every", 1), time.process_time()
+    for _ in range(1000):
+        whole = whole | after(idle, "every")
+    assert time.process_time() - began < 1.0  # 8 s where every link looks at all that stand before it
+
+
+def test_the_id_of_the_last_link_is_the_canvas_s_and_makes_it_one(idle: Stem) -> None:
+    fetch, say = idle.task_named("fetch"), idle.task_named("say")
+    handles = [(fetch.s("a") | say.using(task_id="order-7").s("b")).enqueue() for _ in range(2)]
+    assert [handle.id for handle in handles] == ["order-7"] * 2
+    assert [count.queued for count in idle.open_broker().queues()] == [1]
 
 
 def test_a_task_without_code_here_is_composed_by_name() -> None:

@@ -5,7 +5,7 @@
                        ^                               │                      │
                        └───────────────────────────────┴──── they end too <───┘
 
-A member's row is kept until its group has ended (`KEPT` in place of its expiry), so its result is nowhere twice; then its own TTL begins.
+A member's row is kept until its group has ended (`KEPT` in place of its expiry), since its result waits there; then its own TTL begins.
 """
 
 from __future__ import annotations
@@ -211,8 +211,7 @@ class _Moving:
                 self._drop(below)
 
     def _complete(self, part: Part, then: Then) -> None:
-        rows = self._turn.all("SELECT result FROM task WHERE joined = ? ORDER BY place", (part.id,))
-        result = gathered([row[0] or b"\xc0" for row in rows], then.most)
+        result = self._results(part.id, then.most)
         if result is None and hands_on(then):
             error = too_large(then.most)
             self._close(part, schema.FAILED, TOO_LARGE, error)
@@ -221,6 +220,13 @@ class _Moving:
             self._close(part, schema.SUCCEEDED, result=result)
             ended = EMPTY if result is None else result
         self._ends.append((part, ended))
+
+    def _results(self, join: str, most: int) -> bytes | None:
+        # Measured before they are read: a thousand results of 16 MiB would end this process, and hold the lock until then.
+        if (self._turn.one("SELECT sum(length(result)) FROM task WHERE joined = ?", (join,)) or 0) > most:
+            return None
+        rows = self._turn.all("SELECT result FROM task WHERE joined = ? ORDER BY place", (join,))
+        return gathered([row[0] or b"\xc0" for row in rows], most)
 
     def _close(
         self, part: Part, state: int, reason: str | None = None, error: TaskError | None = None, result: bytes | None = None
