@@ -13,12 +13,12 @@ from typing import Any, assert_type
 from stem_iso import (
     AsyncTask,
     CanvasHandle,
+    Chain,
     Envelope,
     ExponentialJitterRetryStrategy,
     GroupHandle,
     Link,
     Middleware,
-    Part,
     RetryStrategy,
     Signature,
     Stem,
@@ -217,17 +217,25 @@ def pack(context: TaskContext, sizes: list[float], name: str = "") -> int:
     return 0
 
 
+@app.task
+def nest(lines: list[list[str]]) -> int:
+    return len(lines)
+
+
 assert_type(parse.after(deep=True), Link[bytes, list[str]])
-assert_type(fetch.s("a") | parse.after(), Part[list[str]])
+assert_type(fetch.s("a") | parse.after(), Chain[list[str]])
 assert_type((fetch.s("a") | parse.after(deep=True) | plain.s("x")).enqueue().result(timeout=5), float)
 assert_type(chain(fetch.s("a"), parse.after(), plain.s("done")).enqueue().result(), float)
 assert_type(group(plain.s(p) for p in "ab").enqueue().results(timeout=5), list[float])
 assert_type(group(plain.s("a"), plain.s("b")).enqueue(), GroupHandle[float])
 assert_type(next(group([plain.s("a")]).enqueue().as_completed()), float)
 assert_type(chord([plain.s(p) for p in "ab"], pack.after()).enqueue().result(), int)
-assert_type(group(plain.s(p) for p in "ab") | pack.after(name="x"), Part[int])
+assert_type(group(plain.s(p) for p in "ab") | pack.after(name="x"), Chain[int])
 assert_type(fetch.s("a").link_error(plain.s("x")), Signature[bytes])
 assert_type(app.canvas("id"), CanvasHandle[Any])
+assert_type(chord([plain.s("a")], pack.after()).link_error(plain.s("sorry")).enqueue().draw(), str)
+assert_type((fetch.s("a") | chord([parse.after(), parse.after()], nest.after())).enqueue(), CanvasHandle[int])
+fetch.s("a") | chord([pack.after()], plain.s("x"))  # type: ignore[arg-type]
 
 plain.s("a") | parse.after()  # type: ignore[operator]
 chain(plain.s("a"), parse.after())  # type: ignore[misc]
