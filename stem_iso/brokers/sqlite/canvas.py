@@ -1,7 +1,7 @@
 """Canvases in rows: every part is a row of `task` from the beginning, and its end moves its neighbours in the same transaction.
 
     end(endings) ── those of no canvas ──> back to `endings`
-         └ parts ── close ── moves ──> Start: READY · Skip: FAILED · Count: the group's `missing` · Drop: gone
+         └ parts ── close ── moves ──> Start: READY · Skip: FAILED · Count: the group's `tally` · Drop: gone
                        ^                               │                      │
                        └───────────────────────────────┴──── they end too <───┘
 
@@ -68,6 +68,7 @@ def compose(turn: Turn, canvas: Canvas, bodies: Sequence[tuple[Envelope, bytes]]
     turn.of_rows(INSERT, [waiting(envelope, body, turn.now) for envelope, body in bodies])
     turn.of_rows(_INSERT_GROUP, [(join.id, GROUP, "", 9, join.size, turn.now) for join in canvas.joins])
     thens = [(step.envelope.id, step.then) for step in canvas.steps] + [(join.id, join.then) for join in canvas.joins]
+    turn.of_rows("INSERT INTO tally VALUES {rows}", [(join.id, join.size) for join in canvas.joins if join.size])
     turn.of_rows(_LINK, [(id, canvas.id, msgspec.msgpack.encode(then), then.join, then.index) for id, then in thens])
     later = [step.envelope.id for step in canvas.steps if step.envelope.id not in first]
     turn.of_keys("UPDATE task SET state = -1, at = NULL, reason = 'waiting' WHERE id IN ({keys})", later)
@@ -77,7 +78,7 @@ def compose(turn: Turn, canvas: Canvas, bodies: Sequence[tuple[Envelope, bytes]]
 
 
 _INSERT_GROUP = """
-INSERT INTO task (id, name, queue, rank, state, run, attempt, missing, enqueued, reason)
+INSERT INTO task (id, name, queue, rank, state, run, attempt, size, enqueued, reason)
 SELECT column1, column2, column3, column4, -1, 0, 0, column5, column6, 'waiting' FROM (VALUES {rows}) WHERE true"""
 
 _LINK = """
@@ -98,11 +99,11 @@ class Part(NamedTuple):
     joined: str | None
     ttl: float | None
     forgotten: int
-    missing: int | None  # None: it is no group
+    size: int | None  # None: it is no group
     whole: int  # its outcome is the canvas's
 
 
-_PART = "SELECT seq, id, name, follows, joined, ttl, forgotten, missing, tree IS NOT NULL FROM task WHERE canvas IS NOT NULL AND "
+_PART = "SELECT seq, id, name, follows, joined, ttl, forgotten, size, tree IS NOT NULL FROM task WHERE canvas IS NOT NULL AND "
 
 
 def end(turn: Turn, endings: Sequence[Ending]) -> list[Ending]:
@@ -160,7 +161,7 @@ class _Moving:
     def _let_go(self, endings: Sequence[Ending], parts: dict[int, Part]) -> None:
         """Of those that ended from outside: who is still counted on is kept, who is wanted no longer goes."""
         for part in parts.values():
-            if part.missing is not None:
+            if part.size is not None:
                 self._release(part.id)
         for ending in endings:
             joined = parts[ending.seq].joined
@@ -177,7 +178,7 @@ class _Moving:
     def _start(self, move: Start) -> None:
         rows = self._turn.all(_PART + "id = ? AND state = -1", (move.target.id,))
         for part in map(Part._make, rows):
-            if part.missing is not None:
+            if part.size is not None:
                 self._close(part, schema.SUCCEEDED, result=EMPTY)
                 self._ends.append((part, EMPTY))
                 continue
@@ -194,15 +195,17 @@ class _Moving:
             self._ends.append((part, move.cause))
 
     def _count(self, move: Count) -> None:
-        self._turn.run("UPDATE task SET missing = missing - 1 WHERE id = ?", (move.join,))
+        missing = self._turn.one("UPDATE tally SET missing = missing - 1 WHERE id = ? RETURNING missing", (move.join,))
+        if not missing:
+            self._turn.run("DELETE FROM tally WHERE id = ?", (move.join,))
+        elif not isinstance(move.ended, Cause):
+            return
         for part in map(Part._make, self._turn.all(_PART + "id = ? AND state = -1", (move.join,))):
             if isinstance(move.ended, Cause):
                 self._close(part, schema.FAILED, MEMBER_FAILED, error_of(move.ended, MEMBER_FAILED))
                 self._ends.append((part, move.ended))
-            elif part.missing == 0:
-                self._complete(part, _then.decode(part.follows))
             else:
-                continue
+                self._complete(part, _then.decode(part.follows))
             self._release(part.id)
 
     def _drop(self, move: Drop) -> None:
@@ -258,7 +261,7 @@ def tree(turn: Turn, id: str) -> Tree | None:
 
 
 def members(turn: Turn, id: str) -> list[MemberState] | None:
-    if not turn.one("SELECT 1 FROM task WHERE id = ? AND missing IS NOT NULL AND (state <= 2 OR at > ?)", (id, turn.now)):
+    if not turn.one("SELECT 1 FROM task WHERE id = ? AND size IS NOT NULL AND (state <= 2 OR at > ?)", (id, turn.now)):
         return None
     rows = turn.all("SELECT id, state, attempt FROM task WHERE joined = ? AND (state <= 2 OR at > ?) ORDER BY place", (id, turn.now))
     return [MemberState(member, state_of(state, attempt)) for member, state, attempt in rows]
@@ -266,15 +269,20 @@ def members(turn: Turn, id: str) -> list[MemberState] | None:
 
 def unended(turn: Turn, id: str) -> int | None:
     """How many members of a group have not ended; None where there is no such group."""
-    missing: int | None = turn.one("SELECT missing FROM task WHERE id = ? AND (state <= 2 OR at > ?)", (id, turn.now))
+    missing: int | None = turn.one(_UNENDED, (id, turn.now))
     return missing
+
+
+_UNENDED = """
+SELECT coalesce((SELECT missing FROM tally WHERE tally.id = task.id), 0) FROM task
+WHERE id = ? AND size IS NOT NULL AND (state <= 2 OR at > ?)"""
 
 
 def parts(turn: Turn, id: str) -> list[str]:
     """The ids of what `id` means: all parts of a canvas, of a group in it, or the task itself."""
     if turn.one("SELECT 1 FROM task WHERE id = ? AND tree IS NOT NULL", (id,)):
         return [row[0] for row in turn.all("SELECT id FROM task WHERE canvas = ?", (id,))]
-    body = turn.one("SELECT tree FROM task WHERE id = (SELECT canvas FROM task WHERE id = ? AND missing IS NOT NULL)", (id,))
+    body = turn.one("SELECT tree FROM task WHERE id = (SELECT canvas FROM task WHERE id = ? AND size IS NOT NULL)", (id,))
     group = None if body is None else group_of(_tree.decode(body), id)
     if group is None:
         return [id]

@@ -3,7 +3,8 @@
 `task.at` has one meaning per state: due (DELAYED, wall clock), end of the lease (LEASED, boot time), expiry of the status (terminal, wall
 clock). Four partial indexes, each the answer to one question: what is next in this queue, what comes due in it, which lease ran out, which
 status has expired. Two more, of rows with limits alone: who holds a bucket, who waits at it and in which order. A row that is WAITING is a
-part of a canvas that others come before; the row of a group never has another state until it ends. `lock`, `dead`, `event`, `listener`,
+part of a canvas that others come before; the row of a group never has another state until it ends, and is written only then: what is
+counted in it at every end of a member is in `tally`, for a row may bear a tree of megabytes. `lock`, `dead`, `event`, `listener`,
 `worker` are small beside it.
 
 A file of an earlier version is brought to this one by `ADDED`, one step per version; a new file is `TABLES` and all steps. Nothing is ever
@@ -83,15 +84,15 @@ CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 ADDED = {
     2: """
 ALTER TABLE task ADD COLUMN canvas TEXT;       -- the id of the canvas that this is a part of
-ALTER TABLE task ADD COLUMN tree BLOB;         -- what was composed, in the row whose id is the canvas's
 ALTER TABLE task ADD COLUMN follows BLOB;      -- what its end moves (`Then`)
 ALTER TABLE task ADD COLUMN joined TEXT;       -- the group that counts it, and its place there
 ALTER TABLE task ADD COLUMN place INTEGER;
-ALTER TABLE task ADD COLUMN missing INTEGER;   -- of a group: members that have not ended
+ALTER TABLE task ADD COLUMN size INTEGER;      -- of a group: how many members it has
 CREATE INDEX task_canvas ON task (canvas) WHERE canvas IS NOT NULL;
 CREATE INDEX task_joined ON task (joined, place) WHERE joined IS NOT NULL;
 ALTER TABLE task ADD COLUMN slot TEXT;
 ALTER TABLE task ADD COLUMN waits TEXT;
+ALTER TABLE task ADD COLUMN tree BLOB;         -- what was composed, in the row whose id is the canvas's: megabytes, hence the last column
 CREATE INDEX task_slot ON task (slot) WHERE slot IS NOT NULL;
 CREATE INDEX task_waits ON task (waits, state, rank, seq) WHERE waits IS NOT NULL;
 CREATE TABLE bucket (
@@ -106,7 +107,8 @@ CREATE TABLE bucket (
     offset REAL NOT NULL             -- wall clock - boot time, to carry its starts over a reboot
 );
 CREATE INDEX bucket_until ON bucket (until);
-CREATE TABLE start (bucket INTEGER NOT NULL, number INTEGER NOT NULL, at REAL NOT NULL, PRIMARY KEY (bucket, number)) WITHOUT ROWID;;
+CREATE TABLE start (bucket INTEGER NOT NULL, number INTEGER NOT NULL, at REAL NOT NULL, PRIMARY KEY (bucket, number)) WITHOUT ROWID;
+CREATE TABLE tally (id TEXT PRIMARY KEY, missing INTEGER NOT NULL) WITHOUT ROWID;  -- of a group: members that have not ended
 CREATE TABLE apart (
     number INTEGER PRIMARY KEY,
     at REAL NOT NULL,
