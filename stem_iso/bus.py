@@ -8,7 +8,8 @@ Rules
     told starts the thread.
  2. Listeners run one at a time, in the order of the events. One that raises is logged, and told in an ERROR event (unless it was handling
     one: that would never end); the others get the event all the same.
- 3. One that lags costs events, never tasks: past `capacity` waiting events new ones are dropped, and the loss is told in an ERROR event.
+ 3. One that lags costs events, never tasks: past `capacity` waiting events new ones are dropped, and the loss is told in an ERROR event,
+    once a second at most: a listener that lags does so for long.
     What is posted (captured output) has a room of its own, in bytes: a flood of lines costs no event, and its poster tells what is lost.
  4. `close` delivers what waits, within a bound: a listener that hangs cannot hold up the end of the worker.
 """
@@ -22,6 +23,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
+from math import inf
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -31,6 +33,7 @@ L = TypeVar("L", bound=Callable[..., object])
 Listener = Callable[..., object]  # called with one event; its answer is not looked at
 
 CAPACITY = 10_000
+LOSS_EVERY = 1.0  # seconds
 POSTED = 64 << 20  # bytes of output that may wait: what 64 tasks may print
 log = logging.getLogger("stem_iso.worker")
 
@@ -50,6 +53,7 @@ class Bus:
         self._closed = False
         self._events = self._posted = 0  # how many wait, and bytes of output that do; under the lock
         self._dropped = 0  # written by publishers, taken by the dispatch thread; an estimate is enough
+        self._loss_told = -inf  # when; owned by the dispatch thread
 
     def on(self, type: WorkerEventType | None, listener: L) -> L:
         """Call `listener(event)` for events of this type, of every type with None. Returns it, so that it can decorate."""
@@ -143,8 +147,10 @@ class Bus:
                 listeners = self._listeners[value.type._value_]
             for listener in listeners or ():
                 self._call(listener, value)
-            if self._dropped:
+            if self._dropped and time.monotonic() - self._loss_told > LOSS_EVERY:
                 self._tell_loss()
+        if self._dropped:
+            self._tell_loss()
 
     def _call(self, listener: Listener, value: object) -> None:
         try:
@@ -156,7 +162,7 @@ class Bus:
                 self._tell(f"the listener {listener!r} raised", text)
 
     def _tell_loss(self) -> None:
-        lost, self._dropped = self._dropped, 0
+        lost, self._dropped, self._loss_told = self._dropped, 0, time.monotonic()
         self._tell(f"{lost} events were dropped: a listener is slower than the worker", "")
 
     def _tell(self, message: str, text: str) -> None:

@@ -106,6 +106,25 @@ def test_a_listener_that_lags_loses_events_is_told_how_many_and_holds_up_nobody(
     assert lost[0].message.startswith("990 events were dropped")
 
 
+def test_a_listener_that_lags_for_long_is_told_of_now_and_then_and_of_every_loss():
+    bus, heard = Bus("w", capacity=10), list[object]()
+    lost: list[ErrorEvent] = []
+
+    def slow(event):
+        heard.append(event)
+        for number in range(20):
+            if len(heard) < 50:
+                bus.publish(completed(number))
+
+    bus.on(WorkerEventType.COMPLETED, slow)
+    bus.on(WorkerEventType.ERROR, lost.append)
+    bus.publish(completed(0))
+    eventually(lambda: len(heard) >= 59)
+    bus.close()
+    told = [int(event.message.split()[0]) for event in lost]
+    assert len(told) <= 3 and sum(told) + len(heard) == 1 + 49 * 20
+
+
 def test_a_listener_that_hangs_does_not_hang_the_end():
     bus = Bus("w")
     release = threading.Event()
