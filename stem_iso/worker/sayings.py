@@ -12,6 +12,7 @@ Rules
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any, assert_never
 
@@ -45,7 +46,7 @@ class Sayings:
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
-        self._asked: list[tuple[Attempt, Question, Callable[[bytes], None]]] = []
+        self._asked: deque[tuple[Attempt, Question, Callable[[bytes], None]]] = deque()
         self._dirty: set[Attempt] = set()
 
     def hear(self, said: Said) -> None:
@@ -87,20 +88,20 @@ class Sayings:
     def answer(self, broker: Broker) -> None:
         """Carry out all questions. Raises BrokerUnavailable after the one that met it was answered with it."""
         while self._asked:
-            attempt, question, answer = self._asked.pop(0)
+            attempt, question, answer = self._asked.popleft()
+            told = Answer(error=("RemoteError", "the worker failed to carry it out; its log says why"))
             try:
-                value = _carry_out(broker, attempt, question)
-            except BrokerUnavailable as error:
-                _reply(answer, Answer(error=("BrokerUnavailable", str(error))))
-                raise
+                told = Answer(_carry_out(broker, attempt, question))
             except StemError as error:
-                _reply(answer, Answer(error=(type(error).__name__, str(error))))
-            else:
-                _reply(answer, Answer(value))
+                told = Answer(error=(type(error).__name__, str(error)))
+                if isinstance(error, BrokerUnavailable):
+                    raise
+            finally:
+                _reply(answer, told)  # whatever happened here: its handler waits for it
 
     def refuse(self, why: StemError) -> None:
         """Nobody can carry them out now."""
-        asked, self._asked = self._asked, []
+        asked, self._asked = self._asked, deque()
         for _, _, answer in asked:
             _reply(answer, Answer(error=(type(why).__name__, str(why))))
 

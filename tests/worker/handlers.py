@@ -11,7 +11,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from stem_iso import TaskContext
+from stem_iso.errors import RemoteError
+from stem_iso.task.envelope import Envelope
 
 
 class Flaky(Exception):
@@ -130,6 +134,14 @@ def ask_again(context: TaskContext, until: int) -> int:
 
 def spawn_child(context: TaskContext) -> str:
     return context.enqueue("add", {"a": 1}).id
+
+
+def publish_what_no_store_can_hold(context: TaskContext) -> str:
+    nonsense = Envelope(id="nonsense", name="add", args=msgspec.Raw(b"\x80"), run=1 << 63)
+    try:
+        return str(context.publish([nonsense]))
+    except RemoteError as error:
+        return str(error)
 
 
 def cancel(context: TaskContext, id: str, terminate: bool = False) -> bool:
