@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from stem_iso import sending
-from stem_iso.canvas import Chain, Group, Part, Signature
+from stem_iso.canvas import Chain, Group, Part, Signature, signatures
 from stem_iso.composed import CanvasHandle, composed
 from stem_iso.errors import Misfit
 from stem_iso.ids import new_id
@@ -41,9 +41,19 @@ def canvas_of(app: Stem, part: Part[Any], context: TaskContext | None = None) ->
     """What a broker stores of it, with new ids. Raises Misfit, InvalidOptions."""
     now = time.time()
     canvas = laid(app, part, lambda signature: sending.envelope(signature, context, now), now, new_id)
+    _refuse_ids(part, canvas.id)
     root = canvas.id if context is None else context.lineage[1]
     steps = [msgspec.structs.replace(step, envelope=msgspec.structs.replace(step.envelope, root_id=root)) for step in canvas.steps]
     return msgspec.structs.replace(canvas, steps=tuple(steps))
+
+
+def _refuse_ids(part: Part[Any], own: str) -> None:
+    """An id names its canvas or nothing: a part under an id that the broker knows already would be that task, and never move its canvas."""
+    given = [(each.task.name, id) for each in signatures(part) if (id := each.task.said.given.get("task_id")) is not None]
+    for name, id in given:
+        if id != own or len(given) > 1:
+            what = f"{name}: task_id ({id!r}) can be given to the last link of a chain alone, as the id of the whole canvas"
+            raise Misfit(f"{what}; leave it out here, and find the parts by the handle's `tree`")
 
 
 def laid(app: Stem, part: Part[Any], make: Make, now: float, new_id: Callable[[], str]) -> Canvas:

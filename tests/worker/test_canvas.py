@@ -305,3 +305,24 @@ def test_a_canvas_is_drawn_before_it_is_enqueued(idle: Stem) -> None:
     assert [line.strip() for line in chart if "-" in line] == ["n1 --> n3", "n2 --> n3", "n3 --> n4", "n4 -. error .-> n5"]
     large = group(call(idle, "fetch", str(number)) for number in range(100))
     assert "… and 88 more" in large.draw() and "… and 88 more" in large.mermaid()
+
+
+def test_an_id_given_to_a_canvas_is_its_last_links_and_makes_it_safe_to_enqueue_again(app: Stem) -> None:
+    say = app.tasks["say"]
+    once = say.s(word="a") | say.using(task_id="mine").s(word="b")
+    assert once.enqueue().id == once.enqueue().id == "mine"
+    assert app.handle("mine").result(BOUND) == ["b", ["a", None]]
+    assert once.enqueue().result(BOUND) == ["b", ["a", None]]  # it has ended, and is not run again
+
+
+def test_no_other_part_may_bear_an_id_because_one_that_is_known_would_never_move_its_canvas(app: Stem) -> None:
+    say = app.tasks["say"]
+    mine = say.using(task_id="mine").s(word="a")
+    with pytest.raises(Misfit, match=r"task_id \('mine'\).*last link"):
+        (mine | say.s(word="b")).enqueue()
+    with pytest.raises(Misfit, match="task_id"):
+        group(mine, say.s(word="b")).enqueue()
+    with pytest.raises(Misfit, match="task_id"):
+        (mine | mine).enqueue()
+    with pytest.raises(Misfit, match="task_id"):
+        say.s(word="b").link_error(mine).enqueue()
