@@ -191,11 +191,11 @@ class Stem:
         return (await self.asend([sending.signature(self, task, args or {}, options)]))[0]
 
     def enqueue_many(self, signatures: Iterable[Signature[R]]) -> list[TaskHandle[R]]:
-        """One batch; all of it is checked before any is sent. Handles in the order of the signatures."""
-        return cast("list[TaskHandle[R]]", self.send(list(signatures)))
+        """One batch; all of it is checked before any is sent. Handles in the order of the signatures. Raises Misfit for a canvas."""
+        return cast("list[TaskHandle[R]]", self.send(sending.batch(self, signatures)))
 
     async def aenqueue_many(self, signatures: Iterable[Signature[R]]) -> list[TaskHandle[R]]:
-        return cast("list[TaskHandle[R]]", await self.asend(list(signatures)))
+        return cast("list[TaskHandle[R]]", await self.asend(sending.batch(self, signatures)))
 
     def enqueue_from(
         self, context: TaskContext, task: str | TaskBase[..., Any], args: Mapping[str, Any], options: Mapping[str, Any]
