@@ -24,7 +24,7 @@ from stem_iso.task.status import TERMINAL, TaskState, TaskStatus
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem
-    from stem_iso.brokers.base import MemberState
+    from stem_iso.brokers.base import MemberState, StatusRecord
 
 R = TypeVar("R")
 SLICE = 1.0  # seconds of waiting after which a coroutine looks up whether it is still wanted
@@ -58,14 +58,15 @@ class CanvasHandle(TaskHandle[R]):
 
     def mermaid(self) -> str:
         """The graph as a Mermaid flowchart, coloured by state."""
-        return drawing.mermaid(self.tree, self.states())
+        return drawing.mermaid(self.tree, {record.id: record.state.value for record in self._records()})
 
     def states(self) -> dict[str, str]:
         """How each part stands, by id: its reason where it has one, else its state. What has expired is left out."""
-        wanted = list(_ids(self.tree))
+        return {record.id: record.reason or record.state.value for record in self._records()}
+
+    def _records(self) -> list[StatusRecord]:
         with self.app.lending.lend() as broker:
-            records = broker.status(wanted)
-        return {record.id: record.reason or record.state.value for record in records if record is not None}
+            return [record for record in broker.status(list(_ids(self.tree))) if record is not None]
 
 
 class GroupHandle(CanvasHandle[list[R]]):

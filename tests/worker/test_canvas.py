@@ -307,6 +307,17 @@ def test_a_canvas_is_drawn_before_it_is_enqueued(idle: Stem) -> None:
     assert "… and 88 more" in large.draw() and "… and 88 more" in large.mermaid()
 
 
+def test_a_chart_is_coloured_by_state_whatever_the_reason_is(app: Stem) -> None:
+    handle = chord([call(app, "fail", Page("x", 1)), call(app, "say", "y")], call(app, "say", "z")).enqueue()
+    with pytest.raises(TaskFailed):
+        handle.result(BOUND)
+    member = handle.tree.parts[0].members[1]
+    assert app.handle(member.id).result(BOUND) == ["y", None]
+    colours = [line.split(":::")[1] for line in handle.mermaid().splitlines() if ":::" in line]
+    assert colours == ["failed", "succeeded", "failed", "failed"]
+    assert "link-failed" in handle.draw()
+
+
 def test_an_id_given_to_a_canvas_is_its_last_links_and_makes_it_safe_to_enqueue_again(app: Stem) -> None:
     say = app.tasks["say"]
     once = say.s(word="a") | say.using(task_id="mine").s(word="b")
