@@ -161,7 +161,8 @@ class _AsCompleted(Iterator[R]):
                 states = broker.wait_members(self._group.id, len(self._left), max(0.0, left))
         except TimeoutError:
             if self._deadline is not None and time.monotonic() >= self._deadline:
-                raise
+                left_of = f"{len(self._left)} of {len(self._group.members)} members of group {self._group.id}"
+                raise TimeoutError(f"{left_of} have not ended after {self._timeout:g} s of waiting") from None
             return True
         alive = {each.id for each in states if each.state not in TERMINAL}
         for id in [id for id in self._left if id not in alive]:  # one that is not listed has expired, which its result will say

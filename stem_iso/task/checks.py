@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from stem_iso.errors import InvalidOptions
 from stem_iso.units import LONGEST as LONGEST
 from stem_iso.units import Duration as Duration
@@ -88,4 +90,9 @@ def soft_limit_action(name: str, value: Any) -> str:
 def mapping(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise InvalidOptions(f"{name}: {value!r} must be a mapping whose keys are strings")
+    for key, item in value.items():
+        try:
+            msgspec.msgpack.encode(item)  # as the envelope does it, and where the key can still be named
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise InvalidOptions(f"{name}: {key!r} is {item!r}, which cannot be sent ({error}); give plain data") from None
     return dict(value)

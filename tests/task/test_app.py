@@ -365,10 +365,11 @@ def test_a_relative_database_stands_in_the_folder_where_the_application_was_made
         ("redis://localhost/0", "not in this version"),
         ("sqlit:///x.db", "did you mean"),
         ("jobs.db", "no URL"),
+        (Path("jobs.db"), "no URL"),
         ("sqlite:///x?snyc=full", "sync"),
     ],
 )
-def test_a_url_that_cannot_be_meant_is_refused_at_once(url: str, said: str) -> None:
+def test_a_url_that_cannot_be_meant_is_refused_at_once(url: Any, said: str) -> None:
     with pytest.raises(InvalidOptions, match=said):
         Stem(url)
 

@@ -243,6 +243,13 @@ def test_coroutines_wait_for_canvases(app: Stem) -> None:
     assert (sorted(came), ordered) == ([0, 1, 2], [0, 1, 2])
 
 
+def test_a_wait_for_the_next_member_that_was_made_in_slices_tells_its_whole_time(idle: Stem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stem_iso.composed.SLICE", 0.02)
+    waiting = group(call(idle, "fetch", "a"), call(idle, "fetch", "b")).enqueue().as_completed(timeout=0.1)
+    with pytest.raises(TimeoutError, match=r"2 of 2 members of group \S+ have not ended after 0\.1 s"):
+        next(waiting)
+
+
 def test_waiting_ends_in_time(idle: Stem) -> None:
     handle = group(call(idle, "fetch", "a")).enqueue()
     for wait in (
@@ -250,7 +257,7 @@ def test_waiting_ends_in_time(idle: Stem) -> None:
         lambda timeout: next(handle.as_completed(timeout)),
         (call(idle, "fetch", "a") | call(idle, "say", "b")).enqueue().result,
     ):
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match=r"after 0\.01 s"):
             wait(timeout=0.01)
     assert handle.status().state is TaskState.QUEUED
     with pytest.raises(UnknownResult):
