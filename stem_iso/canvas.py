@@ -261,24 +261,27 @@ def signatures(part: Part[Any]) -> Iterator[Signature[Any]]:
 def _refuse_misfit(before: Part[Any], after: Part[Any]) -> None:
     from stem_iso.task.fitting import fits
 
-    result = _result(before)
+    results = _results(before)
     for task in dict.fromkeys(each.task for each in beginnings(after) if each.follows):
         wanted = task.first_annotation
-        if not fits(result, wanted):
-            what = f"{task.name}.after(...) wants {formatannotation(wanted)} as its first argument"
-            way_out = "put a step between them that converts it, or use .s(...)"
-            raise Misfit(f"{what}, and what stands before it returns {formatannotation(result)}; {way_out}")
+        for result in results:
+            if not fits(result, wanted):
+                what = f"{task.name}.after(...) wants {formatannotation(wanted)} as its first argument"
+                way_out = "put a step between them that converts it, or use .s(...)"
+                raise Misfit(f"{what}, and what stands before it returns {formatannotation(result)}; {way_out}")
 
 
-def _result(part: Part[Any]) -> Any:
-    """The annotation of a part's result; Any where nothing is known."""
+def _results(part: Part[Any]) -> list[Any]:
+    """The annotations of a part's result, of which each must fit: one for each kind of members. Any where nothing is known."""
     if isinstance(part, Signature):
-        return part.task.result_annotation
+        return [part.task.result_annotation]
     if isinstance(part, Chain):
-        return _result(part.parts[-1])
+        return _results(part.parts[-1])
     assert isinstance(part, Group)
-    kinds = list(map(_result, part.members))
-    return list[kinds[0]] if kinds and all(each == kinds[0] for each in kinds) else list[Any]  # type: ignore[valid-type]
+    kinds: list[Any] = []
+    for member in part.members:
+        kinds += [kind for kind in _results(member) if kind not in kinds]
+    return [list[kind] for kind in kinds or [Any]]  # type: ignore[valid-type]  # annotations are values here
 
 
 def app_of(part: Part[Any]) -> Stem:

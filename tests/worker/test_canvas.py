@@ -272,6 +272,7 @@ def test_what_does_not_fit_is_refused_where_it_is_composed(idle: Stem) -> None:
         lambda: fetch.s("a") | add.after(),  # a Page is no list
         lambda: chain(fetch.s("a"), measure.after(), measure.after()),  # an int is no Page
         lambda: chord([fetch.s("a")], add.after()),  # a list of pages is none of numbers
+        lambda: chord([fetch.s("a") | measure.after(), fetch.s("a")], add.after()),  # nor is one that holds a page
         lambda: measure.after(page=1),
         lambda: measure.after(speed=1),
         lambda: measure.after(1, 2),
