@@ -63,6 +63,7 @@ class Part(Generic[R_co]):
             handler = cast("Signature[Any]", handler.part)
         if not isinstance(handler, Signature):
             raise Misfit(f"link_error: {handler!r} is no call of one task; give task.s(...) or task.after(...)")
+        _refuse_misfit([dict[str, Any]], handler)
         changed: Self = replace(cast(Any, self), on_error=(*self.on_error, handler))
         return changed
 
@@ -229,7 +230,7 @@ def _chained(links: Iterable[Any]) -> Any:
         # A chain in a chain is one chain, unless errors of the inner one are handled apart.
         parts += each.parts if isinstance(each, Chain) and not each.on_error else [each]
     for before, after in pairwise(parts):
-        _refuse_misfit(before, after)
+        _refuse_misfit(_results(before), after)
     whole: Chain[Any] = Chain(tuple(parts))
     _one_app(whole)
     return Link(whole) if isinstance(given[0], Link) else whole
@@ -258,10 +259,9 @@ def signatures(part: Part[Any]) -> Iterator[Signature[Any]]:
     yield from part.on_error
 
 
-def _refuse_misfit(before: Part[Any], after: Part[Any]) -> None:
+def _refuse_misfit(results: list[Any], after: Part[Any]) -> None:
     from stem_iso.task.fitting import fits
 
-    results = _results(before)
     for task in dict.fromkeys(each.task for each in beginnings(after) if each.follows):
         wanted = task.first_annotation
         for result in results:

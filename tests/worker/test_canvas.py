@@ -282,6 +282,7 @@ def test_what_does_not_fit_is_refused_where_it_is_composed(idle: Stem) -> None:
         lambda: chain(fetch.s("a"), 5),  # type: ignore[arg-type, call-overload]
         lambda: group(fetch, measure),  # type: ignore[call-overload]
         lambda: fetch.s("a").link_error("sorry"),  # type: ignore[arg-type]
+        lambda: fetch.s("a").link_error(add.after()),  # an error is no list of numbers
         lambda: group().enqueue(),
         lambda: chain(fetch.s("a"), application("memory://").task_named("say").s("x")),
         lambda: (fetch.s("a") | measure.using(unique=True).after()).enqueue(),
