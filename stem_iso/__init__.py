@@ -10,10 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem as Stem
-    from stem_iso.canvas import Chain as Chain
-    from stem_iso.canvas import Group as Group
-    from stem_iso.canvas import Link as Link
-    from stem_iso.canvas import Part as Part
     from stem_iso.canvas import chain as chain
     from stem_iso.canvas import chord as chord
     from stem_iso.canvas import group as group
@@ -45,6 +41,10 @@ if TYPE_CHECKING:
     from stem_iso.isolate.pool import IsolatePool as IsolatePool
     from stem_iso.middleware import Middleware as Middleware
     from stem_iso.outcome import TaskError as TaskError
+    from stem_iso.parts import Chain as Chain
+    from stem_iso.parts import Group as Group
+    from stem_iso.parts import Link as Link
+    from stem_iso.parts import Part as Part
     from stem_iso.scheduling import ScheduleHandle as ScheduleHandle
     from stem_iso.scheduling import ScheduleInfo as ScheduleInfo
     from stem_iso.task.context import TaskContext as TaskContext
@@ -69,10 +69,10 @@ _HOMES = {
     "AsyncTask": "tasks",
     "BrokerUnavailable": "errors",
     "CanvasHandle": "composed",
-    "Chain": "canvas",
+    "Chain": "parts",
     "Envelope": "task.envelope",
     "ExponentialJitterRetryStrategy": "task.retry",
-    "Group": "canvas",
+    "Group": "parts",
     "GroupHandle": "composed",
     "GroupProgress": "composed",
     "InvalidOptions": "errors",
@@ -83,9 +83,9 @@ _HOMES = {
     "IsolatePool": "isolate.pool",
     "Limits": "isolate.limits",
     "MemoryLimitExceeded": "errors",
-    "Link": "canvas",
+    "Link": "parts",
     "Misfit": "errors",
-    "Part": "canvas",
+    "Part": "parts",
     "Middleware": "middleware",
     "PayloadTooLarge": "errors",
     "RemoteError": "errors",

@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from typing import Concatenate
 
     from stem_iso.brokers.base import Broker, BrokerOptions
-    from stem_iso.canvas import Part
     from stem_iso.composed import CanvasHandle
     from stem_iso.events import AnyEvent
+    from stem_iso.parts import Part
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -191,11 +191,11 @@ class Stem:
         return (await self.asend([sending.signature(self, task, args or {}, options)]))[0]
 
     def enqueue_many(self, signatures: Iterable[Signature[R]]) -> list[TaskHandle[R]]:
-        """One batch; all of it is checked before any is sent. Handles in the order of the signatures."""
-        return cast("list[TaskHandle[R]]", self.send(list(signatures)))
+        """One batch; all of it is checked before any is sent. Handles in the order of the signatures. Raises Misfit for a canvas."""
+        return cast("list[TaskHandle[R]]", self.send(sending.batch(self, signatures)))
 
     async def aenqueue_many(self, signatures: Iterable[Signature[R]]) -> list[TaskHandle[R]]:
-        return cast("list[TaskHandle[R]]", await self.asend(list(signatures)))
+        return cast("list[TaskHandle[R]]", await self.asend(sending.batch(self, signatures)))
 
     def enqueue_from(
         self, context: TaskContext, task: str | TaskBase[..., Any], args: Mapping[str, Any], options: Mapping[str, Any]

@@ -25,7 +25,7 @@ from stem_iso.task.status import TERMINAL, TaskState, TaskStatus
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem
-    from stem_iso.brokers.base import MemberState
+    from stem_iso.brokers.base import MemberState, StatusRecord
 
 R = TypeVar("R")
 SLICE = 1.0  # seconds of waiting after which a coroutine looks up whether it is still wanted
@@ -59,14 +59,15 @@ class CanvasHandle(TaskHandle[R]):
 
     def mermaid(self) -> str:
         """The graph as a Mermaid flowchart, coloured by state."""
-        return drawing.mermaid(self.tree, self.states())
+        return drawing.mermaid(self.tree, {record.id: record.state.value for record in self._records()})
 
     def states(self) -> dict[str, str]:
         """How each part stands, by id: its reason where it has one, else its state. What has expired is left out."""
-        wanted = [ref.id for ref in parts_of(self.tree)]
+        return {record.id: record.reason or record.state.value for record in self._records()}
+
+    def _records(self) -> list[StatusRecord]:
         with self.app.lending.lend() as broker:
-            records = broker.status(wanted)
-        return {record.id: record.reason or record.state.value for record in records if record is not None}
+            return [record for record in broker.status([ref.id for ref in parts_of(self.tree)]) if record is not None]
 
 
 class GroupHandle(CanvasHandle[list[R]]):
@@ -163,7 +164,8 @@ class _AsCompleted(Iterator[R]):
                 states = broker.wait_members(self._group.id, len(self._left), max(0.0, left))
         except TimeoutError:
             if self._deadline is not None and time.monotonic() >= self._deadline:
-                raise
+                left_of = f"{len(self._left)} of {len(self._group.members)} members of group {self._group.id}"
+                raise TimeoutError(f"{left_of} have not ended after {self._timeout:g} s of waiting") from None
             return True
         alive = {each.id for each in states if each.state not in TERMINAL}
         for id in [id for id in self._left if id not in alive]:  # one that is not listed has expired, which its result will say

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from stem_iso import sending
-from stem_iso.canvas import Chain, Group, Part, Signature, signatures
 from stem_iso.composed import CanvasHandle, composed
 from stem_iso.errors import Misfit
 from stem_iso.ids import new_id
+from stem_iso.parts import Chain, Group, Part, Signature, signatures
 from stem_iso.publishing import compose
 from stem_iso.task.canvas import Canvas, Leaf, Parallel, Series, Tree, lay
 from stem_iso.task.context import TaskContext

@@ -27,12 +27,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from stem_iso.canvas import Part
 from stem_iso.composed import composed
 from stem_iso.errors import InvalidOptions, UnknownSchedule
 from stem_iso.handle import TaskHandle
 from stem_iso.ids import new_id
 from stem_iso.locate import importing, locate
+from stem_iso.parts import Part
 from stem_iso.task import schedule as planning
 from stem_iso.task.canvas import Canvas
 from stem_iso.task.checks import Duration, did_you_mean

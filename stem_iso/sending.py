@@ -6,7 +6,7 @@ task + args + options ── signature ──> Signature ── envelope_of ─�
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stem_iso.errors import Misfit
@@ -33,6 +33,19 @@ def send(app: Stem, signatures: Sequence[Signature[Any]], context: TaskContext |
     if not envelopes:
         return []
     return [TaskHandle(app, id, queue) for id, queue in publish(app, envelopes, context)]
+
+
+def batch(app: Stem, given: Iterable[Signature[Any]]) -> list[Signature[Any]]:
+    """Raises Misfit for what is no single call of `app`: what follows one, or its failure, is a canvas, and is stored as one."""
+    from stem_iso.tasks import Signature
+
+    found = list(given)
+    for each in found:
+        if not isinstance(each, Signature) or each.follows or each.on_error:
+            raise Misfit(f"enqueue_many: {each!r} is no single call; give task.s(...), and enqueue a canvas by its own enqueue()")
+        if each.task.app is not app:
+            raise Misfit(f"enqueue_many: {each.task!r} belongs to {each.task.app!r}, not to {app!r}; enqueue it there")
+    return found
 
 
 def speaker(app: Stem, context: TaskContext | None) -> TaskContext | None:

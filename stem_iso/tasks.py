@@ -15,10 +15,10 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
 
 from stem_iso import sending
-from stem_iso.canvas import Link
-from stem_iso.canvas import Signature as Signature
 from stem_iso.errors import UnknownTask
 from stem_iso.locate import revive_task
+from stem_iso.parts import Link
+from stem_iso.parts import Signature as Signature
 from stem_iso.task.context import TaskContext, current_context, entered, local_to
 from stem_iso.task.handler import FunctionHandler
 from stem_iso.task.request import NOTHING_SAID, EnqueueFields, Using

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from stem_iso import sending
-from stem_iso.canvas import Part, Signature, signatures
 from stem_iso.errors import InvalidOptions, PayloadTooLarge
 from stem_iso.laying import laid
+from stem_iso.parts import Part, Signature, signatures
 from stem_iso.task import schedule as planning
 from stem_iso.task.arguments import pack_arguments
 from stem_iso.task.envelope import Envelope, encode

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 
 GROUND = frozenset({"errors", "events", "outcome", "units", "machine", "settings", "bus"})
 APP = frozenset({"app", "tasks", "handle", "sending", "lending", "listening", "waiting", "site", "locate", "finding", "ids"})
-APP |= {"canvas", "composed", "laying"}
+APP |= {"canvas", "parts", "composed", "laying"}
 APP |= {"signals", "middleware", "publishing", "scheduling", "templates"}
 MAY_IMPORT = {
     "errors": {"outcome"},

@@ -29,6 +29,8 @@ SYNCS = ("normal", "full")
 
 def parse_url(url: str, overrides: Mapping[str, object] | None = None) -> tuple[BrokerAddress, BrokerOptions]:
     """The address, and the options of its query under those of `overrides`. Raises InvalidOptions, which names what to write instead."""
+    if not isinstance(url, str):
+        raise InvalidOptions(f"broker: {url!r} is no URL: give a string, such as 'sqlite:///jobs.db'")
     scheme, separator, rest = url.partition("://")
     if not separator:
         raise InvalidOptions(f"broker {url!r} is no URL: write sqlite:///{url} for a file, or memory://")

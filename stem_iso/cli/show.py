@@ -82,14 +82,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def pairs(rows: Iterable[tuple[str, object]]) -> str:
     """One thing, a line for each of its fields that is set; a text of several lines is set below its name."""
-    lines = []
-    for name, value in rows:
-        if value is None or value == "" or value == {}:
-            continue
+    lines: list[str] = []
+    found = [(name, value) for name, value in rows if not (value is None or value == "" or value == {})]
+    indent = max([13, *(len(name) + 2 for name, _ in found)])
+    for name, value in found:
         written = as_text(value).rstrip()
         if "\n" in written:
             lines.append(f"{name}:")
             lines += [f"    {line}" for line in written.splitlines()]
         else:
-            lines.append(f"{name + ':':<13}{written}")
+            lines.append(f"{name + ':':<{indent}}{written}")
     return "\n".join(lines)

@@ -50,7 +50,7 @@ def _lines(tree: Tree, states: Mapping[str, str], here: str, below: str) -> Iter
 
 
 def mermaid(tree: Tree, states: Mapping[str, str] | None = None) -> str:
-    """A flowchart from left to right, for a Markdown page or a viewer of Mermaid."""
+    """A flowchart from left to right, for a Markdown page or a viewer of Mermaid. Coloured by `states`, which are no reasons here."""
     chart = _Chart(states or {})
     chart.draw(tree)
     used = sorted({state for state in chart.states.values() if state in COLOURS})

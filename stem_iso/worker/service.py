@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from stem_iso.bus import Bus, L, Stream
-from stem_iso.errors import StemError
+from stem_iso.errors import InvalidOptions, StemError
 from stem_iso.events import WorkerEventType
 from stem_iso.isolate.linux import require_linux
 from stem_iso.locate import refuse_while_importing
@@ -105,7 +105,13 @@ class Worker:
     # -- listening -----------------------------------------------------------------------------------------------------------------
 
     def on(self, type: WorkerEventType | None, listener: L) -> L:
-        """Call `listener(event)` for events of this type (None: of all), on a thread of their own. Returns the listener."""
+        """Call `listener(event)` for events of this type (None: of all), on a thread of their own. Returns the listener.
+
+        Raises InvalidOptions for what is no type of events.
+        """
+        if type is not None and not isinstance(type, WorkerEventType):
+            names = ", ".join(each.name for each in WorkerEventType)
+            raise InvalidOptions(f"on: {type!r} is no WorkerEventType; give WorkerEventType.TIMEOUT or another of {names}, or None for all")
         return self._bus.on(type, listener)
 
     def events(self) -> Stream:

@@ -19,6 +19,7 @@ import pytest
 
 from stem_iso import (
     InvalidOptions,
+    Misfit,
     PayloadTooLarge,
     Stem,
     TaskCancelled,
@@ -129,6 +130,19 @@ def test_of_a_batch_all_is_checked_before_any_is_sent(app: Stem) -> None:
     assert [handle.status().state for handle in handles] == [TaskState.QUEUED] * 3
     assert sorted(handle.id for handle in handles) == [handle.id for handle in handles]
     assert app.enqueue_many([]) == []
+
+
+def test_a_batch_takes_single_calls_and_says_where_the_others_go(app: Stem) -> None:
+    @app.task(name="n")
+    def task(n: Any) -> None: ...
+
+    # A `link_error` in a batch would be lost without a word.
+    for composed in (task.s(1) | task.s(2), task.after(), task.s(1).link_error(task.after())):
+        with pytest.raises(Misfit, match=r"no single call.*enqueue\(\)"):
+            app.enqueue_many([task.s(1), composed])  # type: ignore[list-item]
+    with pytest.raises(Misfit, match="belongs to"):
+        Stem("memory://").enqueue_many([task.s(1)])
+    assert app.open_broker().queues() == []
 
 
 def test_a_unique_task_is_published_once_and_answers_with_the_one_that_waits(app: Stem) -> None:
@@ -351,10 +365,11 @@ def test_a_relative_database_stands_in_the_folder_where_the_application_was_made
         ("redis://localhost/0", "not in this version"),
         ("sqlit:///x.db", "did you mean"),
         ("jobs.db", "no URL"),
+        (Path("jobs.db"), "no URL"),
         ("sqlite:///x?snyc=full", "sync"),
     ],
 )
-def test_a_url_that_cannot_be_meant_is_refused_at_once(url: str, said: str) -> None:
+def test_a_url_that_cannot_be_meant_is_refused_at_once(url: Any, said: str) -> None:
     with pytest.raises(InvalidOptions, match=said):
         Stem(url)
 

@@ -229,7 +229,10 @@ def test_times_are_reckoned_from_the_moment_of_enqueue() -> None:
         Using().and_({"delay": 5}).and_({"eta": at})
 
 
-@pytest.mark.parametrize("said", [{"eta": 5}, {"delay": -1}, {"headers": [1]}, {"meta": {1: 2}}, {"task_id": ""}, {"unique_key": 3}])
+@pytest.mark.parametrize(
+    "said",
+    [{"eta": 5}, {"delay": -1}, {"headers": [1]}, {"meta": {1: 2}}, {"headers": {"h": object()}}, {"task_id": ""}, {"unique_key": 3}],
+)
 def test_nonsense_at_enqueue_is_refused_by_name(said: dict[str, Any]) -> None:
     with pytest.raises(InvalidOptions, match=next(iter(said))):
         Using().and_(said)

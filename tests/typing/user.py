@@ -235,8 +235,9 @@ assert_type(fetch.s("a").link_error(plain.s("x")), Signature[bytes])
 assert_type(app.canvas("id"), CanvasHandle[Any])
 assert_type(chord([plain.s("a")], pack.after()).link_error(plain.s("sorry")).enqueue().draw(), str)
 assert_type((fetch.s("a") | chord([parse.after(), parse.after()], nest.after())).enqueue(), CanvasHandle[int])
-packed = chord([pack.after()], plain.s("x"))
-fetch.s("a") | packed  # type: ignore[operator]
+later = chord([pack.after()], plain.s("x"))
+assert_type(later, Link[list[float], float])
+fetch.s("a") | later  # type: ignore[operator]
 
 plain.s("a") | parse.after()  # type: ignore[operator]
 chain(plain.s("a"), parse.after())  # type: ignore[misc]

@@ -263,6 +263,13 @@ def test_coroutines_wait_for_canvases(app: Stem) -> None:
     assert (sorted(came), ordered) == ([0, 1, 2], [0, 1, 2])
 
 
+def test_a_wait_for_the_next_member_that_was_made_in_slices_tells_its_whole_time(idle: Stem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stem_iso.composed.SLICE", 0.02)
+    waiting = group(call(idle, "fetch", "a"), call(idle, "fetch", "b")).enqueue().as_completed(timeout=0.1)
+    with pytest.raises(TimeoutError, match=r"2 of 2 members of group \S+ have not ended after 0\.1 s"):
+        next(waiting)
+
+
 def test_waiting_ends_in_time(idle: Stem) -> None:
     handle = group(call(idle, "fetch", "a")).enqueue()
     for wait in (
@@ -270,7 +277,7 @@ def test_waiting_ends_in_time(idle: Stem) -> None:
         lambda timeout: next(handle.as_completed(timeout)),
         (call(idle, "fetch", "a") | call(idle, "say", "b")).enqueue().result,
     ):
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match=r"after 0\.01 s"):
             wait(timeout=0.01)
     assert handle.status().state is TaskState.QUEUED
     with pytest.raises(UnknownResult):
@@ -285,6 +292,7 @@ def test_what_does_not_fit_is_refused_where_it_is_composed(idle: Stem) -> None:
         lambda: fetch.s("a") | add.after(),  # a Page is no list
         lambda: chain(fetch.s("a"), measure.after(), measure.after()),  # an int is no Page
         lambda: chord([fetch.s("a")], add.after()),  # a list of pages is none of numbers
+        lambda: chord([fetch.s("a") | measure.after(), fetch.s("a")], add.after()),  # nor is one that holds a page
         lambda: measure.after(page=1),
         lambda: measure.after(speed=1),
         lambda: measure.after(1, 2),
@@ -294,6 +302,7 @@ def test_what_does_not_fit_is_refused_where_it_is_composed(idle: Stem) -> None:
         lambda: chain(fetch.s("a"), 5),  # type: ignore[arg-type, call-overload]
         lambda: group(fetch, measure),  # type: ignore[call-overload]
         lambda: fetch.s("a").link_error("sorry"),  # type: ignore[arg-type]
+        lambda: fetch.s("a").link_error(add.after()),  # an error is no list of numbers
         lambda: group().enqueue(),
         lambda: chain(fetch.s("a"), application("memory://").task_named("say").s("x")),
         lambda: fetch.s("a").link_error(application("memory://").task_named("sorry").after()),
@@ -361,3 +370,35 @@ def test_a_canvas_is_drawn_before_it_is_enqueued(idle: Stem) -> None:
     assert [line.strip() for line in chart if "-" in line] == ["n1 --> n3", "n2 --> n3", "n3 --> n4", "n4 -. error .-> n5"]
     large = group(call(idle, "fetch", str(number)) for number in range(100))
     assert "… and 88 more" in large.draw() and "… and 88 more" in large.mermaid()
+
+
+def test_a_chart_is_coloured_by_state_whatever_the_reason_is(app: Stem) -> None:
+    handle = chord([call(app, "fail", Page("x", 1)), call(app, "say", "y")], call(app, "say", "z")).enqueue()
+    with pytest.raises(TaskFailed):
+        handle.result(BOUND)
+    member = handle.tree.parts[0].members[1]
+    assert app.handle(member.id).result(BOUND) == ["y", None]
+    colours = [line.split(":::")[1] for line in handle.mermaid().splitlines() if ":::" in line]
+    assert colours == ["failed", "succeeded", "failed", "failed"]
+    assert "link-failed" in handle.draw()
+
+
+def test_an_id_given_to_a_canvas_is_its_last_links_and_makes_it_safe_to_enqueue_again(app: Stem) -> None:
+    say = app.tasks["say"]
+    once = say.s(word="a") | say.using(task_id="mine").s(word="b")
+    assert once.enqueue().id == once.enqueue().id == "mine"
+    assert app.handle("mine").result(BOUND) == ["b", ["a", None]]
+    assert once.enqueue().result(BOUND) == ["b", ["a", None]]  # it has ended, and is not run again
+
+
+def test_no_other_part_may_bear_an_id_because_one_that_is_known_would_never_move_its_canvas(app: Stem) -> None:
+    say = app.tasks["say"]
+    mine = say.using(task_id="mine").s(word="a")
+    with pytest.raises(Misfit, match=r"task_id='mine'.*last link"):
+        (mine | say.s(word="b")).enqueue()
+    with pytest.raises(Misfit, match="task_id"):
+        group(mine, say.s(word="b")).enqueue()
+    with pytest.raises(Misfit, match="task_id"):
+        (mine | mine).enqueue()
+    with pytest.raises(Misfit, match="task_id"):
+        say.s(word="b").link_error(mine).enqueue()

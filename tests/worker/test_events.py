@@ -29,6 +29,11 @@ def test_a_listener_that_raises_or_lags_harms_no_task(app: Stem, begin: Begin):
     assert "ZeroDivisionError" in ear.wait(WorkerEventType.ERROR).traceback
 
 
+def test_what_is_no_type_of_events_is_refused_with_the_types_that_are(app: Stem):
+    with pytest.raises(InvalidOptions, match=r"'timeout'.*WorkerEventType\.TIMEOUT"):
+        Worker(app).on("timeout", print)
+
+
 def test_the_iterator_has_everything_in_order_and_ends_with_the_worker(app: Stem):
     flaky = app.task(name="flaky", isolate=True, max_retries=1, retry_strategy=QuickRetries())(handlers.flaky)
 
