@@ -24,8 +24,8 @@ def spin() -> None:
 
 
 def keep_the_gil() -> None:
-    """For a third of a second or so at a time."""
-    sum(range(20_000_000))
+    """For a tenth of a second or two at a time."""
+    sum(range(8_000_000))
 
 
 MEANWHILE = {"wait": wait, "spin": spin, "keep the GIL": keep_the_gil}
