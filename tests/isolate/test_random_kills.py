@@ -1,6 +1,6 @@
 """Isolates killed from outside at random instants, under load: no call is lost, none runs twice, none is charged what it did not start.
 
-`STEM_ISO_KILLS` kills (40; five thousand by hand): `make kills`. Isolates that boot are left alone: three deaths in a row there are a
+`STEM_ISO_KILLS` kills (30; five thousand by hand): `make kills`. Isolates that boot are left alone: three deaths in a row there are a
 broken application, which ends every call that waits, and rightly so.
 
     killed before `started` was stored     another isolate runs it                        at most 3 times, then a crash
@@ -26,7 +26,7 @@ from stem_iso.outcome import Crashed, Succeeded
 from tests.isolate.calling import BOUND, Calls, Recorder
 from tests.isolate.counting import Counters
 
-KILLS = int(os.environ.get("STEM_ISO_KILLS", "40"))
+KILLS = int(os.environ.get("STEM_ISO_KILLS", "30"))
 SIZE, WINDOW = 4, 12
 LONGEST = 0.002  # seconds: calls so short that many kills fall between two of them
 MOST_CALLS = 4_000 + 1_500 * KILLS

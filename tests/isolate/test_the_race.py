@@ -1,6 +1,6 @@
 """A result at the instant of its kill: one outcome each, and no success whose handler had not finished.
 
-`STEM_ISO_RACES` calls at the hard limit, a fifth of it at each kind of stop (120; ten thousand by hand): `make races`.
+`STEM_ISO_RACES` calls at the hard limit, a fifth of it at each kind of stop (100; ten thousand by hand): `make races`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from stem_iso.outcome import Outcome, Stopped, StopReason, Succeeded, TimedOut
 from tests.isolate.calling import Calls, Recorder
 from tests.isolate.counting import Counters
 
-RACES = int(os.environ.get("STEM_ISO_RACES", "120"))
-STOPS = max(60, RACES // 5)
+RACES = int(os.environ.get("STEM_ISO_RACES", "100"))
+STOPS = max(40, RACES // 5)
 LIMIT, STEP = 0.03, 0.0001
 AT_LIMIT, AT_STOP = 0.002, 0.005  # a stop comes from a thread of this process, which may get its turn late
 MOST = 4  # times as many calls, at most, where a machine that is busy elsewhere gives one ending too small a share

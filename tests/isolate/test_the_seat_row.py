@@ -8,7 +8,7 @@ import pytest
 
 from tests.isolate.race import race
 
-CALLS = int(os.environ.get("STEM_ISO_RACES", "120")) * 3
+CALLS = int(os.environ.get("STEM_ISO_RACES", "100")) * 3
 
 
 @pytest.mark.timeout(3600)
