@@ -86,7 +86,7 @@ class MiddlewareStack:
         self._surrounding: tuple[Surrounding, ...] = ()
 
     def add(self, middleware: M) -> M:
-        """Innermost, for now. Returns it. Raises InvalidOptions for what has neither `enqueue` nor `around`."""
+        """Inside of all that were added before. Returns it. Raises InvalidOptions for what has neither `enqueue` nor `around`."""
         enqueues, surrounds = _does(middleware, "enqueue"), _does(middleware, "around")
         if isinstance(middleware, type) or not (enqueues or surrounds or Middleware in type(middleware).__mro__):
             raise InvalidOptions(f"middleware: {middleware!r} must be an object with enqueue(envelopes, call_next) or around(context)")
