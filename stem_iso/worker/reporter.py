@@ -35,7 +35,7 @@ from stem_iso.signals import Signals
 from stem_iso.task.plan import Finish, Retry
 from stem_iso.task.status import TaskState
 from stem_iso.worker.attempt import Attempt
-from stem_iso.worker.telling import Teller
+from stem_iso.worker.telling import Teller, about
 
 OUTBOX = 10_000  # past this, events for other processes are dropped, the oldest first: the broker is away, or too slow for them
 
@@ -112,8 +112,7 @@ class Reporter:
 
     def _ended(self, found: Reclaimed | EndedApart, reason: str, error: TaskError | None) -> None:
         """A task whose end this worker did not make."""
-        base: dict[str, Any] = {"at": time.time(), "worker_id": self._worker_id, "task_id": found.id}
-        base |= {"name": found.name, "queue": found.queue, "run": found.run, "attempt": found.attempt}
+        base = about(self._worker_id, found)
         self.teller.ended(found, reason, error)
         if found.state is TaskState.FAILED and self.wants(WorkerEventType.FAILED):
             self._send(FailedEvent(reason=reason, error=error, **base))
@@ -150,16 +149,7 @@ class Reporter:
             broker.emit(events)
 
     def _of(self, attempt: Attempt) -> dict[str, Any]:
-        envelope = attempt.envelope
-        return {
-            "at": time.time(),
-            "worker_id": self._worker_id,
-            "task_id": envelope.id,
-            "name": envelope.name,
-            "queue": envelope.queue,
-            "run": envelope.run,
-            "attempt": envelope.attempt,
-        }
+        return about(self._worker_id, attempt.envelope)
 
     def _send(self, event: Event) -> None:
         self._bus.publish(event)

@@ -34,6 +34,7 @@ from stem_iso.signals import (
     WorkerStoppingSignal,
 )
 from stem_iso.task.codec import unpack
+from stem_iso.task.envelope import Envelope
 from stem_iso.task.plan import Finish, GiveBack, Plan, Retry
 from stem_iso.task.status import TaskState
 from stem_iso.worker.attempt import Attempt
@@ -41,6 +42,19 @@ from stem_iso.worker.options import WorkerOptions
 
 V = TypeVar("V")
 RESULT_SHOWN = 16 << 10  # encoded bytes: what the consumer thread decodes in some ten microseconds
+
+
+def about(worker_id: str, what: Envelope | Reclaimed | EndedApart) -> dict[str, Any]:
+    """The fields that events and signals of one attempt share, as of now."""
+    return {
+        "at": time.time(),
+        "worker_id": worker_id,
+        "task_id": what.id,
+        "name": what.name,
+        "queue": what.queue,
+        "run": what.run,
+        "attempt": what.attempt,
+    }
 
 
 class Teller:
@@ -110,8 +124,7 @@ class Teller:
 
     def ended(self, found: Reclaimed | EndedApart, reason: str, error: TaskError | None) -> None:
         """A task whose end this worker did not make: a lease ran out, or it ended in the store."""
-        of: dict[str, Any] = {"at": time.time(), "worker_id": self._worker_id, "task_id": found.id, "name": found.name}
-        of |= {"queue": found.queue, "run": found.run, "attempt": found.attempt}
+        of = about(self._worker_id, found)
         if found.state is TaskState.FAILED and (failed := self._signals.task_failed).listeners:
             self._tell(failed, TaskFailedSignal(reason=reason, error=error, **of))
         elif found.state is TaskState.CANCELLED and (revoked := self._signals.task_revoked).listeners:
@@ -151,9 +164,7 @@ class Teller:
         return {"at": time.time(), "worker_id": self._worker_id}
 
     def _of(self, attempt: Attempt) -> dict[str, Any]:
-        envelope = attempt.envelope
-        told = {"at": time.time(), "worker_id": self._worker_id, "task_id": envelope.id, "name": envelope.name}
-        return told | {"queue": envelope.queue, "run": envelope.run, "attempt": envelope.attempt}
+        return about(self._worker_id, attempt.envelope)
 
     def _tell(self, channel: Channel[V], value: V) -> None:
         self._bus.tell(channel.listeners, value)
