@@ -24,7 +24,7 @@ SEND = 1.0  # seconds to hand a few bytes to the system
 
 
 class Parked:
-    """Owned by one thread. `distrust`: told when it was sent elsewhere, or lost its server. After BrokerUnavailable it is closed: park anew."""
+    """Owned by one thread. `distrust`: called when it was sent elsewhere, or lost its server. After BrokerUnavailable: park anew."""
 
     def __init__(self, wire: Wire, distrust: Callable[[], None]) -> None:
         self._wire, self._distrust, self._answers = wire, distrust, Answers()
