@@ -4,7 +4,7 @@ local function purge(id)
   local record = not met[id] and call('HGET', M, id)
   met[id] = true
   if record and call('HEXISTS', L, id) == 0 then
-    tell(id, record, 'purged')
+    tell(id, record, 5, 'purged')
     finish(id, record, { state = 5, reason = 'purged' })
     ended_here = ended_here + 1
   end

@@ -13,7 +13,7 @@ for i = 4, #ARGV do
     rings = true
   elseif record then
     if id == ARGV[3] or not get('w', id) then
-      tell(id, record, 'revoked')
+      tell(id, record, 5, 'revoked')
       rings = true
     end
     finish(id, record, { state = 5, reason = 'revoked' })
