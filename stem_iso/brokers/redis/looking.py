@@ -49,12 +49,16 @@ class Finder:
     def __init__(self, links: Links, registry: Registry, memory: Memory, boots: Boots) -> None:
         self._links, self._registry, self._memory, self._boots = links, registry, memory, boots
 
+    def thought(self, id: str, queue: str | None) -> str | None:
+        """Where to look first: the memory knows better than a hint."""
+        return self._memory.get(id) or queue
+
     def statuses(self, ids: Sequence[str], queue: str | None = None) -> list[StatusRecord | None]:
         """`queue`: where they are thought to be; they are found wherever they are."""
         wanted = list(dict.fromkeys(ids))
         thought: dict[str, list[str]] = {}
         for id in wanted:
-            if where := self._memory.get(id) or queue:
+            if where := self.thought(id, queue):
                 thought.setdefault(where, []).append(id)
         found = self._ask([*thought.items()])
         asked: Sequence[str] = ()

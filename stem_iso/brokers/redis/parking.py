@@ -20,8 +20,9 @@ import select
 import time
 from collections.abc import Sequence
 
-from stem_iso.brokers.redis.keys import queue_key
-from stem_iso.brokers.redis.links import Call, Links, Parked
+from stem_iso.brokers.redis.keys import REGISTRY, queue_key
+from stem_iso.brokers.redis.links import Call, Links
+from stem_iso.brokers.redis.parked import Parked
 from stem_iso.errors import BrokerUnavailable
 
 ASK = 5  # seconds
@@ -46,9 +47,9 @@ class _Line:
             return False
         self._mend_at, self._asked, self._due = now + MEND_EVERY, False, 0.0
         try:
-            self._parked = self._links.park(self._keys[0] if self._keys else None)
+            self._parked = self._links.park(self._keys[0] if self._keys else REGISTRY)
             if not self._keys:
-                self._parked.write("SUBSCRIBE", self._links.bell)
+                self._parked.send("SUBSCRIBE", self._links.bell)
         except BrokerUnavailable:
             self.close()
             return False
@@ -61,7 +62,7 @@ class _Line:
             return
         words = ("BLPOP", *(f"{key}:g" for key in self._keys), ASK) if self._keys else ("PING",)
         try:
-            self._parked.write(*words)
+            self._parked.send(*words)
         except BrokerUnavailable:
             self.close()
             return
@@ -72,7 +73,7 @@ class _Line:
         if self._parked is None:
             return []
         try:
-            answers = self._parked.answers()
+            answers = self._parked.read()
         except BrokerUnavailable:
             self.close()
             return []

@@ -245,7 +245,7 @@ end
 
 local function tell(id, record, state, reason, error)
   call('RPUSH', P .. ':a', struct.pack('<d', NOW) .. 'S' .. frame(id) .. frame(tostring(state)) .. frame(reason) .. frame(error)
-    .. frame(parse(record).head) .. frame(get('o', id) or ''))
+    .. frame(parse(record).head))
   call('LTRIM', P .. ':a', -10000, -1)
 end
 

@@ -1,6 +1,6 @@
 -- KEYS[1] a queue · ARGV[1] how many -> the oldest entries, taken: without their times. What is older than a minute is dropped unsaid.
 --
--- An entry is its time ('<d'), then 'S' and frames of what a script knew (id, state, reason, error, head, begun: `tell`), or 'M' and
+-- An entry is its time ('<d'), then 'S' and frames of what a script knew (id, state, reason, error, head: `tell`), or 'M' and
 -- msgpack [id, name, queue, run, attempt, state, reason, error].
 local told = {}
 while #told < tonumber(ARGV[1]) do
