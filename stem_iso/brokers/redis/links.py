@@ -23,13 +23,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from stem_iso.brokers.redis import loading
-from stem_iso.brokers.redis.address import Address
+from stem_iso.brokers.redis.address import Address, Node
 from stem_iso.brokers.redis.connection import Lost, Wire, Word, Words
 from stem_iso.brokers.redis.parked import Parked
 from stem_iso.brokers.redis.refusals import PASSING, Refusal
 from stem_iso.errors import BrokerUnavailable
 
 BUDGET = 4.0  # seconds of one run; a producer hears within 5
+GRACE = 2.0  # seconds that the answer to a blocking command may be late
 
 
 class Call(NamedTuple):
@@ -53,12 +54,13 @@ Ask = Call | Command
 class Links(ABC):
     """To all servers of one address. `url`: for people, without user and password."""
 
-    cluster: bool
+    clustered: bool
 
     def __init__(self, address: Address) -> None:
         self.address = address
         self.url = address.shown
-        self.db = address.access.db
+        self.bell = f"si:{address.access.db}:bell"  # the channel; channels know no databases
+        self._sleeper: tuple[Node, Parked] | None = None  # kept from one `sleep` to the next
 
     def run(self, calls: Sequence[Ask]) -> list[Any]:
         """The answers (bytes, int, list, None), in the order of `calls`. Raises BrokerUnavailable, after all of them were read."""
@@ -79,19 +81,54 @@ class Links(ABC):
     def command(self, key: str, *words: Word) -> Any:
         return self.run([Command(key, words)])[0]
 
-    def park(self, key: str, *words: Word) -> Parked:
-        """A connection of its own to the node of `key`, on which `words` were written without waiting for an answer."""
+    def park(self, key: str | None, *words: Word) -> Parked:
+        """A connection of its own to the node of `key` (None: any), on which `words` were written without waiting for an answer."""
         try:
-            parked = self._park(key, time.monotonic() + BUDGET)
+            deadline = time.monotonic() + BUDGET
+            node = self._node(key, deadline)
+            parked = Parked(Wire(node, self.address.access, deadline, inspect=False), self._distrust)
         except Lost as lost:
+            self._distrust()
             raise BrokerUnavailable(self._told(lost)) from lost
         if words:
-            parked.send(*words)
+            parked.write(*words)
         return parked
 
-    @abstractmethod
+    def sleep(self, key: str, seconds: float) -> None:
+        """Until somebody pushes to the list `key` (that is taken), at most `seconds`; less where the server is lost: look again."""
+        try:
+            parked = self._slept_on(key)
+            parked.write("BLPOP", key, max(0.001, seconds))
+            deadline = time.monotonic() + seconds + GRACE
+            while not parked.answers():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                parked.poll(left)
+            else:
+                return
+        except BrokerUnavailable:
+            pass  # whoever looks again is told
+        except BaseException:
+            self._wake()
+            raise
+        self._wake()
+
+    def _slept_on(self, key: str) -> Parked:
+        node = self._node(key, time.monotonic() + BUDGET)
+        if self._sleeper is None or self._sleeper[0] != node or not self._sleeper[1].open:
+            self._wake()
+            self._sleeper = node, self.park(key)
+        return self._sleeper[1]
+
+    def _wake(self) -> None:
+        sleeper, self._sleeper = self._sleeper, None
+        if sleeper is not None:
+            sleeper[1].close()
+
     def close(self) -> None:
         """Close what is open; a later use opens anew. What is parked is its owner's to close."""
+        self._wake()
 
     @abstractmethod
     def slot(self, key: str) -> int:
@@ -101,7 +138,11 @@ class Links(ABC):
     def _run(self, calls: Sequence[Ask], deadline: float) -> list[Any]: ...
 
     @abstractmethod
-    def _park(self, key: str, deadline: float) -> Parked: ...
+    def _node(self, key: str | None, deadline: float) -> Node: ...
+
+    @abstractmethod
+    def _distrust(self) -> None:
+        """Whoever was parked was sent elsewhere, or lost its server."""
 
     def _told(self, lost: Lost) -> str:
         late = f" ({BUDGET:g} s; what was asked may have been done, and asking again does no harm)" if lost.late else ""
@@ -149,13 +190,14 @@ def forgotten(answers: Sequence[Any]) -> list[int]:
 class Standalone(Links):
     """One server. A wire that broke since its last use is replaced once, at once; a new one that breaks is BrokerUnavailable."""
 
-    cluster = False
+    clustered = False
 
     def __init__(self, address: Address) -> None:
         super().__init__(address)
         self._wire: Wire | None = None
 
     def close(self) -> None:
+        super().close()
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.close()
@@ -193,10 +235,14 @@ class Standalone(Links):
             self._wire = Wire(self.address.nodes[0], self.address.access, deadline)
         return self._wire
 
-    def _park(self, key: str, deadline: float) -> Parked:
-        return Parked(Wire(self.address.nodes[0], self.address.access, deadline, inspect=False))
+    def _node(self, key: str | None, deadline: float) -> Node:
+        return self.address.nodes[0]
+
+    def _distrust(self) -> None: ...
 
 
 def connect(address: Address) -> Links:
     """Opens nothing."""
-    return Standalone(address)
+    from stem_iso.brokers.redis.cluster import ClusterLinks
+
+    return ClusterLinks(address) if address.cluster else Standalone(address)

@@ -53,11 +53,10 @@ class Refusal:
         return self.code in WAYS_OUT
 
     @property
-    def target(self) -> tuple[int, str, int]:
-        """Of MOVED and ASK: slot, host ("" means the host that said so), port."""
-        slot, _, place = self.text.partition(" ")
-        host, _, port = place.rpartition(":")
-        return int(slot), host.strip("[]"), int(port)
+    def target(self) -> tuple[str, int]:
+        """Of MOVED and ASK: host ("" means the host that said so) and port."""
+        host, _, port = self.text.rpartition(" ")[2].rpartition(":")
+        return host.strip("[]"), int(port)
 
     @property
     def reason(self) -> str:
