@@ -26,6 +26,7 @@
 --   bell(channel)                wake all who listen there
 --   ended(id)                    the status of P:s:<id>: {state, ends, finished, started, redeliveries, nonce, token, begun, head, reason, ...}
 --   known(id)                    whether it lives or has a tombstone
+--   tell(id, record, state, reason, error)      it ends in no worker's hands: say so to one of them (`ended_apart`)
 --   flush()
 if redis.replicate_commands then redis.replicate_commands() end
 
@@ -242,6 +243,12 @@ local function ended(id)
     s[name], at = struct.unpack('<I4c0', status, at)
   end
   return s
+end
+
+local function tell(id, record, state, reason, error)
+  call('RPUSH', P .. ':a', struct.pack('<d', NOW) .. 'S' .. frame(id) .. frame(tostring(state)) .. frame(reason) .. frame(error)
+    .. frame(parse(record).head))
+  call('LTRIM', P .. ':a', -10000, -1)
 end
 
 local function known(id) return call('HEXISTS', M, id) == 1 or call('EXISTS', P .. ':s:' .. id) == 1 end
