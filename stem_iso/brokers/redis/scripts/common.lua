@@ -12,7 +12,8 @@
 --   finish(id, record, how)      the end. how = {state=3|4|5, reason, error, result, meta, progress,      '' or nil where there is none
 --                                  tail = those five as frames instead, ends = when the status expires | ttl = after so many seconds
 --                                  (neither: the record's ttl, or a day), lease = its value of P:l, nonce = eight bytes that
---                                name the exchange, so that it may be repeated}.
+--                                  name the exchange, so that it may be repeated, cause = of a part that never began: why, encoded;
+--                                  it is no dead letter}.
 --                                Writes status, dead letter (state 4), frees lock and bucket, adds to the outbox, rings the waiters, and
 --                                takes the id out of m, l, z, d and every rare hash at `flush`. An id that stands in a list stays there:
 --                                who leases skips what is not in m. A part (P:t) keeps its tombstone for two minutes.
@@ -194,12 +195,16 @@ local function finish(id, record, how)
   local kept = math.max(ends, NOW + (then_ and PART or TOMBSTONE))
   call('SET', P .. ':s:' .. id, status, 'PXAT', string.format('%.0f', math.min(kept, 1e11) * 1000))
   if how.state == 4 or then_ then t = t or unframe(tail, 5) end
-  if how.state == 4 then
+  if how.state == 4 and not how.cause then
     call('HSET', P .. ':x', id, struct.pack('<d', NOW) .. frame(t[1] == '' and 'failed' or t[1]) .. frame(t[2]) .. frame(t[4])
       .. frame(begun) .. frame(record))
     call('ZADD', P .. ':xd', number(NOW), id)
   end
-  if then_ then emit('end', id, then_, how.state, t[1], t[2], t[3]) end
+  if how.cause then
+    emit('skip', id, then_, how.state, t[1], how.cause)
+  elseif then_ then
+    emit('end', id, then_, how.state, t[1], t[2], t[3])
+  end
   if r.lock and call('GET', P .. ':u:' .. r.lock) == id then call('DEL', P .. ':u:' .. r.lock) end
   release(id)
   ring(id)
