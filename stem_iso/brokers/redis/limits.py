@@ -14,20 +14,19 @@ Rules
  3. Each asking has a number that grows, so an end that is relayed late, or twice, leaves a newer asking of the same task alone.
  4. Room that opens is offered to the line, 16 at once, and is held for a minute for each that was called and has not asked; an arrival that
     finds room does not wait behind them. A look in a minute, SPACING apart, is the net below.
- 5. Starts are on the clock of the bucket's server. A renewed lease is told as its queue's server sees it: the 30 s bear what the clocks of
-    two servers differ by.
+ 5. Starts and leases are on the clock of the bucket's server; between two servers only durations travel.
 
 Not promised: that a rate is exact across a failover that lost writes, or a step of the server's clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from stem_iso.brokers.base import Permit, Receipt, Verdict
 from stem_iso.brokers.redis.keys import bucket_key, queue_key
-from stem_iso.brokers.redis.links import Call, Command, Links
+from stem_iso.brokers.redis.links import Call, Links
 from stem_iso.task.limits import Rate, TaskLimits
 from stem_iso.task.status import CONCURRENCY_LIMIT, RATE_LIMIT
 
@@ -63,69 +62,69 @@ class Freed(Protocol):
     def frames(self) -> Sequence[bytes]: ...
 
 
-class Renewed(Protocol):
-    """A delivery whose lease was moved: what P:b says of it, and the lease's end (seconds, by the clock of its queue's server)."""
+class Limits:
+    """One per broker, used by its thread. It remembers which deliveries hold a bucket, to renew them with their leases."""
 
-    @property
-    def queue(self) -> str: ...
-    @property
-    def id(self) -> str: ...
-    @property
-    def bucket(self) -> str: ...
-    @property
-    def until(self) -> float: ...
+    def __init__(self, links: Links) -> None:
+        self._links = links
+        self._held: dict[Receipt, Place] = {}
 
+    def acquire(self, queue: str, receipt: Receipt, limits: TaskLimits, latest: float | None, cancel: Callable[[], Verdict]) -> Permit:
+        """`cancel` settles the delivery as `cancelled`, reason `revoked`."""
+        token = (receipt.id, receipt.boot, receipt.sequence)
+        asked = self._links.call("ask", queue_key(queue), *token, limits.bucket)
+        if asked[0] != b"asks":
+            return _refused(asked[0], cancel)
+        _, number, left, priority = asked
+        place = Place(limits.bucket, queue, receipt.id, number)
+        rate = limits.rate or Rate(0, 0.0)
+        rules = (rate.count, rate.period, limits.concurrency or 0)
+        answer = self._links.call("bucket", bucket_key(limits.bucket), "take", place.member, number, left, 9 - priority, *rules)
+        if answer[0]:
+            self._held[receipt] = place
+            deliver(self._links, limits.bucket, answer[1])
+            return TAKEN
+        _, why, look, calls = answer
+        until = "" if latest is None else repr(latest)
+        waits = self._links.call("line_up", queue_key(queue), *token, number, look, until, REASONS[why])
+        deliver(self._links, limits.bucket, calls)
+        return Permit(Verdict.DONE, max(GRAIN, float(waits[1]))) if waits[0] == b"waits" else _refused(waits[0], cancel)
 
-def acquire(links: Links, queue: str, receipt: Receipt, limits: TaskLimits, latest: float | None, cancel: Callable[[], Verdict]) -> Permit:
-    """`cancel` settles the delivery as `cancelled`, reason `revoked`."""
-    token = (receipt.id, receipt.boot, receipt.sequence)
-    asked = links.call("ask", queue_key(queue), *token, limits.bucket)
-    if asked[0] != b"asks":
-        return _refused(asked[0], cancel)
-    _, number, left, priority = asked
-    place = Place(limits.bucket, queue, receipt.id, number)
-    rate = limits.rate or Rate(0, 0.0)
-    rules = (rate.count, rate.period, limits.concurrency or 0)
-    answer = links.call("bucket", bucket_key(limits.bucket), "take", place.member, number, left, 9 - priority, *rules)
-    if answer[0]:
-        deliver(links, limits.bucket, answer[1])
-        return TAKEN
-    _, why, look, calls = answer
-    until = "" if latest is None else repr(latest)
-    waits = links.call("line_up", queue_key(queue), *token, number, look, until, REASONS[why])
-    deliver(links, limits.bucket, calls)
-    return Permit(Verdict.DONE, max(GRAIN, float(waits[1]))) if waits[0] == b"waits" else _refused(waits[0], cancel)
+    def renewed(self, receipts: Iterable[Receipt]) -> None:
+        """The leases of these were moved: their places go with them."""
+        queues: dict[str, list[Receipt]] = {}
+        for receipt in receipts:
+            if (place := self._held.get(receipt)) is not None:
+                queues.setdefault(place.queue, []).append(receipt)
+        if not queues:
+            return
+        asks = [(queue, held[at : at + BITE]) for queue, held in queues.items() for at in range(0, len(held), BITE)]
+        answers = self._links.run([Call("leases", queue_key(queue), tuple(_tokens(held))) for queue, held in asks])
+        holds: dict[str, list[bytes]] = {}
+        for (_, held), lefts in zip(asks, answers, strict=True):
+            for receipt, left in zip(held, lefts, strict=True):
+                if left is None:
+                    del self._held[receipt]
+                else:
+                    place = self._held[receipt]
+                    holds.setdefault(place.bucket, []).extend((place.member, place.number, left))
+        self._links.run([Call("bucket", bucket_key(bucket), ("hold", *words)) for bucket, words in holds.items()])
 
-
-def renewed(links: Links, leases: Sequence[Renewed]) -> None:
-    """Their places go with them."""
-    holds: dict[str, list[bytes | float]] = {}
-    for lease in leases:
-        place = _place(lease.queue, lease.id, lease.bucket.encode())
-        holds.setdefault(place.bucket, []).extend((place.member, place.number, lease.until))
-    links.run(
-        [
-            Call("bucket", bucket_key(bucket), ("hold", *words[at : at + 3 * BITE]))
-            for bucket, words in holds.items()
-            for at in range(0, len(words), 3 * BITE)
-        ]
-    )
-
-
-def extended(links: Links, queue: str, id: str, by: float) -> None:
-    """The lease of this one ends no sooner than in `by` seconds: its place with it."""
-    slot = queue_key(queue)
-    held, (seconds, micros) = links.run([Command(slot, ("HGET", f"{slot}:b", id)), Command(slot, ("TIME",))])
-    if held is not None:
-        place = _place(queue, id, held)
-        until = int(seconds) + int(micros) / 1e6 + by
-        links.call("bucket", bucket_key(place.bucket), "hold", place.member, place.number, until)
+    def settled(self, receipts: Iterable[Receipt]) -> None:
+        """These are over, for whatever reason."""
+        for receipt in receipts:
+            self._held.pop(receipt, None)
 
 
 def _refused(answer: bytes, cancel: Callable[[], Verdict]) -> Permit:
     if answer == b"lost":
         return Permit(Verdict.LOST)
     return Permit(Verdict.LOST if cancel() is Verdict.LOST else Verdict.CANCELLED)
+
+
+def _tokens(receipts: Iterable[Receipt]) -> Iterable[str | int]:
+    for receipt in receipts:
+        yield from (receipt.id, receipt.boot, receipt.sequence)
 
 
 # -- room ------------------------------------------------------------------------------------------------------------------------------

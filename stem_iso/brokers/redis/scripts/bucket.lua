@@ -2,7 +2,7 @@
 --   take, member, n, left, rank, count, period, most   -> 1, calls             it holds the bucket for `left` seconds and GRACE
 --                                                      -> 0, why, look, calls  'rate' | 'concurrency'; it stands in line, and looks in `look`
 --   free, k, k x (member, n), (member, n, due) ...     -> calls    these have ended, or left their line; those calls were delivered
---   hold, (member, n, until) ...                       -> 0        holders that live on
+--   hold, (member, n, left) ...                        -> 0        holders that live on
 -- calls = { member, n, due, in, ... }: told to come now (due '', in '0'), or in so many seconds (due names the instant); told again until
 -- they were delivered
 --
@@ -151,7 +151,7 @@ end
 
 if verb == 'hold' then
   for i = 2, #ARGV, 3 do
-    call('ZADD', H, 'XX', 'GT', number(tonumber(ARGV[i + 2]) + GRACE), ARGV[i] .. ' ' .. ARGV[i + 1])
+    call('ZADD', H, 'XX', 'GT', number(NOW + tonumber(ARGV[i + 2]) + GRACE), ARGV[i] .. ' ' .. ARGV[i + 1])
   end
   tidy()
   return 0
