@@ -53,7 +53,7 @@ class Wire:
 
     def __init__(self, node: Node, access: Access, deadline: float, inspect: bool = True) -> None:
         """Raises Lost, and BrokerUnavailable for a server that will not do: too old, or one that evicts."""
-        self.node = node
+        self.node, self.tls = node, access.tls is not None
         self.loaded: set[str] = set()
         self.fresh = True  # nothing has been answered yet
         self._raw = _raw(node, access, deadline)
@@ -185,7 +185,8 @@ class _Seam:
 
         if isinstance(error, (RedisTimeout, TimeoutError)):
             if self.what == "connect":
-                raise Lost("no connection in time: is the server alive, and does a firewall drop packets?") from error
+                tls = ", does it speak TLS on this port" if self.wire.tls else ""
+                raise Lost(f"no connection in time: is the server alive{tls}, and does a firewall drop packets?") from error
             raise Lost("the server did not answer in time", late=True) from error
         if isinstance(error, RedisError):
             refusal = _refusal(error)

@@ -9,6 +9,7 @@ answered from the structure: record = queued, lease = running; only the end of a
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 
@@ -22,6 +23,7 @@ from stem_iso.brokers.redis.records import Live, ended, live
 from stem_iso.brokers.redis.registry import Registry
 
 REMEMBERED = 10_000
+GONE = 1.0  # seconds for which a boot that no living worker has is not asked about again
 BITE = 500  # ids per call: no script runs for more than some milliseconds
 
 Boots = Callable[[Set[str]], Mapping[str, str]]  # the ids of the workers that have these boots; who has gone is left out
@@ -48,6 +50,8 @@ class Finder:
 
     def __init__(self, links: Links, registry: Registry, memory: Memory, boots: Boots) -> None:
         self._links, self._registry, self._memory, self._boots = links, registry, memory, boots
+        self._workers: dict[str, str] = {}  # boot -> id
+        self._nobody: dict[str, float] = {}  # boots of workers that had gone, and when that was seen
 
     def thought(self, id: str, queue: str | None) -> str | None:
         """Where to look first: the memory knows better than a hint."""
@@ -89,13 +93,19 @@ class Finder:
     def _named(self, found: dict[str, StatusRecord]) -> dict[str, StatusRecord]:
         """A task knows the boot that held it; people know workers by their ids."""
         boots = {record.worker_id for record in found.values() if record.worker_id is not None}
-        if not boots:
-            return found
-        known = self._boots(boots)
-        return {
-            id: msgspec.structs.replace(record, worker_id=known[record.worker_id]) if record.worker_id in known else record
-            for id, record in found.items()
-        }
+        now = time.monotonic()
+        unknown = {boot for boot in boots if boot not in self._workers and now - self._nobody.get(boot, -GONE) >= GONE}
+        if unknown:
+            known = self._boots(unknown)
+            if len(self._workers) + len(self._nobody) > REMEMBERED:
+                self._workers, self._nobody = {}, {}
+            self._workers |= known
+            self._nobody |= dict.fromkeys(unknown - known.keys(), now)
+        return {id: self._signed(record) for id, record in found.items()}
+
+    def _signed(self, record: StatusRecord) -> StatusRecord:
+        name = self._workers.get(record.worker_id or "")
+        return record if name is None else msgspec.structs.replace(record, worker_id=name)
 
 
 def _record(id: str, queue: str, seen: bytes | list[bytes]) -> StatusRecord:
@@ -106,7 +116,8 @@ def queues(links: Links, registry: Registry, dead_letter_ttl: float) -> list[Que
     """Those that hold something."""
     names = registry.known(fresh=True)
     answers = links.run([Call("counts", queue_key(name), (dead_letter_ttl,)) for name in names])
-    counts = ((name, *map(int, answer)) for name, answer in zip(names, answers, strict=True) if any(answer))
     return [
-        QueueCount(name=name, queued=queued, delayed=delayed, running=running, dead=dead) for name, queued, delayed, running, dead in counts
+        QueueCount(name=name, queued=max(0, answer[0]), delayed=answer[1], running=answer[2], dead=answer[3])
+        for name, answer in zip(names, answers, strict=True)
+        if any(answer)
     ]

@@ -10,8 +10,8 @@ Rules
  4. A connection that breaks is made anew, at most once a second, and `changed()` then says True: what rang meanwhile was not heard. Nothing
     of this raises. The server answers each BLPOP within `ASK` seconds, and each PING: silence is taken for a dead peer.
 
-Not promised: that the baton survives a worker that dies between its pop and its look. The work then waits for another publish, or for
-somebody's `block_time`.
+Not promised: that the baton survives a worker that dies between its pop and its look. The work then waits for the next publish, or for
+somebody's `reclaim`, which leaves one where work is ready and none lies.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from stem_iso.brokers.redis.keys import REGISTRY, queue_key
 from stem_iso.brokers.redis.links import Call, Links
@@ -49,7 +50,7 @@ class _Line:
         try:
             self._parked = self._links.park(self._keys[0] if self._keys else REGISTRY)
             if not self._keys:
-                self._parked.send("SUBSCRIBE", self._links.bell)
+                self._parked.write("SUBSCRIBE", self._links.bell)
         except BrokerUnavailable:
             self.close()
             return False
@@ -60,9 +61,9 @@ class _Line:
         """For the batons, where that is not done already; of the bell, now and then, whether it still hears."""
         if self._parked is None or self._asked or (not self._keys and now < self._due):
             return
-        words = ("BLPOP", *(f"{key}:g" for key in self._keys), ASK) if self._keys else ("PING",)
+        words: tuple[str | int, ...] = ("BLPOP", *(f"{key}:g" for key in self._keys), ASK) if self._keys else ("PING",)
         try:
-            self._parked.send(*words)
+            self._parked.write(*words)
         except BrokerUnavailable:
             self.close()
             return
@@ -73,7 +74,7 @@ class _Line:
         if self._parked is None:
             return []
         try:
-            answers = self._parked.read()
+            answers = self._parked.answers()
         except BrokerUnavailable:
             self.close()
             return []
@@ -126,12 +127,12 @@ class BellWatch:
         now = time.monotonic()
         rang = {key for line in self._lines for key in line.heard(now)}
         self._held |= rang - {BELL}
-        mended = any([line.made(now) for line in self._lines])
+        mended = [line for line in self._lines if line.made(now)]
         if not self._idle:
             self._put_back()
             rang &= {BELL}
         self._ask()
-        return bool(rang) or mended
+        return bool(rang or mended)
 
     def exchanged(self, looked: bool, idle: bool) -> None:
         """`looked`: it wanted something; `idle`: it got less than that, so there is nothing more."""
@@ -160,7 +161,5 @@ class BellWatch:
         held, self._held = self._held, set()
         if not held:
             return
-        try:
-            self._links.run([Call("baton", key, ()) for key in sorted(held)])
-        except BrokerUnavailable:
-            pass  # as of one that died with it: somebody's `block_time` finds the work
+        with suppress(BrokerUnavailable):  # as of one that died with it: `reclaim` leaves it again
+            self._links.run([Call("baton", key) for key in sorted(held)])

@@ -300,3 +300,8 @@ def frames_before(data: bytes, end: int) -> bytes:
 def entry(data: bytes) -> Sequence[bytes]:
     """Of the outbox: kind, id, what, state, reason, error, result."""
     return frames(data)
+
+
+def visibility_of(data: bytes) -> float | None:
+    """Of a record."""
+    return struct.unpack_from("<d", data, 2)[0] if data[0] & VISIBILITY else None

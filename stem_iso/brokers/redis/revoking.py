@@ -1,10 +1,10 @@
 """Wishes of those who wait: revoke, forget, purge; and what they leave for workers: orders, and what ended apart.
 
     waits ── revoke, purge ──> cancelled here and now, told of in <P>:a ── ended_apart, by any worker, once
-    runs ─── revoke ────────> flagged in <P>:v ── bell ──> its holder asks for its `orders`; its end is `cancelled` whatever the holder does
+    runs ─── revoke ────────> flagged in <P>:v ── bell ──> its holder asks for `orders`; its end is `cancelled`, whatever it does
 
-A canvas's or a group's id means all of its parts, in the order of `task.parts.parts_of`: no part is begun that was still to be revoked. Parts
-that follow one another in one slot are one call; a crash between two calls leaves those behind it revoked, and the same wish completes it.
+A canvas's or a group's id means all of its parts, in the order of `task.parts.parts_of`: no part is begun that was still to be revoked.
+Parts that follow one another in one slot are one call; after a crash between two calls the same wish completes it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Wishes:
         refs = canvas.parts(self._links, self._relay, id)
         if refs is not None:
             runs = [(where, [ref.id for ref in run]) for where, run in groupby(refs, key=lambda ref: ref.queue)]
-            return any([self._revoke(where, some, id, terminate) for where, some in runs])
+            return bool(sum(self._revoke(where, some, id, terminate) for where, some in runs))
         if (where := self._finder.thought(id, queue)) and self._revoke(where, [id], id, terminate):
             return True
         record = self._finder.statuses([id])[0]
@@ -51,7 +51,7 @@ class Wishes:
 
     def _revoke(self, queue: str, ids: Sequence[str], asked: str, terminate: bool) -> bool:
         if not queue:
-            return any([canvas.revoke(self._links, self._relay, id, asked) for id in ids])
+            return bool(sum(canvas.revoke(self._links, self._relay, id, asked) for id in ids))
         any_revoked = False
         for start in range(0, len(ids), BITE):
             said = (self._links.bell, 2 if terminate else 1, asked, *ids[start : start + BITE])

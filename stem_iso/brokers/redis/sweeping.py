@@ -1,4 +1,4 @@
-"""Drop what has expired and what nobody took along: dead letters, outbox entries of those who died, names of queues that are no longer used.
+"""Drop what has expired: dead letters, and names of queues that are no longer used; and hand on what those who died left in an outbox.
 
 Statuses, locks and rung lists expire in the server by themselves.
 """
@@ -15,7 +15,7 @@ def sweep(links: Links, registry: Registry, relay: Relay, dead_letter_ttl: float
     """How many were dropped: a bounded number of each queue."""
     names = registry.known()
     relay.pending(names)
-    swept = sum(links.run([Call("sweep", queue_key(name), (dead_letter_ttl,)) for name in names]))
+    swept: int = sum(links.run([Call("sweep", queue_key(name), (dead_letter_ttl,)) for name in names]))
     return swept + _unused(links, registry)
 
 

@@ -30,7 +30,7 @@ PATIENCE = 2.0  # beyond a slice: a server that does not even answer then is tak
 
 
 def until(links: Links, key: str, id: str, look: Callable[[], T | None], late: Callable[[], str], timeout: float | None) -> T:
-    """What `look` answers, as soon as it answers. `key`: the slot of the task, or of the group. Raises TimeoutError, and what `look` does."""
+    """What `look` answers, as soon as it does. `key`: the slot of the task, or of the group. Raises TimeoutError, and as `look`."""
     deadline = inf if timeout is None else time.monotonic() + timeout
     if (found := look()) is not None:
         return found
@@ -63,11 +63,11 @@ class _Pillow:
         try:
             if self._parked is None:
                 self._parked = self._links.park(self._key)
-            self._parked.send("BLPOP", f"{self._key}:e:{self.token}", max(0.001, seconds))
+            self._parked.write("BLPOP", f"{self._key}:e:{self.token}", max(0.001, seconds))
             poll = select.poll()
             poll.register(self._parked.fileno(), select.POLLIN)
             deadline = time.monotonic() + seconds + PATIENCE
-            while not self._parked.read():
+            while not self._parked.answers():
                 if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                     return self._close()
         except BrokerUnavailable:

@@ -4,12 +4,13 @@
 --   G give back   a record | ''    b delay            of R, and of G with a record, tail's meta only says ('-') that what was noted is void
 -- -> { verdicts as digits (0 lost, 1 done, 2 cancelled),
 --      entries of the outbox {number, entry, ...},
---      deliveries of seven {id, sequence, record, redeliveries, note, begun, revoked},
+--      deliveries of six {id, record, redeliveries, note, begun, revoked},
 --      seconds to the first that is due | '', 1 if more is ready,
 --      how many are ready by priority 0..9, of a look that wants nothing }
 --
 -- Asked twice, it answers as it did. A settlement is known by its nonce, in the status or in P:h. Leases are known by their sequence: it
--- lies in P:i:<boot> for a minute, and who comes with an older one gets nothing any more, so that no delivery is left with nobody.
+-- lies in P:i:<boot> for a minute, and who comes with an older one gets nothing any more, so that no delivery is left with nobody. What
+-- lost turns have leased is taken over under the new one, as far as it wants.
 local PROMOTE, WIDTH = 200, 7
 local boot, sequence, want, visibility = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
@@ -100,73 +101,75 @@ end
 
 -- -- deliveries -------------------------------------------------------------------------------------------------------------------------------
 
-local deliveries, taken = {}, {}
+local deliveries, taken, found = {}, {}, 0
 
-local function deliver(id, under, record)
-  local n = #deliveries
-  deliveries[n + 1], deliveries[n + 2], deliveries[n + 3] = id, under, record
-  deliveries[n + 4], deliveries[n + 5] = get('c', id), get('n', id)
-  deliveries[n + 6], deliveries[n + 7] = get('o', id), get('v', id)
-end
-
-local function older(one, other) return #one < #other or (#one == #other and one < other) end
-
-local function recover(under)
-  local leases, token = call('HGETALL', L), boot .. ' ' .. under
-  for i = 1, #leases, 2 do
-    if holds(leases[i + 1], token) then deliver(leases[i], under, call('HGET', M, leases[i])) end
-  end
-end
-
-local function lease(ids)
-  local records, leases = call('HMGET', M, unpack(ids)), call('HMGET', L, unpack(ids))
-  local waits = has('w') and call('HMGET', P .. ':w', unpack(ids)) or {}
-  local dues = due and call('ZMSCORE', D, unpack(ids)) or {}
+-- Under the token of this turn, from now on.
+local function lease(ids, records)
   local held, ends = {}, {}
   for k, id in ipairs(ids) do
-    local record = records[k]
-    -- A list may name what was revoked meanwhile, or what has come back under its id since.
-    if record and not leases[k] and not waits[k] and not dues[k] and not taken[id] then
-      taken[id] = true
-      local own, text = nil, boot .. ' ' .. sequence .. ' ' .. string.format('%.6f', NOW)
-      if byte(record, 1) % 2 == 1 then
-        own = struct.unpack('<d', record, 3)
-        text = text .. ' ' .. number(own)
-      end
-      held[#held + 1] = id
-      held[#held + 1] = text
-      ends[#ends + 1] = number(NOW + (own or visibility))
-      ends[#ends + 1] = id
-      deliver(id, sequence, record)
+    local record, own = records[k], nil
+    local text = boot .. ' ' .. sequence .. ' ' .. string.format('%.6f', NOW)
+    if byte(record, 1) % 2 == 1 then
+      own = struct.unpack('<d', record, 3)
+      text = text .. ' ' .. number(own)
     end
+    held[2 * k - 1], held[2 * k] = id, text
+    ends[2 * k - 1], ends[2 * k] = number(NOW + (own or visibility)), id
+    local n = #deliveries
+    deliveries[n + 1], deliveries[n + 2] = id, record
+    deliveries[n + 3], deliveries[n + 4] = get('c', id), get('n', id)
+    deliveries[n + 5], deliveries[n + 6] = get('o', id), get('v', id)
   end
   if #held > 0 then
     call('HSET', L, unpack(held))
     call('ZADD', Z, unpack(ends))
   end
-  return #held / 2
+  found = found + #ids
 end
 
-local mark = P .. ':i:' .. boot
-local newest = want > 0 and call('GET', mark) or false
-for under in string.gmatch(ARGV[5], '%S+') do recover(under) end
-if newest == sequence then recover(sequence) end
-local found = #deliveries / 7
-if found > 0 or ARGV[5] ~= '' then call('SET', mark, sequence, 'PX', 60000) end
-if want > 0 and (not newest or older(newest, sequence)) then
-  local before_ = found
-  for priority = 9, 0, -1 do
-    while found < want do
-      local ids = call('LPOP', P .. ':r' .. priority, math.min(want - found, 1000))
-      if not ids then break end
-      found = found + lease(ids)
+-- A list may name what was revoked meanwhile, or what has come back under its id since.
+local function fetch(ids)
+  local records, leases = call('HMGET', M, unpack(ids)), call('HMGET', L, unpack(ids))
+  local waits = has('w') and call('HMGET', P .. ':w', unpack(ids)) or {}
+  local dues = due and call('ZMSCORE', D, unpack(ids)) or {}
+  local mine, theirs = {}, {}
+  for k, id in ipairs(ids) do
+    if records[k] and not leases[k] and not waits[k] and not dues[k] and not taken[id] then
+      taken[id] = true
+      mine[#mine + 1] = id
+      theirs[#theirs + 1] = records[k]
     end
   end
-  if found > before_ then call('SET', mark, sequence, 'PX', 60000) end
+  lease(mine, theirs)
+end
+
+local function take_over(under)
+  local leases, token = call('HGETALL', L), boot .. ' ' .. under
+  for i = 1, #leases, 2 do
+    if found < want and holds(leases[i + 1], token) then lease({ leases[i] }, { call('HGET', M, leases[i]) }) end
+  end
+end
+
+if want > 0 then
+  local mark, newest = P .. ':i:' .. boot, nil
+  newest = call('GET', mark)
+  for under in string.gmatch(ARGV[5], '%S+') do take_over(under) end
+  if newest == sequence then
+    take_over(sequence)
+  elseif not newest or #newest < #sequence or (#newest == #sequence and newest < sequence) then
+    for priority = 9, 0, -1 do
+      while found < want do
+        local ids = call('LPOP', P .. ':r' .. priority, math.min(want - found, 1000))
+        if not ids then break end
+        fetch(ids)
+      end
+    end
+  end
+  if newest ~= sequence and (found > 0 or ARGV[5] ~= '') then call('SET', mark, sequence, 'PX', 60000) end
 end
 
 local rest = more()
-if rest and want > 0 and found > 0 then baton() end
+if rest and found > 0 then baton() end
 local counts = {}
 if want == 0 and rest then
   for priority = 0, 9 do counts[priority + 1] = call('LLEN', P .. ':r' .. priority) end
