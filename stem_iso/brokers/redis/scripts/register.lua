@@ -1,5 +1,5 @@
 -- KEYS[1] the registry · ARGV[1] seconds for which a name is kept, then the names of queues
 for i = 2, #ARGV do
-  redis.call('ZADD', KEYS[1], 'GT', clock() + tonumber(ARGV[1]), ARGV[i])
+  call('ZADD', KEYS[1], 'GT', NOW + tonumber(ARGV[1]), ARGV[i])
 end
 return redis.status_reply('OK')

@@ -2,13 +2,13 @@
 --
 -- The list <P>:e:<token> gets an entry when the task ends (a group: when a member has), and the registration goes with it. At most 64
 -- tokens are kept for an id: waiters that died leave theirs until then; one that is pushed out looks by itself, and registers again.
-local P, id, token = KEYS[1], ARGV[1], ARGV[2]
-local group = redis.call('EXISTS', P .. ':j') == 1
-if not group and redis.call('HEXISTS', P .. ':m', id) == 0 then
+local id, token = ARGV[1], ARGV[2]
+local group = call('EXISTS', P .. ':j') == 1
+if not group and call('HEXISTS', P .. ':m', id) == 0 then
   return 0
 end
 local tokens, kept = {}, {}
-for each in string.gmatch(redis.call('HGET', P .. ':e', id) or '', '%S+') do
+for each in string.gmatch(call('HGET', P .. ':e', id) or '', '%S+') do
   if each ~= token then
     tokens[#tokens + 1] = each
   end
@@ -17,8 +17,8 @@ for i = math.max(1, #tokens - 62), #tokens do
   kept[#kept + 1] = tokens[i]
 end
 kept[#kept + 1] = token
-redis.call('HSET', P .. ':e', id, table.concat(kept, ' '))
+call('HSET', P .. ':e', id, table.concat(kept, ' '))
 if group then
-  redis.call('PEXPIRE', P .. ':e', 120000) -- a slot of its own: who still waits says so every few seconds
+  call('PEXPIRE', P .. ':e', 120000) -- a slot of its own: who still waits says so every few seconds
 end
 return 1
