@@ -237,7 +237,7 @@ class RedisBroker:
         return gossip.workers(self._links)
 
     def sweep(self) -> int:
-        return sweeping.sweep(self._links, self._registry, self._relay, self.options.dead_letter_ttl)
+        return sweeping.sweep(self._links, self._registry, self.options.dead_letter_ttl)
 
     # -- schedules --------------------------------------------------------------------------------------------------------------
 
