@@ -185,7 +185,8 @@ class Sleeper(threading.Thread):
 
 def registered(url: str) -> list[bytes]:
     with redis.Redis.from_url(url) as plain:
-        return plain.hvals("si:{default}:e")
+        found: list[bytes] = plain.hvals("si:{default}:e")
+        return found
 
 
 def left(url: str) -> list[bytes]:
