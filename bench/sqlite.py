@@ -142,7 +142,7 @@ def parked(watch: Watch, seconds: float) -> None:
 def role_worker(folder: str) -> None:
     """Leases one at a time, and says when (CLOCK_MONOTONIC is the machine's)."""
     broker = open_broker(FILE, cwd=folder)
-    watch = broker.watch()
+    watch = broker.watch("worker", ["default"])
     ended: list[Settlement] = []
     print("parked", flush=True)
     while True:
@@ -158,7 +158,7 @@ def role_worker(folder: str) -> None:
 
 def role_idle(folder: str, seconds: str) -> None:
     broker = open_broker(FILE, cwd=folder)
-    watch = broker.watch()
+    watch = broker.watch("idle", ["default"])
     end = time.monotonic() + float(seconds)
     before = resource.getrusage(resource.RUSAGE_SELF)
     while (left := end - time.monotonic()) > 0:

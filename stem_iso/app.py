@@ -236,13 +236,13 @@ class Stem:
 
         return find(self, id)
 
-    def revoke(self, task_id: str, terminate: bool = False) -> bool:
-        """Cancel a task; with `terminate`, kill it where it runs. True if there was anything to revoke."""
+    def revoke(self, task_id: str, terminate: bool = False, *, queue: str | None = None) -> bool:
+        """Cancel a task; with `terminate`, kill it where it runs. True if there was anything to revoke. `queue` only helps to find it."""
         context = current_context()
         if context is not None and context.speaks_for(self):
             return context.revoke(task_id, terminate)
         with self.lending.lend() as broker:
-            return broker.revoke(task_id, terminate)
+            return broker.revoke(task_id, terminate, queue)
 
     def result_converter(self, name: str) -> Converter | None:
         """How results of this task become values; None where its code is not here."""

@@ -40,7 +40,7 @@ class TaskHandle(Generic[R]):
     def status(self) -> TaskStatus:
         """Raises UnknownResult for an id that is unknown or has expired."""
         with self.app.lending.lend() as broker:
-            record = broker.status([self.id])[0]
+            record = broker.status([self.id], self.queue)[0]
         if record is None:
             raise UnknownResult(f"no task has the id {self.id!r}: it was never enqueued, or its result has expired")
         return status_of(record, self.app.result_converter(record.name))
@@ -53,7 +53,7 @@ class TaskHandle(Generic[R]):
         refuse_waiting()
         seconds = None if timeout is None else delay("timeout", timeout)
         with self.app.lending.lend() as broker:
-            record = broker.wait(self.id, seconds)
+            record = broker.wait(self.id, seconds, self.queue)
         return self.result_of(record)
 
     async def ended(self, timeout: Duration | None = None) -> StatusRecord:
@@ -61,16 +61,16 @@ class TaskHandle(Generic[R]):
         from stem_iso.waiting import wait_aside
 
         refuse_waiting()
-        return await wait_aside(self.app.lending, self.id, None if timeout is None else delay("timeout", timeout))
+        return await wait_aside(self.app.lending, self.id, None if timeout is None else delay("timeout", timeout), self.queue)
 
     def revoke(self, terminate: bool = False) -> bool:
         """Cancel the task; with `terminate`, kill it where it runs. True if there was anything to revoke."""
-        return self.app.revoke(self.id, terminate)
+        return self.app.revoke(self.id, terminate, queue=self.queue)
 
     def forget(self) -> bool:
         """Drop result and status; of an unfinished task, once it has settled. True if the id was known."""
         with self.app.lending.lend() as broker:
-            return broker.forget(self.id)
+            return broker.forget(self.id, self.queue)
 
     async def astatus(self) -> TaskStatus:
         return await aside(self.status)

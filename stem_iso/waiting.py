@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SLICE = 1.0
 
 
-async def wait_aside(lending: Lending, id: str, timeout: float | None) -> StatusRecord:
+async def wait_aside(lending: Lending, id: str, timeout: float | None, queue: str | None = None) -> StatusRecord:
     """Raises what `Broker.wait` raises."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[StatusRecord] = loop.create_future()
@@ -37,7 +37,7 @@ async def wait_aside(lending: Lending, id: str, timeout: float | None) -> Status
     def wait() -> None:
         record, failure = None, None
         try:
-            record = _wait(lending, id, timeout, abandoned)
+            record = _wait(lending, id, timeout, queue, abandoned)
         except (StemError, TimeoutError) as error:
             failure = error
         if not loop.is_closed():
@@ -50,13 +50,13 @@ async def wait_aside(lending: Lending, id: str, timeout: float | None) -> Status
         abandoned.set()
 
 
-def _wait(lending: Lending, id: str, timeout: float | None, abandoned: Event) -> StatusRecord | None:
+def _wait(lending: Lending, id: str, timeout: float | None, queue: str | None, abandoned: Event) -> StatusRecord | None:
     end = None if timeout is None else time.monotonic() + timeout
     with lending.lend() as broker:
         while not abandoned.is_set():
             left = SLICE if end is None else min(SLICE, end - time.monotonic())
             try:
-                return broker.wait(id, max(0.0, left))
+                return broker.wait(id, max(0.0, left), queue)
             except TimeoutError:
                 if end is not None and time.monotonic() >= end:
                     raise

@@ -75,7 +75,7 @@ EXCUSED = {
 SITES = {
     "loky": {"isolate.process"},
     "sqlite3": {"brokers.sqlite.connection"},
-    "redis": set(),
+    "redis": {"brokers.redis.connection"},
     "cloudpickle": {
         "worker.carrying",
         "worker.inside",

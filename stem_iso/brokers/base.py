@@ -77,19 +77,21 @@ class Broker(Protocol):
         """
         ...
 
-    def status(self, ids: Sequence[str]) -> list[StatusRecord | None]:
+    # `queue` of the next methods is a hint, where the caller knows it: a store may look there first, and must look elsewhere after that.
+
+    def status(self, ids: Sequence[str], queue: str | None = None) -> list[StatusRecord | None]:
         """None for an unknown or expired id."""
         ...
 
-    def wait(self, id: str, timeout: float | None) -> StatusRecord:
+    def wait(self, id: str, timeout: float | None, queue: str | None = None) -> StatusRecord:
         """The terminal status, as soon as there is one. Raises TimeoutError, UnknownResult (also when it expires meanwhile)."""
         ...
 
-    def revoke(self, id: str, terminate: bool = False) -> bool:
+    def revoke(self, id: str, terminate: bool = False, queue: str | None = None) -> bool:
         """D10. True if there was something to revoke: the task was not terminal. What waits is `cancelled` at once."""
         ...
 
-    def forget(self, id: str) -> bool:
+    def forget(self, id: str, queue: str | None = None) -> bool:
         """Drop the result and status of a finished task; of an unfinished one, once it has settled. True if the id was known."""
         ...
 
@@ -180,8 +182,11 @@ class Broker(Protocol):
         """Those that ended in no worker's hands, some hundreds at once, each given out once; forgotten after a minute, and past 10,000."""
         ...
 
-    def watch(self) -> Watch:
-        """For a worker: rings for new work, for orders, and for what ended apart."""
+    def watch(self, boot: str, queues: Sequence[str]) -> Watch:
+        """For a worker: rings for new work in these queues, for orders to this boot, for schedules, and for what ended apart.
+
+        New work may stay unsaid while the last `exchange` got all that it wanted.
+        """
         ...
 
     def beat(self, worker: WorkerInfo) -> None:
@@ -193,7 +198,10 @@ class Broker(Protocol):
     def workers(self) -> list[WorkerInfo]: ...
 
     def sweep(self) -> int:
-        """Drop what has expired (statuses, dead letters, locks, workers), a bounded number; return how many."""
+        """Drop what has expired (statuses, dead letters, locks, workers), a bounded number; return how many, 0 where nothing is left to do.
+
+        A store that drops some of it by itself does not count that.
+        """
         ...
 
     # -- schedules -----------------------------------------------------------------------------------------------------------------

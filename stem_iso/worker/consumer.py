@@ -72,7 +72,7 @@ class Consumer:
         self._exchanged_at = -inf
         self._due_at = inf  # when the earliest delayed task is due
         self._retry_at, self._backoff = 0.0, 0.0  # while the broker is away
-        self._watch: Watch = broker.watch()
+        self._watch: Watch = broker.watch(options.boot, options.queues)
         self._inbox.watch(self._watch.fileno())
         self._watch_at = 0.0
         self._deaf_until = -inf  # -inf: listening

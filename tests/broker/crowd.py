@@ -37,7 +37,7 @@ def produce(folder: str, log: str, number: str, count: str) -> None:
 def work(folder: str, log: str, boot: str, predecessor: str) -> None:
     broker = open_broker(URL, cwd=folder)
     broker.reclaim(boot, predecessor or None)
-    watch = broker.watch()
+    watch = broker.watch(boot, ["default"])
     ended: list[Settlement] = []
     with open(log, "a", buffering=1) as told:
         while True:

@@ -175,7 +175,7 @@ def test_a_child_waits_and_watches_with_ears_of_its_own(broker: Broker, tmp_path
     def child() -> None:
         with pytest.raises(TimeoutError):
             broker.wait(sent.id, 0.01)
-        watch = broker.watch()
+        watch = broker.watch("alpha", ["default"])
         drip = python(CROWD, "drip", tmp_path)
         drip.communicate("again\n", timeout=30)
         eventually(watch.changed)

@@ -271,7 +271,7 @@ def test_one_object_may_be_asked_by_several_threads(path: Path) -> None:
 def test_a_closed_broker_opens_again(path: Path) -> None:
     broker = in_file(path)
     broker.publish([envelope()])
-    watch = broker.watch()
+    watch = broker.watch("alpha", ["default"])
     watch.close()
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
@@ -296,7 +296,7 @@ def publish_and_be_killed_before_the_ring(broker: Broker, *envelopes: object) ->
 
 def test_a_commit_that_nobody_rang_for_is_seen_by_the_interval(path: Path) -> None:
     broker, other = in_file(path), in_file(path)
-    watch = broker.watch()
+    watch = broker.watch("alpha", ["default"])
     quiet(watch)
     publish_and_be_killed_before_the_ring(other, envelope())
     poll = select.poll()
@@ -312,7 +312,7 @@ def test_a_commit_that_nobody_rang_for_is_seen_by_the_interval(path: Path) -> No
 
 def test_a_worker_is_woken_in_a_moment(path: Path) -> None:
     broker, other = in_file(path), in_file(path)
-    watch = broker.watch()
+    watch = broker.watch("alpha", ["default"])
     late = []
     for _ in range(20):
         quiet(watch)

@@ -73,16 +73,16 @@ class SqliteBroker:
                 return holders
         return self._database.write(lambda turn: publishing.publish(turn, pairs)) if pairs else []
 
-    def status(self, ids: Sequence[str]) -> list[StatusRecord | None]:
+    def status(self, ids: Sequence[str], queue: str | None = None) -> list[StatusRecord | None]:
         return self._database.read(lambda turn: looking.statuses(turn, ids)) if ids else []
 
-    def wait(self, id: str, timeout: float | None) -> StatusRecord:
+    def wait(self, id: str, timeout: float | None, queue: str | None = None) -> StatusRecord:
         return wait(self._database, lambda: self.status([id])[0], id, timeout)
 
-    def revoke(self, id: str, terminate: bool = False) -> bool:
+    def revoke(self, id: str, terminate: bool = False, queue: str | None = None) -> bool:
         return self._database.write(lambda turn: revoking.revoke(turn, id, terminate))
 
-    def forget(self, id: str) -> bool:
+    def forget(self, id: str, queue: str | None = None) -> bool:
         return self._database.write(lambda turn: revoking.forget(turn, id))
 
     def queues(self) -> list[QueueCount]:
@@ -180,7 +180,7 @@ class SqliteBroker:
     def ended_apart(self) -> list[EndedApart]:
         return self._database.write(apart.take) if self._database.read(apart.any_left) else []
 
-    def watch(self) -> BellWatch:
+    def watch(self, boot: str, queues: Sequence[str]) -> BellWatch:
         return BellWatch(self._database)
 
     def beat(self, worker: WorkerInfo) -> None:

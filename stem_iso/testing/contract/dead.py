@@ -95,7 +95,7 @@ class DeadLetters(Desk):
 
     def test_a_replay_wakes_a_parked_worker(self, broker: Broker, other: Broker) -> None:
         bury(broker, envelope())
-        watch = broker.watch()
+        watch = broker.watch("alpha", ["default"])
         while watch.changed():
             pass
         other.replay(ALL)

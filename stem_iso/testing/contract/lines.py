@@ -90,7 +90,7 @@ class Lines(Desk):
         publish(broker, 2)
         holder = begun(other, ONE, "beta")
         assert begin(broker, ONE) == []
-        watch = broker.watch()
+        watch = broker.watch("alpha", ["default"])
         take(broker)
         quiet(watch)
         settle(other, holder, SUCCESS)

@@ -160,7 +160,7 @@ class Schedules(Desk):
         assert stored(broker).due == NOW + 60 and counts(broker) == (1, 0, 0, 0)
 
     def test_a_put_a_resume_and_a_firing_wake_a_parked_worker(self, broker: Broker, other: Broker) -> None:
-        watch = broker.watch()
+        watch = broker.watch("alpha", ["default"])
         quiet(watch)
         other.put_schedule(schedule())
         assert rings(watch)

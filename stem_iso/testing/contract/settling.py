@@ -189,5 +189,5 @@ class Settling(Desk):
             settle(broker, delivery, Finish(TaskState.SUCCEEDED, result=RESULT, ttl=ttl))
         eventually(lambda: broker.status([brief.id]) == [None])
         assert status(broker, kept.id).result == RESULT
-        eventually(broker.sweep)
         eventually(lambda: broker.sweep() == 0)
+        assert status(broker, kept.id).result == RESULT

@@ -79,7 +79,7 @@ class Timing(Desk):
         assert sorted(got) == sorted([first.id, second.id])
 
     def test_a_publish_wakes_a_parked_worker(self, broker: Broker, other: Broker) -> None:
-        watch = broker.watch()
+        watch = broker.watch("alpha", ["default"])
         take(broker)
         quiet(watch)
         sent = envelope()
@@ -92,7 +92,7 @@ class Timing(Desk):
 
     def test_an_earlier_one_that_is_enqueued_later_wakes_too(self, broker: Broker, other: Broker) -> None:
         other.publish([envelope(not_before=time.time() + 100)])
-        watch = broker.watch()
+        watch = broker.watch("alpha", ["default"])
         assert broker.exchange("alpha", [], ["default"], 1).next_due is not None
         quiet(watch)
         other.publish([envelope(not_before=time.time() + 10)])
@@ -105,7 +105,7 @@ class Timing(Desk):
         sent = envelope()
         broker.publish([sent])
         take_one(broker)
-        watch = broker.watch()
+        watch = broker.watch("alpha", ["default"])
         quiet(watch)
         other.revoke(sent.id, terminate=True)
         assert rings(watch)
@@ -115,7 +115,7 @@ class Timing(Desk):
     def test_what_another_worker_gives_back_wakes(self, broker: Broker, other: Broker) -> None:
         broker.publish([envelope()])
         held = take_one(other, "beta")
-        watch = broker.watch()
+        watch = broker.watch("alpha", ["default"])
         quiet(watch)
         settle(other, held, GiveBack())
         assert rings(watch)
@@ -123,7 +123,7 @@ class Timing(Desk):
         watch.close()
 
     def test_nothing_happens_nothing_rings(self, broker: Broker) -> None:
-        watch = broker.watch()
+        watch = broker.watch("alpha", ["default"])
         quiet(watch)
         throughout(lambda: not watch.changed(), 0.1)
         watch.close()

@@ -1,0 +1,78 @@
+"""A connection on which something was asked whose answer is not waited for: BLPOP until there is an item, SUBSCRIBE for good.
+
+    parked = links.park(key, "BLPOP", key, 2)        written; nothing waits
+    poll.register(parked.fileno(), POLLIN)
+    parked.answers()   -> [] nothing whole yet       [[key, item]]       [None] the BLPOP ran out
+    parked.write("BLPOP", key, 2)                     again, on the same connection
+
+Its owner says how long an answer may stay away: a server that vanished is not noticed here before the keepalive of the system does.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+from typing import Any
+
+from stem_iso.brokers.redis.connection import Lost, Wire, Word
+from stem_iso.brokers.redis.refusals import Refusal
+from stem_iso.brokers.redis.resp import Answers
+from stem_iso.errors import BrokerUnavailable
+
+SEND = 1.0  # seconds to hand a few bytes to the system
+
+
+class Parked:
+    """Owned by one thread. `distrust`: called when it was sent elsewhere, or lost its server. After BrokerUnavailable: park anew."""
+
+    def __init__(self, wire: Wire, distrust: Callable[[], None]) -> None:
+        self._wire, self._distrust, self._answers = wire, distrust, Answers()
+
+    def fileno(self) -> int:
+        """For poll: readable when an answer, or the end of the connection, is there. Raises BrokerUnavailable once closed."""
+        try:
+            return self._wire.fileno()
+        except OSError as error:
+            raise BrokerUnavailable(f"{self._wire.node}: {error}") from error
+
+    def write(self, *words: Word) -> None:
+        try:
+            self._wire.write([words], time.monotonic() + SEND)
+        except Lost as lost:
+            raise BrokerUnavailable(f"{self._wire.node}: {lost.args[0]}") from lost
+
+    def answers(self) -> list[Any]:
+        """All whole answers that have arrived; it never waits. Raises BrokerUnavailable where the server refused, or has gone."""
+        found: list[Any] = []
+        try:
+            while (data := self._wire.receive()) is not None:
+                found += self._answers.feed(data)
+        except (Lost, ValueError) as error:
+            self._wire.close()
+            self._distrust()
+            if found:  # what came before the end counts, and the next read tells of the end
+                return self._settled(found)
+            raise BrokerUnavailable(f"{self._wire.node}: {error.args[0]}") from error
+        return self._settled(found)
+
+    def _settled(self, found: list[Any]) -> list[Any]:
+        for answer in found:
+            if isinstance(answer, Refusal):
+                self.close()
+                self._distrust()
+                raise BrokerUnavailable(answer.said(str(self._wire.node)))
+        return found
+
+    def poll(self, seconds: float) -> None:
+        """Wait until it is readable, at most so long."""
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        poll.poll(seconds * 1000)
+
+    @property
+    def open(self) -> bool:
+        return self._wire.open
+
+    def close(self) -> None:
+        self._wire.close()

@@ -1,0 +1,87 @@
+"""What tests ask for. A server for the whole run is emptied before each test; one that is hurt is a test's own.
+
+redis_url       a server of each version found in turn (or the one of STEM_ISO_TEST_REDIS_URL), emptied
+cluster         three masters, shared by the whole run, whole and emptied
+server          a function: Server(...) of the newest version, for this test alone
+proxied         a Proxy before such a server
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from tests.servers.cluster import Cluster
+from tests.servers.finding import MISSING, Binary, binaries
+from tests.servers.proxy import Proxy
+from tests.servers.server import Server
+
+GIVEN = os.environ.get("STEM_ISO_TEST_REDIS_URL", "")
+NONE = "none"
+
+
+def _newest() -> Binary:
+    if not binaries():
+        pytest.fail(MISSING, pytrace=False)
+    return binaries()[0]
+
+
+@pytest.fixture(scope="session", params=["given"] if GIVEN else [binary.name for binary in binaries()] or [NONE])
+def shared_redis(request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param == NONE:
+        pytest.fail(MISSING, pytrace=False)
+    if request.param == "given":
+        with redis.Redis.from_url(GIVEN) as plain:
+            assert plain.dbsize() == 0, (
+                "the database of STEM_ISO_TEST_REDIS_URL is not empty: name another one, it is flushed between tests"
+            )
+        yield GIVEN
+        return
+    server = Server(next(binary for binary in binaries() if binary.name == request.param))
+    yield server.url
+    server.close()
+
+
+@pytest.fixture
+def redis_url(shared_redis: str) -> str:
+    with redis.Redis.from_url(shared_redis) as plain:
+        plain.flushdb()
+    return shared_redis
+
+
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[Cluster]:
+    cluster = Cluster(_newest())
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def cluster(shared_cluster: Cluster) -> Cluster:
+    if not shared_cluster.whole():
+        shared_cluster.heal()
+    shared_cluster.flush()
+    return shared_cluster
+
+
+@pytest.fixture
+def server() -> Iterator[Callable[..., Server]]:
+    """`server(*options, aof="always")`: options as Server takes them."""
+    started: list[Server] = []
+
+    def start(*options: str, aof: str = "") -> Server:
+        started.append(Server(_newest(), *options, aof=aof))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
+
+
+@pytest.fixture
+def proxied(server: Callable[..., Server]) -> Iterator[Proxy]:
+    with Proxy(server()) as proxy:
+        yield proxy
