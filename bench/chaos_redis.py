@@ -1,8 +1,8 @@
-"""`kill -9` of isolates, cores, launchers and of the Redis server at random instants, two workers and two producers going on; then the books.
+"""`kill -9` of isolates, cores, launchers and of the Redis server at random instants; then the books.
 
     python -m bench.chaos_redis [--seconds 600] [--kills 200] [--seed N]
 
-The server writes each command to its append-only file before it answers (`appendfsync always`), and comes back on its port a moment after
+Two workers and two producers go on meanwhile. The server writes each command to its append-only file before it answers (`appendfsync always`), and comes back on its port a moment after
 it was killed: what it had promised must be there. When the time is over the producers stop, all that was accepted must end (DRAIN), the
 workers are stopped, and a program apart (`bench.chaos_redis_judge`), which knows nothing of stem_iso, reads the ledger and the server.
 
@@ -28,11 +28,10 @@ from pathlib import Path
 
 import redis
 
-from bench.redis_server import RedisServer
+from bench.redis import own_server
 
 WHO = ("isolate", "isolate", "core", "launcher", "server")
 DRAIN = 180.0
-DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 
 
 def children(pid: int) -> list[int]:
@@ -97,7 +96,7 @@ class Worker:
 class Chaos:
     def __init__(self, folder: Path, dice: random.Random) -> None:
         self.folder, self._dice = folder, dice
-        self.server = RedisServer(folder / "redis", *DURABLE).start()
+        self.server = own_server(aof="always")
         self.environment = {**os.environ, "STEM_ISO_CHAOS": str(folder), "STEM_ISO_CHAOS_BROKER": self.server.url}
         (folder / "ledger").touch()
         (folder / "accepted").touch()
@@ -171,16 +170,16 @@ class Chaos:
 
     def _left(self) -> dict[str, int]:
         """Tasks and outboxes."""
-        with self.server.client() as client:
+        with self.server.plain() as client:
             keys = [key for pattern in ("si:{*}:m", "si:{*}:out") for key in client.scan_iter(pattern, count=1000)]
-            return {key: length for key in keys if (length := client.hlen(key))}
+            return {key.decode(): length for key in keys if (length := client.hlen(key))}
 
     def close(self) -> None:
         for process in (*self.producers, *(worker.process for worker in self.workers)):
             if process.poll() is None:
                 process.kill()
                 process.wait()
-        self.server.kill()
+        self.server.close()
 
 
 def judged(chaos: Chaos) -> str:

@@ -1,4 +1,4 @@
-"""The application that `bench.chaos_redis` kills: each handler's effect is a line of a ledger, and a producer writes down what was accepted.
+"""The application that `bench.chaos_redis` kills: effects are lines of a ledger, and a producer writes down what was accepted.
 
 python -m bench.chaos_redis_app SEED        enqueues until its standard input ends
 

@@ -24,6 +24,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -168,7 +169,7 @@ def effects(books: Books) -> None:
 
 def doubled(books: Books) -> Iterator[tuple[Line, Line]]:
     for starts in books.starts.values():
-        for first, second in zip(starts, starts[1:], strict=False):
+        for first, second in pairwise(starts):
             if first.attempt == second.attempt:
                 yield first, second
 
@@ -207,7 +208,7 @@ def apart(books: Books) -> int:
     lost, count = {first.id for first, _ in doubled(books)}, 0
     for what, found in spans.items():
         found.sort()
-        for (_, end, one), (began, _, two) in zip(found, found[1:], strict=False):
+        for (_, end, one), (began, _, two) in pairwise(found):
             if began < end and one != two:
                 count += 1
                 books.expect(bool({one, two} & lost), f"{what}: {one} and {two} ran at once")

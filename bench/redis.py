@@ -31,7 +31,8 @@ from typing import Any
 from bench import redis_depth
 from bench.harness import percentile, report
 from bench.redis_peers import NAMES
-from bench.redis_server import RedisServer
+from tests.servers.finding import MISSING, binaries
+from tests.servers.server import Server
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 60.0
@@ -100,8 +101,8 @@ def until(look: Callable[[], bool], worker: subprocess.Popen[bytes], log: Path) 
         time.sleep(0.002)
 
 
-def rate(peer: Any, server: RedisServer, tasks: int, folder: Path) -> dict[str, Any]:
-    client = server.client()
+def rate(peer: Any, server: Server, tasks: int, folder: Path) -> dict[str, Any]:
+    client = server.plain()
     taken = []
     for number in range(tasks):
         before = time.perf_counter()
@@ -125,8 +126,8 @@ def rate(peer: Any, server: RedisServer, tasks: int, folder: Path) -> dict[str, 
     }
 
 
-def starts(peer: Any, server: RedisServer, samples: int, folder: Path) -> dict[str, Any]:
-    client = server.client()
+def starts(peer: Any, server: Server, samples: int, folder: Path) -> dict[str, Any]:
+    client = server.plain()
     worker = start_worker(peer.COMMAND, server.url, folder / "start.log")
     taken: list[float] = []
     try:
@@ -144,7 +145,7 @@ def starts(peer: Any, server: RedisServer, samples: int, folder: Path) -> dict[s
     return {"start p50": round(percentile(taken, 0.5) * 1e3, 2), "start p99": round(percentile(taken, 0.99) * 1e3, 2)}
 
 
-def measured(name: str, server: RedisServer, tasks: int, samples: int, folder: Path) -> dict[str, Any]:
+def measured(name: str, server: Server, tasks: int, samples: int, folder: Path) -> dict[str, Any]:
     """One row. What a peer cannot do here is said in it, and ends nothing."""
     try:
         peer = importlib.import_module(f"bench.redis_peers.{name}")
@@ -152,12 +153,19 @@ def measured(name: str, server: RedisServer, tasks: int, samples: int, folder: P
         return {"what": name, "note": f"not installed: {error.name}"}
     folder.mkdir()
     try:
-        server.client().flushall()
+        server.plain().flushall()
         row = rate(peer, server, tasks // FEWER.get(name, 1), folder)
-        server.client().flushall()
+        server.plain().flushall()
         return {"what": name, **row, **starts(peer, server, samples // FEWER.get(name, 1), folder)}
     except (TimeoutError, AssertionError) as error:
         return {"what": name, "note": str(error)[-300:]}
+
+
+def own_server(aof: str = "") -> Server:
+    """Of the newest version that this machine has."""
+    if not binaries():
+        raise SystemExit(MISSING)
+    return Server(binaries()[0], aof=aof)
 
 
 def main() -> None:
@@ -169,7 +177,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="stem_iso-bench-") as name:
         folder = Path(name)
-        server = RedisServer(folder / "redis").start()
+        server = own_server()
         os.environ["STEM_ISO_BENCH_REDIS"] = server.url  # before a peer is imported, which asks for it
         try:
             rows = [measured(peer, server, options.tasks, options.samples, folder / peer) for peer in options.only]
@@ -182,7 +190,7 @@ def main() -> None:
                 print()
                 report("redis_depth", redis_depth.rows(server, options.samples, options.deep))
         finally:
-            server.kill()
+            server.close()
 
 
 if __name__ == "__main__":

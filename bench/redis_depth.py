@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from bench.harness import percentile
-from bench.redis_server import RedisServer
 from stem_iso import Stem
 from stem_iso.brokers.base import Broker, Delivery, Settlement
 from stem_iso.task.plan import Finish
 from stem_iso.task.status import TaskState
+from tests.servers.server import Server
 
 CHUNK = 2000
 SHORT = 1000  # tasks in the short queue
 
 
-def rows(server: RedisServer, samples: int, deep: int) -> list[dict[str, Any]]:
+def rows(server: Server, samples: int, deep: int) -> list[dict[str, Any]]:
     found = [many(server, 20_000), delayed(server, min(samples, 40)), *queued(server, 20_000)]
     return [*found, *depth(server, deep)] if deep else found
 
@@ -33,20 +33,20 @@ def fill(app: Stem, tasks: int) -> float:
     return time.perf_counter() - before
 
 
-def many(server: RedisServer, tasks: int) -> dict[str, Any]:
+def many(server: Server, tasks: int) -> dict[str, Any]:
     from bench.redis_peers.stem_iso import app
 
-    server.client().flushall()
+    server.plain().flushall()
     fill(app, CHUNK)
     return {"what": f"enqueue_many, {CHUNK} at once, per second", "found": round(tasks / fill(app, tasks)), "target": "≥ 100,000"}
 
 
-def delayed(server: RedisServer, samples: int) -> dict[str, Any]:
+def delayed(server: Server, samples: int) -> dict[str, Any]:
     """An idle worker; each task is due 150 ms after its call."""
     from bench.redis import start_worker, stop
     from bench.redis_peers import stem_iso as peer
 
-    client = server.client()
+    client = server.plain()
     client.flushall()
     with tempfile.TemporaryDirectory() as folder:
         worker = start_worker(peer.COMMAND, server.url, Path(folder) / "log")
@@ -70,10 +70,10 @@ def delayed(server: RedisServer, samples: int) -> dict[str, Any]:
     }
 
 
-def queued(server: RedisServer, tasks: int) -> list[dict[str, Any]]:
+def queued(server: Server, tasks: int) -> list[dict[str, Any]]:
     from bench.redis_peers.stem_iso import app
 
-    client = server.client()
+    client = server.plain()
     client.flushall()
     fill(app, 100)  # scripts, registry, the client's buffers
     before = client.info("memory")["used_memory"]
@@ -81,18 +81,18 @@ def queued(server: RedisServer, tasks: int) -> list[dict[str, Any]]:
     return [{"what": "bytes of a queued task", "found": round((client.info("memory")["used_memory"] - before) / tasks), "target": "≤ 400"}]
 
 
-def depth(server: RedisServer, deep: int) -> list[dict[str, Any]]:
+def depth(server: Server, deep: int) -> list[dict[str, Any]]:
     from bench.redis_peers.stem_iso import app
 
     found = {}
     for tasks in (SHORT, deep):
-        server.client().flushall()
+        server.plain().flushall()
         fill(app, tasks)
         broker = app.site.open()
         for at_once in (1, 10):
             found[tasks, at_once] = percentile([cost(server, app, broker, at_once) for _ in range(5)], 0.5)
         broker.close()
-    server.client().flushall()
+    server.plain().flushall()
     return [
         {
             "what": f"fetch and settle, {at_once} at once, {deep:,} queued: µs of the server a task",
@@ -105,7 +105,7 @@ def depth(server: RedisServer, deep: int) -> list[dict[str, Any]]:
     ]
 
 
-def cost(server: RedisServer, app: Stem, broker: Broker, at_once: int, tasks: int = 500) -> float:
+def cost(server: Server, app: Stem, broker: Broker, at_once: int, tasks: int = 500) -> float:
     """µs of the server's processor a task, its queue as long afterwards as before."""
     from bench.redis import cpu
 
