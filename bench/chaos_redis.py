@@ -2,9 +2,10 @@
 
     python -m bench.chaos_redis [--seconds 600] [--kills 200] [--seed N]
 
-Two workers and two producers go on meanwhile. The server writes each command to its append-only file before it answers (`appendfsync always`), and comes back on its port a moment after
-it was killed: what it had promised must be there. When the time is over the producers stop, all that was accepted must end (DRAIN), the
-workers are stopped, and a program apart (`bench.chaos_redis_judge`), which knows nothing of stem_iso, reads the ledger and the server.
+Two workers and two producers go on meanwhile. The server writes each command to its append-only file before it answers (`appendfsync
+always`), and comes back on its port a moment after it was killed: what it had promised must be there. When the time is over the producers
+stop, all that was accepted must end (DRAIN), the workers are stopped, and a program apart (`bench.chaos_redis_judge`), which knows nothing
+of stem_iso, reads the ledger and the server.
 
     kills    WHO PID SECONDS      of an isolate: its pid; of a core or a launcher: the launcher's
 
@@ -211,7 +212,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="stem_iso-chaos-"))
-    print(f"seed {options.seed}; server, ledger and logs: {folder}", flush=True)
+    print(f"seed {options.seed}; ledger and logs: {folder}", flush=True)
     try:
         counted, killed = run(folder, options.seconds, options.kills or round(options.seconds / 2.5), options.seed)
     except (AssertionError, redis.RedisError) as error:
