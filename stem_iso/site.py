@@ -30,7 +30,7 @@ class Site:
         """For people: without options and passwords."""
         if self.address.scheme == "sqlite":
             return f"sqlite:///{os.path.join(self.folder, self.address.path)}"
-        return f"{self.address.scheme}://"
+        return f"{self.address.scheme}://{self.address.path}"
 
     def open(self) -> Broker:
         """A broker for one thread; it opens nothing before its first use. Raises BrokerUnavailable."""

@@ -3,6 +3,9 @@
 memory://                        for the threads of one process, which share a `MemoryStore`
 sqlite:///relative.db            relative to the working folder
 sqlite:////absolute.db?sync=full
+redis://user:password@host/0     rediss://, unix://, redis+cluster://, rediss+cluster://: see `brokers.redis.url`
+
+No error shows what could be a password.
 """
 
 from __future__ import annotations
@@ -18,10 +21,12 @@ from stem_iso.brokers.base import Broker, BrokerAddress, BrokerOptions
 from stem_iso.errors import InvalidOptions
 
 if TYPE_CHECKING:
+    from stem_iso.brokers.redis.address import Address
     from stem_iso.brokers.sqlite.memory import MemoryStore
 
 SCHEMES = ("memory", "sqlite")
-LATER = frozenset({"redis", "rediss", "unix", "redis+cluster"})
+REDIS = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
+WAYS = "use sqlite:///PATH, redis://HOST/0 or memory://"
 DEFAULTS = BrokerOptions()
 DURATIONS = frozenset({"block_time", "claim_interval", "default_visibility_timeout", "dead_letter_ttl"})
 SYNCS = ("normal", "full")
@@ -31,16 +36,9 @@ def parse_url(url: str, overrides: Mapping[str, object] | None = None) -> tuple[
     """The address, and the options of its query under those of `overrides`. Raises InvalidOptions, which names what to write instead."""
     if not isinstance(url, str):
         raise InvalidOptions(f"broker: {url!r} is no URL: give a string, such as 'sqlite:///jobs.db'")
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        raise InvalidOptions(f"broker {url!r} is no URL: write sqlite:///{url} for a file, or memory://")
-    if scheme in LATER:
-        raise InvalidOptions(f"broker {scheme}:// is not in this version: use sqlite:///PATH or memory://")
-    if scheme not in SCHEMES:
-        raise InvalidOptions(f"broker scheme {scheme!r} is unknown{_meant(scheme, SCHEMES)}: use sqlite:///PATH or memory://")
-    path, _, query = rest.partition("?")
-    address = BrokerAddress(scheme, _path(scheme, _unquote(path), url), _query(query, url))
-    return address, _options({**address.options, **(overrides or {})})
+    address, _ = _taken_apart(url)
+    known = _redis_options() if address.scheme in REDIS else ()
+    return address, _options({**address.options, **(overrides or {})}, known)
 
 
 def open_broker(url: str, options: BrokerOptions | None = None, *, cwd: str | None = None, store: MemoryStore | None = None) -> Broker:
@@ -48,7 +46,13 @@ def open_broker(url: str, options: BrokerOptions | None = None, *, cwd: str | No
 
     `store` is what all `memory://` brokers of one application share; without one, this broker has a store of its own.
     """
-    address, found = parse_url(url)
+    _, found = parse_url(url)
+    address, servers = _taken_apart(url)
+    if servers is not None:
+        from stem_iso.brokers.redis.broker import RedisBroker
+        from stem_iso.brokers.redis.links import connect
+
+        return RedisBroker(connect(servers), options or found)
     # Imported here: whoever only parses a URL needs none of it.
     from stem_iso.brokers.sqlite.broker import SqliteBroker
     from stem_iso.brokers.sqlite.clock import SYSTEM
@@ -63,6 +67,37 @@ def open_broker(url: str, options: BrokerOptions | None = None, *, cwd: str | No
 
 
 # -- the URL ------------------------------------------------------------------------------------------------------------------------
+
+
+def _taken_apart(url: str) -> tuple[BrokerAddress, Address | None]:
+    """The second is where the servers are, for a redis URL; the path of the first is then for people."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        raise InvalidOptions(f"broker {url!r} is no URL: write sqlite:///{url} for a file, or memory://")
+    if scheme in REDIS:
+        return _redis(scheme, rest)
+    if scheme not in SCHEMES:
+        raise InvalidOptions(f"broker scheme {scheme!r} is unknown{_meant(scheme, (*SCHEMES, *REDIS))}: {WAYS}")
+    path, _, query = rest.partition("?")
+    return BrokerAddress(scheme, _path(scheme, _unquote(path), url), _query(query, f"broker {url!r}")), None
+
+
+def _redis(scheme: str, rest: str) -> tuple[BrokerAddress, Address]:
+    # Imported here: the other brokers need none of it.
+    from stem_iso.brokers.redis.url import parse
+
+    place, _, query = rest.partition("?")
+    if "@" in query and "@" not in place:
+        raise InvalidOptions(f"broker {scheme}://: a ? in a user or password is written %3F")
+    options = _query(query, f"broker {scheme}://")
+    servers = parse(scheme, place, {name: options.pop(name) for name in _redis_options() if name in options})
+    return BrokerAddress(scheme, servers.shown.partition("://")[2], options), servers
+
+
+def _redis_options() -> tuple[str, ...]:
+    from stem_iso.brokers.redis.url import OPTIONS
+
+    return OPTIONS
 
 
 def _path(scheme: str, path: str, url: str) -> str:
@@ -81,12 +116,12 @@ def _path(scheme: str, path: str, url: str) -> str:
     return path[1:]
 
 
-def _query(query: str, url: str) -> dict[str, str]:
+def _query(query: str, whose: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for pair in filter(None, query.split("&")):
         name, separator, value = pair.partition("=")
         if not separator:
-            raise InvalidOptions(f"broker {url!r}: option {name!r} has no value; write {name}=VALUE")
+            raise InvalidOptions(f"{whose}: option {name!r} has no value; write {name}=VALUE")
         found[_unquote(name)] = _unquote(value)
     return found
 
@@ -102,11 +137,13 @@ def _unquote(text: str) -> str:
 # -- the options ----------------------------------------------------------------------------------------------------------------------
 
 
-def _options(given: Mapping[str, object]) -> BrokerOptions:
+def _options(given: Mapping[str, object], of_url: Sequence[str]) -> BrokerOptions:
+    """`of_url`: options that a URL may have beside these, for what is said of a wrong one."""
     names = [field.name for field in fields(BrokerOptions)]
     for name in given:
         if name not in names:
-            raise InvalidOptions(f"broker option {name!r} is unknown{_meant(name, names)}; there are {', '.join(names)}")
+            known = [*names, *of_url]
+            raise InvalidOptions(f"broker option {name!r} is unknown{_meant(name, known)}; there are {', '.join(known)}")
     chosen: dict[str, Any] = {name: _value(name, value) for name, value in given.items()}
     return replace(DEFAULTS, **chosen)
 

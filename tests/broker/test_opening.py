@@ -12,8 +12,11 @@ import pytest
 
 from stem_iso.brokers.base import BrokerOptions
 from stem_iso.brokers.opening import open_broker, parse_url
+from stem_iso.brokers.redis.address import Access, Address, Node, Tls
+from stem_iso.brokers.redis.url import parse
 from stem_iso.brokers.sqlite.memory import MemoryStore
 from stem_iso.errors import BrokerUnavailable, InvalidOptions
+from stem_iso.site import Site
 from stem_iso.testing.contract.desk import envelope
 
 
@@ -34,10 +37,23 @@ def test_paths_are_relative_or_absolute_by_the_number_of_slashes(tmp_path: Path)
 @pytest.mark.parametrize(
     ("url", "overrides", "says"),
     [
-        ("redis://localhost/0", {}, "not in this version"),
-        ("rediss://localhost/0", {}, "not in this version"),
-        ("unix:///run/redis.sock", {}, "not in this version"),
-        ("redis+cluster://a,b", {}, "not in this version"),
+        ("reddis://localhost/0", {}, "did you mean 'redis'"),
+        ("redis://localhost/zero", {}, "'zero' is no number"),
+        ("redis://localhost/1?db=2", {}, "the path says database 1, the option db 2"),
+        ("redis://a,b", {}, "redis+cluster://HOST,HOST"),
+        ("redis://localhost:port", {}, "host 'localhost' is no number"),
+        ("redis://::1", {}, "[::1]:6379"),
+        ("redis://ann@localhost", {}, ":PASSWORD@"),
+        ("redis://localhost?blocktime=1", {}, "did you mean 'block_time'"),
+        ("redis://localhost?ssl_ca_certs=/ca.pem", {}, "rediss://"),
+        ("rediss://localhost?ssl_ca_cert=/ca.pem", {}, "did you mean 'ssl_ca_certs'"),
+        ("rediss://localhost?ssl_cert_reqs=maybe", {}, "required, optional or none"),
+        ("rediss://localhost?ssl_check_hostname=perhaps", {}, "true or false"),
+        ("rediss://localhost?ssl_keyfile=/k.pem", {}, "ssl_certfile"),
+        ("redis+cluster://a,b/1", {}, "database 0 only"),
+        ("redis+cluster://a?ssl_ca_certs=/ca.pem", {}, "rediss+cluster://"),
+        ("unix://run/redis.sock", {}, "three slashes"),
+        ("unix://", {}, "names no socket"),
         ("sqlit:///x.db", {}, "did you mean 'sqlite'"),
         ("jobs.db", {}, "sqlite:///jobs.db"),
         ("sqlite://jobs.db", {}, "sqlite:///jobs.db"),
@@ -65,6 +81,87 @@ def test_a_mistake_is_named_with_the_way_out(url: str, overrides: dict[str, obje
     with pytest.raises(InvalidOptions) as caught:
         parse_url(url, overrides)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("redis://", Address((Node(),))),
+        ("redis://h:7/3", Address((Node("h", 7),), Access(db=3))),
+        ("redis://h?db=3&block_time=1", Address((Node("h"),), Access(db=3))),
+        ("redis://:p%2F%40%3Fs@h", Address((Node("h"),), Access(None, "p/@?s"))),
+        ("redis://a%3Ab:c:d@h", Address((Node("h"),), Access("a:b", "c:d"))),
+        ("redis://[::1]:7/0", Address((Node("::1", 7),))),
+        ("redis://[::1]", Address((Node("::1"),))),
+        ("unix:///run/r%20s.sock?db=2", Address((Node(path="/run/r s.sock"),), Access(db=2))),
+        ("unix://u:p@/run/r.sock", Address((Node(path="/run/r.sock"),), Access("u", "p"))),
+        ("rediss://h?ssl_ca_certs=%2Fc&ssl_cert_reqs=none", Address((Node("h"),), Access(tls=Tls("/c", cert_reqs="none")))),
+        ("redis+cluster://:p@a:1,b:2", Address((Node("a", 1), Node("b", 2)), Access(None, "p"), cluster=True)),
+        ("rediss+cluster://a", Address((Node("a"),), Access(tls=Tls()), cluster=True)),
+    ],
+)
+def test_a_redis_url_says_where_the_servers_are_and_who_comes(url: str, found: Address) -> None:
+    scheme, _, rest = url.partition("://")
+    place, _, query = rest.partition("?")
+    options = dict(pair.split("=") for pair in query.replace("%2F", "/").split("&") if pair and "block_time" not in pair)
+    assert parse(scheme, place, options) == found
+    assert parse_url(url)[0].scheme == scheme
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://ann:hunter2@h/0",
+        "redis://:hunter2@h/0",
+        "rediss://ann:hunter2@h/0",
+        "unix://ann:hunter2@/run/r.sock",
+        "redis+cluster://ann:hunter2@a,b",
+        "redis://:hunter2@h/zero",
+        "redis://:hunter2@h:port",
+        "redis://:hunter2",  # forgot the host
+        "redis://ann:hunter2",
+        "redis://:hun/hunter2@h",
+        "redis://:hun@hunter2@h",
+        "redis://:hun?hunter2@h",
+        "redis://ann:hun?hunter2=x@h",
+        "redis://:hunter2@h?sync",
+        "redis://:hunter2@h?snyc=full",
+        "rediss://:hunter2@h?ssl_cert_reqs=maybe",
+        "reddis://:hunter2@h",
+        "redis://hunter2@h",
+    ],
+)
+def test_a_password_is_never_shown(url: str) -> None:
+    try:
+        shown = repr(parse_url(url)) + repr(Site(url, {}).shown)
+    except InvalidOptions as error:
+        shown = str(error)
+    assert "hunter2" not in shown
+
+
+def test_redis_is_not_imported_before_it_is_connected_to() -> None:
+    program = """
+import sys
+import stem_iso
+from stem_iso.brokers.opening import parse_url
+from stem_iso.brokers.redis.links import connect
+from stem_iso.brokers.redis.url import parse
+stem_iso.Stem("sqlite:///jobs.db").open_broker()
+parse_url("redis://127.0.0.1:1/0")
+links = connect(parse("redis", "127.0.0.1:1/0", {}))
+assert "redis" not in sys.modules
+try:
+    links.command("k", "PING")
+except stem_iso.BrokerUnavailable:
+    assert "redis" in sys.modules
+else:
+    raise SystemExit("who listens there?")
+"""
+    root = Path(__file__).parent.parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_nothing_is_opened_and_sqlite3_is_not_imported_before_the_first_use(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.cli.conftest import Folder
     [
         (["wrker"], "did you mean 'worker'"),
         (["queues", "--jsn"], "--json"),
-        (["queues", "--broker", "redis://localhost/0"], "not in this version"),
+        (["queues", "--broker", "reddis://localhost/0"], "did you mean 'redis'"),
         (["queues", "--broker", "memory://"], "memory:// lives in one process"),
         (["queues", "--broker", "jobs.db"], "sqlite:///jobs.db"),
         (["queues", "-A", "nothere:app"], "no module 'nothere'"),
@@ -29,7 +29,7 @@ from tests.cli.conftest import Folder
         (["worker", "-A", "jobs", "--spaers", "1"], "--spares"),
         (["worker", "-A", "jobs", "--spares", "one"], "--spares: 'one' must be a whole number"),
         (["worker", "-A", "jobs", "-Q", "default", "--broker", "memory://"], "memory:// lives in one process"),
-        (["worker", "-A", "jobs", "--broker", "redis://localhost"], "not in this version"),
+        (["worker", "-A", "jobs", "--broker", "redis://localhost/zero"], "'zero' is no number"),
         (["worker", "-A", "nothere"], "no module 'nothere'"),
     ],
 )

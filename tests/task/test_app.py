@@ -362,7 +362,7 @@ def test_a_relative_database_stands_in_the_folder_where_the_application_was_made
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("redis://localhost/0", "not in this version"),
+        ("redis://localhost/zero", "'zero' is no number"),
         ("sqlit:///x.db", "did you mean"),
         ("jobs.db", "no URL"),
         (Path("jobs.db"), "no URL"),

@@ -53,7 +53,7 @@ class Wire:
 
     def __init__(self, node: Node, access: Access, deadline: float, inspect: bool = True) -> None:
         """Raises Lost, and BrokerUnavailable for a server that will not do: too old, or one that evicts."""
-        self.node = node
+        self.node, self.tls = node, access.tls is not None
         self.loaded: set[str] = set()
         self.fresh = True  # nothing has been answered yet
         self._raw = _raw(node, access, deadline)
@@ -141,6 +141,15 @@ def unfit(version: str, policy: str) -> str | None:
     return None
 
 
+def explained(fault: str) -> str:
+    """What TLS complains of, with the way out."""
+    if "CERTIFICATE_VERIFY_FAILED" in fault:
+        return f"the server's certificate is not trusted ({fault}): give its authority's as ssl_ca_certs=PATH"
+    if "WRONG_VERSION_NUMBER" in fault or "record layer failure" in fault:
+        return f"the server speaks no TLS on this port ({fault}): write redis://, or give its TLS port"
+    return fault
+
+
 @cache
 def inherited() -> WeakSet[Wire]:
     """Every open wire of this process, for the child of a fork to close; one set, because forks are a matter of the process."""
@@ -176,11 +185,12 @@ class _Seam:
 
         if isinstance(error, (RedisTimeout, TimeoutError)):
             if self.what == "connect":
-                raise Lost("no connection in time: is the server alive, and does a firewall drop packets?") from error
+                tls = ", does it speak TLS on this port" if self.wire.tls else ""
+                raise Lost(f"no connection in time: is the server alive{tls}, and does a firewall drop packets?") from error
             raise Lost("the server did not answer in time", late=True) from error
         if isinstance(error, RedisError):
             refusal = _refusal(error)
-            raise Lost(refusal.reason if refusal.known else str(error)) from error
+            raise Lost(refusal.reason if refusal.known else explained(str(error))) from error
         if isinstance(error, OSError):
             raise Lost(error.strerror or str(error)) from error
 
@@ -209,6 +219,9 @@ def _raw(node: Node, access: Access, deadline: float) -> Any:
     if access.tls is None:
         return Connection(**same)
     tls = access.tls
+    for option, path in (("ssl_ca_certs", tls.ca_certs), ("ssl_certfile", tls.certfile), ("ssl_keyfile", tls.keyfile)):
+        if path is not None and not os.path.exists(path):
+            raise BrokerUnavailable(f"{node}: there is no file {path}, which the broker's URL gives as {option}")
     return SSLConnection(
         ssl_ca_certs=tls.ca_certs,
         ssl_certfile=tls.certfile,

@@ -2,12 +2,13 @@
 
     record    flags B, priority B, [visibility d] [ttl d] [due d] [starts_in d] [lock H+bytes], head, envelope
     head      start H, length I: where in the envelope its `args` lie; or, as the flag HEAD says, length I + an envelope without the large
-    status    state B, until d, finished d, started d, redeliveries H, frames: token, begun, head, reason, error, result, meta, progress
+    status    state B, until d, finished d, started d, redeliveries H, nonce 8,
+              frames: token, begun, head, reason, error, result, meta, progress
     letter    died d, frames: reason, error, note, begun, record
     entry     frames: kind, id, what, state, reason, error, result
 
-All little-endian and unaligned; a frame is I + bytes, an empty one means None. A status keeps its envelope without args: it
-says name, attempt, parent and meta already. What changes of a waiting envelope lies beside it: `note`, what the handler wrote to `meta`, and `begun`,
+All little-endian and unaligned; a frame is I + bytes, an empty one means None. A status keeps its envelope without args: it says name,
+attempt, parent and meta already. What changes of a waiting envelope lies beside it: `note`, what the handler wrote to `meta`, and `begun`,
 how a part of a canvas began (msgpack [previous, parent, now]); whoever reads the envelope lays them over it (`merged`).
 """
 
@@ -32,7 +33,7 @@ ENDED = {TaskState.SUCCEEDED: SUCCEEDED, TaskState.FAILED: FAILED, TaskState.CAN
 STATES = {number: state for state, number in ENDED.items()}
 
 _NOTHING = msgspec.Raw(b"\x80")
-_STATUS = struct.Struct("<BdddH")
+_STATUS = struct.Struct("<BdddH8s")
 _encoder = msgspec.msgpack.Encoder()
 _error = msgspec.msgpack.Decoder(TaskError)
 _progress = msgspec.msgpack.Decoder(Progress)
@@ -224,7 +225,7 @@ def live(id: str, queue: str, seen: Live) -> StatusRecord:
 
 def ended(id: str, queue: str, data: bytes) -> StatusRecord:
     """`data`: the value of `P:s:<id>`; whether it still counts (`until`) is the script's to say. The worker is named by its boot."""
-    state, _, finished, started_at, redeliveries = _STATUS.unpack_from(data)
+    state, _, finished, started_at, redeliveries, _ = _STATUS.unpack_from(data)
     token, begun, head, reason, error, result, meta, progress = frames(data, _STATUS.size)
     envelope = _head_of(head, begun)
     return StatusRecord(
@@ -299,3 +300,8 @@ def frames_before(data: bytes, end: int) -> bytes:
 def entry(data: bytes) -> Sequence[bytes]:
     """Of the outbox: kind, id, what, state, reason, error, result."""
     return frames(data)
+
+
+def visibility_of(data: bytes) -> float | None:
+    """Of a record."""
+    return struct.unpack_from("<d", data, 2)[0] if data[0] & VISIBILITY else None

@@ -11,7 +11,9 @@
 --   holds(lease, token)          whether a value of P:l is of this token ("boot sequence")
 --   finish(id, record, how)      the end. how = {state=3|4|5, reason, error, result, meta, progress,      '' or nil where there is none
 --                                  tail = those five as frames instead, ends = when the status expires | ttl = after so many seconds
---                                  (neither: the record's ttl, or a day), lease = its value of P:l, begun = overlay}.
+--                                  (neither: the record's ttl, or a day), lease = its value of P:l, nonce = eight bytes that
+--                                  name the exchange, so that it may be repeated, cause = of a part that never began: why, encoded;
+--                                  it is no dead letter}.
 --                                Writes status, dead letter (state 4), frees lock and bucket, adds to the outbox, rings the waiters, and
 --                                takes the id out of m, l, z, d and every rare hash at `flush`. An id that stands in a list stays there:
 --                                who leases skips what is not in m. A part (P:t) keeps its tombstone for two minutes.
@@ -23,8 +25,9 @@
 --   fresh()                      {number, entry, ...} of this script, for its answer
 --   baton()                      leave one for who sleeps, if none lies there; more(): whether a list holds something
 --   bell(channel)                wake all who listen there
---   ended(id)                    the status of P:s:<id>: {state, ends, finished, started, redeliveries, token, begun, head, reason, ...}
+--   ended(id)                    the status of P:s:<id>: {state, ends, finished, started, redeliveries, nonce, token, begun, head, reason, ...}
 --   known(id)                    whether it lives or has a tombstone
+--   tell(id, record, state, reason, error)      it ends in no worker's hands: say so to one of them (`ended_apart`)
 --   flush()
 if redis.replicate_commands then redis.replicate_commands() end
 
@@ -33,7 +36,8 @@ local P = KEYS[1]
 local M, L, Z, D = P .. ':m', P .. ':l', P .. ':z', P .. ':d'
 local DAY, TOMBSTONE, PART = 86400, 60, 120
 local RARE = { 'c', 'k', 'v', 'f', 'n', 'p', 'y', 'b', 'w', 't', 'o', 'h', 'e' }
-local STATUS = '<BdddI2'
+local STATUS = '<BdddI2c8'
+local NONE = string.rep('\0', 8)
 
 local time = call('TIME')
 local NOW = tonumber(time[1]) + tonumber(time[2]) / 1e6
@@ -184,19 +188,23 @@ local function finish(id, record, how)
     token, at = string.match(how.lease, '^(%S+ %S+) (%S+)')
     started = tonumber(at)
   end
-  local begun, then_ = how.begun or get('o', id) or '', get('t', id)
+  local begun, then_ = get('o', id) or '', get('t', id)
   local tail, t = tail_of(id, how)
-  local status = struct.pack(STATUS, how.state, ends, NOW, started, tonumber(get('c', id) or 0))
+  local status = struct.pack(STATUS, how.state, ends, NOW, started, tonumber(get('c', id) or 0), how.nonce or NONE)
     .. frame(token) .. frame(begun) .. frame(r.head) .. tail
   local kept = math.max(ends, NOW + (then_ and PART or TOMBSTONE))
   call('SET', P .. ':s:' .. id, status, 'PXAT', string.format('%.0f', math.min(kept, 1e11) * 1000))
   if how.state == 4 or then_ then t = t or unframe(tail, 5) end
-  if how.state == 4 then
+  if how.state == 4 and not how.cause then
     call('HSET', P .. ':x', id, struct.pack('<d', NOW) .. frame(t[1] == '' and 'failed' or t[1]) .. frame(t[2]) .. frame(t[4])
       .. frame(begun) .. frame(record))
     call('ZADD', P .. ':xd', number(NOW), id)
   end
-  if then_ then emit('end', id, then_, how.state, t[1], t[2], t[3]) end
+  if how.cause then
+    emit('skip', id, then_, how.state, t[1], how.cause)
+  elseif then_ then
+    emit('end', id, then_, how.state, t[1], t[2], t[3])
+  end
   if r.lock and call('GET', P .. ':u:' .. r.lock) == id then call('DEL', P .. ':u:' .. r.lock) end
   release(id)
   ring(id)
@@ -227,7 +235,7 @@ local function replace(id, record, how)
   call('HSET', M, id, record)
   if how.note == false then drop('n', id) end
   drop('o', id) -- the successor says what had been laid over the record
-  if how.reason then put('y', id, frame(how.reason) .. frame(how.error)) end
+  if how.reason then put('y', id, frame(how.reason) .. frame(how.error)) else drop('y', id) end
   wait(id, byte(record, 2), how)
 end
 
@@ -235,11 +243,17 @@ local function ended(id)
   local status = call('GET', P .. ':s:' .. id)
   if not status then return nil end
   local s, at = {}, nil
-  s.state, s.ends, s.finished, s.started, s.redeliveries, at = struct.unpack(STATUS, status)
+  s.state, s.ends, s.finished, s.started, s.redeliveries, s.nonce, at = struct.unpack(STATUS, status)
   for _, name in ipairs({ 'token', 'begun', 'head', 'reason', 'error', 'result', 'meta', 'progress' }) do
     s[name], at = struct.unpack('<I4c0', status, at)
   end
   return s
+end
+
+local function tell(id, record, state, reason, error)
+  call('RPUSH', P .. ':a', struct.pack('<d', NOW) .. 'S' .. frame(id) .. frame(tostring(state)) .. frame(reason) .. frame(error)
+    .. frame(parse(record).head))
+  call('LTRIM', P .. ':a', -10000, -1)
 end
 
 local function known(id) return call('HEXISTS', M, id) == 1 or call('EXISTS', P .. ':s:' .. id) == 1 end

@@ -1,0 +1,27 @@
+"""Drop what has expired: dead letters, and names of queues that are no longer used; and hand on what those who died left in an outbox.
+
+Statuses, locks and rung lists expire in the server by themselves.
+"""
+
+from __future__ import annotations
+
+from stem_iso.brokers.redis.keys import queue_key
+from stem_iso.brokers.redis.links import Call, Links
+from stem_iso.brokers.redis.registry import Registry
+from stem_iso.brokers.redis.relay import Relay
+
+
+def sweep(links: Links, registry: Registry, relay: Relay, dead_letter_ttl: float) -> int:
+    """How many were dropped: a bounded number of each queue."""
+    names = registry.known()
+    relay.pending(names)
+    swept: int = sum(links.run([Call("sweep", queue_key(name), (dead_letter_ttl,)) for name in names]))
+    return swept + _unused(links, registry)
+
+
+def _unused(links: Links, registry: Registry) -> int:
+    """A queue that holds something stays known, however long nobody has used it."""
+    stale = registry.stale()
+    empty = links.run([Call("empty", queue_key(name)) for name in stale])
+    registry.announce([name for name, nothing in zip(stale, empty, strict=True) if not nothing])
+    return registry.drop([name for name, nothing in zip(stale, empty, strict=True) if nothing])
