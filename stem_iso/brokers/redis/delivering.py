@@ -5,141 +5,152 @@
     Count │
     Drop  ┘
 
-A part's name and its `Then` lie beside its record (`linked`), undecoded, behind one byte of what the scripts must know.
+A step's name and its `Then` lie beside its record (`linked`), undecoded, behind one byte of what the scripts must know.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any, NamedTuple, assert_never
+from typing import NamedTuple, assert_never
 
 import msgspec
 
 from stem_iso.brokers.redis.keys import own_key, queue_key
-from stem_iso.brokers.redis.links import Call
-from stem_iso.outcome import TaskError
+from stem_iso.brokers.redis.links import Call, Command
+from stem_iso.brokers.redis.records import STATES, SUCCEEDED, unpack_error
 from stem_iso.task.canvas import GROUP, LINK_FAILED, MEMBER_FAILED, Cause, Count, Drop, Move, Ref, Skip, Start, Then, error_of, moves
 from stem_iso.task.status import TaskState
 
-EMPTY = b"\x90"  # an empty list
-NONE = b"\xc0"
-BATCH = 500  # parts in one call
-WHOLE, ERRORS = 1, 2  # the byte before a part's name and Then: its outcome is the canvas's; what follows its error has to be dropped with it
+EMPTY, NONE = b"\x90", b"\xc0"  # an empty list, None: encoded
+BATCH = 500  # steps in one call
+WHOLE, ERRORS = 1, 2  # the byte before a link: its outcome is the canvas's; where it is dropped, what follows its error has to be dropped too
+REVOKED = "revoked"
+
+Told = tuple[str | bytes, ...]
 
 
-class Named(NamedTuple):
+class Link(NamedTuple):
     name: str
     then: Then
 
 
-_named = msgspec.msgpack.Decoder(Named)
+_link = msgspec.msgpack.Decoder(Link)
 _then = msgspec.msgpack.Decoder(Then)
 _cause = msgspec.msgpack.Decoder(Cause)
-_error = msgspec.msgpack.Decoder(TaskError)
 
 
 def linked(name: str, then: Then, whole: bool) -> bytes:
     flags = (WHOLE if whole else 0) | (ERRORS if then.errors else 0)
-    return bytes((flags,)) + msgspec.msgpack.encode(Named(name, then))
+    return bytes((flags,)) + msgspec.msgpack.encode(Link(name, then))
 
 
-def named(link: bytes) -> Named:
-    return _named.decode(link[1:])
+def link_in(packed: bytes) -> Link:
+    return _link.decode(packed[1:])
 
 
-def is_whole(link: bytes) -> bool:
-    return bool(link[0] & WHOLE)
+def is_whole(packed: bytes) -> bool:
+    return bool(packed[0] & WHOLE)
 
 
 def cause_in(packed: bytes) -> Cause:
     return _cause.decode(packed)
 
 
-def ended_in(id: str, name: str, state: TaskState, reason: bytes, error: bytes, result: bytes) -> bytes | Cause:
-    """How a task ended, as its queue tells it: "" where there is none."""
-    if state is TaskState.SUCCEEDED:
+def ended_in(id: str, name: str, state: bytes, reason: bytes, error: bytes, result: bytes) -> bytes | Cause:
+    """How a task ended, as its queue tells it."""
+    number = int(state)
+    if number == SUCCEEDED:
         return result or NONE
-    return Cause(id=id, name=name, state=state, reason=reason.decode() or None, error=_error.decode(error) if error else None)
+    return Cause(id=id, name=name, state=STATES[number], reason=reason.decode() or None, error=unpack_error(error))
+
+
+def revocation(id: str) -> Call:
+    """Of a group, in its own slot."""
+    cause = Cause(id=id, name=GROUP, state=TaskState.CANCELLED, reason=REVOKED)
+    return Call("group", own_key(id), ("revoke", msgspec.msgpack.encode(cause)))
 
 
 # -- calls -----------------------------------------------------------------------------------------------------------------------------
 
 
-def calls(found: Sequence[Move]) -> list[Call]:
+class Asked(NamedTuple):
+    """A call, and whom it asks: a queue, or a group."""
+
+    call: Call | Command
+    queue: str = ""
+    group: str = ""
+
+
+def calls(found: Sequence[Move]) -> list[Asked]:
     """One for each group, and one for all steps of a queue that are to be told the same."""
-    made: list[Call] = []
-    same: dict[tuple[Any, ...], list[str]] = {}
+    made: list[Asked] = []
+    same: dict[tuple[str, str, Told], list[str]] = {}
     for move in found:
         match move:
-            case Count():
-                made.append(_count(move))
-            case Start(target=Ref(queue="")):
-                made.append(Call("group", own_key(move.target.id), ("start", move.previous)))
-            case Skip(target=Ref(queue="")):
-                made.append(Call("group", own_key(move.target.id), ("skip", *_told(move.cause, LINK_FAILED))))
-            case Start():
-                same.setdefault(("begin", move.target.queue, move.previous, move.parent), []).append(move.target.id)
-            case Skip():
-                same.setdefault(("skip", move.target.queue, *_told(move.cause, LINK_FAILED)), []).append(move.target.id)
-            case Drop():
-                same.setdefault(("drop", move.target.queue), []).append(move.target.id)
+            case Count(join=join):
+                made.append(_to_group(join, "count", move.index, *_counted(move)))
+            case Start(target=Ref(id=id, queue="")):
+                made.append(_to_group(id, "start", move.previous))
+            case Skip(target=Ref(id=id, queue="")):
+                made.append(_to_group(id, "skip", *_told(move.cause, LINK_FAILED)))
+            case Start(target=Ref(queue=queue)):
+                same.setdefault(("begin", queue, (move.previous, move.parent)), []).append(move.target.id)
+            case Skip(target=Ref(queue=queue)):
+                same.setdefault(("skip", queue, _told(move.cause, LINK_FAILED)), []).append(move.target.id)
+            case Drop(target=Ref(queue=queue)):
+                same.setdefault(("drop", queue, ()), []).append(move.target.id)
             case _:
                 assert_never(move)
-    for (script, queue, *said), ids in same.items():
-        made += [Call(script, queue_key(queue), (*said, *some)) for some in in_batches(ids)]
+    for (script, queue, said), ids in same.items():
+        made += _to_steps(script, queue, said, ids)
     return made
 
 
-def begin_first(refs: Sequence[Ref]) -> list[Call]:
-    """The parts with which a canvas begins: as they were composed, with nothing before them."""
+def beginning(refs: Sequence[Ref]) -> list[Asked]:
+    """The parts with which a canvas begins: as they were composed, nothing stands before them."""
     steps: dict[str, list[str]] = {}
     for ref in refs:
         if ref.queue:
             steps.setdefault(ref.queue, []).append(ref.id)
-    made = [Call("begin", queue_key(queue), ("", "", *some)) for queue, ids in steps.items() for some in in_batches(ids)]
-    return made + [Call("group", own_key(ref.id), ("start", EMPTY)) for ref in refs if not ref.queue]
+    made = [asked for queue, ids in steps.items() for asked in _to_steps("begin", queue, ("", ""), ids)]
+    return made + [_to_group(ref.id, "start", EMPTY) for ref in refs if not ref.queue]
 
 
-def _count(move: Count) -> Call:
-    said = ("", *_told(move.ended, MEMBER_FAILED)) if isinstance(move.ended, Cause) else (move.ended,)
-    return Call("group", own_key(move.join), ("count", move.index, *said))
+def _to_group(id: str, *said: str | bytes | int) -> Asked:
+    return Asked(Call("group", own_key(id), said), group=id)
+
+
+def _to_steps(script: str, queue: str, said: Told, ids: Sequence[str]) -> list[Asked]:
+    left = iter(ids)
+    batches = iter(lambda: tuple(islice(left, BATCH)), ())
+    return [Asked(Call(script, queue_key(queue), (*said, *batch)), queue=queue) for batch in batches]
+
+
+def _counted(move: Count) -> Told:
+    return ("", *_told(move.ended, MEMBER_FAILED)) if isinstance(move.ended, Cause) else (move.ended,)
 
 
 def _told(cause: Cause, reason: str) -> tuple[bytes, bytes]:
     return msgspec.msgpack.encode(cause), msgspec.msgpack.encode(error_of(cause, reason))
 
 
-def in_batches(ids: Sequence[str]) -> list[tuple[str, ...]]:
-    left = iter(ids)
-    return list(iter(lambda: tuple(islice(left, BATCH)), ()))
-
-
 # -- answers ---------------------------------------------------------------------------------------------------------------------------
 
 
 class Outcome(NamedTuple):
-    """A group has ended. `apart`: what is to be told of it, where it is a whole canvas, and failed."""
+    """A group has ended. `apart`: what is to be told of it, where it is a whole canvas and has failed."""
 
-    id: str
     moves: list[Move]
     apart: list[bytes]
 
 
-def outcome(call: Call, answer: Sequence[bytes]) -> Outcome | None:
+def outcome(id: str, answer: Sequence[bytes]) -> Outcome | None:
     """What a group answers; None where it goes on waiting, or was ended by something else."""
-    if call.script != "group" or not answer:
+    if not answer:
         return None
-    id = id_of(call)
     then, cause, result, reason, error, whole = answer
-    ended = _cause.decode(cause) if cause else (result or EMPTY)
-    found = moves(_then.decode(then), id, ended)
-    if not cause or whole != b"1":
-        return Outcome(id, found, [])
-    state = TaskState.CANCELLED if reason == b"revoked" else TaskState.FAILED
-    return Outcome(id, found, [apart(id, GROUP, "", 0, 0, state, reason, error)])
-
-
-def apart(id: str, name: str, queue: str, run: int, attempt: int, state: TaskState, reason: bytes, error: bytes) -> bytes:
-    """As it lies among those that ended in no worker's hands."""
-    return msgspec.msgpack.encode((id, name, queue, run, attempt, state.value, reason.decode(), _error.decode(error) if error else None))
+    ended = _cause.decode(cause) if cause else result or EMPTY
+    state = TaskState.CANCELLED if reason == REVOKED.encode() else TaskState.FAILED
+    told = (id, GROUP, "", 0, 0, state, reason.decode(), unpack_error(error))
+    return Outcome(moves(_then.decode(then), id, ended), [msgspec.msgpack.encode(told)] if cause and whole == b"1" else [])

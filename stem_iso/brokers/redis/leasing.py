@@ -10,7 +10,7 @@ renewing asks for the token and never for the time. Only the server's clock coun
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from stem_iso.brokers.base import BrokerOptions, Receipt, Reclaimed
 from stem_iso.brokers.redis.homes import Homes, token
@@ -23,17 +23,8 @@ from stem_iso.task.status import Progress, TaskState
 BITE = 500  # receipts of one script
 
 
-class Held(NamedTuple):
-    """A place in a bucket whose lease was renewed: until when, by the server's clock."""
-
-    queue: str
-    id: str
-    bucket: str
-    until: float
-
-
-def renew(links: Links, homes: Homes, receipts: Sequence[Receipt], default: float) -> tuple[list[Receipt], list[Held]]:
-    """The lost ones, in the order of the question; and the places that those that are kept hold."""
+def renew(links: Links, homes: Homes, receipts: Sequence[Receipt], default: float) -> list[Receipt]:
+    """The lost ones, in the order of the question."""
     asks: list[tuple[str, list[Receipt]]] = []
     for queue, mine in homes.of(receipts).items():
         asks += [(queue, mine[start : start + BITE]) for start in range(0, len(mine), BITE)]
@@ -42,12 +33,9 @@ def renew(links: Links, homes: Homes, receipts: Sequence[Receipt], default: floa
         for queue, mine in asks
     ]
     kept: set[Receipt] = set()
-    held: list[Held] = []
-    for (queue, mine), (lost, places) in zip(asks, links.run(calls), strict=True):
+    for (_, mine), lost in zip(asks, links.run(calls), strict=True):
         kept |= set(mine) - {mine[int(place)] for place in lost}
-        for at in range(0, len(places), 3):
-            held.append(Held(queue, places[at].decode(), places[at + 1].decode(), float(places[at + 2])))
-    return [receipt for receipt in receipts if receipt not in kept], held
+    return [receipt for receipt in receipts if receipt not in kept]
 
 
 def extend(links: Links, homes: Homes, receipt: Receipt, by: float) -> bool:

@@ -6,7 +6,8 @@
 --   skip    cause error                           it never will                   -> what it moves
 --   revoke  cause                                                                 -> what it moves
 --   forget                                                                        -> 1 if there was something to forget
---   close   what it moved is in its place: from now on it expires                 -> 1
+--   close   what it moved is in its place: from now on it expires, and the tree   -> 1
+--   look    -> {state or '', reason, error, result, enqueued, finished, missing, canvas, queue}; nil where it is unknown, or has expired
 --
 -- What it moves: {} nothing, else {then, cause or '', result, reason, error, whole}. The message that ended a group is remembered (`by`) and
 -- answered so each time: whoever brings it once more completes what another one left undone.
@@ -14,38 +15,36 @@
 -- P:j the record: size missing bytes most wanted whole canvas queue keep then error cause enqueued, and once it has ended by state reason
 -- result finished until · P:jc a bit for each place that is counted · P:jr place -> result. `error` and `cause` are those of results that
 -- are too large, until it ends.
-local P, verb = KEYS[1], ARGV[1]
-local J = P .. ':j'
-local now = clock()
+local verb, J = ARGV[1], P .. ':j'
 
-local function ring()
-  local tokens = redis.call('HVALS', P .. ':e')
-  redis.call('DEL', P .. ':e')
+local function ring_all()
+  local tokens = call('HVALS', P .. ':e')
+  call('DEL', P .. ':e')
   for _, each in ipairs(tokens) do
     for token in string.gmatch(each, '%S+') do
-      redis.call('RPUSH', P .. ':e:' .. token, 1)
-      redis.call('PEXPIRE', P .. ':e:' .. token, 60000)
+      call('RPUSH', P .. ':e:' .. token, 1)
+      call('PEXPIRE', P .. ':e:' .. token, 60000)
     end
   end
 end
 
 local function moved()
-  local f = redis.call('HMGET', J, 'then', 'cause', 'result', 'reason', 'error', 'whole')
+  local f = call('HMGET', J, 'then', 'cause', 'result', 'reason', 'error', 'whole')
   for i = 1, 6 do
     f[i] = f[i] or ''
   end
   return f
 end
 
-local function finish(by, state, reason, result, cause, error)
-  local f = redis.call('HMGET', J, 'keep', 'forgotten')
-  redis.call('HSET', J, 'by', by, 'state', state, 'finished', now, 'until', f[2] and now or now + tonumber(f[1]))
-  redis.call('HDEL', J, 'error', 'cause', 'bytes')
+local function close_with(by, state, reason, result, cause, error)
+  local f = call('HMGET', J, 'keep', 'forgotten')
+  call('HSET', J, 'by', by, 'state', state, 'finished', NOW, 'until', f[2] and NOW or NOW + tonumber(f[1]))
+  call('HDEL', J, 'error', 'cause', 'bytes')
   for name, value in pairs({ reason = reason, result = result, cause = cause, error = error }) do
-    redis.call('HSET', J, name, value)
+    call('HSET', J, name, value)
   end
-  redis.call('DEL', P .. ':jr')
-  ring()
+  call('DEL', P .. ':jr')
+  ring_all()
   return moved()
 end
 
@@ -65,7 +64,7 @@ local function gathered(size)
     for place = first, math.min(size, first + 1000) - 1 do
       places[#places + 1] = place
     end
-    for _, result in ipairs(redis.call('HMGET', P .. ':jr', unpack(places))) do
+    for _, result in ipairs(call('HMGET', P .. ':jr', unpack(places))) do
       found[#found + 1] = result
     end
   end
@@ -73,89 +72,90 @@ local function gathered(size)
 end
 
 local function complete(by)
-  local f = redis.call('HMGET', J, 'size', 'most', 'bytes', 'wanted', 'error', 'cause')
+  local f = call('HMGET', J, 'size', 'most', 'bytes', 'wanted', 'error', 'cause')
   if tonumber(f[3]) <= tonumber(f[2]) then
-    return finish(by, 'succeeded', nil, gathered(tonumber(f[1])))
+    return close_with(by, 'succeeded', nil, gathered(tonumber(f[1])))
   elseif f[4] == '1' then
-    return finish(by, 'failed', 'results-too-large', nil, f[6], f[5])
+    return close_with(by, 'failed', 'results-too-large', nil, f[6], f[5])
   end
-  return finish(by, 'succeeded')
+  return close_with(by, 'succeeded')
 end
 
 if verb == 'place' then
-  if redis.call('EXISTS', J) == 1 then
+  if call('EXISTS', J) == 1 then
     return 1
-  elseif now > tonumber(ARGV[2]) + 60 then
+  elseif NOW > tonumber(ARGV[2]) + 60 then
     return -1
   end
-  redis.call('HSET', J, 'missing', ARGV[3], 'bytes', 0, 'enqueued', now)
+  call('HSET', J, 'missing', ARGV[3], 'bytes', 0, 'enqueued', NOW)
   for i, name in ipairs({ 'size', 'most', 'wanted', 'whole', 'canvas', 'queue', 'keep', 'then', 'error', 'cause' }) do
-    redis.call('HSET', J, name, ARGV[i + 2])
-  end
-  return 1
-end
-
-local f = redis.call('HMGET', J, 'size', 'state', 'by', 'closed', 'forgotten', 'until')
-if not f[1] then
-  return verb == 'forget' and 0 or verb == 'close' and 1 or {}
-end
-
-if verb == 'forget' then
-  if f[5] or (f[6] and tonumber(f[6]) <= now) then
-    return 0
-  end
-  redis.call('HSET', J, 'forgotten', 1)
-  if f[2] then
-    redis.call('HSET', J, 'until', now)
-  end
-  if f[4] then
-    redis.call('HDEL', J, 'result')
+    call('HSET', J, name, ARGV[i + 2])
   end
   return 1
 end
 
 if verb == 'close' then
-  if f[2] and not f[4] then
-    local keep = math.max(120, tonumber(redis.call('HGET', J, 'keep')))
-    redis.call('HSET', J, 'closed', 1)
-    if f[5] then
-      redis.call('HDEL', J, 'result')
+  local f = call('HMGET', J, 'keep', 'closed', 'forgotten')
+  local keep = f[1] or call('HGET', P .. ':tree', 'keep')
+  if keep and not f[2] then
+    for _, key in ipairs({ ':j', ':jc', ':tree' }) do
+      call('PEXPIRE', P .. key, math.ceil(tonumber(keep) * 1000))
     end
-    redis.call('PEXPIRE', J, math.ceil(keep * 1000))
-    redis.call('PEXPIRE', P .. ':jc', math.ceil(keep * 1000))
-    redis.call('PEXPIRE', P .. ':tree', math.ceil(keep * 1000))
+    if f[1] then call('HSET', J, 'closed', 1) end
+    if f[3] then call('HDEL', J, 'result') end
   end
   return 1
 end
 
+local f = call('HMGET', J, 'size', 'state', 'by', 'closed', 'forgotten', 'until')
+local there = f[1] and not (f[6] and tonumber(f[6]) <= NOW)
+
+if verb == 'look' then
+  if not there then return false end
+  local seen = call('HMGET', J, 'state', 'reason', 'error', 'result', 'enqueued', 'finished', 'missing', 'canvas', 'queue')
+  if not seen[1] then seen[3] = '' end
+  for i = 1, 9 do
+    seen[i] = seen[i] or ''
+  end
+  return seen
+elseif verb == 'forget' then
+  if not there or f[5] then return 0 end
+  call('HSET', J, 'forgotten', 1)
+  if f[2] then call('HSET', J, 'until', NOW) end
+  if f[4] then call('HDEL', J, 'result') end
+  return 1
+elseif not f[1] then
+  return {}
+end
+
 local by = verb == 'count' and ARGV[2] or verb
-local first = verb == 'count' and redis.call('SETBIT', P .. ':jc', ARGV[2], 1) == 0
-local missing = first and redis.call('HINCRBY', J, 'missing', -1)
+local first = verb == 'count' and call('SETBIT', P .. ':jc', ARGV[2], 1) == 0
+local missing = first and call('HINCRBY', J, 'missing', -1)
 if f[2] then
   if first then
-    ring() -- those who wait for members go on to wait for the others
+    ring_all() -- those who wait for members go on to wait for the others
   end
   return f[3] == by and moved() or {}
 elseif verb == 'start' then
-  return finish(by, 'succeeded', nil, ARGV[2])
+  return close_with(by, 'succeeded', nil, ARGV[2])
 elseif verb == 'skip' then
-  return finish(by, 'failed', 'link-failed', nil, ARGV[2], ARGV[3])
+  return close_with(by, 'failed', 'link-failed', nil, ARGV[2], ARGV[3])
 elseif verb == 'revoke' then
-  return finish(by, 'cancelled', 'revoked', nil, ARGV[2])
+  return close_with(by, 'cancelled', 'revoked', nil, ARGV[2])
 elseif not first then
   return {}
 elseif #ARGV > 3 then
-  return finish(by, 'failed', 'member-failed', nil, ARGV[4], ARGV[5])
+  return close_with(by, 'failed', 'member-failed', nil, ARGV[4], ARGV[5])
 end
 
-local bytes = redis.call('HINCRBY', J, 'bytes', #ARGV[3])
-if bytes <= tonumber(redis.call('HGET', J, 'most')) then
-  redis.call('HSET', P .. ':jr', ARGV[2], ARGV[3])
+local bytes = call('HINCRBY', J, 'bytes', #ARGV[3])
+if bytes <= tonumber(call('HGET', J, 'most')) then
+  call('HSET', P .. ':jr', ARGV[2], ARGV[3])
 else
-  redis.call('DEL', P .. ':jr') -- nobody will see a list of them
+  call('DEL', P .. ':jr') -- nobody will see a list of them
 end
 if missing == 0 then
   return complete(by)
 end
-ring()
+ring_all()
 return {}

@@ -1,8 +1,8 @@
 -- KEYS[1] a queue · ARGV[1] default visibility, then (id, token) for each
--- -> { places from 0 of those that are lost }, { id, bucket, end of the lease, ... of those that hold one }
+-- -> { places from 0 of those that are lost }
 --
 -- A lease's end never moves backwards.
-local lost, held, ends = {}, {}, {}
+local lost, ends = {}, {}
 for i = 2, #ARGV, 2 do
   local id = ARGV[i]
   local lease = call('HGET', L, id)
@@ -11,15 +11,9 @@ for i = 2, #ARGV, 2 do
     local till = number(NOW + tonumber(own or ARGV[1]))
     ends[#ends + 1] = till
     ends[#ends + 1] = id
-    local bucket = get('b', id)
-    if bucket then
-      held[#held + 1] = id
-      held[#held + 1] = bucket
-      held[#held + 1] = till
-    end
   else
     lost[#lost + 1] = (i - 2) / 2
   end
 end
 slices(ends, function(first, last) call('ZADD', Z, 'GT', unpack(ends, first, last)) end)
-return { lost, held }
+return lost
