@@ -21,7 +21,11 @@ if verb == 'hear' then
   end
 end
 if verb == 'deaf' then
-  return call('ZREM', EL, ARGV[2])
+  call('ZREM', EL, ARGV[2])
+  if call('EXISTS', EL) == 0 then
+    call('DEL', EV)
+  end
+  return 1
 end
 call('ZREMRANGEBYSCORE', EL, '-inf', number(NOW)) -- a listener that was killed is forgotten here, not by the expiry that others renew
 if call('EXISTS', EL) == 0 then
