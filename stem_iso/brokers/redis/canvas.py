@@ -9,25 +9,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import msgspec
 
 from stem_iso.brokers.base import BrokerOptions, MemberState, StatusRecord
+from stem_iso.brokers.payload import encoded
 from stem_iso.brokers.redis import placing
 from stem_iso.brokers.redis.keys import own_key, queue_key
-from stem_iso.brokers.redis.links import Call, Command, Links
+from stem_iso.brokers.redis.links import Call, Links
 from stem_iso.brokers.redis.placing import Origin
 from stem_iso.brokers.redis.records import unpack_error
-from stem_iso.brokers.redis.relay import Relay, entries_in
-from stem_iso.errors import PayloadTooLarge
-from stem_iso.task.canvas import GROUP, Canvas, Parallel, Ref, Tree, last_of, leaves
-from stem_iso.task.envelope import encode
+from stem_iso.brokers.redis.registry import Registry
+from stem_iso.brokers.redis.relay import Entry, Relay, entries_in
+from stem_iso.errors import BrokerUnavailable
+from stem_iso.task.canvas import GROUP, Canvas, Parallel, Ref, Tree, last_of
 from stem_iso.task.parts import group_of, parts_of
 from stem_iso.task.status import TaskState
 
-_tree = msgspec.msgpack.Decoder(Tree)
+_tree: msgspec.msgpack.Decoder[Tree] = msgspec.msgpack.Decoder(Tree)
+WAITING = "waiting"
 
 Find = Callable[[str, Sequence[str]], Sequence[StatusRecord | None]]  # the statuses of tasks in a queue
 
@@ -40,7 +42,7 @@ def compose(links: Links, registry: Registry, relay: Relay, canvas: Canvas, opti
     encoded([step.envelope for step in canvas.steps], options.max_payload_bytes)
     queue = placing.queue_of(canvas)
     registry.announce({queue, *(step.envelope.queue for step in canvas.steps)})
-    number, claimed = links.call("post", queue_key(queue), "compose", canvas.id, msgspec.msgpack.encode(canvas))
+    number, _ = links.call("post", queue_key(queue), "compose", canvas.id, msgspec.msgpack.encode(canvas))
     with suppress(BrokerUnavailable):
         relay.compose(canvas, Origin(queue, int(number)))
 
@@ -125,16 +127,18 @@ def parts(links: Links, relay: Relay, id: str) -> list[Ref] | None:
     return list(parts_of(_tree.decode(packed)))
 
 
-def revoke(links: Links, relay: Relay, id: str) -> bool:
-    """A group, once its members' turn in `parts` has come; True if it had not ended. First it is said, in the outbox of the canvas's queue:
-    what its end moves must not depend on who asked for it."""
+def revoke(links: Links, relay: Relay, id: str, asked: str) -> bool:
+    """A group, once its turn in `parts` has come; True if it had not ended. `asked`: what is to be revoked as a whole.
+
+    It is said first, in the outbox of the canvas's queue: what follows from it must not depend on whether its author lives.
+    """
     answer = links.run([ask(id)])[0]
     if answer is None or answer[0]:
         return False
-    queue = answer[8].decode()
-    number, _ = links.call("post", queue_key(queue), "revoke", id, "")
+    queue, told = answer[8].decode(), b"1" if id == asked else b""
+    number, _ = links.call("post", queue_key(queue), "revoke", id, told)
     with suppress(BrokerUnavailable):
-        relay.revoke(id, Origin(queue, int(number)))
+        relay.run([Entry(queue, int(number), (b"revoke", id.encode(), told))])
     return True
 
 

@@ -9,6 +9,7 @@ or purged meanwhile is left out.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -81,7 +82,8 @@ class Graveyard:
             except Undecodable:
                 said[each.shown.id] = "undecodable"
         places = _by_queue(wanted, lambda each: each.letter.shown.queue)
-        calls = [Call("replay", queue_key(queue), (int(dry_run), *_told(some))) for queue, some in places.items()]
+        nonce = os.urandom(8)
+        calls = [Call("replay", queue_key(queue), (int(dry_run), nonce, *_told(some))) for queue, some in places.items()]
         for some, answers in zip(places.values(), self._links.run(calls), strict=True):
             for (dead, envelope), answer in zip(some, answers, strict=True):
                 lock = envelope.lock if dry_run and answer in (b"ok", b"unique") else None

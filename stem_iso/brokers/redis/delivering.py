@@ -24,7 +24,7 @@ from stem_iso.task.status import TaskState
 
 EMPTY, NONE = b"\x90", b"\xc0"  # an empty list, None: encoded
 BATCH = 500  # steps in one call
-WHOLE, ERRORS = 1, 2  # the byte before a link: its outcome is the canvas's; where it is dropped, what follows its error has to be dropped too
+WHOLE, ERRORS = 1, 2  # the byte before a link: its outcome is the canvas's; what follows its error is dropped where it is dropped
 REVOKED = "revoked"
 
 Told = tuple[str | bytes, ...]
@@ -91,7 +91,7 @@ def calls(found: Sequence[Move]) -> list[Asked]:
             case Count(join=join):
                 made.append(_to_group(join, "count", move.index, *_counted(move)))
             case Start(target=Ref(id=id, queue="")):
-                made.append(_to_group(id, "start", move.previous))
+                made.append(_to_group(id, "start", EMPTY))  # whatever stands before it: it has no members
             case Skip(target=Ref(id=id, queue="")):
                 made.append(_to_group(id, "skip", *_told(move.cause, LINK_FAILED)))
             case Start(target=Ref(queue=queue)):
@@ -139,18 +139,22 @@ def _told(cause: Cause, reason: str) -> tuple[bytes, bytes]:
 
 
 class Outcome(NamedTuple):
-    """A group has ended. `apart`: what is to be told of it, where it is a whole canvas and has failed."""
+    """A group has ended. `apart`: what is to be told of it, where it is a whole canvas and has failed, or was revoked by its id."""
 
     moves: list[Move]
     apart: list[bytes]
 
 
-def outcome(id: str, answer: Sequence[bytes]) -> Outcome | None:
-    """What a group answers; None where it goes on waiting, or was ended by something else."""
+def outcome(id: str, answer: Sequence[bytes], asked: bool) -> Outcome | None:
+    """What a group answers; None where it goes on waiting, or was ended by something else. `asked`: its id is what was to be revoked."""
     if not answer:
         return None
     then, cause, result, reason, error, whole = answer
     ended = _cause.decode(cause) if cause else result or EMPTY
-    state = TaskState.CANCELLED if reason == REVOKED.encode() else TaskState.FAILED
+    found = moves(_then.decode(then), id, ended)
+    revoked = reason == REVOKED.encode()
+    if not cause or not (asked if revoked else whole == b"1"):
+        return Outcome(found, [])
+    state = TaskState.CANCELLED if revoked else TaskState.FAILED
     told = (id, GROUP, "", 0, 0, state, reason.decode(), unpack_error(error))
-    return Outcome(moves(_then.decode(then), id, ended), [msgspec.msgpack.encode(told)] if cause and whole == b"1" else [])
+    return Outcome(found, [msgspec.msgpack.encode(told)])

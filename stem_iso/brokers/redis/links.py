@@ -30,11 +30,12 @@ from stem_iso.brokers.redis.refusals import PASSING, Refusal
 from stem_iso.errors import BrokerUnavailable
 
 BUDGET = 4.0  # seconds of one run; a producer hears within 5
+LOST = 0.05  # seconds of a sleep that could not be slept: less would be a busy loop
 GRACE = 2.0  # seconds that the answer to a blocking command may be late
 
 
 class Call(NamedTuple):
-    """`script`: the stem of a file in scripts/. `key`: KEYS[1]. `args`: ARGV."""
+    """`script`: the stem of a file in scripts/. `key`: KEYS[1], with a hash tag. `args`: ARGV."""
 
     script: str
     key: str
@@ -107,8 +108,8 @@ class Links(ABC):
                 parked.poll(left)
             else:
                 return
-        except BrokerUnavailable:
-            pass  # whoever looks again is told
+        except (BrokerUnavailable, Lost):
+            time.sleep(min(max(0.0, seconds), LOST))  # whoever looks again is told, or asks without being woken
         except BaseException:
             self._wake()
             raise

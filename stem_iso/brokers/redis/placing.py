@@ -134,4 +134,3 @@ def _group(canvas: Canvas, join: Join, root: str, keep: float) -> tuple[str | by
     encode = msgspec.msgpack.encode
     flags = int(hands_on(join.then)), int(join.id == canvas.id)
     return (join.size, join.then.most, *flags, canvas.id, root, keep, encode(join.then), encode(error), encode(cause))
-

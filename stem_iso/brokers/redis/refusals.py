@@ -15,7 +15,7 @@ CODE = re.compile(r"[A-Z]{3,}$")
 
 WAYS_OUT = {
     "WRONGPASS": "the server does not let us in: check user and password of the broker's URL (redis://user:password@host), and the ACL",
-    "NOPERM": "this user may not do that: its ACL must allow keys si:*, channels si:*, and the commands of a broker (+@all -@admin +cluster does)",
+    "NOPERM": "this user may not do that: its ACL must allow keys and channels si:*, and a broker's commands (+@all -@admin +cluster does)",
     "LOADING": "the server is loading its data from disk: try again when it is done",
     "READONLY": "this server is a replica: give the URL of the master",
     "MASTERDOWN": "this server is a replica that has lost its master: give the URL of the master, or wait for it",

@@ -9,7 +9,7 @@ worker of that queue (`pending`). All jobs go on side by side: one round trip fo
 
 Rules
  1. A hop is one script in one slot, and changes nothing the second time, so an entry may be run twice, at once, and late.
- 2. An entry is gone only when all that it moved is durable elsewhere: a step in its queue, or in that queue's outbox. A group has no outbox:
+ 2. An entry is gone only when all that it moved is durable elsewhere: a step in its queue, or in that queue's outbox. A group has none:
     it answers the message that ended it with its outcome each time, so that the next relay goes on behind it.
  3. A group expires from `close` on, when what it moved is in its place. One that has not ended stays.
  4. What ended apart is told with the ack, hence once.
@@ -60,7 +60,7 @@ def ack(entry: Entry, apart: Sequence[bytes] = ()) -> Call:
 # -- running them ----------------------------------------------------------------------------------------------------------------------
 
 Job = Generator[list[Asked], list[Any], None]
-Limits = Callable[[Sequence[Entry]], None]
+Limits = Callable[[Links, Sequence[Entry]], None]
 
 
 class Relay:
@@ -74,18 +74,19 @@ class Relay:
         jobs: list[Job] = []
         others: list[Entry] = []
         _sort(entries, jobs, others)
+        self._drive(jobs, others)
+
+    def _drive(self, jobs: Sequence[Job], others: list[Entry]) -> None:
         going = [(job, next(job)) for job in jobs]
         while going:
             going = self._hop(going, others)
         if others:
-            self._limits(others)
+            self._limits(self._links, others)
 
     def compose(self, canvas: Canvas, origin: Origin) -> None:
         """As `run`, for an entry that its author need not read again."""
-        job, others = _composed(Entry(origin.queue, origin.number, ()), canvas), list[Entry]()
-        going = [(job, next(job))]
-        while going:
-            going = self._hop(going, others)
+        job = _composed(Entry(origin.queue, origin.number, ()), canvas)
+        self._drive([job], [])
 
     def pending(self, queues: Sequence[str]) -> None:
         """Run what is left in the outboxes of these queues."""
@@ -132,7 +133,7 @@ def _job(entry: Entry) -> Job | None:
         case "drop":
             return _delivered(entry, calls(dropped(link_in(what).then)), [])
         case "revoke":
-            return _delivered(entry, [revocation(id)], [])
+            return _delivered(entry, [Asked(revocation(id), group=id)], [], asked=what == b"1")
         case "compose":
             return _composed(entry, placing.canvas_in(what))
         case "begin":
@@ -151,16 +152,16 @@ def _composed(entry: Entry, canvas: Canvas) -> Job:
         yield from _delivered(entry, beginning(first), [])
 
 
-def _delivered(entry: Entry, asking: list[Asked], closing: list[str]) -> Job:
+def _delivered(entry: Entry, asking: list[Asked], closing: list[str], asked: bool = False) -> Job:
     """Hop by hop until nothing moves any more; then the slots of their own that have ended; then the ack."""
     apart: list[bytes] = []
     while asking:
         found: list[Move] = []
-        for asked, answer in zip(asking, (yield asking), strict=True):
-            if asked.group and (ended := outcome(asked.group, answer)) is not None:
+        for each, answer in zip(asking, (yield asking), strict=True):
+            if each.group and (ended := outcome(each.group, answer, asked)) is not None:
                 found += ended.moves
                 apart += ended.apart
-                closing.append(asked.group)
+                closing.append(each.group)
         asking = calls(found)
     if closing:
         yield [Asked(Call("group", own_key(id), ("close",))) for id in closing]
