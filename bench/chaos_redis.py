@@ -32,7 +32,7 @@ import redis
 from bench.redis import own_server
 
 WHO = ("isolate", "isolate", "core", "launcher", "server")
-DRAIN = 180.0
+DRAIN = 60.0
 
 
 def children(pid: int) -> list[int]:
@@ -118,9 +118,14 @@ class Chaos:
         """Kills spread over the time by the dice."""
         begun = time.monotonic()
         for instant in sorted(self._dice.uniform(0, seconds) for _ in range(kills)):
-            time.sleep(max(0.0, begun + instant - time.monotonic()))
+            self._rest(begun + instant)
             self._kill(self._dice.choice(WHO))
-        time.sleep(max(0.0, begun + seconds - time.monotonic()))
+        self._rest(begun + seconds)
+
+    def _rest(self, until: float) -> None:
+        while (left := until - time.monotonic()) > 0:
+            self._revive()
+            time.sleep(min(0.1, left))
 
     def _kill(self, who: str) -> None:
         self._revive()
@@ -131,9 +136,11 @@ class Chaos:
             self.server.start()
             return
         worker = self._dice.choice(self.workers)
-        pid = worker.target(who, self._dice)
-        if pid is None:
-            who, pid = "launcher", worker.process.pid
+        end = time.monotonic() + self._dice.choice([0.1, 5, 5, 5])  # mostly while it works, now and then while it starts
+        while (pid := worker.target(who, self._dice)) is None and time.monotonic() < end:
+            time.sleep(0.02)
+        if pid is None or worker.process.poll() is not None:
+            return
         # Said before it is done: a start that follows must find it in the book.
         self._note(who, pid if who == "isolate" else worker.process.pid)
         with suppress(ProcessLookupError):
@@ -208,13 +215,13 @@ def run(folder: Path, seconds: float, kills: int, seed: int) -> tuple[str, Count
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600)
-    parser.add_argument("--kills", type=int, help="default: one each 2.5 s, 240 in ten minutes")
+    parser.add_argument("--kills", type=int, help="default: one each 2.2 s, 270 in ten minutes")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="stem_iso-chaos-"))
     print(f"seed {options.seed}; ledger and logs: {folder}", flush=True)
     try:
-        counted, killed = run(folder, options.seconds, options.kills or round(options.seconds / 2.5), options.seed)
+        counted, killed = run(folder, options.seconds, options.kills or round(options.seconds / 2.2), options.seed)
     except (AssertionError, redis.RedisError) as error:
         sys.exit(f"{error}\nseed {options.seed}; kept: {folder}")
     print(counted, f"killed: {sum(killed.values())} {dict(killed)}", sep="")
