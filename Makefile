@@ -29,7 +29,7 @@ retry-demo: $(VENV)/stamp
 	@$(PY) -m entrypoints.retry_task $(if $(BROKER),--broker '$(BROKER)')
 
 test: lint
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses 2 --dist loadgroup
 
 lint: $(VENV)/stamp
 	$(PY) -m ruff check

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
+
+import pytest
 
 from stem_iso.testing import BrokerContract as BrokerContract  # before any part of it is imported, so that its asserts are rewritten
 from tests.servers.fixtures import cluster, proxied, redis_url, server, shared_cluster, shared_redis
@@ -11,3 +14,14 @@ __all__ = ["cluster", "proxied", "redis_url", "server", "shared_cluster", "share
 
 # A job that a shell started with `&`, as build servers do, ignores SIGINT, and so would every program that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Two run side by side (`make test`): what takes cores, kills workers and measures itself against a machine that is otherwise idle, one after
+# the other; and what mostly asks a store.
+STORES = {"broker", "task", "typing", "docs"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    root = Path(__file__).parent
+    for item in items:
+        folder = item.path.relative_to(root).parts[0]
+        item.add_marker(pytest.mark.xdist_group("stores" if folder in STORES else "machine"))
