@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from weakref import WeakSet
 
@@ -34,7 +35,7 @@ from stem_iso.brokers.base import (
 from stem_iso.brokers.payload import encoded
 from stem_iso.brokers.redis import canvas, gossip, leasing, limits, looking, publishing, schedules, sweeping
 from stem_iso.brokers.redis.dead import Graveyard
-from stem_iso.brokers.redis.exchanging import Exchanger
+from stem_iso.brokers.redis.exchanging import Exchanger, Turn
 from stem_iso.brokers.redis.homes import Homes
 from stem_iso.brokers.redis.keys import own_key, queue_key
 from stem_iso.brokers.redis.links import Links
@@ -153,11 +154,22 @@ class RedisBroker:
         turn = self._exchanger.exchange(boot, settlements, queues, want)
         self._limits.settled(settlement.receipt for settlement in settlements)
         self._hand_on(turn.entries)
+        answer = self._followed(boot, turn, queues, want)
         if queues:
-            idle = len(turn.exchange.deliveries) < want and not turn.exchange.ready
+            idle = len(answer.deliveries) < want and not answer.ready
             for watch in self._watches:
                 watch.exchanged(looked=want > 0, idle=idle)
-        return turn.exchange
+        return answer
+
+    def _followed(self, boot: str, turn: Turn, queues: Sequence[str], want: int) -> Exchange:
+        """What begins by these ends is leased by the same step, where seats are left for it."""
+        found = turn.exchange
+        if not turn.entries or not queues or len(found.deliveries) >= want or found.ready:
+            return found
+        with suppress(BrokerUnavailable):  # what was leased before that is held all the same
+            more = self._exchanger.exchange(boot, [], queues, want - len(found.deliveries)).exchange
+            found = replace(more, verdicts=found.verdicts, deliveries=[*found.deliveries, *more.deliveries])
+        return found
 
     def _hand_on(self, entries: Sequence[tuple[str, Sequence[Any]]]) -> None:
         if entries:
@@ -225,7 +237,7 @@ class RedisBroker:
         return gossip.workers(self._links)
 
     def sweep(self) -> int:
-        return sweeping.sweep(self._links, self._registry, self._relay, self.options.dead_letter_ttl)
+        return sweeping.sweep(self._links, self._registry, self.options.dead_letter_ttl)
 
     # -- schedules --------------------------------------------------------------------------------------------------------------
 

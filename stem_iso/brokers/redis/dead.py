@@ -9,6 +9,7 @@ or purged meanwhile is left out.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -17,8 +18,9 @@ import msgspec
 from stem_iso.brokers.base import DeadFilter, DeadLetter, Replayed
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.links import Call, Command, Links
-from stem_iso.brokers.redis.records import letter, record
+from stem_iso.brokers.redis.records import record
 from stem_iso.brokers.redis.registry import Registry
+from stem_iso.brokers.redis.showing import letter
 from stem_iso.task.envelope import Envelope, Undecodable, decode
 
 BITE = 500  # per call
@@ -81,7 +83,8 @@ class Graveyard:
             except Undecodable:
                 said[each.shown.id] = "undecodable"
         places = _by_queue(wanted, lambda each: each.letter.shown.queue)
-        calls = [Call("replay", queue_key(queue), (int(dry_run), *_told(some))) for queue, some in places.items()]
+        nonce = os.urandom(8)
+        calls = [Call("replay", queue_key(queue), (int(dry_run), nonce, *_told(some))) for queue, some in places.items()]
         for some, answers in zip(places.values(), self._links.run(calls), strict=True):
             for (dead, envelope), answer in zip(some, answers, strict=True):
                 lock = envelope.lock if dry_run and answer in (b"ok", b"unique") else None

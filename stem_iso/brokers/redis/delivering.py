@@ -91,7 +91,7 @@ def calls(found: Sequence[Move]) -> list[Asked]:
             case Count(join=join):
                 made.append(_to_group(join, "count", move.index, *_counted(move)))
             case Start(target=Ref(id=id, queue="")):
-                made.append(_to_group(id, "start", move.previous))
+                made.append(_to_group(id, "start", EMPTY))  # whatever stands before it: it has no members
             case Skip(target=Ref(id=id, queue="")):
                 made.append(_to_group(id, "skip", *_told(move.cause, LINK_FAILED)))
             case Start(target=Ref(queue=queue)):

@@ -3,6 +3,8 @@
 The fence is the token that lies beside the id as its lease. A lease that ran out is still its holder's until somebody reclaims it, so
 renewing asks for the token and never for the time. Only the server's clock counts.
 
+A lease that ran out while the server was away is nobody's fault: after a gap in the rounds of `reclaim`, holders have 6 s to renew.
+
     reclaim of an expired lease:  revoked ─> cancelled · marked ─> failed, worker-lost · delivered too often ─> failed, redelivery-limit
                                   else ─> waits again, before all others, its redelivery counted
 """
@@ -63,7 +65,7 @@ def reclaim(
     lost = _error("its worker was lost, and it runs at most once (acks_late=False)")
     most = options.max_redeliveries
     often = _error(f"{most + 1} workers were lost while they held it (max_redeliveries is {most})")
-    calls = [Call("reclaim", queue_key(queue), (boot, predecessor or "", most, lost, often)) for queue in queues]
+    calls = [Call("reclaim", queue_key(queue), (boot, predecessor or "", most, lost, often, options.claim_interval)) for queue in queues]
     found: list[Reclaimed] = []
     entries: list[tuple[str, list[Any]]] = []
     for queue, (left, told) in zip(queues, links.run(calls), strict=True):

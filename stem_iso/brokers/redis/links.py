@@ -30,11 +30,12 @@ from stem_iso.brokers.redis.refusals import PASSING, Refusal
 from stem_iso.errors import BrokerUnavailable
 
 BUDGET = 4.0  # seconds of one run; a producer hears within 5
+LOST = 0.05  # seconds of a sleep that could not be slept: less would be a busy loop
 GRACE = 2.0  # seconds that the answer to a blocking command may be late
 
 
 class Call(NamedTuple):
-    """`script`: the stem of a file in scripts/. `key`: KEYS[1]. `args`: ARGV."""
+    """`script`: the stem of a file in scripts/. `key`: KEYS[1], with a hash tag. `args`: ARGV."""
 
     script: str
     key: str
@@ -60,6 +61,7 @@ class Links(ABC):
         self.address = address
         self.url = address.shown
         self.bell = f"si:{address.access.db}:bell"  # the channel; channels know no databases
+        self.connected = 0  # how often: after a new one, what a server was told may be forgotten
         self._sleeper: tuple[Node, Parked] | None = None  # kept from one `sleep` to the next
 
     def run(self, calls: Sequence[Ask]) -> list[Any]:
@@ -107,8 +109,8 @@ class Links(ABC):
                 parked.poll(left)
             else:
                 return
-        except BrokerUnavailable:
-            pass  # whoever looks again is told
+        except (BrokerUnavailable, Lost):
+            time.sleep(min(max(0.0, seconds), LOST))  # whoever looks again is told, or asks without being woken
         except BaseException:
             self._wake()
             raise
@@ -233,6 +235,7 @@ class Standalone(Links):
     def _opened(self, deadline: float) -> Wire:
         if self._wire is None or not self._wire.open:
             self._wire = Wire(self.address.nodes[0], self.address.access, deadline)
+            self.connected += 1
         return self._wire
 
     def _node(self, key: str | None, deadline: float) -> Node:

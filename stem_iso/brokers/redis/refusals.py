@@ -15,7 +15,7 @@ CODE = re.compile(r"[A-Z]{3,}$")
 
 WAYS_OUT = {
     "WRONGPASS": "the server does not let us in: check user and password of the broker's URL (redis://user:password@host), and the ACL",
-    "NOPERM": "this user may not do that: its ACL must allow keys si:*, channels si:*, and the commands of a broker (+@all -@admin does)",
+    "NOPERM": "this user may not do that: its ACL must allow keys and channels si:*, and a broker's commands (+@all -@admin +cluster does)",
     "LOADING": "the server is loading its data from disk: try again when it is done",
     "READONLY": "this server is a replica: give the URL of the master",
     "MASTERDOWN": "this server is a replica that has lost its master: give the URL of the master, or wait for it",
@@ -26,6 +26,7 @@ WAYS_OUT = {
     "TRYAGAIN": "this slot of the cluster is being moved to another server, and is closed meanwhile: try again when it is there",
     "MOVED": "this server is a node of a cluster: write redis+cluster://HOST:PORT",
     "ASK": "this server is a node of a cluster: write redis+cluster://HOST:PORT",
+    "MAXCLIENTS": "the server has all the clients that it takes: raise maxclients, or close some",
     "BUSY": "a script keeps the server busy: it ends by itself, or by SCRIPT KILL where it is not ours",
 }
 # A wire to such a server is not kept: the name may lead to another one by now.

@@ -1,6 +1,6 @@
-"""Drop what has expired: dead letters, and names of queues that are no longer used; and hand on what those who died left in an outbox.
+"""Drop what has expired: dead letters, and the names of queues that are no longer used.
 
-Statuses, locks and rung lists expire in the server by themselves.
+Statuses, locks and rung lists expire in the server by themselves; what somebody left in an outbox is handed on by `reclaim`.
 """
 
 from __future__ import annotations
@@ -8,14 +8,11 @@ from __future__ import annotations
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.links import Call, Links
 from stem_iso.brokers.redis.registry import Registry
-from stem_iso.brokers.redis.relay import Relay
 
 
-def sweep(links: Links, registry: Registry, relay: Relay, dead_letter_ttl: float) -> int:
+def sweep(links: Links, registry: Registry, dead_letter_ttl: float) -> int:
     """How many were dropped: a bounded number of each queue."""
-    names = registry.known()
-    relay.pending(names)
-    swept: int = sum(links.run([Call("sweep", queue_key(name), (dead_letter_ttl,)) for name in names]))
+    swept: int = sum(links.run([Call("sweep", queue_key(name), (dead_letter_ttl,)) for name in registry.known()]))
     return swept + _unused(links, registry)
 
 

@@ -11,7 +11,6 @@ the end of the task, and the list that is then rung for nobody after a minute.
 
 from __future__ import annotations
 
-import select
 import time
 import uuid
 from collections.abc import Callable
@@ -64,12 +63,11 @@ class _Pillow:
             if self._parked is None:
                 self._parked = self._links.park(self._key)
             self._parked.write("BLPOP", f"{self._key}:e:{self.token}", max(0.001, seconds))
-            poll = select.poll()
-            poll.register(self._parked.fileno(), select.POLLIN)
             deadline = time.monotonic() + seconds + PATIENCE
             while not self._parked.answers():
-                if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                if (left := deadline - time.monotonic()) <= 0:
                     return self._close()
+                self._parked.poll(left)
         except BrokerUnavailable:
             if self._parked is None:
                 raise

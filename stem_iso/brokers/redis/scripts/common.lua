@@ -37,6 +37,7 @@ local M, L, Z, D = P .. ':m', P .. ':l', P .. ':z', P .. ':d'
 local DAY, TOMBSTONE, PART = 86400, 60, 120
 local RARE = { 'c', 'k', 'v', 'f', 'n', 'p', 'y', 'b', 'w', 't', 'o', 'h', 'e' }
 local STATUS = '<BdddI2c8'
+local ENDED = STATUS .. 'I4c0I4c0I4c0'
 local NONE = string.rep('\0', 8)
 
 local time = call('TIME')
@@ -178,22 +179,24 @@ local function tail_of(id, how)
   return frame(t[1]) .. frame(t[2]) .. frame(t[3]) .. frame(t[4]) .. frame(t[5]), t
 end
 
+-- Most tasks that end have nothing in a rare hash and no option in their record: this is the hot path of a worker.
 local function finish(id, record, how)
+  local rare = has('c') or not seen.none
   local r = parse(record)
   local ends = how.ends or NOW + (how.ttl or r.ttl or DAY)
-  if get('f', id) then ends = NOW end
+  if rare and get('f', id) then ends = NOW end
   local token, started = '', 0
   if how.lease then
-    local at
-    token, at = string.match(how.lease, '^(%S+ %S+) (%S+)')
-    started = tonumber(at)
+    local blank = string.find(how.lease, ' ', string.find(how.lease, ' ', 1, true) + 1, true)
+    token, started = sub(how.lease, 1, blank - 1), tonumber(string.match(how.lease, '^%S+', blank + 1))
   end
-  local begun, then_ = get('o', id) or '', get('t', id)
-  local tail, t = tail_of(id, how)
-  local status = struct.pack(STATUS, how.state, ends, NOW, started, tonumber(get('c', id) or 0), how.nonce or NONE)
-    .. frame(token) .. frame(begun) .. frame(r.head) .. tail
-  local kept = math.max(ends, NOW + (then_ and PART or TOMBSTONE))
-  call('SET', P .. ':s:' .. id, status, 'PXAT', string.format('%.0f', math.min(kept, 1e11) * 1000))
+  local begun, then_ = rare and get('o', id) or '', rare and get('t', id)
+  local tail, t = how.tail, nil
+  if rare or not tail then tail, t = tail_of(id, how) end
+  local times = rare and tonumber(get('c', id) or 0) or 0
+  local status = struct.pack(ENDED, how.state, ends, NOW, started, times, how.nonce or NONE, #token, token, #begun, begun, #r.head, r.head)
+  local kept = math.min(math.max(ends, NOW + (then_ and PART or TOMBSTONE)), 1e11)
+  call('SET', P .. ':s:' .. id, status .. tail, 'PXAT', math.floor(kept * 1000))
   if how.state == 4 or then_ then t = t or unframe(tail, 5) end
   if how.state == 4 and not how.cause then
     call('HSET', P .. ':x', id, struct.pack('<d', NOW) .. frame(t[1] == '' and 'failed' or t[1]) .. frame(t[2]) .. frame(t[4])
@@ -206,8 +209,10 @@ local function finish(id, record, how)
     emit('end', id, then_, how.state, t[1], t[2], t[3])
   end
   if r.lock and call('GET', P .. ':u:' .. r.lock) == id then call('DEL', P .. ':u:' .. r.lock) end
-  release(id)
-  ring(id)
+  if rare then
+    release(id)
+    ring(id)
+  end
   gone[#gone + 1] = id
 end
 

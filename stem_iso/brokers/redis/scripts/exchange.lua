@@ -48,7 +48,7 @@ local function settle(i, lease, record)
   local kind, id, token, nonce, a, b, tail = unpack(ARGV, i, i + WIDTH - 1)
   if not record or not holds(lease, token) or settled[id] then return before(i) end
   settled[id] = true
-  if get('v', id) and (kind ~= 'F' or a == '4') then
+  if (kind ~= 'F' or a == '4') and get('v', id) then
     local t = unframe(tail, 5)
     finish(id, record, { state = 5, reason = 'revoked', error = t[2], meta = kind == 'F' and t[4] or '', progress = t[5], lease = lease,
       nonce = nonce })
@@ -108,20 +108,19 @@ local deliveries, taken, found = {}, {}, 0
 
 -- Under the token of this turn, from now on.
 local function lease(ids, records)
-  local held, ends = {}, {}
+  local held, ends, text, ending = {}, {}, boot .. ' ' .. sequence .. ' ' .. string.format('%.6f', NOW), number(NOW + visibility)
+  local rare = has('c') or not seen.none
   for k, id in ipairs(ids) do
-    local record, own = records[k], nil
-    local text = boot .. ' ' .. sequence .. ' ' .. string.format('%.6f', NOW)
-    if byte(record, 1) % 2 == 1 then
-      own = struct.unpack('<d', record, 3)
-      text = text .. ' ' .. number(own)
-    end
+    local record, n = records[k], #deliveries
     held[2 * k - 1], held[2 * k] = id, text
-    ends[2 * k - 1], ends[2 * k] = number(NOW + (own or visibility)), id
-    local n = #deliveries
+    ends[2 * k - 1], ends[2 * k] = ending, id
+    if byte(record) % 2 == 1 then
+      local own = struct.unpack('<d', record, 3)
+      held[2 * k], ends[2 * k - 1] = text .. ' ' .. number(own), number(NOW + own)
+    end
     deliveries[n + 1], deliveries[n + 2] = id, record
-    deliveries[n + 3], deliveries[n + 4] = get('c', id), get('n', id)
-    deliveries[n + 5], deliveries[n + 6] = get('o', id), get('v', id)
+    deliveries[n + 3], deliveries[n + 4] = rare and get('c', id), rare and get('n', id)
+    deliveries[n + 5], deliveries[n + 6] = rare and get('o', id), rare and get('v', id)
   end
   if #held > 0 then
     call('HSET', L, unpack(held))

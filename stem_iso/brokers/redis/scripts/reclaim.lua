@@ -1,9 +1,13 @@
 -- KEYS[1] a queue · ARGV[1] boot that asks · [2] its predecessor | '' · [3] the most redeliveries · [4] error of one that runs at most once
--- · [5] error of one that was delivered too often -> { entries of the outbox }, { id, state (0: waits again), reason, record, ... }
+-- · [5] error of one that was delivered too often · [6] seconds between two such looks
+-- -> { entries of the outbox }, { id, state (0: waits again), reason, record, ... }
 --
 -- Leases that ran out, but not the asker's own, and all of the predecessor's. What is delivered again stands before all others. Work that
 -- is ready while no baton lies there was forgotten by one who died: it is left again.
-local LOOK, TAKE = 2000, 500
+--
+-- Where nobody has looked for longer than a round takes, the server was away, and leases ran out without their holders' fault: these have
+-- GRACE, more than a worker's longest pause between two tries, to renew before anybody claims. P:seen is "last look, end of the grace".
+local LOOK, TAKE, GRACE = 2000, 500, 6
 local lost, leases, told = {}, {}, {}
 
 local function consider(id, lease)
@@ -13,9 +17,30 @@ local function consider(id, lease)
   end
 end
 
+local last, till = string.match(call('GET', P .. ':seen') or '', '^(%S+) (%S+)$')
+last, till = tonumber(last), tonumber(till) or 0
+
+local function looked(before)
+  -- A first grace that is over is not begun again by rounds that are slower than it.
+  local bearable = before < till and GRACE or 0
+  if NOW - before > math.max(bearable, tonumber(ARGV[6]) + 1) then till = NOW + GRACE end
+  last = NOW
+end
+
+local function away(lease)
+  if not last then looked(tonumber(string.match(lease, '%S+$'))) end -- nobody has looked since it was leased
+  return NOW < till
+end
+
+if last then looked(last) end
 for _, id in ipairs(call('ZRANGEBYSCORE', Z, '-inf', number(NOW), 'LIMIT', 0, LOOK)) do
   local lease = call('HGET', L, id)
-  if lease and string.match(lease, '^%S+') ~= ARGV[1] then consider(id, lease) end
+  if lease and string.match(lease, '^%S+') ~= ARGV[1] and not away(lease) then consider(id, lease) end
+end
+if call('EXISTS', Z) == 1 then
+  call('SET', P .. ':seen', number(NOW) .. ' ' .. number(till), 'EX', DAY)
+else
+  call('DEL', P .. ':seen')
 end
 if ARGV[2] ~= '' and ARGV[2] ~= ARGV[1] then
   local all = call('HGETALL', L)
