@@ -51,7 +51,7 @@ class Wishes:
 
     def _revoke(self, queue: str, ids: Sequence[str], asked: str, terminate: bool) -> bool:
         if not queue:
-            return bool(sum(canvas.revoke(self._links, self._relay, id) for id in ids))
+            return bool(sum(canvas.revoke(self._links, self._relay, id, asked) for id in ids))
         any_revoked = False
         for start in range(0, len(ids), BITE):
             said = (self._links.bell, 2 if terminate else 1, asked, *ids[start : start + BITE])
