@@ -127,7 +127,7 @@ def test_two_who_replay_at_once_start_each_letter_once(brokers: Callable[..., Br
     broker = brokers()
     bury(broker, *(envelope(queue=f"q{number % 2}") for number in range(60)))
     said: list[list[Replayed]] = []
-    replayers = [threading.Thread(target=lambda one=brokers(): said.append(one.replay(ALL))) for _ in range(3)]
+    replayers = [threading.Thread(target=lambda: said.append(brokers().replay(ALL))) for _ in range(3)]
     for each in replayers:
         each.start()
     for each in replayers:

@@ -217,9 +217,11 @@ def test_a_host_that_swallows_packets(monkeypatch: pytest.MonkeyPatch) -> None:
             each.close()
 
 
-def test_an_answer_that_dawdles_is_waited_for_within_the_bound(proxied: Proxy) -> None:
+def test_an_answer_that_dawdles_is_waited_for_within_the_bound(proxied: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     links = linked(proxied.url)
-    links.call("double", P, 1)
+    with monkeypatch.context() as hasty:
+        hasty.setattr(links_module, "BUDGET", 0.25)
+        links.call("double", P, 1)  # the connection is not in haste for good
     proxied.delay(0.3)
     assert links.call("double", P, 2) == 4
 
@@ -295,6 +297,18 @@ def test_a_replica_says_that_it_is_none_of_ours(server: Start) -> None:
         links.call("put", P, "a")
     replica.do("REPLICAOF", "NO", "ONE")
     assert links.call("put", P, "a") == 1
+
+
+def test_a_master_that_became_a_replica_behind_a_name_is_looked_for_again(server: Start) -> None:
+    old, new = server(), server()
+    with Proxy(old) as name:
+        links = linked(name.url)
+        assert links.call("put", P, "a") == 1
+        old.do("REPLICAOF", "127.0.0.1", new.port)
+        name.lead_to(new)
+        with heard("is a replica", within=1):
+            links.call("put", P, "b")
+        assert links.call("put", P, "b") == 1
 
 
 # -- who comes -----------------------------------------------------------------------------------------------------------------------------
@@ -501,15 +515,16 @@ def test_a_child_that_outlives_its_parent_does_not_keep_the_parents_place_at_a_l
     parent = os.fork()
     if parent == 0:
         try:
-            parked = linked(redis_url).park(P, "BLPOP", f"{P}:g", 30)
-            until(lambda: "blocked_clients:1" in str(linked(redis_url).command(P, "INFO", "clients")), "it is parked")
+            links = linked(redis_url)
+            parked = links.park(P, "BLPOP", f"{P}:g", 30)
+            until(lambda: "blocked_clients:1" in str(links.command(P, "INFO", "clients")), "it is parked")
             if os.fork() == 0:
                 os.read(read, 1)  # until the test is over
-                os._exit(0)
-            assert parked.open
+            elif parked.open:
+                os.kill(os.getpid(), signal.SIGKILL)
         finally:
-            os._exit(0)
-    os.waitpid(parent, 0)
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1]) == -signal.SIGKILL
     until(lambda: "blocked_clients:0" in str(outer.command(P, "INFO", "clients")), "the dead parent's place is free")
     os.write(write, b"x")
     os.close(read)
@@ -595,12 +610,19 @@ def test_a_slot_that_moves_is_closed_and_found_where_it_has_gone(cluster: Cluste
     source.do("CLUSTER", "SETSLOT", slot, "MIGRATING", names[target])
     target.do("CONFIG", "SET", "cluster-node-timeout", 1500)
     source.do("MIGRATE", "127.0.0.1", target.port, f"{key}:x", 0, 5000)
-    monkeypatch.setattr(links_module, "BUDGET", 0.5)
-    with heard("being moved", within=2):
+    parked = links.park(key, "BLPOP", f"{key}:g", 30)
+    with monkeypatch.context() as hasty, heard("being moved", within=2):
+        hasty.setattr(links_module, "BUDGET", 0.5)
         links.call("put", key, "b")  # half of its keys have gone
     assert links.run([Command(key, ("GET", f"{key}:x")), Command(key, ("GET", f"{key}:y"))]) == [b"x", b"y"]
     source.do("MIGRATE", "127.0.0.1", target.port, f"{key}:m", 0, 5000)
     source.do("MIGRATE", "127.0.0.1", target.port, f"{key}:y", 0, 5000)
     for node in (target, source):
         node.do("CLUSTER", "SETSLOT", slot, "NODE", names[target])
+    with heard("", within=2):
+        readable(parked)  # the server sends it away
+    parked = links.park(key, "BLPOP", f"{key}:g", 30)
+    assert parked.answers() == []
+    assert target.do("RPUSH", f"{key}:g", "x") == 1
+    assert readable(parked) == [[f"{key}:g".encode(), b"x"]]
     assert links.call("put", key, "b") == 2

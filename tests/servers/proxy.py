@@ -71,6 +71,10 @@ class Proxy:
         with self._changed:
             self._cut_after, self._armed = None, False
 
+    def lead_to(self, server: Server) -> None:
+        """New connections go there, as when a name is given to another host."""
+        self._server = server
+
     def has_cut(self, times: int = 1) -> None:
         with self._changed:
             assert self._changed.wait_for(lambda: self.cuts >= times, BOUND), f"the proxy has cut {self.cuts} of {times} times"

@@ -25,9 +25,11 @@ AGAIN = 0.5  # seconds: a refusal that came sooner leaves time for a second try
 def publish(links: Links, registry: Registry, pairs: Sequence[tuple[Envelope, bytes]]) -> list[str]:
     """Their ids, or those who hold their locks, in their order."""
     ids = [envelope.id for envelope, _ in pairs]
-    registry.announce({envelope.queue for envelope, _ in pairs})
+    queues = {envelope.queue for envelope, _ in pairs}
+    registry.announce(queues)
     bites = _bites(pairs)
     answers = _sent(links, [call for call, _ in bites])
+    registry.announce(queues)  # asks nothing, unless the publishing had to connect anew, to a server that may have lost what it was told
     for (_, places), refused in zip(bites, answers, strict=True):
         for at in range(0, len(refused), 2):
             ids[places[int(refused[at])]] = refused[at + 1].decode()

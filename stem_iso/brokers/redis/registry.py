@@ -7,7 +7,8 @@ Rules
  1. A name is durable before the first envelope in its queue, hence a call of its own and not one more in the publish's pipeline: in a
     cluster they lie on two nodes, and a producer may die between them.
  2. Who uses a queue says so once a minute. A name that nobody has used for a week is dropped by `sweep`, and only where its queue is empty.
- 3. The clock is the server's.
+ 3. Said again behind every new connection: the server may have died, or been followed by another, and have kept nothing.
+ 4. The clock is the server's.
 
 Not promised: that a bare id whose result outlives its queue's last use by more than a week is still found without naming the queue.
 """
@@ -31,16 +32,20 @@ class Registry:
     def __init__(self, links: Links) -> None:
         self._links = links
         self._said: dict[str, float] = {}  # queue -> when it was said last, monotonic
+        self._connected = links.connected
         self._known: list[str] = []
         self._read_at = -READ_EVERY
 
     def announce(self, queues: Collection[str]) -> None:
         """These are in use. Silent where that was said within the minute."""
         now = time.monotonic()
+        if self._connected != self._links.connected:
+            self._connected, self._said = self._links.connected, {}
         unsaid = [queue for queue in queues if now - self._said.get(queue, -SAID_EVERY) >= SAID_EVERY]
         if not unsaid:
             return
         self._links.run([Call("register", REGISTRY, (LIFE, *unsaid))])
+        self._connected = self._links.connected
         self._said |= dict.fromkeys(unsaid, now)
         if not set(unsaid) <= set(self._known):
             self._read_at = -READ_EVERY

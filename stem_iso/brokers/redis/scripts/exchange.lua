@@ -93,7 +93,10 @@ if due and due <= NOW then
   local ids = call('ZRANGEBYSCORE', D, '-inf', number(NOW), 'LIMIT', 0, PROMOTE)
   local records = call('HMGET', M, unpack(ids))
   for k, id in ipairs(ids) do
-    if records[k] then ready(id, byte(records[k], 2)) end
+    if records[k] and not get('b', id) then ready(id, byte(records[k], 2)) end
+  end
+  for k = #ids, 1, -1 do -- from the line of a limit: it has waited its turn
+    if records[k] and get('b', ids[k]) then ready(ids[k], byte(records[k], 2), true) end
   end
   call('ZREM', D, unpack(ids))
   due = first_due()
