@@ -131,6 +131,9 @@ end
 local by = verb == 'count' and ARGV[2] or verb
 local first = verb == 'count' and call('SETBIT', P .. ':jc', ARGV[2], 1) == 0
 local missing = first and call('HINCRBY', J, 'missing', -1)
+if first and f[4] then -- of those who come late it may be the first: the key is then of now
+  call('PEXPIRE', P .. ':jc', math.max(1, call('PTTL', J)))
+end
 if f[2] then
   if first then
     if f[4] then call('PEXPIRE', P .. ':jc', math.max(1, call('PTTL', J))) end
