@@ -15,7 +15,7 @@ __all__ = ["cluster", "proxied", "redis_url", "server", "shared_cluster", "share
 # A job that a shell started with `&`, as build servers do, ignores SIGINT, and so would every program that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Two run side by side (`make test`): what takes cores, kills workers and measures itself against a machine that is otherwise idle, one after
+# Two run side by side (`make test`): what takes cores, kills workers and needs a machine of its own, one after
 # the other; and what mostly asks a store.
 STORES = {"broker", "task", "typing", "docs"}
 

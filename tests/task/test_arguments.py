@@ -213,7 +213,9 @@ def test_an_annotation_that_cannot_be_converted_is_refused_with_the_parameters_n
         Parameters(task, "shop.task").check()
 
 
-@pytest.mark.parametrize("value", [Opaque(), 2**70, "\ud800", lambda: 0, {"deep": [Opaque()]}, (each for each in "ab")], ids=str)
+@pytest.mark.parametrize(
+    "value", [Opaque(), 2**70, "\ud800", lambda: 0, {"deep": [Opaque()]}, (each for each in "ab")], ids=lambda value: type(value).__name__
+)
 def test_a_value_that_is_no_data_is_a_type_error_with_its_name(value: Any) -> None:
     with pytest.raises(TypeError, match=r"shop\.task: argument 'picture' cannot be sent"):
         pack_arguments("shop.task", {"width": 1, "picture": value})
