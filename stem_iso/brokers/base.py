@@ -10,7 +10,8 @@ Rules (the contract suite in `stem_iso.testing` holds each)
  2. A plan is carried out in one atomic step, or not at all. The fence is the receipt: a receipt whose delivery was given to another
     changes nothing and is answered with `Verdict.LOST`. An expired lease that nobody took is still its holder's.
  3. Publishing is idempotent by (id, run, attempt): the same envelope again changes nothing.
- 4. `exchange` settles, promotes what has come due, and leases up to `want` deliveries: by priority (9 first), then arrival.
+ 4. `exchange` settles, promotes what has come due, and leases up to `want` deliveries: by priority (9 first), then arrival; between two
+    queues, equals come in any order, and neither starves.
  5. Lease ends use a clock that wall-clock steps do not move; due times, expiry and TTL are wall clock.
  6. A foreign exception stops here: what a store raises becomes `BrokerUnavailable`.
  7. Whoever parks is woken: `Watch.fileno()` turns readable when there may be something new.

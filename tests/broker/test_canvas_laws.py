@@ -7,14 +7,23 @@ what the oracle says, and after the last TTL nothing is stored.
 
 from __future__ import annotations
 
+import shutil
+import time
 from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
 
 import msgspec
+import pytest
+import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from stem_iso.brokers.base import BrokerOptions, DeadFilter, Delivery, MemberState, Reclaimed, Settlement, StatusRecord, Verdict
+from stem_iso.brokers.base import Broker, BrokerOptions, DeadFilter, Delivery, MemberState, Reclaimed, Settlement, StatusRecord, Verdict
+from stem_iso.brokers.opening import open_broker
+from stem_iso.brokers.redis import loading
+from stem_iso.brokers.sqlite.broker import SqliteBroker
 from stem_iso.task.canvas import Canvas, Tree, last_of, lay, leaves
 from stem_iso.task.envelope import Envelope, decode
 from stem_iso.task.parts import group_of, parts_of
@@ -25,17 +34,27 @@ from tests.broker.stores import HandClock, in_memory
 from tests.task.canvases import Expected, agrees, groups_in, judge, named_by, trees
 
 QUEUES = ("a", "b")
+HOURS = "hours ahead"
 ERRORS = ("errors",)  # purged never, so what a purge moves is not purged by it
 LEASE = 10.0
+OPTIONS = BrokerOptions(max_redeliveries=2, default_visibility_timeout=LEASE)
 DAY = 86_400.0
 PLANS = ("success", "success", "success", "failure", "expired", "retry", "retry later", "give back")
+
+
+class Passing(Protocol):
+    """Time that a test lets pass."""
+
+    @property
+    def wall(self) -> float: ...
+
+    def pass_by(self, seconds: float) -> None: ...
 
 
 class Stored(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.clock = HandClock()
-        self.broker = in_memory(self.clock, BrokerOptions(max_redeliveries=2, default_visibility_timeout=LEASE))
+        self.clock, self.broker = self.opened()
         self.trees: list[Tree] = []
         self.fates: dict[str, TaskState] = {}
         self.found: dict[str, bytes | None] = {}  # what each task found before it
@@ -45,6 +64,15 @@ class Stored(RuleBasedStateMachine):
         self.boots = 1
         self.canvases: list[Canvas] = []
         self.expiring = False  # days have passed: any status may be gone
+
+    def opened(self) -> tuple[Passing, Broker]:
+        clock = HandClock()
+        return clock, in_memory(clock, OPTIONS)
+
+    def assert_empty(self) -> None:
+        kept = "SELECT id, reason FROM task UNION ALL SELECT id, reason FROM dead UNION ALL SELECT id, reason FROM apart"
+        assert isinstance(self.broker, SqliteBroker)
+        assert self.broker._database.read(lambda turn: turn.all(kept)) == []
 
     @initialize(
         first=trees(QUEUES, "x", ERRORS),
@@ -211,8 +239,8 @@ class Stored(RuleBasedStateMachine):
         self.clock.pass_by(40 * DAY)
         while self.broker.sweep():
             pass
-        kept = "SELECT id, reason FROM task UNION ALL SELECT id, reason FROM dead UNION ALL SELECT id, reason FROM apart"
-        assert self.broker._database.read(lambda turn: turn.all(kept)) == []
+        self.assert_empty()
+        self.broker.close()
 
     def run_to_the_end(self) -> None:
         while any(one.queued or one.delayed or one.running for one in self.broker.queues()):
@@ -253,3 +281,52 @@ TestStored = Stored.TestCase
 TestStored.settings = settings(
     max_examples=120, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
 )
+
+
+class StoredOnRedis(Stored):
+    """The server's time is what its scripts add to it; the keys themselves expire by real time, so they may outlive what they say."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        super().__init__()
+
+    def opened(self) -> tuple[Passing, Broker]:
+        return ServerClock(self.url), open_broker(self.url, OPTIONS)
+
+    def assert_empty(self) -> None:
+        with redis.Redis.from_url(self.url) as plain:
+            plain.delete(HOURS)
+            lasting = [key.decode() for key in plain.scan_iter(count=1000) if plain.ttl(key) == -1]
+        assert not lasting, lasting
+
+
+class ServerClock:
+    """Scripts read what this writes; a new one begins on an empty database."""
+
+    def __init__(self, url: str) -> None:
+        self._url, self._ahead = url, 0.0
+        with redis.Redis.from_url(url) as plain:
+            plain.flushdb()
+
+    @property
+    def wall(self) -> float:
+        return time.time() + self._ahead
+
+    def pass_by(self, seconds: float) -> None:
+        self._ahead += seconds
+        with redis.Redis.from_url(self._url) as plain:
+            plain.set(HOURS, repr(self._ahead))
+
+
+def test_stored_on_redis(redis_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shutil.copytree(loading.FOLDER, tmp_path / "scripts")
+    shared = tmp_path / "scripts" / "common.lua"
+    told = "local NOW = tonumber(time[1]) + tonumber(time[2]) / 1e6"
+    assert told in shared.read_text()
+    shared.write_text(shared.read_text().replace(told, f"{told} + tonumber(call('GET', '{HOURS}') or 0)"))
+    monkeypatch.setattr(loading, "FOLDER", tmp_path / "scripts")
+    loading.script.cache_clear()
+    try:
+        run_state_machine_as_test(lambda: StoredOnRedis(redis_url), settings=settings(TestStored.settings, max_examples=30))  # type: ignore[arg-type]
+    finally:
+        loading.script.cache_clear()

@@ -44,6 +44,17 @@ class Cluster:
         except (AssertionError, redis.exceptions.RedisError):  # nobody has its slot, or the cluster is down
             return False
 
+    def replicated(self, key: str) -> None:
+        """Wait until the master of this key has said to its replica all that it has been told so far."""
+        info = _text(self.master_of(key).do("INFO", "replication")).replace(",", "\r\n").splitlines()
+        told = int(next(line for line in info if line.startswith("master_repl_offset:")).partition(":")[2])
+
+        def heard() -> bool:
+            info = _text(self.master_of(key).do("INFO", "replication")).replace(",", "\r\n").splitlines()
+            return any(line.startswith("offset=") and int(line[7:]) >= told for line in info)
+
+        until(heard, "the replica has heard all")
+
     def flush(self) -> None:
         """Empty all of it. A failover under way is waited for."""
         until(self._flushed, "every master could be emptied")

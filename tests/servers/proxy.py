@@ -29,6 +29,7 @@ class Proxy:
         self._cut_after: int | None = None  # bytes of answers that may still pass
         self._only_after = b""
         self._armed = False
+        self._skip, self._times = 0, 1
         self.cuts = 0
         Thread(target=self._accept, name="proxy", daemon=True).start()
 
@@ -56,10 +57,19 @@ class Proxy:
         with self._changed:
             self._break()
 
-    def cut_answer(self, after: int = 0, to: bytes = b"") -> None:
-        """Once: pass `after` bytes of the next answer (to a request with the bytes `to`), then break every connection."""
+    def cut_answer(self, after: int = 0, to: bytes = b"", skip: int = 0, times: int = 1) -> None:
+        """Pass `after` bytes of the next answer (to a request with the bytes `to`; after `skip` whole ones), then break every connection.
+
+        `times`: the answers after that too, each at its first byte.
+        """
         with self._changed:
             self._cut_after, self._only_after, self._armed = after, to, not to
+            self._skip, self._times = skip, times
+
+    def leave(self) -> None:
+        """Cut nothing any more."""
+        with self._changed:
+            self._cut_after, self._armed = None, False
 
     def lead_to(self, server: Server) -> None:
         """New connections go there, as when a name is given to another host."""
@@ -112,16 +122,25 @@ class Proxy:
                 time.sleep(self._delay)
                 with self._changed:
                     self._changed.wait_for(lambda: not self._stalled)
-                    if self._armed and self._cut_after is not None:
-                        with suppress(OSError):
-                            client.sendall(chunk[: self._cut_after])
-                        self._break()
+                    if self._is_cut(chunk, client):
                         return
                 client.sendall(chunk)
         self._end(client, server)
 
+    def _is_cut(self, chunk: bytes, client: socket.socket) -> bool:
+        if not self._armed or self._cut_after is None:
+            return False
+        if self._skip:
+            self._skip -= 1
+            return False
+        with suppress(OSError):
+            client.sendall(chunk[: self._cut_after])
+        self._times -= 1
+        self._cut_after = 0 if self._times else None
+        self._break()
+        return True
+
     def _break(self) -> None:
-        self._cut_after, self._armed = None, False
         self.cuts += 1
         for pair in self._pairs:
             for one in pair:

@@ -81,7 +81,7 @@ class Server:
 
     def plain(self) -> redis.Redis:
         """A connection of the tests' own, past all that is tested."""
-        return redis.Redis(unix_socket_path=self.path, socket_timeout=BOUND)
+        return redis.Redis(unix_socket_path=self.path, socket_timeout=BOUND, protocol=2)
 
     def do(self, *words: str | int) -> object:
         """The answer as the server gave it."""

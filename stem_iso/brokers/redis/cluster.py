@@ -167,6 +167,7 @@ class ClusterLinks(Links):
         wire = self._wires.get(node)
         if wire is None or not wire.open:
             wire = self._wires[node] = Wire(node, self.address.access, deadline)
+            self.connected += 1
         return wire
 
     def _look(self, deadline: float) -> None:

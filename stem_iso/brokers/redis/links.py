@@ -61,6 +61,7 @@ class Links(ABC):
         self.address = address
         self.url = address.shown
         self.bell = f"si:{address.access.db}:bell"  # the channel; channels know no databases
+        self.connected = 0  # how often: after a new one, what a server was told may be forgotten
         self._sleeper: tuple[Node, Parked] | None = None  # kept from one `sleep` to the next
 
     def run(self, calls: Sequence[Ask]) -> list[Any]:
@@ -234,6 +235,7 @@ class Standalone(Links):
     def _opened(self, deadline: float) -> Wire:
         if self._wire is None or not self._wire.open:
             self._wire = Wire(self.address.nodes[0], self.address.access, deadline)
+            self.connected += 1
         return self._wire
 
     def _node(self, key: str | None, deadline: float) -> Node:

@@ -27,6 +27,7 @@ from stem_iso.brokers.base import (
     Verdict,
     WorkerInfo,
 )
+from stem_iso.brokers.payload import encoded
 from stem_iso.brokers.sqlite import (
     admitting,
     apart,
@@ -65,7 +66,7 @@ class SqliteBroker:
     # -- producers --------------------------------------------------------------------------------------------------------------
 
     def publish(self, envelopes: Sequence[Envelope]) -> list[str]:
-        pairs = publishing.encoded(envelopes, self.options.max_payload_bytes)
+        pairs = encoded(envelopes, self.options.max_payload_bytes)
         if pairs and all(envelope.lock is not None for envelope in envelopes):
             # A crowd that wants what is taken only looks: it would else stand in line for the lock, and the worker behind it.
             holders = self._database.read(lambda turn: publishing.holders(turn, envelopes))
@@ -98,7 +99,7 @@ class SqliteBroker:
     # -- canvases ---------------------------------------------------------------------------------------------------------------
 
     def compose(self, whole: Canvas) -> None:
-        bodies = publishing.encoded([step.envelope for step in whole.steps], self.options.max_payload_bytes)
+        bodies = encoded([step.envelope for step in whole.steps], self.options.max_payload_bytes)
         self._database.write(lambda turn: canvas.compose(turn, whole, bodies))
 
     def tree(self, id: str) -> Tree | None:
@@ -218,8 +219,8 @@ class SqliteBroker:
         return self._database.write(lambda turn: schedules.resume(turn, name, due))
 
     def fire(self, record: ScheduleRecord, due: float, sent: Sequence[Envelope | Canvas]) -> bool:
-        encoded = schedules.encoded(sent, self.options.max_payload_bytes)
-        return self._database.write(lambda turn: schedules.fire(turn, record, due, encoded))
+        bodies = schedules.encoded(sent, self.options.max_payload_bytes)
+        return self._database.write(lambda turn: schedules.fire(turn, record, due, bodies))
 
     # -- events -----------------------------------------------------------------------------------------------------------------
 

@@ -11,20 +11,7 @@ from collections.abc import Sequence
 from stem_iso.brokers.sqlite.bells import Bell
 from stem_iso.brokers.sqlite.rows import INSERT, waiting
 from stem_iso.brokers.sqlite.turn import Turn
-from stem_iso.errors import PayloadTooLarge
-from stem_iso.task.envelope import Envelope, encode
-
-
-def encoded(envelopes: Sequence[Envelope], limit: int) -> list[tuple[Envelope, bytes]]:
-    """Raises PayloadTooLarge for the first that is too large, before anything is stored."""
-    pairs = [(envelope, encode(envelope)) for envelope in envelopes]
-    for envelope, body in pairs:
-        if len(body) > limit:
-            raise PayloadTooLarge(
-                f"task {envelope.name} ({envelope.id}) is {len(body):,} bytes, max_payload_bytes is {limit:,}: "
-                "pass a reference (a path, a key) instead of the data, or raise the limit"
-            )
-    return pairs
+from stem_iso.task.envelope import Envelope
 
 
 def holders(turn: Turn, envelopes: Sequence[Envelope]) -> list[str] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from stem_iso.brokers import payload
 from stem_iso.brokers.base import ScheduleRecord
 from stem_iso.brokers.sqlite import canvas, publishing
 from stem_iso.brokers.sqlite.bells import Bell
@@ -59,9 +60,9 @@ class Sent(NamedTuple):
 
 def encoded(sent: Sequence[Envelope | Canvas], limit: int) -> Sent:
     """Raises PayloadTooLarge."""
-    pairs = publishing.encoded([each for each in sent if isinstance(each, Envelope)], limit)
+    pairs = payload.encoded([each for each in sent if isinstance(each, Envelope)], limit)
     canvases = [each for each in sent if isinstance(each, Canvas)]
-    return Sent(pairs, [(each, publishing.encoded([step.envelope for step in each.steps], limit)) for each in canvases])
+    return Sent(pairs, [(each, payload.encoded([step.envelope for step in each.steps], limit)) for each in canvases])
 
 
 def fire(turn: Turn, record: ScheduleRecord, due: float, sent: Sent) -> bool:

@@ -75,7 +75,7 @@ class Publishing(Desk):
 
     def test_priority_holds_for_who_takes_one_at_a_time(self, broker: Broker) -> None:
         sent = [
-            envelope(queue=queue, priority=priority) for queue, priority in (("a", 0), ("b", 1), ("a", 5), ("a", 0), ("b", 9), ("a", 9))
+            envelope(queue=queue, priority=priority) for queue, priority in (("a", 0), ("b", 1), ("a", 5), ("a", 0), ("b", 9), ("a", 8))
         ]
         broker.publish(sent)
         got = [take_one(broker, queues=["a", "b"]).receipt.id for _ in sent]

@@ -1,0 +1,282 @@
+"""The contract, call by call: what each asks of the servers is in the module of its subject.
+
+Where a step leaves entries in an outbox, they are relayed before it answers. If the server goes away under that, the step is done all the
+same: what follows from it is in the outbox, and somebody's `reclaim` hands it on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+from weakref import WeakSet
+
+from stem_iso.brokers.base import (
+    BrokerOptions,
+    DeadFilter,
+    DeadLetter,
+    EndedApart,
+    Exchange,
+    MemberState,
+    Order,
+    Permit,
+    QueueCount,
+    Receipt,
+    Reclaimed,
+    Replayed,
+    ScheduleRecord,
+    Settlement,
+    StatusRecord,
+    Verdict,
+    WorkerInfo,
+)
+from stem_iso.brokers.payload import encoded
+from stem_iso.brokers.redis import canvas, gossip, leasing, limits, looking, publishing, schedules, sweeping
+from stem_iso.brokers.redis.dead import Graveyard
+from stem_iso.brokers.redis.exchanging import Exchanger, Turn
+from stem_iso.brokers.redis.homes import Homes
+from stem_iso.brokers.redis.keys import own_key, queue_key
+from stem_iso.brokers.redis.links import Links
+from stem_iso.brokers.redis.looking import Finder, Memory
+from stem_iso.brokers.redis.parking import BellWatch
+from stem_iso.brokers.redis.registry import Registry
+from stem_iso.brokers.redis.relay import Relay, entries_in
+from stem_iso.brokers.redis.revoking import Wishes
+from stem_iso.brokers.redis.waiting import until
+from stem_iso.errors import BrokerUnavailable, UnknownResult
+from stem_iso.task.canvas import Canvas, Tree
+from stem_iso.task.envelope import Envelope
+from stem_iso.task.limits import TaskLimits
+from stem_iso.task.plan import GiveBack
+from stem_iso.task.status import Progress
+
+LISTENING_CACHE = 1.0  # seconds
+
+
+class RedisBroker:
+    """See `stem_iso.brokers.base.Broker`. One object per thread; connections are opened by first use."""
+
+    def __init__(self, links: Links, options: BrokerOptions) -> None:
+        self.options = options
+        self.url = links.url
+        self._links = links
+        self._registry = Registry(links)
+        self._homes = Homes(links, self._registry)
+        self._exchanger = Exchanger(links, self._homes, options)
+        self._limits = limits.Limits(links)
+        self._relay = Relay(links, limits.relay)
+        self._memory = Memory()
+        self._finder = Finder(links, self._registry, self._memory, lambda boots: gossip.worker_ids(links, boots))
+        self._wishes = Wishes(links, self._registry, self._finder, self._relay)
+        self._graves = Graveyard(links, self._registry, options.dead_letter_ttl)
+        self._watches: WeakSet[BellWatch] = WeakSet()
+        self._listening = (0.0, False)  # when it was looked up, and what it was
+
+    # -- producers --------------------------------------------------------------------------------------------------------------
+
+    def publish(self, envelopes: Sequence[Envelope]) -> list[str]:
+        pairs = encoded(envelopes, self.options.max_payload_bytes)
+        return publishing.publish(self._links, self._registry, pairs) if pairs else []
+
+    def status(self, ids: Sequence[str], queue: str | None = None) -> list[StatusRecord | None]:
+        return self._finder.statuses(ids, queue) if ids else []
+
+    def wait(self, id: str, timeout: float | None, queue: str | None = None) -> StatusRecord:
+        def seen() -> StatusRecord:
+            found = self.status([id], queue)[0]
+            if found is None:
+                raise UnknownResult(f"no task {id}: it never was, or its result has expired")
+            return found
+
+        def terminal() -> StatusRecord | None:
+            found = seen()
+            return found if found.state.terminal else None
+
+        first = seen()
+        if first.state.terminal:
+            return first
+        key = queue_key(first.queue) if first.queue else own_key(id)
+        return until(self._links, key, id, terminal, lambda: f"task {id} has not ended after {timeout:g} s of waiting", timeout)
+
+    def revoke(self, id: str, terminate: bool = False, queue: str | None = None) -> bool:
+        return self._wishes.revoke(id, terminate, queue)
+
+    def forget(self, id: str, queue: str | None = None) -> bool:
+        return self._wishes.forget(id, queue)
+
+    def queues(self) -> list[QueueCount]:
+        return looking.queues(self._links, self._registry, self.options.dead_letter_ttl)
+
+    def purge(self, queue: str) -> int:
+        return self._wishes.purge(queue)
+
+    # -- canvases ---------------------------------------------------------------------------------------------------------------
+
+    def compose(self, whole: Canvas) -> None:
+        canvas.compose(self._links, self._registry, self._relay, whole, self.options)
+
+    def tree(self, id: str) -> Tree | None:
+        return canvas.tree(self._links, id)
+
+    def members(self, id: str) -> list[MemberState] | None:
+        return canvas.members(self._links, id, self._of_queue)
+
+    def wait_members(self, id: str, unended: int, timeout: float | None) -> list[MemberState]:
+        def fewer() -> bool | None:
+            found = canvas.unended(self._links, id)
+            if found is None:
+                raise UnknownResult(f"no group {id}: it never was, or it has expired")
+            return True if found < unended else None
+
+        late: Callable[[], str] = lambda: f"{unended} members of group {id} have not ended after {timeout:g} s of waiting"  # noqa: E731
+        until(self._links, own_key(id), id, fewer, late, timeout)
+        return self.members(id) or []
+
+    def _of_queue(self, queue: str, ids: Sequence[str]) -> Sequence[StatusRecord | None]:
+        return self._finder.statuses(ids, queue)
+
+    # -- dead letters -----------------------------------------------------------------------------------------------------------
+
+    def dead_letters(self, which: DeadFilter) -> list[DeadLetter]:
+        return self._graves.letters(which)
+
+    def replay(self, which: DeadFilter, delay: float = 0.0, dry_run: bool = False) -> list[Replayed]:
+        return self._graves.replay(which, delay, dry_run)
+
+    def purge_dead(self, which: DeadFilter) -> int:
+        return self._graves.purge(which)
+
+    # -- workers ----------------------------------------------------------------------------------------------------------------
+
+    def exchange(self, boot: str, settlements: Sequence[Settlement], queues: Sequence[str], want: int) -> Exchange:
+        turn = self._exchanger.exchange(boot, settlements, queues, want)
+        self._limits.settled(settlement.receipt for settlement in settlements)
+        self._hand_on(turn.entries)
+        answer = self._followed(boot, turn, queues, want)
+        if queues:
+            idle = len(answer.deliveries) < want and not answer.ready
+            for watch in self._watches:
+                watch.exchanged(looked=want > 0, idle=idle)
+        return answer
+
+    def _followed(self, boot: str, turn: Turn, queues: Sequence[str], want: int) -> Exchange:
+        """What begins by these ends is leased by the same step, where seats are left for it."""
+        found = turn.exchange
+        if not turn.entries or not queues or len(found.deliveries) >= want or found.ready:
+            return found
+        with suppress(BrokerUnavailable):  # what was leased before that is held all the same
+            more = self._exchanger.exchange(boot, [], queues, want - len(found.deliveries)).exchange
+            found = replace(more, verdicts=found.verdicts, deliveries=[*found.deliveries, *more.deliveries])
+        return found
+
+    def _hand_on(self, entries: Sequence[tuple[str, Sequence[Any]]]) -> None:
+        if entries:
+            with suppress(BrokerUnavailable):
+                self._relay.run([entry for queue, answer in entries for entry in entries_in(queue, answer)])
+
+    def renew(self, receipts: Sequence[Receipt]) -> list[Receipt]:
+        if not receipts:
+            return []
+        lost = leasing.renew(self._links, self._homes, receipts, self.options.default_visibility_timeout)
+        self._limits.settled(lost)
+        self._limits.renewed(receipts)
+        return lost
+
+    def extend(self, receipt: Receipt, by: float) -> bool:
+        kept = leasing.extend(self._links, self._homes, receipt, by)
+        self._limits.renewed([receipt])
+        return kept
+
+    def mark(self, receipt: Receipt) -> bool:
+        return leasing.mark(self._links, self._homes, receipt)
+
+    def acquire(self, receipt: Receipt, limits: TaskLimits, latest: float | None = None) -> Permit:
+        def cancel() -> Verdict:
+            # The flag makes it `cancelled`, for as long as the envelope says.
+            return self.exchange(receipt.boot, [Settlement(receipt, GiveBack())], [], 0).verdicts[0]
+
+        for queue in self._homes.of([receipt]):
+            permit = self._limits.acquire(queue, receipt, limits, latest, cancel)
+            if permit.wait or permit.verdict is not Verdict.DONE:
+                self._homes.over(receipt.id)
+            return permit
+        return Permit(Verdict.LOST)
+
+    def note(self, receipt: Receipt, meta: dict[str, Any] | None, progress: Progress | None) -> None:
+        leasing.note(self._links, self._homes, receipt, meta, progress)
+
+    def reclaim(self, boot: str, predecessor: str | None = None) -> list[Reclaimed]:
+        names = self._registry.known(fresh=predecessor is not None)
+        found, entries = leasing.reclaim(self._links, boot, predecessor, names, self.options)
+        self._hand_on(entries)
+        with suppress(BrokerUnavailable):  # what was reclaimed is to be told, whatever becomes of the rest
+            self._relay.pending(names)
+        return found
+
+    def orders(self, boot: str) -> list[Order]:
+        return self._wishes.orders(boot)
+
+    def ended_apart(self) -> list[EndedApart]:
+        return self._wishes.ended_apart()
+
+    def watch(self, boot: str, queues: Sequence[str]) -> BellWatch:
+        watch = BellWatch(self._links, queues)
+        self._watches.add(watch)
+        return watch
+
+    def beat(self, worker: WorkerInfo) -> None:
+        self._registry.announce(worker.queues)
+        gossip.beat(self._links, worker)
+
+    def goodbye(self, worker_id: str) -> None:
+        gossip.goodbye(self._links, worker_id)
+
+    def workers(self) -> list[WorkerInfo]:
+        return gossip.workers(self._links)
+
+    def sweep(self) -> int:
+        return sweeping.sweep(self._links, self._registry, self.options.dead_letter_ttl)
+
+    # -- schedules --------------------------------------------------------------------------------------------------------------
+
+    def schedules(self) -> list[ScheduleRecord]:
+        return schedules.listed(self._links)
+
+    def put_schedule(self, record: ScheduleRecord) -> bool:
+        return schedules.put(self._links, record)
+
+    def remove_schedule(self, name: str) -> bool:
+        return schedules.remove(self._links, name)
+
+    def pause_schedule(self, name: str) -> bool:
+        return schedules.pause(self._links, name)
+
+    def resume_schedule(self, name: str, due: float) -> bool:
+        return schedules.resume(self._links, name, due)
+
+    def fire(self, record: ScheduleRecord, due: float, sent: Sequence[Envelope | Canvas]) -> bool:
+        steps = [step.envelope for each in sent if isinstance(each, Canvas) for step in each.steps]
+        encoded([*(each for each in sent if isinstance(each, Envelope)), *steps], self.options.max_payload_bytes)
+        return schedules.fire(self._links, record, due, sent, self.publish, self.compose)
+
+    # -- events -----------------------------------------------------------------------------------------------------------------
+
+    def emit(self, events: Sequence[bytes]) -> None:
+        if events and self.listening():
+            gossip.emit(self._links, events)
+
+    def listening(self) -> bool:
+        looked, answer = self._listening
+        now = time.monotonic()
+        if now - looked > LISTENING_CACHE:
+            answer = gossip.listened(self._links)
+            self._listening = (now, answer)
+        return answer
+
+    def listen(self, timeout: float | None = None) -> Iterator[bytes]:
+        return gossip.Listener(self._links, timeout).events()
+
+    def close(self) -> None:
+        self._links.close()

@@ -1,0 +1,137 @@
+"""What workers tell: that they live, and what happens in them. All in one slot, all of it gone by itself when nobody tells any more.
+
+    beat ──> shown for 30 s                    emit ── somebody listens? ──> a stream, 10,000 long, a minute old ──XREAD BLOCK──> listener
+                                                             └ nobody ─> dropped                    says every 3 s that it lives, for 10 s
+
+A listener that lags loses the oldest events, nobody else loses anything. One that is cut off comes again and goes on where it was.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Sequence, Set
+from contextlib import suppress
+from math import inf
+from typing import Any
+
+import msgspec
+
+from stem_iso.brokers.base import WorkerInfo
+from stem_iso.brokers.redis.keys import GOSSIP
+from stem_iso.brokers.redis.links import Call, Links
+from stem_iso.brokers.redis.parked import Parked
+from stem_iso.errors import BrokerUnavailable
+
+WORKER_LIFE = 30.0  # seconds, as all below
+LISTENER_LIFE = 10.0
+RENEW_LISTENER = LISTENER_LIFE / 3
+EVENTS_KEPT, EVENTS_LIFE = 10_000, 60.0
+STREAM = f"{GOSSIP}:ev"
+TELL = 1_000  # events in one call: no script runs for more than some milliseconds
+READ = 500  # events in one answer
+PATIENCE = 2.0  # past the end of a blocking read
+
+_decoder = msgspec.msgpack.Decoder(WorkerInfo)
+
+
+# -- workers --------------------------------------------------------------------------------------------------------------------------
+
+
+def beat(links: Links, worker: WorkerInfo) -> None:
+    links.call("worker", GOSSIP, "beat", WORKER_LIFE, worker.id, msgspec.msgpack.encode(worker))
+
+
+def goodbye(links: Links, id: str) -> None:
+    links.call("worker", GOSSIP, "goodbye", WORKER_LIFE, id)
+
+
+def workers(links: Links) -> list[WorkerInfo]:
+    """By id; seen when the server heard them."""
+    answer = links.call("worker", GOSSIP, "list", WORKER_LIFE)
+    found = [msgspec.structs.replace(_decoder.decode(info), seen_at=float(seen)) for _, info, seen in zip(*[iter(answer)] * 3, strict=True)]
+    return sorted(found, key=lambda worker: worker.id)
+
+
+def worker_ids(links: Links, boots: Set[str]) -> dict[str, str]:
+    """Boot -> id, of those that live."""
+    return {worker.boot: worker.id for worker in workers(links) if worker.boot in boots}
+
+
+# -- events ---------------------------------------------------------------------------------------------------------------------------
+
+
+def listened(links: Links) -> bool:
+    return bool(links.call("events", GOSSIP, "heard"))
+
+
+def emit(links: Links, events: Sequence[bytes]) -> None:
+    kept = events[-EVENTS_KEPT:]
+    bites = [kept[start : start + TELL] for start in range(0, len(kept), TELL)]
+    links.run([Call("events", GOSSIP, ("tell", EVENTS_KEPT, EVENTS_LIFE, *bite)) for bite in bites])
+
+
+class Listener:
+    """Events from the moment it is made. Used by one thread."""
+
+    def __init__(self, links: Links, timeout: float | None) -> None:
+        self._links, self._timeout = links, timeout
+        self._name = uuid.uuid4().hex
+        self._parked: Parked | None = None
+        self._after: bytes = self._hear()
+
+    def events(self) -> Iterator[bytes]:
+        """Ends after `timeout` seconds without any. Raises BrokerUnavailable where the server is lost, and does not come again at once."""
+        try:
+            while batch := self._next():
+                for id, (_, body) in batch:
+                    self._after = id
+                    yield body
+        finally:
+            self.close()
+
+    def _hear(self) -> bytes:
+        self._renewed = time.monotonic()
+        newest: bytes = self._links.call("events", GOSSIP, "hear", LISTENER_LIFE, self._name)
+        return newest
+
+    def _next(self) -> list[Any]:
+        ends = inf if self._timeout is None else time.monotonic() + self._timeout
+        while True:
+            now = time.monotonic()
+            if now - self._renewed >= RENEW_LISTENER:
+                self._hear()
+            seconds = max(0.001, min(ends - now, RENEW_LISTENER))
+            if found := self._read(seconds):
+                return found
+            if time.monotonic() >= ends:
+                return []
+
+    def _read(self, seconds: float) -> list[Any]:
+        """Those behind the last one, as soon as there are any; none after so long, and where the server was lost."""
+        asked = ("XREAD", "COUNT", READ, "BLOCK", max(1, round(seconds * 1000)), "STREAMS", STREAM, self._after)
+        if self._parked is None:
+            self._parked = self._links.park(GOSSIP)
+        try:
+            self._parked.write(*asked)
+            deadline = time.monotonic() + seconds + PATIENCE
+            while not (answers := self._parked.answers()):
+                if (left := deadline - time.monotonic()) <= 0:
+                    self._unpark()
+                    return []
+                self._parked.poll(left)
+        except BrokerUnavailable:
+            self._unpark()
+            return []
+        answer = answers[0]
+        return [] if answer is None else answer[0][1]
+
+    def _unpark(self) -> None:
+        if self._parked is not None:
+            self._parked.close()
+            self._parked = None
+
+    def close(self) -> None:
+        self._unpark()
+        with suppress(BrokerUnavailable):  # it is forgotten by itself in some seconds; the error that is on its way matters more
+            self._links.call("events", GOSSIP, "deaf", self._name)

@@ -1,0 +1,53 @@
+"""Which queue a receipt is of. Receipts do not say; the broker that leased them remembers, and asks all queues about those of another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from stem_iso.brokers.base import Receipt
+from stem_iso.brokers.redis.keys import queue_key
+from stem_iso.brokers.redis.links import Call, Links
+from stem_iso.brokers.redis.registry import Registry
+
+
+def token(receipt: Receipt) -> str:
+    """As it lies in the store."""
+    return f"{receipt.boot} {receipt.sequence}"
+
+
+class Homes:
+    """One per broker, used by its thread."""
+
+    def __init__(self, links: Links, registry: Registry) -> None:
+        self._links, self._registry = links, registry
+        self._queues: dict[str, str] = {}
+
+    def leased(self, id: str, queue: str) -> None:
+        self._queues[id] = queue
+
+    def over(self, id: str) -> None:
+        """It is held here no more."""
+        self._queues.pop(id, None)
+
+    def of(self, receipts: Iterable[Receipt]) -> dict[str, list[Receipt]]:
+        """By queue, in their order. Those that nobody knows are left out: they are lost."""
+        found: dict[str, list[Receipt]] = {}
+        strange: list[Receipt] = []
+        for receipt in receipts:
+            queue = self._queues.get(receipt.id)
+            if queue is None:
+                strange.append(receipt)
+            else:
+                found.setdefault(queue, []).append(receipt)
+        if strange:
+            for receipt, queue in self._sought(strange):
+                found.setdefault(queue, []).append(receipt)
+        return found
+
+    def _sought(self, receipts: Sequence[Receipt]) -> list[tuple[Receipt, str]]:
+        queues = self._registry.known(fresh=True)
+        ids = tuple(receipt.id for receipt in receipts)
+        found: dict[str, str] = {}
+        for queue, answer in zip(queues, self._links.run([Call("where", queue_key(queue), ids) for queue in queues]), strict=True):
+            found |= {id: queue for id, here in zip(ids, answer, strict=True) if here}
+        return [(receipt, found[receipt.id]) for receipt in receipts if receipt.id in found]

@@ -1,0 +1,290 @@
+-- What all scripts share. Their text follows below it in one chunk; a script that ends or gives back tasks calls `flush()` once, as its
+-- last write, and reads nothing of what it ended in between.
+--
+--   P, NOW                       KEYS[1]; the server's clock, seconds
+--   clock(), number(x)           NOW; x as text that loses nothing
+--   frame(s)                     '<I4' length + s; nil is ''
+--   unframe(s, n, at)            n frames from `at` (1) on, as a table; .at stands behind them
+--   slices(list, f)              f(first, last) over the list in bites of 1000, what `unpack` bears
+--   has(name), put(name, id, v)  whether the rare HASH P:<name> exists; write to it. get(name, id): its field, or false
+--   parse(record)                {priority, visibility, ttl, due, starts_in, lock, body} (nil where not said) and .head: it without args
+--   holds(lease, token)          whether a value of P:l is of this token ("boot sequence")
+--   finish(id, record, how)      the end. how = {state=3|4|5, reason, error, result, meta, progress,      '' or nil where there is none
+--                                  tail = those five as frames instead, ends = when the status expires | ttl = after so many seconds
+--                                  (neither: the record's ttl, or a day), lease = its value of P:l, nonce = eight bytes that
+--                                  name the exchange, so that it may be repeated, cause = of a part that never began: why, encoded;
+--                                  it is no dead letter}.
+--                                Writes status, dead letter (state 4), frees lock and bucket, adds to the outbox, rings the waiters, and
+--                                takes the id out of m, l, z, d and every rare hash at `flush`. An id that stands in a list stays there:
+--                                who leases skips what is not in m. A part (P:t) keeps its tombstone for two minutes.
+--   release(id)                  its place in a bucket, if any, goes to the outbox ("free")
+--   again(id, record, how)       waits once more: how = {due = seconds | nil, head = true: before all others, keep = true: its bucket stays}
+--   replace(id, record, how)     as again, under this new record; how.reason, how.error: why; how.note false: what was noted is void
+--   ready(id, priority, head)    into the list of its priority
+--   emit(kind, id, what, state, reason, error, result)     an entry of the outbox
+--   fresh()                      {number, entry, ...} of this script, for its answer
+--   baton()                      leave one for who sleeps, if none lies there; more(): whether a list holds something
+--   bell(channel)                wake all who listen there
+--   ended(id)                    the status of P:s:<id>: {state, ends, finished, started, redeliveries, nonce, token, begun, head, reason, ...}
+--   known(id)                    whether it lives or has a tombstone
+--   tell(id, record, state, reason, error)      it ends in no worker's hands: say so to one of them (`ended_apart`)
+--   flush()
+if redis.replicate_commands then redis.replicate_commands() end
+
+local call, sub, byte = redis.call, string.sub, string.byte
+local P = KEYS[1]
+local M, L, Z, D = P .. ':m', P .. ':l', P .. ':z', P .. ':d'
+local DAY, TOMBSTONE, PART = 86400, 60, 120
+local RARE = { 'c', 'k', 'v', 'f', 'n', 'p', 'y', 'b', 'w', 't', 'o', 'h', 'e' }
+local STATUS = '<BdddI2c8'
+local ENDED = STATUS .. 'I4c0I4c0I4c0'
+local NONE = string.rep('\0', 8)
+
+local time = call('TIME')
+local NOW = tonumber(time[1]) + tonumber(time[2]) / 1e6
+
+local function clock() return NOW end
+local function number(x) return string.format('%.17g', x) end
+
+local function frame(s)
+  s = s or ''
+  return struct.pack('<I4c0', #s, s)
+end
+
+local function unframe(s, n, at)
+  local found = { at = at or 1 }
+  for i = 1, n do
+    found[i], found.at = struct.unpack('<I4c0', s, found.at)
+  end
+  return found
+end
+
+local function slices(list, f)
+  for first = 1, #list, 1000 do
+    f(first, math.min(first + 999, #list))
+  end
+end
+
+-- -- rare hashes: most scripts meet none of them, and one look says so --------------------------------------------------------------------
+
+local seen
+
+local function has(name)
+  if not seen then
+    local keys = {}
+    for i = 1, #RARE do keys[i] = P .. ':' .. RARE[i] end
+    seen = call('EXISTS', unpack(keys)) == 0 and { none = true } or {}
+  end
+  if seen[name] == nil then
+    seen[name] = not seen.none and call('EXISTS', P .. ':' .. name) == 1
+  end
+  return seen[name]
+end
+
+local function get(name, id) return has(name) and call('HGET', P .. ':' .. name, id) end
+
+local function put(name, id, value)
+  has(name)
+  call('HSET', P .. ':' .. name, id, value)
+  seen[name] = true
+end
+
+local function drop(name, id)
+  if has(name) then call('HDEL', P .. ':' .. name, id) end
+end
+
+-- -- records ----------------------------------------------------------------------------------------------------------------------------------
+
+local function parse(record)
+  local flags, priority = byte(record, 1, 2)
+  local r, at = { priority = priority }, 3
+  if flags % 16 > 0 then
+    if flags % 2 >= 1 then r.visibility, at = struct.unpack('<d', record, at) end
+    if flags % 4 >= 2 then r.ttl, at = struct.unpack('<d', record, at) end
+    if flags % 8 >= 4 then r.due, at = struct.unpack('<d', record, at) end
+    if flags % 16 >= 8 then r.starts_in, at = struct.unpack('<d', record, at) end
+  end
+  if flags % 32 >= 16 then r.lock, at = struct.unpack('<I2c0', record, at) end
+  if flags >= 32 then
+    r.head, at = struct.unpack('<I4c0', record, at)
+  else
+    local start, length
+    start, length, at = struct.unpack('<I2I4', record, at)
+    r.head = sub(record, at, at + start - 1) .. '\128' .. sub(record, at + start + length)
+  end
+  r.at = at -- where the envelope begins; most scripts have no use for a copy
+  return r
+end
+
+local function holds(lease, token) return lease and sub(lease, 1, #token + 1) == token .. ' ' end
+
+-- -- outbox, bells ----------------------------------------------------------------------------------------------------------------------------
+
+local entries = {}
+
+local function emit(kind, id, what, state, reason, error, result)
+  local entry = frame(kind) .. frame(id) .. frame(what) .. frame(state and tostring(state)) .. frame(reason) .. frame(error) .. frame(result)
+  local n = call('INCR', P .. ':on')
+  if n == 1 then -- from the clock on: a counter that has expired names nothing twice
+    n = math.floor(NOW * 1e6)
+    call('SET', P .. ':on', string.format('%.0f', n))
+  end
+  n = string.format('%.0f', n)
+  call('HSET', P .. ':out', n, entry)
+  entries[#entries + 1] = n
+  entries[#entries + 1] = entry
+end
+
+local function fresh() return entries end
+
+local function release(id)
+  local bucket = get('b', id)
+  if bucket then
+    emit('free', id, bucket)
+    drop('b', id)
+  end
+end
+
+local function lists()
+  local keys = {}
+  for priority = 0, 9 do keys[priority + 1] = P .. ':r' .. priority end
+  return keys
+end
+
+local function more() return call('EXISTS', unpack(lists())) > 0 end
+
+local function baton()
+  if call('LLEN', P .. ':g') == 0 then
+    call('RPUSH', P .. ':g', 1)
+    call('EXPIRE', P .. ':g', DAY) -- nobody sleeps through a day: who comes later looks before it does
+  end
+end
+
+local function bell(channel) call('PUBLISH', channel, 1) end
+
+local function ring(id)
+  local waiting = get('e', id)
+  if waiting then
+    for token in string.gmatch(waiting, '%S+') do
+      call('RPUSH', P .. ':e:' .. token, 1)
+      call('PEXPIRE', P .. ':e:' .. token, 60000)
+    end
+    drop('e', id)
+  end
+end
+
+-- -- the end ------------------------------------------------------------------------------------------------------------------------------------
+
+local gone = {}
+local apart = {} -- leases that are over, of tasks that are not
+
+local function tail_of(id, how)
+  local note, progress = get('n', id), get('p', id)
+  if how.tail and not note and not progress then return how.tail, nil end
+  local t = how.tail and unframe(how.tail, 5) or { how.reason or '', how.error or '', how.result or '', how.meta or '', how.progress or '' }
+  if t[4] == '' then t[4] = note or '' end
+  if t[5] == '' then t[5] = progress or '' end
+  return frame(t[1]) .. frame(t[2]) .. frame(t[3]) .. frame(t[4]) .. frame(t[5]), t
+end
+
+-- Most tasks that end have nothing in a rare hash and no option in their record: this is the hot path of a worker.
+local function finish(id, record, how)
+  local rare = has('c') or not seen.none
+  local r = parse(record)
+  local ends = how.ends or NOW + (how.ttl or r.ttl or DAY)
+  if rare and get('f', id) then ends = NOW end
+  local token, started = '', 0
+  if how.lease then
+    local blank = string.find(how.lease, ' ', string.find(how.lease, ' ', 1, true) + 1, true)
+    token, started = sub(how.lease, 1, blank - 1), tonumber(string.match(how.lease, '^%S+', blank + 1))
+  end
+  local begun, then_ = rare and get('o', id) or '', rare and get('t', id)
+  local tail, t = how.tail, nil
+  if rare or not tail then tail, t = tail_of(id, how) end
+  local times = rare and tonumber(get('c', id) or 0) or 0
+  local status = struct.pack(ENDED, how.state, ends, NOW, started, times, how.nonce or NONE, #token, token, #begun, begun, #r.head, r.head)
+  local kept = math.min(math.max(ends, NOW + (then_ and PART or TOMBSTONE)), 1e11)
+  call('SET', P .. ':s:' .. id, status .. tail, 'PXAT', math.floor(kept * 1000))
+  if how.state == 4 or then_ then t = t or unframe(tail, 5) end
+  if how.state == 4 and not how.cause then
+    call('HSET', P .. ':x', id, struct.pack('<d', NOW) .. frame(t[1] == '' and 'failed' or t[1]) .. frame(t[2]) .. frame(t[4])
+      .. frame(begun) .. frame(record))
+    call('ZADD', P .. ':xd', number(NOW), id)
+  end
+  if how.cause then
+    emit('skip', id, then_, how.state, t[1], how.cause)
+  elseif then_ then
+    emit('end', id, then_, how.state, t[1], t[2], t[3])
+  end
+  if r.lock and call('GET', P .. ':u:' .. r.lock) == id then call('DEL', P .. ':u:' .. r.lock) end
+  if rare then
+    release(id)
+    ring(id)
+  end
+  gone[#gone + 1] = id
+end
+
+-- -- once more -----------------------------------------------------------------------------------------------------------------------------------
+
+local function ready(id, priority, head) call(head and 'LPUSH' or 'RPUSH', P .. ':r' .. priority, id) end
+
+local function wait(id, priority, how)
+  if not how.keep then release(id) end
+  drop('k', id)
+  if how.due and how.due > NOW then
+    local first = call('ZRANGE', D, 0, 0, 'WITHSCORES')
+    call('ZADD', D, number(how.due), id)
+    if not first[2] or how.due < tonumber(first[2]) then baton() end
+  else
+    ready(id, priority, how.head)
+    baton()
+  end
+  apart[#apart + 1] = id
+end
+
+local function again(id, record, how) wait(id, byte(record, 2), how or {}) end
+
+local function replace(id, record, how)
+  call('HSET', M, id, record)
+  if how.note == false then drop('n', id) end
+  drop('o', id) -- the successor says what had been laid over the record
+  if how.reason then put('y', id, frame(how.reason) .. frame(how.error)) else drop('y', id) end
+  wait(id, byte(record, 2), how)
+end
+
+local function ended(id)
+  local status = call('GET', P .. ':s:' .. id)
+  if not status then return nil end
+  local s, at = {}, nil
+  s.state, s.ends, s.finished, s.started, s.redeliveries, s.nonce, at = struct.unpack(STATUS, status)
+  for _, name in ipairs({ 'token', 'begun', 'head', 'reason', 'error', 'result', 'meta', 'progress' }) do
+    s[name], at = struct.unpack('<I4c0', status, at)
+  end
+  return s
+end
+
+local function tell(id, record, state, reason, error)
+  call('RPUSH', P .. ':a', struct.pack('<d', NOW) .. 'S' .. frame(id) .. frame(tostring(state)) .. frame(reason) .. frame(error)
+    .. frame(parse(record).head))
+  call('LTRIM', P .. ':a', -10000, -1)
+  call('EXPIRE', P .. ':a', 60) -- older ones are told to nobody
+end
+
+local function known(id) return call('HEXISTS', M, id) == 1 or call('EXISTS', P .. ':s:' .. id) == 1 end
+
+local function flush()
+  slices(apart, function(first, last)
+    call('HDEL', L, unpack(apart, first, last))
+    call('ZREM', Z, unpack(apart, first, last))
+  end)
+  slices(gone, function(first, last)
+    call('HDEL', L, unpack(gone, first, last))
+    call('ZREM', Z, unpack(gone, first, last))
+    call('ZREM', D, unpack(gone, first, last))
+    for _, name in ipairs(RARE) do
+      if has(name) then call('HDEL', P .. ':' .. name, unpack(gone, first, last)) end
+    end
+    call('HDEL', M, unpack(gone, first, last))
+  end)
+  apart, gone = {}, {}
+end

@@ -1,0 +1,11 @@
+-- KEYS[1] a queue · ARGV[1] how many -> the oldest entries, taken: without their times. What is older than a minute is dropped unsaid.
+--
+-- An entry is its time ('<d'), then 'S' and frames of what a script knew (id, state, reason, error, head: `tell`), or 'M' and
+-- msgpack [id, name, queue, run, attempt, state, reason, error].
+local told = {}
+while #told < tonumber(ARGV[1]) do
+  local entry = call('LPOP', P .. ':a')
+  if not entry then break end
+  if struct.unpack('<d', entry) > NOW - 60 then told[#told + 1] = sub(entry, 9) end
+end
+return told

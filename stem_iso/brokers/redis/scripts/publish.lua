@@ -1,0 +1,84 @@
+-- KEYS[1] a queue · ARGV (id, record, unique_for | '') for each -> { place from 0, holder, ... } of those whose lock is another's
+--
+-- What is known by its id, alive or not, changes nothing. The place of a new one in line is that of its arrival; one that is delayed rings
+-- only where it is the first to come due.
+local new, refused = {}, {}
+for i = 1, #ARGV, 3 do
+  if #ARGV[i + 1] < 8 or (ARGV[i + 2] ~= '' and not tonumber(ARGV[i + 2])) then
+    return redis.error_reply('ERR publish: ' .. ARGV[i] .. ' has no sound record')
+  end
+end
+
+local function lock(key, id, life)
+  key = P .. ':u:' .. key
+  local holder = call('GET', key)
+  if holder and holder ~= id then return holder end
+  if not holder then
+    if life == '' then
+      call('SET', key, id)
+    else
+      call('SET', key, id, 'PX', string.format('%.0f', math.max(1, tonumber(life) * 1000)))
+    end
+  end
+  return id
+end
+
+-- One question for all, since most are new: only where some are known is each asked for.
+local function fresh_ones(first, last)
+  local ids, keys = {}, {}
+  for i = first, last, 3 do
+    ids[#ids + 1] = ARGV[i]
+    keys[#keys + 1] = P .. ':s:' .. ARGV[i]
+  end
+  local alive = call('HMGET', M, unpack(ids))
+  local any = call('EXISTS', unpack(keys)) > 0
+  for k, id in ipairs(ids) do
+    if not alive[k] and not (any and call('EXISTS', keys[k]) == 1) then new[#new + 1] = first + 3 * (k - 1) end
+  end
+end
+for first = 1, #ARGV, 1500 do
+  fresh_ones(first, math.min(first + 1499, #ARGV))
+end
+
+local lists, delayed, records, stored, earliest = {}, {}, {}, {}, nil
+for _, i in ipairs(new) do
+  local id, record = ARGV[i], ARGV[i + 1]
+  if not stored[id] then
+    local flags, priority = byte(record, 1, 2)
+    local holder, due = id, nil
+    if flags % 32 >= 4 then
+      local r = parse(record)
+      due = r.due
+      if r.lock then holder = lock(r.lock, id, ARGV[i + 2]) end
+    end
+    if holder ~= id then
+      refused[#refused + 1] = (i - 1) / 3
+      refused[#refused + 1] = holder
+    else
+      stored[id] = true
+      records[#records + 1] = id
+      records[#records + 1] = record
+      if due and due > NOW then
+        delayed[#delayed + 1] = number(due)
+        delayed[#delayed + 1] = id
+        if not earliest or due < earliest then earliest = due end
+      else
+        local list = lists[priority] or {}
+        lists[priority] = list
+        list[#list + 1] = id
+      end
+    end
+  end
+end
+
+slices(records, function(first, last) call('HSET', M, unpack(records, first, last)) end)
+for priority, ids in pairs(lists) do
+  slices(ids, function(first, last) call('RPUSH', P .. ':r' .. priority, unpack(ids, first, last)) end)
+end
+if earliest then
+  local first = call('ZRANGE', D, 0, 0, 'WITHSCORES')[2]
+  slices(delayed, function(first_, last) call('ZADD', D, unpack(delayed, first_, last)) end)
+  if not first or earliest < tonumber(first) then baton() end
+end
+if next(lists) then baton() end
+return refused

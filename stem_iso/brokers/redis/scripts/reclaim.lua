@@ -1,0 +1,82 @@
+-- KEYS[1] a queue · ARGV[1] boot that asks · [2] its predecessor | '' · [3] the most redeliveries · [4] error of one that runs at most once
+-- · [5] error of one that was delivered too often · [6] seconds between two such looks
+-- -> { entries of the outbox }, { id, state (0: waits again), reason, record, ... }
+--
+-- Leases that ran out, but not the asker's own, and all of the predecessor's. What is delivered again stands before all others. Work that
+-- is ready while no baton lies there was forgotten by one who died: it is left again.
+--
+-- Where nobody has looked for longer than a round takes, the server was away, and leases ran out without their holders' fault: these have
+-- GRACE, more than a worker's longest pause between two tries, to renew before anybody claims. P:seen is "last look, end of the grace".
+local LOOK, TAKE, GRACE = 2000, 500, 6
+local lost, leases, told = {}, {}, {}
+
+local function consider(id, lease)
+  if #lost < TAKE and lease and not leases[id] then
+    leases[id] = lease
+    lost[#lost + 1] = id
+  end
+end
+
+local last, till = string.match(call('GET', P .. ':seen') or '', '^(%S+) (%S+)$')
+last, till = tonumber(last), tonumber(till) or 0
+
+local function looked(before)
+  -- A first grace that is over is not begun again by rounds that are slower than it.
+  local bearable = before < till and GRACE or 0
+  if NOW - before > math.max(bearable, tonumber(ARGV[6]) + 1) then till = NOW + GRACE end
+  last = NOW
+end
+
+local function away(lease)
+  if not last then looked(tonumber(string.match(lease, '^%S+ %S+ (%S+)'))) end -- nobody has looked since it was leased
+  return NOW < till
+end
+
+if last then looked(last) end
+for _, id in ipairs(call('ZRANGEBYSCORE', Z, '-inf', number(NOW), 'LIMIT', 0, LOOK)) do
+  local lease = call('HGET', L, id)
+  if lease and string.match(lease, '^%S+') ~= ARGV[1] and not away(lease) then consider(id, lease) end
+end
+if call('EXISTS', Z) == 1 then
+  call('SET', P .. ':seen', number(NOW) .. ' ' .. number(till), 'EX', DAY)
+else
+  call('DEL', P .. ':seen')
+end
+if ARGV[2] ~= '' and ARGV[2] ~= ARGV[1] then
+  local all = call('HGETALL', L)
+  for i = 1, #all, 2 do
+    if string.match(all[i + 1], '^%S+') == ARGV[2] then consider(all[i], all[i + 1]) end
+  end
+end
+
+local function tell(id, state, reason, record)
+  local n = #told
+  told[n + 1], told[n + 2], told[n + 3], told[n + 4] = id, state, reason, record
+end
+
+local function close(id, record, state, reason, error)
+  finish(id, record, { state = state, reason = reason, error = error, lease = leases[id] })
+  tell(id, state, reason, record)
+end
+
+for i = #lost, 1, -1 do
+  local id = lost[i]
+  local record, times = call('HGET', M, id), tonumber(get('c', id) or 0)
+  if not record then
+    call('HDEL', L, id)
+    call('ZREM', Z, id)
+  elseif get('v', id) then
+    close(id, record, 5, 'revoked', '')
+  elseif get('k', id) then
+    close(id, record, 4, 'worker-lost', ARGV[4])
+  elseif times >= tonumber(ARGV[3]) then
+    close(id, record, 4, 'redelivery-limit', ARGV[5])
+  else
+    put('c', id, times + 1)
+    again(id, record, { head = true })
+    tell(id, 0, '', record)
+  end
+end
+flush()
+if more() then baton() end
+return { fresh(), told }

@@ -1,0 +1,311 @@
+"""A Redis server that is dead, dumb, or cut off in the middle of an answer, seen by producers and by a worker's broker.
+
+Each operation is cut at each of its answers in turn: the server has done what it was asked, or a part of it, and nobody heard. Whoever asks
+again must find what an operation that was never cut leaves, and be answered the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, TypeVar
+
+import pytest
+
+from stem_iso.brokers.base import Broker, BrokerOptions, Delivery, Receipt, Settlement, Verdict
+from stem_iso.brokers.opening import open_broker
+from stem_iso.brokers.redis.keys import REGISTRY
+from stem_iso.errors import BrokerUnavailable
+from stem_iso.task.canvas import lay, leaves
+from stem_iso.task.envelope import decode
+from stem_iso.task.limits import TaskLimits
+from stem_iso.task.plan import Finish, GiveBack, Plan
+from stem_iso.testing.contract.composing import chain, group, leaf, previous
+from stem_iso.testing.contract.desk import ALL, FAILURE, SUCCESS, counts, envelope, next_attempt, take, take_one
+from stem_iso.testing.contract.schedules import schedule
+from stem_iso.testing.looking import eventually
+from tests.servers.proxy import Proxy
+from tests.servers.server import Server
+
+V = TypeVar("V")
+Start = Callable[..., Server]
+PROMISED = 5.0  # seconds until a producer hears that the broker is away
+ONE = TaskLimits("thumbs", concurrency=1)
+
+
+def through(proxy: Proxy) -> Broker:
+    return open_broker(proxy.url, BrokerOptions(default_visibility_timeout=60))
+
+
+def insist(call: Callable[[], V]) -> V:
+    """As a worker does, which comes back with what it has to say until the broker hears it."""
+    for _ in range(20):
+        try:
+            return call()
+        except BrokerUnavailable:
+            continue
+    raise AssertionError("the broker is still away")
+
+
+@dataclass
+class Desk:
+    """One broker, and what is at hand."""
+
+    broker: Broker
+    held: dict[str, Delivery] = field(default_factory=dict)
+
+    def take(self, *ids: str) -> None:
+        """Of what is published with these ids, and is leased now."""
+        self.broker.publish([envelope(id=id) for id in ids])
+        self.lease()
+
+    def lease(self) -> None:
+        self.held |= {one.receipt.id: one for one in self.broker.exchange("alpha", [], ["default"], 10).deliveries}
+
+    def receipt(self, id: str) -> Receipt:
+        return self.held[id].receipt
+
+    def settle(self, id: str, plan: Plan) -> Verdict:
+        return self.broker.exchange("alpha", [Settlement(self.receipt(id), plan)], [], 0).verdicts[0]
+
+    def told(self, *ids: str) -> list[Any]:
+        """What a user sees of these tasks, and of the queue."""
+        records = self.broker.status(ids)
+        return [counts(self.broker), *((one.state, one.reason, one.attempt, one.run, one.result) if one else None for one in records)]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """`act` may be asked several times, `seen` is compared with a run without a cut."""
+
+    name: str
+    prepare: Callable[[Desk], object]
+    act: Callable[[Desk], object]
+    seen: Callable[[Desk], object]
+    answers: bool = True  # whether the second asking must be answered as the first
+
+
+def nothing(_: Desk) -> None: ...
+
+
+def leased(desk: Desk) -> list[object]:
+    """All that there is to lease, in the end: each once, none as if its holder had died."""
+    for _ in range(4):
+        desk.lease()
+    return [*sorted((one.receipt.id, one.redeliveries) for one in desk.held.values()), counts(desk.broker)]
+
+
+def composed(desk: Desk) -> None:
+    tree = chain(leaf("a"), group("g", leaf("b"), leaf("c")), leaf("d"))
+    desk.broker.compose(lay(tree, [envelope(id=each.id, name=each.name) for each in leaves(tree)]))
+
+
+def members(desk: Desk) -> None:
+    composed(desk)
+    desk.lease()
+    desk.settle("a", SUCCESS)
+    eventually(lambda: desk.lease() or {"b", "c"} <= set(desk.held))
+
+
+def walked(desk: Desk) -> object:
+    """The rest of the canvas, run to its end."""
+    found: list[object] = []
+    deadline = time.monotonic() + 10
+    while (outcome := desk.broker.status(["d"])[0]) is None or not outcome.state.terminal:
+        assert time.monotonic() < deadline
+        desk.broker.reclaim("alpha")
+        for one in take(desk.broker):
+            found.append((one.receipt.id, previous(decode(one.body)), one.redeliveries))
+            desk.broker.exchange("alpha", [Settlement(one.receipt, SUCCESS)], [], 0)
+    return sorted(found, key=str), desk.told("a", "b", "c", "d")
+
+
+def exchanged(desk: Desk) -> list[Verdict]:
+    answer = desk.broker.exchange("alpha", [Settlement(desk.receipt("a"), SUCCESS)], ["default"], 1)
+    desk.held |= {one.receipt.id: one for one in answer.deliveries}
+    return answer.verdicts
+
+
+def failed(desk: Desk) -> object:
+    """What a dead relay has left, any worker does in its next round."""
+    eventually(lambda: desk.broker.reclaim("alpha") or all(one and one.state.terminal for one in desk.broker.status(["g", "d"])), 10)
+    return desk.told("a", "b", "g", "d"), desk.settle("c", SUCCESS)
+
+
+def dead(desk: Desk) -> None:
+    desk.take("a")
+    desk.settle("a", FAILURE)
+
+
+def lined(desk: Desk) -> None:
+    desk.take("a", "b")
+    desk.broker.acquire(desk.receipt("a"), ONE)
+
+
+def one_after_the_other(desk: Desk) -> object:
+    """Who holds the only place is alone, and the next has it when it is free."""
+    before = counts(desk.broker)
+    desk.settle("a", SUCCESS)
+    eventually(lambda: desk.broker.reclaim("alpha") or desk.lease() or counts(desk.broker)[2] == 1)
+    return before, desk.broker.acquire(desk.receipt("b"), ONE)
+
+
+def fired(desk: Desk) -> object:
+    desk.broker.put_schedule(schedule())
+    return desk.broker.fire(schedule(), schedule().due + 60, [envelope(id="a"), envelope(id="b")])
+
+
+OPERATIONS = [
+    Operation("publish", nothing, lambda d: d.broker.publish([envelope(id="a", lock="k"), envelope(id="b")]), lambda d: d.told("a", "b")),
+    Operation(
+        "publish of what another holds",
+        lambda d: d.broker.publish([envelope(id="a", lock="k")]),
+        lambda d: d.broker.publish([envelope(id="b", lock="k")]),
+        lambda d: d.told("a", "b"),
+    ),
+    Operation("lease", lambda d: d.broker.publish([envelope(id="a"), envelope(id="b")]), Desk.lease, leased),
+    Operation("success", lambda d: d.take("a"), lambda d: d.settle("a", SUCCESS), lambda d: d.told("a")),
+    Operation("failure", lambda d: d.take("a"), lambda d: d.settle("a", FAILURE), lambda d: (d.told("a"), len(d.broker.dead_letters(ALL)))),
+    Operation(
+        "retry",
+        lambda d: d.take("a"),
+        lambda d: d.settle("a", next_attempt(decode(d.held["a"].body))),
+        lambda d: (d.told("a"), decode(take_one(d.broker).body).attempt, take(d.broker)),
+    ),
+    Operation(
+        "give back", lambda d: d.take("a"), lambda d: d.settle("a", GiveBack()), lambda d: (d.told("a"), take_one(d.broker).redeliveries)
+    ),
+    Operation(
+        "settle and lease at once",
+        lambda d: (d.take("a"), d.broker.publish([envelope(id="b")])),
+        exchanged,
+        lambda d: (d.told("a"), d.held.pop("a") and leased(d)),
+    ),
+    Operation("renew", lambda d: d.take("a"), lambda d: d.broker.renew([d.receipt("a")]), lambda d: d.told("a")),
+    Operation("mark", lambda d: d.take("a"), lambda d: d.broker.mark(d.receipt("a")), lambda d: d.told("a")),
+    Operation(
+        "note",
+        lambda d: d.take("a"),
+        lambda d: d.broker.note(d.receipt("a"), {"x": 1}, None),
+        lambda d: [one and one.meta for one in d.broker.status(["a"])],
+    ),
+    Operation(
+        "reclaim",
+        lambda d: d.take("a"),
+        lambda d: d.broker.reclaim("beta", "alpha"),
+        lambda d: [(one.receipt.id, one.redeliveries) for one in take(d.broker, boot="beta")],
+        answers=False,
+    ),
+    Operation("revoke", lambda d: d.take("a"), lambda d: d.broker.revoke("a"), lambda d: (d.told("a"), len(d.broker.orders("alpha")))),
+    Operation("purge", lambda d: d.broker.publish([envelope(id="a")]), lambda d: d.broker.purge("default"), lambda d: d.told("a"), False),
+    Operation("forget", lambda d: (d.take("a"), d.settle("a", SUCCESS)), lambda d: d.broker.forget("a"), lambda d: d.told("a"), False),
+    Operation("replay", dead, lambda d: d.broker.replay(ALL), lambda d: (d.told("a"), leased(d)), False),
+    Operation("acquire", lambda d: d.take("a", "b"), lambda d: d.broker.acquire(d.receipt("a"), ONE), lambda d: d.told("a", "b")),
+    Operation("stand in line", lined, lambda d: d.broker.acquire(d.receipt("b"), ONE).verdict, one_after_the_other, False),
+    Operation("compose", nothing, composed, walked),
+    Operation("settle a link", lambda d: (composed(d), d.lease()), lambda d: d.settle("a", SUCCESS), walked),
+    Operation("settle a member", members, lambda d: d.settle("b", SUCCESS), lambda d: (d.settle("c", SUCCESS), walked(d))),
+    Operation("fail a member", members, lambda d: d.settle("b", FAILURE), failed),
+    Operation("fire", nothing, fired, lambda d: (d.told("a", "b"), [one.due for one in d.broker.schedules()]), False),
+]
+
+
+def empty(server: Server) -> None:
+    """But for the names of queues: a broker that has said one knows that it is known."""
+    with server.plain() as plain:
+        plain.delete(*[key for key in plain.keys() if key != REGISTRY.encode()], "-")
+
+
+@pytest.fixture
+def emptied(server: Start) -> Iterator[tuple[Server, Proxy]]:
+    behind = server()
+    with Proxy(behind) as proxy:
+        yield behind, proxy
+
+
+@pytest.mark.parametrize("times", [1, 2], ids=["cut once", "cut twice"])
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_what_is_cut_in_an_answer_is_done_once(emptied: tuple[Server, Proxy], operation: Operation, times: int) -> None:
+    behind, proxy = emptied
+    desk = Desk(through(proxy))
+    operation.prepare(desk)
+    answer, seen = operation.act(desk), operation.seen(desk)
+    for skip in count():
+        empty(behind)
+        desk = Desk(desk.broker)
+        operation.prepare(desk)
+        before = proxy.cuts
+        proxy.cut_answer(after=skip % 3, skip=skip, times=times)
+        again = insist(lambda desk=desk: operation.act(desk))  # type: ignore[misc]
+        proxy.leave()
+        assert (again == answer or not operation.answers) and operation.seen(desk) == seen, f"cut at answer {skip}"
+        if proxy.cuts == before:
+            break
+    assert skip > 0, "nothing was cut"
+    desk.broker.close()
+
+
+# -- away altogether ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_producer_hears_within_five_seconds_that_the_server_is_away(server: Start) -> None:
+    dead, dumb, behind = server(), server(), server()
+    with Proxy(behind) as proxy:
+        brokers = [open_broker(url) for url in (dead.url, dumb.url, proxy.url)]
+        for broker in brokers:
+            broker.publish([envelope()])
+        fresh = open_broker(dumb.url)
+        dead.kill()
+        dumb.freeze()
+        proxy.stall()
+
+        def told(broker: Broker) -> float:
+            began = time.monotonic()
+            with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1"):
+                broker.publish([envelope(id="late")])
+            return time.monotonic() - began
+
+        with ThreadPoolExecutor() as threads:
+            took = list(threads.map(told, [*brokers, fresh]))
+        assert max(took) < PROMISED + 0.25 and took[0] < 0.5, took
+        dead.start()
+        dumb.thaw()
+        proxy.resume()
+        for broker in (*brokers, fresh):
+            insist(lambda broker=broker: broker.publish([envelope(id="late")]))  # type: ignore[misc]
+            broker.close()
+    assert counts(open_broker(dead.url)) == (1, 0, 0, 0)  # it keeps nothing over a death, and so it was told
+    assert counts(open_broker(dumb.url)) == counts(open_broker(behind.url)) == (2, 0, 0, 0)
+
+
+def test_who_waits_for_a_result_has_it_over_a_cut(emptied: tuple[Server, Proxy]) -> None:
+    behind, proxy = emptied
+    waiting, working = through(proxy), open_broker(behind.url)
+    working.publish([envelope(id="a")])
+    with ThreadPoolExecutor() as threads:
+        answer = threads.submit(lambda: insist(lambda: waiting.wait("a", 10)))
+        eventually(lambda: behind.do("CLIENT", "LIST") and "blpop" in str(behind.do("CLIENT", "LIST")))
+        proxy.cut()
+        working.exchange("alpha", [Settlement(take_one(working).receipt, SUCCESS)], [], 0)
+        assert answer.result(10).result == SUCCESS.result
+    waiting.close()
+    working.close()
+
+
+def test_what_was_promised_is_there_after_a_death(server: Start) -> None:
+    durable = server(aof="always")
+    broker = open_broker(durable.url)
+    broker.publish([envelope(id=id) for id in ("done", "held", "waiting")])
+    done, held = take(broker, 2)
+    broker.exchange("alpha", [Settlement(done.receipt, SUCCESS)], [], 0)
+    durable.kill()
+    with pytest.raises(BrokerUnavailable):
+        broker.renew([held.receipt])
+    durable.start()
+    assert broker.renew([held.receipt]) == []
+    assert broker.exchange("alpha", [Settlement(held.receipt, Finish(SUCCESS.state))], [], 0).verdicts == [Verdict.DONE]
+    assert [one.receipt.id for one in take(broker)] == ["waiting"]
+    broker.close()

@@ -1,0 +1,285 @@
+"""Parked workers and waiters of the Redis broker: woken one by one, and still woken after connections, servers and neighbours have died."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+import redis
+
+from stem_iso.brokers.base import Broker, StatusRecord, Watch
+from stem_iso.brokers.opening import open_broker
+from stem_iso.brokers.redis.keys import queue_key
+from stem_iso.brokers.redis.links import connect
+from stem_iso.brokers.redis.url import parse
+from stem_iso.brokers.redis.waiting import SLICE, until
+from stem_iso.errors import BrokerUnavailable
+from stem_iso.task.plan import GiveBack
+from stem_iso.testing.contract.desk import SUCCESS, envelope, ids, settle, status, take, take_one
+from stem_iso.testing.contract.timing import quiet, rings
+from stem_iso.testing.looking import eventually, throughout
+from tests.servers.server import Server
+
+Start = Callable[..., Server]
+
+
+@pytest.fixture
+def brokers(redis_url: str) -> Iterator[Callable[[], Broker]]:
+    """Opens another one, as another process would."""
+    opened: list[Broker] = []
+
+    def another() -> Broker:
+        opened.append(open_broker(redis_url))
+        return opened[-1]
+
+    yield another
+    for each in opened:
+        each.close()
+
+
+def parked(broker: Broker, boot: str, seats: int = 1) -> Watch:
+    """A worker that has found nothing, and sleeps."""
+    watch = broker.watch(boot, ["default"])
+    assert take(broker, seats, boot) == []
+    quiet(watch)
+    return watch
+
+
+# -- workers ---------------------------------------------------------------------------------------------------------------------------
+
+
+def test_one_task_wakes_one_of_many_workers(brokers: Callable[[], Broker]) -> None:
+    watches = [parked(brokers(), f"boot-{number}") for number in range(3)]
+    brokers().publish([envelope()])
+    poll = select.poll()
+    for watch in watches:
+        poll.register(watch.fileno(), select.POLLIN)
+    assert len(poll.poll(2000)) == 1
+    throughout(lambda: len(poll.poll(0)) == 1, 0.05)
+    assert [watch.changed() for watch in watches].count(True) == 1
+
+
+def test_many_tasks_wake_as_many_workers_as_they_need(brokers: Callable[[], Broker]) -> None:
+    workers = [brokers() for _ in range(3)]
+    watches = [parked(broker, f"boot-{number}") for number, broker in enumerate(workers)]
+    brokers().publish([envelope() for _ in range(3)])
+    taken: list[str] = []
+
+    def look() -> bool:
+        for number, (broker, watch) in enumerate(zip(workers, watches, strict=True)):
+            if watch.changed():
+                taken.extend(ids(take(broker, 1, f"boot-{number}")))
+        return len(taken) == 3
+
+    eventually(look, 2.0)
+
+
+def test_a_worker_whose_seats_are_taken_leaves_the_baton_to_another(brokers: Callable[[], Broker]) -> None:
+    busy, idle, producer = brokers(), brokers(), brokers()
+    watch = parked(busy, "busy")
+    producer.publish([envelope()])
+    assert rings(watch) and len(take(busy, 1, "busy")) == 1
+    producer.publish([envelope()])
+    assert not watch.changed()
+    other = idle.watch("idle", ["default"])
+    assert rings(other) and len(take(idle, 1, "idle")) == 1
+
+
+def test_a_baton_that_comes_while_the_last_seat_is_filled_goes_back(brokers: Callable[[], Broker]) -> None:
+    busy, idle, producer = brokers(), brokers(), brokers()
+    watch, other = parked(busy, "busy"), None
+    producer.publish([envelope()])
+    eventually(lambda: select.select([watch], [], [], 0)[0], 1.0)  # it has the baton, and has not looked yet
+    first = take_one(idle, "idle")  # somebody else was quicker
+    busy.publish([envelope()])
+    assert len(take(busy, 1, "busy")) == 1
+    producer.publish([envelope()])
+    assert not watch.changed()
+    other = idle.watch("idle", ["default"])
+    settle(idle, first, SUCCESS)
+    assert rings(other) and len(take(idle, 1, "idle")) == 1
+
+
+def test_a_seat_that_falls_idle_is_woken_again(brokers: Callable[[], Broker]) -> None:
+    broker, producer = brokers(), brokers()
+    watch = parked(broker, "alpha")
+    producer.publish([envelope()])
+    assert rings(watch)
+    held = take_one(broker)
+    settle(broker, held, SUCCESS)
+    assert take(broker, 1) == []
+    producer.publish([envelope()])
+    assert rings(watch) and len(take(broker, 1)) == 1
+
+
+@pytest.mark.parametrize("kind", ["normal", "pubsub"])
+def test_a_parked_connection_that_breaks_is_mended(brokers: Callable[[], Broker], redis_url: str, kind: str) -> None:
+    broker, producer = brokers(), brokers()
+    watch = parked(broker, "alpha")
+    quiet(watch)
+    with redis.Redis.from_url(redis_url) as plain:
+        assert plain.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+    assert rings(watch, 3.0)  # something may have rung meanwhile
+    take(broker, 1)
+    quiet(watch)
+    sent = envelope()
+    producer.publish([sent])
+    assert rings(watch)
+    assert ids(take(broker, 1)) == [sent.id]
+    producer.revoke(sent.id)
+    assert rings(watch) and len(broker.orders("alpha")) == 1
+
+
+def test_a_watch_outlives_its_server(server: Start) -> None:
+    started = server(aof="always")
+    broker, producer = open_broker(started.url), open_broker(started.url)
+    watch = parked(broker, "alpha")
+    started.kill()
+    throughout(lambda: not watch.changed(), 0.2)
+    with pytest.raises(BrokerUnavailable):
+        take(broker)
+    started.start()
+    assert rings(watch, 3.0)
+    take(broker, 1)
+    quiet(watch)
+    producer.publish([envelope()])
+    assert rings(watch)
+    watch.close()
+    broker.close()
+    producer.close()
+
+
+def test_a_watch_may_be_made_while_the_server_is_away(server: Start) -> None:
+    started = server()
+    started.kill()
+    broker = open_broker(started.url)
+    watch = broker.watch("alpha", ["default"])
+    assert not watch.changed()
+    started.start()
+    assert rings(watch, 3.0)
+    watch.close()
+    broker.close()
+
+
+# -- waiters ---------------------------------------------------------------------------------------------------------------------------
+
+
+class Sleeper(threading.Thread):
+    def __init__(self, broker: Broker, id: str, timeout: float = 10.0) -> None:
+        super().__init__()
+        self._broker, self._id, self._timeout = broker, id, timeout
+        self.answer: StatusRecord | Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.answer = self._broker.wait(self._id, self._timeout)
+        except (TimeoutError, BrokerUnavailable) as error:
+            self.answer = error
+
+    def joined(self) -> StatusRecord | Exception | None:
+        self.join(10)
+        return self.answer
+
+
+def registered(url: str) -> list[bytes]:
+    with redis.Redis.from_url(url) as plain:
+        found: list[bytes] = plain.hvals("si:{default}:e")
+        return found
+
+
+def left(url: str) -> list[bytes]:
+    """Keys that waiters made."""
+    with redis.Redis.from_url(url) as plain:
+        return list(plain.scan_iter("si:{default}:e*"))
+
+
+def test_many_waiters_of_one_task_are_all_woken(brokers: Callable[[], Broker], redis_url: str) -> None:
+    broker, sent = brokers(), envelope()
+    broker.publish([sent])
+    held = take_one(broker)
+    sleepers = [Sleeper(brokers(), sent.id) for _ in range(8)]
+    eventually(lambda: len(b" ".join(registered(redis_url)).split()) == 8, 5.0)
+    ended = time.monotonic()
+    settle(broker, held, SUCCESS)
+    assert all(isinstance(sleeper.joined(), StatusRecord) for sleeper in sleepers)
+    assert time.monotonic() - ended < 1.0
+    eventually(lambda: left(redis_url) == [], 2.0)
+
+
+def test_a_waiter_that_gives_up_leaves_nothing(brokers: Callable[[], Broker], redis_url: str) -> None:
+    broker, sent = brokers(), envelope()
+    broker.publish([sent])
+    with pytest.raises(TimeoutError):
+        brokers().wait(sent.id, 0.05)
+    assert left(redis_url) == []
+
+
+def test_an_end_behind_the_last_look_before_the_sleep_rings(brokers: Callable[[], Broker], redis_url: str) -> None:
+    broker, sent = brokers(), envelope()
+    broker.publish([sent])
+    held = take_one(broker)
+    url = urlsplit(redis_url)
+    links = connect(parse(url.scheme, url.netloc + url.path, dict(parse_qsl(url.query))))
+    looks: list[StatusRecord] = []
+
+    def look() -> StatusRecord | None:
+        looks.append(status(broker, sent.id))
+        if len(looks) == 2:
+            settle(broker, held, SUCCESS)  # what this look has seen is over by the time it answers
+        return looks[-1] if looks[-1].state.terminal else None
+
+    began = time.monotonic()
+    assert until(links, queue_key("default"), sent.id, look, str, None).state.terminal
+    assert (len(looks), time.monotonic() - began < SLICE / 2) == (3, True)
+    links.close()
+
+
+def test_whenever_the_end_comes_the_waiter_is_answered_at_once(brokers: Callable[[], Broker]) -> None:
+    broker, waiting = brokers(), brokers()
+    for _ in range(30):
+        sent = envelope()
+        broker.publish([sent])
+        held = take_one(broker)
+        sleeper = Sleeper(waiting, sent.id)
+        settle(broker, held, SUCCESS)  # at whatever step the sleeper is
+        began = time.monotonic()
+        assert isinstance(sleeper.joined(), StatusRecord)
+        assert time.monotonic() - began < SLICE / 2
+
+
+def test_a_waiter_whose_connection_is_cut_is_answered(brokers: Callable[[], Broker], redis_url: str) -> None:
+    broker, sent = brokers(), envelope()
+    broker.publish([sent])
+    held = take_one(broker)
+    sleeper = Sleeper(brokers(), sent.id)
+    eventually(lambda: registered(redis_url), 5.0)
+    with redis.Redis.from_url(redis_url) as plain:
+        plain.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    settle(broker, held, SUCCESS)
+    assert isinstance(sleeper.joined(), StatusRecord)
+
+
+def test_what_a_killed_waiter_left_goes_with_the_task(brokers: Callable[[], Broker], redis_url: str) -> None:
+    broker, sent = brokers(), envelope()
+    broker.publish([sent])
+    child = os.fork()
+    if not child:
+        try:
+            open_broker(redis_url).wait(sent.id, 30)
+        finally:
+            os._exit(1)
+    eventually(lambda: registered(redis_url), 5.0)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    settle(broker, take_one(broker), GiveBack())
+    assert len(registered(redis_url)) == 1
+    settle(broker, take_one(broker), SUCCESS)
+    with redis.Redis.from_url(redis_url) as plain:
+        assert all(0 < plain.pttl(key) <= 60_000 for key in left(redis_url))
