@@ -1,9 +1,31 @@
 """Redis, from 6.2 up, one server or a cluster: the broker for more than one machine.
 
-address      what a URL says: servers, user, password, TLS
-connection   one connection; the only place that knows redis-py
-links        calls of scripts and commands, to one server
-cluster      the same to a cluster: slots, redirections, failover
-parked       a connection on which a blocking command was left
-loading      scripts/*.lua, each behind common.lua, and their digests
+    si:{queue}   :m id -> record                    all that lives; it leaves with its end, and is rewritten by a successor alone
+      ready      :r0 .. :r9 ids                     :d id by due time
+      leased     :l id -> token, start              :z id by end of lease
+      ended      :s:<id> status, expires            :x letters, :xd by died      :u:<lock> holder
+      beside     :c redeliveries :k marked :v revoked :f forgotten :n note :p progress :y why :b bucket :h answered :e waiters
+      canvas     :w waits :t its link :o how it began                            :out entries for other slots, :on their numbers
+      workers    :g baton (wakes one)  :a ended apart  :i:<boot> newest turn
+
+Rules
+ 1. A script touches one slot, so the same mechanism serves one server and a cluster. What concerns two slots goes through the outbox of the
+    first, and each hop may be repeated. Scripts share `common.lua`, whose head is their contract.
+ 2. Every state follows from where an id stands; `queued` and `running` are never written. An id in a ready list that has no record, or is
+    leased, is skipped by whoever meets it.
+ 3. Only the server's clock counts: due times, ends of leases, expiry.
+ 4. Any call may be sent twice. Publishing is known by id, for a minute past the end at least; a settlement by its nonce; leases by the
+    sequence of their turn. A turn that was lost is taken over by the next one, and cannot happen later.
+ 5. A script checks its arguments before its first write, and removes last.
+
+  broker       the facade: one call of the contract
+  address · url · connection · links · cluster · slots · parked · refusals · resp · loading     how a server is asked
+  keys · records · showing                    names, what lies in a slot, and how people see it
+  publishing · exchanging · settling · leasing · homes      a task's life
+  looking · waiting · revoking · dead · registry · parking · sweeping      those who ask, wait and wish
+  limits · schedules · gossip                 slots of their own
+  relay · delivering · placing · canvas       what crosses slots
+
+Not promised: atomicity over two queues; that a lost answer is recognised later than a status's tombstone lives (a minute where the result
+is not kept); anything that a failover takes back, but for leases, which then run out.
 """
