@@ -2,7 +2,7 @@
 #
 #     FROM stem_iso
 #     COPY --chown=stem . /app
-#     CMD ["-A", "thumbs:app", "--broker", "sqlite:////data/jobs.db"]
+#     CMD ["-A", "thumbs:app", "--broker", "sqlite:////data/jobs.db"]        # or redis://HOST/0: then workers on more than one machine
 #
 #     docker run -v jobs:/data IMAGE
 #
@@ -12,11 +12,11 @@ FROM python:3.13-slim AS build
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY stem_iso ./stem_iso
-RUN pip wheel --no-cache-dir --wheel-dir /wheels '.[cron]'
+RUN pip wheel --no-cache-dir --wheel-dir /wheels '.[cron,fast]'
 
 FROM python:3.13-slim
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
-    pip install --no-cache-dir --no-index --find-links=/wheels 'stem_iso[cron]' \
+    pip install --no-cache-dir --no-index --find-links=/wheels 'stem_iso[cron,fast]' \
     && useradd --create-home --uid 1000 stem \
     && install -d -o stem -g stem /app /data
 USER stem

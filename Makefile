@@ -8,13 +8,14 @@
 # make kills    five thousand isolates killed at random under load
 # make hostile  every hostile handler twenty times over, on an idle, a held and a full machine
 # make chaos    workers killed at random under load
+# make chaos-redis [SECONDS=600] [SEED=n]   isolates, workers and a Redis server killed at random, then the books
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo retry-demo test lint bench repeat races kills hostile chaos clean
+.PHONY: demo retry-demo test lint bench repeat races kills hostile chaos chaos-redis clean
 
-BENCHES := $(filter-out __init__ harness chaos chaos_app hostile stuck,$(basename $(notdir $(wildcard bench/*.py))))
+BENCHES := $(filter-out __init__ harness chaos chaos_app chaos_redis chaos_redis_app chaos_redis_judge redis_depth hostile stuck,$(basename $(notdir $(wildcard bench/*.py))))
 VENV ?= .venv
 PY := $(VENV)/bin/python
 FIND_PYTHON := for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -44,6 +45,9 @@ repeat: $(VENV)/stamp
 
 chaos: $(VENV)/stamp
 	$(PY) -m bench.chaos
+
+chaos-redis: $(VENV)/stamp
+	@$(PY) -m bench.chaos_redis --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
 
 races: $(VENV)/stamp
 	STEM_ISO_RACES=10000 $(PY) -m pytest -s tests/isolate/test_the_race.py

@@ -1,6 +1,7 @@
 """The life of a task that always fails, and of one whose worker is killed: every signal as one line of JSON, and a proof at the end.
 
     python -m entrypoints.retry_task [--broker URL]        without a URL: a SQLite file in a temporary folder
+    docker compose -f entrypoints/retry_task/compose.yaml up --build --exit-code-from producer        over Redis, workers in containers
 
     act 1   prerun ─ retry ─ postrun ─(delay)─ prerun ─ retry ─ … ─ prerun ─ failed ─ postrun           four attempts, then a dead letter
     act 2   prerun ─ SIGKILL of the whole worker ─(lease)─(claim)─ received by another ─ … ─ succeeded  one attempt, redelivered
@@ -25,6 +26,6 @@ looked at: `stem-iso dlq list --broker URL`.
 
     tasks     what the workers run
     telling   a signal as a line
-    workers   the workers, started by command, stopped or killed
+    workers   the workers, started by command, stopped or killed; or elsewhere, as in compose.yaml
     proof     what must be true at the end
 """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from entrypoints.retry_task.telling import say
-from entrypoints.retry_task.workers import Workers, workers
+from entrypoints.retry_task.workers import Elsewhere, Team, workers
 from stem_iso import StemError, TaskFailed, TaskHandle, TaskStatus
 
 if TYPE_CHECKING:
     from entrypoints.retry_task.proof import Redelivery
 
 PATIENCE = 15.0  # seconds for what takes some
+QUEUE = "retry-demo"  # of workers elsewhere; those of this program have one of their own each time
 
 
 def main() -> int:
@@ -35,6 +35,8 @@ def main() -> int:
         os.environ["STEM_ISO_BROKER"] = arguments.broker or f"sqlite:///{folder}/retry.db"
         log = Path(folder) / "worker.log"
         try:
+            if arguments.workers_elsewhere:
+                return _visit(Path(arguments.workers_elsewhere))
             return _play(f"retry-demo-{uuid4().hex[:8]}", Path(folder), log)
         except (StemError, TimeoutError) as error:
             print(f"{type(error).__name__}: {error}", _read(log), sep="\n", file=sys.stderr)
@@ -47,6 +49,8 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m entrypoints.retry_task", description="The life of a task that always fails.")
     parser.add_argument("--broker", type=_broker, metavar="URL", help="default: a SQLite file in a temporary folder")
+    where = f"two workers run already, for the queue {QUEUE}: FOLDER is one that they and this program see"
+    parser.add_argument("--workers-elsewhere", metavar="FOLDER", help=where)
     return parser.parse_args()
 
 
@@ -61,29 +65,49 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _play(queue: str, folder: Path, log: Path) -> int:
+    with workers(queue, log) as team:
+        acts = _acts(queue, folder, team)
+    # Asked when all workers have ended and told what they had to tell.
+    return _prove(queue, *acts)
+
+
+def _visit(folder: Path) -> int:
+    """The same with workers that somebody else started. What an earlier visit left goes first, or the proof would find it."""
+    from entrypoints.retry_task.tasks import app
+    from stem_iso.brokers.base import DeadFilter
+
+    with app.lending.lend() as broker:
+        broker.purge_dead(DeadFilter(queue=QUEUE))
+    return _prove(QUEUE, *_acts(QUEUE, folder / uuid4().hex, Elsewhere()))
+
+
+def _prove(queue: str, failed: TaskStatus, outlived: TaskStatus, delivery: Redelivery) -> int:
     from entrypoints.retry_task.proof import proof
     from entrypoints.retry_task.tasks import app
 
-    with workers(queue, log) as team:
-        options = app.broker_options
-        say(
-            {
-                "demo": "settings",
-                "broker": app.site.shown,
-                "queue": queue,
-                "block_time": options.block_time,
-                "claim_interval": options.claim_interval,
-                "default_visibility_timeout": options.default_visibility_timeout,
-            }
-        )
-        first = team.start()
-        failed = _fail(queue)
-        outlived, delivery = _outlive(queue, folder / "flag", team, first)
-    # Asked when all workers have ended and told what they had to tell.
     shown = proof(queue, failed, outlived, delivery)
     say(shown)
     app.close()
     return 0 if shown["holds"] else 1
+
+
+def _acts(queue: str, folder: Path, team: Team) -> tuple[TaskStatus, TaskStatus, Redelivery]:
+    from entrypoints.retry_task.tasks import app
+
+    options = app.broker_options
+    say(
+        {
+            "demo": "settings",
+            "broker": app.site.shown,
+            "queue": queue,
+            "block_time": options.block_time,
+            "claim_interval": options.claim_interval,
+            "default_visibility_timeout": options.default_visibility_timeout,
+        }
+    )
+    team.start()
+    folder.mkdir(exist_ok=True)
+    return _fail(queue), *_outlive(queue, folder / "flag", team)
 
 
 def _fail(queue: str) -> TaskStatus:
@@ -94,7 +118,7 @@ def _fail(queue: str) -> TaskStatus:
     return _end(handle)
 
 
-def _outlive(queue: str, flag: Path, team: Workers, first: subprocess.Popen[bytes]) -> tuple[TaskStatus, Redelivery]:
+def _outlive(queue: str, flag: Path, team: Team) -> tuple[TaskStatus, Redelivery]:
     """Act 2. The other worker stands beside the first before that is killed: what is measured is the lease, not a start."""
     from entrypoints.retry_task.proof import redelivery
     from entrypoints.retry_task.tasks import outlive
@@ -104,7 +128,7 @@ def _outlive(queue: str, flag: Path, team: Workers, first: subprocess.Popen[byte
     team.start()
     _until(lambda: len(_beating(queue)) > 1, "the second worker did not come")
     say({"demo": "kill", "task_id": handle.id, "worker_id": handle.status().worker_id})
-    team.kill(first)
+    team.kill(flag)
     died_at = time.time()
     status = _end(handle)
     assert status.started_at is not None

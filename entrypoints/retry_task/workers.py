@@ -1,4 +1,4 @@
-"""The workers, as an operator runs them: started by command, stopped by TERM, or killed as the kernel would."""
+"""The workers, as an operator runs them: started by command, stopped by TERM, killed as the kernel would; or elsewhere, in containers."""
 
 from __future__ import annotations
 
@@ -9,19 +9,30 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 PATIENCE = 10.0  # seconds for a worker that was told to stop
 ROOT = Path(__file__).resolve().parents[2]
 
 
+class Team(Protocol):
+    """The workers of one queue."""
+
+    def start(self) -> None: ...
+
+    def kill(self, flag: Path) -> None:
+        """SIGKILL to the whole of the worker that runs the task with this flag."""
+        ...
+
+
 class Workers:
-    """All of one queue. What they tell goes to this program's stdout, what they log into a file."""
+    """Of this program. What they tell goes to this program's stdout, what they log into a file."""
 
     def __init__(self, queue: str, log: Path) -> None:
         self._queue, self._log = queue, log
         self._running: list[subprocess.Popen[bytes]] = []
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self) -> None:
         command = [sys.executable, "-m", "stem_iso.worker", "-A", "entrypoints.retry_task.tasks:app"]
         options = ["-Q", self._queue, "-c", "1", "--spares", "0", "-l", "warning"]
         # The working folder stays this program's: a relative path to the broker must mean the same file.
@@ -30,13 +41,12 @@ class Workers:
             # A process group of its own: Ctrl-C reaches this program alone, which then says once what it wants.
             process = subprocess.Popen([*command, *options], stdin=subprocess.DEVNULL, stderr=log, env=environment, process_group=0)
         self._running.append(process)
-        return process
 
-    def kill(self, process: subprocess.Popen[bytes]) -> None:
-        """SIGKILL of its launcher, which takes the core and the isolates with it."""
+    def kill(self, flag: Path) -> None:
+        """The first one, which began the task. Its launcher takes the core and the isolates with it."""
+        process = self._running.pop(0)
         process.kill()
         process.wait()
-        self._running.remove(process)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         for process in self._running:
@@ -51,6 +61,19 @@ class Workers:
 
     def alive(self) -> bool:
         return all(process.poll() is None for process in self._running)
+
+
+class Elsewhere:
+    """Two workers of the same queue that run already, in containers for one: they are started again by whoever started them."""
+
+    def start(self) -> None:
+        """They are there, or come."""
+
+    def kill(self, flag: Path) -> None:
+        """By the handler, which sees the same folder."""
+        from entrypoints.retry_task.tasks import order
+
+        order(flag).touch()
 
 
 @contextmanager

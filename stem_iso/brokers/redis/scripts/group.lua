@@ -136,6 +136,7 @@ if first and f[4] then -- of those who come late it may be the first: the key is
 end
 if f[2] then
   if first then
+    if f[4] then call('PEXPIRE', P .. ':jc', math.max(1, call('PTTL', J))) end
     ring_all() -- those who wait for members go on to wait for the others
   end
   return f[3] == by and moved() or {}
