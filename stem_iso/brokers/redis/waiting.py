@@ -56,12 +56,14 @@ class _Pillow:
         self._links, self._key = links, key
         self.token = uuid.uuid4().hex
         self._parked: Parked | None = None
+        self._refused = False  # the last connection could not even be made
 
     def sleep(self, seconds: float) -> None:
-        """Until it is rung; sooner where the connection breaks, for then it is time to look."""
+        """Until it is rung; sooner where the connection breaks, for then it is time to look. Raises where none is to be had twice."""
         try:
             if self._parked is None:
                 self._parked = self._links.park(self._key)
+            self._refused = False
             self._parked.write("BLPOP", f"{self._key}:e:{self.token}", max(0.001, seconds))
             deadline = time.monotonic() + seconds + PATIENCE
             while not self._parked.answers():
@@ -69,8 +71,9 @@ class _Pillow:
                     return self._close()
                 self._parked.poll(left)
         except BrokerUnavailable:
-            if self._parked is None:
+            if self._refused:
                 raise
+            self._refused = self._parked is None
             self._close()
 
     def leave(self, id: str) -> None:
