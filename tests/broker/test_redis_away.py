@@ -216,7 +216,7 @@ OPERATIONS = [
 def empty(server: Server) -> None:
     """But for the names of queues: a broker that has said one knows that it is known."""
     with server.plain() as plain:
-        plain.delete(*[key for key in plain.keys() if key != REGISTRY.encode()], "-")
+        plain.delete(*[key for key in plain.scan_iter() if key != REGISTRY.encode()], "-")
 
 
 @pytest.fixture
