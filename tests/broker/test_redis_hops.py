@@ -25,6 +25,7 @@ from stem_iso.task.status import TaskState
 from stem_iso.testing.contract.composing import chain, leaf
 from stem_iso.testing.contract.desk import SUCCESS, envelope, ids, next_attempt, settle, take, take_one
 from stem_iso.testing.looking import eventually
+from tests.servers.server import Server
 
 TAKEN = Permit(Verdict.DONE)
 
@@ -300,3 +301,18 @@ class TestWhoeverDiesInAFiring:
 def _taken(broker: Broker, queue: str) -> list[Any]:
     broker.reclaim("alive")
     return take(broker, 10, "alive", [queue])
+
+
+def test_a_listener_hears_on_when_the_server_was_started_anew(server: Callable[..., Server]) -> None:
+    store = server(aof="always")
+    broker, speaker = open_broker(store.url), open_broker(store.url)
+    heard = broker.listen(timeout=10)
+    speaker.emit([b"before"])
+    assert next(heard) == b"before"
+    store.kill()
+    store.start()
+    eventually(speaker.listening)
+    speaker.emit([b"after"])
+    assert next(heard) == b"after"
+    broker.close()
+    speaker.close()

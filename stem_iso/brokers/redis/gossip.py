@@ -122,6 +122,7 @@ class Listener:
                 self._parked.poll(left)
         except BrokerUnavailable:
             self._unpark()
+            self._renewed = -inf  # said again at once, by a call that waits for the server, or raises
             return []
         answer = answers[0]
         return [] if answer is None else answer[0][1]
