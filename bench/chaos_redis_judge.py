@@ -45,7 +45,7 @@ LEFT = [
     rb"si:\{b/[^}]*\}:(i|st)",  # a bucket's settings and last starts
     rb"si:\{/[a-z]+\}.*",  # registry, schedules, gossip
 ]
-EXPIRING = [rb"si:\{[^}]*\}:s:.*", rb"si:\{[^}]*\}:e:.*", rb"si:\{c/[^}]*\}:(tree|j|jc)"]
+EXPIRING = [rb"si:\{[^}]*\}:s:.*", rb"si:\{[^}]*\}:[ei]:.*", rb"si:\{c/[^}]*\}:(tree|j|jc)"]
 
 
 class Line(NamedTuple):
