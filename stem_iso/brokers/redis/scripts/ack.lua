@@ -6,4 +6,5 @@ if there == 1 and #ARGV > 1 then
   end
   call('LTRIM', P .. ':a', -10000, -1)
 end
+if call('HLEN', P .. ':out') == 0 then call('EXPIRE', P .. ':on', DAY) end
 return there

@@ -125,8 +125,13 @@ local entries = {}
 local function emit(kind, id, what, state, reason, error, result)
   local entry = frame(kind) .. frame(id) .. frame(what) .. frame(state and tostring(state)) .. frame(reason) .. frame(error) .. frame(result)
   local n = call('INCR', P .. ':on')
+  if n == 1 then -- from the clock on: a counter that has expired names nothing twice
+    n = math.floor(NOW * 1e6)
+    call('SET', P .. ':on', string.format('%.0f', n))
+  end
+  n = string.format('%.0f', n)
   call('HSET', P .. ':out', n, entry)
-  entries[#entries + 1] = tostring(n)
+  entries[#entries + 1] = n
   entries[#entries + 1] = entry
 end
 
@@ -149,7 +154,10 @@ end
 local function more() return call('EXISTS', unpack(lists())) > 0 end
 
 local function baton()
-  if call('LLEN', P .. ':g') == 0 then call('RPUSH', P .. ':g', 1) end
+  if call('LLEN', P .. ':g') == 0 then
+    call('RPUSH', P .. ':g', 1)
+    call('EXPIRE', P .. ':g', DAY) -- nobody sleeps through a day: who comes later looks before it does
+  end
 end
 
 local function bell(channel) call('PUBLISH', channel, 1) end
