@@ -18,8 +18,9 @@ import msgspec
 from stem_iso.brokers.base import DeadFilter, DeadLetter, Replayed
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.links import Call, Command, Links
-from stem_iso.brokers.redis.records import letter, record
+from stem_iso.brokers.redis.records import record
 from stem_iso.brokers.redis.registry import Registry
+from stem_iso.brokers.redis.showing import letter
 from stem_iso.task.envelope import Envelope, Undecodable, decode
 
 BITE = 500  # per call

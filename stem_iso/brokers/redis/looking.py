@@ -19,8 +19,8 @@ from stem_iso.brokers.base import QueueCount, StatusRecord
 from stem_iso.brokers.redis import canvas
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.links import Call, Links
-from stem_iso.brokers.redis.records import Live, ended, live
 from stem_iso.brokers.redis.registry import Registry
+from stem_iso.brokers.redis.showing import Live, ended, live
 
 REMEMBERED = 10_000
 GONE = 1.0  # seconds for which a boot that no living worker has is not asked about again

@@ -20,11 +20,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stem_iso.brokers.base import DeadLetter, StatusRecord
 from stem_iso.outcome import TaskError
 from stem_iso.task.canvas import Ref, Start, started
 from stem_iso.task.envelope import Envelope, Undecodable, decode, encode
-from stem_iso.task.status import LIMITS, Progress, TaskState
+from stem_iso.task.status import Progress, TaskState
 
 VISIBILITY, TTL, DUE, STARTS_IN, LOCK, HEAD = (1 << bit for bit in range(6))
 RESULT_TTL = 86_400.0  # of a status whose end the broker itself decides, where the envelope does not say; scripts know it too
@@ -32,8 +31,7 @@ SUCCEEDED, FAILED, CANCELLED = 3, 4, 5
 ENDED = {TaskState.SUCCEEDED: SUCCEEDED, TaskState.FAILED: FAILED, TaskState.CANCELLED: CANCELLED}
 STATES = {number: state for state, number in ENDED.items()}
 
-_NOTHING = msgspec.Raw(b"\x80")
-_STATUS = struct.Struct("<BdddH8s")
+NO_ARGS = msgspec.Raw(b"\x80")
 _encoder = msgspec.msgpack.Encoder()
 _error = msgspec.msgpack.Decoder(TaskError)
 _progress = msgspec.msgpack.Decoder(Progress)
@@ -80,6 +78,14 @@ def unpack_error(data: bytes | None) -> TaskError | None:
     return _error.decode(data) if data else None
 
 
+def unpack_meta(data: bytes) -> dict[str, Any]:
+    return _meta.decode(data)
+
+
+def unpack_progress(data: bytes) -> Progress:
+    return _progress.decode(data)
+
+
 def pack_begun(previous: bytes, parent: str, now: float) -> bytes:
     return _encoder.encode((previous, parent, now))
 
@@ -124,7 +130,7 @@ def _head(envelope: Envelope, body: bytes) -> tuple[int, bytes]:
         end = start + len(envelope.args)
         if start > 5 and body[start:end] == bytes(envelope.args):
             return 0, struct.pack("<HI", start, len(envelope.args))
-    bare = encode(msgspec.structs.replace(envelope, args=_NOTHING, previous=None, headers={}, extra={}))
+    bare = encode(msgspec.structs.replace(envelope, args=NO_ARGS, previous=None, headers={}, extra={}))
     return HEAD, framed(bare)
 
 
@@ -155,121 +161,17 @@ def merged(body: bytes, note: bytes | None, begun: bytes | None) -> bytes:
     if not note and not begun:
         return body
     try:
-        return encode(_laid_over(decode(body), note, begun))
+        return encode(laid_over(decode(body), note, begun))
     except Undecodable:
         return body
 
 
-def _laid_over(envelope: Envelope, note: bytes | None, begun: bytes | None) -> Envelope:
+def laid_over(envelope: Envelope, note: bytes | None, begun: bytes | None) -> Envelope:
+    """What lies beside a record, over its envelope."""
     if begun:
         previous, parent, now = _begun.decode(begun)
         envelope = started(envelope, Start(Ref(envelope.id, envelope.queue), previous, parent), now)
     return msgspec.structs.replace(envelope, meta=_meta.decode(note)) if note else envelope
-
-
-# -- status and dead letter ---------------------------------------------------------------------------------------------------------------
-
-
-class Live(NamedTuple):
-    """What the slot knows of a task that has not ended, a field each; None where there is nothing."""
-
-    record: bytes
-    lease: bytes | None  # "boot sequence started [visibility]"
-    redeliveries: bytes | None
-    note: bytes | None
-    progress: bytes | None
-    why: bytes | None  # frames: reason, error
-    waits: int
-    due: bytes | None
-    begun: bytes | None
-
-
-def _head_of(data: bytes, begun: bytes | None) -> Envelope:
-    return _laid_over(decode(data), None, begun)
-
-
-def live(id: str, queue: str, seen: Live) -> StatusRecord:
-    """Queued, retried or running. The worker is named by its boot."""
-    stored = parsed(seen.record)
-    try:
-        envelope = _head_of(stored.body, seen.begun)
-    except Undecodable:
-        envelope = Envelope(id=id, name="", args=_NOTHING, queue=queue)
-    reason, error = frames(seen.why)[:2] if seen.why else (b"", b"")
-    boot = started_at = None
-    if seen.lease:
-        words = seen.lease.decode().split(" ")
-        boot, started_at = words[0], float(words[2])
-    why = "waiting" if seen.waits else None if seen.lease else reason.decode() or None
-    due = stored.due if seen.due is None else float(seen.due)
-    return StatusRecord(
-        id=id,
-        name=envelope.name,
-        queue=queue,
-        state=TaskState.RUNNING if seen.lease else TaskState.RETRIED if envelope.attempt else TaskState.QUEUED,
-        reason=why,
-        run=envelope.run,
-        attempt=envelope.attempt,
-        redeliveries=int(seen.redeliveries or 0),
-        error=unpack_error(error),
-        progress=_progress.decode(seen.progress) if seen.progress else None,
-        meta=_meta.decode(seen.note) if seen.note else envelope.meta,
-        enqueued_at=envelope.enqueued_at or None,
-        not_before=None if seen.lease or seen.waits or why in LIMITS else due,
-        started_at=started_at,
-        worker_id=boot,
-        parent_id=envelope.parent_id,
-        root_id=envelope.root_id,
-    )
-
-
-def ended(id: str, queue: str, data: bytes) -> StatusRecord:
-    """`data`: the value of `P:s:<id>`; whether it still counts (`until`) is the script's to say. The worker is named by its boot."""
-    state, _, finished, started_at, redeliveries, _ = _STATUS.unpack_from(data)
-    token, begun, head, reason, error, result, meta, progress = frames(data, _STATUS.size)
-    envelope = _head_of(head, begun)
-    return StatusRecord(
-        id=id,
-        name=envelope.name,
-        queue=queue,
-        state=STATES[state],
-        reason=reason.decode() or None,
-        run=envelope.run,
-        attempt=envelope.attempt,
-        redeliveries=redeliveries,
-        result=result or None,
-        error=unpack_error(error),
-        progress=_progress.decode(progress) if progress else None,
-        meta=_meta.decode(meta) if meta else envelope.meta,
-        enqueued_at=envelope.enqueued_at or None,
-        started_at=started_at or None,
-        finished_at=finished,
-        worker_id=token.decode().partition(" ")[0] or None,
-        parent_id=envelope.parent_id,
-        root_id=envelope.root_id,
-    )
-
-
-def letter(id: str, queue: str, data: bytes) -> DeadLetter:
-    """A value of `P:x`."""
-    (died,) = struct.unpack_from("<d", data)
-    reason, error, note, begun, stored = frames(data, 8)
-    body = body_of(stored, note, begun)
-    try:
-        envelope = decode(body)
-    except Undecodable:
-        envelope = head_of(id, queue, stored)
-    return DeadLetter(
-        id=id,
-        name=envelope.name,
-        queue=queue,
-        reason=reason.decode(),
-        run=envelope.run,
-        attempt=envelope.attempt,
-        died_at=died,
-        error=unpack_error(error),
-        body=body,
-    )
 
 
 def head_of(id: str, queue: str, data: bytes) -> Envelope:
@@ -277,7 +179,7 @@ def head_of(id: str, queue: str, data: bytes) -> Envelope:
     try:
         return decode(_bare(data))
     except Undecodable:
-        return Envelope(id=id, name="", args=_NOTHING, queue=queue)
+        return Envelope(id=id, name="", args=NO_ARGS, queue=queue)
 
 
 def _bare(data: bytes) -> bytes:
