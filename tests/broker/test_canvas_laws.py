@@ -296,8 +296,8 @@ class StoredOnRedis(Stored):
     def assert_empty(self) -> None:
         with redis.Redis.from_url(self.url) as plain:
             plain.delete(HOURS)
-            lasting = [key for key in plain.scan_iter(count=1000) if plain.ttl(key) == -1]
-        assert lasting == []
+            lasting = [key.decode() for key in plain.scan_iter(count=1000) if plain.ttl(key) == -1]
+        assert not lasting, lasting
 
 
 class ServerClock:
