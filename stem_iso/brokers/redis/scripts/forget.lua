@@ -1,6 +1,8 @@
 -- KEYS[1] a queue · ARGV[1] 1: they are parts of a canvas, then ids -> how many of them were known
 --
--- Of a part that has ended, the status stays as a tombstone that nobody is shown: a relay that comes late must not place it once more.
+-- Of a part that has ended, the status stays as a tombstone that nobody is shown: a relay that comes late must not place it once more. One
+-- that is forgotten alone is known by the root that its envelope names.
+local ROOT = '\167root_id' -- a name in msgpack
 local found = 0
 for i = 2, #ARGV do
   local key = P .. ':s:' .. ARGV[i]
@@ -12,7 +14,7 @@ for i = 2, #ARGV do
     local state, ends = struct.unpack('<Bd', status or '\0\0\0\0\0\0\0\0\0')
     if ends > NOW then
       found = found + 1
-      if ARGV[1] == '1' then
+      if ARGV[1] == '1' or string.find(status, ROOT, 1, true) then
         local kept = math.max(1, math.min(call('PTTL', key), PART * 1000))
         call('SET', key, struct.pack('<Bd', state, NOW) .. sub(status, 10), 'PX', kept)
       else
