@@ -8,15 +8,20 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import redis
 
 from stem_iso.brokers.base import Broker, StatusRecord, Watch
 from stem_iso.brokers.opening import open_broker
+from stem_iso.brokers.redis.keys import queue_key
+from stem_iso.brokers.redis.links import connect
+from stem_iso.brokers.redis.url import parse
+from stem_iso.brokers.redis.waiting import SLICE, until
 from stem_iso.errors import BrokerUnavailable
 from stem_iso.task.plan import GiveBack
-from stem_iso.testing.contract.desk import SUCCESS, envelope, ids, settle, take, take_one
+from stem_iso.testing.contract.desk import SUCCESS, envelope, ids, settle, status, take, take_one
 from stem_iso.testing.contract.timing import quiet, rings
 from stem_iso.testing.looking import eventually, throughout
 from tests.servers.server import Server
@@ -216,9 +221,29 @@ def test_a_waiter_that_gives_up_leaves_nothing(brokers: Callable[[], Broker], re
     assert left(redis_url) == []
 
 
-def test_an_end_between_the_look_and_the_sleep_is_not_slept_over(brokers: Callable[[], Broker]) -> None:
+def test_an_end_behind_the_last_look_before_the_sleep_rings(brokers: Callable[[], Broker], redis_url: str) -> None:
+    broker, sent = brokers(), envelope()
+    broker.publish([sent])
+    held = take_one(broker)
+    url = urlsplit(redis_url)
+    links = connect(parse(url.scheme, url.netloc + url.path, dict(parse_qsl(url.query))))
+    looks: list[StatusRecord] = []
+
+    def look() -> StatusRecord | None:
+        looks.append(status(broker, sent.id))
+        if len(looks) == 2:
+            settle(broker, held, SUCCESS)  # what this look has seen is over by the time it answers
+        return looks[-1] if looks[-1].state.terminal else None
+
+    began = time.monotonic()
+    assert until(links, queue_key("default"), sent.id, look, str, None).state.terminal
+    assert (len(looks), time.monotonic() - began < SLICE / 2) == (3, True)
+    links.close()
+
+
+def test_whenever_the_end_comes_the_waiter_is_answered_at_once(brokers: Callable[[], Broker]) -> None:
     broker, waiting = brokers(), brokers()
-    for _ in range(60):
+    for _ in range(30):
         sent = envelope()
         broker.publish([sent])
         held = take_one(broker)
@@ -226,7 +251,7 @@ def test_an_end_between_the_look_and_the_sleep_is_not_slept_over(brokers: Callab
         settle(broker, held, SUCCESS)  # at whatever step the sleeper is
         began = time.monotonic()
         assert isinstance(sleeper.joined(), StatusRecord)
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < SLICE / 2
 
 
 def test_a_waiter_whose_connection_is_cut_is_answered(brokers: Callable[[], Broker], redis_url: str) -> None:

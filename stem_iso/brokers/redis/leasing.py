@@ -35,9 +35,12 @@ def renew(links: Links, homes: Homes, receipts: Sequence[Receipt], default: floa
         for queue, mine in asks
     ]
     kept: set[Receipt] = set()
-    for (_, mine), lost in zip(asks, links.run(calls), strict=True):
-        kept |= set(mine) - {mine[int(place)] for place in lost}
-    return [receipt for receipt in receipts if receipt not in kept]
+    for (_, mine), places in zip(asks, links.run(calls), strict=True):
+        kept |= set(mine) - {mine[int(place)] for place in places}
+    lost = [receipt for receipt in receipts if receipt not in kept]
+    for receipt in lost:
+        homes.over(receipt.id)
+    return lost
 
 
 def extend(links: Links, homes: Homes, receipt: Receipt, by: float) -> bool:

@@ -5,6 +5,7 @@ if there == 1 and #ARGV > 1 then
     call('RPUSH', P .. ':a', struct.pack('<d', NOW) .. 'M' .. ARGV[i])
   end
   call('LTRIM', P .. ':a', -10000, -1)
+  call('EXPIRE', P .. ':a', 60)
 end
 if call('HLEN', P .. ':out') == 0 then call('EXPIRE', P .. ':on', DAY) end
 return there

@@ -267,6 +267,7 @@ local function tell(id, record, state, reason, error)
   call('RPUSH', P .. ':a', struct.pack('<d', NOW) .. 'S' .. frame(id) .. frame(tostring(state)) .. frame(reason) .. frame(error)
     .. frame(parse(record).head))
   call('LTRIM', P .. ':a', -10000, -1)
+  call('EXPIRE', P .. ':a', 60)
 end
 
 local function known(id) return call('HEXISTS', M, id) == 1 or call('EXISTS', P .. ':s:' .. id) == 1 end

@@ -7,8 +7,10 @@ local found = 0
 for i = 2, #ARGV do
   local key = P .. ':s:' .. ARGV[i]
   if call('HEXISTS', M, ARGV[i]) == 1 then
-    put('f', ARGV[i], 1)
-    found = found + 1
+    if ARGV[1] ~= '1' or get('t', ARGV[i]) then -- else replayed: a part of nothing any more
+      put('f', ARGV[i], 1)
+      found = found + 1
+    end
   else
     local status = call('GET', key)
     local state, ends = struct.unpack('<Bd', status or '\0\0\0\0\0\0\0\0\0')

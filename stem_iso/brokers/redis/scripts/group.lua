@@ -133,6 +133,7 @@ local first = verb == 'count' and call('SETBIT', P .. ':jc', ARGV[2], 1) == 0
 local missing = first and call('HINCRBY', J, 'missing', -1)
 if f[2] then
   if first then
+    if f[4] then call('PEXPIRE', P .. ':jc', math.max(1, call('PTTL', J))) end
     ring_all() -- those who wait for members go on to wait for the others
   end
   return f[3] == by and moved() or {}

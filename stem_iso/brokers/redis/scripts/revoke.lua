@@ -7,6 +7,7 @@ local mode, rings, verdicts = tonumber(ARGV[2]), false, {}
 for i = 4, #ARGV do
   local id = ARGV[i]
   local record = call('HGET', M, id)
+  if id ~= ARGV[3] and not get('t', id) then record = false end -- replayed: a part of nothing any more
   verdicts[#verdicts + 1] = record and 1 or 0
   if record and call('HEXISTS', L, id) == 1 then
     put('v', id, math.max(tonumber(get('v', id) or 0), mode))

@@ -6,4 +6,5 @@ if #old > 0 then
   call('HDEL', P .. ':x', unpack(old))
   call('ZREM', P .. ':xd', unpack(old))
 end
+if call('EXISTS', M) == 0 then call('DEL', unpack(lists())) end -- ids of what has ended in them, that no lease has come by
 return #old

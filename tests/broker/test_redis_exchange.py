@@ -1,0 +1,213 @@
+"""What a worker's turn over Redis promises beyond the contract: turns that nobody heard of, several queues, and what a record keeps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stem_iso.brokers.base import Broker, Receipt, Settlement, Verdict
+from stem_iso.brokers.opening import open_broker
+from stem_iso.brokers.redis.broker import RedisBroker
+from stem_iso.brokers.redis.exchanging import shared
+from stem_iso.brokers.redis.keys import queue_key
+from stem_iso.brokers.redis.records import framed, head_of, parsed, record
+from stem_iso.brokers.redis.settling import told
+from stem_iso.task.envelope import Envelope, decode, encode
+from stem_iso.testing.contract.desk import ALL, FAILURE, RESULT, SUCCESS, counts, envelope, ids, next_attempt, status, take, take_one
+
+NONE = framed(None, None, None, None, None)
+
+
+@pytest.fixture
+def broker(redis_url: str) -> Iterator[RedisBroker]:
+    broker = open_broker(redis_url)
+    assert isinstance(broker, RedisBroker)
+    yield broker
+    broker.close()
+
+
+def ask(broker: RedisBroker, sequence: int, want: int, lost: str = "", plans: Sequence[Settlement] = (), nonce: bytes = b"12345678") -> Any:
+    """One turn as it goes over the wire, to be sent more than once."""
+    words = [word for plan in plans for word in told(plan, nonce)]
+    return broker._links.call("exchange", queue_key("default"), "alpha", sequence, want, 60, lost, *words)
+
+
+def leased(answer: Any) -> list[str]:
+    return [id.decode() for id in answer[2][::6]]
+
+
+# -- turns that nobody heard of ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_turn_again_leases_the_same_and_no_more(broker: RedisBroker) -> None:
+    sent = [envelope() for _ in range(4)]
+    broker.publish(sent)
+    first = ask(broker, 100, 2)
+    assert leased(first) == [sent[0].id, sent[1].id]
+    assert sorted(leased(ask(broker, 100, 2))) == leased(first)
+    assert counts(broker) == (2, 0, 2, 0)
+
+
+def test_a_lost_turn_is_taken_over_as_far_as_it_is_wanted_and_cannot_happen_later(broker: RedisBroker) -> None:
+    sent = [envelope() for _ in range(5)]
+    broker.publish(sent)
+    ask(broker, 100, 3)
+    assert len(leased(ask(broker, 101, 2, "100"))) == 2
+    assert len(leased(ask(broker, 102, 3, "100"))) == 3  # the third of the lost, and what waits
+    assert counts(broker) == (0, 0, 5, 0)
+    broker.publish([envelope()])
+    assert leased(ask(broker, 100, 9)) == leased(ask(broker, 101, 9)) == []
+    assert counts(broker) == (1, 0, 5, 0)
+
+
+def test_a_turn_that_was_lost_before_it_came_is_refused_when_it_comes(broker: RedisBroker) -> None:
+    assert leased(ask(broker, 101, 1, "100")) == []
+    broker.publish([envelope()])
+    assert leased(ask(broker, 100, 1)) == []
+    assert len(leased(ask(broker, 102, 1))) == 1
+
+
+@pytest.mark.parametrize("how", ["success", "failure", "retry", "revoked"])
+def test_a_settlement_sent_again_is_answered_as_it_was_and_another_is_lost(broker: RedisBroker, how: str) -> None:
+    sent = envelope()
+    broker.publish([sent])
+    held = take_one(broker)
+    if how == "revoked":
+        broker.revoke(sent.id)
+    plan = {"success": SUCCESS, "failure": FAILURE, "retry": next_attempt(sent), "revoked": FAILURE}[how]
+    expected = b"2" if how == "revoked" else b"1"
+    for _ in range(3):
+        assert ask(broker, 100, 0, plans=[Settlement(held.receipt, plan)])[0] == expected
+    assert ask(broker, 100, 0, plans=[Settlement(held.receipt, plan)], nonce=b"87654321")[0] == b"0"
+    assert len(broker.dead_letters(ALL)) == (how == "failure")
+    assert counts(broker)[0] == (how == "retry")
+
+
+def test_an_unsound_plan_changes_nothing_of_its_batch(broker: RedisBroker) -> None:
+    broker.publish([envelope(), envelope()])
+    held = take(broker)
+    words = [*told(Settlement(held[0].receipt, SUCCESS), b"12345678"), "F", held[1].receipt.id, "alpha 1", b"12345678", 3, "soon", NONE]
+    with pytest.raises(Exception, match="not sound"):
+        broker._links.call("exchange", queue_key("default"), "alpha", 100, 0, 60, "", *words)
+    assert counts(broker) == (0, 0, 2, 0)
+    assert broker.exchange("alpha", [Settlement(one.receipt, SUCCESS) for one in held], [], 0).verdicts == [Verdict.DONE] * 2
+
+
+def test_a_holder_from_another_process_is_found_in_any_queue(broker: RedisBroker, redis_url: str) -> None:
+    broker.publish([envelope(queue="a"), envelope(queue="b")])
+    held = take(broker, queues=["a", "b"])
+    other = open_broker(redis_url)
+    assert other.renew([one.receipt for one in held]) == []
+    stranger = Receipt("nobody", "alpha", 1)
+    answer = other.exchange("alpha", [Settlement(stranger, SUCCESS), *(Settlement(one.receipt, SUCCESS) for one in held)], [], 0)
+    assert answer.verdicts == [Verdict.LOST, Verdict.DONE, Verdict.DONE]
+    assert status(other, held[0].receipt.id).result == RESULT
+    other.close()
+
+
+# -- several queues ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_of_equal_queues_none_starves(broker: RedisBroker) -> None:
+    queues = ["a", "b", "c"]
+    broker.publish([envelope(queue=queue) for queue in queues for _ in range(8)])
+    got = Counter(take_one(broker, queues=queues).queue for _ in range(12))
+    assert got == {"a": 4, "b": 4, "c": 4}
+
+
+@given(
+    st.dictionaries(st.sampled_from("abc"), st.one_of(st.just([]), st.lists(st.integers(0, 5), min_size=10, max_size=10))),
+    st.integers(0, 40),
+)
+def test_shares_are_by_priority_and_as_many_as_there_are(ready: dict[str, list[int]], want: int) -> None:
+    shares = shared(ready, list(ready), want)
+    assert sum(shares.values()) == min(want, sum(map(sum, ready.values())))
+    left = {queue: sum(counts_) - shares.get(queue, 0) for queue, counts_ in ready.items()}
+    assert all(count >= 0 for count in left.values())
+    given_lowest, left_highest = 10, -1
+    for queue, counts_ in ready.items():
+        taken = shares.get(queue, 0)
+        for priority in range(9, -1, -1):
+            here = min(taken, counts_[priority]) if counts_ else 0
+            taken -= here
+            if here:
+                given_lowest = min(given_lowest, priority)
+            if counts_ and counts_[priority] > here:
+                left_highest = max(left_highest, priority)
+    assert left_highest <= given_lowest or not shares
+
+
+def test_what_an_end_has_begun_comes_with_the_same_answer_from_another_queue(broker: RedisBroker) -> None:
+    broker.publish([envelope(queue="a"), envelope(queue="b")])
+    (first,) = take(broker, 1, queues=["a", "b"])
+    answer = broker.exchange("alpha", [Settlement(first.receipt, SUCCESS)], ["a", "b"], 2)
+    assert answer.verdicts == [Verdict.DONE] and len(answer.deliveries) == 1
+
+
+# -- what a record keeps -----------------------------------------------------------------------------------------------------------------
+
+texts = st.text(max_size=20)
+envelopes = st.builds(
+    Envelope,
+    id=texts,
+    name=texts,
+    args=st.dictionaries(texts, texts, max_size=3).map(lambda args: msgspec.Raw(msgspec.msgpack.encode(args))),
+    priority=st.integers(0, 9),
+    headers=st.dictionaries(texts, texts, max_size=2),
+    meta=st.dictionaries(texts, st.integers(0, 9), max_size=2),
+    not_before=st.none() | st.floats(0, 1e10),
+    lock=st.none() | texts,
+    previous=st.none() | st.binary(max_size=5),
+    starts_in=st.none() | st.floats(0, 1e6),
+    visibility_timeout=st.just(msgspec.UNSET) | st.none() | st.floats(1, 1e6),
+    result_ttl=st.just(msgspec.UNSET) | st.none() | st.floats(0, 1e6),
+)
+
+
+@given(envelopes)
+def test_a_record_gives_back_its_envelope_and_a_head_without_what_is_large(sent: Envelope) -> None:
+    data = record(sent)
+    found = parsed(data)
+    assert found.body == encode(sent)
+    assert (found.priority, found.due, found.lock, found.starts_in) == (sent.priority, sent.not_before, sent.lock, sent.starts_in)
+    assert found.visibility == (sent.visibility_timeout if isinstance(sent.visibility_timeout, float) else None)
+    head = head_of(sent.id, sent.queue, data)
+    assert head == msgspec.structs.replace(decode(encode(sent)), args=msgspec.Raw(b"\x80"), headers=head.headers, previous=None, extra={})
+
+
+def test_a_queued_task_costs_less_than_400_bytes(broker: RedisBroker) -> None:
+    args = msgspec.Raw(msgspec.msgpack.encode({"path": "x" * 125}))
+    sent = [envelope(id=f"{number:036d}", args=args, enqueued_at=1.7e9) for number in range(5000)]
+    assert len(encode(sent[0])) == 223
+    broker.publish(sent)
+    key = queue_key("default")
+    used = sum(broker._links.command(key, "MEMORY", "USAGE", f"{key}:{name}", "SAMPLES", "0") or 0 for name in ("m", "r0", "g", "d"))
+    assert used / len(sent) <= 400
+
+
+def test_nothing_is_left_of_a_task_but_its_status(broker: RedisBroker) -> None:
+    sent = envelope(lock="l", visibility_timeout=5.0)
+    broker.publish([sent, envelope()])
+    first, other = take(broker)
+    broker.note(first.receipt, {"x": 1}, None)
+    broker.mark(first.receipt)
+    broker.revoke(first.receipt.id)
+    broker.forget(other.receipt.id)
+    broker.exchange("alpha", [Settlement(first.receipt, FAILURE), Settlement(other.receipt, SUCCESS)], [], 0)
+    take(broker)
+    key = queue_key("default")
+    kept = {found.decode().removeprefix(key) for found in broker._links.command(key, "KEYS", f"{key}*")}
+    assert {name for name in kept if name not in (":a", ":g")} == {f":s:{sent.id}", f":s:{other.receipt.id}", ":i:alpha"}
+    assert broker.status([other.receipt.id]) == [None]
+
+
+def test_ids_are_what_a_producer_says(broker: Broker) -> None:
+    sent = [envelope(id=id) for id in ("a b", "{x}", "ü:s:1", "%41")]
+    broker.publish(sent)
+    assert ids(take(broker)) == [one.id for one in sent]
