@@ -515,20 +515,22 @@ def test_a_child_that_outlives_its_parent_does_not_keep_the_parents_place_at_a_l
     parent = os.fork()
     if parent == 0:
         try:
+            os.close(write)
             links = linked(redis_url)
             parked = links.park(P, "BLPOP", f"{P}:g", 30)
             until(lambda: "blocked_clients:1" in str(links.command(P, "INFO", "clients")), "it is parked")
             if os.fork() == 0:
-                os.read(read, 1)  # until the test is over
+                os.read(read, 1)  # until the test is over, or its process
             elif parked.open:
                 os.kill(os.getpid(), signal.SIGKILL)
         finally:
             os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1]) == -signal.SIGKILL
-    until(lambda: "blocked_clients:0" in str(outer.command(P, "INFO", "clients")), "the dead parent's place is free")
-    os.write(write, b"x")
     os.close(read)
-    os.close(write)
+    try:
+        assert os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1]) == -signal.SIGKILL
+        until(lambda: "blocked_clients:0" in str(outer.command(P, "INFO", "clients")), "the dead parent's place is free", 5)
+    finally:
+        os.close(write)
 
 
 # -- a cluster -----------------------------------------------------------------------------------------------------------------------------
