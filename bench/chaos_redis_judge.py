@@ -32,18 +32,20 @@ import msgspec
 import redis
 
 STATES = {3: "succeeded", 4: "failed", 5: "cancelled"}
-HEAD = struct.Struct("<BdddH")
+ENDED = frozenset(STATES.values())
+HEAD = struct.Struct("<BdddH8s")
 # What may be left. Results: statuses and groups, which expire. The rest: one key for each queue or bucket, whatever the number of tasks.
 LEFT = [
     rb"si:\{[^}]*\}:s:.*",  # results
-    rb"si:\{c/[^}]*\}:(tree|j|jr|jc)",  # groups and canvases, as long as results
+    rb"si:\{c/[^}]*\}:(tree|j|jc)",  # groups and canvases, as long as results
     rb"si:\{[^}]*\}:(x|xd)",  # dead letters
     rb"si:\{[^}]*\}:(on|a|g)",  # the outbox's counter; ended apart; the baton
     rb"si:\{[^}]*\}:e:.*",  # rung for a waiter that died: a minute
+    rb"si:\{[^}]*\}:i:[0-9a-f]{32}",  # what a boot was last answered, for when the answer was lost
     rb"si:\{b/[^}]*\}:(i|st)",  # a bucket's settings and last starts
     rb"si:\{/[a-z]+\}.*",  # registry, schedules, gossip
 ]
-EXPIRING = [rb"si:\{[^}]*\}:s:.*", rb"si:\{[^}]*\}:e:.*", rb"si:\{c/[^}]*\}:(tree|j|jr|jc)"]
+EXPIRING = [rb"si:\{[^}]*\}:s:.*", rb"si:\{[^}]*\}:[ei]:.*", rb"si:\{c/[^}]*\}:(tree|j|jc)"]
 
 
 class Line(NamedTuple):
@@ -111,7 +113,11 @@ class Books:
         for key in self.keys:
             if match := re.fullmatch(rb"si:\{([^}]*)\}:s:(.*)", key):
                 queue, id = match[1].decode(), match[2].decode()
-                found[id].append(status(id, queue, self.server.get(key)))
+                if told := status(id, queue, self.server.get(key)):
+                    found[id].append(told)
+            elif match := re.fullmatch(rb"si:\{c/([^}]*)\}:j", key):
+                id = match[1].decode()
+                found[id].append(group(id, self.server.hgetall(key)))
         return found
 
     @cached_property
@@ -127,12 +133,21 @@ class Books:
             self.wrong.append(str(otherwise))
 
 
-def status(id: str, queue: str, data: bytes) -> Status:
-    state, _, _, _, redeliveries = HEAD.unpack_from(data)
+def status(id: str, queue: str, data: bytes) -> Status | None:
+    """None for a tombstone: a part of a canvas that was dropped with it."""
+    state, ends, _, _, redeliveries, _ = HEAD.unpack_from(data)
+    if not ends:
+        return None
     _, _, head, reason, _, result, *_ = frames(data[HEAD.size :])
     envelope = msgspec.msgpack.decode(head) if head else {}
     value = msgspec.msgpack.decode(result) if result else None
     return Status(id, envelope.get("name", ""), queue, STATES[state], reason.decode(), envelope.get("attempt", 0), redeliveries, value)
+
+
+def group(id: str, fields: dict[bytes, bytes]) -> Status:
+    result = fields.get(b"result")
+    value = msgspec.msgpack.decode(result) if result else None
+    return Status(id, "group", "", fields.get(b"state", b"open").decode(), fields.get(b"reason", b"").decode(), 0, 0, value)
 
 
 def frames(data: bytes) -> list[bytes]:
@@ -159,6 +174,7 @@ def effects(books: Books) -> None:
     for id, found in books.statuses.items():
         each, starts = found[0], books.starts.get(id, [])
         books.expect(len(found) == 1, f"{each}: in {[one.queue for one in found]}")
+        books.expect(each.state in ENDED, each)
         books.expect(len(starts) <= each.attempt + 1 + each.redeliveries, f"{each}: started {len(starts)} times")
         if each.state == "succeeded" and each.name.startswith("chaos."):
             books.expect((id, each.attempt) in ends, f"{each}: no end of it in the ledger")
@@ -243,7 +259,7 @@ def judge(folder: Path, server: Any) -> tuple[dict[str, Any], list[str]]:
     return {
         "accepted": Counter(kind for kind, *_ in books.accepted),
         "tasks": len(known),
-        "outcomes": Counter(f"{each.name or 'group'} {each.state} {each.reason}".strip() for each in known),
+        "outcomes": Counter(f"{each.name} {each.state} {each.reason}".strip() for each in known),
         "redelivered": sum(1 for each in known if each.redeliveries),
         "starts": sum(map(len, books.starts.values())),
         **counted,
