@@ -25,8 +25,8 @@ import msgspec
 
 from stem_iso.brokers.redis import placing
 from stem_iso.brokers.redis.delivering import Asked, beginning, calls, cause_in, ended_in, is_whole, link_in, outcome, revocation
-from stem_iso.brokers.redis.keys import own_key, queue_key
-from stem_iso.brokers.redis.links import Call, Links
+from stem_iso.brokers.redis.keys import REGISTRY, own_key, queue_key
+from stem_iso.brokers.redis.links import Call, Command, Links
 from stem_iso.brokers.redis.placing import Origin
 from stem_iso.brokers.redis.records import frames
 from stem_iso.task.canvas import Canvas, Move, Ref, dropped, moves
@@ -78,8 +78,12 @@ class Relay:
 
     def _drive(self, jobs: Sequence[Job], others: list[Entry]) -> None:
         going = [(job, next(job)) for job in jobs]
+        told = False
         while going:
+            told = told or any(_tells(asked.call) for _, asking in going for asked in asking)
             going = self._hop(going, others)
+        if told:
+            self._links.run([Command(REGISTRY, ("PUBLISH", self._links.bell, 1))])
         if others:
             self._limits(self._links, others)
 
@@ -106,6 +110,11 @@ class Relay:
             with suppress(StopIteration):
                 on.append((job, job.send(said)))
         return on + [(job, next(job)) for job in fresh]
+
+
+def _tells(call: Call | Command) -> bool:
+    """Something is told apart by it, or may be."""
+    return isinstance(call, Call) and (call.script == "skip" or (call.script == "ack" and len(call.args) > 1))
 
 
 def _sort(entries: Sequence[Entry], jobs: list[Job], others: list[Entry]) -> None:

@@ -10,7 +10,7 @@ if many == 0 then
 end
 local last = call('HMGET', P .. ':ol', 'number', 'at')
 if last[2] and NOW < tonumber(last[2]) + tonumber(ARGV[1]) then return {} end
-call('HSET', P .. ':ol', 'number', call('GET', P .. ':on') or 0, 'at', number(NOW))
+call('HSET', P .. ':ol', 'number', call('GET', P .. ':on') or string.format('%.0f', NOW * 1e6), 'at', number(NOW))
 call('EXPIRE', P .. ':ol', DAY)
 if not last[1] then return {} end
 local old = {}

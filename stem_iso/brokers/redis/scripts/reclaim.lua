@@ -28,7 +28,7 @@ local function looked(before)
 end
 
 local function away(lease)
-  if not last then looked(tonumber(string.match(lease, '%S+$'))) end -- nobody has looked since it was leased
+  if not last then looked(tonumber(string.match(lease, '^%S+ %S+ (%S+)'))) end -- nobody has looked since it was leased
   return NOW < till
 end
 
