@@ -61,7 +61,8 @@ class PayloadTooLarge(StemError, ValueError):
 
 
 class BrokerUnavailable(StemError, ConnectionError):
-    """The broker could not be reached in time. What was being published is not in it."""
+    """The broker could not be reached in time, or refused. After a time-out, what was being published may be in it or not, and the message
+    says so: publishing the same again, with the same `task_id`, is safe."""
 
 
 class LeaseLost(StemError):
