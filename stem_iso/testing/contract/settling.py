@@ -156,6 +156,13 @@ class Settling(Desk):
         assert len(exchange.deliveries) == 1
         assert counts(broker) == (0, 0, 1, 0)
 
+    def test_what_is_given_back_keeps_its_place(self, broker: Broker) -> None:
+        sent = [envelope() for _ in range(4)]
+        broker.publish(sent)
+        held = take(broker, 3)
+        broker.exchange("alpha", [Settlement(one.receipt, GiveBack()) for one in held], [], 0)
+        assert ids(take(broker)) == [one.id for one in sent]
+
     def test_a_large_batch_settles_whole(self, broker: Broker) -> None:
         broker.publish([envelope() for _ in range(1100)])
         held = take(broker, 1100)

@@ -31,6 +31,7 @@ end
 -- -- plans ------------------------------------------------------------------------------------------------------------------------------------
 
 local settled = {}
+local returned = {} -- given back without a delay
 
 -- What this very settlement was answered, where it came before.
 local function before(i)
@@ -69,7 +70,7 @@ local function settle(i, lease, record)
       replace(id, a, { due = due, note = t[4] == '' })
     else
       if t[4] ~= '' then put('n', id, t[4]) end
-      again(id, record, { due = due })
+      if due then again(id, record, { due = due }) else returned[#returned + 1] = { id, record } end
     end
   end
   return '1'
@@ -82,6 +83,7 @@ for first = 6, #ARGV, WIDTH * 500 do
   local leases, records = call('HMGET', L, unpack(ids)), call('HMGET', M, unpack(ids))
   for k = 1, #ids do verdicts[#verdicts + 1] = settle(first + WIDTH * (k - 1), leases[k], records[k]) end
 end
+for k = #returned, 1, -1 do again(returned[k][1], returned[k][2], { head = true }) end -- as they stood: it was their turn
 flush()
 
 -- -- what has come due ------------------------------------------------------------------------------------------------------------------------
