@@ -1,7 +1,7 @@
 """The consumer: one thread that owns the broker's connection and all state of the queue.
 
     one turn   inbox ──> endings, sayings, stops          what other threads told
-               broker: renew ─ answers ─ orders ─ exchange(settlements, free seats) ─ events
+               broker: renew ─ answers ─ exchange(settlements, free seats) ─ chores ─ events
                deliveries ──> gates ──> (mark) ──> hosts
                park in poll(): the inbox's bell, the broker's watch, until the earliest thing that is due
 
@@ -133,13 +133,17 @@ class Consumer:
             floor.sayings.answer(broker)
         if floor.sayings.next_note() <= now:
             floor.sayings.note(broker, now)
+        self._fill(now)  # before the chores, each of which is a round trip more until the handler begins
         for chore in self._chores:
             if chore.due <= now:
                 chore.run(broker, now)
+        self._fill(now)
+        self._reporter.forward(broker)
+
+    def _fill(self, now: float) -> None:
         self._take_in()
         if self._must_exchange(now):
             self._exchange()
-        self._reporter.forward(broker)
 
     def _must_exchange(self, now: float) -> bool:
         idle, unstored = self._idle_seats(), len(self._floor.ledger)
