@@ -211,3 +211,14 @@ def test_ids_are_what_a_producer_says(broker: Broker) -> None:
     sent = [envelope(id=id) for id in ("a b", "{x}", "ü:s:1", "%41")]
     broker.publish(sent)
     assert ids(take(broker)) == [one.id for one in sent]
+
+
+def test_turns_that_only_settle_do_not_take_a_queue_s_turn(broker: RedisBroker) -> None:
+    queues = ["a", "b"]
+    broker.publish([envelope(queue=queue) for queue in queues for _ in range(6)])
+    served: Counter[str] = Counter()
+    for _ in range(6):
+        held = take_one(broker, queues=queues)
+        served[held.queue] += 1
+        broker.exchange("alpha", [Settlement(held.receipt, SUCCESS)], queues, 0)
+    assert served == {"a": 3, "b": 3}

@@ -2,7 +2,8 @@
 
     one queue      one script does all of it: one round trip
     several        look: settle, promote, count by priority ── share out `want`, 9 first ──> fetch, each its share
-                   among equals the turn begins with another queue each time, so that none starves
+                   among equals the turn begins with another queue each time, so that none starves;
+                   what is ready in a queue that gives nothing keeps a baton: those who serve others of these queues may have a seat
 
 Where the answer to a turn is lost, what it did is not: settlements are known by their nonce (`settling`), and leases by the sequence, which
 the next turn names, to take its deliveries over. It also forbids the lost turn to happen later.
@@ -64,7 +65,7 @@ class Exchanger:
         self._sequence = max(self._sequence + 1, time.monotonic_ns())  # grows within a boot, whichever of its broker objects asks
         turn = _Turn(self._links, boot, self._sequence, self._options.default_visibility_timeout, self._recovering(boot, queues))
         try:
-            exchange = turn.run(plans, verdicts, self._rotated(queues), max(0, want))
+            exchange = turn.run(plans, verdicts, self._rotated(queues) if want > 0 else queues, max(0, want))
         except BrokerUnavailable:
             self._nonces.sent([(settlements[place].receipt, told[3]) for each in plans.values() for place, told in zip(*each, strict=True)])
             if want > 0:
@@ -128,7 +129,8 @@ class _Turn:
         if want > 0 and left and not alone:
             shares = shared(counts, left, want)
             calls = [self._call(queue, [], share) for queue, share in shares.items()]
-            for queue, answer in zip(shares, self._links.run(calls), strict=True):
+            calls += [Call("baton", queue_key(queue)) for queue in left if queue not in shares and any(counts[queue])]
+            for queue, answer in zip(shares, self._links.run(calls), strict=False):
                 self._heard(queue, answer, True)
             self._deliveries.sort(key=lambda found: -found[0])
         due = min((each for each in self._due.values() if each is not None), default=None)
