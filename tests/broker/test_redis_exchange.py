@@ -11,15 +11,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stem_iso.brokers.base import Broker, Receipt, Settlement, Verdict
+from stem_iso.brokers.base import Broker, DeadFilter, Receipt, Settlement, Verdict
 from stem_iso.brokers.opening import open_broker
 from stem_iso.brokers.redis.broker import RedisBroker
 from stem_iso.brokers.redis.exchanging import shared
 from stem_iso.brokers.redis.keys import queue_key
+from stem_iso.brokers.redis.links import Call, Command
 from stem_iso.brokers.redis.records import framed, head_of, parsed, record
 from stem_iso.brokers.redis.settling import told
 from stem_iso.task.envelope import Envelope, decode, encode
-from stem_iso.testing.contract.desk import ALL, FAILURE, RESULT, SUCCESS, counts, envelope, ids, next_attempt, status, take, take_one
+from stem_iso.task.plan import Finish
+from stem_iso.task.status import TaskState
+from stem_iso.testing.contract.desk import (
+    ALL,
+    FAILURE,
+    RESULT,
+    SUCCESS,
+    counts,
+    envelope,
+    ids,
+    next_attempt,
+    settle,
+    status,
+    take,
+    take_one,
+)
 
 NONE = framed(None, None, None, None, None)
 
@@ -211,3 +227,68 @@ def test_ids_are_what_a_producer_says(broker: Broker) -> None:
     sent = [envelope(id=id) for id in ("a b", "{x}", "ü:s:1", "%41")]
     broker.publish(sent)
     assert ids(take(broker)) == [one.id for one in sent]
+
+
+def test_turns_that_only_settle_do_not_take_a_queue_s_turn(broker: RedisBroker) -> None:
+    queues = ["a", "b"]
+    broker.publish([envelope(queue=queue) for queue in queues for _ in range(6)])
+    served: Counter[str] = Counter()
+    for _ in range(6):
+        held = take_one(broker, queues=queues)
+        served[held.queue] += 1
+        broker.exchange("alpha", [Settlement(held.receipt, SUCCESS)], queues, 0)
+    assert served == {"a": 3, "b": 3}
+
+
+# -- what is large, and what is many -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sent(broker: RedisBroker, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Bytes of each round trip."""
+    found: list[int] = []
+    run = broker._links.run
+
+    def counted(calls: Sequence[Call | Command]) -> list[Any]:
+        words = (word for each in calls for word in (each.args if isinstance(each, Call) else each.words))
+        found.append(sum(len(word) for word in words if isinstance(word, bytes)))
+        return run(calls)
+
+    monkeypatch.setattr(broker._links, "run", counted)
+    return found
+
+
+def test_many_large_results_of_one_turn_are_not_one_request(broker: RedisBroker, sent: list[int]) -> None:
+    broker.publish([envelope() for _ in range(4)])
+    held = take(broker)
+    result = msgspec.msgpack.encode(bytes(9 << 20))
+    plans = [Settlement(each.receipt, Finish(TaskState.SUCCEEDED, result=result, ttl=60)) for each in held]
+    assert broker.exchange("alpha", plans, ["default"], 1).verdicts == [Verdict.DONE] * 4
+    assert {record and record.result for record in broker.status(ids(held))} == {result}
+    assert max(sent) < 20 << 20
+
+
+def test_many_large_dead_letters_are_not_one_request(broker: RedisBroker, sent: list[int]) -> None:
+    args = msgspec.Raw(msgspec.msgpack.encode({"image": bytes(150_000)}))
+    broker.publish([envelope(args=args) for _ in range(100)])
+    broker.exchange("alpha", [Settlement(each.receipt, FAILURE) for each in take(broker, 100)], ["default"], 0)
+    before = len(sent)
+    assert [replayed.refused for replayed in broker.replay(DeadFilter())] == [None] * 100
+    assert counts(broker) == (100, 0, 0, 0)
+    assert max(sent[before:]) < 20_000_000
+
+
+def test_all_that_a_predecessor_held_comes_back_at_once_however_much(broker: RedisBroker) -> None:
+    broker.publish([envelope() for _ in range(1200)])
+    assert len(take(broker, 1200, "before")) == 1200
+    assert len(broker.reclaim("alpha", "before")) == 1200
+    assert counts(broker) == (1200, 0, 0, 0)
+
+
+def test_a_lock_may_be_of_any_length(broker: RedisBroker) -> None:
+    key = "default/thumbs.make/" + 100_000 * "k"
+    first, other = envelope(lock=key), envelope(lock=key + "!")
+    assert broker.publish([first, envelope(lock=key), other]) == [first.id, first.id, other.id]
+    settle(broker, take(broker)[0], SUCCESS)
+    again = envelope(lock=key)
+    assert broker.publish([again]) == [again.id]

@@ -118,6 +118,33 @@ def test_a_seat_that_falls_idle_is_woken_again(brokers: Callable[[], Broker]) ->
     assert rings(watch) and len(take(broker, 1)) == 1
 
 
+def test_who_was_woken_for_one_queue_and_took_from_another_wakes_those_who_serve_only_the_first(brokers: Callable[[], Broker]) -> None:
+    both, one, producer = brokers(), brokers(), brokers()
+    watch = both.watch("both", ["a", "b"])
+    assert take(both, 1, "both", ["a", "b"]) == []
+    producer.publish([envelope(queue="a")])
+    assert rings(watch)  # for what is in "a", and now something comes before it
+    other = one.watch("one", ["a"])
+    quiet(other)
+    urgent = envelope(queue="b", priority=9)
+    producer.publish([urgent])
+    assert ids(take(both, 1, "both", ["a", "b"])) == [urgent.id]
+    assert rings(other)
+    assert len(take(one, 1, "one", ["a"])) == 1
+
+
+def test_what_comes_due_while_those_who_knew_of_it_are_busy_wakes_another(brokers: Callable[[], Broker]) -> None:
+    knows, idle, producer = brokers(), brokers(), brokers()
+    watch, other = parked(knows, "knows"), parked(idle, "idle")
+    producer.publish([envelope(not_before=time.time() + 0.3)])
+    woken = next(each for each in (watch, other) if rings(each, 0.2))
+    busy, sleeping = (knows, other) if woken is watch else (idle, watch)
+    producer.publish([sent := envelope()])
+    assert ids(take(busy, 1, "knows")) == [sent.id]
+    quiet(sleeping)
+    eventually(lambda: busy.reclaim("knows") == [] and sleeping.changed(), 2.0)
+
+
 @pytest.mark.parametrize("kind", ["normal", "pubsub"])
 def test_a_parked_connection_that_breaks_is_mended(brokers: Callable[[], Broker], redis_url: str, kind: str) -> None:
     broker, producer = brokers(), brokers()

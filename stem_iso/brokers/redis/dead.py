@@ -23,7 +23,7 @@ from stem_iso.brokers.redis.registry import Registry
 from stem_iso.brokers.redis.showing import letter
 from stem_iso.task.envelope import Envelope, Undecodable, decode
 
-BITE = 500  # per call
+BITE = 50  # per round trip, of letters that may have a megabyte each: a replay sends every one back twice
 
 T = TypeVar("T")
 

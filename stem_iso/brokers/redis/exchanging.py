@@ -2,7 +2,8 @@
 
     one queue      one script does all of it: one round trip
     several        look: settle, promote, count by priority ── share out `want`, 9 first ──> fetch, each its share
-                   among equals the turn begins with another queue each time, so that none starves
+                   among equals the turn begins with another queue each time, so that none starves;
+                   what is ready in a queue that gives nothing keeps a baton: those who serve others of these queues may have a seat
 
 Where the answer to a turn is lost, what it did is not: settlements are known by their nonce (`settling`), and leases by the sequence, which
 the next turn names, to take its deliveries over. It also forbids the lost turn to happen later.
@@ -11,7 +12,7 @@ the next turn names, to take its deliveries over. It also forbids the lost turn 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from stem_iso.brokers.base import BrokerOptions, Delivery, Exchange, Receipt, Settlement, Verdict
@@ -22,8 +23,11 @@ from stem_iso.brokers.redis.records import body_of, visibility_of
 from stem_iso.brokers.redis.settling import VERDICTS, Nonces, Told, told
 from stem_iso.errors import BrokerUnavailable
 
-BITE = 500  # plans of one script
+BITE, BITE_BYTES = 500, 8 << 20  # plans of one script, and what they bring: results may have megabytes each
+ROUND_BYTES = 16 << 20  # and of one round trip
 DELIVERY = 6  # fields
+
+Ask = tuple[str, list[int], Call]  # queue, the places of its plans, what is asked
 
 
 class Lost(NamedTuple):
@@ -64,7 +68,7 @@ class Exchanger:
         self._sequence = max(self._sequence + 1, time.monotonic_ns())  # grows within a boot, whichever of its broker objects asks
         turn = _Turn(self._links, boot, self._sequence, self._options.default_visibility_timeout, self._recovering(boot, queues))
         try:
-            exchange = turn.run(plans, verdicts, self._rotated(queues), max(0, want))
+            exchange = turn.run(plans, verdicts, self._rotated(queues) if want > 0 else queues, max(0, want))
         except BrokerUnavailable:
             self._nonces.sent([(settlements[place].receipt, told[3]) for each in plans.values() for place, told in zip(*each, strict=True)])
             if want > 0:
@@ -128,7 +132,8 @@ class _Turn:
         if want > 0 and left and not alone:
             shares = shared(counts, left, want)
             calls = [self._call(queue, [], share) for queue, share in shares.items()]
-            for queue, answer in zip(shares, self._links.run(calls), strict=True):
+            calls += [Call("baton", queue_key(queue)) for queue in left if queue not in shares and any(counts[queue])]
+            for queue, answer in zip(shares, self._links.run(calls), strict=False):
                 self._heard(queue, answer, True)
             self._deliveries.sort(key=lambda found: -found[0])
         due = min((each for each in self._due.values() if each is not None), default=None)
@@ -147,21 +152,34 @@ class _Turn:
 
     def _look(self, plans: dict[str, Plans], verdicts: list[Verdict], queues: Sequence[str], want: int) -> dict[str, list[int]]:
         """Settle, promote; with one queue, fetch too. What is ready, by queue and priority."""
-        asks: list[tuple[str, list[int], Call]] = []
+        asks: list[Ask] = []
         for queue in dict.fromkeys((*queues, *plans)):
             mine = plans.get(queue, Plans([], []))
-            starts = range(0, len(mine.told), BITE) or [0]
-            for start in starts:
-                last = start == starts[-1]
-                served = want if last and queue in queues else 0
-                asks.append((queue, mine.places[start : start + BITE], self._call(queue, mine.told[start : start + BITE], served)))
+            for start, end in bites(mine.told):
+                served = want if end == len(mine.told) and queue in queues else 0
+                asks.append((queue, mine.places[start:end], self._call(queue, mine.told[start:end], served)))
         counts: dict[str, list[int]] = {}
-        for (queue, places, _), answer in zip(asks, self._links.run([call for *_, call in asks]), strict=True):
-            for place, digit in zip(places, answer[0], strict=True):
-                verdicts[place] = VERDICTS[digit]
-            self._heard(queue, answer, queue in queues)
-            counts[queue] = answer[5]
+        for some in self._rounds(asks):
+            for (queue, places, _), answer in zip(some, self._links.run([call for *_, call in some]), strict=True):
+                for place, digit in zip(places, answer[0], strict=True):
+                    verdicts[place] = VERDICTS[digit]
+                self._heard(queue, answer, queue in queues)
+                counts[queue] = answer[5]
         return counts
+
+    def _rounds(self, asks: Sequence[Ask]) -> list[list[Ask]]:
+        """One round trip for all, save where more than some large results are on their way: each has to arrive within its seconds."""
+        if len(asks) < 2:
+            return [list(asks)]
+        rounds: list[list[Ask]] = [[]]
+        size = 0
+        for ask in asks:
+            size += sum(len(word) for word in ask[2].args if isinstance(word, bytes))
+            if size > ROUND_BYTES and rounds[-1]:
+                rounds.append([])
+                size = 0
+            rounds[-1].append(ask)
+        return rounds
 
     def _call(self, queue: str, plans: Sequence[Told], want: int, recover: str = "") -> Call:
         args = (self._boot, self._sequence, want, self._visibility, recover, *(word for plan in plans for word in plan))
@@ -183,6 +201,17 @@ class _Turn:
         if served:
             self._due[queue] = float(due) if due else None
             self._ready[queue] = bool(more)
+
+
+def bites(plans: Sequence[Told]) -> Iterator[tuple[int, int]]:
+    """From, to; one at least."""
+    start = size = 0
+    for end, plan in enumerate(plans):
+        size += len(plan[-1])
+        if end > start and (end - start == BITE or size > BITE_BYTES):
+            yield start, end
+            start, size = end, len(plan[-1])
+    yield start, len(plans)
 
 
 def shared(counts: dict[str, list[int]], queues: Sequence[str], want: int) -> dict[str, int]:

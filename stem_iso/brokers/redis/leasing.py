@@ -68,14 +68,21 @@ def reclaim(
     lost = _error("its worker was lost, and it runs at most once (acks_late=False)")
     most = options.max_redeliveries
     often = _error(f"{most + 1} workers were lost while they held it (max_redeliveries is {most})")
-    calls = [Call("reclaim", queue_key(queue), (boot, predecessor or "", most, lost, often, options.claim_interval)) for queue in queues]
     found: list[Reclaimed] = []
     entries: list[tuple[str, list[Any]]] = []
-    for queue, (left, told) in zip(queues, links.run(calls), strict=True):
-        if left:
-            entries.append((queue, left))
-        for at in range(len(told) - 4, -1, -4):
-            found.append(_reclaimed(queue, *told[at : at + 4]))
+    while queues:
+        calls = [
+            Call("reclaim", queue_key(queue), (boot, predecessor or "", most, lost, often, options.claim_interval)) for queue in queues
+        ]
+        full: list[str] = []
+        for queue, (left, told) in zip(queues, links.run(calls), strict=True):
+            if left:
+                entries.append((queue, left))
+            for at in range(len(told) - 4, -1, -4):
+                found.append(_reclaimed(queue, *told[at : at + 4]))
+            if predecessor is not None and len(told) >= 4 * BITE:
+                full.append(queue)  # a predecessor is asked about once, and its last lease is as lost as its first
+        queues = full
     return found, entries
 
 

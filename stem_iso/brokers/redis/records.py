@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import msgspec
@@ -26,6 +27,7 @@ from stem_iso.task.envelope import Envelope, Undecodable, decode, encode
 from stem_iso.task.status import Progress, TaskState
 
 VISIBILITY, TTL, DUE, STARTS_IN, LOCK, HEAD = (1 << bit for bit in range(6))
+LONGEST_LOCK = 4096  # bytes: a longer one is known by its hash
 RESULT_TTL = 86_400.0  # of a status whose end the broker itself decides, where the envelope does not say; scripts know it too
 SUCCEEDED, FAILED, CANCELLED = 3, 4, 5
 ENDED = {TaskState.SUCCEEDED: SUCCEEDED, TaskState.FAILED: FAILED, TaskState.CANCELLED: CANCELLED}
@@ -119,6 +121,8 @@ def record(envelope: Envelope, body: bytes | None = None) -> bytes:
     if envelope.lock is not None:
         flags |= LOCK
         lock = envelope.lock.encode()
+        if len(lock) > LONGEST_LOCK:
+            lock = sha256(lock).hexdigest().encode()
         fields.append(len(lock).to_bytes(2, "little") + lock)
     flag, head = _head(envelope, body)
     return b"".join((bytes((flags | flag, envelope.priority)), *fields, head, body))

@@ -3,11 +3,11 @@
 -- -> { entries of the outbox }, { id, state (0: waits again), reason, record, ... }
 --
 -- Leases that ran out, but not the asker's own, and all of the predecessor's. What is delivered again stands before all others. Work that
--- is ready while no baton lies there was forgotten by one who died: it is left again.
+-- is ready, or has come due, while no baton lies there was forgotten by one who died or has no seat any more: it is left again.
 --
 -- Where nobody has looked for longer than a round takes, the server was away, and leases ran out without their holders' fault: these have
 -- GRACE, more than a worker's longest pause between two tries, to renew before anybody claims. P:seen is "last look, end of the grace".
-local LOOK, TAKE, GRACE = 2000, 500, 6
+local LOOK, TAKE, GRACE = 2000, 500, 6 -- TAKE: as BITE of stem_iso.brokers.redis.leasing
 local lost, leases, told = {}, {}, {}
 
 local function consider(id, lease)
@@ -78,5 +78,6 @@ for i = #lost, 1, -1 do
   end
 end
 flush()
-if more() then baton() end
+local first = call('ZRANGE', D, 0, 0, 'WITHSCORES')[2]
+if more() or (first and tonumber(first) <= NOW) then baton() end
 return { fresh(), told }
