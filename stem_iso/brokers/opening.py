@@ -72,12 +72,15 @@ def open_broker(url: str, options: BrokerOptions | None = None, *, cwd: str | No
 def _taken_apart(url: str) -> tuple[BrokerAddress, Address | None]:
     """The second is where the servers are, for a redis URL; the path of the first is then for people."""
     scheme, separator, rest = url.partition("://")
+    if not separator and url.lower().startswith(REDIS):
+        # What follows may hold a password.
+        raise InvalidOptions(f"broker {url.partition(':')[0]}: is no URL: write redis://HOST/0, with two slashes")
     if not separator:
         raise InvalidOptions(f"broker {url!r} is no URL: write sqlite:///{url} for a file, or memory://")
     if scheme in REDIS:
         return _redis(scheme, rest)
     if scheme not in SCHEMES:
-        raise InvalidOptions(f"broker scheme {scheme!r} is unknown{_meant(scheme, (*SCHEMES, *REDIS))}: {WAYS}")
+        raise InvalidOptions(f"broker scheme {scheme!r} is unknown{_meant(scheme.lower(), (*SCHEMES, *REDIS))}: {WAYS}")
     path, _, query = rest.partition("?")
     return BrokerAddress(scheme, _path(scheme, _unquote(path), url), _query(query, f"broker {url!r}")), None
 

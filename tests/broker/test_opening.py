@@ -38,6 +38,8 @@ def test_paths_are_relative_or_absolute_by_the_number_of_slashes(tmp_path: Path)
     ("url", "overrides", "says"),
     [
         ("reddis://localhost/0", {}, "did you mean 'redis'"),
+        ("REDIS://localhost/0", {}, "did you mean 'redis'"),
+        ("redis:/localhost/0", {}, "write redis://HOST/0, with two slashes"),
         ("redis://localhost/zero", {}, "'zero' is no number"),
         ("redis://localhost/1?db=2", {}, "the path says database 1, the option db 2"),
         ("redis://a,b", {}, "redis+cluster://HOST,HOST"),
@@ -129,6 +131,8 @@ def test_a_redis_url_says_where_the_servers_are_and_who_comes(url: str, found: A
         "rediss://:hunter2@h?ssl_cert_reqs=maybe",
         "reddis://:hunter2@h",
         "redis://hunter2@h",
+        "redis:/:hunter2@h",
+        "REDISS:ann:hunter2@h",
     ],
 )
 def test_a_password_is_never_shown(url: str) -> None:

@@ -314,6 +314,23 @@ def test_a_master_that_became_a_replica_behind_a_name_is_looked_for_again(server
 # -- who comes -----------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("url", "way_out"),
+    [
+        ("redis://127.0.0.1:{unused}", "is the server started, and does it listen on this address?"),
+        ("redis://no-such-host.invalid", "is it spelt right"),
+        ("unix:///no/such/redis.sock", "with this path as `unixsocket` in its redis.conf?"),
+        ("redis://127.0.0.1:{used}/99", "write one below its `databases`"),
+    ],
+)
+def test_a_server_that_is_not_there_is_told_with_what_to_look_at(server: Start, url: str, way_out: str) -> None:
+    used = server().url.rpartition(":")[2].partition("/")[0]
+    with socket.socket() as bound:  # and not listening
+        bound.bind(("127.0.0.1", 0))
+        with heard(way_out):
+            linked(url.format(unused=bound.getsockname()[1], used=used)).call("double", P, 1)
+
+
 def test_passwords_and_rights(server: Start) -> None:
     guarded = server()
     guarded.do("CONFIG", "SET", "requirepass", "hunter2")

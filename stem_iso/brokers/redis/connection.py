@@ -141,8 +141,20 @@ def unfit(version: str, policy: str) -> str | None:
     return None
 
 
-def explained(fault: str) -> str:
-    """What TLS complains of, with the way out."""
+def explained(error: Exception) -> str:
+    """What the system (whose error redis-py has in its hand when it raises its own), TLS or the server complains of, with the way out."""
+    fault = str(error)
+    match error.__context__:
+        case socket.gaierror():
+            return f"the name of its host is not known here ({fault}): is it spelt right, and does this machine's resolver know it?"
+        case ConnectionRefusedError():
+            return f"nothing listens there ({fault}): is the server started, and does it listen on this address?"
+        case FileNotFoundError():
+            return f"there is no such socket ({fault}): is the server started, with this path as `unixsocket` in its redis.conf?"
+        case PermissionError():
+            return f"this user may not open it ({fault}): look at `unixsocketperm` in the server's redis.conf, or at the firewall"
+    if "DB index is out of range" in fault:
+        return f"the server has no database of this number ({fault}): write one below its `databases` (16 unless redis.conf says otherwise)"
     if "CERTIFICATE_VERIFY_FAILED" in fault:
         return f"the server's certificate is not trusted ({fault}): give its authority's as ssl_ca_certs=PATH"
     if "WRONG_VERSION_NUMBER" in fault or "record layer failure" in fault:
@@ -190,7 +202,7 @@ class _Seam:
             raise Lost("the server did not answer in time", late=True) from error
         if isinstance(error, RedisError):
             refusal = _refusal(error)
-            raise Lost(refusal.reason if refusal.known else explained(str(error))) from error
+            raise Lost(refusal.reason if refusal.known else explained(error)) from error
         if isinstance(error, OSError):
             raise Lost(error.strerror or str(error)) from error
 
