@@ -292,3 +292,12 @@ def test_a_lock_may_be_of_any_length(broker: RedisBroker) -> None:
     settle(broker, take(broker)[0], SUCCESS)
     again = envelope(lock=key)
     assert broker.publish([again]) == [again.id]
+
+
+def test_tasks_of_the_same_id_in_two_queues_are_two_tasks(broker: RedisBroker) -> None:
+    queues = ["a", "b"]
+    broker.publish([envelope(id="same", queue=queue) for queue in queues])
+    held = take(broker, queues=queues)
+    assert broker.renew([each.receipt for each in held]) == []
+    assert broker.exchange("alpha", [Settlement(each.receipt, SUCCESS) for each in held], [], 0).verdicts == [Verdict.DONE] * 2
+    assert broker.queues() == []
