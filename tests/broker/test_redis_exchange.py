@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 import pytest
+import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -301,3 +303,13 @@ def test_tasks_of_the_same_id_in_two_queues_are_two_tasks(broker: RedisBroker) -
     assert broker.renew([each.receipt for each in held]) == []
     assert broker.exchange("alpha", [Settlement(each.receipt, SUCCESS) for each in held], [], 0).verdicts == [Verdict.DONE] * 2
     assert broker.queues() == []
+
+
+def test_a_grace_is_not_lengthened_by_a_clock_that_is_set_back(broker: RedisBroker, redis_url: str) -> None:
+    broker.publish([envelope(visibility_timeout=0.01)])
+    take_one(broker, "dead")
+    now = time.time()
+    with redis.Redis.from_url(redis_url) as plain:
+        plain.set("si:{default}:seen", f"{now + 3600} {now + 3606}")  # a look of an hour from now
+        broker.reclaim("alpha")
+        assert now < float(plain.get("si:{default}:seen").split()[1]) < now + 10
