@@ -270,6 +270,14 @@ def test_many_large_results_of_one_turn_are_not_one_request(broker: RedisBroker,
     assert max(sent) < 20 << 20
 
 
+def test_a_large_batch_is_not_one_request(broker: RedisBroker, sent: list[int]) -> None:
+    args = msgspec.Raw(msgspec.msgpack.encode({"image": bytes(1_000_000)}))
+    batch = [envelope(args=args) for _ in range(60)]
+    assert broker.publish(batch) == [each.id for each in batch]
+    assert counts(broker) == (60, 0, 0, 0)
+    assert max(sent) < 35_000_000
+
+
 def test_many_large_dead_letters_are_not_one_request(broker: RedisBroker, sent: list[int]) -> None:
     args = msgspec.Raw(msgspec.msgpack.encode({"image": bytes(150_000)}))
     broker.publish([envelope(args=args) for _ in range(100)])

@@ -179,10 +179,11 @@ class _Turn:
         rounds: list[list[Ask]] = [[]]
         size = 0
         for ask in asks:
-            size += sum(len(word) for word in ask[2].args if isinstance(word, bytes))
+            brings = sum(len(word) for word in ask[2].args if isinstance(word, bytes))
+            size += brings
             if size > ROUND_BYTES and rounds[-1]:
                 rounds.append([])
-                size = 0
+                size = brings
             rounds[-1].append(ask)
         return rounds
 
@@ -212,10 +213,11 @@ def bites(plans: Sequence[Told]) -> Iterator[tuple[int, int]]:
     """From, to; one at least."""
     start = size = 0
     for end, plan in enumerate(plans):
-        size += len(plan[-1])
+        brings = len(plan[-1]) + (len(plan[4]) if isinstance(plan[4], bytes) else 0)  # a result, or the record of a next attempt
+        size += brings
         if end > start and (end - start == BITE or size > BITE_BYTES):
             yield start, end
-            start, size = end, len(plan[-1])
+            start, size = end, brings
     yield start, len(plans)
 
 
