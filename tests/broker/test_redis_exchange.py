@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 import pytest
+import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -268,6 +270,14 @@ def test_many_large_results_of_one_turn_are_not_one_request(broker: RedisBroker,
     assert max(sent) < 20 << 20
 
 
+def test_a_large_batch_is_not_one_request(broker: RedisBroker, sent: list[int]) -> None:
+    args = msgspec.Raw(msgspec.msgpack.encode({"image": bytes(1_000_000)}))
+    batch = [envelope(args=args) for _ in range(60)]
+    assert broker.publish(batch) == [each.id for each in batch]
+    assert counts(broker) == (60, 0, 0, 0)
+    assert max(sent) < 35_000_000
+
+
 def test_many_large_dead_letters_are_not_one_request(broker: RedisBroker, sent: list[int]) -> None:
     args = msgspec.Raw(msgspec.msgpack.encode({"image": bytes(150_000)}))
     broker.publish([envelope(args=args) for _ in range(100)])
@@ -292,3 +302,22 @@ def test_a_lock_may_be_of_any_length(broker: RedisBroker) -> None:
     settle(broker, take(broker)[0], SUCCESS)
     again = envelope(lock=key)
     assert broker.publish([again]) == [again.id]
+
+
+def test_tasks_of_the_same_id_in_two_queues_are_two_tasks(broker: RedisBroker) -> None:
+    queues = ["a", "b"]
+    broker.publish([envelope(id="same", queue=queue) for queue in queues])
+    held = take(broker, queues=queues)
+    assert broker.renew([each.receipt for each in held]) == []
+    assert broker.exchange("alpha", [Settlement(each.receipt, SUCCESS) for each in held], [], 0).verdicts == [Verdict.DONE] * 2
+    assert broker.queues() == []
+
+
+def test_a_grace_is_not_lengthened_by_a_clock_that_is_set_back(broker: RedisBroker, redis_url: str) -> None:
+    broker.publish([envelope(visibility_timeout=0.01)])
+    take_one(broker, "dead")
+    now = time.time()
+    with redis.Redis.from_url(redis_url) as plain:
+        plain.set("si:{default}:seen", f"{now + 3600} {now + 3606}")  # a look of an hour from now
+        broker.reclaim("alpha")
+        assert now < float(plain.get("si:{default}:seen").split()[1]) < now + 10

@@ -200,7 +200,7 @@ class RedisBroker:
         for queue in self._homes.of([receipt]):
             permit = self._limits.acquire(queue, receipt, limits, latest, cancel)
             if permit.wait or permit.verdict is not Verdict.DONE:
-                self._homes.over(receipt.id)
+                self._homes.over(receipt)
             return permit
         return Permit(Verdict.LOST)
 

@@ -34,8 +34,7 @@ class Lost(NamedTuple):
     """A fetch whose answer never came."""
 
     boot: str
-    queues: frozenset[str]
-    sequence: int
+    sequences: dict[str, int]  # by queue
 
 
 class Turn(NamedTuple):
@@ -65,23 +64,29 @@ class Exchanger:
     def exchange(self, boot: str, settlements: Sequence[Settlement], queues: Sequence[str], want: int) -> Turn:
         verdicts = [Verdict.LOST] * len(settlements)
         plans = self._plans(settlements)
-        self._sequence = max(self._sequence + 1, time.monotonic_ns())  # grows within a boot, whichever of its broker objects asks
-        turn = _Turn(self._links, boot, self._sequence, self._options.default_visibility_timeout, self._recovering(boot, queues))
+        sequences = self._sequences(queues)
+        turn = _Turn(self._links, boot, sequences, self._options.default_visibility_timeout, self._recovering(boot, queues))
         try:
             exchange = turn.run(plans, verdicts, self._rotated(queues) if want > 0 else queues, max(0, want))
         except BrokerUnavailable:
             self._nonces.sent([(settlements[place].receipt, told[3]) for each in plans.values() for place, told in zip(*each, strict=True)])
             if want > 0:
-                self._lost.append(Lost(boot, frozenset(queues), self._sequence))
+                self._lost.append(Lost(boot, sequences))
             raise
         if len(exchange.deliveries) < want:  # else there may be more of theirs
-            self._lost = [lost for lost in self._lost if lost.boot != boot or not lost.queues <= set(queues)]
+            self._lost = [lost for lost in self._lost if lost.boot != boot or not lost.sequences.keys() <= set(queues)]
         self._nonces.answered([settlement.receipt for settlement in settlements])
         for settlement in settlements:
-            self._homes.over(settlement.receipt.id)
+            self._homes.over(settlement.receipt)
         for delivery in exchange.deliveries:
-            self._homes.leased(delivery.receipt.id, delivery.queue)
+            self._homes.leased(delivery.receipt, delivery.queue)
         return Turn(exchange, turn.entries)
+
+    def _sequences(self, queues: Sequence[str]) -> dict[str, int]:
+        """One for each queue, for two of them may have a task of the same id. They grow within a boot, whichever of its brokers asks."""
+        first = max(self._sequence + 1, time.monotonic_ns())
+        self._sequence = first + len(queues)
+        return {queue: first + at for at, queue in enumerate(queues)}
 
     def _rotated(self, queues: Sequence[str]) -> list[str]:
         if len(queues) < 2:
@@ -95,8 +100,8 @@ class Exchanger:
         found: dict[str, list[str]] = {}
         for lost in self._lost:
             if lost.boot == boot:
-                for queue in lost.queues.intersection(queues):
-                    found.setdefault(queue, []).append(str(lost.sequence))
+                for queue in lost.sequences.keys() & set(queues):
+                    found.setdefault(queue, []).append(str(lost.sequences[queue]))
         return {queue: " ".join(sequences) for queue, sequences in found.items()}
 
     def _plans(self, settlements: Sequence[Settlement]) -> dict[str, Plans]:
@@ -116,8 +121,8 @@ class Exchanger:
 
 
 class _Turn:
-    def __init__(self, links: Links, boot: str, sequence: int, visibility: float, recovering: dict[str, str]) -> None:
-        self._links, self._boot, self._sequence, self._visibility, self._recovering = links, boot, sequence, visibility, recovering
+    def __init__(self, links: Links, boot: str, sequences: dict[str, int], visibility: float, recovering: dict[str, str]) -> None:
+        self._links, self._boot, self._sequences, self._visibility, self._recovering = links, boot, sequences, visibility, recovering
         self.entries: list[tuple[str, list[Any]]] = []
         self._deliveries: list[tuple[int, Delivery]] = []
         self._due: dict[str, float | None] = {}
@@ -174,15 +179,16 @@ class _Turn:
         rounds: list[list[Ask]] = [[]]
         size = 0
         for ask in asks:
-            size += sum(len(word) for word in ask[2].args if isinstance(word, bytes))
+            brings = sum(len(word) for word in ask[2].args if isinstance(word, bytes))
+            size += brings
             if size > ROUND_BYTES and rounds[-1]:
                 rounds.append([])
-                size = 0
+                size = brings
             rounds[-1].append(ask)
         return rounds
 
     def _call(self, queue: str, plans: Sequence[Told], want: int, recover: str = "") -> Call:
-        args = (self._boot, self._sequence, want, self._visibility, recover, *(word for plan in plans for word in plan))
+        args = (self._boot, self._sequences.get(queue, 0), want, self._visibility, recover, *(word for plan in plans for word in plan))
         return Call("exchange", queue_key(queue), args)
 
     def _heard(self, queue: str, answer: list[Any], served: bool) -> None:
@@ -191,7 +197,7 @@ class _Turn:
             self.entries.append((queue, entries))
         for at in range(0, len(fields), DELIVERY):
             id, record, redeliveries, note, begun, revoked = fields[at : at + DELIVERY]
-            receipt = Receipt(id.decode(), self._boot, self._sequence)
+            receipt = Receipt(id.decode(), self._boot, self._sequences[queue])
             body = body_of(record, note, begun)
             visibility = visibility_of(record)
             delivery = Delivery(
@@ -207,10 +213,11 @@ def bites(plans: Sequence[Told]) -> Iterator[tuple[int, int]]:
     """From, to; one at least."""
     start = size = 0
     for end, plan in enumerate(plans):
-        size += len(plan[-1])
+        brings = len(plan[-1]) + (len(plan[4]) if isinstance(plan[4], bytes) else 0)  # a result, or the record of a next attempt
+        size += brings
         if end > start and (end - start == BITE or size > BITE_BYTES):
             yield start, end
-            start, size = end, len(plan[-1])
+            start, size = end, brings
     yield start, len(plans)
 
 

@@ -20,21 +20,21 @@ class Homes:
 
     def __init__(self, links: Links, registry: Registry) -> None:
         self._links, self._registry = links, registry
-        self._queues: dict[str, str] = {}
+        self._queues: dict[Receipt, str] = {}
 
-    def leased(self, id: str, queue: str) -> None:
-        self._queues[id] = queue
+    def leased(self, receipt: Receipt, queue: str) -> None:
+        self._queues[receipt] = queue
 
-    def over(self, id: str) -> None:
+    def over(self, receipt: Receipt) -> None:
         """It is held here no more."""
-        self._queues.pop(id, None)
+        self._queues.pop(receipt, None)
 
     def of(self, receipts: Iterable[Receipt]) -> dict[str, list[Receipt]]:
         """By queue, in their order. Those that nobody knows are left out: they are lost."""
         found: dict[str, list[Receipt]] = {}
         strange: list[Receipt] = []
         for receipt in receipts:
-            queue = self._queues.get(receipt.id)
+            queue = self._queues.get(receipt)
             if queue is None:
                 strange.append(receipt)
             else:

@@ -39,7 +39,7 @@ def renew(links: Links, homes: Homes, receipts: Sequence[Receipt], default: floa
         kept |= set(mine) - {mine[int(place)] for place in places}
     lost = [receipt for receipt in receipts if receipt not in kept]
     for receipt in lost:
-        homes.over(receipt.id)
+        homes.over(receipt)
     return lost
 
 
@@ -57,7 +57,9 @@ def note(links: Links, homes: Homes, receipt: Receipt, meta: dict[str, Any] | No
 
 def _held(links: Links, homes: Homes, script: str, receipt: Receipt, *args: bytes | float) -> bool:
     for queue in homes.of([receipt]):
-        return bool(links.call(script, queue_key(queue), receipt.id, token(receipt), *args))
+        if links.call(script, queue_key(queue), receipt.id, token(receipt), *args):
+            return True
+        homes.over(receipt)
     return False
 
 

@@ -19,6 +19,7 @@ from stem_iso.errors import BrokerUnavailable
 from stem_iso.task.envelope import Envelope
 
 BITE, BITE_BYTES = 2000, 8 << 20  # of one script: the server does nothing else meanwhile
+ROUND_BYTES = 32 << 20  # of one round trip
 AGAIN = 0.5  # seconds: a refusal that came sooner leaves time for a second try
 
 
@@ -28,7 +29,7 @@ def publish(links: Links, registry: Registry, pairs: Sequence[tuple[Envelope, by
     queues = {envelope.queue for envelope, _ in pairs}
     registry.announce(queues)
     bites = _bites(pairs)
-    answers = _sent(links, [call for call, _ in bites])
+    answers = [answer for calls in _rounds([call for call, _ in bites]) for answer in _sent(links, calls)]
     registry.announce(queues)  # asks nothing, unless the publishing had to connect anew, to a server that may have lost what it was told
     for (_, places), refused in zip(bites, answers, strict=True):
         for at in range(0, len(refused), 2):
@@ -57,6 +58,20 @@ def _bites(pairs: Sequence[tuple[Envelope, bytes]]) -> list[tuple[Call, list[int
         if bite:
             found.append((Call("publish", queue_key(queue), tuple(args)), bite))
     return found
+
+
+def _rounds(calls: Sequence[Call]) -> list[list[Call]]:
+    """One round trip for all, save where they are large: each has to arrive within its seconds."""
+    rounds: list[list[Call]] = [[]]
+    size = 0
+    for call in calls:
+        brings = sum(len(word) for word in call.args[1::3] if isinstance(word, bytes))
+        size += brings
+        if size > ROUND_BYTES and rounds[-1]:
+            rounds.append([])
+            size = brings
+        rounds[-1].append(call)
+    return rounds
 
 
 def _sent(links: Links, calls: Sequence[Call]) -> list[list[bytes]]:

@@ -18,7 +18,7 @@ local function consider(id, lease)
 end
 
 local last, till = string.match(call('GET', P .. ':seen') or '', '^(%S+) (%S+)$')
-last, till = tonumber(last), tonumber(till) or 0
+last, till = tonumber(last), math.min(tonumber(till) or 0, NOW + GRACE) -- a clock that was set back lengthens no grace
 
 local function looked(before)
   -- A first grace that is over is not begun again by rounds that are slower than it.
