@@ -325,4 +325,7 @@ def test_a_full_server_takes_no_tasks_but_lets_workers_empty_its_queues(server: 
     assert answer.verdicts == [Verdict.DONE, Verdict.DONE]
     assert {one.receipt.id for one in answer.deliveries} == {"again", "waiting"}
     assert broker.status(["new", "held"])[0] is None
+    broker.exchange("alpha", [Settlement(one.receipt, GiveBack()) for one in answer.deliveries], [], 0)
+    broker.forget("again")
+    assert broker.purge("default") == 2
     broker.close()
