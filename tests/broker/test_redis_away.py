@@ -309,3 +309,23 @@ def test_what_was_promised_is_there_after_a_death(server: Start) -> None:
     assert broker.exchange("alpha", [Settlement(held.receipt, Finish(SUCCESS.state))], [], 0).verdicts == [Verdict.DONE]
     assert [one.receipt.id for one in take(broker)] == ["waiting"]
     broker.close()
+
+
+def test_a_full_server_takes_no_tasks_but_lets_workers_empty_its_queues(server: Start) -> None:
+    full = server()
+    broker = open_broker(full.url)
+    broker.publish([envelope(id=id) for id in ("held", "again", "waiting")])
+    held, again = take(broker, 2)
+    full.do("CONFIG", "SET", "maxmemory", "1mb")
+    with pytest.raises(BrokerUnavailable, match="let workers empty the queues"):
+        broker.publish([envelope(id="new")])
+    assert broker.renew([held.receipt, again.receipt]) == []
+    plans = [Settlement(held.receipt, SUCCESS), Settlement(again.receipt, GiveBack(delay=0))]
+    answer = broker.exchange("alpha", plans, ["default"], 5)
+    assert answer.verdicts == [Verdict.DONE, Verdict.DONE]
+    assert {one.receipt.id for one in answer.deliveries} == {"again", "waiting"}
+    assert broker.status(["new", "held"])[0] is None
+    broker.exchange("alpha", [Settlement(one.receipt, GiveBack()) for one in answer.deliveries], [], 0)
+    broker.forget("again")
+    assert broker.purge("default") == 2
+    broker.close()

@@ -19,7 +19,7 @@ WAYS_OUT = {
     "LOADING": "the server is loading its data from disk: try again when it is done",
     "READONLY": "this server is a replica: give the URL of the master",
     "MASTERDOWN": "this server is a replica that has lost its master: give the URL of the master, or wait for it",
-    "OOM": "the server has reached maxmemory and takes nothing more: raise it (CONFIG SET maxmemory), or let workers empty the queues",
+    "OOM": "the server has reached maxmemory and takes no new tasks: raise it (CONFIG SET maxmemory), or let workers empty the queues",
     "MISCONF": "the server cannot save its data, so it takes no writes: look at its log and its disk",
     "NOREPLICAS": "too few replicas are connected for min-replicas-to-write",
     "CLUSTERDOWN": "the cluster is down: some of its slots have no master",

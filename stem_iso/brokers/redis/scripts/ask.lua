@@ -2,6 +2,7 @@
 --
 -- P:b id -> "n boot sequence due bucket": what this delivery asks for, so that every end of it, from here on, leaves "free" in the outbox.
 -- `n` grows with every delivery that asks; `due` is what a call has said meanwhile: '-' nothing, 0 come at once, else when (seconds).
+drain()
 local id, token, bucket = ARGV[1], ARGV[2] .. ' ' .. ARGV[3], ARGV[4]
 local lease = call('HGET', L, id)
 if not holds(lease, token) then

@@ -2,6 +2,7 @@
 --
 -- Steps that wait begin; others are left alone. The record stays as it is: `previous`, parent and time lie over it. '' for previous: they
 -- are the first of their canvas, and begin as they were composed.
+drain()
 local first = ARGV[1] == ''
 local over = not first
   and '\147\198' .. struct.pack('>I4', #ARGV[1]) .. ARGV[1] .. cmsgpack.pack(ARGV[2]) .. '\203' .. struct.pack('>d', NOW)

@@ -2,6 +2,7 @@
 --
 -- Those that are called stand before all others of their priority, in their order. One that was refused and is still on its way into the
 -- line takes the call along. Said again, or late, it costs a look in vain at the most.
+drain()
 local bucket, left = ARGV[1], {}
 for i = #ARGV - 2, 2, -3 do
   local id, n, due = ARGV[i], ARGV[i + 1], NOW + tonumber(ARGV[i + 2])

@@ -29,10 +29,13 @@
 --   known(id)                    whether it lives or has a tombstone
 --   tell(id, record, state, reason, error)      it ends in no worker's hands: say so to one of them (`ended_apart`)
 --   flush()
+--   drain()                      at maxmemory Redis refuses a script whose first write may grow; this writes nothing, yet counts as one. Called
+--                                first by scripts that carry tasks on and thereby off, not by those that bring new ones
 if redis.replicate_commands then redis.replicate_commands() end
 
 local call, sub, byte = redis.call, string.sub, string.byte
 local P = KEYS[1]
+local function drain() call('PERSIST', P) end
 local M, L, Z, D = P .. ':m', P .. ':l', P .. ':z', P .. ':d'
 local DAY, TOMBSTONE, PART = 86400, 60, 120
 local RARE = { 'c', 'k', 'v', 'f', 'n', 'p', 'y', 'b', 'w', 't', 'o', 'h', 'e' }

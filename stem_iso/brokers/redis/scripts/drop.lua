@@ -1,6 +1,7 @@
 -- KEYS[1] a queue · ARGV ids -> outbox entries: those after which others are to be dropped
 --
 -- Steps that wait are not needed; others are left alone. A tombstone that nobody is shown stays for two minutes.
+drain()
 local tombstone = struct.pack(STATUS, 5, 0, NOW, 0, 0, NONE) .. string.rep(frame(), 8)
 for _, id in ipairs(ARGV) do
   if get('w', id) then

@@ -11,6 +11,7 @@
 -- Asked twice, it answers as it did. A settlement is known by its nonce, in the status or in P:h. Leases are known by their sequence: it
 -- lies in P:i:<boot> for a minute, and who comes with an older one gets nothing any more, so that no delivery is left with nobody. What
 -- lost turns have leased is taken over under the new one, as far as it wants.
+drain()
 local PROMOTE, WIDTH = 200, 7
 local boot, sequence, want, visibility = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 

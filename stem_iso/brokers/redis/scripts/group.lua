@@ -15,6 +15,7 @@
 -- P:j the record: size missing bytes most wanted whole canvas queue keep then error cause enqueued, and once it has ended by state reason
 -- result finished until · P:jc a bit for each place that is counted · P:jr place -> result. `error` and `cause` are those of results that
 -- are too large, until it ends.
+drain()
 local verb, J = ARGV[1], P .. ':j'
 
 local function ring_all()

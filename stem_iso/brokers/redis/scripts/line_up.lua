@@ -1,5 +1,6 @@
 -- KEYS[1] a queue · ARGV id, boot, sequence, n, seconds until it looks by itself, latest ('' none, else seconds), reason
 -- -> { 'lost' } | { 'revoked' } | { 'waits', seconds }: the lease is over, and it is delayed as it was; at once where it was called meanwhile
+drain()
 local id, token = ARGV[1], ARGV[2] .. ' ' .. ARGV[3]
 local held, called, bucket = get('b', id), '-', nil
 if held then

@@ -7,6 +7,7 @@
 --
 -- Where nobody has looked for longer than a round takes, the server was away, and leases ran out without their holders' fault: these have
 -- GRACE, more than a worker's longest pause between two tries, to renew before anybody claims. P:seen is "last look, end of the grace".
+drain()
 local LOOK, TAKE, GRACE = 2000, 500, 6 -- TAKE: as BITE of stem_iso.brokers.redis.leasing
 local lost, leases, told = {}, {}, {}
 

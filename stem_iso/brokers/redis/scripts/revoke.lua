@@ -3,6 +3,7 @@
 --
 -- What runs is flagged, and its end is `cancelled` whatever becomes of it but a success. Told apart is what stood in the queue, and what was
 -- asked for itself; not each part that was still far from its turn.
+drain()
 local mode, rings, verdicts = tonumber(ARGV[2]), false, {}
 for i = 4, #ARGV do
   local id = ARGV[i]

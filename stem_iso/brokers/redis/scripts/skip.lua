@@ -2,6 +2,7 @@
 --
 -- Steps that wait will never begin; others are left alone. Their end goes on under the cause with which it began. A canvas whose outcome
 -- is among them is told apart.
+drain()
 for i = 3, #ARGV do
   local id = ARGV[i]
   if get('w', id) then

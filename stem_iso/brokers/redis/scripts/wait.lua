@@ -2,6 +2,7 @@
 --
 -- The list <P>:e:<token> gets an entry when the task ends (a group: when a member has), and the registration goes with it. At most 64
 -- tokens are kept for an id: waiters that died leave theirs until then; one that is pushed out looks by itself, and registers again.
+drain()
 local id, token = ARGV[1], ARGV[2]
 local group = call('EXISTS', P .. ':j') == 1
 if not group and call('HEXISTS', P .. ':m', id) == 0 then

@@ -4,6 +4,7 @@
 --   list, life             -> { id, info, seen, ... }
 --
 -- P:w HASH id -> info, P:ws ZSET id by its last beat. Both expire with the last worker.
+drain()
 local verb, life, id = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local W, WS = P .. ':w', P .. ':ws'
 if verb == 'goodbye' then
