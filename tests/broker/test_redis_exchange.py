@@ -24,6 +24,7 @@ from stem_iso.brokers.redis.settling import told
 from stem_iso.task.envelope import Envelope, decode, encode
 from stem_iso.task.plan import Finish
 from stem_iso.task.status import TaskState
+from stem_iso.testing import eventually
 from stem_iso.testing.contract.desk import (
     ALL,
     FAILURE,
@@ -321,3 +322,16 @@ def test_a_grace_is_not_lengthened_by_a_clock_that_is_set_back(broker: RedisBrok
         plain.set("si:{default}:seen", f"{now + 3600} {now + 3606}")  # a look of an hour from now
         broker.reclaim("alpha")
         assert now < float(plain.get("si:{default}:seen").split()[1]) < now + 10
+
+
+@pytest.mark.parametrize(("row", "claimed"), [(8.0, False), (61.0, True)])
+def test_a_server_that_goes_away_again_within_a_grace_begins_another_but_not_for_ever(
+    broker: RedisBroker, redis_url: str, row: float, claimed: bool
+) -> None:
+    broker.publish([envelope(visibility_timeout=0.01)])
+    take_one(broker, "dead")
+    with redis.Redis.from_url(redis_url) as plain:
+        eventually(lambda: plain.zcount("si:{default}:z", 0, time.time() - 0.001) == 1)  # it has run out
+        now = time.time()
+        plain.set("si:{default}:seen", f"{now - 4} {now - 1} {now - row}")  # the last look was in a grace that is over by now
+        assert bool(broker.reclaim("alpha")) is claimed

@@ -6,9 +6,11 @@
 -- is ready, or has come due, while no baton lies there was forgotten by one who died or has no seat any more: it is left again.
 --
 -- Where nobody has looked for longer than a round takes, the server was away, and leases ran out without their holders' fault: these have
--- GRACE, more than a worker's longest pause between two tries, to renew before anybody claims. P:seen is "last look, end of the grace".
+-- GRACE, more than a worker's longest pause between two tries, to renew before anybody claims. A server that goes away again meanwhile
+-- begins another, for ROW seconds in all: looks that are merely slow must not put it off for ever. P:seen is "last look, end of the grace,
+-- since when they stand in a row".
 drain()
-local LOOK, TAKE, GRACE = 2000, 500, 6 -- TAKE: as BITE of stem_iso.brokers.redis.leasing
+local LOOK, TAKE, GRACE, ROW = 2000, 500, 6, 60 -- TAKE: as BITE of stem_iso.brokers.redis.leasing
 local lost, leases, told = {}, {}, {}
 
 local function consider(id, lease)
@@ -18,13 +20,16 @@ local function consider(id, lease)
   end
 end
 
-local last, till = string.match(call('GET', P .. ':seen') or '', '^(%S+) (%S+)$')
-last, till = tonumber(last), math.min(tonumber(till) or 0, NOW + GRACE) -- a clock that was set back lengthens no grace
+local last, till, since = string.match(call('GET', P .. ':seen') or '', '^(%S+) (%S+) ?(%S*)$')
+-- A clock that was set back lengthens no grace.
+last, till, since = tonumber(last), math.min(tonumber(till) or 0, NOW + GRACE), math.min(tonumber(since or '') or NOW, NOW)
 
 local function looked(before)
-  -- A first grace that is over is not begun again by rounds that are slower than it.
-  local bearable = before < till and GRACE or 0
-  if NOW - before > math.max(bearable, tonumber(ARGV[6]) + 1) then till = NOW + GRACE end
+  if NOW - before > tonumber(ARGV[6]) + 1 then
+    if NOW - since < ROW then till = NOW + GRACE end
+  elseif NOW >= till then
+    since = NOW
+  end
   last = NOW
 end
 
@@ -39,7 +44,7 @@ for _, id in ipairs(call('ZRANGEBYSCORE', Z, '-inf', number(NOW), 'LIMIT', 0, LO
   if lease and string.match(lease, '^%S+') ~= ARGV[1] and not away(lease) then consider(id, lease) end
 end
 if call('EXISTS', Z) == 1 then
-  call('SET', P .. ':seen', number(NOW) .. ' ' .. number(till), 'EX', DAY)
+  call('SET', P .. ':seen', number(NOW) .. ' ' .. number(till) .. ' ' .. number(since), 'EX', DAY)
 else
   call('DEL', P .. ':seen')
 end
