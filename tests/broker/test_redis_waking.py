@@ -263,7 +263,7 @@ def test_an_end_behind_the_last_look_before_the_sleep_rings(brokers: Callable[[]
         return looks[-1] if looks[-1].state.terminal else None
 
     began = time.monotonic()
-    assert until(links, queue_key("default"), sent.id, look, str, None).state.terminal
+    assert until(links, lambda: queue_key("default"), sent.id, look, str, None).state.terminal
     assert (len(looks), time.monotonic() - began < SLICE / 2) == (3, True)
     links.close()
 

@@ -7,12 +7,13 @@ same: what follows from it is in the outbox, and somebody's `reclaim` hands it o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from weakref import WeakSet
 
+from stem_iso.brokers.awaited import ended, fewer_than, late
 from stem_iso.brokers.base import (
     BrokerOptions,
     DeadFilter,
@@ -45,7 +46,7 @@ from stem_iso.brokers.redis.registry import Registry
 from stem_iso.brokers.redis.relay import Relay, entries_in
 from stem_iso.brokers.redis.revoking import Wishes
 from stem_iso.brokers.redis.waiting import until
-from stem_iso.errors import BrokerUnavailable, UnknownResult
+from stem_iso.errors import BrokerUnavailable
 from stem_iso.task.canvas import Canvas, Tree
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.limits import TaskLimits
@@ -84,21 +85,14 @@ class RedisBroker:
         return self._finder.statuses(ids, queue) if ids else []
 
     def wait(self, id: str, timeout: float | None, queue: str | None = None) -> StatusRecord:
-        def seen() -> StatusRecord:
-            found = self.status([id], queue)[0]
-            if found is None:
-                raise UnknownResult(f"no task {id}: it never was, or its result has expired")
-            return found
-
         def terminal() -> StatusRecord | None:
-            found = seen()
-            return found if found.state.terminal else None
+            return ended(id, self.status([id], queue)[0])
 
-        first = seen()
-        if first.state.terminal:
-            return first
-        key = queue_key(first.queue) if first.queue else own_key(id)
-        return until(self._links, key, id, terminal, lambda: f"task {id} has not ended after {timeout:g} s of waiting", timeout)
+        def key() -> str:
+            where = self._memory.get(id)  # as of the look just now; a group is in no queue
+            return own_key(id) if where is None else queue_key(where)
+
+        return until(self._links, key, id, terminal, lambda: late(f"task {id} has", timeout), timeout)
 
     def revoke(self, id: str, terminate: bool = False, queue: str | None = None) -> bool:
         return self._wishes.revoke(id, terminate, queue)
@@ -125,13 +119,9 @@ class RedisBroker:
 
     def wait_members(self, id: str, unended: int, timeout: float | None) -> list[MemberState]:
         def fewer() -> bool | None:
-            found = canvas.unended(self._links, id)
-            if found is None:
-                raise UnknownResult(f"no group {id}: it never was, or it has expired")
-            return True if found < unended else None
+            return fewer_than(unended, id, canvas.unended(self._links, id))
 
-        late: Callable[[], str] = lambda: f"{unended} members of group {id} have not ended after {timeout:g} s of waiting"  # noqa: E731
-        until(self._links, own_key(id), id, fewer, late, timeout)
+        until(self._links, lambda: own_key(id), id, fewer, lambda: late(f"{unended} members of group {id} have", timeout), timeout)
         return self.members(id) or []
 
     def _of_queue(self, queue: str, ids: Sequence[str]) -> Sequence[StatusRecord | None]:

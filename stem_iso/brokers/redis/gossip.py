@@ -30,7 +30,6 @@ EVENTS_KEPT, EVENTS_LIFE = 10_000, 60.0
 STREAM = f"{GOSSIP}:ev"
 TELL = 1_000  # events in one call: no script runs for more than some milliseconds
 READ = 500  # events in one answer
-PATIENCE = 2.0  # past the end of a blocking read
 
 _decoder = msgspec.msgpack.Decoder(WorkerInfo)
 
@@ -113,19 +112,14 @@ class Listener:
         if self._parked is None:
             self._parked = self._links.park(GOSSIP)
         try:
-            self._parked.write(*asked)
-            deadline = time.monotonic() + seconds + PATIENCE
-            while not (answers := self._parked.answers()):
-                if (left := deadline - time.monotonic()) <= 0:
-                    self._unpark()
-                    return []
-                self._parked.poll(left)
+            answers = self._parked.asked(seconds, *asked)
         except BrokerUnavailable:
             self._unpark()
             self._renewed = -inf  # said again at once, by a call that waits for the server, or raises
             return []
-        answer = answers[0]
-        return [] if answer is None else answer[0][1]
+        if not answers:
+            self._unpark()
+        return answers[0][0][1] if answers and answers[0] is not None else []
 
     def _unpark(self) -> None:
         if self._parked is not None:

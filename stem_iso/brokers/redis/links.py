@@ -31,7 +31,6 @@ from stem_iso.errors import BrokerUnavailable
 
 BUDGET = 4.0  # seconds of one run; a producer hears within 5
 LOST = 0.05  # seconds of a sleep that could not be slept: less would be a busy loop
-GRACE = 2.0  # seconds that the answer to a blocking command may be late
 
 
 class Call(NamedTuple):
@@ -99,22 +98,13 @@ class Links(ABC):
     def sleep(self, key: str, seconds: float) -> None:
         """Until somebody pushes to the list `key` (that is taken), at most `seconds`; less where the server is lost: look again."""
         try:
-            parked = self._slept_on(key)
-            parked.write("BLPOP", key, max(0.001, seconds))
-            deadline = time.monotonic() + seconds + GRACE
-            while not parked.answers():
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    break
-                parked.poll(left)
-            else:
-                return
+            self._slept_on(key).asked(seconds, "BLPOP", key, max(0.001, seconds))
         except (BrokerUnavailable, Lost):
+            self._wake()
             time.sleep(min(max(0.0, seconds), LOST))  # whoever looks again is told, or asks without being woken
-        except BaseException:
+        except BaseException:  # its answer is still to come
             self._wake()
             raise
-        self._wake()
 
     def _slept_on(self, key: str) -> Parked:
         node = self._node(key, time.monotonic() + BUDGET)

@@ -4,6 +4,7 @@
     poll.register(parked.fileno(), POLLIN)
     parked.answers()   -> [] nothing whole yet       [[key, item]]       [None] the BLPOP ran out
     parked.write("BLPOP", key, 2)                     again, on the same connection
+    parked.asked(2, "BLPOP", key, 2)                  the same, and waits for its answer
 
 Its owner says how long an answer may stay away: a server that vanished is not noticed here before the keepalive of the system does.
 """
@@ -21,6 +22,7 @@ from stem_iso.brokers.redis.resp import Answers
 from stem_iso.errors import BrokerUnavailable
 
 SEND = 1.0  # seconds to hand a few bytes to the system
+GRACE = 2.0  # seconds that the answer to a blocking command may be late: a server that does not even answer then is taken for dead
 
 
 class Parked:
@@ -63,6 +65,17 @@ class Parked:
                 self._distrust()
                 raise BrokerUnavailable(answer.said(str(self._wire.node)))
         return found
+
+    def asked(self, seconds: float, *words: Word) -> list[Any]:
+        """What a command answers that blocks for `seconds` at most; nothing where even that did not come, and the connection is closed."""
+        self.write(*words)
+        deadline = time.monotonic() + seconds + GRACE
+        while not (answers := self.answers()):
+            if (left := deadline - time.monotonic()) <= 0:
+                self.close()
+                break
+            self.poll(left)
+        return answers
 
     def poll(self, seconds: float) -> None:
         """Wait until it is readable, at most so long."""

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import TypeVar
 
+from stem_iso.brokers.awaited import ended, fewer_than, late
 from stem_iso.brokers.base import StatusRecord
 from stem_iso.brokers.sqlite import canvas, gossip
 from stem_iso.brokers.sqlite.bells import Bell, Ear
 from stem_iso.brokers.sqlite.turn import Database, Turn
-from stem_iso.errors import UnknownResult
 
 T = TypeVar("T")
 
@@ -54,25 +54,16 @@ def park(ear: Ear, seconds: float) -> None:
 def wait(database: Database, look: Callable[[], StatusRecord | None], id: str, timeout: float | None) -> StatusRecord:
     """The terminal status. Raises UnknownResult, TimeoutError."""
 
-    def terminal() -> StatusRecord | None:
-        status = look()
-        if status is None:
-            raise UnknownResult(f"no task {id}: it never was, or its result has expired")
-        return status if status.state.terminal else None
-
-    return _until(database, terminal, lambda: f"task {id} has not ended after {timeout:g} s of waiting", timeout)
+    return _until(database, lambda: ended(id, look()), lambda: late(f"task {id} has", timeout), timeout)
 
 
 def wait_members(database: Database, id: str, unended: int, timeout: float | None) -> None:
     """Until fewer than `unended` members of the group are still to end. Raises UnknownResult, TimeoutError."""
 
     def fewer() -> bool | None:
-        found = database.read(lambda turn: canvas.unended(turn, id))
-        if found is None:
-            raise UnknownResult(f"no group {id}: it never was, or it has expired")
-        return True if found < unended else None
+        return fewer_than(unended, id, database.read(lambda turn: canvas.unended(turn, id)))
 
-    _until(database, fewer, lambda: f"{unended} members of group {id} have not ended after {timeout:g} s of waiting", timeout)
+    _until(database, fewer, lambda: late(f"{unended} members of group {id} have", timeout), timeout)
 
 
 def _until(database: Database, look: Callable[[], T | None], late: Callable[[], str], timeout: float | None) -> T:
