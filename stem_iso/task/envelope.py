@@ -99,3 +99,10 @@ def _decode_newer(body: bytes) -> Envelope:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Undecodable(str(error)) from None
     return msgspec.structs.replace(envelope, extra=extra)
+
+
+def next_run(envelope: Envelope, id: str, run: int, due: float | None) -> Envelope:
+    """As a replay sends it: from its first attempt on, without an expiry. `id`: what its letter says, for the envelope may be anybody's."""
+    return msgspec.structs.replace(
+        envelope, id=id, run=run, attempt=0, redeliveries=0, expires=None, not_before=due, unregistered_since=None
+    )

@@ -19,7 +19,7 @@ Rules
  5. A script checks its arguments before its first write, and removes last.
 
   broker       the facade: one call of the contract
-  address · url · connection · links · cluster · slots · parked · refusals · resp · loading     how a server is asked
+  address · url · connection · links · cluster · slots · parked · refusals · resp · loading · rounds     how a server is asked
   keys · records · showing                    names, what lies in a slot, and how people see it
   publishing · exchanging · settling · leasing · homes      a task's life
   looking · waiting · revoking · dead · registry · parking · sweeping      those who ask, wait and wish

@@ -6,7 +6,7 @@ rediss://host:6380/0?ssl_ca_certs=/etc/ca.pem                            rediss+
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -61,6 +61,3 @@ class Address:
         scheme = ("rediss" if self.access.tls else "redis") + ("+cluster" if self.cluster else "")
         hosts = ",".join(map(str, self.nodes))
         return f"{scheme}://{hosts}" + ("" if self.cluster else f"/{self.access.db}")
-
-    def with_db(self, db: int) -> Address:
-        return replace(self, access=replace(self.access, db=db))

@@ -18,7 +18,7 @@ from stem_iso.brokers.base import BrokerOptions, MemberState, StatusRecord
 from stem_iso.brokers.payload import encoded
 from stem_iso.brokers.redis import placing
 from stem_iso.brokers.redis.keys import own_key, queue_key
-from stem_iso.brokers.redis.links import Call, Links
+from stem_iso.brokers.redis.links import Call, Command, Links
 from stem_iso.brokers.redis.placing import Origin
 from stem_iso.brokers.redis.records import unpack_error
 from stem_iso.brokers.redis.registry import Registry
@@ -93,7 +93,7 @@ def tree(links: Links, id: str) -> Tree | None:
 
 def members(links: Links, id: str, find: Find) -> list[MemberState] | None:
     """The members of a group, by place; None where there is no such group."""
-    group = _group(links, id)
+    group = _group(links, id, links.run([ask(id)])[0])
     if group is None:
         return None
     lasts = [last_of(member) for member in group.members]
@@ -116,9 +116,10 @@ def parts(links: Links, relay: Relay, id: str) -> list[Ref] | None:
 
     Where the author of the canvas has died, it is seen through first: of what is not there, nothing could be revoked.
     """
-    token, packed = links.command(own_key(id), "HMGET", f"{own_key(id)}:tree", "token", "tree")
+    stored = Command(own_key(id), ("HMGET", f"{own_key(id)}:tree", "token", "tree"))
+    (token, packed), answer = links.run([stored, ask(id)])
     if packed is None:
-        group = _group(links, id)
+        group = _group(links, id, answer)
         return None if group is None else list(parts_of(group))
     number, _, queue = token.decode().partition(" ")
     entry = links.command(queue_key(queue), "HGET", f"{queue_key(queue)}:out", number)
@@ -155,7 +156,7 @@ def _stored(links: Links, id: str) -> Tree | None:
     return None if packed is None else _tree.decode(packed)
 
 
-def _group(links: Links, id: str) -> Parallel | None:
-    answer = links.run([ask(id)])[0]
+def _group(links: Links, id: str, answer: Sequence[bytes] | None) -> Parallel | None:
+    """`answer`: of `ask(id)`."""
     whole = None if answer is None else _stored(links, answer[7].decode())
     return None if whole is None else group_of(whole, id)

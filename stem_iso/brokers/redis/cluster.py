@@ -42,10 +42,10 @@ NO_MASTER = Refusal("CLUSTERDOWN", "no node has this slot")
 
 @dataclass
 class _Round:
-    """What a run has still to do. `todo`: place of a call -> the node that ASK named for it, if one did."""
+    """What a run has still to do. `left`: place of a call -> the node that ASK named for it, if one did."""
 
     calls: Sequence[Ask]
-    todo: dict[int, Node | None]
+    left: dict[int, Node | None]
     answers: list[Any]
     lost: Lost | None = None  # of this turn
     pause: bool = False
@@ -83,7 +83,7 @@ class ClusterLinks(Links):
         try:
             while True:
                 self._turn(run, deadline)
-                if not run.todo:
+                if not run.left:
                     return run.answers
                 if time.monotonic() + (PAUSE if run.pause else 0) >= deadline:
                     break
@@ -123,7 +123,7 @@ class ClusterLinks(Links):
 
     def _grouped(self, run: _Round) -> dict[tuple[Node, bool], list[int]]:
         groups: dict[tuple[Node, bool], list[int]] = {}
-        for place, asked in run.todo.items():
+        for place, asked in run.left.items():
             node = asked or self._map.master(slot_of(run.calls[place].key))
             if node is None:
                 run.answers[place], run.pause, self._stale = NO_MASTER, True, True
@@ -139,7 +139,7 @@ class ClusterLinks(Links):
         self._failed.add(node)
 
     def _judge(self, run: _Round, place: int, answer: Any, wire: Wire) -> None:
-        run.answers[place], run.todo[place] = answer, None
+        run.answers[place], run.left[place] = answer, None
         match answer:
             case Refusal(code="NOSCRIPT"):
                 wire.loaded.clear()
@@ -147,11 +147,11 @@ class ClusterLinks(Links):
                 self._knowing, self._stale = _target(answer, wire), True
                 run.pause |= run.turns > PATIENT  # nodes disagree, as during a failover
             case Refusal(code="ASK"):
-                run.todo[place] = _target(answer, wire)
+                run.left[place] = _target(answer, wire)
             case Refusal(code=code) if code in PASSING:
                 run.pause = self._stale = True
             case _:
-                del run.todo[place]
+                del run.left[place]
 
     # -- nodes -----------------------------------------------------------------------------------------------------------------------
 

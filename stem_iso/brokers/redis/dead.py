@@ -21,7 +21,7 @@ from stem_iso.brokers.redis.links import Call, Command, Links
 from stem_iso.brokers.redis.records import record
 from stem_iso.brokers.redis.registry import Registry
 from stem_iso.brokers.redis.showing import letter
-from stem_iso.task.envelope import Envelope, Undecodable, decode
+from stem_iso.task.envelope import Envelope, Undecodable, decode, next_run
 
 BITE = 50  # per round trip, of letters that may have a megabyte each: a replay sends every one back twice
 
@@ -79,7 +79,7 @@ class Graveyard:
         said: dict[str, str] = {}
         for each in bite:
             try:
-                wanted.append(_Next(each, _next_run(decode(each.shown.body), each.shown, due)))
+                wanted.append(_Next(each, _next_run(each.shown, due)))
             except Undecodable:
                 said[each.shown.id] = "undecodable"
         places = _by_queue(wanted, lambda each: each.letter.shown.queue)
@@ -130,18 +130,9 @@ def _by_queue(items: Sequence[T], queue_of: Callable[[T], str]) -> dict[str, lis
     return places
 
 
-def _next_run(envelope: Envelope, of: DeadLetter, due: float | None) -> Envelope:
-    return msgspec.structs.replace(
-        envelope,
-        id=of.id,
-        queue=of.queue,
-        run=of.run + 1,
-        attempt=0,
-        redeliveries=0,
-        expires=None,
-        not_before=due,
-        unregistered_since=None,
-    )
+def _next_run(of: DeadLetter, due: float | None) -> Envelope:
+    """Raises Undecodable. In the queue it died in, whatever it says itself."""
+    return msgspec.structs.replace(next_run(decode(of.body), of.id, of.run + 1, due), queue=of.queue)
 
 
 def _told(some: Sequence[_Next]) -> Iterator[bytes | str | float]:

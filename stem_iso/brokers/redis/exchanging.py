@@ -20,6 +20,7 @@ from stem_iso.brokers.redis.homes import Homes
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.links import Call, Links
 from stem_iso.brokers.redis.records import body_of, visibility_of
+from stem_iso.brokers.redis.rounds import in_rounds
 from stem_iso.brokers.redis.settling import VERDICTS, Nonces, Told, told
 from stem_iso.errors import BrokerUnavailable
 
@@ -164,28 +165,13 @@ class _Turn:
                 served = want if end == len(mine.told) and queue in queues else 0
                 asks.append((queue, mine.places[start:end], self._call(queue, mine.told[start:end], served)))
         counts: dict[str, list[int]] = {}
-        for some in self._rounds(asks):
+        for some in in_rounds(asks, lambda ask: ask[2], ROUND_BYTES):
             for (queue, places, _), answer in zip(some, self._links.run([call for *_, call in some]), strict=True):
                 for place, digit in zip(places, answer[0], strict=True):
                     verdicts[place] = VERDICTS[digit]
                 self._heard(queue, answer, queue in queues)
                 counts[queue] = answer[5]
         return counts
-
-    def _rounds(self, asks: Sequence[Ask]) -> list[list[Ask]]:
-        """One round trip for all, save where more than some large results are on their way: each has to arrive within its seconds."""
-        if len(asks) < 2:
-            return [list(asks)]
-        rounds: list[list[Ask]] = [[]]
-        size = 0
-        for ask in asks:
-            brings = sum(len(word) for word in ask[2].args if isinstance(word, bytes))
-            size += brings
-            if size > ROUND_BYTES and rounds[-1]:
-                rounds.append([])
-                size = brings
-            rounds[-1].append(ask)
-        return rounds
 
     def _call(self, queue: str, plans: Sequence[Told], want: int, recover: str = "") -> Call:
         args = (self._boot, self._sequences.get(queue, 0), want, self._visibility, recover, *(word for plan in plans for word in plan))

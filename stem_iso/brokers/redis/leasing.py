@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from stem_iso.brokers.base import BrokerOptions, Receipt, Reclaimed
+from stem_iso.brokers.losses import at_most_once, too_often
 from stem_iso.brokers.redis.homes import Homes, token
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.links import Call, Links
 from stem_iso.brokers.redis.records import STATES, head_of, pack, pack_meta, pack_progress
-from stem_iso.outcome import TaskError
 from stem_iso.task.status import Progress, TaskState
 
 BITE = 500  # receipts of one script
@@ -67,9 +67,8 @@ def reclaim(
     links: Links, boot: str, predecessor: str | None, queues: Sequence[str], options: BrokerOptions
 ) -> tuple[list[Reclaimed], list[tuple[str, list[Any]]]]:
     """What was found, and what it left in the outbox of each queue."""
-    lost = _error("its worker was lost, and it runs at most once (acks_late=False)")
     most = options.max_redeliveries
-    often = _error(f"{most + 1} workers were lost while they held it (max_redeliveries is {most})")
+    lost, often = pack(at_most_once()), pack(too_often(most + 1, most))
     found: list[Reclaimed] = []
     entries: list[tuple[str, list[Any]]] = []
     while queues:
@@ -91,7 +90,3 @@ def reclaim(
 def _reclaimed(queue: str, id: bytes, state: int, reason: bytes, record: bytes) -> Reclaimed:
     head = head_of(id.decode(), queue, record)
     return Reclaimed(head.id, head.name, queue, head.run, head.attempt, STATES.get(state, TaskState.QUEUED), reason.decode() or None)
-
-
-def _error(message: str) -> bytes:
-    return pack(TaskError(type="stem_iso.errors.LeaseLost", message=message, retryable=False))

@@ -24,8 +24,9 @@ import msgspec
 from stem_iso.brokers.redis.delivering import Asked, linked
 from stem_iso.brokers.redis.keys import own_key, queue_key
 from stem_iso.brokers.redis.links import Call, Command
-from stem_iso.brokers.redis.records import RESULT_TTL, frames, record
+from stem_iso.brokers.redis.records import frames, record
 from stem_iso.task.canvas import GROUP, TOO_LARGE, Canvas, Cause, Join, Ref, Step, hands_on, too_large
+from stem_iso.task.policy import RESULT_TTL
 from stem_iso.task.status import TaskState
 
 DEFAULT = "default"  # where a canvas without steps begins

@@ -15,6 +15,7 @@ from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.links import Call, Links
 from stem_iso.brokers.redis.records import record
 from stem_iso.brokers.redis.registry import Registry
+from stem_iso.brokers.redis.rounds import in_rounds
 from stem_iso.errors import BrokerUnavailable
 from stem_iso.task.envelope import Envelope
 
@@ -29,7 +30,9 @@ def publish(links: Links, registry: Registry, pairs: Sequence[tuple[Envelope, by
     queues = {envelope.queue for envelope, _ in pairs}
     registry.announce(queues)
     bites = _bites(pairs)
-    answers = [answer for calls in _rounds([call for call, _ in bites]) for answer in _sent(links, calls)]
+    answers = [
+        answer for some in in_rounds(bites, lambda bite: bite[0], ROUND_BYTES) for answer in _sent(links, [call for call, _ in some])
+    ]
     registry.announce(queues)  # asks nothing, unless the publishing had to connect anew, to a server that may have lost what it was told
     for (_, places), refused in zip(bites, answers, strict=True):
         for at in range(0, len(refused), 2):
@@ -58,20 +61,6 @@ def _bites(pairs: Sequence[tuple[Envelope, bytes]]) -> list[tuple[Call, list[int
         if bite:
             found.append((Call("publish", queue_key(queue), tuple(args)), bite))
     return found
-
-
-def _rounds(calls: Sequence[Call]) -> list[list[Call]]:
-    """One round trip for all, save where they are large: each has to arrive within its seconds."""
-    rounds: list[list[Call]] = [[]]
-    size = 0
-    for call in calls:
-        brings = sum(len(word) for word in call.args[1::3] if isinstance(word, bytes))
-        size += brings
-        if size > ROUND_BYTES and rounds[-1]:
-            rounds.append([])
-            size = brings
-        rounds[-1].append(call)
-    return rounds
 
 
 def _sent(links: Links, calls: Sequence[Call]) -> list[list[bytes]]:

@@ -15,7 +15,6 @@ how a part of a canvas began (msgpack [previous, parent, now]); whoever reads th
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -28,7 +27,6 @@ from stem_iso.task.status import Progress, TaskState
 
 VISIBILITY, TTL, DUE, STARTS_IN, LOCK, HEAD = (1 << bit for bit in range(6))
 LONGEST_LOCK = 4096  # bytes: a longer one is known by its hash
-RESULT_TTL = 86_400.0  # of a status whose end the broker itself decides, where the envelope does not say; scripts know it too
 SUCCEEDED, FAILED, CANCELLED = 3, 4, 5
 ENDED = {TaskState.SUCCEEDED: SUCCEEDED, TaskState.FAILED: FAILED, TaskState.CANCELLED: CANCELLED}
 STATES = {number: state for state, number in ENDED.items()}
@@ -86,10 +84,6 @@ def unpack_meta(data: bytes) -> dict[str, Any]:
 
 def unpack_progress(data: bytes) -> Progress:
     return _progress.decode(data)
-
-
-def pack_begun(previous: bytes, parent: str, now: float) -> bytes:
-    return _encoder.encode((previous, parent, now))
 
 
 # -- the record of a task ----------------------------------------------------------------------------------------------------------------
@@ -201,11 +195,6 @@ def frames_before(data: bytes, end: int) -> bytes:
     if data[0] & LOCK:
         at += 2 + int.from_bytes(data[at : at + 2], "little")
     return data[at + 4 : end]
-
-
-def entry(data: bytes) -> Sequence[bytes]:
-    """Of the outbox: kind, id, what, state, reason, error, result."""
-    return frames(data)
 
 
 def visibility_of(data: bytes) -> float | None:

@@ -20,7 +20,7 @@ from stem_iso.brokers.base import MemberState
 from stem_iso.brokers.sqlite import apart, schema
 from stem_iso.brokers.sqlite.bells import Bell
 from stem_iso.brokers.sqlite.closing import Ending, close
-from stem_iso.brokers.sqlite.rows import ENDED, INSERT, RESULT_TTL, pack, state_of, unpack_error, waiting
+from stem_iso.brokers.sqlite.rows import ENDED, INSERT, pack, state_of, unpack_error, waiting
 from stem_iso.brokers.sqlite.turn import Turn
 from stem_iso.outcome import TaskError
 from stem_iso.task.canvas import (
@@ -48,6 +48,7 @@ from stem_iso.task.canvas import (
 )
 from stem_iso.task.envelope import Envelope, decode, encode
 from stem_iso.task.parts import group_of, parts_of
+from stem_iso.task.policy import RESULT_TTL
 
 KEPT = 1e15  # an expiry that no clock reaches: its group has not ended
 EMPTY = b"\x90"  # an empty list

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from stem_iso.brokers.base import DeadFilter, DeadLetter, Replayed
 from stem_iso.brokers.sqlite.bells import Bell
 from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.brokers.sqlite.publishing import lock
 from stem_iso.brokers.sqlite.rows import INSERT, unpack_error, waiting
 from stem_iso.brokers.sqlite.turn import Turn
-from stem_iso.task.envelope import Envelope, Undecodable, decode, encode
+from stem_iso.task.envelope import Envelope, Undecodable, decode, encode, next_run
 
 BITE = 500  # per turn: a replay of everything must not keep all others from writing
 
@@ -64,7 +62,7 @@ def replay_all(turn: Turn, which: DeadFilter, ttl: float, delay: float, dry_run:
 def _replay(turn: Turn, row: Row, delay: float, dry_run: bool, taken: set[str]) -> Replayed:
     id, run, body = row[0], row[4] + 1, row[8]
     try:
-        envelope = _next_run(decode(body or b""), id, run, turn.now + delay if delay > 0 else None)
+        envelope = next_run(decode(body or b""), id, run, turn.now + delay if delay > 0 else None)
     except Undecodable:
         return Replayed(id, row[4], "undecodable")
     if turn.one("SELECT 1 FROM task WHERE id = ? AND state <= 2", (id,)):
@@ -74,12 +72,6 @@ def _replay(turn: Turn, row: Row, delay: float, dry_run: bool, taken: set[str]) 
     if not dry_run:
         _revive(turn, envelope)
     return Replayed(id, run)
-
-
-def _next_run(envelope: Envelope, id: str, run: int, due: float | None) -> Envelope:
-    return msgspec.structs.replace(
-        envelope, id=id, run=run, attempt=0, redeliveries=0, expires=None, not_before=due, unregistered_since=None
-    )
 
 
 def _held(turn: Turn, envelope: Envelope, taken: set[str]) -> bool:

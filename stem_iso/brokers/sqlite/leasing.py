@@ -16,14 +16,15 @@ from typing import Any
 import msgspec
 
 from stem_iso.brokers.base import BrokerOptions, Delivery, Order, Receipt, Reclaimed
+from stem_iso.brokers.losses import at_most_once, too_often
 from stem_iso.brokers.sqlite import schema
 from stem_iso.brokers.sqlite.buckets import pull
 from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.brokers.sqlite.endings import Again, Ending
-from stem_iso.brokers.sqlite.rows import RESULT_TTL, pack, pack_progress
+from stem_iso.brokers.sqlite.rows import pack, pack_progress
 from stem_iso.brokers.sqlite.settling import Change, apply
 from stem_iso.brokers.sqlite.turn import Turn
-from stem_iso.outcome import TaskError
+from stem_iso.task.policy import RESULT_TTL
 from stem_iso.task.status import Progress, TaskState
 
 PROMOTE = 200  # per queue and turn: what comes due in one instant must not hold the lock for long
@@ -163,13 +164,8 @@ def _reclaimed(row: Row, now: float, max_redeliveries: int) -> tuple[Change, Rec
     if revoked:
         return Ending(seq, schema.CANCELLED, until, "revoked"), told(TaskState.CANCELLED, "revoked")
     if marked:
-        lost = "its worker was lost, and it runs at most once (acks_late=False)"
-        return Ending(seq, schema.FAILED, until, "worker-lost", _error(lost)), told(TaskState.FAILED, "worker-lost")
+        return Ending(seq, schema.FAILED, until, "worker-lost", pack(at_most_once())), told(TaskState.FAILED, "worker-lost")
     if redeliveries >= max_redeliveries:
-        often = f"{redeliveries + 1} workers were lost while they held it (max_redeliveries is {max_redeliveries})"
-        return Ending(seq, schema.FAILED, until, "redelivery-limit", _error(often)), told(TaskState.FAILED, "redelivery-limit")
+        often = pack(too_often(redeliveries + 1, max_redeliveries))
+        return Ending(seq, schema.FAILED, until, "redelivery-limit", often), told(TaskState.FAILED, "redelivery-limit")
     return Again(seq, schema.READY, None, redeliveries + 1), told(TaskState.QUEUED)
-
-
-def _error(message: str) -> bytes | None:
-    return pack(TaskError(type="stem_iso.errors.LeaseLost", message=message, retryable=False))

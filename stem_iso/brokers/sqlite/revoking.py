@@ -13,8 +13,8 @@ from stem_iso.brokers.sqlite.buckets import pull
 from stem_iso.brokers.sqlite.canvas import KEPT, parts
 from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.brokers.sqlite.endings import Ending, end
-from stem_iso.brokers.sqlite.rows import RESULT_TTL
 from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.task.policy import RESULT_TTL
 
 PURGE = 1000  # rows per turn, so that a large purge lets others write in between
 

@@ -17,8 +17,6 @@ from stem_iso.outcome import TaskError
 from stem_iso.task.envelope import Envelope, Undecodable, decode, encode
 from stem_iso.task.status import LIMITS, Progress, TaskState
 
-RESULT_TTL = 86_400.0  # of a status whose end the broker itself decides, where the envelope does not say
-
 _encoder = msgspec.msgpack.Encoder()
 _error = msgspec.msgpack.Decoder(TaskError)
 _progress = msgspec.msgpack.Decoder(Progress)

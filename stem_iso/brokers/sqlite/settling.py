@@ -18,11 +18,12 @@ from stem_iso.brokers.base import Settlement, Verdict
 from stem_iso.brokers.sqlite import schema
 from stem_iso.brokers.sqlite.buckets import pull
 from stem_iso.brokers.sqlite.endings import Again, Ending, Replaced, again, end, replace
-from stem_iso.brokers.sqlite.rows import ENDED, RESULT_TTL, pack, pack_progress, seconds
+from stem_iso.brokers.sqlite.rows import ENDED, pack, pack_progress, seconds
 from stem_iso.brokers.sqlite.turn import Turn
 from stem_iso.outcome import TaskError
 from stem_iso.task.envelope import encode
 from stem_iso.task.plan import Finish, GiveBack, Retry
+from stem_iso.task.policy import RESULT_TTL
 from stem_iso.task.status import TaskState
 
 

@@ -2,7 +2,7 @@
 -- last write, and reads nothing of what it ended in between.
 --
 --   P, NOW                       KEYS[1]; the server's clock, seconds
---   clock(), number(x)           NOW; x as text that loses nothing
+--   number(x)                    as text that loses nothing
 --   frame(s)                     '<I4' length + s; nil is ''
 --   unframe(s, n, at)            n frames from `at` (1) on, as a table; .at stands behind them
 --   slices(list, f)              f(first, last) over the list in bites of 1000, what `unpack` bears
@@ -46,7 +46,6 @@ local NONE = string.rep('\0', 8)
 local time = call('TIME')
 local NOW = tonumber(time[1]) + tonumber(time[2]) / 1e6
 
-local function clock() return NOW end
 local function number(x) return string.format('%.17g', x) end
 
 local function frame(s)
