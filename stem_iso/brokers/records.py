@@ -23,7 +23,7 @@ class BrokerOptions:
 
     block_time: float = 5.0
     claim_interval: float = 1.0
-    default_visibility_timeout: float = 300.0
+    default_visibility_timeout: float = 60.0
     max_redeliveries: int = 3
     dead_letter_ttl: float = 30 * 86_400.0
     max_payload_bytes: int = 1 << 20
@@ -104,7 +104,7 @@ class Reclaimed:
 
 @dataclass(frozen=True, slots=True)
 class EndedApart:
-    """A task that ended in the store, in no worker's hands: `cancelled` while it waited (`revoked`, `purged`), or a canvas that failed."""
+    """A task that ended in the store, in no worker's hands: `cancelled` while it waited (`revoked`, `purged`, `expired`), or a failed canvas."""
 
     id: str
     name: str

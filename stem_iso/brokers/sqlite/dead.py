@@ -12,9 +12,9 @@ from typing import Any
 from stem_iso.brokers.base import DeadFilter, DeadLetter, Replayed
 from stem_iso.brokers.sqlite.bells import Bell
 from stem_iso.brokers.sqlite.connection import Row
-from stem_iso.brokers.sqlite.publishing import lock
 from stem_iso.brokers.sqlite.rows import INSERT, unpack_error, waiting
 from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.unique import holder, take
 from stem_iso.task.envelope import Envelope, Undecodable, decode, encode, next_run
 
 BITE = 500  # per turn: a replay of everything must not keep all others from writing
@@ -77,14 +77,13 @@ def _replay(turn: Turn, row: Row, delay: float, dry_run: bool, taken: set[str]) 
 def _held(turn: Turn, envelope: Envelope, taken: set[str]) -> bool:
     if envelope.lock is None:
         return False
-    live = turn.one("SELECT 1 FROM lock WHERE key = ? AND id <> ? AND (until IS NULL OR until > ?)", (envelope.lock, envelope.id, turn.now))
-    held = bool(live) or envelope.lock in taken
+    held = holder(turn, envelope.lock) not in (None, envelope.id) or envelope.lock in taken
     taken.add(envelope.lock)
     return held
 
 
 def _revive(turn: Turn, envelope: Envelope) -> None:
-    lock(turn, envelope)
+    take(turn, envelope)
     turn.run("DELETE FROM task WHERE id = ?", (envelope.id,))  # a new row: it stands in line as one that arrives now
     turn.of_rows(INSERT, [waiting(envelope, encode(envelope), turn.now)])
     turn.run("DELETE FROM dead WHERE id = ?", (envelope.id,))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from stem_iso.brokers.sqlite.bells import Bell
 from stem_iso.brokers.sqlite.rows import INSERT, waiting
 from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.unique import holder, take
 from stem_iso.task.envelope import Envelope
 
 
@@ -20,18 +21,23 @@ def holders(turn: Turn, envelopes: Sequence[Envelope]) -> list[str] | None:
     For a look without the writer's lock. What it sees was so at one instant of the call, which is all that an answer can promise.
     """
     known = _known(turn, envelopes)
-    ids = [envelope.id if envelope.id in known else turn.one(_HOLDER, (envelope.lock, turn.now)) for envelope in envelopes]
-    return None if None in ids else ids
-
-
-_HOLDER = "SELECT id FROM lock WHERE key = ? AND (until IS NULL OR until > ?)"
+    ids: list[str] = []
+    for envelope in envelopes:
+        held_by = envelope.id if envelope.id in known else holder(turn, envelope.lock or "")
+        if held_by is None:
+            return None
+        ids.append(held_by)
+    return ids
 
 
 def publish(turn: Turn, pairs: Sequence[tuple[Envelope, bytes]]) -> list[str]:
     ids, wanted = [], pairs
     if any(envelope.lock is not None for envelope, _ in pairs):
         known = _known(turn, [envelope for envelope, _ in pairs])
-        ids = [envelope.id if envelope.id in known else lock(turn, envelope) for envelope, _ in pairs]
+        mine: set[str] = set()
+        for envelope, _ in pairs:
+            ids.append(envelope.id if envelope.id in known else take(turn, envelope, mine))
+            mine.add(ids[-1])
         wanted = [pair for pair, id in zip(pairs, ids, strict=True) if pair[0].id == id]
     else:
         ids = [envelope.id for envelope, _ in pairs]
@@ -42,17 +48,3 @@ def publish(turn: Turn, pairs: Sequence[tuple[Envelope, bytes]]) -> list[str]:
 
 def _known(turn: Turn, envelopes: Sequence[Envelope]) -> set[str]:
     return {row[0] for row in turn.of_keys("SELECT id FROM task WHERE id IN ({keys})", [envelope.id for envelope in envelopes])}
-
-
-def lock(turn: Turn, envelope: Envelope) -> str:
-    """Take the envelope's lock, if it has one and nobody holds it; the id of who holds it now."""
-    if envelope.lock is None:
-        return envelope.id
-    until = None if envelope.unique_for is None else turn.now + envelope.unique_for
-    turn.run(_LOCK, (envelope.lock, envelope.id, until, turn.now))
-    holder: str = turn.one("SELECT id FROM lock WHERE key = ?", (envelope.lock,))
-    return holder
-
-
-_LOCK = """
-INSERT INTO lock VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET id = excluded.id, until = excluded.until WHERE lock.until <= ?"""

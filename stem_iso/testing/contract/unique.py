@@ -1,4 +1,4 @@
-"""Unique locks: held from the publish to the task's end, freed by that alone, capped by `unique_for`."""
+"""Unique locks: held from the publish to the task's end, freed by that and by an expiry that came before it ran, capped by `unique_for`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from stem_iso.brokers.base import Broker, Settlement
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.plan import Finish, GiveBack
+from stem_iso.task.status import TaskState
 from stem_iso.testing.contract.desk import (
     ALL,
     CANCEL,
@@ -19,6 +20,7 @@ from stem_iso.testing.contract.desk import (
     envelope,
     next_attempt,
     settle,
+    status,
     take,
     take_one,
 )
@@ -125,6 +127,60 @@ class Unique(Desk):
         assert time.time() - started > 0.05
         settle(broker, delivery, SUCCESS)
         assert is_held(broker, second.id)
+
+    @pytest.mark.parametrize("state", ["ready", "given back", "awaiting its retry", "redelivered", "ready, expired long ago"])
+    def test_one_that_waits_past_its_expiry_keeps_nobody_out(self, broker: Broker, other: Broker, state: str) -> None:
+        sent, nxt = unique(expires=1.0 if "long ago" in state else time.time() + 0.3), unique()
+        broker.publish([sent])
+        if state == "given back":
+            settle(broker, take_one(broker), GiveBack())
+        elif state == "awaiting its retry":
+            settle(broker, take_one(broker), next_attempt(sent, not_before=9e9))
+        elif state == "redelivered":
+            take_one(broker, "doomed")
+            broker.reclaim("alpha", "doomed")
+        eventually(lambda: other.publish([nxt]) == [nxt.id])
+        assert time.time() >= (sent.expires or 0.0)
+        ended = status(broker, sent.id)
+        assert (ended.state, ended.reason) == (TaskState.CANCELLED, "expired")  # ended there: no worker with a slow clock runs it beside
+        assert [(each.id, each.state, each.reason) for each in broker.ended_apart()] == [(sent.id, TaskState.CANCELLED, "expired")]
+        assert is_held(broker, nxt.id)
+        assert take_one(broker).receipt.id == nxt.id
+        assert counts(broker) == (0, 0, 1, 0)
+
+    def test_one_that_runs_past_its_expiry_holds_it(self, broker: Broker) -> None:
+        sent = unique(expires=time.time() + 0.2)
+        broker.publish([sent])
+        delivery = take_one(broker)
+        eventually(lambda: time.time() > (sent.expires or 0.0))
+        assert is_held(broker, sent.id)
+        settle(broker, delivery, SUCCESS)
+        assert broker.publish([nxt := unique()]) == [nxt.id]
+
+    def test_an_expired_one_and_its_followers_in_one_batch(self, broker: Broker) -> None:
+        late = unique(expires=1.0)
+        broker.publish([late])
+        first, second, plain = unique(), unique(), envelope()
+        assert broker.publish([first, second, plain]) == [first.id, first.id, plain.id]
+        assert counts(broker) == (2, 0, 0, 0)
+
+    def test_an_expired_one_that_was_forgotten_leaves_nothing(self, broker: Broker) -> None:
+        late, nxt = unique(expires=1.0), unique()
+        broker.publish([late])
+        assert broker.forget(late.id)
+        assert broker.publish([nxt]) == [nxt.id]
+        assert broker.status([late.id]) == [None]
+
+    def test_a_replay_is_not_kept_out_by_an_expired_one(self, broker: Broker) -> None:
+        dead, late = unique(), unique(expires=1.0)
+        broker.publish([dead])
+        settle(broker, take_one(broker), FAILURE)
+        broker.publish([late])
+        assert [one.refused for one in broker.replay(ALL, dry_run=True)] == [None]
+        assert status(broker, late.id).state is TaskState.QUEUED  # a dry run ends nothing
+        assert [one.refused for one in broker.replay(ALL)] == [None]
+        assert is_held(broker, dead.id)
+        assert status(broker, late.id).state is TaskState.CANCELLED
 
     def test_a_replay_takes_the_lock_or_is_refused(self, broker: Broker) -> None:
         dead, alive = unique(), unique()

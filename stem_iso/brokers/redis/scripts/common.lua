@@ -28,6 +28,10 @@
 --   ended(id)                    the status of P:s:<id>: {state, ends, finished, started, redeliveries, nonce, token, begun, head, reason, ...}
 --   known(id)                    whether it lives or has a tombstone
 --   tell(id, record, state, reason, error)      it ends in no worker's hands: say so to one of them (`ended_apart`)
+--   holder(key, id)              whose task keeps `id` from the unique lock of this key: nil where nobody does. A lock is worth what its holder
+--                                is: one that has ended or is gone, or waits past its expiry (it will never run), keeps nobody out
+--   vacate(key, id)              before `id` takes it: the expired holder, if there is one, ends as `cancelled`, `expired`, so that no worker
+--                                whose clock is slow runs it beside the new one
 --   flush()
 --   drain()                      at maxmemory Redis refuses a script whose first write may grow; this writes nothing, yet counts as one. Called
 --                                first by scripts that carry tasks on and thereby off, not by those that bring new ones
@@ -270,6 +274,29 @@ local function tell(id, record, state, reason, error)
     .. frame(parse(record).head))
   call('LTRIM', P .. ':a', -10000, -1)
   call('EXPIRE', P .. ':a', 60) -- older ones are told to nobody
+end
+
+local function expired(id, record)
+  local sound, head = pcall(cmsgpack.unpack, parse(record).head) -- what cannot be decoded is for a worker to find, and soon: it is ready
+  local expires = sound and type(head) == 'table' and tonumber(head.expires)
+  return expires and NOW >= expires and call('HEXISTS', L, id) == 0
+end
+
+local function holder(key, id)
+  local held_by = call('GET', P .. ':u:' .. key)
+  if not held_by or held_by == id then return nil end
+  local record = call('HGET', M, held_by)
+  if not record or expired(held_by, record) then return nil end
+  return held_by
+end
+
+local function vacate(key, id)
+  local held_by = call('GET', P .. ':u:' .. key)
+  local record = held_by and held_by ~= id and call('HGET', M, held_by)
+  if record and expired(held_by, record) then
+    tell(held_by, record, 5, 'expired')
+    finish(held_by, record, { state = 5, reason = 'expired' })
+  end
 end
 
 local function known(id) return call('HEXISTS', M, id) == 1 or call('EXISTS', P .. ':s:' .. id) == 1 end

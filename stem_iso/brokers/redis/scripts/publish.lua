@@ -9,16 +9,20 @@ for i = 1, #ARGV, 3 do
   end
 end
 
-local function lock(key, id, life)
-  key = P .. ':u:' .. key
-  local holder = call('GET', key)
-  if holder and holder ~= id then return holder end
-  if not holder then
-    if life == '' then
-      call('SET', key, id)
-    else
-      call('SET', key, id, 'PX', string.format('%.0f', math.max(1, tonumber(life) * 1000)))
-    end
+local locked, vacated = {}, false -- locks that were taken here, by whom: their tasks are stored below
+
+local function lock(name, id, life)
+  local held_by = locked[name] or holder(name, id)
+  if held_by then return held_by end
+  vacate(name, id)
+  vacated = true
+  locked[name] = id
+  local key = P .. ':u:' .. name
+  if call('GET', key) == id then return id end
+  if life == '' then
+    call('SET', key, id)
+  else
+    call('SET', key, id, 'PX', string.format('%.0f', math.max(1, tonumber(life) * 1000)))
   end
   return id
 end
@@ -45,15 +49,15 @@ for _, i in ipairs(new) do
   local id, record = ARGV[i], ARGV[i + 1]
   if not stored[id] then
     local flags, priority = byte(record, 1, 2)
-    local holder, due = id, nil
+    local held_by, due = id, nil
     if flags % 32 >= 4 then
       local r = parse(record)
       due = r.due
-      if r.lock then holder = lock(r.lock, id, ARGV[i + 2]) end
+      if r.lock then held_by = lock(r.lock, id, ARGV[i + 2]) end
     end
-    if holder ~= id then
+    if held_by ~= id then
       refused[#refused + 1] = (i - 1) / 3
-      refused[#refused + 1] = holder
+      refused[#refused + 1] = held_by
     else
       stored[id] = true
       records[#records + 1] = id
@@ -81,4 +85,5 @@ if earliest then
   if not first or earliest < tonumber(first) then baton() end
 end
 if next(lists) then baton() end
+if vacated then flush() end
 return refused

@@ -5,7 +5,9 @@
 -- Sent again after a lost answer, it finds its nonce beside the task, which is 'ok' too.
 local said, woken = {}, false
 
-local function revive(id, r, record, lock, life)
+local function revive(id, r, record, life)
+  local lock = r.lock and P .. ':u:' .. r.lock
+  if lock then vacate(r.lock, id) end
   if lock and life then
     call('SET', lock, id, 'PX', math.max(1, math.ceil(life * 1000)))
   elseif lock then
@@ -22,16 +24,16 @@ end
 
 local function replay(id, letter, record, life)
   local r = parse(record)
-  local lock = r.lock and P .. ':u:' .. r.lock
-  local holder, alive = lock and call('GET', lock), call('HEXISTS', M, id) == 1
+  local held_by, alive = r.lock and holder(r.lock, id), call('HEXISTS', M, id) == 1
   if alive and get('h', id) == ARGV[2] then return 'ok' end
   if call('HGET', P .. ':x', id) ~= letter then return 'gone' end
   if alive then return 'active' end
-  if holder and holder ~= id then return 'unique' end
-  if ARGV[1] ~= '1' then revive(id, r, record, lock, tonumber(life)) end
+  if held_by then return 'unique' end
+  if ARGV[1] ~= '1' then revive(id, r, record, tonumber(life)) end
   return 'ok'
 end
 
 for i = 3, #ARGV, 4 do said[#said + 1] = replay(unpack(ARGV, i, i + 3)) end
 if woken then baton() end
+flush()
 return said
