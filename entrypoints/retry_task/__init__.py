@@ -11,7 +11,7 @@ What decides when something happens
  - The next attempt is due when the retry strategy says: `base * 2 ** attempt`, jitter of a quarter below it. The broker's timings do not
    enter: an idle worker sleeps for `block_time` at most, but no longer than until the next task is due, so a `block_time` of 5 s makes
    nothing late. Each `task_prerun` after a retry says how late it was.
- - A delivery is leased for `default_visibility_timeout` (here 2 s, else 5 min), and a living worker renews it at each third of that, so a
+ - A delivery is leased for `default_visibility_timeout` (here 2 s, else 1 min), and a living worker renews it at each third of that, so a
    task may last as long as it likes. A dead worker renews nothing: its lease runs out between two thirds of the visibility and the whole of
    it after the death, and who lives looks for such leases every `claim_interval`. Hence
 
