@@ -104,7 +104,8 @@ class Reclaimed:
 
 @dataclass(frozen=True, slots=True)
 class EndedApart:
-    """A task that ended in the store, in no worker's hands: `cancelled` while it waited (`revoked`, `purged`, `expired`), or a failed canvas."""
+    """A task that ended in the store, in no worker's hands: `cancelled` while it waited (`revoked`, `purged`, `expired`), or as a failed
+    canvas."""
 
     id: str
     name: str
