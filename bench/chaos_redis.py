@@ -30,6 +30,7 @@ from pathlib import Path
 import redis
 
 from bench.redis import own_server
+from tests.servers.server import Server
 
 WHO = ("isolate", "isolate", "core", "launcher", "server")
 DRAIN = 60.0
@@ -95,9 +96,10 @@ class Worker:
 
 
 class Chaos:
-    def __init__(self, folder: Path, dice: random.Random) -> None:
-        self.folder, self._dice = folder, dice
-        self.server = own_server(aof="always")
+    """`server`: one that promises (`aof="always"`), ended with this."""
+
+    def __init__(self, folder: Path, dice: random.Random, server: Server) -> None:
+        self.folder, self._dice, self.server = folder, dice, server
         self.environment = {**os.environ, "STEM_ISO_CHAOS": str(folder), "STEM_ISO_CHAOS_BROKER": self.server.url}
         (folder / "ledger").touch()
         (folder / "accepted").touch()
@@ -198,9 +200,9 @@ def judged(chaos: Chaos) -> str:
     return done.stdout
 
 
-def run(folder: Path, seconds: float, kills: int, seed: int) -> tuple[str, Counter[str]]:
+def run(folder: Path, seconds: float, kills: int, seed: int, server: Server) -> tuple[str, Counter[str]]:
     """What the judge counted, and who was killed how often. Raises AssertionError and redis.RedisError."""
-    chaos = Chaos(folder, random.Random(seed))
+    chaos = Chaos(folder, random.Random(seed), server)
     try:
         chaos.begin()
         chaos.play(seconds, kills)
@@ -221,7 +223,8 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="stem_iso-chaos-"))
     print(f"seed {options.seed}; ledger and logs: {folder}", flush=True)
     try:
-        counted, killed = run(folder, options.seconds, options.kills or round(options.seconds / 2.2), options.seed)
+        kills = options.kills or round(options.seconds / 2.2)
+        counted, killed = run(folder, options.seconds, kills, options.seed, own_server(aof="always"))
     except (AssertionError, redis.RedisError) as error:
         sys.exit(f"{error}\nseed {options.seed}; kept: {folder}")
     print(counted, f"killed: {sum(killed.values())} {dict(killed)}", sep="")

