@@ -28,7 +28,7 @@ import msgspec
 
 from stem_iso.errors import InvalidOptions
 from stem_iso.machine import allowed_cores
-from stem_iso.units import size
+from stem_iso.units import LONGEST, size
 
 PREFIX = "STEM_ISO_"
 DEFAULT_BROKER = "sqlite:///stem_iso.db"
@@ -59,6 +59,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
         _at_least("spares", self.spares, 0, "0 keeps no isolate ready")
         _at_least("shutdown_timeout", self.shutdown_timeout, 0, "0 ends running tasks at once")
         _at_least("unregistered_grace", self.unregistered_grace, 0, "0 dead-letters an unknown name at once")
+        _at_most("shutdown_timeout", self.shutdown_timeout, LONGEST)
+        _at_most("unregistered_grace", self.unregistered_grace, LONGEST)
         _at_least("max_tasks_per_isolate", self.max_tasks_per_isolate, 1, "leave it out for no limit")
         _at_least("max_memory_per_isolate", self.max_memory_per_isolate, 1 << 20, "the size is in bytes, or as '512MiB'")
         _one_of("log_level", self.log_level, LOG_LEVELS)
@@ -68,6 +70,11 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
 def _at_least(name: str, value: float | None, least: int, way_out: str) -> None:
     if value is not None and not value >= least:
         raise InvalidOptions(f"{name}: {value!r} must be at least {least}; {way_out}")
+
+
+def _at_most(name: str, value: float, most: float) -> None:
+    if not value <= most:
+        raise InvalidOptions(f"{name}: {value!r} must be at most {most:g} s, 100 years")
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
@@ -106,10 +113,10 @@ def whole(value: Any) -> int:
 def seconds(value: Any) -> float:
     try:
         number = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = float("nan")
-    if not 0 <= number < float("inf"):
-        raise ValueError("must be a number of seconds")
+    if not 0 <= number <= LONGEST:
+        raise ValueError("must be a number of seconds, 100 years at most")
     return number
 
 

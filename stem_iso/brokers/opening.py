@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from stem_iso.brokers.base import Broker, BrokerAddress, BrokerOptions
 from stem_iso.errors import InvalidOptions
+from stem_iso.units import LONGEST
 
 if TYPE_CHECKING:
     from stem_iso.brokers.redis.address import Address
@@ -158,8 +159,8 @@ def _value(name: str, value: object) -> float | int | str:
         return str(value)
     number = _number(name, value)
     if name in DURATIONS:
-        if not 0 < number < float("inf"):
-            raise InvalidOptions(f"broker option {name} is {value!r}; it is a number of seconds above 0")
+        if not 0 < number <= LONGEST:
+            raise InvalidOptions(f"broker option {name} is {value!r}; it is a number of seconds above 0, 100 years at most")
         return number
     least = 0 if name == "max_redeliveries" else 1
     if number != number or number < least or number != int(min(number, 1 << 62)):

@@ -12,6 +12,7 @@ import msgspec
 from stem_iso.brokers.base import DeadFilter, DeadLetter, Replayed
 from stem_iso.cli import show
 from stem_iso.cli.reach import Reach, reaching
+from stem_iso.task import checks
 from stem_iso.task.envelope import Envelope, Undecodable, decode
 
 
@@ -81,7 +82,7 @@ def replay(reach: Reach, ids: tuple[str, ...], everything: bool, dry_run: bool, 
         raise click.UsageError("which? Give ids, or --queue, --name or --since, or --all")
     if ids and everything:
         raise click.UsageError("ids or --all, not both")
-    answers = reach.open().replay(DeadFilter(ids or None, **chosen), delay, dry_run)
+    answers = reach.open().replay(DeadFilter(ids or None, **chosen), checks.delay("delay", delay), dry_run)
     if reach.as_json:
         show.print_json(answers)
     else:

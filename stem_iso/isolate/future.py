@@ -29,6 +29,8 @@ from typing import Any, Protocol, TypeVar
 
 from stem_iso.isolate.aside import is_ctrl_c
 from stem_iso.isolate.call import Call
+from stem_iso.units import LONGEST, duration
+
 
 log = logging.getLogger("stem_iso.isolate")
 
@@ -205,6 +207,8 @@ class IsolateFuture(concurrent.futures.Future[T]):
 
     def _wait(self, timeout: float | None) -> None:
         self._owner.refuse_elsewhere()
+        if timeout is not None and timeout > LONGEST:
+            duration("timeout", timeout)
         woken = allocate_lock()
         woken.acquire()
         if self.wake(woken) and not woken.acquire(True, -1 if timeout is None else max(0.0, timeout)):

@@ -26,7 +26,7 @@ from time import monotonic
 from typing import Any
 
 from stem_iso.isolate import messages, seat, tree
-from stem_iso.isolate.linux import WALL, become_subreaper, standard_streams
+from stem_iso.isolate.linux import WALL, become_subreaper, forget_inherited_signals, poll_timeout, standard_streams
 from stem_iso.isolate.messages import EXITED, FAILED, HELLO, START, STARTED
 
 MOST_NAMED = 256  # of the killed, in a report: a message has an end
@@ -81,9 +81,8 @@ class Keeper:
         wake = min(until, self._look_at_rows())
         if self._kills:
             wake = min(wake, min(at for at, _, _ in self._kills))
-        timeout = None if wake == inf else max(0.0, (wake - monotonic()) * 1000)
         others: list[int] = []
-        for fd, _ in self._poll.poll(timeout):
+        for fd, _ in self._poll.poll(poll_timeout(wake - monotonic())):
             if fd in self._isolates:
                 self._exited(self._isolates.pop(fd))
             elif fd == self.link.fileno():
@@ -234,7 +233,8 @@ class Keeper:
 
 def main(link_fd: int, core: int) -> None:
     """The embedded keeper: leaves with its core."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
+    forget_inherited_signals()
+    signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
     standard_streams()
     become_subreaper()
     try:

@@ -6,6 +6,7 @@ import ctypes
 import mmap
 import os
 import platform
+import signal
 import socket
 import sys
 from array import array
@@ -24,6 +25,9 @@ WALL = 0x40000000  # __WALL: children made by clone() without SIGCHLD as well
 # What native libraries read when they are loaded: how many threads their pools have.
 SAFE_PATH = "stem_iso"  # of PYTHONSAFEPATH, where any text means yes: this one is ours to take away
 POOL_SIZES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+LONGEST_SLEEP = 86_400.0  # seconds: poll() counts milliseconds in an int, which ends after 24.8 days; a limit may be a hundred years away
 
 
 class _Timespec(ctypes.Structure):
@@ -108,6 +112,23 @@ def signal_thread(pid: int, thread: int, number: int) -> None:
     """To one thread of another process; nothing where it is gone, or where the C library has no name for it (glibc has since 2.30)."""
     with suppress(AttributeError):
         _libc.tgkill(pid, thread, number)
+
+
+def poll_timeout(seconds: float) -> float:
+    """Milliseconds for `poll`, a day at most: who waits for longer looks again, and sleeps again."""
+    return min(max(0.0, seconds), LONGEST_SLEEP) * 1000
+
+
+def forget_inherited_signals(*kept: int) -> None:
+    """Every signal whose being ignored was inherited does again what it does by default, but for `kept`; what is blocked stays so.
+
+    What the program, or whoever started it, ignores survives exec. With SIGCHLD ignored the kernel reaps children itself: nobody could tell
+    how an isolate ended, nor could a handler of its own subprocesses.
+    """
+    # Python itself ignores these two from its start on, and subprocess gives them back.
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ, *kept}:
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 class Timer:

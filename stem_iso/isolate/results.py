@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from stem_iso.isolate.child.functions import run_chunk
 from stem_iso.isolate.faults import rebuild
+from stem_iso.units import LONGEST, duration
 
 T = TypeVar("T")
 
@@ -45,6 +46,8 @@ class Results(Iterator[T]):
         for name, value in (("chunksize", chunksize), ("buffersize", window)):
             if value < 1:
                 raise ValueError(f"{name} must be 1 or more, not {value!r}")
+        if timeout is not None and timeout > LONGEST:
+            duration("timeout", timeout)
         self._submit, self._function, self._chunksize, self._window = submit, function, chunksize, window
         self._refuse_if_shut, self._inputs = refuse_if_shut, [iter(each) for each in inputs]
         self._items: Iterator[tuple[Any, ...]] | None = zip(*self._inputs, strict=False)

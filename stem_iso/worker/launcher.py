@@ -31,7 +31,7 @@ from typing import Any
 import msgspec
 
 from stem_iso.isolate.keeper import Keeper, set_title
-from stem_iso.isolate.linux import become_subreaper, require_linux, standard_streams
+from stem_iso.isolate.linux import become_subreaper, forget_inherited_signals, poll_timeout, require_linux, standard_streams
 from stem_iso.isolate.messages import GOODBYE, SIGNAL, send
 from stem_iso.settings import WorkerConfig
 from stem_iso.worker.log import configure_logging
@@ -66,6 +66,8 @@ class Signals:
         for number in STOPPING:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
                 signal.signal(number, self._count)
+        forget_inherited_signals(signal.SIGHUP)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # last: what has waited meanwhile is counted
 
     def _count(self, number: int, frame: FrameType | None) -> None:
         self.count = max(2, self.count + 1) if number == signal.SIGQUIT else self.count + 1
@@ -179,7 +181,7 @@ class Launcher:
         """Wait, unless somebody asks us to stop: True."""
         waiter = poll()
         waiter.register(self._signals.fd, POLLIN)
-        waiter.poll(seconds * 1000)
+        waiter.poll(poll_timeout(seconds))
         return self._signals.count > 0
 
 

@@ -180,5 +180,5 @@ class Worker:
             self._inbox.put_now(StopAsked(at_once))
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for the end. Raises TimeoutError."""
-        self._ended.result(timeout)
+        """Wait for the end. Raises TimeoutError, InvalidOptions for more than 100 years."""
+        self._ended.result(None if timeout is None else duration("timeout", timeout, strict=False))

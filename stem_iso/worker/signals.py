@@ -26,14 +26,17 @@ class Signals:
     def __init__(self, stop: Callable[[bool], None]) -> None:
         self._stop, self._count = stop, 0
         self._before: dict[int, Any] = {}
+        self._mask: set[int | signal.Signals] = set()
 
     def __enter__(self) -> Signals:
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._fd_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         self._before = {number: signal.signal(number, self._take) for number in TAKEN}
+        self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, TAKEN)  # whoever started the program may have blocked them
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         for number, handler in self._before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._fd_before)

@@ -72,6 +72,8 @@ def test_paths_are_relative_or_absolute_by_the_number_of_slashes(tmp_path: Path)
         ("memory://", {"block_time": "soon"}, "'soon'"),
         ("memory://", {"claim_interval": float("nan")}, "above 0"),
         ("memory://", {"dead_letter_ttl": float("inf")}, "above 0"),
+        ("memory://", {"block_time": timedelta(days=36_526)}, "block_time is datetime.timedelta(days=36526)"),
+        ("sqlite:///jobs.db?default_visibility_timeout=4e9", {}, "100 years at most"),
         ("memory://", {"max_redeliveries": -1}, "from 0 up"),
         ("memory://", {"max_redeliveries": True}, "from 0 up"),
         ("memory://", {"max_payload_bytes": 1.5}, "whole number"),

@@ -71,6 +71,8 @@ def test_it_travels_to_another_process_unchanged() -> None:
         ({"spares": "x"}, {}, "", "--spares: 'x' must be a whole number"),
         ({}, {"STEM_ISO_CONCURRENCY": "0"}, "", "concurrency: 0 must be at least 1"),
         ({}, {"STEM_ISO_SHUTDOWN_TIMEOUT": "nan"}, "", "STEM_ISO_SHUTDOWN_TIMEOUT: 'nan' must be a number of seconds"),
+        ({"shutdown_timeout": "4e9"}, {}, "", "--shutdown-timeout: '4e9' must be a number of seconds, 100 years at most"),
+        ({}, {}, f"unregistered_grace = 1{'0' * 400}", "[tool.stem_iso] unregistered_grace: 1000"),
         ({}, {"STEM_ISO_BURST": "perhaps"}, "", "STEM_ISO_BURST: 'perhaps' must be true or false"),
         ({}, {}, "log_format = 'jsno'", "did you mean 'json'?"),
         ({}, {}, "log_level = 3", "[tool.stem_iso] log_level: 3 must be a text"),

@@ -61,6 +61,21 @@ def echo(value: int) -> int:
     return value
 
 
+@app.task(name="leave", isolate=True)
+def leave(code: int) -> None:
+    os._exit(code)
+
+
+@app.task(name="shell", isolate=True)
+def shell(line: str) -> int:
+    return subprocess.run(line, shell=True).returncode
+
+
+@app.task(name="inline.shell")
+def inline_shell(line: str) -> int:
+    return subprocess.run(line, shell=True).returncode
+
+
 @app.task(name="inline")
 async def inline(value: int) -> int:
     return value

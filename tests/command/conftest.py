@@ -27,7 +27,9 @@ class Command:
         broker: str | None = None,
         env: dict[str, str] | None = None,
         application: str = "tests.command.app:app",
+        before: Callable[[], object] | None = None,
     ) -> None:
+        """`before` runs in the new process, before it becomes a worker."""
         self.folder = folder
         self.broker = broker or f"sqlite:///{folder}/jobs.db"
         self.app = Stem(self.broker, default_visibility_timeout=30)
@@ -35,7 +37,9 @@ class Command:
         command = [sys.executable, "-m", "stem_iso.worker", "-A", application, "-c", "4", *options]
         environment = {**os.environ, "STEM_ISO_TEST_BROKER": self.broker, "PYTHONUNBUFFERED": "1", **(env or {})}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True, preexec_fn=before
+            )
 
     def enqueue(self, name: str, /, **options: Any) -> TaskHandle[Any]:
         args = options.pop("args", {})

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,21 @@ def test_what_remains_is_killed_and_given_back_without_using_an_attempt(command:
     assert_dead(pid)
     status = handle.status()
     assert (status.state, status.attempt, status.redeliveries) == (TaskState.QUEUED, 0, 0)
+
+
+@pytest.mark.parametrize("days", [35, 36_525])
+def test_limits_and_patience_of_many_years_are_kept(command: Start, tmp_path: Path, days: int) -> None:
+    worker = command("--shutdown-timeout", str(days * 86_400), "--unregistered-grace", str(days * 86_400)).ready()
+    ledger, far = tmp_path / "ledger", timedelta(days=days)
+    args = {"ledger": str(ledger), "seconds": 1.0}
+    handle = worker.enqueue("nap", args=args, hard_time_limit=far, heartbeat_timeout=far, visibility_timeout=far, result_ttl=far)
+    later = worker.enqueue("inline", args={"value": 1}, delay=far)
+    started(ledger)
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 0
+    assert handle.result(timeout=far) == 0
+    assert later.status().state is TaskState.QUEUED
+    assert "died" not in worker.log.read_text()
 
 
 def test_an_at_most_once_task_that_had_started_is_not_given_back(command: Start, tmp_path: Path) -> None:
