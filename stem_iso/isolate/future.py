@@ -31,7 +31,6 @@ from stem_iso.isolate.aside import is_ctrl_c
 from stem_iso.isolate.call import Call
 from stem_iso.units import LONGEST, duration
 
-
 log = logging.getLogger("stem_iso.isolate")
 
 PENDING, CANCELLED, FINISHED = "PENDING", "CANCELLED_AND_NOTIFIED", "FINISHED"  # the words of concurrent.futures
