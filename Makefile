@@ -2,6 +2,8 @@
 # make retry-demo [BROKER=url]   a task that always fails, and one whose worker is killed: their signals, and a proof of what is left
 # make test     ruff, mypy, pytest
 # make lint     ruff and mypy alone
+# make essentials   lint, the contract on memory and SQLite, the incidents of the isolation part: what another Python must pass
+#               … PYTHON=python3.13: with that interpreter, in a virtual environment of its own (any of these targets)
 # make bench    figures of this machine, into bench/out
 # make repeat   the incidents twenty times over: what is rare shows itself
 # make races    results at the instant of their kill, ten thousand of them at the hard limit
@@ -13,14 +15,17 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo retry-demo test lint bench repeat races kills hostile chaos chaos-redis clean
+.PHONY: demo retry-demo test lint essentials interpreter bench repeat races kills hostile chaos chaos-redis clean
 
 BENCHES := $(filter-out __init__ harness chaos chaos_app chaos_redis chaos_redis_app chaos_redis_judge redis_depth hostile stuck,$(basename $(notdir $(wildcard bench/*.py))))
-VENV ?= .venv
+VENV ?= .venv$(if $(PYTHON),-$(notdir $(PYTHON)))
 PY := $(VENV)/bin/python
-FIND_PYTHON := for p in python3 python3.14 python3.13 python3.12 python3.11; do \
-	if "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo "$$p"; exit; fi; done; \
-	echo "stem_iso needs Python 3.11 or later; none was found" >&2; exit 1
+# The shims of pyenv name Pythons that they do not run: where one fails, pyenv says which version has it.
+FIND_PYTHON := for p in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11); do \
+	for candidate in "$$p" "$$(PYENV_VERSION=$$(pyenv whence "$$p" 2>/dev/null | tail -n 1) pyenv which "$$p" 2>/dev/null || :)"; do \
+		found=$$("$$candidate" -c 'import sys; print(sys.executable if sys.version_info >= (3, 11) else "")' 2>/dev/null) || continue; \
+		if [ "$$found" ]; then echo "$$found"; exit; fi; done; done; \
+	echo "stem_iso needs Python 3.11 or later; $(if $(PYTHON),$(PYTHON) is none,none was found)" >&2; exit 1
 
 demo: $(VENV)/stamp
 	@$(PY) -m entrypoints.scan
@@ -30,6 +35,12 @@ retry-demo: $(VENV)/stamp
 
 test: lint
 	$(PY) -m pytest --numprocesses 2 --dist loadgroup
+
+essentials: lint
+	$(PY) -m pytest --numprocesses 2 --dist loadgroup -k 'not Redis' tests/broker/test_contract.py tests/isolate
+
+interpreter:
+	@$(FIND_PYTHON)
 
 lint: $(VENV)/stamp
 	$(PY) -m ruff check
@@ -67,4 +78,4 @@ $(VENV)/stamp: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) dist
+	rm -rf .venv .venv-* dist

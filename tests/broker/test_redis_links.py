@@ -7,7 +7,6 @@ import select
 import signal
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -374,9 +374,10 @@ def test_databases_are_apart(server: Start) -> None:
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tls")
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    authority = trustme.CA()
+    own = authority.issue_cert("localhost", "127.0.0.1")
+    own.private_key_and_cert_chain_pem.write_to_path(str(folder / "own.pem"))
+    authority.cert_pem.write_to_path(str(folder / "authority.pem"))
     return folder
 
 
@@ -385,7 +386,7 @@ class TlsFront:
 
     def __init__(self, server: Server, certificates: Path) -> None:
         self._server, self._context = server, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(certificates / "cert.pem", certificates / "key.pem")
+        self._context.load_cert_chain(certificates / "own.pem")
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         Thread(target=self._accept, daemon=True).start()
@@ -427,7 +428,7 @@ def tls(server: Start, certificates: Path) -> Iterator[TlsFront]:
 
 
 def test_tls_with_a_trusted_authority(tls: TlsFront, certificates: Path) -> None:
-    links = linked(f"rediss://localhost:{tls.port}/0?ssl_ca_certs={certificates}/cert.pem")
+    links = linked(f"rediss://localhost:{tls.port}/0?ssl_ca_certs={certificates}/authority.pem")
     assert links.call("double", P, 2) == 4
     parked = links.park(P, "BLPOP", f"{P}:g", 5)
     assert parked.answers() == []

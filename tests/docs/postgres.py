@@ -14,16 +14,14 @@ from pathlib import Path
 
 from stem_iso.testing import eventually
 
-PLACES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql/bin")
+MISSING = "PostgreSQL's initdb and postgres are not on PATH (Debian's lie in /usr/lib/postgresql/*/bin)"
 
 
 def binaries() -> Path | None:
-    """The folder of `initdb` and `postgres`, of the newest installation; None without one."""
+    """The folder of `initdb` and `postgres`; None where they are not on PATH."""
     found = shutil.which("initdb")
-    places = [Path(found).resolve().parent] if found else []
-    for place in PLACES:
-        places += sorted(Path("/").glob(place.lstrip("/")), reverse=True)
-    return next((place for place in places if (place / "initdb").exists() and (place / "postgres").exists()), None)
+    place = Path(found).resolve().parent if found else None
+    return place if place is not None and (place / "postgres").exists() else None
 
 
 @contextmanager

@@ -31,7 +31,7 @@ SHOWN = dict(zip(PROGRAMS, re.findall(r"```\n\n```\n(.*?)```", GUIDE, re.DOTALL)
 def server() -> Iterator[str]:
     bin = postgres.binaries()
     if bin is None:
-        pytest.skip(f"PostgreSQL's initdb and postgres are neither in PATH nor in {', '.join(postgres.PLACES)}")
+        pytest.skip(postgres.MISSING)
     with postgres.server(bin) as dsn:
         yield dsn
 
