@@ -5,12 +5,17 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from stem_iso.testing import BrokerContract as BrokerContract  # before any part of it is imported, so that its asserts are rewritten
 from tests.servers.fixtures import binary, cluster, proxied, redis_url, server, shared_cluster, shared_redis
 
 __all__ = ["binary", "cluster", "proxied", "redis_url", "server", "shared_cluster", "shared_redis"]
+
+# How long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("stem_iso", deadline=None)
+hypothesis.settings.load_profile("stem_iso")
 
 # A job that a shell started with `&`, as build servers do, ignores SIGINT, and so would every program that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -19,7 +19,7 @@ def test_the_soft_limit_is_told_once_with_the_stack_of_the_handler(app: Stem, be
     ear.wait(WorkerEventType.FAILED, handle.id)
     assert ear.tale(handle.id) == ["started", "timeout", "timeout", "failed"]
     soft, hard = ear.of(WorkerEventType.TIMEOUT, handle.id)
-    assert (soft.level, soft.limit) == ("soft", 0.1) and 0.1 <= soft.elapsed < 0.4
+    assert (soft.level, soft.limit) == ("soft", 0.1) and soft.elapsed >= 0.1
     assert "in spin" in soft.stack
     assert (hard.level, hard.limit) == ("hard", 0.4) and hard.elapsed >= 0.4
     assert hard.killed and hard.dead_at >= hard.signalled_at >= 0

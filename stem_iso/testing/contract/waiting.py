@@ -57,7 +57,7 @@ class Waiting(Desk):
         started = time.monotonic()
         with pytest.raises(TimeoutError, match=sent.id):
             broker.wait(sent.id, 0.1)
-        assert 0.1 <= time.monotonic() - started < 1
+        assert 0.1 <= time.monotonic() - started < 10
         with pytest.raises(TimeoutError):
             broker.wait(sent.id, 0)
 
