@@ -51,7 +51,7 @@ def flaky(context: TaskContext, seconds: float) -> None:
 @app.task(name="chaos.hang", isolate=True, hard_time_limit=0.5)
 def hang(context: TaskContext, seconds: float) -> None:
     write("ledger", "start", context.id, os.getpid())
-    child = subprocess.Popen(["setsid", "sleep", "1000"], env={})
+    child = subprocess.Popen(["sleep", "1000"], env={}, start_new_session=True)
     write("ledger", "child", context.id, child.pid)
     while True:
         pass
