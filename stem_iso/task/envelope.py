@@ -7,17 +7,20 @@ Rules
  2. `args` stay undecoded (`msgspec.Raw`, a msgpack map of parameter names): they travel to the isolate as they came.
  3. Options are UNSET where the producer did not say: the handler's own then hold. A value given at enqueue overrides, a default value and
     None included (`max_retries=0` over 3 means 0).
- 4. Fields of a newer version are kept: what is not known here sits in `extra` and is written back by `encode`.
+ 4. An id is printable: it stands in process titles, log lines, keys of stores. Counts and the priority are in the range that every store
+    holds. What arrives with others is no envelope, whoever made it.
+ 5. Fields of a newer version are kept: what is not known here sits in `extra` and is written back by `encode`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 VERSION = 1
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -28,12 +31,12 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     args: msgspec.Raw
     v: int = msgspec.field(default_factory=lambda: VERSION)  # by a factory: what equals a plain default is left out on the wire
     queue: str = "default"
-    priority: int = 0
+    priority: Annotated[int, msgspec.Meta(ge=0, le=9)] = 0
     headers: dict[str, Any] = {}
     meta: dict[str, Any] = {}
-    run: int = 0
-    attempt: int = 0
-    redeliveries: int = 0
+    run: Count = 0
+    attempt: Count = 0
+    redeliveries: Count = 0
     enqueued_at: float = 0.0
     not_before: float | None = None
     expires: float | None = None
@@ -84,9 +87,12 @@ def encode(envelope: Envelope) -> bytes:
 def decode(body: bytes) -> Envelope:
     """The envelope of these bytes. Raises `Undecodable`, and nothing else, whatever the bytes are."""
     try:
-        return _decoder.decode(body)
+        envelope = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _decode_newer(body)
+        envelope = _decode_newer(body)
+    if not envelope.id.isprintable():
+        raise Undecodable(f"its id {envelope.id!r} has characters that cannot be printed")
+    return envelope
 
 
 def _decode_newer(body: bytes) -> Envelope:

@@ -37,6 +37,8 @@ class Refused(msgspec.Struct, frozen=True):
 def admit(delivery: Delivery, handlers: Handlers, now: float, grace: float) -> Admitted | Refused:
     """`now` is wall-clock seconds, `grace` how long a task without a handler is given back."""
     envelope = opened(delivery.body)
+    if isinstance(envelope, Envelope) and envelope.id != delivery.receipt.id:  # its outcome would be another task's
+        envelope = Rejected("undecodable", f"its envelope has the id {envelope.id!r}, it was delivered as {delivery.receipt.id!r}")
     if isinstance(envelope, Rejected):
         return Refused(Envelope(id=delivery.receipt.id, name="", args=msgspec.Raw(b"\x80"), queue=delivery.queue), DEFAULT_POLICY, envelope)
     if envelope.redeliveries != delivery.redeliveries:

@@ -12,7 +12,7 @@ SQLite uses a partial index only where it can prove the condition from the text.
   broker       the facade: one call of the contract, one transaction; rings after the commit
   admitting · buckets     limits of tasks: the question and its answer; what is counted, and the line that waits
   publishing · leasing · settling · endings · revoking · dead · looking · gossip · sweeping     what a transaction does, one subject each
-  rows         a row of `task` as values
+  rows · values · damage     a row of `task` as values; a column as a value of its type, whatever it holds; rows that cannot be read
   database · memory     who runs a transaction: a file under a lock, or the one connection of a `MemoryStore`
   connection   the only import of sqlite3; pragmas; schema     schema: the tables
   lockfile · bells · forks · clock     the writer's turn; wake-ups; what a fork may inherit; the two clocks

@@ -6,11 +6,13 @@ revoke, purge, a canvas that fails ── note ──> `apart` ── take, by a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 
 from stem_iso.brokers.base import EndedApart
 from stem_iso.brokers.sqlite.bells import Bell
 from stem_iso.brokers.sqlite.rows import ENDED, unpack_error
 from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.values import count, moment, text
 
 LIFE, KEPT = 60.0, 10_000
 TAKE = 500  # per turn
@@ -43,9 +45,9 @@ def take(turn: Turn) -> list[EndedApart]:
         (TAKE,),
     )
     return [
-        EndedApart(id, name, queue, run, attempt, _STATES[state], reason, unpack_error(error))
-        for _, at, id, name, queue, run, attempt, state, reason, error in sorted(rows)
-        if at > turn.now - LIFE
+        EndedApart(text(id), text(name), text(queue), count(run), count(attempt), _STATES[state], text(reason), unpack_error(error))
+        for _, at, id, name, queue, run, attempt, state, reason, error in sorted(rows, key=itemgetter(0))
+        if state in _STATES and (moment(at) or 0.0) > turn.now - LIFE
     ]
 
 

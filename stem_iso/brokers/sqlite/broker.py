@@ -32,6 +32,7 @@ from stem_iso.brokers.sqlite import (
     admitting,
     apart,
     canvas,
+    damage,
     dead,
     gossip,
     leasing,
@@ -50,6 +51,7 @@ from stem_iso.task.limits import TaskLimits
 from stem_iso.task.status import Progress
 
 LISTENING_CACHE = 1.0  # seconds
+SEARCH = 1.0  # seconds between two of a worker that is never idle; one that is idle sees them at its next look
 
 
 class SqliteBroker:
@@ -59,6 +61,7 @@ class SqliteBroker:
         self.options = options
         self.url = database.url
         self._database = database
+        self._searched = 0.0  # when rows that no clock makes ready were last sought
         self._sequence = 0  # of the last lease, see `leasing.next_sequence`
         self._listening = (0.0, False)  # when it was looked up, and what it was
         self._listeners = 0
@@ -148,6 +151,10 @@ class SqliteBroker:
 
     def _exchange(self, turn: Turn, boot: str, settlements: Sequence[Settlement], queues: Sequence[str], want: int) -> Exchange:
         verdicts: list[Verdict] = settling.settle(turn, settlements) if settlements else []
+        if not settlements or turn.lease_now - self._searched > SEARCH:
+            self._searched = turn.lease_now
+            for queue in queues:
+                damage.bury(turn, damage.never_due(turn, queue))
         due = leasing.promote(turn, queues)
         self._sequence = leasing.next_sequence(self._sequence)
         default = self.options.default_visibility_timeout

@@ -28,6 +28,7 @@ from typing import NamedTuple
 from stem_iso.brokers.sqlite.bells import Bell
 from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.values import is_count, is_text, seconds
 from stem_iso.task.limits import Rate, TaskLimits, wait
 
 FALLBACK, SPACING = 60.0, 0.25  # seconds: until one in the line looks by itself, and between two of a bucket that do
@@ -55,7 +56,7 @@ class Bucket(NamedTuple):
             return {}
         first = self.starts - rate.count + ahead
         rows = turn.all("SELECT number, at FROM start WHERE bucket = ? AND number >= ? ORDER BY number LIMIT ?", (self.number, first, most))
-        return {number - first: at for number, at in rows}
+        return {number - first: at for number, at in rows if isinstance(at, int | float)}
 
     def wait(self, turn: Turn) -> float:
         """Seconds until one more may begin, inf where one that runs must end first."""
@@ -81,7 +82,15 @@ ON CONFLICT (name) DO UPDATE SET count = excluded.count, period = excluded.perio
 
 def found_bucket(turn: Turn, name: str) -> Bucket | None:
     for number, count, period, most, starts, parked in turn.all(_FIND, (name,)):
-        return Bucket(number, TaskLimits(name, Rate(count, period) if count else None, most), starts, parked)
+        if (
+            all(map(is_count, (count, starts, 0 if most is None else most)))
+            and seconds(period) is not None
+            and isinstance(parked, int | float)
+        ):
+            return Bucket(number, TaskLimits(name, Rate(count, period) if count else None, most), starts, parked)
+        # It cannot be read: it begins anew, and its rate may be passed once.
+        turn.run("DELETE FROM start WHERE bucket = ?", (number,))
+        turn.run("DELETE FROM bucket WHERE number = ?", (number,))
     return None
 
 
@@ -112,7 +121,7 @@ UPDATE task SET state = 1, at = ?, waits = ?, reason = ?, slot = NULL, boot = NU
 
 def pull(turn: Turn, names: Iterable[str]) -> None:
     """Move the lines of these buckets."""
-    for name in sorted(set(names)):
+    for name in sorted(name for name in set(names) if is_text(name)):
         bucket = found_bucket(turn, name) if _line(turn, name, 1) else None
         if bucket is not None:
             _pull(turn, bucket)
@@ -137,6 +146,7 @@ def _pull(turn: Turn, bucket: Bucket) -> None:
             break
         count += 1
     line = _line(turn, name, count + 1)
+    line[count:] = [row for row in line[count:] if isinstance(row[1], int | float)]
     if count:
         turn.of_keys("UPDATE task SET state = 0 WHERE seq IN ({keys})", [row[0] for row in line[:count]])
         turn.rings.add(Bell.WORK)

@@ -5,6 +5,9 @@
                        ^                               │                      │
                        └───────────────────────────────┴──── they end too <───┘
 
+A part whose row cannot be read any more costs no other canvas anything: a step without its envelope is dead-lettered and fails its canvas,
+and where what a part moves is lost, nothing of its canvas can begin after it, so all that still waits there fails at once.
+
 A member's row is kept until its group has ended (`KEPT` in place of its expiry), since its result waits there; then its own TTL begins.
 """
 
@@ -19,9 +22,12 @@ import msgspec
 from stem_iso.brokers.base import MemberState
 from stem_iso.brokers.sqlite import apart, schema
 from stem_iso.brokers.sqlite.bells import Bell
-from stem_iso.brokers.sqlite.closing import Ending, close
-from stem_iso.brokers.sqlite.rows import ENDED, INSERT, pack, state_of, unpack_error, waiting
+from stem_iso.brokers.sqlite.closing import Ending, bury, close
+from stem_iso.brokers.sqlite.connection import Row
+from stem_iso.brokers.sqlite.rows import ENDED, INSERT, pack, state_of, undecodable, unpack_error, waiting
 from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.values import count, data, is_text, seconds, text, unpacked
+from stem_iso.errors import StemError
 from stem_iso.outcome import TaskError
 from stem_iso.task.canvas import (
     GROUP,
@@ -33,6 +39,7 @@ from stem_iso.task.canvas import (
     Count,
     Drop,
     Join,
+    Move,
     Ref,
     Skip,
     Start,
@@ -46,7 +53,7 @@ from stem_iso.task.canvas import (
     started,
     too_large,
 )
-from stem_iso.task.envelope import Envelope, decode, encode
+from stem_iso.task.envelope import Envelope, Undecodable, decode, encode
 from stem_iso.task.parts import group_of, parts_of
 from stem_iso.task.policy import RESULT_TTL
 
@@ -103,6 +110,12 @@ class Part(NamedTuple):
     size: int | None  # None: it is no group
     whole: int  # its outcome is the canvas's
 
+    @classmethod
+    def of(cls, row: Row) -> Part:
+        seq, id, name, follows, joined, ttl, forgotten, size, whole = row
+        joined = joined if is_text(joined) else None
+        return cls(seq, text(id), text(name), data(follows), joined, seconds(ttl), forgotten, size, whole)
+
 
 _PART = "SELECT seq, id, name, follows, joined, ttl, forgotten, size, tree IS NOT NULL FROM task WHERE canvas IS NOT NULL AND "
 
@@ -112,7 +125,7 @@ def end(turn: Turn, endings: Sequence[Ending]) -> list[Ending]:
     parts = {row[0]: row for row in turn.of_keys(_PART + "seq IN ({keys})", [ending.seq for ending in endings])}
     linked = [ending for ending in endings if ending.seq in parts]
     if linked:
-        _Moving(turn).ended(linked, {seq: Part._make(row) for seq, row in parts.items()})
+        _Moving(turn).ended(linked, {seq: Part.of(row) for seq, row in parts.items()})
     return [ending for ending in endings if ending.seq not in parts]
 
 
@@ -145,7 +158,7 @@ class _Moving:
     def _run(self) -> None:
         while self._ends:
             part, ended = self._ends.popleft()
-            for move in moves(_then.decode(part.follows), part.id, ended):
+            for move in self._moves(part, ended):
                 match move:
                     case Start():
                         self._start(move)
@@ -178,48 +191,78 @@ class _Moving:
 
     def _start(self, move: Start) -> None:
         rows = self._turn.all(_PART + "id = ? AND state = -1", (move.target.id,))
-        for part in map(Part._make, rows):
+        for part in map(Part.of, rows):
             if part.size is not None:
                 self._close(part, schema.SUCCEEDED, result=EMPTY)
                 self._ends.append((part, EMPTY))
                 continue
             (body,) = self._turn.all("SELECT body FROM task WHERE seq = ?", (part.seq,))[0]
-            envelope = started(decode(body), move, self._turn.now)
+            try:
+                envelope = started(decode(data(body)), move, self._turn.now)
+            except Undecodable as error:
+                self._fail(part, str(error))
+                continue
             due = envelope.not_before
             state = schema.READY if due is None or due <= self._turn.now else schema.DELAYED
             self._turn.run(_BEGIN, (state, due, move.parent or None, envelope.enqueued_at, encode(envelope), part.seq))
             self._turn.rings.add(Bell.WORK)
 
     def _skip(self, move: Skip) -> None:
-        for part in map(Part._make, self._turn.all(_PART + "id = ? AND state = -1", (move.target.id,))):
+        for part in map(Part.of, self._turn.all(_PART + "id = ? AND state = -1", (move.target.id,))):
             self._close(part, schema.FAILED, LINK_FAILED, error_of(move.cause, LINK_FAILED))
             self._ends.append((part, move.cause))
 
     def _count(self, move: Count) -> None:
         missing = self._turn.one("UPDATE tally SET missing = missing - 1 WHERE id = ? RETURNING missing", (move.join,))
+        if missing is not None and (not isinstance(missing, int) or missing < 0):  # the count cannot be read: it is taken anew
+            missing = self._turn.one("SELECT count(*) FROM task WHERE joined = ? AND state <= 2", (move.join,))
+            self._turn.run("UPDATE tally SET missing = ? WHERE id = ?", (missing, move.join))
         if not missing:
             self._turn.run("DELETE FROM tally WHERE id = ?", (move.join,))
         elif not isinstance(move.ended, Cause):
             return
-        for part in map(Part._make, self._turn.all(_PART + "id = ? AND state = -1", (move.join,))):
+        for part in map(Part.of, self._turn.all(_PART + "id = ? AND state = -1", (move.join,))):
             if isinstance(move.ended, Cause):
                 self._close(part, schema.FAILED, MEMBER_FAILED, error_of(move.ended, MEMBER_FAILED))
                 self._ends.append((part, move.ended))
             else:
-                self._complete(part, _then.decode(part.follows))
+                self._complete(part)
             self._release(part.id)
 
     def _drop(self, move: Drop) -> None:
         for (follows,) in self._turn.all("DELETE FROM task WHERE id = ? AND state = -1 RETURNING follows", (move.target.id,)):
-            for below in dropped(_then.decode(follows)):
+            for below in dropped(unpacked(_then, follows) or Then()):
                 self._drop(below)
 
-    def _complete(self, part: Part, then: Then) -> None:
+    # -- what cannot be read ----------------------------------------------------------------------------------------------------------
+
+    def _moves(self, part: Part, ended: bytes | Cause) -> Sequence[Move]:
+        then = unpacked(_then, part.follows)
+        if then is not None:
+            return moves(then, part.id, ended)
+        cause = ended if isinstance(ended, Cause) else self._cause(part, "undecodable", undecodable("what follows it cannot be read"))
+        waiting = "SELECT id FROM task WHERE canvas = (SELECT canvas FROM task WHERE seq = ?) AND state = -1"
+        return [Skip(Ref(id, ""), cause) for (id,) in self._turn.all(waiting, (part.seq,)) if is_text(id)]
+
+    def _fail(self, part: Part, message: str) -> None:
+        """A step without an envelope never begins."""
+        error = undecodable(message)
+        bury(self._turn, [(part.seq, "undecodable", pack(error))])
+        self._close(part, schema.FAILED, "undecodable", error)
+        self._ends.append((part, self._cause(part, "undecodable", error)))
+
+    def _cause(self, part: Part, reason: str, error: TaskError) -> Cause:
+        return Cause(id=part.id, name=part.name, state=_STATES[schema.FAILED], reason=reason, error=error)
+
+    # -- a group has all its members ----------------------------------------------------------------------------------------------------
+
+    def _complete(self, part: Part) -> None:
+        then = unpacked(_then, part.follows) or Then()
         result = self._results(part.id, then.most)
         if result is None and hands_on(then):
             error = too_large(then.most)
             self._close(part, schema.FAILED, TOO_LARGE, error)
-            ended: bytes | Cause = Cause(id=part.id, name=part.name, state=_STATES[schema.FAILED], reason=TOO_LARGE, error=error)
+            ended: bytes | Cause = self._cause(part, TOO_LARGE, error)
         else:
             self._close(part, schema.SUCCEEDED, result=result)
             ended = EMPTY if result is None else result
@@ -230,7 +273,7 @@ class _Moving:
         if (self._turn.one("SELECT sum(length(result)) FROM task WHERE joined = ?", (join,)) or 0) > most:
             return None
         rows = self._turn.all("SELECT result FROM task WHERE joined = ? ORDER BY place", (join,))
-        return gathered([row[0] or b"\xc0" for row in rows], most)
+        return gathered([data(row[0]) or b"\xc0" for row in rows], most)
 
     def _close(
         self, part: Part, state: int, reason: str | None = None, error: TaskError | None = None, result: bytes | None = None
@@ -258,20 +301,25 @@ _BEGIN = "UPDATE task SET state = ?, at = ?, reason = NULL, parent = coalesce(?,
 
 def tree(turn: Turn, id: str) -> Tree | None:
     body = turn.one("SELECT tree FROM task WHERE id = ? AND (state <= 2 OR at > ?)", (id, turn.now))
-    return None if body is None else _tree.decode(body)
+    if body is None:
+        return None
+    found = unpacked(_tree, body)
+    if found is None:
+        raise StemError(f"canvas {id} cannot be read: what was composed is damaged in the broker; its tasks can be asked for one by one")
+    return found
 
 
 def members(turn: Turn, id: str) -> list[MemberState] | None:
     if not turn.one("SELECT 1 FROM task WHERE id = ? AND size IS NOT NULL AND (state <= 2 OR at > ?)", (id, turn.now)):
         return None
     rows = turn.all("SELECT id, state, attempt FROM task WHERE joined = ? AND (state <= 2 OR at > ?) ORDER BY place", (id, turn.now))
-    return [MemberState(member, state_of(state, attempt)) for member, state, attempt in rows]
+    return [MemberState(text(member), state_of(state, attempt)) for member, state, attempt in rows]
 
 
 def unended(turn: Turn, id: str) -> int | None:
     """How many members of a group have not ended; None where there is no such group."""
-    missing: int | None = turn.one(_UNENDED, (id, turn.now))
-    return missing
+    missing = turn.one(_UNENDED, (id, turn.now))
+    return None if missing is None else count(missing)
 
 
 _UNENDED = """
@@ -281,10 +329,13 @@ WHERE id = ? AND size IS NOT NULL AND (state <= 2 OR at > ?)"""
 
 def parts(turn: Turn, id: str) -> list[str]:
     """The ids of what `id` means: all parts of a canvas, of a group in it, or the task itself."""
+    if not is_text(id):
+        return []
     if turn.one("SELECT 1 FROM task WHERE id = ? AND tree IS NOT NULL", (id,)):
-        return [row[0] for row in turn.all("SELECT id FROM task WHERE canvas = ?", (id,))]
+        return [row[0] for row in turn.all("SELECT id FROM task WHERE canvas = ?", (id,)) if is_text(row[0])]
     body = turn.one("SELECT tree FROM task WHERE id = (SELECT canvas FROM task WHERE id = ? AND size IS NOT NULL)", (id,))
-    group = None if body is None else group_of(_tree.decode(body), id)
+    whole = unpacked(_tree, body)
+    group = None if whole is None else group_of(whole, id)
     if group is None:
         return [id]
     return [

@@ -50,6 +50,8 @@ class Connection:
             self._raw: sqlite3.Connection = sqlite3.connect(
                 target, timeout=BUSY, isolation_level=None, check_same_thread=False, cached_statements=512
             )
+            # What is no UTF-8 costs the row that it stands in (`values`), not the whole answer.
+            self._raw.text_factory = _text
             self.execute = self._raw.execute
 
     # -- the seam: `with connection:` around any use ----------------------------------------------------------------------------
@@ -94,6 +96,10 @@ class Connection:
     def close(self) -> None:
         with self:
             self._raw.close()
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="surrogateescape")
 
 
 def prepare(connection: Connection, clock: Clock, sync: str, *, file: bool) -> None:

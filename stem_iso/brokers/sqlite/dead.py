@@ -15,6 +15,7 @@ from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.brokers.sqlite.rows import INSERT, unpack_error, waiting
 from stem_iso.brokers.sqlite.turn import Turn
 from stem_iso.brokers.sqlite.unique import holder, take
+from stem_iso.brokers.sqlite.values import count, data, is_text, moment, text
 from stem_iso.task.envelope import Envelope, Undecodable, decode, encode, next_run
 
 BITE = 500  # per turn: a replay of everything must not keep all others from writing
@@ -24,7 +25,7 @@ LETTER = "id, name, queue, reason, run, attempt, died, error, body"
 
 def ids(turn: Turn, which: DeadFilter, ttl: float) -> list[str]:
     """Oldest first; what has outlived `ttl` is not there any more."""
-    return [row[0] for row in _select(turn, which, ttl, "id")]
+    return [row[0] for row in _select(turn, which, ttl, "id") if is_text(row[0])]
 
 
 def letters(turn: Turn, which: DeadFilter, ttl: float) -> list[Row]:
@@ -42,15 +43,23 @@ def _select(turn: Turn, which: DeadFilter, ttl: float, columns: str) -> list[Row
     where = " AND ".join(clauses)
     if which.ids is None:
         return turn.all(f"SELECT {columns} FROM dead WHERE {where} ORDER BY died, number", values)
-    wanted = list(dict.fromkeys(which.ids))
+    wanted = [id for id in dict.fromkeys(which.ids) if is_text(id)]
     rows = turn.of_keys(f"SELECT {columns}, died, number FROM dead WHERE {where} AND id IN ({{keys}})", wanted, *values)
-    return sorted(rows, key=lambda row: (row[-2], row[-1]))
+    return sorted(rows, key=lambda row: (moment(row[-2]) or 0.0, row[-1]))
 
 
 def letter(row: Row) -> DeadLetter:
     id, name, queue, reason, run, attempt, died, error, body = row
     return DeadLetter(
-        id=id, name=name, queue=queue, reason=reason, run=run, attempt=attempt, died_at=died, error=unpack_error(error), body=body or b""
+        id=text(id),
+        name=text(name),
+        queue=text(queue),
+        reason=text(reason),
+        run=count(run),
+        attempt=count(attempt),
+        died_at=moment(died) or 0.0,
+        error=unpack_error(error),
+        body=data(body),
     )
 
 
@@ -60,15 +69,17 @@ def replay_all(turn: Turn, which: DeadFilter, ttl: float, delay: float, dry_run:
 
 
 def _replay(turn: Turn, row: Row, delay: float, dry_run: bool, taken: set[str]) -> Replayed:
-    id, run, body = row[0], row[4] + 1, row[8]
+    id, run, body = row[0], count(row[4]) + 1, data(row[8])
     try:
-        envelope = next_run(decode(body or b""), id, run, turn.now + delay if delay > 0 else None)
+        envelope = next_run(decode(body), id, run, turn.now + delay if delay > 0 else None)
     except Undecodable:
-        return Replayed(id, row[4], "undecodable")
+        return Replayed(text(id), run - 1, "undecodable")
+    if not is_text(id):
+        return Replayed(text(id), run - 1, "undecodable")  # nobody could ask for it afterwards
     if turn.one("SELECT 1 FROM task WHERE id = ? AND state <= 2", (id,)):
-        return Replayed(id, row[4], "active")
+        return Replayed(id, run - 1, "active")
     if _held(turn, envelope, taken):
-        return Replayed(id, row[4], "unique")
+        return Replayed(id, run - 1, "unique")
     if not dry_run:
         _revive(turn, envelope)
     return Replayed(id, run)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from stem_iso.brokers.sqlite import canvas, schema
 from stem_iso.brokers.sqlite.bells import Bell
 from stem_iso.brokers.sqlite.closing import Ending as Ending
-from stem_iso.brokers.sqlite.closing import close
+from stem_iso.brokers.sqlite.closing import bury, close
 from stem_iso.brokers.sqlite.rows import with_meta
 from stem_iso.brokers.sqlite.turn import Turn
 
@@ -53,7 +53,7 @@ def end(turn: Turn, endings: Sequence[Ending], *, locked: bool, linked: bool) ->
     failed = [(ending.seq, ending.reason or "failed", ending.error) for ending in endings if ending.state == schema.FAILED]
     if failed:
         _carry_meta(turn, [(ending.seq, ending.meta) for ending in endings if ending.state == schema.FAILED])
-        turn.of_rows(_BURY, [(turn.now, *row) for row in failed])
+        bury(turn, failed)
     if locked:
         turn.of_keys(_UNLOCK, [ending.seq for ending in endings])
     if linked:
@@ -93,14 +93,6 @@ def _carry_meta(turn: Turn, rows: Sequence[tuple[int, bytes | None]]) -> None:
 
 
 _META = "UPDATE task SET meta = v.column2 FROM (VALUES {rows}) AS v WHERE task.seq = v.column1"
-
-_BURY = """
-INSERT INTO dead (id, name, queue, reason, run, attempt, died, lock, error, body)
-SELECT id, name, queue, v.column3, run, attempt, v.column1, lock, v.column4, body
-FROM (VALUES {rows}) AS v CROSS JOIN task ON task.seq = v.column2
-WHERE true ON CONFLICT (id) DO UPDATE SET name = excluded.name, queue = excluded.queue, reason = excluded.reason, run = excluded.run,
-  attempt = excluded.attempt, died = excluded.died, lock = excluded.lock, error = excluded.error, body = excluded.body
-"""
 
 # By key and holder: a lock that outlived `unique_for` may be another's by now.
 _UNLOCK = "DELETE FROM lock WHERE (key, id) IN (SELECT lock, id FROM task WHERE lock IS NOT NULL AND seq IN ({keys}))"

@@ -12,8 +12,8 @@ import msgspec
 
 from stem_iso.brokers.base import WorkerInfo
 from stem_iso.brokers.sqlite.bells import Bell
-from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.values import count, data, unpacked
 
 LISTENER_LIFE = 10.0
 EVENTS_KEPT, EVENTS_LIFE = 10_000, 60.0
@@ -34,7 +34,7 @@ def goodbye(turn: Turn, id: str) -> None:
 
 def workers(turn: Turn) -> list[WorkerInfo]:
     rows = turn.all("SELECT info FROM worker WHERE seen > ? ORDER BY id", (turn.now - WORKER_LIFE,))
-    return [_decoder.decode(row[0]) for row in rows]
+    return [worker for row in rows if (worker := unpacked(_decoder, row[0])) is not None]
 
 
 def listened(turn: Turn) -> bool:
@@ -49,7 +49,7 @@ def emit(turn: Turn, events: Sequence[bytes]) -> None:
 
 def position(turn: Turn) -> int:
     """The number of the newest event there ever was."""
-    return turn.one("SELECT seq FROM sqlite_sequence WHERE name = 'event'") or 0
+    return count(turn.one("SELECT seq FROM sqlite_sequence WHERE name = 'event'"))
 
 
 def renew_listener(turn: Turn, id: str) -> None:
@@ -60,5 +60,6 @@ def drop_listener(turn: Turn, id: str) -> None:
     turn.run("DELETE FROM listener WHERE id = ?", (id,))
 
 
-def events_after(turn: Turn, number: int) -> list[Row]:
-    return turn.all("SELECT number, body FROM event WHERE number > ? ORDER BY number LIMIT ?", (number, READ))
+def events_after(turn: Turn, number: int) -> list[tuple[int, bytes]]:
+    rows = turn.all("SELECT number, body FROM event WHERE number > ? ORDER BY number LIMIT ?", (number, READ))
+    return [(row[0], data(row[1])) for row in rows]

@@ -5,6 +5,8 @@ renewing asks for the token and never for the time.
 
     reclaim of an expired lease:  revoked ─> cancelled · marked ─> failed, worker-lost · delivered too often ─> failed, redelivery-limit
                                   else ─> waits again, its redelivery counted
+
+A row with a column that cannot be read is no reason to stop: it ends by itself (`damage`), and its neighbours are delivered.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import msgspec
 
 from stem_iso.brokers.base import BrokerOptions, Delivery, Order, Receipt, Reclaimed
 from stem_iso.brokers.losses import at_most_once, too_often
-from stem_iso.brokers.sqlite import schema
+from stem_iso.brokers.sqlite import damage, schema, values
 from stem_iso.brokers.sqlite.buckets import pull
 from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.brokers.sqlite.endings import Again, Ending
@@ -29,6 +31,7 @@ from stem_iso.task.status import Progress, TaskState
 
 PROMOTE = 200  # per queue and turn: what comes due in one instant must not hold the lock for long
 RECLAIM = 500  # per turn; the next turn finds the others
+LAST = 1 << 62  # the place of a row that has none
 FENCE = "state = 2 AND id = ? AND boot = ? AND sequence = ?"
 
 
@@ -41,20 +44,27 @@ def quiet(turn: Turn, queues: Sequence[str]) -> float | None:
     for queue in queues:
         if turn.one("SELECT 1 FROM task WHERE state = 0 AND queue = ? LIMIT 1", (queue,)):
             return 0.0
-        due = turn.one("SELECT min(at) FROM task WHERE state = 1 AND queue = ?", (queue,))
+        if damage.never_due(turn, queue):
+            return 0.0
+        due = _earliest(turn, queue)
         if due is not None:
             nearest = due if nearest is None else min(nearest, due)
     return None if nearest is None else max(0.0, nearest - turn.now)
+
+
+def _earliest(turn: Turn, queue: str) -> float | None:
+    due = turn.one("SELECT min(at) FROM task WHERE state = 1 AND queue = ?", (queue,))
+    return due if isinstance(due, int | float) else None
 
 
 def promote(turn: Turn, queues: Sequence[str]) -> float | None:
     """What has come due is ready from now on; seconds until the next does."""
     nearest: float | None = None
     for queue in queues:
-        due = turn.one("SELECT min(at) FROM task WHERE state = 1 AND queue = ?", (queue,))
+        due = _earliest(turn, queue)
         if due is not None and due <= turn.now:
             turn.run(_PROMOTE, (queue, turn.now, PROMOTE))
-            due = turn.one("SELECT min(at) FROM task WHERE state = 1 AND queue = ?", (queue,))
+            due = _earliest(turn, queue)
         if due is not None:
             nearest = due if nearest is None else min(nearest, due)
     return None if nearest is None else max(0.0, nearest - turn.now)
@@ -69,20 +79,31 @@ def lease(turn: Turn, boot: str, sequence: int, queues: Sequence[str], want: int
     found: list[Row] = []
     for queue in queues:  # one query each: `queue IN` would sort all that waits
         found += turn.all("SELECT rank, seq FROM task WHERE state = 0 AND queue = ? ORDER BY rank, seq LIMIT ?", (queue, want + 1))
-    found.sort()
+    found.sort(key=_place)
     chosen = [row[1] for row in found[:want]]
     rows = turn.of_keys(_LEASE, chosen, turn.lease_now, default, boot, sequence, turn.now) if chosen else []
-    rows.sort()
-    deliveries = [
-        Delivery(Receipt(id, boot, sequence), body, queue, redeliveries, default if visibility is None else visibility)
-        for _, _, id, body, queue, redeliveries, visibility in rows
-    ]
+    rows.sort(key=_place)
+    deliveries, faults = [], []
+    for rank, seq, id, body, queue, redeliveries, visibility, name, run, attempt, lock in rows:
+        columns = {"rank": rank, "id": id, "redeliveries": redeliveries, "visibility": visibility}
+        what = damage.fault(columns | {"name": name, "run": run, "attempt": attempt, "lock": lock})
+        if what is not None:
+            faults.append((seq, what))
+            continue
+        lasts = default if visibility is None else visibility
+        deliveries.append(Delivery(Receipt(id, boot, sequence), values.data(body), queue, redeliveries, lasts))
+    damage.bury(turn, faults)
     return deliveries, len(found) > want
+
+
+def _place(row: Row) -> tuple[float, int]:
+    """Of (rank, seq, …)."""
+    return (row[0] if isinstance(row[0], int | float) else LAST), row[1]
 
 
 _LEASE = """
 UPDATE task SET state = 2, at = ? + coalesce(visibility, ?), boot = ?, sequence = ?, started = ?
-WHERE seq IN ({keys}) RETURNING rank, seq, id, body, queue, redeliveries, visibility"""
+WHERE seq IN ({keys}) RETURNING rank, seq, id, body, queue, redeliveries, visibility, name, run, attempt, lock"""
 
 
 def next_sequence(last: int) -> int:
@@ -100,8 +121,10 @@ def renew(turn: Turn, receipts: Sequence[Receipt], default: float) -> list[Recei
     return [receipt for receipt in receipts if receipt.id not in kept]
 
 
+# An end that is no time, or one that cannot have been meant, is replaced.
 _RENEW = """
-UPDATE task SET at = max(at, v.column4 + coalesce(visibility, v.column5)) FROM (VALUES {rows}) AS v
+UPDATE task SET at = CASE WHEN at < v.column4 + 4e9 THEN max(at, v.column4 + coalesce(visibility, v.column5))
+  ELSE v.column4 + coalesce(visibility, v.column5) END FROM (VALUES {rows}) AS v
 WHERE task.state = 2 AND task.id = v.column1 AND task.boot = v.column2 AND task.sequence = v.column3 RETURNING id"""
 
 
@@ -134,19 +157,24 @@ def orders(turn: Turn, boot: str) -> list[Order]:
 
 def expired(turn: Turn, boot: str, predecessor: str | None) -> list[Row]:
     """Leases that ran out, and those of a worker known to be gone. Cheap enough to look without the lock."""
-    found = turn.all(_EXPIRED, (turn.lease_now, boot, RECLAIM))
+    found = turn.all(_EXPIRED, (turn.lease_now, boot, RECLAIM)) + turn.all(_TIMELESS, (boot, RECLAIM))
     return found + (turn.all(_PREDECESSOR, (predecessor, turn.lease_now, RECLAIM)) if predecessor not in (None, boot) else [])
 
 
 _LOST = """
 SELECT seq, id, name, queue, run, attempt, redeliveries, marked, revoked, forgotten, ttl, lock, canvas, coalesce(slot, waits)
 FROM task """
-_EXPIRED = _LOST + "WHERE state = 2 AND at <= ? AND boot <> ? LIMIT ?"
+_EXPIRED = _LOST + "WHERE state = 2 AND at <= ? AND boot IS NOT ? LIMIT ?"
+_TIMELESS = _LOST + "WHERE state = 2 AND (at IS NULL OR at >= '') AND boot IS NOT ? LIMIT ?"  # its end is no time: nobody would see it come
 _PREDECESSOR = _LOST + "WHERE state = 2 AND boot = ? AND at > ? LIMIT ?"
 
 
 def reclaim(turn: Turn, boot: str, predecessor: str | None, options: BrokerOptions) -> list[Reclaimed]:
-    rows = expired(turn, boot, predecessor)
+    rows, faults = [], []
+    for row in expired(turn, boot, predecessor):
+        what = damage.fault({"redeliveries": row[6]})
+        rows.append(row) if what is None else faults.append((row[0], what))
+    damage.bury(turn, faults)  # told of as what it is, not as a lost worker
     decided = [_reclaimed(row, turn.now, options.max_redeliveries) for row in rows]
     locked, linked = (any(row[column] is not None for row in rows) for column in (-3, -2))
     apply(turn, [change for change, _ in decided], locked=locked, linked=linked)
@@ -156,10 +184,11 @@ def reclaim(turn: Turn, boot: str, predecessor: str | None, options: BrokerOptio
 
 def _reclaimed(row: Row, now: float, max_redeliveries: int) -> tuple[Change, Reclaimed]:
     seq, id, name, queue, run, attempt, redeliveries, marked, revoked, forgotten, ttl, *_ = row
-    until = now if forgotten else now + (RESULT_TTL if ttl is None else ttl)
+    until = now if forgotten else now + (RESULT_TTL if (kept := values.seconds(ttl)) is None else kept)
 
     def told(state: TaskState, reason: str | None = None) -> Reclaimed:
-        return Reclaimed(id, name, queue, run, attempt, state, reason)
+        shown = values.text(id), values.text(name), values.text(queue)
+        return Reclaimed(*shown, values.count(run), values.count(attempt), state, reason)
 
     if revoked:
         return Ending(seq, schema.CANCELLED, until, "revoked"), told(TaskState.CANCELLED, "revoked")

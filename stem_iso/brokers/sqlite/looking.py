@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from stem_iso.brokers.base import QueueCount, StatusRecord
 from stem_iso.brokers.sqlite.rows import SELECT, record
 from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.values import count, data, is_text, text
 
 # A status past its expiry is unknown, swept or not.
 _BY_ID = SELECT + "WHERE (state <= 2 OR at > ?) AND task.id IN ({keys})"
 
 
 def statuses(turn: Turn, ids: Sequence[str]) -> list[StatusRecord | None]:
-    found = {row[0]: record(row) for row in turn.of_keys(_BY_ID, list(dict.fromkeys(ids)), turn.now)}
+    asked = [id for id in dict.fromkeys(ids) if is_text(id)]
+    found = {row[0]: record(row) for row in turn.of_keys(_BY_ID, asked, turn.now)}
     return [found.get(id) for id in ids]
 
 
@@ -30,9 +32,10 @@ SELECT queue, sum(queued), sum(delayed), sum(running), sum(dead) FROM (
 def queues(turn: Turn, dead_letter_ttl: float) -> list[QueueCount]:
     rows = turn.all(_COUNTS, {"now": turn.now, "alive": turn.now - dead_letter_ttl})
     return [
-        QueueCount(name=name, queued=queued, delayed=delayed, running=running, dead=dead) for name, queued, delayed, running, dead in rows
+        QueueCount(name=text(name), queued=count(queued), delayed=count(delayed), running=count(running), dead=count(dead))
+        for name, queued, delayed, running, dead in rows
     ]
 
 
 def unfinished(turn: Turn, limit: int) -> list[bytes]:
-    return [row[0] for row in turn.all("SELECT body FROM task WHERE state BETWEEN 0 AND 2 ORDER BY seq LIMIT ?", (limit,))]
+    return [data(row[0]) for row in turn.all("SELECT body FROM task WHERE state BETWEEN 0 AND 2 ORDER BY seq LIMIT ?", (limit,))]

@@ -105,8 +105,8 @@ class Listener:
         deadline = inf if self._timeout is None else time.monotonic() + self._timeout
         while True:
             self._renew()
-            if rows := self._database.read(lambda turn: gossip.events_after(turn, self._number)):
-                return [(row[0], row[1]) for row in rows]
+            if found := self._database.read(lambda turn: gossip.events_after(turn, self._number)):
+                return found
             left = deadline - time.monotonic()
             if left <= 0:
                 return []

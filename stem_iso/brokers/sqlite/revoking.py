@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stem_iso.brokers.sqlite import apart, schema
+from stem_iso.brokers.sqlite import apart, schema, values
 from stem_iso.brokers.sqlite.bells import Bell
 from stem_iso.brokers.sqlite.buckets import pull
 from stem_iso.brokers.sqlite.canvas import KEPT, parts
@@ -58,7 +58,8 @@ def cancel(turn: Turn, rows: Sequence[Row], reason: str) -> None:
     """End them as cancelled: (seq, forgotten, ttl, the bucket at which it waits)."""
 
     def until(forgotten: int, ttl: float | None) -> float:
-        return turn.now if forgotten else turn.now + (RESULT_TTL if ttl is None else ttl)
+        kept = values.seconds(ttl)
+        return turn.now if forgotten else turn.now + (RESULT_TTL if kept is None else kept)
 
     endings = [Ending(seq, schema.CANCELLED, until(forgotten, ttl), reason) for seq, forgotten, ttl, _ in rows]
     end(turn, endings, locked=True, linked=True)

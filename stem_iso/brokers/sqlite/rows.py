@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from stem_iso.brokers.base import StatusRecord
-from stem_iso.brokers.sqlite import schema
+from stem_iso.brokers.sqlite import schema, values
 from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.outcome import TaskError
 from stem_iso.task.envelope import Envelope, Undecodable, decode, encode
@@ -24,6 +24,8 @@ _meta = msgspec.msgpack.Decoder(dict[str, Any])
 
 ENDED = {TaskState.SUCCEEDED: schema.SUCCEEDED, TaskState.FAILED: schema.FAILED, TaskState.CANCELLED: schema.CANCELLED}
 _STATES = {number: state for state, number in ENDED.items()} | {schema.LEASED: TaskState.RUNNING}
+_KNOWN = frozenset({schema.WAITING, schema.READY, schema.DELAYED, *_STATES})
+UNDECODABLE = "stem_iso.task.envelope.Undecodable"
 
 
 def pack(value: object) -> bytes | None:
@@ -35,8 +37,14 @@ def pack_progress(progress: Progress | None) -> bytes | None:
     return None if progress is None else _encoder.encode(progress)
 
 
-def unpack_error(body: bytes | None) -> TaskError | None:
-    return None if body is None else _error.decode(body)
+def unpack_error(body: Any) -> TaskError | None:
+    if body is None:
+        return None
+    return values.unpacked(_error, body) or TaskError(type=UNDECODABLE, message="its error cannot be read", retryable=False)
+
+
+def undecodable(message: str) -> TaskError:
+    return TaskError(type=UNDECODABLE, message=message, retryable=False)
 
 
 def seconds(value: object) -> float | None:
@@ -44,19 +52,22 @@ def seconds(value: object) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
 
 
-def state_of(state: int, attempt: int) -> TaskState:
+def state_of(state: Any, attempt: Any) -> TaskState:
+    """Failed where no such state is known: nobody will ever run it."""
     if state in (schema.WAITING, schema.READY, schema.DELAYED):
         return TaskState.RETRIED if attempt else TaskState.QUEUED
-    return _STATES[state]
+    return _STATES.get(state, TaskState.FAILED)
 
 
-def with_meta(body: bytes, meta: bytes | None) -> bytes:
-    """The envelope with what its handler wrote to `meta`; bytes that are no envelope stay as they are."""
+def with_meta(body: Any, meta: Any) -> Any:
+    """The envelope with what its handler wrote to `meta`; what is no envelope, or no meta, leaves it as it is."""
     try:
-        envelope = decode(body)
+        envelope = decode(values.data(body))
     except Undecodable:
         return body
-    written = _meta.decode(meta) if meta else {}
+    written = values.unpacked(_meta, meta) if meta else {}
+    if written is None:
+        return body
     return body if envelope.meta == written else encode(msgspec.structs.replace(envelope, meta=written))
 
 
@@ -100,27 +111,30 @@ FROM task LEFT JOIN worker ON worker.boot = task.boot """
 
 
 def record(row: Row) -> StatusRecord:
+    """What cannot be read is left out, and a state that is none is told as a failure."""
     (id, name, queue, state, reason, run, attempt, redeliveries, result, error, progress, meta, enqueued, at, started, finished, *rest) = (
         row
     )
+    known = state in _KNOWN
+    waits = state in (schema.READY, schema.DELAYED) and reason not in LIMITS  # one that waits for a limit may come much sooner
     return StatusRecord(
-        id=id,
-        name=name,
-        queue=queue,
+        id=values.text(id),
+        name=values.text(name),
+        queue=values.text(queue),
         state=state_of(state, attempt),
-        reason=None if state == schema.LEASED else reason,
-        run=run,
-        attempt=attempt,
-        redeliveries=redeliveries,
-        result=result,
-        error=unpack_error(error),
-        progress=None if progress is None else _progress.decode(progress),
-        meta=_meta.decode(meta) if meta else {},
-        enqueued_at=enqueued,
-        not_before=at if state in (schema.READY, schema.DELAYED) and reason not in LIMITS else None,  # it may come much sooner
-        started_at=started,
-        finished_at=finished,
-        worker_id=rest[0],
-        parent_id=rest[1],
-        root_id=rest[2],
+        reason=None if state == schema.LEASED else values.optional_text(reason) if known else "undecodable",
+        run=values.count(run),
+        attempt=values.count(attempt),
+        redeliveries=values.count(redeliveries),
+        result=None if result is None else values.data(result),
+        error=unpack_error(error) if known else undecodable(f"its state is {state!r}"),
+        progress=values.unpacked(_progress, progress),
+        meta=(values.unpacked(_meta, meta) if meta else None) or {},
+        enqueued_at=values.moment(enqueued),
+        not_before=values.moment(at) if waits else None,
+        started_at=values.moment(started),
+        finished_at=values.moment(finished),
+        worker_id=values.optional_text(rest[0]),
+        parent_id=values.optional_text(rest[1]),
+        root_id=values.optional_text(rest[2]),
     )

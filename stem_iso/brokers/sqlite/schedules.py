@@ -6,28 +6,40 @@ Two workers that fire the same due time meet at the row: `revision` and `due` ar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from stem_iso.brokers import payload
 from stem_iso.brokers.base import ScheduleRecord
 from stem_iso.brokers.sqlite import canvas, publishing
 from stem_iso.brokers.sqlite.bells import Bell
 from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.values import data, is_text, moment, text
 from stem_iso.task.canvas import Canvas
 from stem_iso.task.envelope import Envelope
 
 
 def listed(turn: Turn) -> list[ScheduleRecord]:
     rows = turn.all("SELECT name, revision, body, due, owner, paused, fired FROM schedule ORDER BY name")
-    return [
-        ScheduleRecord(name=name, revision=revision, body=body, due=due, owner=owner, paused=bool(paused), fired_at=fired)
-        for name, revision, body, due, owner, paused, fired in rows
-    ]
+    return [_record(turn, *row) for row in rows]
+
+
+def _record(turn: Turn, name: Any, revision: Any, body: Any, due: Any, owner: Any, paused: Any, fired: Any) -> ScheduleRecord:
+    """One that cannot be read has no body, which whoever lists it or would fire it says; it can be removed, or declared anew."""
+    sound = is_text(name) and is_text(revision) and moment(due) is not None
+    return ScheduleRecord(
+        name=text(name),
+        revision=text(revision),
+        body=data(body) if sound else b"",
+        due=due if sound else turn.now,
+        owner=text(owner),
+        paused=bool(paused),
+        fired_at=moment(fired),
+    )
 
 
 def put(turn: Turn, record: ScheduleRecord) -> bool:
-    known = turn.one("SELECT revision FROM schedule WHERE name = ?", (record.name,))
-    if known == record.revision:
+    known = turn.all("SELECT revision, due FROM schedule WHERE name = ?", (record.name,))
+    if known and known[0][0] == record.revision and moment(known[0][1]) is not None:
         turn.run("UPDATE schedule SET owner = ? WHERE name = ?", (record.owner, record.name))
         return False
     turn.run(_PUT, (record.name, record.revision, record.body, record.due, record.owner))

@@ -15,7 +15,7 @@ from typing import NamedTuple, assert_never
 import msgspec
 
 from stem_iso.brokers.base import Settlement, Verdict
-from stem_iso.brokers.sqlite import schema
+from stem_iso.brokers.sqlite import schema, values
 from stem_iso.brokers.sqlite.buckets import pull
 from stem_iso.brokers.sqlite.endings import Again, Ending, Replaced, again, end, replace
 from stem_iso.brokers.sqlite.rows import ENDED, pack, pack_progress, seconds
@@ -46,7 +46,7 @@ class Held(NamedTuple):
         """When the status expires: at once where nobody wants it any more."""
         if self.forgotten:
             return now
-        kept = ttl if ttl is not None else self.ttl
+        kept = ttl if ttl is not None else values.seconds(self.ttl)
         return now + (RESULT_TTL if kept is None else kept)
 
 
@@ -99,7 +99,7 @@ def decide(row: Held, settlement: Settlement, now: float) -> tuple[Verdict, Chan
         case GiveBack(successor=None):
             due = now + plan.delay if plan.delay > 0 else None
             state = schema.READY if due is None else schema.DELAYED
-            return Verdict.DONE, Again(row.seq, state, due, row.redeliveries, _meta(settlement))
+            return Verdict.DONE, Again(row.seq, state, due, values.count(row.redeliveries), _meta(settlement))
         case GiveBack():
             return Verdict.DONE, _given_back(row, settlement, plan, now)
         case _:

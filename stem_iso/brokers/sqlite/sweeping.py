@@ -7,20 +7,25 @@ from stem_iso.brokers.sqlite.gossip import EVENTS_LIFE, WORKER_LIFE, listened
 from stem_iso.brokers.sqlite.turn import Turn
 
 BITE = 1000
+ODD = 86_400.0  # no worker, no listener is renewed so far in the future. A text is larger than every number
 
 
 def sweep(turn: Turn, dead_letter_ttl: float) -> int:
     now = turn.now
     swept = (
-        turn.run("DELETE FROM task WHERE seq IN (SELECT seq FROM task WHERE state > 2 AND at <= ? LIMIT ?)", (now, BITE)).rowcount
+        turn.run(_ENDED, (now, BITE)).rowcount
         + turn.run("DELETE FROM dead WHERE id IN (SELECT id FROM dead WHERE died <= ? LIMIT ?)", (now - dead_letter_ttl, BITE)).rowcount
         + turn.run("DELETE FROM lock WHERE until <= ?", (now,)).rowcount
-        + turn.run("DELETE FROM worker WHERE seen <= ?", (now - WORKER_LIFE,)).rowcount
-        + turn.run("DELETE FROM listener WHERE until <= ?", (now,)).rowcount
+        + turn.run("DELETE FROM worker WHERE seen <= ? OR seen > ?", (now - WORKER_LIFE, now + ODD)).rowcount
+        + turn.run("DELETE FROM listener WHERE until <= ? OR until > ?", (now, now + ODD)).rowcount
     )
     kept_since = now - EVENTS_LIFE if listened(turn) else now
     swept += buckets.sweep(turn, BITE) + apart.sweep(turn)
     return swept + turn.run("DELETE FROM event WHERE at <= ?", (kept_since,)).rowcount
+
+
+# A text is larger than every number: a time that is none would else never come.
+_ENDED = "DELETE FROM task WHERE seq IN (SELECT seq FROM task WHERE state > 2 AND (at <= ? OR at >= '') LIMIT ?)"
 
 
 def due(turn: Turn, dead_letter_ttl: float) -> bool:
@@ -31,11 +36,13 @@ def due(turn: Turn, dead_letter_ttl: float) -> bool:
     return any(
         turn.one(sql, (limit,))
         for sql, limit in (
-            ("SELECT 1 FROM task WHERE state > 2 AND at <= ? LIMIT 1", now),
+            ("SELECT 1 FROM task WHERE state > 2 AND (at <= ? OR at >= '') LIMIT 1", now),
             ("SELECT 1 FROM dead WHERE died <= ? LIMIT 1", now - dead_letter_ttl),
             ("SELECT 1 FROM lock WHERE until <= ? LIMIT 1", now),
             ("SELECT 1 FROM worker WHERE seen <= ? LIMIT 1", now - WORKER_LIFE),
+            ("SELECT 1 FROM worker WHERE seen > ? LIMIT 1", now + ODD),
             ("SELECT 1 FROM listener WHERE until <= ? LIMIT 1", now),
+            ("SELECT 1 FROM listener WHERE until > ? LIMIT 1", now + ODD),
             ("SELECT 1 FROM apart WHERE at <= ? LIMIT 1", now - apart.LIFE),
             ("SELECT 1 FROM event WHERE at <= ? LIMIT 1", now - EVENTS_LIFE if listened(turn) else now),
         )

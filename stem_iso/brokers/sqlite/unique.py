@@ -16,7 +16,10 @@ from typing import NamedTuple
 from stem_iso.brokers.sqlite import apart, schema
 from stem_iso.brokers.sqlite.revoking import cancel
 from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.values import data
 from stem_iso.task.envelope import Envelope, Undecodable, decode
+
+ALIVE = frozenset({schema.WAITING, schema.READY, schema.DELAYED, schema.LEASED})
 
 
 class Holder(NamedTuple):
@@ -67,7 +70,7 @@ def _found(turn: Turn, key: str) -> Holder | None:
 
 
 def _holds(found: Holder, key: str, now: float) -> bool:
-    if found.state is None or found.state > schema.LEASED or found.lock != key:
+    if found.state not in ALIVE or found.lock != key:
         return False
     return not _expired(found, now)
 
@@ -75,7 +78,7 @@ def _holds(found: Holder, key: str, now: float) -> bool:
 def _expired(found: Holder, now: float) -> bool:
     """Whether it waits past its expiry. What cannot be decoded is somebody else's to find, and soon: it is ready."""
     try:
-        expires = None if found.body is None else decode(found.body).expires
+        expires = None if found.body is None else decode(data(found.body)).expires
     except Undecodable:
         return False
     return expires is not None and now >= expires
