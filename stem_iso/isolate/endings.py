@@ -13,6 +13,7 @@ from stem_iso.isolate.job import FAILED, REJECTED, RETRY, STOPPED, SUCCEEDED, TI
 from stem_iso.isolate.lifecycle import Cause
 from stem_iso.isolate.wire import Garbage
 from stem_iso.outcome import Crashed, Failed, Outcome, Rejected, RetryAsked, Stopped, StopReason, Succeeded, TaskError, TimedOut
+from stem_iso.text import cut, cut_inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +107,6 @@ def of_limit(limit: float, sent_at: float, limit_at: float, signalled_at: float,
 
 def unsendable(error: Exception) -> Failed:
     """An entrypoint that cannot be pickled fails its call, and nothing else."""
-    kinds = tuple(f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__)
-    text = "".join(traceback.format_exception(error))
-    return Failed(
-        TaskError(type=kinds[0], message=f"the entrypoint cannot be sent to an isolate: {error}", traceback=text, retryable=False), kinds
-    )
+    kinds = tuple(cut(f"{cls.__module__}.{cls.__qualname__}") for cls in type(error).__mro__)
+    text, message = cut_inside("".join(traceback.format_exception(error))), cut(f"the entrypoint cannot be sent to an isolate: {error}")
+    return Failed(TaskError(type=kinds[0], message=message, traceback=text, retryable=False), kinds)

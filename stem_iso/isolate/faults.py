@@ -21,9 +21,9 @@ from typing import NamedTuple
 
 from stem_iso.errors import RemoteError, RemoteTraceback
 from stem_iso.isolate.parcel import pack
+from stem_iso.text import cut, cut_inside
 
 MOST = 1 << 20  # bytes of a pickled error
-MESSAGE_LIMIT, TRACEBACK_LIMIT = 64 << 10, 256 << 10  # characters
 DEEPEST = 50  # links of a chain of causes
 
 
@@ -55,8 +55,7 @@ def text_of(error: BaseException, frames: TracebackType | None) -> str:
         text = "".join(traceback.format_exception(type(error), error, frames))
     except BaseException:  # user code again: any attribute of any link of the chain
         text = "".join(traceback.format_tb(frames)) + f"{_name(error)}: {_message(error)}\n"
-    half = TRACEBACK_LIMIT // 2
-    return text if len(text) <= TRACEBACK_LIMIT else f"{text[:half]}\n… {len(text) - 2 * half} characters …\n{text[-half:]}"
+    return cut_inside(text)
 
 
 def rebuild(told: Described, text: str) -> BaseException:
@@ -123,21 +122,23 @@ def _pickled(error: BaseException) -> bytes | None:
 
 def _name(error: BaseException) -> str:
     cls = type(error)
-    module = str(cls.__module__)
-    return str(cls.__qualname__) if module == "builtins" else f"{module}.{cls.__qualname__}"
+    try:
+        module, name = str(cls.__module__), str(cls.__qualname__)
+    except BaseException:  # user code: a metaclass may answer for both
+        module, name = "builtins", type.__dict__["__name__"].__get__(cls)
+    return cut(name if module == "builtins" else f"{module}.{name}")
 
 
 def _message(error: BaseException) -> str:
     try:
-        text = error.message if isinstance(error, BaseExceptionGroup) else str(error)
-    except BaseException as worse:
+        return cut(error.message if isinstance(error, BaseExceptionGroup) else str(error))
+    except BaseException as worse:  # user code: __str__ may raise whatever it likes
         return f"<the error's own text could not be made: {type(worse).__name__}>"
-    return text if len(text) <= MESSAGE_LIMIT else f"{text[:MESSAGE_LIMIT]}… {len(text) - MESSAGE_LIMIT} more characters"
 
 
 def _notes(error: BaseException) -> tuple[str, ...]:
     with suppress(BaseException):
-        return tuple(str(note) for note in getattr(error, "__notes__", ()))
+        return tuple(cut(str(note)) for note in getattr(error, "__notes__", ()))
     return ()
 
 

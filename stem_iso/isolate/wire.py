@@ -113,7 +113,7 @@ class CallFrame(NamedTuple):
 
 
 def pack_call(call: CallFrame) -> bytes:
-    title, cpus = call.title.encode(), call.cpus
+    title, cpus = call.title.encode(errors="replace"), call.cpus  # a function's name, which may be any text
     lengths = len(call.definition), len(title), len(cpus)
     head = CALL_HEAD.pack(call.entry, call.raises, call.soft_deadline, call.hard_deadline, *lengths)
     return b"".join((head, call.definition, title, struct.pack(f"<{len(cpus)}H", *cpus) if cpus else b"", call.payload))
@@ -137,6 +137,12 @@ def pack_hosted(sent_at: float, heartbeat: float, call: CallFrame) -> bytes:
 def unpack_hosted(data: bytes) -> tuple[float, float, CallFrame]:
     sent_at, heartbeat = HOSTED_HEAD.unpack_from(data)
     return sent_at, heartbeat, unpack_call(data[HOSTED_HEAD.size :])
+
+
+def pack_log(level: int, logger: str, text: str) -> bytes:
+    """Any text: what UTF-8 cannot carry is replaced, and of the logger's name 255 bytes are kept."""
+    name = logger.encode(errors="replace")[:255]
+    return bytes((min(level, 255) & 0xFF, len(name))) + name + text.encode(errors="replace")
 
 
 def log_record(payload: bytes) -> tuple[int, str, bytes]:

@@ -11,6 +11,7 @@ Rules
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, cast
@@ -45,6 +46,9 @@ class HostAround(Around):
 
     def ending(self, caller: Caller, elapsed: float, stack: str, silent: bool) -> None:
         cast(HostCaller, caller).ending(elapsed, stack, silent)
+
+    def trouble(self, text: str, traceback: str) -> None:
+        logging.getLogger("stem_iso.worker").error("%s", f"{text}\n{traceback}".strip())
 
 
 class TaskHost(TaskRunner):

@@ -25,15 +25,16 @@ from functools import partial
 from math import inf
 
 from stem_iso.isolate.endings import of_reply
-from stem_iso.isolate.job import Caller, LimitNotice
+from stem_iso.isolate.job import FAILED, Caller, LimitNotice
+from stem_iso.isolate.wire import Garbage
 from stem_iso.outcome import Stopped, StopReason, TimedOut
 from stem_iso.worker.clock import Clock
 from stem_iso.worker.inline_call import InlineCall, InlineJob
-from stem_iso.worker.inside import run_async, run_sync
+from stem_iso.worker.inside import failed_reply, last_resort, run_async, run_sync
+from stem_iso.worker.shared_loop import SharedLoop
 from stem_iso.worker.threads import Threads
 
 monotonic = time.monotonic
-NOTHING = b""
 
 
 class Around:
@@ -48,16 +49,19 @@ class Around:
     def ending(self, caller: Caller, elapsed: float, stack: str, silent: bool) -> None:
         """A coroutine has reached its hard limit, or that of silence, and is being cancelled."""
 
+    def trouble(self, text: str, traceback: str) -> None:
+        """Something is wrong that is no call's outcome."""
+
     def held(self, callers: list[Caller], late: float) -> None:
         """The interpreter lock was held for `late` seconds, longer than the leases bear; one of these did it."""
 
 
 class Inline:
-    """Runs inline calls. `loop`: the user's; None: one on a thread of its own, started with the first need."""
+    """Runs inline calls. `loop`: the user's; None: one on a thread of its own, started with the first need (`shared_loop`)."""
 
     def __init__(self, *, loop: asyncio.AbstractEventLoop | None, max_result_bytes: int, around: Around) -> None:
         self._max_result_bytes, self._around = max_result_bytes, around
-        self._loop, self._own_loop = loop, loop is None
+        self._loop, self._shared = loop, SharedLoop(around.trouble, self._loop_lost)
         self._clock = Clock(self._look)
         self._threads = Threads("stem-iso-inline")
         self._lock = threading.Lock()
@@ -85,7 +89,7 @@ class Inline:
 
     def ping(self, pong: Callable[[], None]) -> None:
         """Call `pong` on the loop when it turns; at once where there is none."""
-        if self._loop is None:
+        if self._loop is None and not self._shared.started:
             pong()
         else:
             self._on_loop(pong)
@@ -98,32 +102,39 @@ class Inline:
             call.abandon()
         self._clock.close()
         self._threads.close()
-        if self._own_loop and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+        self._shared.close()
 
     # -- running -------------------------------------------------------------------------------------------------------------------
 
     def _run_sync(self, call: InlineCall) -> None:
         call.thread = threading.get_ident()
-        with self._around.running(call.caller):
-            reply = run_sync(call.job.call, call.job.payload, call, max_result_bytes=self._max_result_bytes, main=self._around.main)
+        try:
+            with self._around.running(call.caller):
+                reply = run_sync(call.job.call, call.job.payload, call, max_result_bytes=self._max_result_bytes, main=self._around.main)
+        except BaseException as error:  # whatever it is: a call without an end would keep its seat for ever
+            reply = FAILED, last_resort(error)
         call.thread = None
         self._finish(call, reply)
 
     def _begin(self, call: InlineCall) -> None:
-        call.thread = threading.get_ident()
-        call.task = asyncio.get_running_loop().create_task(self._run_async(call))
+        if call.task is None:
+            call.thread = threading.get_ident()
+            call.task = asyncio.get_running_loop().create_task(self._run_async(call))
 
     async def _run_async(self, call: InlineCall) -> None:
         try:
             with self._around.running(call.caller):
                 job, most = call.job, self._max_result_bytes
                 reply = await run_async(job.call, job.payload, call, max_result_bytes=most, main=self._around.main)
-        except asyncio.CancelledError:
-            # Cancelled before the handler's first step, where nothing of ours could catch it.
-            if call.ending is None:
+        except asyncio.CancelledError as error:
+            if call.ending is None and self._loop is not None:  # the program cancels what runs in its loop: it ends, and we with it
                 call.ending = Stopped(StopReason.SHUTDOWN, started=False)
-            reply = (-1, NOTHING)
+            # Else a guest did, itself or another coroutine of this loop: a failure, since what is given back would do so for ever.
+            reply = failed_reply(error, self._around.main)
+        except BaseException as error:  # as in a thread
+            if call.finished_at:  # its loop was broken, and it is being thrown away
+                return
+            reply = FAILED, last_resort(error)
         self._finish(call, reply)
 
     def _finish(self, call: InlineCall, reply: tuple[int, bytes]) -> None:
@@ -136,7 +147,11 @@ class Inline:
             at = call.elapsed() - ending.limit
             ending = TimedOut(ending.limit, call.elapsed(), ending.stack, ending.signalled_at, at, (), ending.silent)
             call.notice(LimitNotice("hard", ending.limit, ending.elapsed, ending.stack, ending.signalled_at, at, silent=ending.silent))
-        call.finish(of_reply(*reply) if ending is None else ending)
+        try:
+            outcome = of_reply(*reply) if ending is None else ending
+        except Garbage as error:
+            outcome = of_reply(FAILED, last_resort(error))
+        call.finish(outcome)
 
     # -- the clock's thread --------------------------------------------------------------------------------------------------------
 
@@ -190,13 +205,16 @@ class Inline:
 
     def _on_loop(self, act: Callable[[], object]) -> None:
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            threading.Thread(target=self._serve_loop, args=(self._loop,), name="stem-iso-loop", daemon=True).start()
-        if not self._loop.is_closed():
+            self._shared.run(act)
+        elif not self._loop.is_closed():
             self._loop.call_soon_threadsafe(act)
 
-    @staticmethod
-    def _serve_loop(loop: asyncio.AbstractEventLoop) -> None:
-        asyncio.set_event_loop(loop)
-        loop.run_forever()
-        loop.close()
+    def _loop_lost(self, loop: asyncio.AbstractEventLoop) -> None:
+        """What ran there never goes on; what had not begun begins on the next one."""
+        with self._lock:
+            running = [call for call in self._running if call.job.is_async]
+        for call in running:
+            if call.task is None:
+                self._on_loop(partial(self._begin, call))
+            elif call.task.get_loop() is loop:
+                self._finish(call, failed_reply(RuntimeError("the event loop was broken by another coroutine, or by this one")))

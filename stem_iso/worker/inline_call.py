@@ -25,6 +25,7 @@ from stem_iso.isolate.job import NO_LIMITS, Caller, LimitNotice, Limits
 from stem_iso.outcome import Outcome
 from stem_iso.task.call import Answer, encode_answer
 from stem_iso.task.entrypoint import Entrypoint
+from stem_iso.text import cut_inside
 
 monotonic = time.monotonic
 NOBODY_ANSWERS = encode_answer(Answer(error=("RemoteError", "the task has ended, or its worker has; nobody can answer")))
@@ -145,6 +146,8 @@ class InlineCall:
 
     def finish(self, outcome: Outcome) -> None:
         with self._lock:
+            if self.finished_at:
+                return
             self.finished_at = monotonic()
         self.caller.ended(outcome)
         self.abandon()
@@ -176,8 +179,9 @@ class InlineCall:
         frames = sys._current_frames()
         if self.task is None or asyncio.current_task(self.task.get_loop()) is self.task:
             frame = frames.get(self.thread or 0)
-            return "".join(traceback.format_stack(frame)) if frame else ""
-        return "".join(traceback.format_list(traceback.StackSummary.extract((each, each.f_lineno) for each in _awaited(self.task))))
+            return cut_inside("".join(traceback.format_stack(frame))) if frame else ""
+        awaited = traceback.StackSummary.extract((each, each.f_lineno) for each in _awaited(self.task))
+        return cut_inside("".join(traceback.format_list(awaited)))
 
 
 def _awaited(task: asyncio.Task[None]) -> Iterator[FrameType]:

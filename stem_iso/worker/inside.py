@@ -9,7 +9,7 @@
 
 Rules
  1. Nothing here raises what a handler raised: it is a FAILED reply, `SystemExit` and `SoftTimeLimitExceeded` included. (`run_async` lets a
-    cancellation through that came from outside: whoever cancelled knows why.)
+    cancellation through that came from outside: whoever cancelled knows why.) What raises while that reply is made is a FAILED reply too.
  2. `port.armed()` goes around the handler, and the middleware around it, alone.
  3. Imports no broker, no event loop and no pickle before the application or an entrypoint needs one.
 """
@@ -22,23 +22,24 @@ import pickle
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 
 from stem_iso.errors import PayloadTooLarge, StemError
 from stem_iso.isolate.job import FAILED, REJECTED, RETRY, SUCCEEDED, Port
 from stem_iso.locate import NotThere, current_app, import_app, import_beside
-from stem_iso.outcome import Failed
+from stem_iso.outcome import Failed, TaskError
 from stem_iso.site import Site
 from stem_iso.task.arguments import InvalidArguments
 from stem_iso.task.call import decode_call
 from stem_iso.task.codec import pack
 from stem_iso.task.context import RetryRequested, TaskContext, entered
 from stem_iso.task.entrypoint import Entrypoint
-from stem_iso.task.failure import failed
+from stem_iso.task.failure import failed, message_of
 from stem_iso.task.handler import FunctionHandler
 from stem_iso.task.options import TaskOptions
+from stem_iso.text import cut
 from stem_iso.worker.carrying import refuse_others, unpack
 from stem_iso.worker.catalog import add
 from stem_iso.worker.entries import BootPayload, Definition, function_at, signature_of
@@ -57,7 +58,7 @@ def run_sync(
     entrypoint: Entrypoint, payload: bytes, port: Port, *, max_result_bytes: int = MAX_RESULT_BYTES, main: str | None = None
 ) -> Reply:
     """Run a call on this thread; a coroutine in a loop of its own. `main` is what `__main__` means, if not this process's own."""
-    prepared = _prepared(entrypoint, payload, port, main)
+    prepared = _surely(_prepared, entrypoint, payload, port, main)
     if not isinstance(prepared, TaskContext):
         return prepared
     value = None  # of a handler whose exception a middleware swallowed
@@ -67,8 +68,8 @@ def run_sync(
                 value = _value(entrypoint, prepared)
             prepared.finish()
     except BaseException as error:  # user code may raise anything
-        return _ended_by(error, prepared, main)
-    return _result(entrypoint.name, value, max_result_bytes, main)
+        return _surely(_ended_by, error, prepared, main)
+    return _surely(_result, entrypoint.name, value, max_result_bytes, main)
 
 
 async def run_async(
@@ -77,10 +78,10 @@ async def run_async(
     """Run a call on this loop, in the current task. A cancellation of that task from outside is raised."""
     import asyncio
 
-    prepared = _prepared(entrypoint, payload, port, main)
+    prepared = _surely(_prepared, entrypoint, payload, port, main)
     if not isinstance(prepared, TaskContext):
         return prepared
-    prepared.offload = asyncio.to_thread
+    loop, prepared.offload = asyncio.get_running_loop(), asyncio.to_thread
     value = None  # as above
     try:
         with entered(prepared):
@@ -88,11 +89,13 @@ async def run_async(
                 value = await entrypoint(prepared, prepared.args)
             prepared.finish()
     except BaseException as error:  # user code may raise anything
+        if not loop.is_running():  # it was broken, and its coroutines are being thrown away: nobody waits for a reply
+            raise
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise
-        return _ended_by(error, prepared, main)
-    return _result(entrypoint.name, value, max_result_bytes, main)
+        return _surely(_ended_by, error, prepared, main)
+    return _surely(_result, entrypoint.name, value, max_result_bytes, main)
 
 
 def _prepared(entrypoint: Entrypoint, payload: bytes, port: Port, main: str | None) -> TaskContext | Reply:
@@ -102,10 +105,33 @@ def _prepared(entrypoint: Entrypoint, payload: bytes, port: Port, main: str | No
         context = TaskContext(header, port, entrypoint.sender)
         context.args = entrypoint.unpack(data, header.previous if header.after else None)
     except InvalidArguments as error:
-        return REJECTED, _encode(["invalid-arguments", str(error)])
+        return REJECTED, _encode(["invalid-arguments", message_of(error)])
     except BaseException as error:  # converting arguments runs user code: the __post_init__ of a dataclass, the import of its annotation
         return _failed(failed(error, main))
     return context
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _surely(step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | Reply:
+    """What the step answers; where even that raises, a reply that says so: a call without an end would keep its seat for ever."""
+    try:
+        return step(*args, **kwargs)
+    except BaseException as error:  # the steps read what users made, and memory may be out: it is the end of this call alone
+        return FAILED, last_resort(error)
+
+
+def failed_reply(error: BaseException, main: str | None = None) -> Reply:
+    return _failed(failed(error, main))
+
+
+def last_resort(error: BaseException) -> bytes:
+    """A FAILED reply's bytes, made of nothing that a user can have touched."""
+    kind = type.__dict__["__name__"].__get__(type(error))
+    message = f"the end of the call could not be reported ({cut(kind, 200)} while its reply was made)"
+    return _encode([TaskError(type="RuntimeError", message=message, retryable=False), ("RuntimeError", "Exception", "BaseException")])
 
 
 def _value(entrypoint: Entrypoint, context: TaskContext) -> Any:

@@ -52,6 +52,9 @@ class OwnProcess(Around):
     def __init__(self, inbox: Inbox[Message]) -> None:
         self._inbox = inbox
 
+    def trouble(self, text: str, traceback: str) -> None:
+        self._inbox.put_now(Trouble(text, traceback))
+
     def held(self, callers: list[Caller], late: float) -> None:
         for caller in callers:
             if isinstance(caller, Attempt):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from stem_iso import Stem, TaskContext
 from tests.isolate import handlers
+from tests.worker import guests
 from tests.worker import handlers as worker_handlers
 
 app = Stem(os.environ.get("STEM_ISO_TEST_BROKER", "sqlite:///command.db"), default_visibility_timeout=30)
@@ -219,3 +220,13 @@ async def inline_ask(context: TaskContext, value: int) -> list[int]:
     await context.aextend_lease(60)
     context.extend_lease(60)
     return [await asyncio.to_thread(app.handle(child.id).status) is not None and value for child in children]
+
+
+# -- what harms those beside it --------------------------------------------------------------------------------------------------------
+
+app.task(name="guest.upload")(guests.upload)
+app.task(name="guest.upload_async")(guests.upload_async)
+app.task(name="guest.end")(guests.end)
+app.task(name="guest.log")(guests.log)
+app.task(name="guest.end_part")(guests.end_part)
+app.task(name="guest.in_thread")(guests.in_thread)

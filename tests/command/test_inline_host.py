@@ -218,3 +218,30 @@ def test_a_host_killed_from_outside_is_replaced_and_its_calls_are_told(command: 
         os.kill(host, signal.SIGKILL)
     assert worker.enqueue("inline.where").result(timeout=30)["pid"] != host
     assert not re.search("a turn of the (worker|engine) failed", worker.log.read_text())
+
+
+def failure(worker: Command, name: str, **args: object) -> TaskFailed:
+    with pytest.raises(TaskFailed) as caught:
+        worker.enqueue(name, args=args).result(timeout=30)
+    return caught.value
+
+
+def test_text_that_no_encoder_takes_costs_no_seat(command: Start) -> None:
+    worker = command("-c", "1")
+    for name in ("guest.upload", "guest.upload_async") * 2:
+        failed = failure(worker, name, file={"name": b"caf\xe9"})
+        assert failed.status.reason == "invalid-arguments" and "a name that we take: caf?" in str(failed)
+    assert "tests.worker.guests.caf?" in str(failure(worker, "guest.end", how="name"))
+    assert worker.enqueue("guest.log").result(timeout=30) == "logged"
+    worker.says("logged: caf?")
+
+
+def test_the_loop_of_a_host_outlives_its_guests(command: Start) -> None:
+    worker = command()
+    host = worker.enqueue("inline.where").result(timeout=30)["pid"]
+    for how, awaited in (("exit", "gather"), ("interrupt", "wait_for"), ("stop", "itself"), ("break", "itself")):
+        failure(worker, "guest.end_part", how=how, awaited=awaited)
+        assert worker.enqueue("guest.in_thread").result(timeout=30) == "fine"
+    assert worker.enqueue("inline.where").result(timeout=30)["pid"] == host
+    worker.says("SystemExit, which asyncio hands to its loop")
+    worker.says("a new one is made")

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from stem_iso import IsolatePool
+from stem_iso import IsolatePool, RemoteError
 from stem_iso.machine import allowed_cores
 from tests.isolate import work
 from tests.isolate.calling import BOUND, eventually
@@ -496,3 +496,18 @@ def test_cancelling_the_await_kills_the_call(pool: IsolatePool, tmp_path: Path, 
         return victim
 
     assert_dead(asyncio.run(main()), within=BOUND)
+
+
+def test_names_that_no_encoder_takes_or_that_never_end_are_cut_and_replaced(pool: IsolatePool) -> None:
+    def fail(name: str) -> None:
+        error = type("Unpicklable", (ValueError,), {"__reduce__": lambda self: 1 / 0})
+        error.__qualname__ = name
+        found = error(name)
+        found.add_note(name)
+        raise found
+
+    fail.__qualname__ = "caf\udce9"  # which titles its process
+    odd, endless = pool.submit(fail, "caf\udce9").exception(BOUND), pool.submit(fail, "E" * 300_000).exception(BOUND)
+    assert isinstance(odd, RemoteError) and odd.type.endswith("caf?") and odd.message == "caf?"
+    assert isinstance(endless, RemoteError) and len(endless.type) < 70_000 and len(endless.__notes__[0]) < 70_000
+    assert pool.submit(pow, 2, 8).result(BOUND) == 256

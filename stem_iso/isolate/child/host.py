@@ -60,9 +60,11 @@ from stem_iso.isolate.wire import (
     CallFrame,
     Frame,
     frame,
+    pack_log,
     unpack_hosted,
 )
 from stem_iso.outcome import Failed, Outcome, StopReason, TaskError
+from stem_iso.text import cut, cut_inside
 
 TITLE = "stem_iso: inline host"
 LONGEST = 1 << 13  # a line without an end is sent in pieces of this size
@@ -152,8 +154,9 @@ class Host:
             call.limited = limits is not NO_LIMITS
             call.running_as = self.runner.begin(self._entries[told.entry], told.payload, limits, sent_at, call)
         except Exception as error:  # no thread to be had, or a limit too short to be told from none
-            kinds = tuple(f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__)
-            call.ended(Failed(TaskError(type=kinds[0], message=str(error), traceback=traceback.format_exc()), kinds))
+            kinds = tuple(cut(f"{cls.__module__}.{cls.__qualname__}") for cls in type(error).__mro__)
+            trace = cut_inside(traceback.format_exc())
+            call.ended(Failed(TaskError(type=kinds[0], message=cut(str(error)), traceback=trace), kinds))
 
 
 def limits_of(told: CallFrame, sent_at: float, heartbeat: float) -> Limits:
@@ -264,6 +267,5 @@ class HostedCall:
     def logged(self, level: int, logger: str, text: str) -> bool:
         if self._voice.forked or not self._open:
             return False
-        name = logger.encode()[:255]
-        self._say(LOG, bytes((level & 0xFF, len(name))) + name + text.encode(errors="replace"))
+        self._say(LOG, pack_log(level, logger, text))
         return True

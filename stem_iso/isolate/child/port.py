@@ -20,7 +20,7 @@ from types import FrameType
 from stem_iso.errors import SoftTimeLimitExceeded
 from stem_iso.isolate.child.setup import NUDGE_SIGNAL, RAISE_SIGNAL
 from stem_iso.isolate.linux import receive_with_descriptors, send_with_descriptor
-from stem_iso.isolate.wire import ANSWER, ASK, BEAT, LOG, REPLY, TELL, CallFrame, Frame, Unframer, frame
+from stem_iso.isolate.wire import ANSWER, ASK, BEAT, LOG, REPLY, TELL, CallFrame, Frame, Unframer, frame, pack_log
 
 CHUNK = 1 << 16  # a whole pipe's worth
 
@@ -127,8 +127,7 @@ class CallPort:
         self.say(BEAT)
 
     def log(self, level: int, logger: str, text: str) -> None:
-        name = logger.encode()
-        self.say(LOG, bytes((level & 0xFF, len(name) & 0xFF)) + name[:255] + text.encode(errors="replace"))
+        self.say(LOG, pack_log(level, logger, text))
 
     def attach(self, descriptor: int) -> None:
         self._attached = descriptor
