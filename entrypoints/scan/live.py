@@ -12,6 +12,7 @@ from pathlib import Path
 
 from entrypoints.scan.tasks import HARD, app
 from stem_iso.events import AnyEvent, CompletedEvent, FailedEvent, TimeoutEvent
+from stem_iso.printable import one_line
 
 FRAME = re.compile(r'File "(.*)", line (\d+) in (.*)')
 WIDTH = 30
@@ -84,7 +85,8 @@ class Live:
             print(f"{done}/{self._total} batches", flush=True)
 
     def _say(self, text: str) -> None:
-        print(f"\r\033[K{text}" if self._bar else text, flush=True)
+        shown = one_line(text)  # names of files and patterns are anybody's
+        print(f"\r\033[K{shown}" if self._bar else shown, flush=True)
         if self._bar:
             self._shown_at = 0.0
 

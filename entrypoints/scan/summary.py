@@ -9,6 +9,7 @@ from entrypoints.scan.live import place
 from entrypoints.scan.tasks import Scanned
 from stem_iso import TaskStatus
 from stem_iso.events import TimeoutEvent
+from stem_iso.printable import one_line
 
 
 @dataclass
@@ -31,13 +32,15 @@ class Tally:
 
 def summary(tallies: Sequence[Tally], killed: Mapping[str, TimeoutEvent], files: int, elapsed: float) -> str:
     lines = [f"\n{files} files, {len(tallies)} patterns, {sum(tally.batches for tally in tallies)} batches scanned in {elapsed:.1f} s\n"]
-    width = max(len(tally.pattern) for tally in tallies)
+    width = max(len(one_line(tally.pattern)) for tally in tallies)
     lines.append(f"{'pattern':<{width}}  {'matches':>9}  {'seconds':>8}  {'slowest':>8}  ended early")
     for tally in sorted(tallies, key=lambda tally: -tally.seconds):
         early = f"{len(tally.failed)} of {tally.batches + len(tally.failed)}" if tally.failed else "-"
-        lines.append(f"{tally.pattern:<{width}}  {tally.matches:>9,}  {tally.seconds:>8.2f}  {tally.slowest * 1000:>5.0f} ms  {early}")
+        lines.append(
+            f"{one_line(tally.pattern):<{width}}  {tally.matches:>9,}  {tally.seconds:>8.2f}  {tally.slowest * 1000:>5.0f} ms  {early}"
+        )
     for tally in tallies:
-        lines += [line for status in tally.failed for line in _ending(tally.pattern, status, killed.get(status.id))]
+        lines += [one_line(line) for status in tally.failed for line in _ending(tally.pattern, status, killed.get(status.id))]
     return "\n".join(lines)
 
 

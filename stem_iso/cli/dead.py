@@ -12,6 +12,7 @@ import msgspec
 from stem_iso.brokers.base import DeadFilter, DeadLetter, Replayed
 from stem_iso.cli import show
 from stem_iso.cli.reach import Reach, reaching
+from stem_iso.printable import one_line
 from stem_iso.task import checks
 from stem_iso.task.envelope import Envelope, Undecodable, decode
 
@@ -87,7 +88,7 @@ def replay(reach: Reach, ids: tuple[str, ...], everything: bool, dry_run: bool, 
         show.print_json(answers)
     else:
         for answer in answers:
-            click.echo(f"{answer.id}  {_replayed(answer, dry_run)}")
+            click.echo(one_line(f"{answer.id}  {_replayed(answer, dry_run)}"))
         click.echo(f"{sum(answer.refused is None for answer in answers)} {'would be ' if dry_run else ''}replayed", err=True)
     missing = sorted(set(ids) - {answer.id for answer in answers})
     if missing:

@@ -13,6 +13,7 @@ from stem_iso import events as happened
 from stem_iso.brokers.base import QueueCount, WorkerInfo
 from stem_iso.cli import show
 from stem_iso.cli.reach import Reach, reaching
+from stem_iso.printable import one_line
 
 
 @click.group(invoke_without_command=True)
@@ -89,7 +90,8 @@ def _as_data(worker: WorkerInfo) -> dict[str, object]:
 def _line(event: happened.AnyEvent) -> str:
     at = datetime.fromtimestamp(event.at).strftime("%H:%M:%S.%f")[:-3]
     name, task_id = getattr(event, "name", None), getattr(event, "task_id", None)
-    return f"{at}  {event.type.value:<9}  {f'{name} {task_id}  ' if task_id else ''}{_details(event)}".rstrip()
+    about = f"{name} {task_id}  " if task_id else ""
+    return one_line(f"{at}  {event.type.value:<9}  {about}{_details(event)}".rstrip())
 
 
 def _details(event: happened.AnyEvent) -> str:

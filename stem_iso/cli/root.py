@@ -22,6 +22,7 @@ from stem_iso.cli.tasks import enqueue, graph, result, revoke, status
 from stem_iso.cli.worker import worker
 from stem_iso.errors import BrokerUnavailable, InvalidOptions, StemError, UnknownTask
 from stem_iso.finding import BrokenModule
+from stem_iso.printable import lines
 from stem_iso.settings import did_you_mean
 
 USAGE, UNREACHABLE, INTERRUPTED = 2, 3, 130
@@ -77,7 +78,7 @@ def _perform(command: click.Command, arguments: Sequence[str], name: str) -> int
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except StemError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {lines(str(error), '')}", err=True)
         return exit_code(error)
     except BrokenPipeError:
         # `stem-iso events | head`: nobody reads any more. The interpreter would complain once more while it flushes at exit.

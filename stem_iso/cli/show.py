@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import base64
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 import msgspec
+
+from stem_iso.printable import lines, one_line
 
 
 def to_json(value: Any) -> str:
@@ -50,6 +53,11 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else to_json(value)
 
 
+def print_text(text: str) -> None:
+    """For the eyes, where stdout is a terminal: no control character reaches it. A file or a program gets the text as it is."""
+    click.echo(lines(text, "") if sys.stdout.isatty() else text)
+
+
 def moment(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
@@ -69,7 +77,7 @@ def seconds(value: float | None) -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Columns as wide as they must be; numbers to the right."""
-    body = [[str(cell) for cell in row] for row in rows]
+    body = [[one_line(str(cell)) for cell in row] for row in rows]
     widths = [max(len(line[column]) for line in [list(head), *body]) for column in range(len(head))]
     numeric = [bool(body) and all(row[column].isdigit() for row in body) for column in range(len(head))]
 
@@ -82,14 +90,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def pairs(rows: Iterable[tuple[str, object]]) -> str:
     """One thing, a line for each of its fields that is set; a text of several lines is set below its name."""
-    lines: list[str] = []
+    shown: list[str] = []
     found = [(name, value) for name, value in rows if not (value is None or value == "" or value == {})]
     indent = max([13, *(len(name) + 2 for name, _ in found)])
     for name, value in found:
         written = as_text(value).rstrip()
         if "\n" in written:
-            lines.append(f"{name}:")
-            lines += [f"    {line}" for line in written.splitlines()]
+            shown.append(f"{name}:\n    {lines(written)}")
         else:
-            lines.append(f"{name + ':':<{indent}}{written}")
-    return "\n".join(lines)
+            shown.append(f"{name + ':':<{indent}}{one_line(written)}")
+    return "\n".join(shown)

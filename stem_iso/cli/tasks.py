@@ -117,7 +117,7 @@ def _answer(reach: Reach, handle: TaskHandle[Any], timeout: float | None) -> Non
     if reach.as_json:
         show.print_json(handle.status())
     else:
-        click.echo(show.as_text(value))
+        show.print_text(show.as_text(value))
 
 
 def _describe(found: TaskStatus) -> str:

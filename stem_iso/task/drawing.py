@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
+from stem_iso.printable import one_line
 from stem_iso.task.canvas import Leaf, Parallel, Series, Tree
 
 MOST = 12  # members of one group that are drawn; of more, the first ones and how many there are besides
@@ -29,7 +30,7 @@ def text(tree: Tree, states: Mapping[str, str] | None = None) -> str:
 def _lines(tree: Tree, states: Mapping[str, str], here: str, below: str) -> Iterator[tuple[str, str]]:
     match tree:
         case Leaf():
-            yield here + tree.name, states.get(tree.id, "")
+            yield here + one_line(tree.name), states.get(tree.id, "")
             inside: list[tuple[str, Tree | str]] = []
         case Series(parts=parts):
             yield here + "chain", ""
@@ -96,7 +97,7 @@ class _Chart:
     def _node(self, label: str, id: str = "", left: str = "[", right: str = "]") -> str:
         self._count += 1
         name = f"n{self._count}"
-        quoted = label.replace('"', "#quot;")
+        quoted = one_line(label).replace('"', "#quot;")
         state = self.states.get(id, "")
         self.lines.append(f'{name}{left}"{quoted}"{right}' + (f":::{state}" if state in COLOURS else ""))
         return name

@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -27,27 +28,30 @@ from stem_iso.finding import BrokenModule, application
 from stem_iso.isolate.keeper import set_title
 from stem_iso.isolate.linux import become_subreaper
 from stem_iso.isolate.messages import GOODBYE, SIGNAL, send
+from stem_iso.printable import lines
 from stem_iso.worker.launcher import CoreStart
 from stem_iso.worker.log import configure_logging
 from stem_iso.worker.options import Origin
+from stem_iso.worker.outlet import Outlet, adopt
 from stem_iso.worker.service import Worker
 
 DONE, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3
+LAST_WORDS = 3.0  # seconds for what is still to be written: somewhat more than `outlet.GRACE`
 SWITCH_INTERVAL = 0.0005  # with Python's 5 ms, a consumer in the midst of a large batch, or a listener, could hold up a kill as long
 
 log = logging.getLogger("stem_iso.worker")
 
 
-def run_core(start: CoreStart, keeper_socket: socket.socket) -> int:
+def run_core(start: CoreStart, keeper_socket: socket.socket, outlet: Outlet) -> int:
     """Work until the end; the exit code. What is wrong with the start is said on stderr, in one line or with the user's own traceback."""
     try:
-        worker = _worker(start, keeper_socket)
+        worker = _worker(start, keeper_socket, outlet)
         worker.run()
     except (InvalidOptions, BrokenModule) as error:
-        sys.stderr.write(f"Error: {error}\n")
+        outlet.write(f"Error: {lines(str(error), '')}\n")
         return USAGE
     except BrokerUnavailable as error:
-        sys.stderr.write(f"Error: {error}\n")
+        outlet.write(f"Error: {lines(str(error), '')}\n")
         return UNREACHABLE
     except Exception:
         log.exception("the worker failed")
@@ -55,15 +59,17 @@ def run_core(start: CoreStart, keeper_socket: socket.socket) -> int:
     return DONE
 
 
-def _worker(start: CoreStart, keeper_socket: socket.socket) -> Worker:
+def _worker(start: CoreStart, keeper_socket: socket.socket, outlet: Outlet) -> Worker:
     config = start.config
 
     def on_keeper(kind: str, fields: list[Any]) -> None:
         if kind == SIGNAL:
             worker.stop(at_once=fields[0] > 1)
 
+    app = application(config)
+    adopt(outlet, config.log_level.upper())
     worker = Worker(
-        application(config),
+        app,
         queues=config.queues or None,
         concurrency=config.concurrency,
         spares=config.spares,
@@ -83,15 +89,23 @@ def _take_no_signals() -> None:
         signal.signal(number, lambda *_: None)
 
 
-def _leave(code: int) -> None:
-    """By the ordinary way out, unless a handler's thread would hold it up."""
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+def _leave(code: int, outlet: Outlet) -> None:
+    """By the ordinary way out, unless a handler's thread would hold it up, or somebody who does not read what this process says."""
+    words = threading.Thread(target=_last_words, args=(outlet,), name="stem-iso-last-words", daemon=True)
+    words.start()
+    words.join(LAST_WORDS)
     main = threading.main_thread()
-    if any(thread is not main and thread.is_alive() and not thread.daemon for thread in threading.enumerate()):
+    if any(thread is not main and thread.is_alive() and not thread.daemon for thread in threading.enumerate()) or words.is_alive():
         os._exit(code)
     sys.exit(code)
+
+
+def _last_words(outlet: Outlet) -> None:
+    outlet.flush()  # `dictConfig` makes logging forget which handlers it is to flush
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # the application may have closed or replaced them
+            stream.flush()
 
 
 def main(arguments: list[str]) -> None:
@@ -105,10 +119,10 @@ def main(arguments: list[str]) -> None:
     become_subreaper()  # what the application daemonizes while it is imported stays ours: the keeper kills orphans that fall to it
     sys.setswitchinterval(SWITCH_INTERVAL)
     set_title(f"stem_iso: worker {start.config.app}".strip())
-    configure_logging(start.config.log_level, start.config.log_format)
-    code = run_core(start, keeper_socket)
+    outlet = configure_logging(start.config.log_level, start.config.log_format)
+    code = run_core(start, keeper_socket, outlet)
     send(farewell, GOODBYE, code)
-    _leave(code)
+    _leave(code, outlet)
 
 
 if __name__ == "__main__":

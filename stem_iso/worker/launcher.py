@@ -7,8 +7,9 @@
 Rules
  1. Signals count here alone, so that one Ctrl-C, or one `systemctl stop` that signals every process, is one signal.
  2. A core that dies is replaced after 1 s, doubled up to 30 s; five deaths in a minute end the launcher with exit code 1.
- 3. A core that was told to stop and does not is killed: 5 s after "at once", 10 s after its shutdown time-out.
- 4. The configuration travels in a memfd, not in the arguments, which `ps` shows: a broker's URL may hold a password.
+ 3. A core that was told to stop and does not is killed: 10 s after "at once", 10 s after its shutdown time-out.
+ 4. The loop never waits for whoever reads the log (`outlet`).
+ 5. The configuration travels in a memfd, not in the arguments, which `ps` shows: a broker's URL may hold a password.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from stem_iso.worker.log import configure_logging
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 30.0
 DEATHS, WITHIN = 5, 60.0
-AT_ONCE_GRACE, DRAIN_GRACE = 5.0, 10.0
+AT_ONCE_GRACE, DRAIN_GRACE = 10.0, 10.0  # listeners that hang are waited for 5 s of them
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 log = logging.getLogger("stem_iso.worker")

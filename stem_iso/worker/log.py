@@ -5,7 +5,9 @@
 
 Rules
  1. What no logger would show is not asked for: at level WARNING a completed task costs nothing here.
- 2. Records are made on the bus's dispatch thread: a log that blocks holds up nobody but other listeners.
+ 2. Records are made on the bus's dispatch thread: a log that blocks holds up nobody but other listeners. By command it does not block
+    (`outlet`).
+ 3. The text log is a log of lines: what others wrote begins no line of its own, and no terminal obeys it (`printable`).
 """
 
 from __future__ import annotations
@@ -32,8 +34,10 @@ from stem_iso.events import (
     TimeoutEvent,
     WorkerEventType,
 )
+from stem_iso.printable import lines, one_line
 from stem_iso.worker.attempt import Attempt
 from stem_iso.worker.options import WorkerOptions
+from stem_iso.worker.outlet import Outlet
 
 log = logging.getLogger("stem_iso.worker")
 
@@ -85,7 +89,7 @@ class LogSubscriber:
 
     def stopped(self) -> None:
         if self._started:
-            log.info("worker stopped")
+            self._bus.post(log.info, "worker stopped", LINE)  # the consumer's thread never waits for a log
 
     def output(self, attempt: Attempt, level: int, logger: str, text: str) -> None:
         """Any thread; never blocks."""
@@ -110,7 +114,7 @@ class LogSubscriber:
 
 def _line(line: Line) -> None:
     fields = {"task_id": line.task_id, "task": line.task, "source": line.logger}
-    log.log(line.level, "[%s %s] %s", line.task, line.task_id, line.text, extra=fields)
+    log.log(line.level, "[%s %s] %s", one_line(line.task), one_line(line.task_id), line.text, extra=fields)
 
 
 def _fields(event: Event) -> dict[str, Any]:
@@ -125,10 +129,10 @@ def sentence(event: Event) -> str:
     if isinstance(event, IsolateEvent):
         return f"isolate {event.pid} {event.action}" + (f" ({event.reason})" if event.reason else "") + _below(event.traceback)
     if isinstance(event, ErrorEvent):
-        about = f"{event.name} {event.task_id}: " if event.task_id else ""
+        about = f"{one_line(event.name or '')} {one_line(event.task_id)}: " if event.task_id else ""
         return f"{about}{event.message}" + _below(event.traceback)
     if isinstance(event, TaskEvent):
-        return f"{event.name} {event.task_id} {_of_task(event)}"
+        return f"{one_line(event.name)} {one_line(event.task_id)} {_of_task(event)}"
     return event.type.value
 
 
@@ -172,12 +176,12 @@ EXTRA = ("event", "task_id", "task", "queue", "run", "attempt", "source")
 
 
 class TextFormatter(logging.Formatter):
-    """`2026-11-24 15:04:05.678 INFO  sentence`"""
+    """`2026-11-24 15:04:05.678 INFO  sentence`; further lines of one record are indented."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
         text = f"{at}.{int(record.msecs):03d} {record.levelname:<7} {record.getMessage()}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        return lines(f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text)
 
 
 class JsonFormatter(logging.Formatter):
@@ -193,8 +197,9 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields, default=str)
 
 
-def configure_logging(level: str, format: str) -> None:
+def configure_logging(level: str, format: str) -> Outlet:
     """Log to stderr, as the command does. `level` as in `settings.LOG_LEVELS`, `format` "text" or "json"."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    outlet = Outlet()
+    outlet.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[outlet], force=True)
+    return outlet

@@ -28,8 +28,10 @@ class Command:
         env: dict[str, str] | None = None,
         application: str = "tests.command.app:app",
         before: Callable[[], object] | None = None,
+        output: int | None = None,
+        cwd: Path = ROOT,
     ) -> None:
-        """`before` runs in the new process, before it becomes a worker."""
+        """`before` runs in the new process, before it becomes a worker; `output` (a descriptor) takes the place of its log."""
         self.folder = folder
         self.broker = broker or f"sqlite:///{folder}/jobs.db"
         self.app = Stem(self.broker, default_visibility_timeout=30)
@@ -37,8 +39,9 @@ class Command:
         command = [sys.executable, "-m", "stem_iso.worker", "-A", application, "-c", "4", *options]
         environment = {**os.environ, "STEM_ISO_TEST_BROKER": self.broker, "PYTHONUNBUFFERED": "1", **(env or {})}
         with self.log.open("ab") as log:
+            told = log.fileno() if output is None else output
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True, preexec_fn=before
+                command, cwd=cwd, env=environment, stdout=told, stderr=told, start_new_session=True, preexec_fn=before
             )
 
     def enqueue(self, name: str, /, **options: Any) -> TaskHandle[Any]:

@@ -32,7 +32,7 @@ from math import inf
 from stem_iso.isolate.child.leftovers import reap
 from stem_iso.isolate.child.port import Pipe
 from stem_iso.isolate.child.replies import pack_reply
-from stem_iso.isolate.child.streams import current, route
+from stem_iso.isolate.child.streams import current, keep_logging, route
 from stem_iso.isolate.job import NO_LIMITS, Answer, Boot, HostRunner, LimitNotice, Limits
 from stem_iso.isolate.seat import Page
 from stem_iso.isolate.wire import (
@@ -73,9 +73,11 @@ LONGEST = 1 << 13  # a line without an end is sent in pieces of this size
 def serve(boot: Boot, pipe: Pipe, page: Page, set_title: Callable[[str], None]) -> None:
     """Raises CoreGone at the end of the pipe."""
     voice = Voice(pipe)
-    route(HostedCall(voice, 0, {}), boot.log_level)
+    handler = route(HostedCall(voice, 0, {}), boot.log_level)
     set_title("stem_iso: inline host, booting")
-    host = Host(_runner(boot, voice), voice, page)
+    runner = _runner(boot, voice)
+    keep_logging(handler)
+    host = Host(runner, voice, page)
     set_title(TITLE)
     voice.say(READY, 0, host.runner.ready)
     while True:

@@ -28,6 +28,7 @@ from stem_iso.isolate.child import setup
 from stem_iso.isolate.child.leftovers import left_behind
 from stem_iso.isolate.child.pinning import Pinning
 from stem_iso.isolate.child.port import CallPort, CoreGone, Pipe
+from stem_iso.isolate.child.streams import keep_logging
 from stem_iso.isolate.job import Boot, Runner
 from stem_iso.isolate.seat import Page
 from stem_iso.isolate.wire import BROKEN, CALL, READY, Frame, unpack_call
@@ -71,10 +72,12 @@ def serve(pipe: Pipe, page: Page, stack: int) -> None:
         return
     port = CallPort(pipe)
     setup.dump_before_raising(stack)
-    logging.basicConfig(level=boot.log_level, handlers=[PortHandler(port)], format="%(message)s")
+    handler = PortHandler(port)
+    logging.basicConfig(level=boot.log_level, handlers=[handler], format="%(message)s")
     set_title = titles()
     set_title("stem_iso: booting")
     runner = boot_runner(boot, pipe, port)
+    keep_logging(handler)
     calls = Calls(runner, port, page, pipe, set_title)
     set_title(IDLE_TITLE)
     pipe.send(READY, 0, runner.ready)

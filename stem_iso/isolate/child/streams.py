@@ -81,9 +81,24 @@ class RoutedLog(logging.Handler):
             self.handleError(record)
 
 
-def route(aside: Speaker, log_level: int) -> None:
-    """For the whole life of the process, before any user code can take hold of the streams."""
+def route(aside: Speaker, log_level: int) -> logging.Handler:
+    """For the whole life of the process, before any user code can take hold of the streams. The handler of its log."""
     for stream, name in ((1, "stdout"), (2, "stderr")):
         routed: Any = Routed(stream, os.fdopen(stream, "wb", closefd=False))
         setattr(sys, name, io.TextIOWrapper(routed, encoding="utf-8", errors="backslashreplace", write_through=True))
-    logging.basicConfig(level=log_level, handlers=[RoutedLog(aside)], format="%(message)s")
+    handler = RoutedLog(aside)
+    logging.basicConfig(level=log_level, handlers=[handler], format="%(message)s")
+    return handler
+
+
+def keep_logging(handler: logging.Handler) -> None:
+    """After user code was imported, which may have configured logging: a root without a handler has ours again, no logger of ours is off.
+
+    `logging.config.dictConfig` disables every logger that it does not name, and takes from the root what it does not name there.
+    """
+    root = logging.getLogger()
+    if not root.handlers:
+        root.addHandler(handler)
+    for name, logger in list(root.manager.loggerDict.items()):
+        if name.partition(".")[0] == "stem_iso" and isinstance(logger, logging.Logger):
+            logger.disabled = False

@@ -1,0 +1,76 @@
+"""Applications that configure logging while they are imported, as the guides of frameworks show it: nothing of a worker's log vanishes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent, indent
+
+import pytest
+
+from tests.command.conftest import ROOT
+
+OWN = '"handlers": {"own": {"class": "logging.FileHandler", "filename": "own.log"}}'
+WAYS = {  # how logging is configured, and whether the records are then in the application's log or on stderr
+    "root": (f'dictConfig({{"version": 1, {OWN}, "root": {{"level": "WARNING", "handlers": ["own"]}}}})', "own.log"),
+    "kept": (f'dictConfig({{"version": 1, {OWN}, "root": {{"handlers": ["own"]}}, "disable_existing_loggers": False}})', "own.log"),
+    "ours": (f'dictConfig({{"version": 1, {OWN}, "loggers": {{"stem_iso": {{"handlers": ["own"], "propagate": False}}}}}})', "own.log"),
+    "bare root": ('dictConfig({"version": 1, "root": {"level": "WARNING"}})', "stderr"),
+    "another": (f'dictConfig({{"version": 1, {OWN}, "loggers": {{"other": {{"handlers": ["own"]}}}}}})', "stderr"),
+    "basicConfig": ('logging.basicConfig(filename="own.log", level="ERROR", force=True)', "own.log"),
+    "a handler that leaves": ("logging.basicConfig(handlers=[Leaving()], force=True)", "stderr"),
+}
+APPLICATION = dedent("""
+    import logging
+    import sys
+    from logging.config import dictConfig
+    from stem_iso import Stem
+
+    class Leaving(logging.Handler):
+        def emit(self, record):
+            if record.name.startswith("stem_iso"):
+                sys.exit("no log")
+
+    def configure():
+    {way}
+
+    app = Stem("sqlite:///jobs.db")
+    configure()
+
+    @app.task(name="fails", isolate=True)
+    def fails():
+        raise ValueError("the reason\\n2026-11-24 15:04:05.678 INFO    forged")
+
+    @app.task(name="prints", isolate=True)
+    def prints():
+        print("printed by a task \\x1b[2J\\a")
+
+    @app.task(name="inline")
+    def inline():
+        print("printed inline")
+
+    if __name__ == "__main__":
+        for task in (fails, prints, inline):
+            task.enqueue()
+""")
+SAID = ("seats", "fails", "ValueError: the reason", "printed by a task", "printed inline", "completed in", "worker stopped")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_records_go_to_the_handlers_of_the_application_or_to_stderr(tmp_path: Path, way: str) -> None:
+    statement, place = WAYS[way]
+    (tmp_path / "shop.py").write_text(APPLICATION.replace("{way}", indent(statement, "    ")))
+    for command in ((str(tmp_path / "shop.py"),), ("-m", "stem_iso.worker", "-A", "shop:app", "--burst", "-c", "2", "--spares", "0")):
+        done = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+    own = tmp_path / "own.log"
+    found = own.read_text() if place == "own.log" else done.stderr
+    assert [said for said in SAID if said not in found] == []
+    assert (own.read_text() if place == "stderr" and own.exists() else "") == ""
+    if place == "stderr":
+        assert not {"\x1b", "\a", "\r"} & set(found)
+        assert "printed by a task \\x1b[2J\\x07" in found
+        assert "\n2026-11-24" not in found and "\n    2026-11-24" in found
