@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, cast, overloa
 
 from stem_iso import listening, sending
 from stem_iso.errors import InvalidOptions
-from stem_iso.handle import TaskHandle
+from stem_iso.handle import TaskHandle, aside
 from stem_iso.lending import Lending
 from stem_iso.locate import locate, revive_app
 from stem_iso.middleware import MiddlewareStack
@@ -214,15 +214,11 @@ class Stem:
         return send(self, part, current_context())
 
     async def acompose(self, part: Part[Any]) -> CanvasHandle[Any]:
-        import asyncio
-
-        return await asyncio.to_thread(self.compose, part)
+        return await aside(lambda: self.compose(part))
 
     async def asend(self, signatures: Sequence[Signature[Any]]) -> list[TaskHandle[Any]]:
         """As `send`, beside the loop: the broker's store may be busy."""
-        import asyncio
-
-        return await asyncio.to_thread(self.send, signatures)
+        return await aside(lambda: self.send(signatures))
 
     # -- ask -----------------------------------------------------------------------------------------------------------------------
 

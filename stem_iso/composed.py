@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
-from stem_iso.errors import UnknownResult
+from stem_iso.errors import UnknownResult, let_out
 from stem_iso.handle import TaskHandle, aside, refuse_waiting
 from stem_iso.task import drawing
 from stem_iso.task.canvas import Parallel, Tree, last_of
@@ -150,7 +150,10 @@ class _AsCompleted(Iterator[R]):
 
     def take(self) -> R:
         """The result of the next that was found, or its failure."""
-        return self.found.popleft().result(0)
+        try:
+            return self.found.popleft().result(0)
+        except StopIteration as error:  # a class that the result is converted to is user code
+            raise let_out(error) from error
 
     def look(self) -> bool:
         """Wait for a moment until one has ended; False when all were told. Raises TimeoutError, UnknownResult."""

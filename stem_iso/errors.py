@@ -78,7 +78,8 @@ class IsolateError(StemError):
 
 
 class TimeoutException(IsolateError, TimeoutError):
-    """The call was killed, with all its descendants, at its hard time limit.
+    """The call was killed, with all its descendants, at its hard time limit; or, where it is `silent`, because it gave no sign of life for
+    the `limit` of `heartbeat_timeout`.
 
     `limit` and `elapsed` are seconds; `signalled_at` and `dead_at` are seconds after the limit; `killed` holds a
     (pid, title) of each process killed; `stack` is the Python stack of the stuck handler, empty if it blocked the signal.
@@ -92,12 +93,15 @@ class TimeoutException(IsolateError, TimeoutError):
         signalled_at: float = 0.0,
         dead_at: float = 0.0,
         killed: tuple[tuple[int, str], ...] = (),
+        silent: bool = False,
     ) -> None:
-        super().__init__(limit, elapsed, stack, signalled_at, dead_at, killed)
+        super().__init__(limit, elapsed, stack, signalled_at, dead_at, killed, silent)
         self.limit, self.elapsed, self.stack = limit, elapsed, stack
-        self.signalled_at, self.dead_at, self.killed = signalled_at, dead_at, killed
+        self.signalled_at, self.dead_at, self.killed, self.silent = signalled_at, dead_at, killed, silent
 
     def __str__(self) -> str:
+        if self.silent:
+            return f"silent for {self.limit:g} s (heartbeat_timeout)"
         return f"hard time limit of {self.limit:g} s reached"
 
 
@@ -186,3 +190,10 @@ class TaskCancelled(TaskFailed):
 
 class SoftTimeLimitExceeded(BaseException):
     """Raised in a handler at its soft limit, once, where `soft_limit_action="raise"`. Clean up and leave; the hard limit follows."""
+
+
+def let_out(error: StopIteration) -> RuntimeError:
+    """What is raised in its place by an iterator, or into a coroutine: there it would be taken for the end of the results (PEP 479)."""
+    made = RuntimeError("the function let out a StopIteration")
+    made.__cause__ = error
+    return made

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from stem_iso.errors import TaskCancelled, TaskFailed, UnknownResult, WaitRefused
+from stem_iso.errors import TaskCancelled, TaskFailed, UnknownResult, WaitRefused, let_out
 from stem_iso.task.checks import Duration, delay
 from stem_iso.task.codec import Converter, unpack
 from stem_iso.task.context import current_context
@@ -148,4 +148,10 @@ def refuse_waiting() -> None:
 async def aside(call: Callable[[], V]) -> V:
     import asyncio
 
-    return await asyncio.to_thread(call)
+    def run() -> V:
+        try:
+            return call()
+        except StopIteration as error:  # of user code; asyncio up to 3.11 would never end the wait
+            raise let_out(error) from error
+
+    return await asyncio.to_thread(run)

@@ -20,6 +20,8 @@ from stem_iso.isolate.pressing import KILL, WAKE, Press, press
 if TYPE_CHECKING:
     from stem_iso.isolate.crew import Crew
 
+LAST_LOOK = 0.020  # seconds past its limit that a call has to write its stack
+STACK_QUIET = 0.002  # a dump that looks whole is taken for whole when nothing followed for so long
 STACK_WAIT = 0.25  # how long a soft event waits for its stack: a handler that blocks the signal sends none
 
 
@@ -61,13 +63,16 @@ class Clocks:
         if isinstance(isolate, Host):
             self._crew.hosting.ring(isolate, now)
         elif isolate.stack_due <= now:
+            isolate.stack_due = inf
             self._crew.hearing.soft_event(isolate)
         if isolate.kill_at <= now:
             isolate.advance_kill(now)
         if isolate.boot_deadline <= now:
             isolate.boot_deadline = inf
-            isolate.ask_stack()
-            self._crew.condemn(isolate, Cause.BOOT_LIMIT)
+            self._end(isolate, Cause.BOOT_LIMIT, now)
+        if isolate.last_look is not None and isolate.last_look[1] <= now:
+            (cause, _), isolate.last_look = isolate.last_look, None
+            self._crew.condemn(isolate, cause)
         if isolate.died_at:
             self._press_keeper(isolate, now)
         elif isolate.signalled_at and now >= isolate.signalled_at + STUCK_AFTER and not isolate.set_aside:
@@ -82,6 +87,7 @@ class Clocks:
         assert isolate.call is not None and isolate.deadlines is not None
         if alarm is Alarm.SOFT:
             limits = isolate.call.job.limits
+            isolate.forget_stack()
             if limits.raise_soft:
                 isolate.raise_soft(now)
             else:
@@ -91,9 +97,32 @@ class Clocks:
         elif alarm is Alarm.STACK:
             self._crew.hearing.soft_event(isolate)
             isolate.ask_stack()
+        elif alarm is Alarm.EARLY_STACK:
+            if isolate.soft_notice is None:  # else one is on its way
+                isolate.ask_stack()
         else:
-            isolate.limit_at = limit_at
-            self._crew.condemn(isolate, Cause.LIMIT if alarm is Alarm.HARD else Cause.SILENCE)
+            isolate.limit_at, isolate.silent = limit_at, alarm is Alarm.SILENCE
+            self._end(isolate, Cause.SILENCE if isolate.silent else Cause.LIMIT, now)
+
+    def _end(self, isolate: Isolate, cause: Cause, now: float) -> None:
+        """Kill it. Where no stack has come though it could write one, it is asked again, and killed when it has written, at the latest
+        LAST_LOOK later. A handler cannot prolong that, and one that blocks the signal does not get it."""
+        if isolate.read_stack() or not isolate.may_dump():
+            self._crew.condemn(isolate, cause)
+            return
+        isolate.ask_stack()
+        isolate.last_look = (cause, now + LAST_LOOK)
+        if isolate.call is not None:
+            self._crew.link.table.set_deadline(isolate.seat, now + LAST_LOOK)
+        self.arm(now + LAST_LOOK)
+
+    def stack_came(self, isolate: Isolate, now: float) -> None:
+        """A dump that looks whole, for which somebody waits: it is taken when nothing follows it for a moment."""
+        isolate.stack_due = now + STACK_QUIET
+        if isolate.last_look is not None:
+            cause, until = isolate.last_look
+            isolate.last_look = cause, min(until, now + STACK_QUIET)
+        self.arm(isolate.stack_due)
 
     def _press_keeper(self, isolate: Isolate, now: float) -> None:
         if now < isolate.press:

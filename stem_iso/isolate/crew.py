@@ -244,7 +244,7 @@ class Crew:
 
     def ready(self, isolate: Isolate, said: bytes) -> None:
         isolate.ready, isolate.booted = said, True
-        isolate.boot_deadline = inf
+        isolate.boot_deadline, isolate.last_look = inf, None
         isolate.life.ready()
         self.notice(isolate, "ready")
         if isolate.life.state is not State.IDLE:

@@ -119,7 +119,7 @@ class Exits:
         assert call is not None and deadlines is not None
         limits = call.job.limits
         # Where the keeper enforced, the alarm has not rung here: whichever limit came first is the one that it saw in the row.
-        silent = isolate.life.cause is Cause.SILENCE or deadlines.silent_at < deadlines.hard_at
+        silent = isolate.silent or deadlines.silent_at < deadlines.hard_at
         limit = limits.heartbeat if silent else limits.hard
         assert limit is not None
         outcome = endings.of_limit(

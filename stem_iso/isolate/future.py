@@ -27,6 +27,7 @@ from functools import partial
 from threading import Condition, RLock
 from typing import Any, Protocol, TypeVar
 
+from stem_iso.errors import let_out
 from stem_iso.isolate.aside import is_ctrl_c
 from stem_iso.isolate.call import Call
 from stem_iso.units import LONGEST, duration
@@ -230,7 +231,7 @@ class IsolateFuture(concurrent.futures.Future[T]):
 
     def _run_callback(self, fn: Callback) -> None:
         try:
-            fn(self)
+            fn(ForAsyncio(self) if getattr(fn, "__module__", None) == "asyncio.futures" else self)  # type: ignore[arg-type]
         except BaseException as error:  # user code; f.result() lets SystemExit and SoftTimeLimitExceeded through, which are no Exceptions
             if is_ctrl_c(error):
                 raise
@@ -274,3 +275,22 @@ class IsolateFuture(concurrent.futures.Future[T]):
 
     def set_exception(self, exception: BaseException | None) -> None:
         raise InvalidStateError("this future is settled by its IsolatePool")
+
+
+class ForAsyncio:
+    """A settled future as asyncio's own callback sees it (`wrap_future`, `run_in_executor`).
+
+    Up to Python 3.11 that refuses a StopIteration, and whoever awaits it would wait for ever; later ones make the same RuntimeError of it.
+    """
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: IsolateFuture[Any]) -> None:
+        self._future = future
+
+    def exception(self) -> BaseException | None:
+        error = self._future.exception()
+        return let_out(error) if isinstance(error, StopIteration) else error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._future, name)

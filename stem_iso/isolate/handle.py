@@ -53,7 +53,7 @@ class Isolate:
         self.signalled_at = self.died_at = 0.0
         self.soft_notice: tuple[float, float] | None = None  # limit and elapsed of a soft event that waits for its stack
         self.stack_due = inf
-        self.set_aside, self.booted, self.limit_at = False, False, 0.0
+        self.set_aside, self.booted, self.limit_at, self.silent = False, False, 0.0, False
         self.nudges: deque[float] = deque()  # when the soft limit's exception is asked for again
         self.memory_used = 0  # bytes, when that was too much
         self.cpus: tuple[int, ...] = ()  # of its call alone
@@ -61,7 +61,9 @@ class Isolate:
         # When the keeper is pressed for the report of the exit; its turns when we last looked; whether it was sent SIGCONT.
         self.press, self.turns, self.pressed = 0.0, -1, False
         self.ended_streams: set[int] = set()
-        self._dump = ""
+        self._dump, self._asked = "", False  # what the stack pipe brought; whether it may bring more
+        # The kill for a limit that waits for a stack: why, and until when at most.
+        self.last_look: tuple[Cause, float] | None = None
         self.pipe = CallPipe()
         page = os.memfd_create("stem_iso-page", os.MFD_CLOEXEC)
         os.ftruncate(page, Page.SIZE)
@@ -88,7 +90,9 @@ class Isolate:
         self.life.assigned()
         self.call, self.call_number, self.deadlines = call, number, deadlines
         self.calls += 1
-        self.limit_at, self.soft_stack = 0.0, ""
+        self.limit_at, self.soft_stack, self.silent = 0.0, "", False
+        if self._asked:
+            self.forget_stack()  # it came too late for the call before
         call.isolate = self.number
         self.capture.reset()
 
@@ -97,6 +101,7 @@ class Isolate:
         assert self.call is not None
         call, self.call, self.deadlines = self.call, None, None
         self.nudges.clear()  # none may hit the next call
+        self.last_look = None
         call.isolate = None
         return call
 
@@ -115,6 +120,8 @@ class Isolate:
         at = min(self.stack_due, self.kill_at, self.boot_deadline, self.nudges[0] if self.nudges else inf)
         if self.signalled_at:
             return at if self.set_aside else min(at, self.signalled_at + STUCK_AFTER)
+        if self.last_look is not None:
+            at = min(at, self.last_look[1])
         return at if self.deadlines is None else min(at, self.deadlines.next_at)
 
     # -- what it prints ------------------------------------------------------------------------------------------------------------
@@ -137,15 +144,13 @@ class Isolate:
     # -- stacks --------------------------------------------------------------------------------------------------------------------
 
     def ask_stack(self) -> None:
-        """Forget the last dump and ask for a new one."""
-        self.read_stack()
-        self._dump = ""
+        """What came before counts until a new one is there."""
+        self._asked = True
         tree.send(self.pidfd, STACK_SIGNAL)
 
     def raise_soft(self, now: float) -> None:
         """The same, and `SoftTimeLimitExceeded` in the handler behind it."""
-        self.read_stack()
-        self._dump = ""
+        self._asked = True
         tree.send(self.pidfd, RAISE_SIGNAL)
         self.nudges = deque(now + later for later in NUDGES)
 
@@ -155,10 +160,18 @@ class Isolate:
             self.nudges.popleft()
             tree.send(self.pidfd, NUDGE_SIGNAL)
 
+    def may_dump(self) -> bool:
+        """Whether its main thread will write its stack as soon as it has a CPU: it runs, and neither blocks nor ignores the signal."""
+        return tree.state(self.pid) in ("R", "S") and tree.takes(self.pid, STACK_SIGNAL)
+
+    def forget_stack(self) -> None:
+        self.read_stack()
+        self._dump, self._asked = "", False
+
     def read_stack(self) -> bool:
-        """Take in what there is of a dump; True if it may be complete."""
-        while data := _read(self.stack_fd):
-            self._dump += data.decode(errors="replace")
+        """Take in what there is of a dump, bounded; True if it may be complete."""
+        if data := _read(self.stack_fd):
+            self._dump = (self._dump + data.decode(errors="replace"))[-CHUNK:]
         if data is None:
             self.ended_streams.add(self.stack_fd)
         return stacks.complete(self._dump)
@@ -166,7 +179,7 @@ class Isolate:
     @property
     def awaits_stack(self) -> bool:
         """Whether somebody waits for a dump that is on its way."""
-        return self.soft_notice is not None
+        return self.soft_notice is not None or self.last_look is not None
 
     @property
     def stack_ended(self) -> bool:
@@ -174,8 +187,8 @@ class Isolate:
 
     def take_stack(self) -> str:
         self.read_stack()
-        dump, self._dump = self._dump, ""
-        return stacks.readable(dump)
+        dumps, self._dump = self._dump, ""
+        return stacks.readable(dumps)
 
     def last_stack(self) -> str:
         """Where the handler was at its end; on a machine too busy for the signal to get through in time, where it was at its soft limit."""

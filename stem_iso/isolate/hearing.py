@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("stem_iso.isolate")
 
-STACK_QUIET = 0.002  # a dump that looks whole is taken for whole when nothing followed for so long
-
 
 class Hearing:
     """Has no state of its own; `later` runs something on the engine's thread, under its lock."""
@@ -93,11 +91,11 @@ class Hearing:
 
     def stream(self, isolate: Isolate, fd: int) -> None:
         if fd == isolate.stack_fd:
-            if isolate.read_stack() and isolate.awaits_stack:
-                isolate.stack_due = monotonic() + STACK_QUIET
-                self._crew.clocks.arm(isolate.stack_due)
-            elif isolate.stack_ended:
+            whole = isolate.read_stack()
+            if isolate.stack_ended:
                 self._crew.unregister(fd)
+            if whole and isolate.awaits_stack:
+                self._crew.clocks.stack_came(isolate, monotonic())
             return
         for stream, line in isolate.read_output(fd):
             self._tell(isolate, logging.INFO, stream, line)

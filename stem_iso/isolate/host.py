@@ -53,8 +53,7 @@ class Host(Isolate):
     def ask_stack_of(self, thread: int) -> None:
         """By a signal to that thread. A pidfd reaches a process's first thread only, so this goes by number; the keeper reaps the process
         after its report, so until we have heard of the exit the number is nobody else's."""
-        self.read_stack()
-        self._dump = ""
+        self.forget_stack()
         if thread and not self.died_at:
             signal_thread(self.pid, thread, STACK_SIGNAL)
 

@@ -47,7 +47,7 @@ class Limited(Executor):
         chunksize: int = 1,
         buffersize: int | None = None,
     ) -> Iterator[T]:
-        """The results of `fn` over the iterables, in their order.
+        """The results of `fn` over the iterables, in their order. A StopIteration that `fn` lets out becomes a RuntimeError.
 
         At most `buffersize` calls (default: 64, or four for each seat) are in flight or wait to be asked for, so the iterables may be
         endless. A failure is raised where its result is asked for, and the iterator goes on behind it. Dropping the iterator, by leaving

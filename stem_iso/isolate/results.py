@@ -19,6 +19,7 @@ from operator import length_hint
 from time import monotonic
 from typing import Any, TypeVar
 
+from stem_iso.errors import let_out
 from stem_iso.isolate.child.functions import run_chunk
 from stem_iso.isolate.faults import rebuild
 from stem_iso.units import LONGEST, duration
@@ -60,6 +61,8 @@ class Results(Iterator[T]):
             self._land()
         try:
             return self._ready.popleft()()
+        except StopIteration as error:
+            raise let_out(error) from error
         finally:
             del self  # the traceback of a failure would keep it: a loop that is left by one is to cancel the rest
 

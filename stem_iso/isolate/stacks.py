@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+|\?\?\?) in (?P<name>.*)$')
+HEAD = re.compile(r"\(most recent call first\):$", re.MULTILINE)
 OURS = (
     "/stem_iso/isolate/child/",
     "/stem_iso/worker/inside",
@@ -21,10 +22,13 @@ OURS = (
 )
 
 
-def readable(dump: str) -> str:
-    """The frames of the handler, innermost last; empty where nothing in it is a frame (a handler can write to this pipe)."""
-    frames = [line for line in dump.splitlines() if FRAME.match(line)]
-    if not frames:
+def readable(dumps: str) -> str:
+    """The frames of the handler in the last of the dumps that has any, innermost last; empty where nothing in them is a frame (a handler can
+    write to this pipe)."""
+    for dump in reversed(HEAD.split(dumps)):
+        if frames := [line for line in dump.splitlines() if FRAME.match(line)]:
+            break
+    else:
         return ""
     kept = [line for line in frames if not any(part in line for part in OURS)] or frames
     return "\n".join(["Stack (most recent call last):", *reversed(kept)])

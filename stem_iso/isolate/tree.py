@@ -76,6 +76,21 @@ def state(pid: int) -> str:
     return stat[0].decode() if stat else ""
 
 
+def takes(pid: int, number: int) -> bool:
+    """Whether its first thread has a handler for this signal and does not block it; False if it is gone."""
+    found: dict[bytes, int] = {}
+    try:
+        with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
+            for line in file.read().splitlines():
+                name, _, value = line.partition(b":")
+                if name in (b"SigBlk", b"SigCgt"):
+                    found[name] = int(value, 16)
+    except OSError:
+        return False
+    bit = 1 << (number - 1)
+    return bool(found.get(b"SigCgt", 0) & bit) and not found.get(b"SigBlk", 0) & bit
+
+
 def is_dead(pid: int) -> bool:
     """Gone, or a zombie: it runs nothing any more."""
     stat = _stat(pid)

@@ -244,10 +244,17 @@ class TaskContext:
         return answer.value
 
     async def _aside(self, call: Callable[..., Any], *args: Any) -> Any:
-        return call(*args) if self.offload is None else await self.offload(call, *args)
+        return call(*args) if self.offload is None else await self.offload(_run, call, *args)
 
     def __repr__(self) -> str:
         return f"<TaskContext {self.name} {self.id} run {self.run} attempt {self.attempt}>"
+
+
+def _run(call: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return call(*args)
+    except StopIteration as error:  # of user code; asyncio up to 3.11 would never end the wait
+        raise errors.let_out(error) from error
 
 
 def _error_of(type: str, message: str) -> StemError:

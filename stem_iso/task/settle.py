@@ -112,8 +112,7 @@ def error_of(outcome: Troubled) -> TaskError:
         case Failed(error=error):
             return error
         case TimedOut(limit=limit, stack=stack, silent=silent):
-            message = f"silent for {limit:g} s (heartbeat_timeout)" if silent else f"hard time limit of {limit:g} s reached"
-            return TaskError(type=dotted(TimeoutException), message=message, stack=stack)
+            return TaskError(type=dotted(TimeoutException), message=str(TimeoutException(limit, silent=silent)), stack=stack)
         case MemoryExceeded(limit=limit, rss=rss):
             return TaskError(type=dotted(MemoryLimitExceeded), message=str(MemoryLimitExceeded(limit, rss)))
         case Crashed(exit_code=exit_code, signal=signal, stderr=stderr, stack=stack, out_of_memory=starved):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from math import inf
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stem_iso.isolate.deadlines import ASK_BEFORE, Alarm, Deadlines
+from stem_iso.isolate.deadlines import ASK_BEFORE, ASK_EARLY, Alarm, Deadlines
 from stem_iso.isolate.job import Limits
 
 seconds = st.floats(0.001, 100)
@@ -38,10 +39,31 @@ def test_each_alarm_rings_once_in_order_and_none_after_the_kill(given_limits: Li
 def test_the_stack_is_asked_for_just_before_the_kill(hard: float) -> None:
     clock = Deadlines(Limits(hard=hard), 50.0)
     asked = max(50.0, 50.0 + hard - ASK_BEFORE)
+    early = clock.next_at
+    if hard > 2 * ASK_BEFORE + 1e-6:
+        assert early == pytest.approx(max(50.0 + hard / 2, 50.0 + hard - ASK_EARLY)), (
+            "and once before, for a machine on which it takes long"
+        )
+        assert clock.due(early) == [Alarm.EARLY_STACK]
     assert clock.next_at == asked
     assert clock.due(asked) == [Alarm.STACK]
     assert clock.due(50.0 + hard) == [Alarm.HARD]
     assert clock.next_at == inf
+
+
+def test_a_clock_that_is_looked_at_late_asks_for_one_stack() -> None:
+    clock = Deadlines(Limits(hard=1), 0.0)
+    assert clock.due(0.99) == [Alarm.STACK]
+    assert clock.next_at == 1.0
+
+
+def test_heartbeats_do_not_ask_again_for_the_stack_of_a_hard_limit() -> None:
+    clock = Deadlines(Limits(hard=1, heartbeat=10), 0.0)
+    rung = []
+    for beat in range(100):
+        clock.beat(beat / 100)
+        rung += clock.due(beat / 100)
+    assert rung == [Alarm.EARLY_STACK, Alarm.STACK]
 
 
 def test_a_heartbeat_moves_the_silence_limit_and_not_the_hard_one() -> None:

@@ -511,3 +511,47 @@ def test_names_that_no_encoder_takes_or_that_never_end_are_cut_and_replaced(pool
     assert isinstance(odd, RemoteError) and odd.type.endswith("caf?") and odd.message == "caf?"
     assert isinstance(endless, RemoteError) and len(endless.type) < 70_000 and len(endless.__notes__[0]) < 70_000
     assert pool.submit(pow, 2, 8).result(BOUND) == 256
+
+
+# -- a function that lets a StopIteration out ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunksize", [1, 2, 5])
+def test_a_stop_iteration_does_not_pass_for_the_end_of_a_map(pool: IsolatePool, chunksize: int) -> None:
+    results, found = pool.map(work.first_word, ["a b", "c", "", "d e", "f"], chunksize=chunksize), []
+    found += [next(results), next(results)]
+    with pytest.raises(RuntimeError, match="StopIteration") as caught:
+        next(results)
+    assert isinstance(caught.value.__cause__, StopIteration)
+    assert [*found, *results] == ["a", "c", "d", "f"], "and the iterator goes on behind it, as behind any failure"
+
+
+def test_a_stop_iteration_ends_a_wait_in_a_loop_with_an_error(pool: IsolatePool) -> None:
+    async def wait(how: str) -> None:
+        loop = asyncio.get_running_loop()
+        match how:
+            case "run":
+                await pool.run(work.first_word, "")
+            case "wrapped":
+                await asyncio.wrap_future(pool.submit(work.first_word, ""))
+            case "executor":
+                await loop.run_in_executor(pool, work.first_word, "")
+            case "settled":
+                future = pool.submit(work.first_word, "")
+                future.exception(BOUND)
+                await asyncio.wrap_future(future)
+
+    for how in ("run", "wrapped", "executor", "settled"):
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            asyncio.run(asyncio.wait_for(wait(how), BOUND))
+
+
+def test_a_future_keeps_the_stop_iteration_that_it_holds(pool: IsolatePool) -> None:
+    heard: list[BaseException | None] = []
+    future = pool.submit(work.first_word, "")
+    future.add_done_callback(lambda done: heard.append(done.exception()))
+    assert isinstance(future.exception(BOUND), StopIteration)
+    with pytest.raises(StopIteration):
+        future.result(BOUND)
+    eventually(lambda: heard, "the callback did not run")
+    assert isinstance(heard[0], StopIteration)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import pickle
 import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, wait
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,46 @@ def test_a_catastrophic_regex_dies_at_its_limit_and_the_error_says_all(pool: Iso
     assert title == "stem_iso: fullmatch"
     assert_dead(pid)
     assert strict.submit(abs, -1).result(BOUND) == 1
+
+
+@pytest.mark.parametrize("limits", [{"heartbeat": 0.3}, {"heartbeat": 0.3, "hard": 20}, {"heartbeat": 0.3, "soft": 0.1}])
+def test_a_call_that_gives_no_sign_of_life_is_said_to_be_silent(limits: dict[str, float]) -> None:
+    notices: list[Any] = []
+    with IsolatePool(1) as pool:
+        pool.on(notices.append)
+        error = pool.with_limits(**limits).submit(work.spin).exception(BOUND)
+    assert isinstance(error, TimeoutException)
+    assert str(error) == "silent for 0.3 s (heartbeat_timeout)"
+    assert error.silent and error.limit == 0.3 <= error.elapsed
+    assert [notice.silent for notice in notices if isinstance(notice, LimitNotice) and notice.level == "hard"] == [True]
+    again = pickle.loads(pickle.dumps(error))
+    assert (again.silent, str(again), again.args) == (True, str(error), error.args)
+
+
+def test_a_hard_limit_is_not_said_to_be_silence(pool: IsolatePool) -> None:
+    error = pool.with_limits(hard=0.3, heartbeat=20).submit(work.spin).exception(BOUND)
+    assert isinstance(error, TimeoutException)
+    assert (error.silent, str(error)) == (False, "hard time limit of 0.3 s reached")
+
+
+def test_the_stack_of_a_hard_limit_comes_also_where_all_cores_are_busy() -> None:
+    """More calls than cores that compute until their limit: each waits for its turn to write where it is."""
+    busy = 4 * len(os.sched_getaffinity(0))
+    with IsolatePool(busy, spares=0) as pool:
+        wait([pool.submit(abs, -1) for _ in range(busy)], BOUND)
+        stuck = [pool.with_limits(hard=1).submit(work.spin) for _ in range(busy)]
+        errors = [future.exception(BOUND) for future in stuck]
+    stacks = [error.stack for error in errors if isinstance(error, TimeoutException)]
+    assert len(stacks) == busy
+    assert all("in spin" in stack for stack in stacks), stacks
+
+
+@pytest.mark.parametrize("how", ["blocks", "ignores", "takes"])
+def test_a_function_that_keeps_the_signal_for_its_stack_dies_without_one_and_in_time(pool: IsolatePool, how: str) -> None:
+    error = pool.with_limits(hard=0.5).submit(work.deaf_to_the_stack_signal, how).exception(BOUND)
+    assert isinstance(error, TimeoutException)
+    assert error.stack == ""
+    assert error.elapsed < 0.5 * BOUND
 
 
 @pytest.mark.repeat

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+
+from stem_iso.isolate.child.setup import STACK_SIGNAL
 
 seen: list[Any] = []
 
@@ -40,6 +43,14 @@ def hold(size: int, seconds: float = 60.0) -> int:
 def spin() -> None:
     while True:
         pass
+
+
+def deaf_to_the_stack_signal(how: str) -> None:
+    if how == "blocks":
+        signal.pthread_sigmask(signal.SIG_BLOCK, [STACK_SIGNAL])
+    else:
+        signal.signal(STACK_SIGNAL, signal.SIG_IGN if how == "ignores" else lambda number, frame: spin())
+    spin()
 
 
 def write_pid_and_spin(ledger: str, *rest: Any) -> None:
@@ -313,3 +324,7 @@ def blocked(how: str) -> None:
         subprocess.run(["sleep", "60"])
     elif how == "lock":
         threading.Event().wait()
+
+
+def first_word(line: str) -> str:
+    return next(iter(line.split()))
