@@ -40,6 +40,7 @@ class Deadlines:
         self.hard_at = inf if limits.hard is None else now + limits.hard
         self.heartbeat = limits.heartbeat
         self.silent_at = inf if limits.heartbeat is None else now + limits.heartbeat
+        self.early_at = self.stack_at = self.next_at = inf
         self._plan_stack(now)
         self._next()
 

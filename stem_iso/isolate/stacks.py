@@ -23,8 +23,8 @@ OURS = (
 
 
 def readable(dumps: str) -> str:
-    """The frames of the handler in the last of the dumps that has any, innermost last; empty where nothing in them is a frame (a handler can
-    write to this pipe)."""
+    """The frames of the handler in the last of the dumps that has any, innermost last; empty where none has (a handler can write to this
+    pipe)."""
     for dump in reversed(HEAD.split(dumps)):
         if frames := [line for line in dump.splitlines() if FRAME.match(line)]:
             break
