@@ -4,7 +4,7 @@
     "thumbs"        the attribute may be left out where the module holds exactly one Stem
 
 Rules
- 1. The working folder is first on `sys.path`, whatever started this program.
+ 1. The working folder is first on `sys.path`, whatever started this program, unless it was started with -P or -I, which forbid that.
  2. Two kinds of failure. What was typed is wrong: `InvalidOptions`, one line. The user's module raised while it was imported:
     `BrokenModule`, which carries the user's own traceback without our frames, since that is where the fault is.
  3. Nothing here opens a broker; one that no other process could reach is refused (`shared`).
@@ -40,6 +40,8 @@ class BrokenModule(StemError):
 
 
 def working_folder_first() -> None:
+    if sys.flags.safe_path:
+        return
     folder = os.getcwd()
     sys.path[:] = [folder, *(entry for entry in sys.path if entry not in ("", folder))]
 
@@ -80,9 +82,8 @@ def _imported(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
-            raise InvalidOptions(
-                f"-A {name!r}: there is no module {error.name!r} here ({os.getcwd()}) or among what is installed"
-            ) from None
+            here = "(-P or -I keep Python from looking into the working folder)" if sys.flags.safe_path else f"here ({os.getcwd()}) or"
+            raise InvalidOptions(f"-A {name!r}: there is no module {error.name!r} {here} among what is installed") from None
         raise BrokenModule(name, _users_traceback(error)) from None
     except (Exception, SystemExit) as error:  # user code: a module may raise whatever it likes
         raise BrokenModule(name, _users_traceback(error)) from None

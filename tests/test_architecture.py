@@ -62,6 +62,7 @@ CHILD_MAY_IMPORT = frozenset(
         "isolate.linux",
         "isolate.parcel",
         "isolate.faults",
+        "isolate.interpreter",
     }
 )
 
@@ -76,7 +77,7 @@ EXCUSED = {
 }
 
 SITES = {
-    "loky": {"isolate.process"},
+    "loky": {"isolate.process"},  # the isolate's own half of the start unpickles loky's process and imports nothing of loky itself
     "sqlite3": {"brokers.sqlite.connection"},
     "redis": {"brokers.redis.connection"},
     "cloudpickle": {

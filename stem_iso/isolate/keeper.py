@@ -26,6 +26,7 @@ from time import monotonic
 from typing import Any
 
 from stem_iso.isolate import messages, seat, tree
+from stem_iso.isolate.interpreter import Program
 from stem_iso.isolate.linux import WALL, become_subreaper, forget_inherited_signals, poll_timeout, standard_streams
 from stem_iso.isolate.messages import EXITED, FAILED, HELLO, START, STARTED
 
@@ -138,8 +139,8 @@ class Keeper:
         try:
             self._table.clear(seat_number)
             told = messages.read_prelude(prelude)
-            given = process.Fds(page_fd, *ends, self._lifeline)
-            pid = process.start(given, path=told["path"], cwd=told["cwd"], env=told["env"], argv=told["argv"])
+            given, program = process.Fds(page_fd, *ends, self._lifeline), Program(*told["program"])
+            pid = process.start(given, program, flags=told["flags"], own_path=told["own_path"], cwd=told["cwd"], env=told["env"])
             kept = Kept(number, seat_number, pid, seat.Page(page_fd))
         except Exception as error:  # what cannot be started must not cost those that run
             messages.send(self.link, FAILED, number, f"{type(error).__name__}: {error}")

@@ -5,7 +5,6 @@ A program that embeds a worker or a pool starts a keeper of its own; by command 
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import socket
@@ -15,17 +14,13 @@ import weakref
 from contextlib import suppress
 from typing import Any
 
-from stem_iso.isolate import messages
+from stem_iso.isolate import interpreter, messages
 from stem_iso.isolate.keeper import SEATS
 from stem_iso.isolate.linux import fill_standard_descriptors
 from stem_iso.isolate.messages import HELLO, START, WAKE
 from stem_iso.isolate.seat import Table
 
 HELLO_LIMIT = 30.0  # seconds for the keeper's first word; it takes 20 ms on an idle machine
-PROGRAM = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from stem_iso.isolate.keeper import main; main(int(sys.argv[2]), int(sys.argv[3]))"
-)
 
 
 class KeeperLost(Exception):
@@ -57,9 +52,9 @@ class Link:
     def _spawn(self) -> socket.socket:
         fill_standard_descriptors()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        path = json.dumps([entry or os.getcwd() for entry in sys.path if isinstance(entry, str)])
-        # -P: a json.py in the working folder is the program's, and no part of the keeper.
-        command = [sys.executable, "-P", "-c", PROGRAM, path, str(theirs.fileno()), str(os.getpid())]
+        keeper = f"from stem_iso.isolate.keeper import main; main({theirs.fileno()}, {os.getpid()})"
+        program = interpreter.code(interpreter.own_path(interpreter.search_path()), keeper)
+        command = [sys.executable, *interpreter.keepers_arguments(), "-c", program]
         # A session of its own: Ctrl-C in the program's terminal is the program's business.
         self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True)
         theirs.close()

@@ -23,7 +23,6 @@ RIGHTS_ROOM = socket.CMSG_SPACE(4 * 4) if hasattr(socket, "CMSG_SPACE") else 0
 WALL = 0x40000000  # __WALL: children made by clone() without SIGCHLD as well
 
 # What native libraries read when they are loaded: how many threads their pools have.
-SAFE_PATH = "stem_iso"  # of PYTHONSAFEPATH, where any text means yes: this one is ours to take away
 POOL_SIZES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 

@@ -15,10 +15,10 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 from array import array
 from typing import Any
 
+from stem_iso.isolate import interpreter
 from stem_iso.isolate.linux import POOL_SIZES
 
 LARGEST = 1 << 18
@@ -61,22 +61,18 @@ def receive(link: socket.socket) -> tuple[list[Any], list[int]] | None:
 
 
 def prelude(secrets: tuple[str, ...] = (), pool_threads: int = 1) -> int:
-    """A memfd with what an isolate needs to know of this process: its search path, folder, environment and argv, as they are now.
+    """A memfd with what an isolate needs to know of this process: its flags, search path, folder, environment and argv, as they are now.
 
     Variables named in `secrets` stay behind: one that the isolate had at its start would stand in its /proc/self/environ for ever.
     Native thread pools have `pool_threads` threads, unless somebody has sized them already.
     """
-    try:
-        cwd = os.getcwd()
-    except FileNotFoundError:
-        cwd = "/"
-    path = [entry or cwd for entry in sys.path if isinstance(entry, str)]  # import ignores what is no text, too
-    if cwd not in path:
-        path.insert(0, cwd)
     env = {name: value for name, value in os.environ.copy().items() if name not in secrets}
     if not any(name in env for name in POOL_SIZES):
         env |= dict.fromkeys(POOL_SIZES, str(pool_threads))
-    body = json.dumps({"path": path, "cwd": cwd, "env": env, "argv": sys.argv}).encode()
+    program = interpreter.program()
+    flags, own_path = interpreter.arguments(), interpreter.own_path(program.path)
+    content = {"program": program, "flags": flags, "own_path": own_path, "cwd": interpreter.working_folder(), "env": env}
+    body = json.dumps(content).encode()
     fd = os.memfd_create("stem_iso-prelude", os.MFD_CLOEXEC)
     os.write(fd, body)
     return fd

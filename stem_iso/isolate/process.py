@@ -1,8 +1,11 @@
-"""Start one LokyProcess, from the keeper. The only import site of loky.
+"""Start one LokyProcess, from the keeper.
 
 The keeper starts isolates without loky's two resource trackers (19 and 12 MiB, and both would survive a kill of the keeper): both tracker
 objects get a descriptor of /dev/null, so that whatever is registered there is forgotten. The price: a semaphore or a memmap folder that a
 killed handler had made stays until the machine restarts.
+
+loky starts a bare `python -m loky.backend.popen_loky_posix`, which knows no flag of the program and looks into the working folder first. So
+its last step, fork and exec, is ours: the same descriptors, another command line.
 """
 
 from __future__ import annotations
@@ -14,18 +17,17 @@ import signal
 import sys
 from collections.abc import Mapping
 from multiprocessing.context import get_spawning_popen
-from pathlib import Path
 from typing import Any
 
-from loky.backend import get_context
+from loky.backend import fork_exec, get_context
 from loky.backend import resource_tracker as loky_tracker
 
-from stem_iso.isolate.linux import SAFE_PATH
+from stem_iso.isolate.interpreter import Program, code
 
 # Blocked while an isolate starts, until it has handlers of its own: a Ctrl-C meant for the worker must not kill what is booting.
 HELD_BACK = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
 
-LOKY_IN = Path(loky_tracker.__file__).parents[2]
+lokys_fork_exec = fork_exec.fork_exec
 
 
 class Fds:
@@ -46,27 +48,37 @@ def without_trackers() -> None:
         tracker._fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
 
-def start(fds: Fds, *, path: list[str], cwd: str, env: Mapping[str, str], argv: list[str]) -> int:
-    """The pid of a new isolate, which runs `child.main.main(fds)` with this search path, folder, environment and argv. Raises OSError."""
+def start(fds: Fds, program: Program, *, flags: list[str], own_path: list[str], cwd: str, env: Mapping[str, str]) -> int:
+    """The pid of a new isolate, which runs `child.main.main(fds, program)` in this folder and environment. Raises OSError."""
     from stem_iso.isolate.child.main import main
 
     os.environ.clear()
     os.environ.update(env)
     # The title is written over argv alone; without this it overwrites the environment that /proc shows.
     os.environ["SPT_NOENV"] = "1"
-    # What the isolate imports before it is adopted must not come from the working folder; its search path is set when it boots.
-    if not os.environ.get("PYTHONSAFEPATH") and not os.path.samefile(LOKY_IN, cwd):  # there, loky itself is found by that folder alone
-        os.environ["PYTHONSAFEPATH"] = SAFE_PATH
-    sys.path[:], sys.argv[:] = path, argv
     os.chdir(cwd)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    fork_exec.fork_exec = _Command(flags, own_path)
     try:
         # daemon=False: a daemonic process may have no children. Nothing may join it at exit either: the keeper kills what it started.
-        process: Any = get_context("loky").Process(target=main, args=(fds,), daemon=False)
+        process: Any = get_context("loky").Process(target=main, args=(fds, program), daemon=False)
         process.start()
         multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
     finally:
+        fork_exec.fork_exec = lokys_fork_exec
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     for fd in fds.fds:
         os.set_inheritable(fd, False)
     return int(process.pid)
+
+
+class _Command:
+    """loky's `fork_exec`, for an interpreter with flags that starts in our own module instead of loky's."""
+
+    def __init__(self, flags: list[str], own_path: list[str]) -> None:
+        self._flags, self._own_path = flags, own_path
+
+    def __call__(self, command: list[str], keep_fds: list[int], env: Mapping[str, str] | None = None) -> int:
+        pipe = int(command[command.index("--pipe") + 1])
+        ours = code(self._own_path, f"from stem_iso.isolate.child.entry import run; run({pipe})")
+        return int(lokys_fork_exec([sys.executable, *self._flags, "-c", ours], keep_fds, env))

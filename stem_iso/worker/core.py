@@ -108,9 +108,8 @@ def _last_words(outlet: Outlet) -> None:
             stream.flush()
 
 
-def main(arguments: list[str]) -> None:
-    """`arguments`: the descriptors of the keeper's socket and of the memfd that holds the `CoreStart`."""
-    link, told = int(arguments[0]), int(arguments[1])
+def main(link: int, told: int) -> None:
+    """The descriptors of the keeper's socket and of the memfd that holds the `CoreStart`."""
     start = msgspec.json.decode(os.pread(told, os.fstat(told).st_size, 0), type=CoreStart)
     os.close(told)
     keeper_socket = socket.socket(fileno=link)
@@ -120,10 +119,7 @@ def main(arguments: list[str]) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL)
     set_title(f"stem_iso: worker {start.config.app}".strip())
     outlet = configure_logging(start.config.log_level, start.config.log_format)
+    sys.path[:] = start.path  # until here imports were ours alone
     code = run_core(start, keeper_socket, outlet)
     send(farewell, GOODBYE, code)
     _leave(code, outlet)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

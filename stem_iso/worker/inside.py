@@ -26,6 +26,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 
+from stem_iso.app import Stem
 from stem_iso.errors import PayloadTooLarge, StemError
 from stem_iso.isolate.job import FAILED, REJECTED, RETRY, SUCCEEDED, Port
 from stem_iso.locate import NotThere, current_app, import_app, import_beside
@@ -199,8 +200,6 @@ class TaskRunner:
     """`isolate.job.Runner` for tasks."""
 
     def __init__(self, told: BootPayload) -> None:
-        from stem_iso.app import Stem
-
         self.told = told
         self._carried = not told.location
         try:

@@ -31,6 +31,7 @@ from typing import Any
 
 import msgspec
 
+from stem_iso.isolate import interpreter
 from stem_iso.isolate.keeper import Keeper, set_title
 from stem_iso.isolate.linux import become_subreaper, forget_inherited_signals, poll_timeout, require_linux, standard_streams
 from stem_iso.isolate.messages import GOODBYE, SIGNAL, send
@@ -46,13 +47,15 @@ log = logging.getLogger("stem_iso.worker")
 
 
 class CoreStart(msgspec.Struct, frozen=True):
-    """What a core is told. `boot` names it in receipts; `predecessors` are dead boots whose leases it takes.
+    """What a core is told. `boot` names it in receipts; `predecessors` are dead boots whose leases it takes; `path` is what the application
+    is looked for in.
 
     More than one, because the last may have died before it had taken those of the one before it.
     """
 
     config: WorkerConfig
     boot: str
+    path: list[str]
     predecessors: tuple[str, ...] = ()
 
 
@@ -95,8 +98,8 @@ class CoreKeeper(Keeper):
 class Launcher:
     """Starts cores, one after the other, until one leaves on purpose or is told to."""
 
-    def __init__(self, config: WorkerConfig) -> None:
-        self._config = config
+    def __init__(self, config: WorkerConfig, path: list[str]) -> None:
+        self._config, self._path = config, path
         self._signals = Signals()
         # Each isolate is started in the folder and environment of its core; a fresh core must not inherit those.
         self._env, self._cwd = dict(os.environ), os.getcwd()
@@ -106,7 +109,7 @@ class Launcher:
         predecessors: tuple[str, ...] = ()
         backoff = FIRST_BACKOFF
         while True:
-            start = CoreStart(self._config, uuid.uuid4().hex, predecessors)
+            start = CoreStart(self._config, uuid.uuid4().hex, self._path, predecessors)
             began = monotonic()
             code = self._run_core(start)
             if code is not None:
@@ -150,7 +153,8 @@ class Launcher:
     def _start_core(self, theirs: socket.socket, start: CoreStart) -> subprocess.Popen[bytes]:
         told = os.memfd_create("stem_iso-config", os.MFD_CLOEXEC)
         os.write(told, msgspec.json.encode(start))
-        command = [sys.executable, "-m", "stem_iso.worker.core", str(theirs.fileno()), str(told)]
+        core = f"from stem_iso.worker.core import main; main({theirs.fileno()}, {told})"
+        command = [sys.executable, *interpreter.arguments(), "-c", interpreter.code(interpreter.own_path(self._path), core)]
         try:
             # A process group of its own: the terminal's Ctrl-C reaches the launcher alone.
             return subprocess.Popen(command, pass_fds=[theirs.fileno(), told], cwd=self._cwd, env=self._env, process_group=0)
@@ -189,6 +193,8 @@ class Launcher:
 def launch(config: WorkerConfig) -> int:
     """Run a worker until it ends; the process's exit code (W1). For the main thread of a process that does nothing else."""
     require_linux("a worker")
+    path = interpreter.search_path()
+    sys.path[:] = interpreter.own_path(path)
     from stem_iso.isolate import process
 
     standard_streams()
@@ -196,4 +202,4 @@ def launch(config: WorkerConfig) -> int:
     become_subreaper()
     process.without_trackers()
     set_title(f"stem_iso: launcher {config.app}".strip())
-    return Launcher(config).run()
+    return Launcher(config, path).run()

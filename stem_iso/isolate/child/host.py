@@ -29,10 +29,12 @@ from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from math import inf
 
+from stem_iso.isolate.child.entry import as_in_any_program
 from stem_iso.isolate.child.leftovers import reap
 from stem_iso.isolate.child.port import Pipe
 from stem_iso.isolate.child.replies import pack_reply
 from stem_iso.isolate.child.streams import current, keep_logging, route
+from stem_iso.isolate.interpreter import Program
 from stem_iso.isolate.job import NO_LIMITS, Answer, Boot, HostRunner, LimitNotice, Limits
 from stem_iso.isolate.seat import Page
 from stem_iso.isolate.wire import (
@@ -70,12 +72,12 @@ TITLE = "stem_iso: inline host"
 LONGEST = 1 << 13  # a line without an end is sent in pieces of this size
 
 
-def serve(boot: Boot, pipe: Pipe, page: Page, set_title: Callable[[str], None]) -> None:
+def serve(boot: Boot, program: Program, pipe: Pipe, page: Page, set_title: Callable[[str], None]) -> None:
     """Raises CoreGone at the end of the pipe."""
     voice = Voice(pipe)
     handler = route(HostedCall(voice, 0, {}), boot.log_level)
     set_title("stem_iso: inline host, booting")
-    runner = _runner(boot, voice)
+    runner = _runner(boot, program, voice)
     keep_logging(handler)
     host = Host(runner, voice, page)
     set_title(TITLE)
@@ -84,10 +86,11 @@ def serve(boot: Boot, pipe: Pipe, page: Page, set_title: Callable[[str], None]) 
         host.hear(pipe.receive())
 
 
-def _runner(boot: Boot, voice: Voice) -> HostRunner:
+def _runner(boot: Boot, program: Program, voice: Voice) -> HostRunner:
     module, _, name = boot.target.partition(":")
     try:
         start: Callable[[bytes], HostRunner] = getattr(import_module(module), name)
+        as_in_any_program(program)
         return start(boot.payload)
     except BaseException:  # user code: its import or its start hook may raise anything, SystemExit included
         voice.say(BROKEN, 0, traceback.format_exc().encode(errors="replace"))

@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from stem_iso.isolate.child import setup
+from stem_iso.isolate.child.entry import StartMethod, as_in_any_program
 from stem_iso.isolate.child.leftovers import left_behind
 from stem_iso.isolate.child.pinning import Pinning
 from stem_iso.isolate.child.port import CallPort, CoreGone, Pipe
 from stem_iso.isolate.child.streams import keep_logging
+from stem_iso.isolate.interpreter import Program
 from stem_iso.isolate.job import Boot, Runner
 from stem_iso.isolate.seat import Page
 from stem_iso.isolate.wire import BROKEN, CALL, READY, Frame, unpack_call
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 IDLE_TITLE = "stem_iso: idle"
 
 
-def main(fds: Fds) -> None:
+def main(fds: Fds, program: Program) -> None:
     """The target of the LokyProcess. Leaves by `os._exit`: nobody's atexit may hold up an isolate that is done."""
     import socket
 
@@ -54,7 +56,7 @@ def main(fds: Fds) -> None:
     setup.forget(page_fd)
     pipe = Pipe(socket.socket(fileno=link_fd))
     try:
-        serve(pipe, page, stack)
+        serve(pipe, page, stack, program)
     except CoreGone:
         os._exit(0)
     except OSError as error:  # a handler closed our descriptors: the process cannot speak any more, on stderr perhaps neither
@@ -63,12 +65,12 @@ def main(fds: Fds) -> None:
         os._exit(1)
 
 
-def serve(pipe: Pipe, page: Page, stack: int) -> None:
+def serve(pipe: Pipe, page: Page, stack: int, program: Program) -> None:
     boot = msgspec.msgpack.decode(pipe.receive().payload, type=Boot)
     if boot.hosts:
         from stem_iso.isolate.child import host
 
-        host.serve(boot, pipe, page, titles())
+        host.serve(boot, program, pipe, page, titles())
         return
     port = CallPort(pipe)
     setup.dump_before_raising(stack)
@@ -76,7 +78,7 @@ def serve(pipe: Pipe, page: Page, stack: int) -> None:
     logging.basicConfig(level=boot.log_level, handlers=[handler], format="%(message)s")
     set_title = titles()
     set_title("stem_iso: booting")
-    runner = boot_runner(boot, pipe, port)
+    runner = boot_runner(boot, program, pipe, port)
     keep_logging(handler)
     calls = Calls(runner, port, page, pipe, set_title)
     set_title(IDLE_TITLE)
@@ -87,10 +89,11 @@ def serve(pipe: Pipe, page: Page, stack: int) -> None:
             calls.run(received)
 
 
-def boot_runner(boot: Boot, pipe: Pipe, port: CallPort) -> Runner:
+def boot_runner(boot: Boot, program: Program, pipe: Pipe, port: CallPort) -> Runner:
     module, _, name = boot.target.partition(":")
     try:
         start: Callable[[bytes, CallPort], Runner] = getattr(import_module(module), name)
+        as_in_any_program(program)  # what we import ourselves has been imported
         return start(boot.payload, port)
     except BaseException:  # user code: its import or its start hook may raise anything, SystemExit included
         pipe.send(BROKEN, 0, traceback.format_exc().encode(errors="replace"))
@@ -104,7 +107,7 @@ class Calls:
     def __init__(self, runner: Runner, port: CallPort, page: Page, pipe: Pipe, set_title: Callable[[str], None]) -> None:
         self._runner, self._port, self._page, self._pipe = runner, port, page, pipe
         self._set_title = set_title
-        self._pinning = Pinning()
+        self._pinning, self._start_method = Pinning(), StartMethod()
         self._entries: dict[int, object] = {}
 
     def run(self, received: Frame) -> None:
@@ -121,6 +124,7 @@ class Calls:
         tag, result = self._runner.run(self._entries[call.entry], call.payload, self._port)
         self._page.finished = number
         self._pinning.unpin()
+        self._start_method.restore()
         flush()
         self._port.reply(bytes((tag, left_behind())) + result)
         if call.title:

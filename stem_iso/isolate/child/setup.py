@@ -14,7 +14,7 @@ import signal
 from contextlib import suppress
 from types import FrameType
 
-from stem_iso.isolate.linux import F_SETSIG, SAFE_PATH, become_subreaper
+from stem_iso.isolate.linux import F_SETSIG, become_subreaper
 
 # Real-time signals: no handler of a user's program has a habit of taking them.
 # RAISE dumps the stack as STACK does, and then raises. One signal for both: where two came, the first would have restarted a blocked system
@@ -35,8 +35,6 @@ def disregard(number: int, frame: FrameType | None) -> None:
 def own_session() -> None:
     os.setsid()
     become_subreaper()
-    if os.environ.get("PYTHONSAFEPATH") == SAFE_PATH:  # for our own imports, and nobody else's
-        del os.environ["PYTHONSAFEPATH"]
 
 
 def quiet_signals() -> None:
