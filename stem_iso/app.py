@@ -3,7 +3,7 @@
     @app.task(...)            ──> registry (names → handlers)
     task.enqueue(...)         ──> envelope_of ──┬──> broker.publish            outside of a task
                                                 └──> context.publish ──> core  inside of one, with its lineage
-    app.handle(id).result()   ──> broker.wait
+    app.handle(id).result()   ──> watcher: one for all waits of this process
 
 Rules
  1. A `Stem` opens nothing when it is made: a producer imports no loky, and sqlite3 or redis only with its first connection; an isolate,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from stem_iso.composed import CanvasHandle
     from stem_iso.events import AnyEvent
     from stem_iso.parts import Part
+    from stem_iso.waiting import Watcher
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -92,6 +93,7 @@ class Stem:
         self.schedules = Schedules(self)
         self.schedule = self.schedules.add
         self.lending = Lending(self.open_broker)
+        self._watcher: Watcher | None = None  # made by the first wait
         self.isolate_start_hooks: list[Callable[[], Any]] = []
         self.signals = Signals()
         self.middleware = MiddlewareStack()
@@ -268,9 +270,21 @@ class Stem:
         """A fresh broker for the calling thread, which closes it; nothing is opened before its first use."""
         return self.site.open()
 
+    @property
+    def watcher(self) -> Watcher:
+        """What all waits for results go through."""
+        if self._watcher is None:
+            from stem_iso.waiting import Watcher
+
+            # setdefault decides between threads that come at once.
+            self._watcher = vars(self).setdefault("_first_watcher", Watcher(self.open_broker))
+        return self._watcher
+
     def close(self) -> None:
         """Close the producer's connections; the next use opens new ones."""
         self.lending.close()
+        if self._watcher is not None:
+            self._watcher.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         place = locate(self)

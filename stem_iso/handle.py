@@ -1,7 +1,7 @@
 """The producer's grip on one task: its status, its result, its end.
 
     handle = make.enqueue("cat.png")
-    handle.result(timeout=60) ── broker.wait ──> the terminal status ──> R | TaskFailed | TaskCancelled
+    handle.result(timeout=60) ── the application's watcher ──> the terminal status ──> R | TaskFailed | TaskCancelled
 
 Waiting for a result inside a handler is refused: the awaited task may need the very seat that waits for it.
 """
@@ -21,6 +21,8 @@ from stem_iso.task.context import current_context
 from stem_iso.task.status import TaskState, TaskStatus
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from stem_iso.app import Stem
     from stem_iso.brokers.base import StatusRecord
 
@@ -51,17 +53,22 @@ class TaskHandle(Generic[R]):
         Raises TaskFailed, TaskCancelled, TimeoutError when the wait ran out, UnknownResult, and WaitRefused inside a handler.
         """
         refuse_waiting()
-        seconds = None if timeout is None else delay("timeout", timeout)
-        with self.app.lending.lend() as broker:
-            record = broker.wait(self.id, seconds, self.queue)
+        future = self._asked(timeout)
+        try:
+            record = future.result()
+        finally:
+            future.cancel()
         return self.result_of(record)
 
     async def ended(self, timeout: Duration | None = None) -> StatusRecord:
         """The terminal record; cancelling the await ends the wait. Raises TimeoutError, UnknownResult, WaitRefused."""
-        from stem_iso.waiting import wait_aside
+        import asyncio
 
         refuse_waiting()
-        return await wait_aside(self.app.lending, self.id, None if timeout is None else delay("timeout", timeout), self.queue)
+        return await asyncio.wrap_future(self._asked(timeout))
+
+    def _asked(self, timeout: Duration | None) -> Future[StatusRecord]:
+        return self.app.watcher.ask(self.id, None if timeout is None else delay("timeout", timeout), self.queue)
 
     def revoke(self, terminate: bool = False) -> bool:
         """Cancel the task; with `terminate`, kill it where it runs. True if there was anything to revoke."""

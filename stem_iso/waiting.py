@@ -1,63 +1,240 @@
-"""Waiting for a result in a coroutine: a thread of its own does the waiting.
+"""Waiting for results: one watcher for all waits of an application in this process, by whatever thread or loop.
 
-Not the loop's default executor: a handful of waits would fill it, and whoever needs a thread to let those tasks proceed would get none.
-The thread looks up every second whether anybody still waits, so a cancelled await leaves nothing behind for longer.
+    result, aresult ── ask ──> Watcher ── its thread, its broker ──> Ends.look ──> the future of each wait
+                                 ^                                       │
+                                 └── poll: the store rings, a wait comes ┘
+
+Rules
+ 1. A thousand waits cost one thread and one connection. Both are there while somebody waits, and for `LINGER` seconds after that.
+ 2. A wait looks at least once, however short it is, and ends no later than asked: by the record, UnknownResult, or TimeoutError.
+ 3. The first look must reach the broker, else the wait ends with BrokerUnavailable: a wrong address is said at once. A broker that goes
+    away later is waited for; a wait that runs out meanwhile says so in its TimeoutError.
+ 4. Whoever stops waiting (a cancelled await, Ctrl-C) cancels its future; the watcher forgets it with its next turn.
+ 5. A forked child has a watcher of its own, and touches nothing of the parent's.
 """
 
 from __future__ import annotations
 
-import asyncio
+import os
+import select
+import threading
 import time
-from threading import Event, Thread
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from contextlib import suppress
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
 
-from stem_iso.errors import StemError
+from stem_iso.errors import BrokerUnavailable, UnknownResult
 
 if TYPE_CHECKING:
-    from stem_iso.brokers.base import StatusRecord
-    from stem_iso.lending import Lending
+    from stem_iso.brokers.base import Broker, Ends, StatusRecord
 
-SLICE = 1.0
+LINGER = 5.0  # seconds: opening a store takes milliseconds, which a program that waits again and again should pay once
+AGAIN, SELDOM = 0.1, 1.0  # seconds until a broker that is away is asked again: the first pause, and the longest
+SHARE = 4  # looks at many waits may take a fifth of a core: after one of 5 ms, 20 ms of rest
 
 
-async def wait_aside(lending: Lending, id: str, timeout: float | None, queue: str | None = None) -> StatusRecord:
-    """Raises what `Broker.wait` raises."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[StatusRecord] = loop.create_future()
-    abandoned = Event()
+class Wait(NamedTuple):
+    id: str
+    queue: str | None
+    timeout: float | None
+    deadline: float  # monotonic
+    future: Future[StatusRecord]
 
-    def tell(record: StatusRecord | None, error: Exception | None) -> None:
-        if future.done():
+    def answer(self, found: StatusRecord | Exception) -> None:
+        if not self.future.set_running_or_notify_cancel():
             return
-        if record is not None:
-            future.set_result(record)
-        elif error is not None:
-            future.set_exception(error)
+        if isinstance(found, Exception):
+            self.future.set_exception(found)
+        else:
+            self.future.set_result(found)
 
-    def wait() -> None:
-        record, failure = None, None
+
+class Watcher:
+    """One per application. `open` makes a broker, which the watcher's thread alone uses."""
+
+    def __init__(self, open: Callable[[], Broker]) -> None:
+        self._open = open
+        self._inherited: list[_Service] = []  # of a parent: never touched again, and never collected
+        self._forget()
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()  # guards the service: who begins it, and its end
+        self._service: _Service | None = None
+        self._pid = os.getpid()
+
+    def ask(self, id: str, timeout: float | None, queue: str | None = None) -> Future[StatusRecord]:
+        """The terminal record, as soon as there is one. Cancel the future to stop waiting.
+
+        Its exceptions: TimeoutError, UnknownResult, BrokerUnavailable.
+        """
+        deadline = inf if timeout is None else time.monotonic() + timeout
+        wait = Wait(id, queue, timeout, deadline, Future())
+        if self._pid != os.getpid():
+            if self._service is not None:
+                self._inherited.append(self._service)
+            self._forget()
+        with self._lock:
+            if self._service is None or not self._service.take(wait):
+                self._service = _Service(self._open())
+                self._service.take(wait)
+                threading.Thread(target=self._service.run, name="stem_iso: results", daemon=True).start()
+        return wait.future
+
+    def close(self) -> None:
+        """Waits that go on keep the watcher; one that only lingers ends."""
+        if self._pid == os.getpid() and self._service is not None:
+            self._service.leave()
+
+
+class _Service:
+    """A life of the watcher, from the first wait to the last."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._lock = threading.Lock()  # guards the three below
+        self._new: list[Wait] = []
+        self._over = False
+        self._linger = LINGER
+        # The rest is owned by the thread of `run`.
+        self._ends: Ends | None = None
+        self._waits: dict[str, list[Wait]] = {}
+        self._fresh: set[str] = set()  # ids that were not looked at yet
+        self._away: BrokerUnavailable | None = None
+        self._at_rest = True
+        self._reader, self._writer = os.pipe()
+        for end in (self._reader, self._writer):
+            os.set_blocking(end, False)
+
+    def take(self, wait: Wait) -> bool:
+        """False: it has ended, and takes no more."""
+        with self._lock:
+            if self._over:
+                return False
+            self._new.append(wait)
+            self._wake()
+            return True
+
+    def leave(self) -> None:
+        with self._lock:
+            self._linger = 0.0
+            if not self._over:
+                self._wake()
+
+    def _wake(self) -> None:
+        with suppress(BlockingIOError):  # full: it will wake
+            os.write(self._writer, b"\n")
+
+    def run(self) -> None:
         try:
-            record = _wait(lending, id, timeout, queue, abandoned)
-        except (StemError, TimeoutError) as error:
-            failure = error
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(tell, record, failure)
+            self._serve()
+        except BaseException as error:  # whatever it was: nobody may wait for a thread that is gone
+            failure = BrokerUnavailable(f"waiting for results ended: {error!r}")
+            for wait in self._close():
+                wait.answer(failure)
+            raise
 
-    Thread(target=wait, name=f"stem_iso: wait for {id}", daemon=True).start()
-    try:
-        return await future
-    finally:
-        abandoned.set()
+    def _serve(self) -> None:
+        busy_at, pause = time.monotonic(), AGAIN
+        while True:
+            self._take_in()
+            now = time.monotonic()
+            if self._waits:
+                busy_at = now
+            elif now - busy_at >= self._linger and self._ended():
+                return
+            self._look()
+            cost = time.monotonic() - now
+            self._run_out()
+            pause = min(SELDOM, pause * 2) if self._away else AGAIN
+            if cost > 0.001 and not self._away:
+                time.sleep(min(0.25, cost * SHARE))
+            self._sleep(pause if self._away else self._linger)
 
+    def _take_in(self) -> None:
+        with self._lock:
+            new, self._new = self._new, []
+        for wait in new:
+            self._waits.setdefault(wait.id, []).append(wait)
+            self._fresh.add(wait.id)
+        for id in [id for id, waits in self._waits.items() if all(wait.future.done() for wait in waits)]:
+            self._drop(id)
 
-def _wait(lending: Lending, id: str, timeout: float | None, queue: str | None, abandoned: Event) -> StatusRecord | None:
-    end = None if timeout is None else time.monotonic() + timeout
-    with lending.lend() as broker:
-        while not abandoned.is_set():
-            left = SLICE if end is None else min(SLICE, end - time.monotonic())
-            try:
-                return broker.wait(id, max(0.0, left), queue)
-            except TimeoutError:
-                if end is not None and time.monotonic() >= end:
-                    raise
-    return None
+    def _drop(self, id: str) -> list[Wait]:
+        self._fresh.discard(id)
+        return self._waits.pop(id)
+
+    def _look(self) -> None:
+        if not self._waits and (self._ends is None or self._at_rest):
+            return
+        self._at_rest = not self._waits  # a last look lets the store forget whoever stopped waiting
+        try:
+            if self._ends is None:
+                self._ends = self._broker.ends()
+            found = self._ends.look({id: waits[0].queue for id, waits in self._waits.items()})
+        except BrokerUnavailable as error:
+            self._away = error
+            self._let_go()
+            for id in list(self._fresh):  # rule 3
+                self._answer(id, error)
+            return
+        self._away = None
+        self._fresh.clear()
+        for id, record in found.items():
+            self._answer(id, record or UnknownResult(f"no task {id}: it never was, or its result has expired"))
+
+    def _answer(self, id: str, found: StatusRecord | Exception) -> None:
+        for wait in self._drop(id):
+            wait.answer(found)
+
+    def _run_out(self) -> None:
+        now = time.monotonic()
+        for id in [id for id, waits in self._waits.items() if any(wait.deadline <= now for wait in waits)]:
+            waits = self._drop(id)
+            for wait in waits:
+                if wait.deadline <= now:
+                    away = f"; the broker cannot be reached: {self._away}" if self._away else ""
+                    wait.answer(TimeoutError(f"task {id} has not ended after {wait.timeout:g} s of waiting{away}"))
+            if left := [wait for wait in waits if wait.deadline > now]:
+                self._waits[id] = left
+
+    def _sleep(self, longest: float) -> None:
+        poll = select.poll()
+        poll.register(self._reader, select.POLLIN)
+        if self._ends is not None and self._waits:
+            poll.register(self._ends.fileno(), select.POLLIN)
+            longest = min(longest, self._ends.interval)
+        nearest = min((wait.deadline for waits in self._waits.values() for wait in waits), default=inf)
+        left = max(0.0, min(longest, nearest - time.monotonic()))
+        poll.poll(left * 1000 + 1)  # whole milliseconds: never a hair too early
+        with suppress(BlockingIOError):
+            os.read(self._reader, 65_536)
+
+    # -- the end ----------------------------------------------------------------------------------------------------------------------
+
+    def _ended(self) -> bool:
+        with self._lock:
+            if self._new:
+                return False
+            self._over = True
+        self._close()
+        return True
+
+    def _close(self) -> Iterable[Wait]:
+        """Those that still wait."""
+        with self._lock:
+            self._over = True
+            left = [*self._new, *(wait for waits in self._waits.values() for wait in waits)]
+            self._new, self._waits = [], {}
+            os.close(self._reader)
+            os.close(self._writer)
+        self._let_go()
+        with suppress(BrokerUnavailable):  # it could not be written back: that is the next one's to do
+            self._broker.close()
+        return left
+
+    def _let_go(self) -> None:
+        ends, self._ends = self._ends, None
+        if ends is not None:
+            ends.close()

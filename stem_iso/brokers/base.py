@@ -23,7 +23,7 @@ Durations are seconds. Lists are answered in the order of the question.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from stem_iso.brokers.records import BrokerAddress as BrokerAddress
@@ -65,6 +65,23 @@ class Watch(Protocol):
     def close(self) -> None: ...
 
 
+class Ends(Protocol):
+    """Ends of many tasks, for one thread that waits for all of them. Owned by the thread that asked for it."""
+
+    interval: float  # look at least this often: some stores cannot always ring
+
+    def fileno(self) -> int:
+        """A descriptor for poll: readable when a look is due. Ask again after each look: it may be another one by then."""
+
+    def look(self, waits: Mapping[str, str | None]) -> dict[str, StatusRecord | None]:
+        """Which of these ids have ended, with their terminal status; None for one that is unknown or has expired. Those that go on are
+        left out. The values are their queues, where known (hints, as below). Takes the readiness back: an end after the look rings.
+        Raises BrokerUnavailable; then close it, and ask the broker for another.
+        """
+
+    def close(self) -> None: ...
+
+
 class Broker(Protocol):
     url: str  # as shown to people: an absolute path, no password
     options: BrokerOptions
@@ -86,6 +103,10 @@ class Broker(Protocol):
 
     def wait(self, id: str, timeout: float | None, queue: str | None = None) -> StatusRecord:
         """The terminal status, as soon as there is one. Raises TimeoutError, UnknownResult (also when it expires meanwhile)."""
+        ...
+
+    def ends(self) -> Ends:
+        """For whoever waits for many: one descriptor, whatever their number."""
         ...
 
     def revoke(self, id: str, terminate: bool = False, queue: str | None = None) -> bool:

@@ -36,6 +36,7 @@ from stem_iso.brokers.base import (
 from stem_iso.brokers.payload import encoded
 from stem_iso.brokers.redis import canvas, gossip, leasing, limits, looking, publishing, schedules, sweeping
 from stem_iso.brokers.redis.dead import Graveyard
+from stem_iso.brokers.redis.ends import TokenEnds
 from stem_iso.brokers.redis.exchanging import Exchanger, Turn
 from stem_iso.brokers.redis.homes import Homes
 from stem_iso.brokers.redis.keys import own_key, queue_key
@@ -93,6 +94,9 @@ class RedisBroker:
             return own_key(id) if where is None else queue_key(where)
 
         return until(self._links, key, id, terminal, lambda: late(f"task {id} has", timeout), timeout)
+
+    def ends(self) -> TokenEnds:
+        return TokenEnds(self._links, self._finder, self._memory)
 
     def revoke(self, id: str, terminate: bool = False, queue: str | None = None) -> bool:
         return self._wishes.revoke(id, terminate, queue)

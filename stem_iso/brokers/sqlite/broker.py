@@ -43,7 +43,7 @@ from stem_iso.brokers.sqlite import (
     settling,
     sweeping,
 )
-from stem_iso.brokers.sqlite.parking import BellWatch, Listener, wait, wait_members
+from stem_iso.brokers.sqlite.parking import BellEnds, BellWatch, Listener, wait, wait_members
 from stem_iso.brokers.sqlite.turn import Database, Turn
 from stem_iso.task.canvas import Canvas, Tree
 from stem_iso.task.envelope import Envelope
@@ -82,6 +82,9 @@ class SqliteBroker:
 
     def wait(self, id: str, timeout: float | None, queue: str | None = None) -> StatusRecord:
         return wait(self._database, lambda: self.status([id])[0], id, timeout)
+
+    def ends(self) -> BellEnds:
+        return BellEnds(self._database)
 
     def revoke(self, id: str, terminate: bool = False, queue: str | None = None) -> bool:
         return self._database.write(lambda turn: revoking.revoke(turn, id, terminate))

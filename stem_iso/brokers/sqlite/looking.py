@@ -19,6 +19,14 @@ def statuses(turn: Turn, ids: Sequence[str]) -> list[StatusRecord | None]:
     return [found.get(id) for id in ids]
 
 
+def ended(turn: Turn, ids: Sequence[str]) -> dict[str, StatusRecord | None]:
+    """Of these, what has ended, and None for what is unknown. Those that go on, mostly all, are only counted out."""
+    asked = [id for id in ids if is_text(id)]
+    going = {row[0] for row in turn.of_keys("SELECT id FROM task WHERE state <= 2 AND id IN ({keys})", asked)}
+    over = [id for id in ids if id not in going]
+    return dict(zip(over, statuses(turn, over), strict=True)) if over else {}
+
+
 # Delayed ones that have come due are ready, though nobody has moved them yet.
 _COUNTS = """
 SELECT queue, sum(queued), sum(delayed), sum(running), sum(dead) FROM (

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from math import inf
 from typing import TypeVar
 
 from stem_iso.brokers.awaited import ended, fewer_than, late
 from stem_iso.brokers.base import StatusRecord
-from stem_iso.brokers.sqlite import canvas, gossip
+from stem_iso.brokers.sqlite import canvas, gossip, looking
 from stem_iso.brokers.sqlite.bells import Bell, Ear
 from stem_iso.brokers.sqlite.turn import Database, Turn
 
@@ -41,6 +41,30 @@ class BellWatch:
 
     def close(self) -> None:
         self._ear.close()
+
+
+class BellEnds:
+    """See `stem_iso.brokers.base.Ends`. All are asked about where something was committed, else only those that are new."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._ear = database.done_ear()  # kept by the database, which closes it
+        self._version = database.version()
+        self._looked: set[str] = set()
+        self.interval = self._ear.interval
+
+    def fileno(self) -> int:
+        return self._ear.fileno()
+
+    def look(self, waits: Mapping[str, str | None]) -> dict[str, StatusRecord | None]:
+        rang, seen = self._ear.heard(), self._version
+        self._version = self._database.version()  # read before the rows: what is committed after it is another version
+        asked = list(waits) if rang or seen != self._version else [id for id in waits if id not in self._looked]
+        self._looked = set(waits)
+        return self._database.read(lambda turn: looking.ended(turn, asked)) if asked else {}
+
+    def close(self) -> None:
+        pass
 
 
 def park(ear: Ear, seconds: float) -> None:

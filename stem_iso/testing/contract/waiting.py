@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import select
 import threading
 import time
 from collections.abc import Callable
 
 import pytest
 
-from stem_iso.brokers.base import Broker, StatusRecord
+from stem_iso.brokers.base import Broker, Ends, StatusRecord
 from stem_iso.errors import UnknownResult
 from stem_iso.task.status import TaskState
-from stem_iso.testing.contract.desk import RESULT, SUCCESS, Desk, envelope, next_attempt, settle, take_one
+from stem_iso.testing.contract.desk import RESULT, SUCCESS, Desk, envelope, next_attempt, settle, take, take_one
 from stem_iso.testing.looking import throughout
 
 
@@ -81,6 +82,44 @@ class Waiting(Desk):
         answer = waiter.joined()
         assert isinstance(answer, StatusRecord) and answer.state.terminal
         return waiter.at - ended
+
+    def test_one_descriptor_tells_of_the_ends_of_many(self, broker: Broker, other: Broker) -> None:
+        sent = [envelope(queue=queue) for queue in ("default", "default", "other", "default")]
+        broker.publish(sent)
+        waits = {each.id: each.queue for each in sent} | {"nobody": None}
+        ends = other.ends()
+        assert ends.look(waits) == {"nobody": None}
+        del waits["nobody"], waits[sent[3].id]  # that one is waited for no longer
+        broker.revoke(sent[2].id)
+        assert self.told(ends, waits) == {sent[2].id: TaskState.CANCELLED}
+        first, second, third = sorted(take(broker, 3), key=lambda delivery: delivery.receipt.id)
+        for delivery in (first, second, third):
+            settle(broker, delivery, next_attempt(sent[1]) if delivery.receipt.id == sent[1].id else SUCCESS)
+        assert self.told(ends, waits) == {sent[0].id: TaskState.SUCCEEDED}
+        late = envelope()
+        broker.publish([late])
+        assert ends.look({**waits, late.id: None}) == {}
+        for delivery in take(broker, 3):
+            settle(broker, delivery, SUCCESS)
+        waits[late.id] = None
+        found = self.told(ends, waits)
+        while waits:
+            found |= self.told(ends, waits)
+        assert found == dict.fromkeys((sent[1].id, late.id), TaskState.SUCCEEDED)
+        ends.close()
+
+    def told(self, ends: Ends, waits: dict[str, str | None]) -> dict[str, TaskState]:
+        """What the next look has to say that has anything to say, by a ring."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            poll = select.poll()
+            poll.register(ends.fileno(), select.POLLIN)
+            poll.poll(ends.interval * 1000)
+            if found := ends.look(waits):
+                for id in found:
+                    del waits[id]
+                return {id: record.state for id, record in found.items() if record is not None}
+        raise AssertionError("nothing was told in 10 s")
 
     def test_a_retry_is_no_end(self, broker: Broker, other: Broker) -> None:
         sent = envelope()
