@@ -17,10 +17,11 @@ Rules
  4. Any call may be sent twice. Publishing is known by id, for a minute past the end at least; a settlement by its nonce; leases by the
     sequence of their turn. A turn that was lost is taken over by the next one, and cannot happen later.
  5. A script checks its arguments before its first write, and removes last.
+ 6. A value that cannot be read concerns its own task alone, in scripts as in Python: its neighbours never notice.
 
   broker       the facade: one call of the contract
   address · url · connection · links · cluster · slots · parked · refusals · resp · loading · rounds     how a server is asked
-  keys · records · showing                    names, what lies in a slot, and how people see it
+  keys · records · showing · damage           names, what lies in a slot, how people see it, and what cannot be read
   publishing · exchanging · settling · leasing · homes      a task's life
   looking · waiting · revoking · dead · registry · parking · sweeping      those who ask, wait and wish
   limits · schedules · gossip                 slots of their own

@@ -17,6 +17,7 @@ import msgspec
 from stem_iso.brokers.base import BrokerOptions, MemberState, StatusRecord
 from stem_iso.brokers.payload import encoded
 from stem_iso.brokers.redis import placing
+from stem_iso.brokers.redis.damage import DAMAGE, UNREADABLE, say, text
 from stem_iso.brokers.redis.keys import own_key, queue_key
 from stem_iso.brokers.redis.links import Call, Command, Links
 from stem_iso.brokers.redis.placing import Origin
@@ -59,6 +60,14 @@ def record(id: str, answer: Sequence[bytes] | None) -> StatusRecord | None:
     """The status of a group; None where there is none of this id, or it has expired."""
     if answer is None:
         return None
+    try:
+        return _record(id, answer)
+    except DAMAGE:
+        say(f"what is stored of group {id}")
+        return StatusRecord(id=id, name=GROUP, queue="", state=TaskState.FAILED, reason=UNREADABLE)
+
+
+def _record(id: str, answer: Sequence[bytes]) -> StatusRecord:
     state, reason, error, result, enqueued, finished = answer[:6]
     return StatusRecord(
         id=id,
@@ -76,7 +85,7 @@ def record(id: str, answer: Sequence[bytes] | None) -> StatusRecord | None:
 def unended(links: Links, id: str) -> int | None:
     """How many members of a group have not ended; None where there is no such group."""
     answer = links.run([ask(id)])[0]
-    return None if answer is None else int(answer[6])
+    return None if answer is None else int(answer[6]) if answer[6].isdigit() else 0
 
 
 def tree(links: Links, id: str) -> Tree | None:
@@ -121,11 +130,12 @@ def parts(links: Links, relay: Relay, id: str) -> list[Ref] | None:
     if packed is None:
         group = _group(links, id, answer)
         return None if group is None else list(parts_of(group))
-    number, _, queue = token.decode().partition(" ")
+    number, _, queue = text(token or b"").partition(" ")
     entry = links.command(queue_key(queue), "HGET", f"{queue_key(queue)}:out", number)
     if entry is not None:
         relay.run(entries_in(queue, [number.encode(), entry]))
-    return list(parts_of(_tree.decode(packed)))
+    whole = _tree_in(id, packed)
+    return None if whole is None else list(parts_of(whole))
 
 
 def revoke(links: Links, relay: Relay, id: str, asked: str) -> bool:
@@ -136,7 +146,7 @@ def revoke(links: Links, relay: Relay, id: str, asked: str) -> bool:
     answer = links.run([ask(id)])[0]
     if answer is None or answer[0]:
         return False
-    queue, told = answer[8].decode(), b"1" if id == asked else b""
+    queue, told = text(answer[8]), b"1" if id == asked else b""
     number, _ = links.call("post", queue_key(queue), "revoke", id, told)
     with suppress(BrokerUnavailable):
         relay.run([Entry(queue, int(number), (b"revoke", id.encode(), told))])
@@ -153,10 +163,18 @@ def forget(id: str) -> Call:
 
 def _stored(links: Links, id: str) -> Tree | None:
     packed = links.command(own_key(id), "HGET", f"{own_key(id)}:tree", "tree")
-    return None if packed is None else _tree.decode(packed)
+    return None if packed is None else _tree_in(id, packed)
+
+
+def _tree_in(id: str, packed: bytes) -> Tree | None:
+    try:
+        return _tree.decode(packed)
+    except DAMAGE:
+        say(f"the tree of canvas {id}")
+        return None
 
 
 def _group(links: Links, id: str, answer: Sequence[bytes] | None) -> Parallel | None:
     """`answer`: of `ask(id)`."""
-    whole = None if answer is None else _stored(links, answer[7].decode())
+    whole = None if answer is None else _stored(links, text(answer[7]))
     return None if whole is None else group_of(whole, id)

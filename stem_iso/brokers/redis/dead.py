@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from stem_iso.brokers.base import DeadFilter, DeadLetter, Replayed
+from stem_iso.brokers.redis.damage import DAMAGE, UNREADABLE, say, text
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.links import Call, Command, Links
 from stem_iso.brokers.redis.records import record
@@ -101,10 +102,10 @@ class Graveyard:
         answers = self._links.run([Call("dead_ids", queue_key(queue), (self._ttl, since)) for queue in queues])
         wanted = None if which.ids is None else set(which.ids)
         found = [
-            _Found(float(died), id.decode(), queue)
+            _Found(float(died), text(id), queue)
             for queue, answer in zip(queues, answers, strict=True)
             for id, died in zip(answer[1::2], answer[2::2], strict=True)
-            if wanted is None or id.decode() in wanted
+            if wanted is None or text(id) in wanted
         ]
         found.sort()
         now = float(answers[0][0]) if answers else 0.0
@@ -120,7 +121,17 @@ class Graveyard:
         raw: dict[_Found, bytes] = {}
         for some, answer in zip(places.values(), self._links.run(commands), strict=True):
             raw |= {each: data for each, data in zip(some, answer, strict=True) if data is not None}
-        return [_Letter(letter(each.id, each.queue, raw[each]), raw[each]) for each in found if each in raw]
+        return [_Letter(_shown(each, raw[each]), raw[each]) for each in found if each in raw]
+
+
+def _shown(found: _Found, raw: bytes) -> DeadLetter:
+    try:
+        return letter(found.id, found.queue, raw)
+    except DAMAGE:
+        say(f"the dead letter {found.id} of queue {found.queue}")
+        return DeadLetter(
+            id=found.id, name="", queue=found.queue, reason=UNREADABLE, run=0, attempt=0, died_at=found.died, error=None, body=raw
+        )
 
 
 def _by_queue(items: Sequence[T], queue_of: Callable[[T], str]) -> dict[str, list[T]]:

@@ -16,10 +16,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from stem_iso.brokers.base import BrokerOptions, Delivery, Exchange, Receipt, Settlement, Verdict
+from stem_iso.brokers.redis.damage import say, text
 from stem_iso.brokers.redis.homes import Homes
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.links import Call, Links
-from stem_iso.brokers.redis.records import body_of, visibility_of
+from stem_iso.brokers.redis.records import body_of, priority_of, visibility_of
 from stem_iso.brokers.redis.rounds import in_rounds
 from stem_iso.brokers.redis.settling import VERDICTS, Nonces, Told, told
 from stem_iso.errors import BrokerUnavailable
@@ -173,6 +174,13 @@ class _Turn:
                 counts[queue] = answer[5]
         return counts
 
+    def _delivery(self, queue: str, fields: Sequence[Any]) -> Delivery:
+        id, record, redeliveries, note, begun, revoked = fields
+        own = visibility_of(record)
+        receipt = Receipt(id.decode(), self._boot, self._sequences[queue])
+        visibility = self._visibility if own is None else own
+        return Delivery(receipt, body_of(record, note, begun), queue, _times(redeliveries), visibility, bool(revoked))
+
     def _call(self, queue: str, plans: Sequence[Told], want: int, recover: str = "") -> Call:
         args = (self._boot, self._sequences.get(queue, 0), want, self._visibility, recover, *(word for plan in plans for word in plan))
         return Call("exchange", queue_key(queue), args)
@@ -182,17 +190,19 @@ class _Turn:
         if entries:
             self.entries.append((queue, entries))
         for at in range(0, len(fields), DELIVERY):
-            id, record, redeliveries, note, begun, revoked = fields[at : at + DELIVERY]
-            receipt = Receipt(id.decode(), self._boot, self._sequences[queue])
-            body = body_of(record, note, begun)
-            visibility = visibility_of(record)
-            delivery = Delivery(
-                receipt, body, queue, int(redeliveries or 0), self._visibility if visibility is None else visibility, bool(revoked)
-            )
-            self._deliveries.append((record[1], delivery))
+            try:
+                delivery = self._delivery(queue, fields[at : at + DELIVERY])
+            except UnicodeDecodeError:  # an id that is no text: its lease runs out until it has been delivered too often
+                say(f"the id {text(fields[at])} in queue {queue}")
+                continue
+            self._deliveries.append((priority_of(fields[at + 1]), delivery))
         if served:
             self._due[queue] = float(due) if due else None
             self._ready[queue] = bool(more)
+
+
+def _times(count: bytes | None) -> int:
+    return int(count) if count and count.isdigit() else 0
 
 
 def bites(plans: Sequence[Told]) -> Iterator[tuple[int, int]]:

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from stem_iso.brokers.base import WorkerInfo
+from stem_iso.brokers.redis.damage import DAMAGE, say, text
 from stem_iso.brokers.redis.keys import GOSSIP
 from stem_iso.brokers.redis.links import Call, Links
 from stem_iso.brokers.redis.parked import Parked
@@ -48,7 +49,12 @@ def goodbye(links: Links, id: str) -> None:
 def workers(links: Links) -> list[WorkerInfo]:
     """By id; seen when the server heard them."""
     answer = links.call("worker", GOSSIP, "list", WORKER_LIFE)
-    found = [msgspec.structs.replace(_decoder.decode(info), seen_at=float(seen)) for _, info, seen in zip(*[iter(answer)] * 3, strict=True)]
+    found = []
+    for id, info, seen in zip(*[iter(answer)] * 3, strict=True):
+        try:
+            found.append(msgspec.structs.replace(_decoder.decode(info), seen_at=float(seen)))
+        except DAMAGE:
+            say(f"what worker {text(id)} tells of itself")
     return sorted(found, key=lambda worker: worker.id)
 
 

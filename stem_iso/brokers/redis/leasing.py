@@ -16,6 +16,7 @@ from typing import Any
 
 from stem_iso.brokers.base import BrokerOptions, Receipt, Reclaimed
 from stem_iso.brokers.losses import at_most_once, too_often
+from stem_iso.brokers.redis.damage import text
 from stem_iso.brokers.redis.homes import Homes, token
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.links import Call, Links
@@ -88,5 +89,5 @@ def reclaim(
 
 
 def _reclaimed(queue: str, id: bytes, state: int, reason: bytes, record: bytes) -> Reclaimed:
-    head = head_of(id.decode(), queue, record)
+    head = head_of(text(id), queue, record)
     return Reclaimed(head.id, head.name, queue, head.run, head.attempt, STATES.get(state, TaskState.QUEUED), reason.decode() or None)

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from stem_iso.brokers.base import Permit, Receipt, Verdict
+from stem_iso.brokers.redis.damage import DAMAGE, say
 from stem_iso.brokers.redis.keys import bucket_key, queue_key
 from stem_iso.brokers.redis.links import Call, Links
 from stem_iso.task.limits import Rate, TaskLimits
@@ -134,7 +135,11 @@ def relay(links: Links, entries: Sequence[Freed]) -> None:
     """Free the places that these name, call who is next, and take the entries out of their outboxes."""
     buckets: dict[str, list[Place]] = {}
     for entry in entries:
-        place = _place(entry.queue, entry.frames[1].decode(), entry.frames[2])
+        try:
+            place = _place(entry.queue, entry.frames[1].decode(), entry.frames[2])
+        except DAMAGE:
+            say(f"entry {entry.number} of what queue {entry.queue} hands on")
+            continue
         buckets.setdefault(place.bucket, []).append(place)
     bites = [(bucket, places[at : at + BITE]) for bucket, places in buckets.items() for at in range(0, len(places), BITE)]
     answers = links.run([_free(bucket, places, ()) for bucket, places in bites])

@@ -17,10 +17,11 @@ import msgspec
 
 from stem_iso.brokers.base import QueueCount, StatusRecord
 from stem_iso.brokers.redis import canvas
+from stem_iso.brokers.redis.damage import DAMAGE, say
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.links import Call, Links
 from stem_iso.brokers.redis.registry import Registry
-from stem_iso.brokers.redis.showing import Live, ended, live
+from stem_iso.brokers.redis.showing import Live, ended, live, unreadable
 
 REMEMBERED = 10_000
 GONE = 1.0  # seconds for which a boot that no living worker has is not asked about again
@@ -109,7 +110,11 @@ class Finder:
 
 
 def _record(id: str, queue: str, seen: bytes | list[bytes]) -> StatusRecord:
-    return ended(id, queue, seen) if isinstance(seen, bytes) else live(id, queue, Live._make(seen))
+    try:
+        return ended(id, queue, seen) if isinstance(seen, bytes) else live(id, queue, Live._make(seen))
+    except DAMAGE:
+        say(f"what is stored of task {id} in queue {queue}")
+        return StatusRecord(id=id, name="", queue=queue, **unreadable(seen))
 
 
 def queues(links: Links, registry: Registry, dead_letter_ttl: float) -> list[QueueCount]:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from stem_iso.brokers.redis.damage import DAMAGE
 from stem_iso.outcome import TaskError
 from stem_iso.task.canvas import Ref, Start, started
 from stem_iso.task.envelope import Envelope, Undecodable, decode, encode
@@ -148,20 +149,27 @@ def parsed(data: bytes) -> Record:
 
 
 def body_of(data: bytes, note: bytes | None = None, begun: bytes | None = None) -> bytes:
-    """The envelope of a record as it is now, encoded."""
-    if not data[0]:  # most of them
-        return data[8:] if not note and not begun else merged(data[8:], note, begun)
-    return merged(parsed(data).body, note, begun)
+    """The envelope of a record as it is now, encoded; of one that is damaged, bytes that are no envelope."""
+    if not note and not begun and data[:1] == b"\0":  # most of them
+        return data[8:]
+    try:
+        return merged(data[8:] if not data[0] else parsed(data).body, note, begun)
+    except DAMAGE:
+        return data
 
 
 def merged(body: bytes, note: bytes | None, begun: bytes | None) -> bytes:
-    """Bytes that are no envelope stay as they are."""
+    """Bytes that are no envelope stay as they are. What should lie over it and cannot be read makes it none: it would run without."""
     if not note and not begun:
         return body
     try:
-        return encode(laid_over(decode(body), note, begun))
+        envelope = decode(body)
     except Undecodable:
         return body
+    try:
+        return encode(laid_over(envelope, note, begun))
+    except DAMAGE:
+        return b"\xc1" + body  # a byte that msgpack never writes
 
 
 def laid_over(envelope: Envelope, note: bytes | None, begun: bytes | None) -> Envelope:
@@ -176,7 +184,7 @@ def head_of(id: str, queue: str, data: bytes) -> Envelope:
     """Of a record: its envelope without what may be large. It decodes where the envelope does not, for what it leaves out."""
     try:
         return decode(_bare(data))
-    except Undecodable:
+    except DAMAGE:  # Undecodable among them
         return Envelope(id=id, name="", args=NO_ARGS, queue=queue)
 
 
@@ -198,5 +206,13 @@ def frames_before(data: bytes, end: int) -> bytes:
 
 
 def visibility_of(data: bytes) -> float | None:
+    """Of a record. As `within` in common.lua."""
+    if len(data) < 10 or not data[0] & VISIBILITY:
+        return None
+    (seconds,) = struct.unpack_from("<d", data, 2)
+    return seconds if 0 <= seconds <= 1e11 else None
+
+
+def priority_of(data: bytes) -> int:
     """Of a record."""
-    return struct.unpack_from("<d", data, 2)[0] if data[0] & VISIBILITY else None
+    return data[1] if len(data) > 1 and data[1] <= 9 else 0

@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from stem_iso.brokers.redis import placing
-from stem_iso.brokers.redis.delivering import Asked, beginning, calls, cause_in, ended_in, is_whole, link_in, outcome, revocation
+from stem_iso.brokers.redis.damage import DAMAGE, say
+from stem_iso.brokers.redis.delivering import Asked, Outcome, beginning, calls, cause_in, ended_in, is_whole, link_in, outcome, revocation
 from stem_iso.brokers.redis.keys import REGISTRY, own_key, queue_key
 from stem_iso.brokers.redis.links import Call, Command, Links
 from stem_iso.brokers.redis.placing import Origin
@@ -132,6 +133,14 @@ _refs = msgspec.msgpack.Decoder(tuple[Ref, ...])
 
 def _job(entry: Entry) -> Job | None:
     """None: it is of no canvas."""
+    try:
+        return _asked_by(entry)
+    except DAMAGE:
+        say(f"entry {entry.number} of what queue {entry.queue} hands on")
+        return _delivered(entry, [], [])
+
+
+def _asked_by(entry: Entry) -> Job | None:
     id, what = entry.frames[1].decode(), entry.frames[2]
     match entry.kind:
         case "end":
@@ -161,13 +170,21 @@ def _composed(entry: Entry, canvas: Canvas) -> Job:
         yield from _delivered(entry, beginning(first), [])
 
 
+def _outcome(group: str, answer: Sequence[bytes], asked: bool) -> Outcome | None:
+    try:
+        return outcome(group, answer, asked)
+    except DAMAGE:
+        say(f"what follows group {group}")
+        return None
+
+
 def _delivered(entry: Entry, asking: list[Asked], closing: list[str], asked: bool = False) -> Job:
     """Hop by hop until nothing moves any more; then the slots of their own that have ended; then the ack."""
     apart: list[bytes] = []
     while asking:
         found: list[Move] = []
         for each, answer in zip(asking, (yield asking), strict=True):
-            if each.group and (ended := outcome(each.group, answer, asked)) is not None:
+            if each.group and (ended := _outcome(each.group, answer, asked)) is not None:
                 found += ended.moves
                 apart += ended.apart
                 closing.append(each.group)

@@ -17,6 +17,7 @@ import msgspec
 
 from stem_iso.brokers.base import EndedApart, Order, Receipt
 from stem_iso.brokers.redis import canvas
+from stem_iso.brokers.redis.damage import DAMAGE, say, text
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.links import Call, Links
 from stem_iso.brokers.redis.looking import BITE, Finder
@@ -97,7 +98,7 @@ class Wishes:
         """Of all queues: a worker that has been told to serve others may still hold something of the old ones."""
         answers = self._links.run([Call("orders", queue_key(name), (boot,)) for name in self._registry.known()])
         return [
-            Order(Receipt(id.decode(), boot, int(sequence)), terminate == b"2")
+            Order(Receipt(text(id), boot, int(sequence)), terminate == b"2")
             for told in answers
             for id, sequence, terminate in zip(told[::3], told[1::3], told[2::3], strict=True)
         ]
@@ -105,13 +106,23 @@ class Wishes:
     def ended_apart(self) -> list[EndedApart]:
         names = self._registry.known()
         answers = self._links.run([Call("ended_apart", queue_key(name), (TOLD,)) for name in names])
-        return [_apart(name, entry) for name, entries in zip(names, answers, strict=True) for entry in entries]
+        told = (_apart(name, entry) for name, entries in zip(names, answers, strict=True) for entry in entries)
+        return [each for each in told if each is not None]
 
 
 _told = msgspec.msgpack.Decoder(tuple[str, str, str, int, int, TaskState, str, TaskError | None])
 
 
-def _apart(queue: str, entry: bytes) -> EndedApart:
+def _apart(queue: str, entry: bytes) -> EndedApart | None:
+    """None where it cannot be read."""
+    try:
+        return _said_apart(queue, entry)
+    except DAMAGE:
+        say(f"what ended apart in queue {queue}")
+        return None
+
+
+def _said_apart(queue: str, entry: bytes) -> EndedApart:
     """See `scripts/ended_apart.lua`."""
     if entry[:1] == b"M":
         return EndedApart(*_told.decode(entry[1:]))

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from stem_iso.brokers.base import ScheduleRecord
+from stem_iso.brokers.redis.damage import DAMAGE, say, text
 from stem_iso.brokers.redis.keys import SCHEDULES
 from stem_iso.brokers.redis.links import Links
 from stem_iso.brokers.redis.records import frames
@@ -30,7 +31,16 @@ STORED = f"{SCHEDULES}:s"
 
 def listed(links: Links) -> list[ScheduleRecord]:
     answer = links.command(SCHEDULES, "HGETALL", STORED)
-    return sorted((_record(answer[at], answer[at + 1]) for at in range(0, len(answer), 2)), key=lambda record: record.name)
+    found = (_readable(answer[at], answer[at + 1]) for at in range(0, len(answer), 2))
+    return sorted((record for record in found if record is not None), key=lambda record: record.name)
+
+
+def _readable(name: bytes, stored: bytes) -> ScheduleRecord | None:
+    try:
+        return _record(name, stored)
+    except DAMAGE:
+        say(f"the schedule {text(name)}: put it anew, or remove it")
+        return None
 
 
 def _record(name: bytes, stored: bytes) -> ScheduleRecord:
@@ -78,8 +88,8 @@ def fire(
     stored = links.command(SCHEDULES, "HGET", STORED, record.name)
     if stored is None:
         return False
-    found = _record(record.name.encode(), stored)
-    if found.paused or (found.revision, found.due) != (record.revision, record.due):
+    found = _readable(record.name.encode(), stored)
+    if found is None or found.paused or (found.revision, found.due) != (record.revision, record.due):
         return False
     if envelopes := [each for each in sent if isinstance(each, Envelope)]:
         publish(envelopes)

@@ -6,9 +6,10 @@ States queued, running, retried are never written: they follow from where the re
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from stem_iso.brokers.base import DeadLetter, StatusRecord
+from stem_iso.brokers.redis.damage import UNREADABLE
 from stem_iso.brokers.redis.records import (
     NO_ARGS,
     STATES,
@@ -50,7 +51,7 @@ def live(id: str, queue: str, seen: Live) -> StatusRecord:
         envelope = Envelope(id=id, name="", args=NO_ARGS, queue=queue)
     reason, error = frames(seen.why)[:2] if seen.why else (b"", b"")
     boot = started_at = None
-    if seen.lease:
+    if seen.lease is not None:
         words = seen.lease.decode().split(" ")
         boot, started_at = words[0], float(words[2])
     why = "waiting" if seen.waits else None if seen.lease else reason.decode() or None
@@ -59,7 +60,7 @@ def live(id: str, queue: str, seen: Live) -> StatusRecord:
         id=id,
         name=envelope.name,
         queue=queue,
-        state=TaskState.RUNNING if seen.lease else TaskState.RETRIED if envelope.attempt else TaskState.QUEUED,
+        state=TaskState.RUNNING if seen.lease is not None else TaskState.RETRIED if envelope.attempt else TaskState.QUEUED,
         reason=why,
         run=envelope.run,
         attempt=envelope.attempt,
@@ -74,6 +75,13 @@ def live(id: str, queue: str, seen: Live) -> StatusRecord:
         parent_id=envelope.parent_id,
         root_id=envelope.root_id,
     )
+
+
+def unreadable(seen: bytes | list[Any]) -> dict[str, Any]:
+    """What can be said of a task all the same."""
+    if isinstance(seen, bytes):
+        return {"state": TaskState.FAILED, "reason": UNREADABLE}
+    return {"state": TaskState.RUNNING if Live._make(seen).lease is not None else TaskState.QUEUED}
 
 
 def ended(id: str, queue: str, data: bytes) -> StatusRecord:

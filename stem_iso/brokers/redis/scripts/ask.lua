@@ -18,7 +18,7 @@ if held then
   if asker == token and where == bucket then
     n = former
   else
-    n = string.format('%.0f', math.max(NOW * 1e6, tonumber(former) + 1))
+    n = string.format('%.0f', math.max(NOW * 1e6, int(former) + 1))
     if where ~= bucket then
       emit('free', id, held) -- another deploy counts it elsewhere: found in the outbox by the next round
     end
@@ -26,6 +26,6 @@ if held then
 end
 put('b', id, n .. ' ' .. token .. ' - ' .. bucket)
 -- It begins here, and not when it was leased. What else the lease says stays.
-local visibility = string.match(lease, '^%S+ %S+ %S+(.*)$')
+local visibility = string.match(lease, '^%S+ %S+ %S+(.*)$') or ''
 call('HSET', L, id, token .. ' ' .. number(NOW) .. visibility)
-return { 'asks', n, number(tonumber(call('ZSCORE', Z, id)) - NOW), byte(call('HGET', M, id), 2) }
+return { 'asks', n, number(int(call('ZSCORE', Z, id), NOW) - NOW), rank(call('HGET', M, id)) }

@@ -21,8 +21,8 @@ if verb == 'take' then
   call('HSET', I, 'count', ARGV[6], 'period', ARGV[7], 'most', ARGV[8])
 end
 local set = call('HMGET', I, 'count', 'period', 'most', 'parked', 'told')
-local count, period, most = tonumber(set[1] or 0), tonumber(set[2] or 0), tonumber(set[3] or 0)
-local parked, told = tonumber(set[4] or 0), set[5]
+local count, period, most = int(set[1]), int(set[2]), int(set[3])
+local parked, told = int(set[4]), set[5]
 
 -- Seconds until one more may begin behind `ahead` that were called: 0 now, math.huge when another one has ended. As stem_iso.task.limits.
 local function wait(ahead)
@@ -37,13 +37,14 @@ local function wait(ahead)
   end
   local began = call('LINDEX', ST, count - 1 - ahead)
   -- a clock that was set back makes nobody wait for longer than a period
-  return began and math.max(0, math.min(tonumber(began), NOW) + period - NOW) or 0, began
+  return began and math.max(0, math.min(int(began, NOW), NOW) + period - NOW) or 0, began
 end
 
 local function place_of(member)
   local known = call('HGET', K, member)
   if known then
     local n, place = string.match(known, '^(%d+) (%d+)$')
+    if not n then call('HDEL', K, member) end
     return n, tonumber(place)
   end
 end
@@ -55,10 +56,19 @@ local function leave(member)
   call('HDEL', K, member)
 end
 
+local function numbered()
+  local n = redis.pcall('HINCRBY', I, 'number', 1)
+  if type(n) ~= 'number' then
+    n = call('HLEN', K) + 1 -- damaged: behind about as many as stand there
+    call('HSET', I, 'number', n)
+  end
+  return n
+end
+
 local function line_up(member, n, rank)
   local _, place = place_of(member)
   if not place then
-    place = rank * 2 ^ 40 + call('HINCRBY', I, 'number', 1)
+    place = rank * 2 ^ 40 + numbered()
   end
   call('ZREM', C, member)
   call('SREM', U, member)
@@ -85,9 +95,9 @@ local function pull(asking)
     ahead = ahead + 1
   end
   local called, calls = {}, {}
-  for i, member in ipairs(call('SMEMBERS', U)) do
+  for _, member in ipairs(call('SMEMBERS', U)) do
     local n, place = place_of(member)
-    called[i] = { member, n, place }
+    if n then called[#called + 1] = { member, n, place } else leave(member) end
   end
   table.sort(called, function(one, other) return one[3] < other[3] end)
   for _, each in ipairs(called) do
@@ -97,12 +107,12 @@ local function pull(asking)
   end
   local look
   if left > 0 and left < math.huge then
-    local due = began .. '+' .. period -- the same as long as it may begin at the same instant
+    local due = tostring(began) .. '+' .. period -- the same as long as it may begin at the same instant
     if first == asking then
       look = left + GRAIN
       call('HSET', I, 'told', due .. ' ' .. first)
     elseif told ~= due .. ' ' .. first then
-      for _, word in ipairs({ first, (place_of(first)), due, number(left + GRAIN) }) do
+      for _, word in ipairs({ first, place_of(first) or '0', due, number(left + GRAIN) }) do
         calls[#calls + 1] = word
       end
     end

@@ -15,12 +15,12 @@ for i = #ARGV - 2, 2, -3 do
   if asked == n and where == bucket then
     local delayed = call('ZSCORE', D, id)
     if call('HEXISTS', L, id) == 1 then
-      if called == '-' or due < tonumber(called) then
+      if called == '-' or due < int(called, math.huge) then
         put('b', id, n .. ' ' .. asker .. ' ' .. number(due) .. ' ' .. bucket)
       end
     elseif delayed and due <= NOW then
       call('ZREM', D, id)
-      ready(id, byte(call('HGET', M, id), 2), true)
+      ready(id, rank(call('HGET', M, id)), true)
       baton()
     elseif delayed and due < tonumber(delayed) then
       call('ZADD', D, number(due), id)

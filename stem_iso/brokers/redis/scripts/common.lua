@@ -7,7 +7,9 @@
 --   unframe(s, n, at)            n frames from `at` (1) on, as a table; .at stands behind them
 --   slices(list, f)              f(first, last) over the list in bites of 1000, what `unpack` bears
 --   has(name), put(name, id, v)  whether the rare HASH P:<name> exists; write to it. get(name, id): its field, or false
---   parse(record)                {priority, visibility, ttl, due, starts_in, lock, body} (nil where not said) and .head: it without args
+--   parse(record)                {priority, visibility, ttl, due, starts_in, lock, body} (nil where not said) and .head: it without args. Of
+--                                bytes that are no record: the lowest priority, head ''. rank(record): the priority alone
+--   leased(lease)                {token, started, own visibility | nil}; of what is no lease: '', 0, nil. int(x, other): a number, or `other`
 --   holds(lease, token)          whether a value of P:l is of this token ("boot sequence")
 --   finish(id, record, how)      the end. how = {state=3|4|5, reason, error, result, meta, progress,      '' or nil where there is none
 --                                  tail = those five as frames instead, ends = when the status expires | ttl = after so many seconds
@@ -25,7 +27,7 @@
 --   fresh()                      {number, entry, ...} of this script, for its answer
 --   baton()                      leave one for who sleeps, if none lies there; more(): whether a list holds something
 --   bell(channel)                wake all who listen there
---   ended(id)                    the status of P:s:<id>: {state, ends, finished, started, redeliveries, nonce, token, begun, head, reason, ...}
+--   ended(id)                    the status of P:s:<id>, nil where there is none that can be read: {state, ends, finished, started, redeliveries, nonce, token, begun, head, reason, ...}
 --   known(id)                    whether it lives or has a tombstone
 --   tell(id, record, state, reason, error)      it ends in no worker's hands: say so to one of them (`ended_apart`)
 --   holder(key, id)              whose task keeps `id` from the unique lock of this key: nil where nobody does. A lock is worth what its holder
@@ -51,6 +53,12 @@ local time = call('TIME')
 local NOW = tonumber(time[1]) + tonumber(time[2]) / 1e6
 
 local function number(x) return string.format('%.17g', x) end
+
+-- What is stored may be damaged: one value that cannot be read must stop nobody else.
+local function int(x, other)
+  local n = tonumber(x or '')
+  return n and n == n and n or other or 0
+end
 
 local function frame(s)
   s = s or ''
@@ -101,9 +109,16 @@ end
 
 -- -- records ----------------------------------------------------------------------------------------------------------------------------------
 
-local function parse(record)
+local function rank(record)
+  local priority = record and byte(record, 2)
+  return priority and priority <= 9 and priority or 0
+end
+
+local function within(x, most) return x and x >= 0 and x <= most and x or nil end
+
+local function fields(record)
   local flags, priority = byte(record, 1, 2)
-  local r, at = { priority = priority }, 3
+  local r, at = { priority = rank(record) }, 3
   if flags % 16 > 0 then
     if flags % 2 >= 1 then r.visibility, at = struct.unpack('<d', record, at) end
     if flags % 4 >= 2 then r.ttl, at = struct.unpack('<d', record, at) end
@@ -119,7 +134,20 @@ local function parse(record)
     r.head = sub(record, at, at + start - 1) .. '\128' .. sub(record, at + start + length)
   end
   r.at = at -- where the envelope begins; most scripts have no use for a copy
+  r.visibility, r.ttl = within(r.visibility, 1e11), within(r.ttl, math.huge)
+  r.due, r.starts_in = within(r.due, 1e15), within(r.starts_in, 1e15)
   return r
+end
+
+local function parse(record)
+  local sound, r = pcall(fields, record)
+  return sound and r or { priority = rank(record), head = '', at = 1 }
+end
+
+local function leased(lease)
+  local boot, sequence, started, own = string.match(lease or '', '^(%S+) (%S+) (%S+) ?(%S*)$')
+  if not boot then return '', 0 end
+  return boot .. ' ' .. sequence, int(started), within(tonumber(own), 1e11)
 end
 
 local function holds(lease, token) return lease and sub(lease, 1, #token + 1) == token .. ' ' end
@@ -130,8 +158,8 @@ local entries = {}
 
 local function emit(kind, id, what, state, reason, error, result)
   local entry = frame(kind) .. frame(id) .. frame(what) .. frame(state and tostring(state)) .. frame(reason) .. frame(error) .. frame(result)
-  local n = call('INCR', P .. ':on')
-  if n == 1 then -- from the clock on: a counter that has expired names nothing twice
+  local n = redis.pcall('INCR', P .. ':on')
+  if type(n) ~= 'number' or n == 1 then -- from the clock on: a counter that has expired names nothing twice
     n = math.floor(NOW * 1e6)
     call('SET', P .. ':on', string.format('%.0f', n))
   end
@@ -199,15 +227,11 @@ local function finish(id, record, how)
   local r = parse(record)
   local ends = how.ends or NOW + (how.ttl or r.ttl or DAY)
   if rare and get('f', id) then ends = NOW end
-  local token, started = '', 0
-  if how.lease then
-    local blank = string.find(how.lease, ' ', string.find(how.lease, ' ', 1, true) + 1, true)
-    token, started = sub(how.lease, 1, blank - 1), tonumber(string.match(how.lease, '^%S+', blank + 1))
-  end
+  local token, started = leased(how.lease)
   local begun, then_ = rare and get('o', id) or '', rare and get('t', id)
   local tail, t = how.tail, nil
   if rare or not tail then tail, t = tail_of(id, how) end
-  local times = rare and tonumber(get('c', id) or 0) or 0
+  local times = rare and int(get('c', id)) or 0
   local status = struct.pack(ENDED, how.state, ends, NOW, started, times, how.nonce or NONE, #token, token, #begun, begun, #r.head, r.head)
   local kept = math.min(math.max(ends, NOW + (then_ and PART or TOMBSTONE)), 1e11)
   call('SET', P .. ':s:' .. id, status .. tail, 'PXAT', math.floor(kept * 1000))
@@ -248,25 +272,29 @@ local function wait(id, priority, how)
   apart[#apart + 1] = id
 end
 
-local function again(id, record, how) wait(id, byte(record, 2), how or {}) end
+local function again(id, record, how) wait(id, rank(record), how or {}) end
 
 local function replace(id, record, how)
   call('HSET', M, id, record)
   if how.note == false then drop('n', id) end
   drop('o', id) -- the successor says what had been laid over the record
   if how.reason then put('y', id, frame(how.reason) .. frame(how.error)) else drop('y', id) end
-  wait(id, byte(record, 2), how)
+  wait(id, rank(record), how)
 end
 
-local function ended(id)
-  local status = call('GET', P .. ':s:' .. id)
-  if not status then return nil end
+local function status_in(status)
   local s, at = {}, nil
   s.state, s.ends, s.finished, s.started, s.redeliveries, s.nonce, at = struct.unpack(STATUS, status)
   for _, name in ipairs({ 'token', 'begun', 'head', 'reason', 'error', 'result', 'meta', 'progress' }) do
     s[name], at = struct.unpack('<I4c0', status, at)
   end
   return s
+end
+
+local function ended(id)
+  local status = call('GET', P .. ':s:' .. id)
+  local sound, s = pcall(status_in, status or '')
+  return sound and s or nil
 end
 
 local function tell(id, record, state, reason, error)

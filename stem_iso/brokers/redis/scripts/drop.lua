@@ -6,7 +6,7 @@ local tombstone = struct.pack(STATUS, 5, 0, NOW, 0, 0, NONE) .. string.rep(frame
 for _, id in ipairs(ARGV) do
   if get('w', id) then
     local link = get('t', id)
-    if byte(link) % 4 >= 2 then emit('drop', id, link) end
+    if (byte(link or '') or 0) % 4 >= 2 then emit('drop', id, link) end
     call('SET', P .. ':s:' .. id, tombstone, 'PX', PART * 1000)
     ring(id)
     gone[#gone + 1] = id

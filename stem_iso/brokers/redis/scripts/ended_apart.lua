@@ -6,6 +6,6 @@ local told = {}
 while #told < tonumber(ARGV[1]) do
   local entry = call('LPOP', P .. ':a')
   if not entry then break end
-  if struct.unpack('<d', entry) > NOW - 60 then told[#told + 1] = sub(entry, 9) end
+  if #entry > 8 and struct.unpack('<d', entry) > NOW - 60 then told[#told + 1] = sub(entry, 9) end
 end
 return told

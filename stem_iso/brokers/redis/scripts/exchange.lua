@@ -96,10 +96,10 @@ if due and due <= NOW then
   local ids = call('ZRANGEBYSCORE', D, '-inf', number(NOW), 'LIMIT', 0, PROMOTE)
   local records = call('HMGET', M, unpack(ids))
   for k, id in ipairs(ids) do
-    if records[k] and not get('b', id) then ready(id, byte(records[k], 2)) end
+    if records[k] and not get('b', id) then ready(id, rank(records[k])) end
   end
   for k = #ids, 1, -1 do -- from the line of a limit: it has waited its turn
-    if records[k] and get('b', ids[k]) then ready(ids[k], byte(records[k], 2), true) end
+    if records[k] and get('b', ids[k]) then ready(ids[k], rank(records[k]), true) end
   end
   call('ZREM', D, unpack(ids))
   due = first_due()
@@ -117,8 +117,8 @@ local function lease(ids, records)
     local record, n = records[k], #deliveries
     held[2 * k - 1], held[2 * k] = id, text
     ends[2 * k - 1], ends[2 * k] = ending, id
-    if byte(record) % 2 == 1 then
-      local own = struct.unpack('<d', record, 3)
+    local own = (byte(record) or 0) % 2 == 1 and parse(record).visibility
+    if own then
       held[2 * k], ends[2 * k - 1] = text .. ' ' .. number(own), number(NOW + own)
     end
     deliveries[n + 1], deliveries[n + 2] = id, record
@@ -151,13 +151,14 @@ end
 local function take_over(under)
   local leases, token = call('HGETALL', L), boot .. ' ' .. under
   for i = 1, #leases, 2 do
-    if found < want and holds(leases[i + 1], token) then lease({ leases[i] }, { call('HGET', M, leases[i]) }) end
+    local record = found < want and holds(leases[i + 1], token) and call('HGET', M, leases[i])
+    if record then lease({ leases[i] }, { record }) end
   end
 end
 
 if want > 0 then
   local mark, newest = P .. ':i:' .. boot, nil
-  newest = call('GET', mark)
+  newest = string.match(call('GET', mark) or '', '^%d+$')
   for under in string.gmatch(ARGV[5], '%S+') do take_over(under) end
   if newest == sequence then
     take_over(sequence)
@@ -179,4 +180,4 @@ local counts = {}
 if want == 0 and rest then
   for priority = 0, 9 do counts[priority + 1] = call('LLEN', P .. ':r' .. priority) end
 end
-return { table.concat(verdicts), fresh(), deliveries, due and number(due - NOW) or '', rest and 1 or 0, counts }
+return { table.concat(verdicts), fresh(), deliveries, due and number(math.min(due - NOW, 1e9)) or '', rest and 1 or 0, counts }

@@ -14,7 +14,8 @@ for i = 2, #ARGV do
     end
   else
     local status = call('GET', key)
-    local state, ends = struct.unpack('<Bd', status or '\0\0\0\0\0\0\0\0\0')
+    local state, ends = 4, status and math.huge or 0 -- of one that is damaged
+    if status and #status >= 9 then state, ends = struct.unpack('<Bd', status) end
     if ends > NOW then
       found = found + 1
       if ARGV[1] == '1' or string.find(status, ROOT, 1, true) then

@@ -39,7 +39,7 @@ end
 
 local function close_with(by, state, reason, result, cause, error)
   local f = call('HMGET', J, 'keep', 'forgotten')
-  call('HSET', J, 'by', by, 'state', state, 'finished', NOW, 'until', f[2] and NOW or NOW + tonumber(f[1]))
+  call('HSET', J, 'by', by, 'state', state, 'finished', NOW, 'until', f[2] and NOW or NOW + int(f[1], DAY))
   call('HDEL', J, 'error', 'cause', 'bytes')
   for name, value in pairs({ reason = reason, result = result, cause = cause, error = error }) do
     call('HSET', J, name, value)
@@ -74,12 +74,21 @@ end
 
 local function complete(by)
   local f = call('HMGET', J, 'size', 'most', 'bytes', 'wanted', 'error', 'cause')
-  if tonumber(f[3]) <= tonumber(f[2]) then
-    return close_with(by, 'succeeded', nil, gathered(tonumber(f[1])))
+  if int(f[3]) <= int(f[2]) then
+    return close_with(by, 'succeeded', nil, gathered(int(f[1])))
   elseif f[4] == '1' then
     return close_with(by, 'failed', 'results-too-large', nil, f[6], f[5])
   end
   return close_with(by, 'succeeded')
+end
+
+local function one_less(size)
+  local missing = redis.pcall('HINCRBY', J, 'missing', -1)
+  if type(missing) ~= 'number' then -- damaged: the bits know
+    missing = size - call('BITCOUNT', P .. ':jc')
+    call('HSET', J, 'missing', missing)
+  end
+  return missing
 end
 
 if verb == 'place' then
@@ -100,7 +109,7 @@ if verb == 'close' then
   local keep = f[1] or call('HGET', P .. ':tree', 'keep')
   if keep and not f[2] then
     for _, key in ipairs({ ':j', ':jc', ':tree' }) do
-      call('PEXPIRE', P .. key, math.ceil(tonumber(keep) * 1000))
+      call('PEXPIRE', P .. key, math.ceil(int(keep, DAY) * 1000))
     end
     if f[1] then call('HSET', J, 'closed', 1) end
     if f[3] then call('HDEL', J, 'result') end
@@ -109,7 +118,7 @@ if verb == 'close' then
 end
 
 local f = call('HMGET', J, 'size', 'state', 'by', 'closed', 'forgotten', 'until')
-local there = f[1] and not (f[6] and tonumber(f[6]) <= NOW)
+local there = f[1] and not (f[6] and int(f[6]) <= NOW)
 
 if verb == 'look' then
   if not there then return false end
@@ -131,7 +140,7 @@ end
 
 local by = verb == 'count' and ARGV[2] or verb
 local first = verb == 'count' and call('SETBIT', P .. ':jc', ARGV[2], 1) == 0
-local missing = first and call('HINCRBY', J, 'missing', -1)
+local missing = first and one_less(int(f[1]))
 if first and f[4] then -- of those who come late it may be the first: the key is then of now
   call('PEXPIRE', P .. ':jc', math.max(1, call('PTTL', J)))
 end
@@ -153,8 +162,8 @@ elseif #ARGV > 3 then
   return close_with(by, 'failed', 'member-failed', nil, ARGV[4], ARGV[5])
 end
 
-local bytes = call('HINCRBY', J, 'bytes', #ARGV[3])
-if bytes <= tonumber(call('HGET', J, 'most')) then
+local bytes = redis.pcall('HINCRBY', J, 'bytes', #ARGV[3])
+if type(bytes) == 'number' and bytes <= int(call('HGET', J, 'most')) then
   call('HSET', P .. ':jr', ARGV[2], ARGV[3])
 else
   call('DEL', P .. ':jr') -- nobody will see a list of them

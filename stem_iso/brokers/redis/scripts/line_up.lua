@@ -26,11 +26,11 @@ if ARGV[6] ~= '' then
   at = math.min(at, tonumber(ARGV[6]))
 end
 if called ~= '-' then
-  at = math.min(at, tonumber(called))
+  at = math.min(at, int(called, at))
 end
 put('b', id, ARGV[4] .. ' ' .. token .. ' - ' .. bucket)
-local why = get('y', id)
-put('y', id, frame(ARGV[7]) .. (why and frame(unframe(why, 2)[2]) or frame('')))
+local sound, why = pcall(unframe, get('y', id) or '', 2)
+put('y', id, frame(ARGV[7]) .. frame(sound and why[2]))
 again(id, call('HGET', M, id), { due = at, keep = true, head = true })
 flush()
 return { 'waits', number(math.max(0, at - NOW)) }

@@ -9,13 +9,13 @@ if many == 0 then
   return {}
 end
 local last = call('HMGET', P .. ':ol', 'number', 'at')
-if last[2] and NOW < tonumber(last[2]) + tonumber(ARGV[1]) then return {} end
-call('HSET', P .. ':ol', 'number', call('GET', P .. ':on') or string.format('%.0f', NOW * 1e6), 'at', number(NOW))
+if last[2] and NOW < math.min(int(last[2]), NOW) + tonumber(ARGV[1]) then return {} end
+call('HSET', P .. ':ol', 'number', string.format('%.0f', int(call('GET', P .. ':on'), NOW * 1e6)), 'at', number(NOW))
 call('EXPIRE', P .. ':ol', DAY)
 if not last[1] then return {} end
 local old = {}
 for _, n in ipairs(many > 1000 and call('HRANDFIELD', out, 1000) or call('HKEYS', out)) do
-  if tonumber(n) <= tonumber(last[1]) then old[#old + 1] = tonumber(n) end
+  if int(n) <= int(last[1]) then old[#old + 1] = tonumber(n) end
 end
 table.sort(old)
 local found = {}

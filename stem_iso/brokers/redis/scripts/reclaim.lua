@@ -34,14 +34,19 @@ local function looked(before)
 end
 
 local function away(lease)
-  if not last then looked(tonumber(string.match(lease, '^%S+ %S+ (%S+)'))) end -- nobody has looked since it was leased
+  if not last then looked(int(string.match(lease, '^%S+ %S+ (%S+)'), NOW)) end -- nobody has looked since it was leased
   return NOW < till
 end
 
 if last then looked(last) end
 for _, id in ipairs(call('ZRANGEBYSCORE', Z, '-inf', number(NOW), 'LIMIT', 0, LOOK)) do
   local lease = call('HGET', L, id)
-  if lease and string.match(lease, '^%S+') ~= ARGV[1] and not away(lease) then consider(id, lease) end
+  if not lease then
+    call('ZREM', Z, id)
+  elseif string.match(lease, '^%S+') ~= ARGV[1] and not away(lease) then consider(id, lease) end
+end
+if call('HLEN', L) > call('ZCARD', Z) then -- a lease that never ends: its end is lost
+  for _, id in ipairs(call('HKEYS', L)) do call('ZADD', Z, 'NX', number(NOW + 60), id) end
 end
 if call('EXISTS', Z) == 1 then
   call('SET', P .. ':seen', number(NOW) .. ' ' .. number(till) .. ' ' .. number(since), 'EX', DAY)
@@ -67,7 +72,7 @@ end
 
 for i = #lost, 1, -1 do
   local id = lost[i]
-  local record, times = call('HGET', M, id), tonumber(get('c', id) or 0)
+  local record, times = call('HGET', M, id), int(get('c', id))
   if not record then
     call('HDEL', L, id)
     call('ZREM', Z, id)

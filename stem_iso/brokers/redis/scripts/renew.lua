@@ -8,8 +8,8 @@ for i = 2, #ARGV, 2 do
   local id = ARGV[i]
   local lease = call('HGET', L, id)
   if holds(lease, ARGV[i + 1]) then
-    local own = string.match(lease, '^%S+ %S+ %S+ (%S+)$')
-    local till = number(NOW + tonumber(own or ARGV[1]))
+    local _, _, own = leased(lease)
+    local till = number(NOW + (own or tonumber(ARGV[1])))
     ends[#ends + 1] = till
     ends[#ends + 1] = id
   else

@@ -11,7 +11,7 @@ for i = 4, #ARGV do
   if id ~= ARGV[3] and not get('t', id) then record = false end -- replayed: a part of nothing any more
   verdicts[#verdicts + 1] = record and 1 or 0
   if record and call('HEXISTS', L, id) == 1 then
-    put('v', id, math.max(tonumber(get('v', id) or 0), mode))
+    put('v', id, math.max(int(get('v', id)), mode))
     rings = true
   elseif record then
     if id == ARGV[3] or not get('w', id) then

@@ -12,7 +12,8 @@ if verb == 'remove' then
   return call('HDEL', S, name)
 end
 local stored = call('HGET', S, name)
-local known = stored and unframe(stored, 6)
+local sound, known = pcall(unframe, stored or '', 6)
+if not sound then known = nil end -- damaged: put anew, it is as one that was not there
 local function store(revision, due, owner, paused, fired, body)
   call('HSET', S, name, frame(revision) .. frame(due) .. frame(owner) .. frame(paused) .. frame(fired) .. frame(body))
 end

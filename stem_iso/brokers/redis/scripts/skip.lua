@@ -7,7 +7,7 @@ for i = 3, #ARGV do
   local id = ARGV[i]
   if get('w', id) then
     local record = call('HGET', M, id)
-    if byte(get('t', id)) % 2 == 1 then tell(id, record, 4, 'link-failed', ARGV[2]) end
+    if (byte(get('t', id) or '') or 0) % 2 == 1 then tell(id, record, 4, 'link-failed', ARGV[2]) end
     finish(id, record, { state = 4, reason = 'link-failed', error = ARGV[2], cause = ARGV[1] })
   end
 end

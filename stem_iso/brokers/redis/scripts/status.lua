@@ -13,8 +13,8 @@ for i, id in ipairs(ARGV) do
   else
     local status = call('GET', P .. ':s:' .. id)
     if status then
-      local _, ends = struct.unpack('<Bd', status)
-      if ends > NOW then found[i] = status end
+      local ends = #status >= 9 and select(2, struct.unpack('<Bd', status)) or math.huge -- damaged, which is to be said
+      if not (ends <= NOW) then found[i] = status end
     end
   end
 end
