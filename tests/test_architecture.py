@@ -63,6 +63,7 @@ CHILD_MAY_IMPORT = frozenset(
         "isolate.parcel",
         "isolate.faults",
         "isolate.interpreter",
+        "isolate.main_module",
     }
 )
 
@@ -80,11 +81,7 @@ SITES = {
     "loky": {"isolate.process"},  # the isolate's own half of the start unpickles loky's process and imports nothing of loky itself
     "sqlite3": {"brokers.sqlite.connection"},
     "redis": {"brokers.redis.connection"},
-    "cloudpickle": {
-        "worker.carrying",
-        "worker.inside",
-        "isolate.parcel",
-    },  # one pickles what cannot be found by name, in the core, another loads it, in the isolate; a pool does both, on both sides
+    "cloudpickle": {"isolate.parcel", "isolate.main_module"},
     "threadpoolctl": {"isolate.child.pinning"},
     "setproctitle": {"isolate.keeper", "isolate.child.main"},
     "uuid_utils": {"ids"},

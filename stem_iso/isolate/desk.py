@@ -87,7 +87,8 @@ class Desk:
         named = self._names.find(function)
         try:
             bulky = any(map(is_bulk, args))
-            packed = pack((args, kwargs) if named else (function, args, kwargs), outside=len(self._memfds) < MEMFDS, bulky=bulky)
+            given = (args, kwargs) if named else (function, args, kwargs)
+            packed = pack(given, outside=len(self._memfds) < MEMFDS, bulky=bulky, by_name=True)
         except Exception as error:  # user code: it fails this call, and no other
             error.add_note(f"The arguments of {title_of(function)[len('stem_iso: ') :]} cannot be sent to an isolate.")
             future.settle(FINISHED, error=error.with_traceback(None))  # its frames hold the arguments

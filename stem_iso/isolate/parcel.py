@@ -2,12 +2,13 @@
 
     value ── pickle, protocol 5 ──> chunks, buffers ──┬─ small ──> data: pickle · kind
                                                       └─ large ──> data: table · length · kind      memfd: [pickle] [buffer] ...
+                                                             (behind a pickle in the data: its table of `__main__`, and the table's length)
     data, memory ── unpack ──> value                                a section starts every 64 bytes; the table says where, how long,
                                                                     and whether its owner could write to it
 
 Rules
  1. Plain pickle first. cloudpickle carries what plain pickle cannot find by name, and what it would name as `__main__`, which is another
-    module in every process.
+    module in every process. To an isolate (`by_name`) `__main__` goes in units of its own, in a table behind the pickle (`main_module`).
  2. From LARGE on a buffer (and the pickle itself) goes into a memfd: one for each payload, written once, sealed against shrinking, mapped
     by who receives it. A view is valid for as long as somebody refers to it, because nobody ever writes to that memfd again.
  3. A view is writable where the sender's buffer was, read-only where it was not, so that an array comes back as one that can be written to.
@@ -27,17 +28,17 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import Any, NamedTuple
 
+from stem_iso.isolate import main_module
 from stem_iso.isolate.linux import F_ADD_SEALS, F_GET_SEALS, F_SEAL_GROW, F_SEAL_SHRINK, MAP_NORESERVE, map_over
 
 LARGE = 256 << 10  # bytes: below it a memfd costs more than the copies through the pipe that it saves
-OUTSIDE, RAISED = 1, 2  # bits of the kind
+OUTSIDE, RAISED, NAMED = 1, 2, 4  # bits of the kind
 ALIGNED = 64
 MOST_SECTIONS = 512  # at a time to writev, which takes 1024 pieces at most; each may need one that fills up
 
-_SECTION, _COUNT = struct.Struct("<QQB"), struct.Struct("<IB")
+_SECTION, _COUNT, _LENGTH = struct.Struct("<QQB"), struct.Struct("<IB"), struct.Struct("<Q")
 _MAIN = b"__main__"
 _FILL = bytes(ALIGNED)
-_RETURNED, _RAISED = bytes((0,)), bytes((RAISED,))
 _PLAIN = frozenset({bytes, bytearray, str})
 
 
@@ -61,17 +62,22 @@ class _Sink:
         self.write = write
 
 
-def pack(value: object, raised: bool = False, outside: bool = True, bulky: bool = False) -> Parcel:
+def pack(value: object, raised: bool = False, outside: bool = True, bulky: bool = False, by_name: bool = False) -> Parcel:
     """Raises what pickling raises, and OSError where there is no memory for what is large.
 
     `outside=False`: all in the data. `bulky`: there is something in it that `is_bulk`, which is then not copied into a pickle first.
+    `by_name`: it goes to an isolate, whose `__main__` is a namespace of its own.
     """
-    chunks, buffers = _pickled(value, outside, bulky)
+    chunks, buffers, table = _pickled(value, outside, bulky, by_name)
     size = len(chunks[0]) if len(chunks) == 1 else sum(memoryview(chunk).nbytes for chunk in chunks)
+    kind = raised * RAISED
+    tail = b""
+    if table:
+        kind |= NAMED
+        tail = table + _LENGTH.pack(len(table))
     if not outside or (size < LARGE and not buffers):
-        chunks.append(_RAISED if raised else _RETURNED)
-        return Parcel(b"".join(chunks))
-    return _outside(chunks, size, buffers, RAISED if raised else 0)
+        return Parcel(b"".join((*chunks, tail, bytes((kind,)))))
+    return _outside(chunks, size, buffers, tail, kind)
 
 
 def is_bulk(value: object) -> bool:
@@ -81,7 +87,11 @@ def is_bulk(value: object) -> bool:
 
 def unpack(data: bytes, memory: memoryview | None = None) -> Any:
     """The value. `memory` is what `mapped` made of the descriptor that came with it. Raises what unpickling raises, and Unreadable."""
-    if not data or not data[-1] & OUTSIDE:
+    kind = data[-1] if data else 0
+    if kind & NAMED:
+        end = len(data) - (_COUNT.size if kind & OUTSIDE else 1) - _LENGTH.size
+        main_module.settle(data[end - _LENGTH.unpack_from(data, end)[0] : end])
+    if not kind & OUTSIDE:
         return pickle.loads(data)
     if memory is None:
         raise Unreadable("its memory did not come with it: no descriptor was free")
@@ -116,17 +126,27 @@ def mapped(descriptor: int) -> memoryview:
 # -- pickling --------------------------------------------------------------------------------------------------------------------------
 
 
-def _pickled(value: object, outside: bool, bulky: bool) -> tuple[list[Any], list[memoryview]]:
+def _pickled(value: object, outside: bool, bulky: bool, by_name: bool) -> tuple[list[Any], list[memoryview], bytes]:
     try:
         # A pickler that writes to a file hands large objects over uncopied, and takes 3 µs more for small ones.
-        chunks, buffers = _run(pickle.Pickler, value, outside) if bulky else _run_small(value, outside)
+        chunks, buffers = _run(pickle.Pickler, value, outside)[:2] if bulky else _run_small(value, outside)
     except Exception:  # a lambda, a closure, a class made in a function; or what cloudpickle cannot carry either, and says why
-        return _run(_by_value(), value, outside)
+        return _by_value(value, outside, by_name)
     for chunk in chunks:
         # What is as large as this was handed over raw: text or bytes of the user's, no name.
         if (len(chunks) == 1 or memoryview(chunk).nbytes < LARGE) and _MAIN in bytes(chunk):
-            return _run(_by_value(), value, outside)
-    return chunks, buffers
+            return _by_value(value, outside, by_name)
+    return chunks, buffers, b""
+
+
+def _by_value(value: object, outside: bool, by_name: bool) -> tuple[list[Any], list[memoryview], bytes]:
+    if by_name:
+        chunks, buffers, used = _run(main_module.pickler(), value, outside)
+        names = used.met | used.used
+        return chunks, buffers, main_module.table_of(names) if names else b""
+    import cloudpickle  # 10 ms, where nothing else has needed it
+
+    return *_run(cloudpickle.Pickler, value, outside)[:2], b""
 
 
 def _run_small(value: object, outside: bool) -> tuple[list[Any], list[memoryview]]:
@@ -134,11 +154,12 @@ def _run_small(value: object, outside: bool) -> tuple[list[Any], list[memoryview
     return [pickle.dumps(value, 5, buffer_callback=_in_band(buffers, outside))], buffers
 
 
-def _run(pickler: Any, value: object, outside: bool) -> tuple[list[Any], list[memoryview]]:
+def _run(pickler: Any, value: object, outside: bool) -> tuple[list[Any], list[memoryview], Any]:
     chunks: list[Any] = []
     buffers: list[memoryview] = []
-    pickler(_Sink(chunks.append), 5, buffer_callback=_in_band(buffers, outside)).dump(value)
-    return chunks, buffers
+    used = pickler(_Sink(chunks.append), 5, buffer_callback=_in_band(buffers, outside))
+    used.dump(value)
+    return chunks, buffers, used
 
 
 def _in_band(buffers: list[memoryview], outside: bool) -> Callable[[pickle.PickleBuffer], bool]:
@@ -154,16 +175,10 @@ def _in_band(buffers: list[memoryview], outside: bool) -> Callable[[pickle.Pickl
     return in_band
 
 
-def _by_value() -> Any:
-    import cloudpickle  # 10 ms, where nothing else has needed it
-
-    return cloudpickle.Pickler
-
-
 # -- memory ----------------------------------------------------------------------------------------------------------------------------
 
 
-def _outside(chunks: list[Any], size: int, buffers: list[memoryview], kind: int) -> Parcel:
+def _outside(chunks: list[Any], size: int, buffers: list[memoryview], tail: bytes, kind: int) -> Parcel:
     sizes = [size, *(view.nbytes for view in buffers)]
     offsets = accumulate((each + -each % ALIGNED for each in sizes[:-1]), initial=0)
     writable = (False, *(not view.readonly for view in buffers))
@@ -171,7 +186,7 @@ def _outside(chunks: list[Any], size: int, buffers: list[memoryview], kind: int)
     pieces: list[Any] = [*chunks, _FILL[: -size % ALIGNED]]
     for view in buffers:
         pieces += (view, _FILL[: -view.nbytes % ALIGNED])
-    return Parcel(table + _COUNT.pack(len(sizes), kind | OUTSIDE), _memory_of(pieces))
+    return Parcel(table + tail + _COUNT.pack(len(sizes), kind | OUTSIDE), _memory_of(pieces))
 
 
 def _memory_of(pieces: list[Any]) -> int:

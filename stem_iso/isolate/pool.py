@@ -97,7 +97,7 @@ class IsolatePool(Limited):
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         memory = optional_memory("max_memory_per_isolate", max_memory_per_isolate)
-        started = b"" if initializer is None else pack((initializer, tuple(initargs)), outside=False).data
+        started = b"" if initializer is None else pack((initializer, tuple(initargs)), outside=False, by_name=True).data
         start = msgspec.msgpack.encode(Start(names("preload", preload), started))
         limit, level = duration("boot_time_limit", boot_time_limit), logging.getLogger().getEffectiveLevel()
         boot = Boot(TARGET, start, names("secrets", secrets), limit, log_level=level)

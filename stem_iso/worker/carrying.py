@@ -10,11 +10,12 @@ Where the application is found by importing it, nothing travels; that its middle
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from stem_iso.errors import StemError
+from stem_iso.isolate.parcel import pack
+from stem_iso.isolate.parcel import unpack as unpack_parcel
 from stem_iso.locate import Location
 from stem_iso.middleware import MiddlewareStack
 from stem_iso.task.names import dotted, main_name
@@ -55,7 +56,7 @@ def unpack(app: Stem, told: Mapping[str, bytes | None]) -> None:
     for name, body in told.items():
         if body is None and name in MUST:
             raise StemError(f"{name}: what the application adds there cannot be pickled: make the application at the top of its module")
-        values = () if body is None else pickle.loads(body)
+        values = () if body is None else unpack_parcel(body)
         for value in values:
             if name == HOOKS:
                 app.on_isolate_start(value)
@@ -79,7 +80,5 @@ def refuse_others(middleware: MiddlewareStack, workers: list[str], main: str) ->
 
 
 def pickled(value: object) -> bytes:
-    import cloudpickle
-
-    body: bytes = cloudpickle.dumps(value)
-    return body
+    """For `parcel.unpack` in an isolate. What stands in `__main__` goes by name, into the namespace that the isolate's handlers share."""
+    return pack(value, outside=False, by_name=True).data

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import pickle
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -28,6 +27,7 @@ import msgspec
 
 from stem_iso.app import Stem
 from stem_iso.errors import PayloadTooLarge, StemError
+from stem_iso.isolate import parcel
 from stem_iso.isolate.job import FAILED, REJECTED, RETRY, SUCCEEDED, Port
 from stem_iso.locate import NotThere, current_app, import_app, import_beside
 from stem_iso.outcome import Failed, TaskError
@@ -245,7 +245,7 @@ class TaskRunner:
     def _entrypoint(self, told: Definition) -> Entrypoint:
         add(self._app.registry, told.catalog)
         if told.pickled is not None:
-            code, hints = pickle.loads(told.pickled)
+            code, hints = parcel.unpack(told.pickled)
         elif told.place is not None:
             import_module(told.place.partition(":")[0])
             code, hints = function_at(told.place, told.name), None

@@ -39,6 +39,36 @@ def test_a_function_may_use_multiprocessing_as_any_program() -> None:
         assert limited.submit(semaphore_name).result().startswith("/mp-")
 
 
+def test_functions_of_a_script_may_use_multiprocessing_as_any_script(tmp_path: Path) -> None:
+    script = dedent("""
+        import multiprocessing as mp, sys
+        from concurrent.futures import ProcessPoolExecutor
+        from stem_iso import IsolatePool
+
+        def double(x):
+            return 2 * x
+
+        def by_pool(method):
+            with mp.get_context(method).Pool(2) as pool:
+                return pool.map(double, [1, 2, 3])
+
+        def by_executor(method):
+            with ProcessPoolExecutor(1, mp_context=mp.get_context(method)) as pool:
+                return list(pool.map(double, [1, 2, 3]))
+
+        if __name__ == "__main__":
+            with IsolatePool(1, spares=0) as pool:
+                for function in (by_pool, by_executor):
+                    for method in ("fork", "spawn", "forkserver"):
+                        print(function.__name__, method, pool.with_limits(hard=60).submit(function, method).result())
+    """)
+    (tmp_path / "script.py").write_text(script)
+    wanted = [f"{name} {method} [2, 4, 6]" for name in ("by_pool", "by_executor") for method in ("fork", "spawn", "forkserver")]
+    for command in (("script.py",), ("-m", "script")):
+        done = run(*command, cwd=tmp_path, PYTHONPATH=ROOT)
+        assert done.stdout.splitlines() == wanted, done.stderr
+
+
 # -- flags -----------------------------------------------------------------------------------------------------------------------------
 
 LOOK = dedent("""
