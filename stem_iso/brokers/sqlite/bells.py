@@ -4,7 +4,8 @@
                       one byte into PATH-done ──inotify──> who waits for a result
                       one byte into PATH-events ─inotify─> who listens to events
 
-A ring says "look", never what. It comes after the commit, so who hears it sees the work; a writer killed between the two is made up for by
+A ring says "look", never what. It comes after the commit, so who hears it sees the work, and a bell that cannot be rung (no descriptor
+left, a full disk) is no failure of what was stored: it is logged, once. That, and a writer killed between the two, is made up for by
 `data_version` every 250 ms. Sidecars need no registration and leave nothing stale behind a kill. Watching `-wal` itself would wake
 everybody four times per commit, each time before it is visible. Where inotify cannot be had (128 instances per user), the ear is polled.
 """
@@ -17,7 +18,7 @@ from contextlib import suppress
 from enum import Enum
 from typing import Protocol
 
-from stem_iso.brokers.sqlite.descriptor import Descriptor
+from stem_iso.brokers.sqlite.descriptor import Descriptor, opened_beside
 
 INTERVAL = 0.25  # seconds between looks at data_version behind the bell
 POLL = 0.01  # without a bell
@@ -54,8 +55,8 @@ def drain(fd: int) -> bool:
 class SidecarEar:
     """inotify on one sidecar; deaf, with a short `interval`, where there is no inotify."""
 
-    def __init__(self, path: str, mode: int) -> None:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, mode))
+    def __init__(self, path: str, mode: int | None) -> None:
+        os.close(opened_beside(path, os.O_WRONLY, mode))
         fd = _inotify(path)
         self.interval = POLL if fd is None else INTERVAL
         # Deaf: a pipe that nobody writes to is good for poll, and never readable.
@@ -91,8 +92,8 @@ def _inotify(path: str) -> int | None:
 class Sidecar:
     """The writer's end of one bell. Opened at the first ring."""
 
-    def __init__(self, path: str, mode: int) -> None:
-        self._file = Descriptor(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, mode))
+    def __init__(self, path: str, mode: int | None) -> None:
+        self._file = Descriptor(opened_beside(path, os.O_WRONLY, mode))
 
     def ring(self) -> None:
         os.pwrite(self._file.fd, b"\n", 0)  # in place: the file stays one byte long
@@ -113,7 +114,8 @@ class PipeEar:
             os.set_blocking(end.fd, False)
 
     def ring(self) -> None:
-        with suppress(BlockingIOError):  # full: it will hear
+        # What is stored is stored, whatever becomes of the bell. A full pipe: it will hear.
+        with suppress(OSError):
             os.write(self._writer.fd, b"\n")
 
     def fileno(self) -> int:

@@ -7,6 +7,7 @@ time-out. What sqlite3 raises leaves this module as `BrokerUnavailable`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,16 +22,26 @@ if TYPE_CHECKING:
 Row = tuple[Any, ...]
 T = TypeVar("T")
 
-# Seconds SQLite itself waits. Our writers never meet there; what does is a recovery after a crash, or somebody's shell on the file.
+# Seconds that SQLite itself waits at once. Our writers do not meet there; what does is a recovery after a crash, a worker of version 0.1,
+# or another program on the file (VACUUM, a backup, a browser with an open transaction). Where it runs out, `Busy` is asked for again.
 BUSY = 0.4
 
 OLDEST = (3, 35)  # RETURNING
+SQLITE_BUSY, SQLITE_FULL = 5, 13
 
 PRAGMAS = """
 PRAGMA journal_size_limit = 4194304;
 PRAGMA wal_autocheckpoint = 1000;
 PRAGMA foreign_keys = OFF;
 """
+
+
+class Busy(BrokerUnavailable):
+    """Another program holds SQLite's own lock. Nothing was read or written."""
+
+
+class Full(BrokerUnavailable):
+    """The disk is full. The transaction was undone, and reading goes on."""
 
 
 class Connection:
@@ -60,8 +71,14 @@ class Connection:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if error is not None and isinstance(error, self._error):
-            raise BrokerUnavailable(f"{self.target}: {error}") from error
+        if error is None or not isinstance(error, self._error):
+            return
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == SQLITE_BUSY:
+            raise Busy(
+                f"{self.target}: {error}: another program writes to it (a VACUUM, a backup, a shell with an open transaction?)"
+            ) from error
+        raise (Full if code == SQLITE_FULL else BrokerUnavailable)(f"{self.target}: {error}") from error
 
     # -- use --------------------------------------------------------------------------------------------------------------------
 
@@ -81,11 +98,18 @@ class Connection:
     def in_transaction(self) -> bool:
         return self._raw.in_transaction
 
-    def transact(self, begin: str, work: Callable[[], T]) -> T:
-        """All of `work`, or nothing of it, whatever ends it."""
+    def transact(self, begin: str, work: Callable[[], T], deadline: float = 0.0) -> T:
+        """All of `work`, or nothing of it, whatever ends it. Whoever holds SQLite's own lock is waited for until `deadline` (monotonic)."""
+        while True:
+            try:
+                with self:
+                    self.execute(begin)
+                break
+            except Busy:
+                if time.monotonic() >= deadline:
+                    raise
         with self:
             try:
-                self.execute(begin)
                 answer = work()
                 self.execute("COMMIT")
                 return answer
@@ -105,44 +129,47 @@ def _text(raw: bytes) -> str:
 def prepare(connection: Connection, clock: Clock, sync: str, *, file: bool) -> None:
     """Pragmas, schema, and the truth about leases of an earlier boot. For a file: under its lock."""
     with connection:
+        _is_current(connection, clock)  # a file that is not ours is refused before anything is changed in it
         if file:
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # first: it cannot be changed once there is a page
+            if not connection.one("PRAGMA user_version"):
+                # First: it cannot be changed once there is a page. Else not at all: it writes, which a full disk may have no room for.
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             if connection.one("PRAGMA journal_mode = WAL") != "wal":
                 raise BrokerUnavailable(
                     f"{connection.target}: this file system cannot share memory between processes (no WAL); use another"
                 )
         connection.script(f"PRAGMA synchronous = {'FULL' if sync == 'full' else 'NORMAL'};" + PRAGMAS)
-        version = connection.one("PRAGMA user_version")
-        if not version:
-            _refuse_foreign(connection)
-            connection.transact("BEGIN IMMEDIATE", lambda: _create(connection))
-        elif connection.one("PRAGMA application_id") != schema.APPLICATION:
-            raise BrokerUnavailable(f"{connection.target} is a database of another program; give the queue a file of its own")
-        elif version > schema.VERSION:
-            raise BrokerUnavailable(
-                f"{connection.target} was written by a newer stem_iso (schema {version}, this one knows {schema.VERSION}); upgrade it here"
-            )
-        elif version < schema.VERSION:
-            connection.transact("BEGIN IMMEDIATE", lambda: _upgrade(connection, version))
-        if connection.one("SELECT value FROM fact WHERE name = 'machine'") != clock.machine():
-            connection.transact("BEGIN IMMEDIATE", lambda: _new_boot(connection, clock))
+        if not _is_current(connection, clock):
+            connection.transact("BEGIN IMMEDIATE", lambda: _bring_up(connection, clock))
 
 
-def _refuse_foreign(connection: Connection) -> None:
-    if connection.one("SELECT count(*) FROM sqlite_master"):
-        raise BrokerUnavailable(f"{connection.target} holds tables of another program; give the queue a file of its own")
+def _is_current(connection: Connection, clock: Clock) -> bool:
+    """Raises BrokerUnavailable for a file that is not ours."""
+    version, ours = connection.one("PRAGMA user_version"), connection.one("PRAGMA application_id") == schema.APPLICATION
+    if not ours and (version or connection.one("SELECT count(*) FROM sqlite_master")):
+        raise BrokerUnavailable(f"{connection.target} is a database of another program; give the queue a file of its own")
+    if version > schema.VERSION:
+        raise BrokerUnavailable(
+            f"{connection.target} was written by a newer stem_iso (schema {version}, this one knows {schema.VERSION}); upgrade it here"
+        )
+    if version < 0 or (ours and not version):
+        raise BrokerUnavailable(f"{connection.target} says that its schema is {version}, which there is not: it is damaged; restore a copy")
+    return bool(version == schema.VERSION and connection.one("SELECT value FROM fact WHERE name = 'machine'") == clock.machine())
 
 
-def _create(connection: Connection) -> None:
-    _run(connection, schema.TABLES)
-    connection.execute(f"PRAGMA application_id = {schema.APPLICATION}")
-    _upgrade(connection, 1)
-
-
-def _upgrade(connection: Connection, version: int) -> None:
-    for step in range(version + 1, schema.VERSION + 1):
+def _bring_up(connection: Connection, clock: Clock) -> None:
+    """All that is missing. Asked again in the transaction: another may have done it meanwhile."""
+    if _is_current(connection, clock):
+        return
+    version = connection.one("PRAGMA user_version")
+    if not version:
+        _run(connection, schema.TABLES)
+        connection.execute(f"PRAGMA application_id = {schema.APPLICATION}")
+    for step in range(max(1, version) + 1, schema.VERSION + 1):
         _run(connection, schema.ADDED[step])
     connection.execute(f"PRAGMA user_version = {schema.VERSION}")
+    if connection.one("SELECT value FROM fact WHERE name = 'machine'") != clock.machine():
+        _new_boot(connection, clock)
 
 
 def _run(connection: Connection, statements: str) -> None:

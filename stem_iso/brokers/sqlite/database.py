@@ -8,16 +8,19 @@ the unlinked one without a word.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from stem_iso.brokers.sqlite.bells import Bell, Ear, Sidecar, SidecarEar
 from stem_iso.brokers.sqlite.clock import Clock
-from stem_iso.brokers.sqlite.connection import Connection, network_of, prepare
+from stem_iso.brokers.sqlite.connection import Busy, Connection, Full, network_of, prepare
 from stem_iso.brokers.sqlite.forks import fork_guard
 from stem_iso.brokers.sqlite.lockfile import LockFile
 from stem_iso.brokers.sqlite.turn import Turn
@@ -25,7 +28,8 @@ from stem_iso.errors import BrokerUnavailable
 
 T = TypeVar("T")
 
-PATIENCE = 4.5  # seconds for the lock; with SQLite's own 0.4 the caller hears within 5
+PATIENCE = 4.5  # seconds, whoever holds a lock; with SQLite's own 0.4 the caller hears within 5
+log = logging.getLogger("stem_iso.broker")
 SHRINK_PAGES = 1000  # 4 MiB a sweep: some 10 ms under the lock
 WAL_KEPT = 1 << 18  # bytes of an idle WAL that are not worth a checkpoint
 
@@ -35,6 +39,7 @@ class FileDatabase:
         self.path, self.url = path, f"sqlite:///{path}"
         self._sync, self._clock = sync, clock
         self._mutex = threading.Lock()  # one turn at a time; a fork waits for it
+        self._silent = False  # whether it was said that nobody can be woken
         self._forget()
 
     def _forget(self) -> None:
@@ -61,7 +66,7 @@ class FileDatabase:
             connection, lock = self._open(deadline)
             lock.acquire(deadline)
             try:
-                answer = self._guarded(connection, "BEGIN IMMEDIATE", body)
+                answer = self._guarded(lambda: connection.transact("BEGIN IMMEDIATE", body, deadline))
             finally:
                 lock.release()
             if turn is not None and turn.rings:
@@ -69,9 +74,11 @@ class FileDatabase:
         return answer
 
     def read(self, work: Callable[[Turn], T]) -> T:
+        deadline = time.monotonic() + PATIENCE
         with self._ours():
-            connection, _ = self._open(time.monotonic() + PATIENCE)
-            return self._guarded(connection, "BEGIN", lambda: work(Turn(connection, self._clock)))
+            connection, _ = self._open(deadline)
+            whole = partial(connection.transact, "BEGIN", lambda: work(Turn(connection, self._clock)))
+            return self._guarded(lambda: _patiently(whole, deadline))
 
     def version(self) -> int:
         with self._ours():
@@ -84,18 +91,26 @@ class FileDatabase:
             self.abandon(at_rest=not (self._connection and self._connection.in_transaction))
         return self._mutex
 
-    def _guarded(self, connection: Connection, begin: str, body: Callable[[], T]) -> T:
+    def _guarded(self, turn: Callable[[], T]) -> T:
         try:
-            return connection.transact(begin, body)
+            return turn()
+        except (Busy, Full):
+            raise  # the connection is as good as before; a full disk has no room for opening another
         except BrokerUnavailable:
             self._identity = None  # a connection that met an I/O error may stay broken: the next turn opens a new one
             raise
 
     def _ring(self, bells: set[Bell]) -> None:
+        """What was done is done, so nothing here is a failure of it: whoever waits looks by himself a little later."""
         for bell in bells:
-            if bell not in self._bells:
-                self._bells[bell] = Sidecar(self.path + bell.value, self._mode())
-            self._bells[bell].ring()
+            try:
+                if bell not in self._bells:
+                    self._bells[bell] = Sidecar(self.path + bell.value, self._mode())
+                self._bells[bell].ring()
+            except OSError as error:
+                if not self._silent:
+                    self._silent = True
+                    log.warning("%s%s cannot be rung, so others see up to 0.25 s later what is stored: %s", self.path, bell.value, error)
 
     # -- opening ----------------------------------------------------------------------------------------------------------------
 
@@ -123,19 +138,20 @@ class FileDatabase:
         self._lock = lock = LockFile(self.path + "-lock", self._mode())
         lock.acquire(deadline)
         try:
+            _make(self.path)
             self._connection = connection = Connection(self.path)
-            prepare(connection, self._clock, self._sync, file=True)
+            _patiently(lambda: prepare(connection, self._clock, self._sync, file=True), deadline)
         finally:
             lock.release()
         self._identity = _identity(self.path)
         return connection, lock
 
-    def _mode(self) -> int:
-        """Sidecars are as open as the database is."""
+    def _mode(self) -> int | None:
+        """Sidecars are as open as the database is; where there is none yet, both are what the umask says."""
         try:
             return os.stat(self.path).st_mode & 0o777
         except FileNotFoundError:
-            return 0o644
+            return None
 
     # -- ears -------------------------------------------------------------------------------------------------------------------
 
@@ -166,6 +182,8 @@ class FileDatabase:
                         connection.script(f"PRAGMA incremental_vacuum({SHRINK_PAGES})")
                     elif _size(self.path + "-wal") > WAL_KEPT:
                         connection.all("PRAGMA wal_checkpoint(TRUNCATE)")
+            except Busy:
+                pass  # another time
             finally:
                 lock.release()
 
@@ -221,6 +239,23 @@ class FileDatabase:
             connection.close()
         else:
             self._kept = connection  # closing it would roll the parent's transaction back in the memory both share
+
+
+def _patiently(work: Callable[[], T], deadline: float) -> T:
+    """As often as it takes until nobody else holds SQLite's own lock. For work that may be begun anew."""
+    while True:
+        try:
+            return work()
+        except Busy:
+            if time.monotonic() >= deadline:
+                raise
+
+
+def _make(path: str) -> None:
+    """An empty file, as open as the umask says: SQLite itself would let no group write. One that is there must not even be opened here,
+    for closing it would take this process's other connections their locks."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -1,36 +1,57 @@
-"""Whose turn it is to write: flock on a file beside the database.
+"""Whose turn it is to write: a lock on a file beside the database.
 
 SQLite's own busy handler lets a writer wait for 1.7 s under load, since waiters sleep ever longer and never queue; a try every 0.3 ms on
 a lock file kept the worst wait at 48 ms with eight processes. The lock is held over COMMIT, so a checkpoint has the file to itself as well.
 The kernel releases it when its holder dies. A stopped holder keeps it: the others give up at their deadline, with a clear error.
+
+It is a matter of order and speed alone. What may be written is decided by BEGIN IMMEDIATE, which waits for whoever does not know this lock:
+another program, or a worker of version 0.1, which takes `flock` on the same file and so neither sees this lock nor is seen by it.
+
+An open-file-description lock, not `flock`: the write lock can only be had by who may write the file, where `flock` asks for no more than
+that it can be opened. A read lock would stand in its way too, so nobody may read this file who may not write it.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import stat
+import struct
 import time
+from contextlib import suppress
 
-from stem_iso.brokers.sqlite.descriptor import Descriptor
+from stem_iso.brokers.sqlite.descriptor import Descriptor, opened_beside
 from stem_iso.errors import BrokerUnavailable
 
 NAP = 0.0003  # seconds between two tries: a commit takes 0.02–0.2 ms
+
+# struct flock: type, whence, start, length (0: all of it), pid (0, as these locks belong to no process). Elsewhere than on Linux: flock.
+_SETLK: int | None = getattr(fcntl, "F_OFD_SETLK", None)
+_LOCK, _UNLOCK = (struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0) for kind in (fcntl.F_WRLCK, fcntl.F_UNLCK))
 
 
 class LockFile:
     """One descriptor of the lock file. Two of them exclude each other, in one process too."""
 
-    def __init__(self, path: str, mode: int) -> None:
+    def __init__(self, path: str, mode: int | None) -> None:
         self.path = path
-        self._file = Descriptor(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode))
+        self._file = Descriptor(opened_beside(path, os.O_RDWR, mode))
+        found = stat.S_IMODE(os.fstat(self._file.fd).st_mode)
+        closed = found & ~((~found & 0o222) << 1)
+        if closed != found:
+            with suppress(PermissionError):  # another user's, of version 0.1
+                os.fchmod(self._file.fd, closed)
 
     def acquire(self, deadline: float) -> None:
         """Raises BrokerUnavailable when `deadline` (monotonic) has come and another still writes."""
         while True:
             try:
-                fcntl.flock(self._file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _SETLK is None:
+                    fcntl.flock(self._file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                else:
+                    fcntl.fcntl(self._file.fd, _SETLK, _LOCK)
                 return
-            except BlockingIOError:
+            except (BlockingIOError, PermissionError):  # EACCES stands for EAGAIN in fcntl(2)
                 if time.monotonic() >= deadline:
                     raise BrokerUnavailable(
                         f"another process has held the write lock {self.path} for too long: is it stopped, or is its disk stuck?"
@@ -38,8 +59,11 @@ class LockFile:
                 time.sleep(NAP)
 
     def release(self) -> None:
-        fcntl.flock(self._file.fd, fcntl.LOCK_UN)
+        if _SETLK is None:
+            fcntl.flock(self._file.fd, fcntl.LOCK_UN)
+        else:
+            fcntl.fcntl(self._file.fd, _SETLK, _UNLOCK)
 
     def close(self) -> None:
-        """In a forked child too: closing a copy of the descriptor leaves the parent's lock alone, where LOCK_UN would take it away."""
+        """In a forked child too: closing a copy of the descriptor leaves the parent's lock alone, where an unlock would take it away."""
         self._file.close()
