@@ -36,10 +36,10 @@ class Reply:
         """The value, or the error that it is, or the one that unpickling raised. Runs user code."""
         try:
             value = parcel.unpack(self._data, self._memory)
+            return (None, rebuild(*value)) if self.failed else (value, None)
         except Exception as error:
             error.add_note("The function returned, but its result cannot be loaded in this process.")
             return None, error
-        return (None, rebuild(*value)) if self.failed else (value, None)
 
 
 def error_of(outcome: Outcome) -> BaseException | None:

@@ -28,13 +28,13 @@ Unsent = tuple[memoryview, int | None]
 class CallPipe:
     """Owned by its isolate, under the engine's lock. `theirs` is the other end, until it is handed over."""
 
-    def __init__(self) -> None:
+    def __init__(self, largest: int = wire.LARGEST) -> None:
         self.link, theirs = socket.socketpair()
         self.link.setblocking(False)
         self.theirs = theirs.detach()
         self._direct = Direct(self.link, CHUNK)
         self._outbox: deque[Unsent] = deque()
-        self._unframer = wire.Unframer()
+        self._unframer = wire.Unframer(largest)
         self._came: list[int] = []
 
     # -- out -----------------------------------------------------------------------------------------------------------------------

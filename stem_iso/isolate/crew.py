@@ -9,6 +9,7 @@ Everything here runs under the engine's lock. What callers must hear is put into
 
 from __future__ import annotations
 
+import logging
 import select
 from collections.abc import Callable, Iterable
 from math import inf
@@ -34,6 +35,8 @@ from stem_iso.isolate.linux import Timer
 from stem_iso.isolate.memory import Watcher
 from stem_iso.isolate.pressing import WAKE
 from stem_iso.outcome import BootFailed, Outcome, Stopped, StopReason
+
+log = logging.getLogger("stem_iso.isolate")
 
 
 class Crew:
@@ -203,11 +206,17 @@ class Crew:
             for frame in frames:
                 self.hear(isolate, frame)
         except wire.Garbage:
-            self.condemn(isolate, Cause.GARBAGE)
-            self.unregister(fd)
+            self._garbage(isolate, fd)
+        except Exception:  # whatever its bytes made of our code: it costs the isolate that sent them, and nobody else
+            log.exception("isolate %d sent what could not be taken in", isolate.pid)
+            self._garbage(isolate, fd)
         else:
             if not frames and isolate.pipe.at_end():
                 self.unregister(fd)  # its end says nothing; its exit will
+
+    def _garbage(self, isolate: Isolate, fd: int) -> None:
+        self.condemn(isolate, Cause.GARBAGE)
+        self.unregister(fd)
 
     def hear(self, isolate: Isolate, frame: wire.Frame) -> None:
         """Raises Garbage where the frame cannot mean anything now."""

@@ -11,7 +11,7 @@ import msgspec
 from stem_iso.isolate.handle import signal_name
 from stem_iso.isolate.job import FAILED, REJECTED, RETRY, STOPPED, SUCCEEDED, TIMED_OUT
 from stem_iso.isolate.lifecycle import Cause
-from stem_iso.isolate.wire import Garbage
+from stem_iso.isolate.wire import UNREADABLE, Garbage
 from stem_iso.outcome import Crashed, Failed, Outcome, Rejected, RetryAsked, Stopped, StopReason, Succeeded, TaskError, TimedOut
 from stem_iso.text import cut, cut_inside
 
@@ -47,6 +47,8 @@ def earliest(*times: float) -> float:
     return min((each for each in times if each), default=0.0)
 
 
+LONGEST = 1e12  # seconds: no clock and no calendar reaches it
+
 _failed = msgspec.msgpack.Decoder(tuple[TaskError, tuple[str, ...]])
 _retry = msgspec.msgpack.Decoder(tuple[float | None, float | None, int | None])
 _rejected = msgspec.msgpack.Decoder(tuple[str, str])
@@ -62,12 +64,22 @@ def of_reply(tag: int, payload: bytes) -> Outcome:
         if tag == FAILED:
             return Failed(*_failed.decode(payload))
         if tag == RETRY:
-            return RetryAsked(*_retry.decode(payload))
+            return _retry_asked(*_retry.decode(payload))
         if tag == REJECTED:
             return Rejected(*_rejected.decode(payload))
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise Garbage(f"a reply that cannot be read: {error}") from None
     raise Garbage(f"a reply of kind {tag}")
+
+
+def _retry_asked(countdown: float | None, eta: float | None, max_retries: int | None) -> RetryAsked:
+    """Raises ValueError for times and counts that a context refuses: they would fail where they are added up or stored."""
+    for seconds in (countdown, eta):
+        if seconds is not None and not -LONGEST <= seconds <= LONGEST:
+            raise ValueError(f"{seconds} s")
+    if max_retries is not None and not 0 <= max_retries < 1 << 31:
+        raise ValueError(f"{max_retries} retries")
+    return RetryAsked(countdown, eta, max_retries)
 
 
 def of_hosted_reply(tag: int, payload: bytes) -> Outcome:
@@ -78,7 +90,7 @@ def of_hosted_reply(tag: int, payload: bytes) -> Outcome:
             return TimedOut(limit, elapsed, stack, signalled_at, dead_at, (), silent)
         if tag == STOPPED:
             return Stopped(*_stopped.decode(payload))
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise Garbage(f"a reply that cannot be read: {error}") from None
     return of_reply(tag, payload)
 

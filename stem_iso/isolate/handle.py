@@ -34,7 +34,7 @@ TURN = 1 << 20  # bytes of output read in one turn: a flood must not hold up the
 class Isolate:
     """Owned by the engine, under its lock."""
 
-    def __init__(self, number: int, seat: int, boot_deadline: float) -> None:
+    def __init__(self, number: int, seat: int, boot_deadline: float, largest_frame: int) -> None:
         self.number, self.seat = number, seat
         self.life = Lifecycle()
         self.boot_deadline = boot_deadline
@@ -64,7 +64,7 @@ class Isolate:
         self._dump, self._asked = "", False  # what the stack pipe brought; whether it may bring more
         # The kill for a limit that waits for a stack: why, and until when at most.
         self.last_look: tuple[Cause, float] | None = None
-        self.pipe = CallPipe()
+        self.pipe = CallPipe(largest_frame)
         page = os.memfd_create("stem_iso-page", os.MFD_CLOEXEC)
         os.ftruncate(page, Page.SIZE)
         self.page = Page(page)

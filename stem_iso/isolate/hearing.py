@@ -69,6 +69,9 @@ class Hearing:
                 self._crew.hear(isolate, frame)
             except Garbage:
                 return
+            except Exception:  # as while it lived: its bytes must not keep its end from being told
+                log.exception("isolate %d left what could not be taken in", isolate.pid)
+                return
 
     def _answerer(self, isolate: Isolate) -> Answer:
         number = isolate.call_number

@@ -31,8 +31,8 @@ PING_EVERY, PONG_WITHIN = 1.0, 2.0  # seconds
 class Host(Isolate):
     """Owned by the engine, under its lock."""
 
-    def __init__(self, number: int, seat: int, boot_deadline: float) -> None:
-        super().__init__(number, seat, boot_deadline)
+    def __init__(self, number: int, seat: int, boot_deadline: float, largest_frame: int) -> None:
+        super().__init__(number, seat, boot_deadline, largest_frame)
         self.hosted: dict[int, HostedCall] = {}  # by number, in the order they were sent
         self.draining = False
         self.stacks: deque[HostedCall] = deque()  # who waits for a stack; the first is being asked

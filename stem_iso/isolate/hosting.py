@@ -126,7 +126,7 @@ class Hosting:
         assert self._boot is not None  # an engine without one is given no hosted jobs
         boot = self._boot.boot
         try:
-            host = Host(number, self._crew.keeping.free_seat, now + boot.time_limit)
+            host = Host(number, self._crew.keeping.free_seat, now + boot.time_limit, boot.largest_frame)
         except OSError as error:  # no descriptor, no memory
             self._failed(number, f"{type(error).__name__}: {error}")
         else:

@@ -33,6 +33,7 @@ class Boot:
     secrets: tuple[str, ...] = ()
     time_limit: float = 60.0
     hosts: bool = False
+    largest_frame: int = 1 << 31  # bytes that it may send at once: what says to be larger is garbage
     log_level: int = 30  # logging.WARNING, as everywhere in Python
 
 

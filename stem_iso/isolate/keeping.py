@@ -49,7 +49,7 @@ class Keeping:
             crew.fleet.gone(number, monotonic())
             return
         try:
-            isolate = Isolate(number, self.free_seat, monotonic() + crew.boot.time_limit)
+            isolate = Isolate(number, self.free_seat, monotonic() + crew.boot.time_limit, crew.boot.largest_frame)
         except OSError as error:  # no descriptor, no memory
             crew.exits.last_broken = f"{type(error).__name__}: {error}"
             crew.obey(crew.fleet.boot_failed(number, monotonic()))

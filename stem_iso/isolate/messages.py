@@ -40,7 +40,10 @@ def send(link: socket.socket, kind: str, *fields: Any, fds: tuple[int, ...] = ()
 
 
 def receive(link: socket.socket) -> tuple[list[Any], list[int]] | None:
-    """[kind, fields...] and descriptors; None at the end. Raises BlockingIOError where the socket does not block and nothing is there."""
+    """[kind, fields...] and descriptors; None at the end, and for bytes that are no message: their sender is not to be relied on.
+
+    Raises BlockingIOError where the socket does not block and nothing is there.
+    """
     for _ in range(2):
         try:
             body, ancillary, _, _ = link.recvmsg(LARGEST, socket.CMSG_SPACE(MOST_FDS * 4), socket.MSG_CMSG_CLOEXEC)
@@ -57,7 +60,15 @@ def receive(link: socket.socket) -> tuple[list[Any], list[int]] | None:
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-    return json.loads(body), list(fds)
+    try:
+        message = json.loads(body)
+        if isinstance(message[0], str):
+            return message, list(fds)
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError, MemoryError):
+        pass
+    for fd in fds:
+        os.close(fd)
+    return None
 
 
 def prelude(secrets: tuple[str, ...] = (), pool_threads: int = 1) -> int:

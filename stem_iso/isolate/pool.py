@@ -29,7 +29,7 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 
 from stem_iso.errors import InvalidOptions
-from stem_iso.isolate.child.functions import Start
+from stem_iso.isolate.child.functions import LARGEST_FRAME, Start
 from stem_iso.isolate.desk import Desk, Notice
 from stem_iso.isolate.job import NO_LIMITS, Boot
 from stem_iso.isolate.limited import Limited
@@ -100,7 +100,7 @@ class IsolatePool(Limited):
         started = b"" if initializer is None else pack((initializer, tuple(initargs)), outside=False, by_name=True).data
         start = msgspec.msgpack.encode(Start(names("preload", preload), started))
         limit, level = duration("boot_time_limit", boot_time_limit), logging.getLogger().getEffectiveLevel()
-        boot = Boot(TARGET, start, names("secrets", secrets), limit, log_level=level)
+        boot = Boot(TARGET, start, names("secrets", secrets), limit, largest_frame=LARGEST_FRAME, log_level=level)
         desk = Desk(boot, size=size, spares=spares, max_calls=max_tasks_per_isolate, max_memory=memory)
         super().__init__(desk, desk.gate, NO_LIMITS)
         weakref.finalize(self, desk.shut).atexit = False  # a pool that is forgotten finishes its calls and ends

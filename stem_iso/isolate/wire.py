@@ -31,10 +31,15 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
+import msgspec
+
+from stem_iso.text import cut, encoded
+
 MAGIC = 0xA5
 ADOPT, CALL, ANSWER, READY, BROKEN, REPLY, ASK, TELL, BEAT, LOG, STOP, PING, BEGUN, PRINT, LIMIT, PONG, UNBEGUN = range(1, 18)
 HEADER = struct.Struct("<BBIQ")
-LARGEST = 1 << 31  # what a size may say: beyond it is garbage
+LARGEST = 1 << 31  # what a size may say: beyond it is garbage; of an isolate's frames less, as its job says (`Boot.largest_frame`)
+MOST_LOGGED = 1 << 20  # bytes of one record
 
 # entry, raise at soft limit, soft and hard deadline (inf: none), length of definition and of title, how many cores
 CALL_HEAD = struct.Struct("<IBddIIH")
@@ -45,7 +50,12 @@ SOFT_LIMIT, HARD_LIMIT, SILENCE = 0, 1, 2
 
 
 class Garbage(ValueError):
-    """These bytes are no frame."""
+    """These bytes are no frame, or a frame that means nothing."""
+
+
+# What decoding the bytes of a stranger can raise: besides msgspec's own errors, text that is none, nesting without end, sizes that no
+# machine has, numbers that no clock has.
+UNREADABLE = (msgspec.MsgspecError, ValueError, TypeError, RecursionError, MemoryError, OverflowError)
 
 
 class Frame(NamedTuple):
@@ -61,9 +71,10 @@ def frame(kind: int, number: int, payload: bytes = b"") -> bytes:
 class Unframer:
     """Turns a stream of bytes, cut anywhere, back into frames. Owned by whoever reads the pipe."""
 
-    __slots__ = ("_buffer", "_need")
+    __slots__ = ("_buffer", "_largest", "_need")
 
-    def __init__(self) -> None:
+    def __init__(self, largest: int = LARGEST) -> None:
+        self._largest = largest
         self._buffer = bytearray()
         self._need = HEADER.size  # a large frame is looked at again only when all of it is there: else reading one costs its square
 
@@ -87,7 +98,7 @@ class Unframer:
         at, end = 0, len(data)
         while end - at >= HEADER.size:
             magic, kind, size, number = HEADER.unpack_from(data, at)
-            if magic != MAGIC or not ADOPT <= kind <= UNBEGUN or size > LARGEST:
+            if magic != MAGIC or not ADOPT <= kind <= UNBEGUN or size > self._largest:
                 raise Garbage(f"not a frame: {data[at : at + 16]!r}")
             body = at + HEADER.size
             if end - body < size:
@@ -140,9 +151,9 @@ def unpack_hosted(data: bytes) -> tuple[float, float, CallFrame]:
 
 
 def pack_log(level: int, logger: str, text: str) -> bytes:
-    """Any text: what UTF-8 cannot carry is replaced, and of the logger's name 255 bytes are kept."""
+    """Any text: what UTF-8 cannot carry is replaced; of the logger's name 255 bytes are kept, of the text what a call may print."""
     name = logger.encode(errors="replace")[:255]
-    return bytes((min(level, 255) & 0xFF, len(name))) + name + text.encode(errors="replace")
+    return bytes((min(level, 255) & 0xFF, len(name))) + name + encoded(cut(text, MOST_LOGGED))
 
 
 def log_record(payload: bytes) -> tuple[int, str, bytes]:

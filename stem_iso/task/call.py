@@ -84,6 +84,8 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
     error: tuple[str, str] | None = None
 
 
+AT_ONCE = 16  # payloads of the largest size that a handler may ask for in one step
+
 _encoder = msgspec.msgpack.Encoder()
 _header_decoder = msgspec.msgpack.Decoder(CallHeader)
 _saying_decoder = msgspec.msgpack.Decoder(Saying)

@@ -20,14 +20,16 @@ from typing import TYPE_CHECKING, Any, Protocol, Unpack
 import msgspec
 
 from stem_iso import errors
-from stem_iso.errors import InvalidOptions, RemoteError, StemError
+from stem_iso.errors import InvalidOptions, PayloadTooLarge, RemoteError, StemError
 from stem_iso.outcome import RetryAsked
 from stem_iso.task import checks
 from stem_iso.task.call import (
+    AT_ONCE,
     CallHeader,
     ComposeAsked,
     EnqueueAsked,
     ExtendAsked,
+    MetaSaid,
     ProgressSaid,
     RevokeAsked,
     Saying,
@@ -87,9 +89,11 @@ class TaskContext:
         sender: Sender | None = None,
         *,
         offload: Offload | None = None,
+        max_payload_bytes: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.header, self._port, self._sender, self.offload, self._clock = header, port, sender, offload, clock
+        self._most = max_payload_bytes
         self.id, self.name, self.queue = header.id, header.name, header.queue
         self.run, self.attempt, self.max_retries = header.run, header.attempt, header.max_retries
         self.headers: dict[str, Any] = header.headers
@@ -165,7 +169,8 @@ class TaskContext:
         self._port.beat()
 
     def progress(self, percent: float, data: Any = None) -> None:
-        """To listeners and into the status. `percent` is kept within 0..100. Raises TypeError if `data` is no plain data."""
+        """To listeners and into the status. `percent` is kept within 0..100. Raises TypeError if `data` is no plain data, and
+        PayloadTooLarge past `max_payload_bytes`."""
         if isinstance(percent, bool) or not isinstance(percent, int | float) or math.isnan(percent):
             raise TypeError(f"percent: {percent!r} is no number")
         try:
@@ -235,13 +240,22 @@ class TaskContext:
         self._meta.tell_if_changed()
 
     def _tell(self, saying: Saying) -> None:
-        self._port.tell(encode_saying(saying))
+        what = "meta" if isinstance(saying, MetaSaid) else "the data of progress()"
+        self._port.tell(self._fitting(what, saying, 1))
 
     def _ask(self, saying: Saying) -> Any:
-        answer = decode_answer(self._port.ask(encode_saying(saying)))
+        answer = decode_answer(self._port.ask(self._fitting("what is asked for in one step", saying, AT_ONCE)))
         if answer.error is not None:
             raise _error_of(*answer.error)
         return answer.value
+
+    def _fitting(self, what: str, saying: Saying, times: int) -> bytes:
+        """Raises PayloadTooLarge here, where it is said, and not where it would stall the worker."""
+        data = encode_saying(saying)
+        if self._most is not None and len(data) > times * self._most:
+            allowed = f"max_payload_bytes is {self._most:,}" + (f", and {times} times that may be asked for at once" if times > 1 else "")
+            raise PayloadTooLarge(f"{what} is {len(data):,} bytes, {allowed}: pass a reference (a path, a key) instead, or less at a time")
+        return data
 
     async def _aside(self, call: Callable[..., Any], *args: Any) -> Any:
         return call(*args) if self.offload is None else await self.offload(_run, call, *args)

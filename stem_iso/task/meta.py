@@ -13,7 +13,7 @@ from stem_iso.task.codec import pack
 
 
 class Meta(dict[str, Any]):
-    """Raises TypeError for what is no plain data, and is then as it was before."""
+    """Raises TypeError for what is no plain data, PayloadTooLarge past `max_payload_bytes`, and is then as it was before."""
 
     def __init__(self, content: Mapping[str, Any], tell: Callable[[MetaSaid], None]) -> None:
         super().__init__(content)

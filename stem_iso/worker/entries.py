@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from stem_iso.brokers.records import BrokerOptions
 from stem_iso.isolate.hosting import HostBoot
 from stem_iso.isolate.job import Boot, Entry
 from stem_iso.locate import Location, locate
+from stem_iso.task.call import AT_ONCE
 from stem_iso.task.handler import FunctionHandler, TaskHandler, declared_entrypoint, form_of
 from stem_iso.task.names import main_name, module_name
 from stem_iso.task.options import Form
@@ -39,6 +41,9 @@ log = logging.getLogger("stem_iso.worker")  # where all that handlers log ends u
 TARGET, HOST_TARGET = "stem_iso.worker.inside:boot", "stem_iso.worker.hosted:boot"
 
 
+TEXTS = 4 << 20  # bytes that an error with its traceback, or a log record, may have beside: each is cut where it is sent
+
+
 class BootPayload(msgspec.Struct, frozen=True, kw_only=True):
     """`main` is what `__main__` means in the parent. `broker`, and the folder that a relative one means, are the parent's, which may have
     been told another one than its application names. `modules` declare tasks beside the application's own. `carried` is for an isolate
@@ -52,6 +57,7 @@ class BootPayload(msgspec.Struct, frozen=True, kw_only=True):
     broker: str
     site_folder: str
     max_result_bytes: int
+    max_payload_bytes: int
     modules: list[str] = []
     carried: dict[str, bytes | None] = {}
     middleware: list[str] = []
@@ -76,9 +82,9 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     catalog: list[Listed] = []
 
 
-def boot_of(app: Stem, secrets: Sequence[str] = (), max_result_bytes: int | None = None, time_limit: float = 60.0) -> Boot:
+def boot_of(app: Stem, secrets: Sequence[str] = (), options: BrokerOptions | None = None, time_limit: float = 60.0) -> Boot:
     """How an isolate of this application starts. `secrets` are names of environment variables that it must not see."""
-    location = locate(app)
+    location, options = locate(app), options or app.broker_options
     payload = BootPayload(
         location=location,
         main=main_name(),
@@ -86,12 +92,15 @@ def boot_of(app: Stem, secrets: Sequence[str] = (), max_result_bytes: int | None
         folder=os.getcwd(),
         broker=app.broker,
         site_folder=app.site.folder,
-        max_result_bytes=app.broker_options.max_result_bytes if max_result_bytes is None else max_result_bytes,
+        max_result_bytes=options.max_result_bytes,
+        max_payload_bytes=options.max_payload_bytes,
         modules=_modules(app, location),
         carried=carried(app, location),
         middleware=names_of(app.middleware),
     )
-    return Boot(TARGET, msgspec.msgpack.encode(payload), tuple(secrets), time_limit, log_level=log.getEffectiveLevel())
+    largest = max(options.max_result_bytes, AT_ONCE * options.max_payload_bytes) + TEXTS
+    level = log.getEffectiveLevel()
+    return Boot(TARGET, msgspec.msgpack.encode(payload), tuple(secrets), time_limit, largest_frame=largest, log_level=level)
 
 
 def host_boot_of(app: Stem, isolate: Boot) -> HostBoot:

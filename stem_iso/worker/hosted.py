@@ -56,7 +56,12 @@ class TaskHost(TaskRunner):
 
     def __init__(self, told: BootPayload) -> None:
         super().__init__(told)
-        self._inline = Inline(loop=None, max_result_bytes=told.max_result_bytes, around=HostAround(told.main))
+        self._inline = Inline(
+            loop=None,
+            max_result_bytes=told.max_result_bytes,
+            max_payload_bytes=told.max_payload_bytes,
+            around=HostAround(told.main),
+        )
 
     def define(self, definition: bytes) -> object:
         return super().define(definition), msgspec.msgpack.decode(definition, type=Definition).coroutine

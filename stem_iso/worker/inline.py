@@ -23,6 +23,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from math import inf
+from typing import Any
 
 from stem_iso.isolate.endings import of_reply
 from stem_iso.isolate.job import FAILED, Caller, LimitNotice
@@ -59,8 +60,11 @@ class Around:
 class Inline:
     """Runs inline calls. `loop`: the user's; None: one on a thread of its own, started with the first need (`shared_loop`)."""
 
-    def __init__(self, *, loop: asyncio.AbstractEventLoop | None, max_result_bytes: int, around: Around) -> None:
-        self._max_result_bytes, self._around = max_result_bytes, around
+    def __init__(
+        self, *, loop: asyncio.AbstractEventLoop | None, max_result_bytes: int, max_payload_bytes: int | None = None, around: Around
+    ) -> None:
+        self._sizes: dict[str, Any] = {"max_result_bytes": max_result_bytes, "max_payload_bytes": max_payload_bytes}
+        self._around = around
         self._loop, self._shared = loop, SharedLoop(around.trouble, self._loop_lost)
         self._clock = Clock(self._look)
         self._threads = Threads("stem-iso-inline")
@@ -110,7 +114,7 @@ class Inline:
         call.thread = threading.get_ident()
         try:
             with self._around.running(call.caller):
-                reply = run_sync(call.job.call, call.job.payload, call, max_result_bytes=self._max_result_bytes, main=self._around.main)
+                reply = run_sync(call.job.call, call.job.payload, call, **self._sizes, main=self._around.main)
         except BaseException as error:  # whatever it is: a call without an end would keep its seat for ever
             reply = FAILED, last_resort(error)
         call.thread = None
@@ -124,8 +128,7 @@ class Inline:
     async def _run_async(self, call: InlineCall) -> None:
         try:
             with self._around.running(call.caller):
-                job, most = call.job, self._max_result_bytes
-                reply = await run_async(job.call, job.payload, call, max_result_bytes=most, main=self._around.main)
+                reply = await run_async(call.job.call, call.job.payload, call, **self._sizes, main=self._around.main)
         except asyncio.CancelledError as error:
             if call.ending is None and self._loop is not None:  # the program cancels what runs in its loop: it ends, and we with it
                 call.ending = Stopped(StopReason.SHUTDOWN, started=False)

@@ -56,10 +56,16 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def run_sync(
-    entrypoint: Entrypoint, payload: bytes, port: Port, *, max_result_bytes: int = MAX_RESULT_BYTES, main: str | None = None
+    entrypoint: Entrypoint,
+    payload: bytes,
+    port: Port,
+    *,
+    max_result_bytes: int = MAX_RESULT_BYTES,
+    max_payload_bytes: int | None = None,
+    main: str | None = None,
 ) -> Reply:
     """Run a call on this thread; a coroutine in a loop of its own. `main` is what `__main__` means, if not this process's own."""
-    prepared = _surely(_prepared, entrypoint, payload, port, main)
+    prepared = _surely(_prepared, entrypoint, payload, port, max_payload_bytes, main)
     if not isinstance(prepared, TaskContext):
         return prepared
     value = None  # of a handler whose exception a middleware swallowed
@@ -74,12 +80,18 @@ def run_sync(
 
 
 async def run_async(
-    entrypoint: Entrypoint, payload: bytes, port: Port, *, max_result_bytes: int = MAX_RESULT_BYTES, main: str | None = None
+    entrypoint: Entrypoint,
+    payload: bytes,
+    port: Port,
+    *,
+    max_result_bytes: int = MAX_RESULT_BYTES,
+    max_payload_bytes: int | None = None,
+    main: str | None = None,
 ) -> Reply:
     """Run a call on this loop, in the current task. A cancellation of that task from outside is raised."""
     import asyncio
 
-    prepared = _surely(_prepared, entrypoint, payload, port, main)
+    prepared = _surely(_prepared, entrypoint, payload, port, max_payload_bytes, main)
     if not isinstance(prepared, TaskContext):
         return prepared
     loop, prepared.offload = asyncio.get_running_loop(), asyncio.to_thread
@@ -99,11 +111,11 @@ async def run_async(
     return _surely(_result, entrypoint.name, value, max_result_bytes, main)
 
 
-def _prepared(entrypoint: Entrypoint, payload: bytes, port: Port, main: str | None) -> TaskContext | Reply:
+def _prepared(entrypoint: Entrypoint, payload: bytes, port: Port, most: int | None, main: str | None) -> TaskContext | Reply:
     """The context of the call, its arguments in it; or the reply of a call that cannot be made."""
     try:
         header, data = decode_call(payload)
-        context = TaskContext(header, port, entrypoint.sender)
+        context = TaskContext(header, port, entrypoint.sender, max_payload_bytes=most)
         context.args = entrypoint.unpack(data, header.previous if header.after else None)
     except InvalidArguments as error:
         return REJECTED, _encode(["invalid-arguments", message_of(error)])
@@ -240,7 +252,9 @@ class TaskRunner:
         if not isinstance(entry, Entrypoint):
             refusal: Any = entry
             return int(refusal[0]), bytes(refusal[1])
-        return run_sync(entry, payload, port, max_result_bytes=self.told.max_result_bytes, main=self.told.main)
+        told = self.told
+        sizes = {"max_result_bytes": told.max_result_bytes, "max_payload_bytes": told.max_payload_bytes}
+        return run_sync(entry, payload, port, **sizes, main=told.main)
 
     def _entrypoint(self, told: Definition) -> Entrypoint:
         add(self._app.registry, told.catalog)

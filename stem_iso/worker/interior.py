@@ -70,7 +70,13 @@ class Interior:
         self._reporter = Reporter(options.id, bus, app.signals)
         self._logged = LogSubscriber(bus)
         self._broker = app.open_broker()
-        inline = Inline(loop=loop, max_result_bytes=self._broker.options.max_result_bytes, around=OwnProcess(inbox))
+        sizes = self._broker.options
+        inline = Inline(
+            loop=loop,
+            max_result_bytes=sizes.max_result_bytes,
+            max_payload_bytes=sizes.max_payload_bytes,
+            around=OwnProcess(inbox),
+        )
         self._hosts = Hosts(self._make_engine, inline)
         self._started_at = time.time()
 
@@ -149,7 +155,7 @@ class Interior:
 
     def _make_engine(self) -> Engine:
         options = self._options
-        boot = boot_of(self._app, options.secrets, self._broker.options.max_result_bytes)
+        boot = boot_of(self._app, options.secrets, self._broker.options)
         return Engine(
             boot,
             size=options.seats,

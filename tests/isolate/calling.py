@@ -90,7 +90,7 @@ class Calls:
         self, size: int = 2, spares: int = 1, boot: bytes = b"", boot_limit: float = 60.0, target: str = TARGET, **options: Any
     ) -> None:
         self.notices: list[IsolateNotice] = []
-        start = Boot(target, boot, options.pop("secrets", ()), boot_limit)
+        start = Boot(target, boot, options.pop("secrets", ()), boot_limit, largest_frame=options.pop("largest_frame", 1 << 31))
         self.engine = Engine(start, size=size, spares=spares, on_isolate=self.notices.append, **options)
         self.engine.start()
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from stem_iso.isolate.child.streams import current
 from stem_iso.isolate.hosting import HostBoot
 from stem_iso.isolate.job import Answer, Boot, HostCaller, HostedJob, HostRunner, LimitNotice, Limits
 from stem_iso.outcome import Failed, StopReason, Succeeded, TaskError
@@ -173,6 +174,12 @@ def segfault() -> None:
     import ctypes
 
     ctypes.string_at(0)
+
+
+def forge(kind: int, payload: bytes) -> None:
+    call: Any = current.get()
+    call._voice.say(kind, call._number, payload)
+    threading.Event().wait()
 
 
 def garbage() -> None:

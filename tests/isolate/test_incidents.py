@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 
+import msgspec
 import pytest
 
-from stem_iso.isolate import tree
+from stem_iso.isolate import tree, wire
+from stem_iso.isolate.job import FAILED, REJECTED, RETRY
 from stem_iso.outcome import BootFailed, Crashed, Failed, Stopped, StopReason, Succeeded, TimedOut
 from tests.isolate.calling import BOUND, Calls, Recorder, assert_dead, descendants, eventually, pid_in
 
@@ -177,6 +179,46 @@ def test_garbage_on_the_call_pipe_costs_that_isolate_alone(calls: Calls, neighbo
     outcome = calls.run("garbage")
     assert isinstance(outcome, Crashed)
     assert "garbage on the call pipe" in outcome.stderr
+
+
+NESTED = b"\x91" * 100_000 + b"\xc0"  # msgpack of a list in a list, in a list ...
+FORGED = {
+    "a failure nested without end": (wire.REPLY, bytes((FAILED, 0)) + NESTED),
+    "a failure whose text is no text": (wire.REPLY, bytes((FAILED, 0)) + b"\x92\x82\xa4type\xa1\xff\xa7message\xa1\xff\x90"),
+    "a failure of four gigabytes": (wire.REPLY, bytes((FAILED, 0)) + b"\xdd\xff\xff\xff\xff"),
+    "a failure that is a number": (wire.REPLY, bytes((FAILED, 0)) + b"\x07"),
+    "a retry at the end of time": (wire.REPLY, bytes((RETRY, 0)) + msgspec.msgpack.encode((float("inf"), None, None))),
+    "a retry at no time": (wire.REPLY, bytes((RETRY, 0)) + msgspec.msgpack.encode((float("nan"), None, None))),
+    "a retry without end": (wire.REPLY, bytes((RETRY, 0)) + msgspec.msgpack.encode((None, None, 1 << 63))),
+    "a refusal nested without end": (wire.REPLY, bytes((REJECTED, 0)) + NESTED),
+    "an empty reply": (wire.REPLY, b""),
+    "a reply of no kind": (wire.REPLY, b"\xfe\0"),
+    "a log record that is none": (wire.LOG, b"\x1e\xffshort"),
+    "what only a host says": (wire.PONG, b""),
+    "what only a core says": (wire.CALL, b""),
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_a_forged_frame_costs_the_isolate_that_sent_it_and_nobody_else(
+    calls: Calls, neighbour: Recorder, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcome = calls.run("forge", *FORGED[what])
+    assert isinstance(outcome, Crashed)
+    assert "garbage on the call pipe" in outcome.stderr
+    assert "a turn of the engine failed" not in caplog.text
+    assert calls.value("ask", b"well?") == b"WELL?"
+
+
+@pytest.mark.parametrize("size", [900 << 20, (1 << 31) - 1])
+def test_a_frame_larger_than_anything_legal_is_garbage_at_its_header(size: int) -> None:
+    calls = Calls(size=1, spares=0, largest_frame=1 << 20)
+    try:
+        outcome = calls.run("forge", wire.TELL, b"", size)
+        assert isinstance(outcome, Crashed) and "garbage on the call pipe" in outcome.stderr
+        assert calls.value("ask", b"well?") == b"WELL?"
+    finally:
+        calls.engine.close()
 
 
 def test_a_handler_that_stops_itself_dies_at_its_limit(calls: Calls, neighbour: Recorder) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from stem_iso.isolate import tree
+from stem_iso.isolate import tree, wire
 from stem_iso.isolate.hosted import END_GRACE
-from stem_iso.isolate.job import Answer
+from stem_iso.isolate.job import FAILED, STOPPED, TIMED_OUT, Answer
 from stem_iso.outcome import BootFailed, Crashed, Stopped, StopReason
 from tests.isolate.calling import Recorder, assert_dead, eventually
 from tests.isolate.hosted import HostCalls
@@ -211,6 +211,24 @@ def test_what_a_host_does_not_begin_runs_in_a_fresh_one_and_once(hosts: Hosts, t
     eventually(lambda: tree.is_dead(old), "the old host is still there")
     assert (tmp_path / "ledger").read_text() == "start\n" * 2
     assert "garbage on the call pipe" not in calls.reasons()
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        (wire.REPLY, bytes((FAILED, 0)) + b"\x91" * 100_000 + b"\xc0"),
+        (wire.REPLY, bytes((TIMED_OUT, 0)) + b"\x91" * 100_000 + b"\xc0"),
+        (wire.REPLY, bytes((STOPPED, 0)) + b"\x92\xa1\xff\xc2"),
+        (wire.LIMIT, b"\0"),
+        (wire.PRINT, b"\x07text of no stream"),
+    ],
+)
+def test_a_forged_frame_costs_the_host_and_nothing_else(hosts: Hosts, kind: int, payload: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    calls = hosts()
+    assert isinstance(calls.run("forge", kind, payload), Crashed)
+    assert calls.value("pid") > 0
+    assert "garbage on the call pipe" in calls.reasons()
+    assert "a turn of the engine failed" not in caplog.text
 
 
 def test_garbage_on_the_pipe_costs_the_host_and_nothing_else(hosts: Hosts) -> None:

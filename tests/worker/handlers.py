@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from stem_iso import TaskContext
-from stem_iso.errors import RemoteError
+from stem_iso.errors import PayloadTooLarge, RemoteError
 from stem_iso.task.envelope import Envelope
 
 
@@ -271,3 +271,31 @@ def count_company(context: TaskContext, folder: str) -> int:
     time.sleep(0.0005)
     mark.unlink()
     return company
+
+
+def say_much(context: TaskContext, what: str, size: int) -> str:
+    """What it raises, and that it can go on."""
+    try:
+        match what:
+            case "progress":
+                context.progress(1, "x" * size)
+            case "meta":
+                context.meta["much"] = "x" * size
+            case "revoke":
+                context.revoke("x" * 16 * size)
+            case "enqueue":
+                context.enqueue("add", {"a": "x" * size, "b": ""})
+    except PayloadTooLarge as error:
+        context.progress(2)
+        return str(error)
+    return "nothing was raised"
+
+
+def grow_meta(context: TaskContext, size: int) -> None:
+    context.meta["list"] = []
+    context.meta["list"].append("x" * size)
+
+
+def log_much(context: TaskContext, size: int) -> str:
+    context.logger.warning("x" * size)
+    return "logged"

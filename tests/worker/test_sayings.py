@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from stem_iso import Stem, WorkerEventType
+import pytest
+
+from stem_iso import Stem, TaskFailed, WorkerEventType
 from stem_iso.testing import eventually
 from tests.worker import handlers
 from tests.worker.conftest import Begin
@@ -50,3 +52,32 @@ def test_a_question_that_the_worker_fails_at_is_answered_all_the_same(app: Stem,
     assert "failed to carry it out" in publish.enqueue().result(timeout=30)
     assert "OverflowError" in ear.wait(WorkerEventType.ERROR).traceback
     assert publish.enqueue().result(timeout=30)
+
+
+@pytest.mark.parametrize("isolate", [True, False], ids=["isolated", "inline"])
+def test_what_is_larger_than_arguments_may_be_is_refused_in_the_handler_that_says_it(app: Stem, begin: Begin, isolate: bool):
+    say = app.task(name="say", isolate=isolate)(handlers.say_much)
+    app.task(name="add")(handlers.add)
+    begin(app)
+    most = app.broker_options.max_payload_bytes
+    for what, names in (("progress", "data of progress()"), ("meta", "meta"), ("revoke", "asked for"), ("enqueue", "add")):
+        said = say.enqueue(what, most + 1).result(timeout=60)
+        assert names in said and f"max_payload_bytes is {most:,}" in said, what
+    fits = say.enqueue("progress", most // 2)
+    assert fits.result(timeout=60) == "nothing was raised"
+    assert fits.status().progress.data == "x" * (most // 2)
+
+
+def test_meta_that_grew_too_large_inside_fails_its_task_at_the_end(app: Stem, begin: Begin):
+    grow = app.task(name="grow", isolate=True)(handlers.grow_meta)
+    begin(app)
+    with pytest.raises(TaskFailed) as caught:
+        grow.enqueue(app.broker_options.max_payload_bytes + 1).result(timeout=60)
+    assert caught.value.error.type == "stem_iso.errors.PayloadTooLarge" and "meta" in caught.value.error.message
+
+
+def test_a_log_record_without_measure_ends_in_the_log_with_its_beginning(app: Stem, begin: Begin, caplog: pytest.LogCaptureFixture):
+    log = app.task(name="log", isolate=True)(handlers.log_much)
+    begin(app)
+    assert log.enqueue(40 << 20).result(timeout=60) == "logged"
+    assert "x" * 1000 in caplog.text

@@ -35,6 +35,8 @@ class Place(msgspec.Struct, frozen=True):
     path: tuple[str, ...] = ()
 
 
+MOST_FAILED = 32 << 20  # bytes of an error, its causes and members: of a larger one the text alone travels
+LARGEST_FRAME = MOST_FAILED + (1 << 20)  # nothing else that a pool's isolate sends is as large: results go into memory beside the pipe
 CARRIED = b"carried"  # the definition of the one entry whose calls bring their function with them
 
 
@@ -101,7 +103,11 @@ def _call(entry: Any, payload: bytes, port: IsolatePort) -> Any:
 
 
 def _failure(error: BaseException) -> parcel.Parcel:
-    return parcel.pack(described(error), raised=True, outside=False)
+    told, text = described(error)
+    packed = parcel.pack((told, text), raised=True, outside=False)
+    if len(packed.data) > MOST_FAILED:  # a group of hundreds, each with a megabyte of its own
+        packed = parcel.pack((Described(told.type, told.message, None, (), None, ()), text), raised=True, outside=False)
+    return packed
 
 
 def run_chunk(function: Any, chunk: list[tuple[Any, ...]]) -> list[tuple[bool, Any]]:

@@ -66,9 +66,10 @@ from stem_iso.isolate.wire import (
     unpack_hosted,
 )
 from stem_iso.outcome import Failed, Outcome, StopReason, TaskError
-from stem_iso.text import cut, cut_inside
+from stem_iso.text import cut, cut_inside, encoded
 
 TITLE = "stem_iso: inline host"
+PIECE = 1 << 16  # of a text that is printed at once: no frame is larger
 LONGEST = 1 << 13  # a line without an end is sent in pieces of this size
 
 
@@ -93,7 +94,7 @@ def _runner(boot: Boot, program: Program, voice: Voice) -> HostRunner:
         as_in_any_program(program)
         return start(boot.payload)
     except BaseException:  # user code: its import or its start hook may raise anything, SystemExit included
-        voice.say(BROKEN, 0, traceback.format_exc().encode(errors="replace"))
+        voice.say(BROKEN, 0, encoded(cut_inside(traceback.format_exc())))
         os._exit(1)
 
 
@@ -265,8 +266,8 @@ class HostedCall:
             if len(text) - end > LONGEST:
                 end = len(text)
             self._lines[stream] = text[end:]
-            if end:
-                self._voice.say(PRINT, self._number, bytes((stream,)) + text[:end])
+            for at in range(0, end, PIECE):
+                self._voice.say(PRINT, self._number, bytes((stream,)) + text[at : min(at + PIECE, end)])
         return True
 
     def logged(self, level: int, logger: str, text: str) -> bool:

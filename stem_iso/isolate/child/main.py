@@ -34,6 +34,7 @@ from stem_iso.isolate.interpreter import Program
 from stem_iso.isolate.job import Boot, Runner
 from stem_iso.isolate.seat import Page
 from stem_iso.isolate.wire import BROKEN, CALL, READY, Frame, unpack_call
+from stem_iso.text import cut_inside, encoded
 
 if TYPE_CHECKING:
     from stem_iso.isolate.process import Fds
@@ -96,7 +97,7 @@ def boot_runner(boot: Boot, program: Program, pipe: Pipe, port: CallPort) -> Run
         as_in_any_program(program)  # what we import ourselves has been imported
         return start(boot.payload, port)
     except BaseException:  # user code: its import or its start hook may raise anything, SystemExit included
-        pipe.send(BROKEN, 0, traceback.format_exc().encode(errors="replace"))
+        pipe.send(BROKEN, 0, encoded(cut_inside(traceback.format_exc())))
         flush()
         os._exit(1)
 
