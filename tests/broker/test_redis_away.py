@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ import pytest
 
 from stem_iso.brokers.base import Broker, BrokerOptions, Delivery, Receipt, Settlement, Verdict
 from stem_iso.brokers.opening import open_broker
+from stem_iso.brokers.redis import links as links_module
 from stem_iso.brokers.redis.keys import REGISTRY
 from stem_iso.errors import BrokerUnavailable
 from stem_iso.task.canvas import lay, leaves
@@ -246,6 +248,75 @@ def test_what_is_cut_in_an_answer_is_done_once(emptied: tuple[Server, Proxy], op
             break
     assert skip > 0, "nothing was cut"
     desk.broker.close()
+
+
+PLANS: dict[str, Callable[[Desk], Plan]] = {
+    "success": lambda _: SUCCESS,
+    "failure": lambda _: FAILURE,
+    "retry": lambda d: next_attempt(decode(d.held["a"].body)),
+    "give back": lambda _: GiveBack(),
+    "give back later": lambda _: GiveBack(delay=30),
+}
+
+
+@pytest.mark.parametrize("kind", PLANS)
+@pytest.mark.parametrize("queues", [["default"], ["default", "other"]], ids=["one queue", "two queues"])
+def test_what_is_stored_is_told_as_stored_though_its_holder_renews_before_it_asks_again(
+    emptied: tuple[Server, Proxy], kind: str, queues: list[str]
+) -> None:
+    behind, proxy = emptied
+    desk = Desk(through(proxy))
+    for skip in range(3):
+        empty(behind)
+        desk.broker.publish([envelope(id="z", queue="other")])
+        desk.take("a", "b")
+        plan = PLANS[kind](desk)
+        settlements = [Settlement(desk.receipt("a"), plan)]
+        proxy.cut_answer(to=b"EVALSHA", skip=skip, times=2)
+        with suppress(BrokerUnavailable):
+            assert desk.broker.exchange("alpha", settlements, queues, 1).verdicts == [Verdict.DONE]
+            continue  # no answer was left to cut
+        proxy.leave()
+        held = [desk.receipt("a"), desk.receipt("b")]
+        assert desk.broker.renew(held) == []  # as a worker does, before anything else
+        desk.broker.note(desk.receipt("a"), {"x": 1}, None)
+        desk.broker.mark(desk.receipt("a"))
+        assert desk.broker.exchange("alpha", settlements, queues, 0).verdicts == [Verdict.DONE], f"cut at answer {skip}"
+        assert desk.broker.exchange("alpha", settlements, queues, 0).verdicts == [Verdict.LOST]
+        assert desk.broker.renew(held) == [desk.receipt("a")]
+    desk.broker.close()
+
+
+def test_what_was_lost_while_nobody_heard_is_told_as_lost(emptied: tuple[Server, Proxy], monkeypatch: pytest.MonkeyPatch) -> None:
+    behind, proxy = emptied
+    desk = Desk(through(proxy))
+    desk.take("a")
+    monkeypatch.setattr(links_module, "BUDGET", 0.3)
+    proxy.stall()
+    with pytest.raises(BrokerUnavailable):
+        desk.settle("a", SUCCESS)  # it never arrives
+    proxy.cut()
+    proxy.resume()
+    other = open_broker(behind.url)
+    other.reclaim("beta", "alpha")
+    assert take_one(other, "beta").redeliveries == 1
+    assert desk.broker.renew([desk.receipt("a")]) == []  # not known yet
+    assert insist(lambda: desk.settle("a", SUCCESS)) is Verdict.LOST
+    assert desk.broker.renew([desk.receipt("a")]) == [desk.receipt("a")]
+    desk.broker.close()
+    other.close()
+
+
+def test_what_is_stored_is_stored_whether_or_not_anybody_may_be_woken(server: Start) -> None:
+    guarded = server()
+    guarded.do("ACL", "SETUSER", "deaf", "on", ">x", "~si:*", "resetchannels", "+@all")
+    broker = open_broker(guarded.url.replace("://", "://deaf:x@"))
+    broker.publish([envelope(id="a"), envelope(id="b")])
+    assert broker.revoke("a") is True
+    assert broker.purge("default") == 1
+    assert broker.put_schedule(schedule()) is True
+    assert [one and one.state.value for one in broker.status(["a", "b"])] == ["cancelled"] * 2
+    broker.close()
 
 
 # -- away altogether ----------------------------------------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ from stem_iso.brokers.redis.parking import BellWatch
 from stem_iso.brokers.redis.registry import Registry
 from stem_iso.brokers.redis.relay import Relay, entries_in
 from stem_iso.brokers.redis.revoking import Wishes
+from stem_iso.brokers.redis.settling import Nonces
 from stem_iso.brokers.redis.waiting import until
 from stem_iso.errors import BrokerUnavailable
 from stem_iso.task.canvas import Canvas, Tree
@@ -65,8 +66,9 @@ class RedisBroker:
         self.url = links.url
         self._links = links
         self._registry = Registry(links)
-        self._homes = Homes(links, self._registry)
-        self._exchanger = Exchanger(links, self._homes, options)
+        nonces = Nonces()
+        self._homes = Homes(links, self._registry, nonces)
+        self._exchanger = Exchanger(links, self._homes, nonces, options)
         self._limits = limits.Limits(links)
         self._relay = Relay(links, limits.relay)
         self._memory = Memory()
@@ -191,6 +193,9 @@ class RedisBroker:
             # The flag makes it `cancelled`, for as long as the envelope says.
             return self.exchange(receipt.boot, [Settlement(receipt, GiveBack())], [], 0).verdicts[0]
 
+        if receipt in self._homes.unanswered:  # it was cancelled here, and nobody heard of it
+            verdict = cancel()
+            return Permit(Verdict.LOST if verdict is Verdict.LOST else Verdict.CANCELLED)
         for queue in self._homes.of([receipt]):
             permit = self._limits.acquire(queue, receipt, limits, latest, cancel)
             if permit.wait or permit.verdict is not Verdict.DONE:

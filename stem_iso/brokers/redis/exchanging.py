@@ -23,7 +23,6 @@ from stem_iso.brokers.redis.links import Call, Links
 from stem_iso.brokers.redis.records import body_of, priority_of, visibility_of
 from stem_iso.brokers.redis.rounds import in_rounds
 from stem_iso.brokers.redis.settling import VERDICTS, Nonces, Told, told
-from stem_iso.errors import BrokerUnavailable
 
 BITE, BITE_BYTES = 500, 8 << 20  # plans of one script, and what they bring: results may have megabytes each
 ROUND_BYTES = 16 << 20  # and of one round trip
@@ -56,9 +55,8 @@ class Plans(NamedTuple):
 class Exchanger:
     """One per broker, used by its thread."""
 
-    def __init__(self, links: Links, homes: Homes, options: BrokerOptions) -> None:
-        self._links, self._homes, self._options = links, homes, options
-        self._nonces = Nonces()
+    def __init__(self, links: Links, homes: Homes, nonces: Nonces, options: BrokerOptions) -> None:
+        self._links, self._homes, self._nonces, self._options = links, homes, nonces, options
         self._lost: list[Lost] = []
         self._sequence = 0
         self._turns = 0
@@ -70,7 +68,7 @@ class Exchanger:
         turn = _Turn(self._links, boot, sequences, self._options.default_visibility_timeout, self._recovering(boot, queues))
         try:
             exchange = turn.run(plans, verdicts, self._rotated(queues) if want > 0 else queues, max(0, want))
-        except BrokerUnavailable:
+        except BaseException:  # whatever it was, Ctrl-C too: what was sent may have been done
             self._nonces.sent([(settlements[place].receipt, told[3]) for each in plans.values() for place, told in zip(*each, strict=True)])
             if want > 0:
                 self._lost.append(Lost(boot, sequences))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from stem_iso.brokers.base import Receipt
 from stem_iso.brokers.redis.keys import queue_key
@@ -18,16 +18,18 @@ def token(receipt: Receipt) -> str:
 class Homes:
     """One per broker, used by its thread."""
 
-    def __init__(self, links: Links, registry: Registry) -> None:
-        self._links, self._registry = links, registry
+    def __init__(self, links: Links, registry: Registry, unanswered: Container[Receipt]) -> None:
+        """`unanswered`: a settlement of these was sent, and its answer never came. They are held until it has come to another try."""
+        self._links, self._registry, self.unanswered = links, registry, unanswered
         self._queues: dict[Receipt, str] = {}
 
     def leased(self, receipt: Receipt, queue: str) -> None:
         self._queues[receipt] = queue
 
     def over(self, receipt: Receipt) -> None:
-        """It is held here no more."""
-        self._queues.pop(receipt, None)
+        """It is held here no more, as far as is known."""
+        if receipt not in self.unanswered:
+            self._queues.pop(receipt, None)
 
     def of(self, receipts: Iterable[Receipt]) -> dict[str, list[Receipt]]:
         """By queue, in their order. Those that nobody knows are left out: they are lost."""

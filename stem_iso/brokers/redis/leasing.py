@@ -27,7 +27,7 @@ BITE = 500  # receipts of one script
 
 
 def renew(links: Links, homes: Homes, receipts: Sequence[Receipt], default: float) -> list[Receipt]:
-    """The lost ones, in the order of the question."""
+    """The lost ones, in the order of the question. What was settled, and nobody heard of it, has no lease and is not lost: ask again."""
     asks: list[tuple[str, list[Receipt]]] = []
     for queue, mine in homes.of(receipts).items():
         asks += [(queue, mine[start : start + BITE]) for start in range(0, len(mine), BITE)]
@@ -38,7 +38,7 @@ def renew(links: Links, homes: Homes, receipts: Sequence[Receipt], default: floa
     kept: set[Receipt] = set()
     for (_, mine), places in zip(asks, links.run(calls), strict=True):
         kept |= set(mine) - {mine[int(place)] for place in places}
-    lost = [receipt for receipt in receipts if receipt not in kept]
+    lost = [receipt for receipt in receipts if receipt not in kept and receipt not in homes.unanswered]
     for receipt in lost:
         homes.over(receipt)
     return lost

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.links import Call, Links
@@ -33,7 +34,8 @@ def publish(links: Links, registry: Registry, pairs: Sequence[tuple[Envelope, by
     answers = [
         answer for some in in_rounds(bites, lambda bite: bite[0], ROUND_BYTES) for answer in _sent(links, [call for call, _ in some])
     ]
-    registry.announce(queues)  # asks nothing, unless the publishing had to connect anew, to a server that may have lost what it was told
+    with suppress(BrokerUnavailable):  # they are stored: whoever uses the queue next says its name
+        registry.announce(queues)  # asks nothing, unless we had to connect anew, to a server that may have lost what it was told
     for (_, places), refused in zip(bites, answers, strict=True):
         for at in range(0, len(refused), 2):
             ids[places[int(refused[at])]] = refused[at + 1].decode()

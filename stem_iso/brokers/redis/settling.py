@@ -4,6 +4,7 @@
 
 A settlement is sent with a nonce, eight random bytes. Where its answer is lost, the next one for the same receipt bears the same nonce, and
 a store that has carried out the first answers the second with what it did then. Another nonce for a receipt that is used up is LOST.
+Until then its receipt counts as held: renewing it, which comes first after an outage, finds no lease, and that says nothing.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ class Nonces:
 
     def __init__(self) -> None:
         self._open: dict[Receipt, bytes] = {}
+
+    def __contains__(self, receipt: object) -> bool:
+        return receipt in self._open
 
     def of(self, receipt: Receipt) -> bytes:
         return (self._open.get(receipt) if self._open else None) or os.urandom(8)

@@ -188,13 +188,13 @@ end
 local function more() return call('EXISTS', unpack(lists())) > 0 end
 
 local function baton()
-  if call('LLEN', P .. ':g') == 0 then
+  if redis.pcall('LLEN', P .. ':g') == 0 then
     call('RPUSH', P .. ':g', 1)
     call('EXPIRE', P .. ':g', DAY) -- nobody sleeps through a day: who comes later looks before it does
   end
 end
 
-local function bell(channel) call('PUBLISH', channel, 1) end
+local function bell(channel) redis.pcall('PUBLISH', channel, 1) end -- what was written counts, whether or not anybody may be woken
 
 local function ring(id)
   local waiting = get('e', id)
