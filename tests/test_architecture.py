@@ -78,7 +78,7 @@ EXCUSED = {
 }
 
 SITES = {
-    "loky": {"isolate.process"},  # the isolate's own half of the start unpickles loky's process and imports nothing of loky itself
+    "loky": {"isolate.process", "isolate.child.registration"},  # the start, and where what loky makes in an isolate is registered
     "sqlite3": {"brokers.sqlite.connection"},
     "redis": {"brokers.redis.connection"},
     "cloudpickle": {"isolate.parcel", "isolate.main_module"},

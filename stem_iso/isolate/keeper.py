@@ -29,6 +29,7 @@ from stem_iso.isolate import messages, seat, tree
 from stem_iso.isolate.interpreter import Program
 from stem_iso.isolate.linux import WALL, become_subreaper, forget_inherited_signals, poll_timeout, standard_streams
 from stem_iso.isolate.messages import EXITED, FAILED, HELLO, START, STARTED
+from stem_iso.isolate.trackers import Trackers
 
 MOST_NAMED = 256  # of the killed, in a report: a message has an end
 SEATS = 1024  # rows in the table: isolates alive at once, dying ones included
@@ -63,6 +64,7 @@ class Keeper:
         self._lifeline, writer = os.pipe2(os.O_CLOEXEC)
         self._writer = writer
         self._poll = select.poll()
+        self._trackers = Trackers(self._poll, self._lifeline)
         self._poll.register(link, select.POLLIN)
         messages.send(link, HELLO, os.getpid(), fds=(table, writer))
         os.close(table)
@@ -83,9 +85,11 @@ class Keeper:
         if self._kills:
             wake = min(wake, min(at for at, _, _ in self._kills))
         others: list[int] = []
-        for fd, _ in self._poll.poll(poll_timeout(wake - monotonic())):
+        for fd, flags in self._poll.poll(poll_timeout(wake - monotonic())):
             if fd in self._isolates:
                 self._exited(self._isolates.pop(fd))
+            elif fd in self._trackers:
+                self._trackers.event(fd, flags)
             elif fd == self.link.fileno():
                 if not self._listen():
                     others.append(fd)
@@ -105,12 +109,14 @@ class Keeper:
                     self._exited(self._isolates.pop(fd))
             self._advance_kills()
         tree.run(tree.kill_descendants(os.getpid(), self._kin))
+        self._trackers.finish(within=2.0)
         tree.reap(pid for pid in tree.children(os.getpid()) if pid not in self._kin())
 
     def close(self) -> None:
         """Let go of all descriptors; the isolates must be dead."""
         for kept in self._isolates.values():
             os.close(kept.pidfd)
+        self._trackers.close()
         os.close(self._lifeline)
         os.close(self._writer)
         self.link.close()
@@ -136,10 +142,11 @@ class Keeper:
         from stem_iso.isolate import process  # loky costs 50 ms: the core has its HELLO before
 
         prelude, page_fd, *ends = fds
+        tracker = self._trackers.pipe()
         try:
             self._table.clear(seat_number)
             told = messages.read_prelude(prelude)
-            given, program = process.Fds(page_fd, *ends, self._lifeline), Program(*told["program"])
+            given, program = process.Fds(page_fd, *ends, self._lifeline, tracker), Program(*told["program"])
             pid = process.start(given, program, flags=told["flags"], own_path=told["own_path"], cwd=told["cwd"], env=told["env"])
             kept = Kept(number, seat_number, pid, seat.Page(page_fd))
         except Exception as error:  # what cannot be started must not cost those that run
@@ -149,7 +156,7 @@ class Keeper:
             self._poll.register(kept.pidfd, select.POLLIN)
             messages.send(self.link, STARTED, number, pid, fds=(kept.pidfd,))
         finally:
-            for fd in fds:
+            for fd in (*fds, tracker):
                 os.close(fd)
 
     # -- limits --------------------------------------------------------------------------------------------------------------------
@@ -227,8 +234,8 @@ class Keeper:
         tree.reap(pid for pid, _ in orphans)
 
     def _kin(self) -> set[int]:
-        """Children that are no orphans: the core, and isolates that live or wait to be reaped."""
-        pids = {kept.pid for kept in (*self._isolates.values(), *self._unreaped)}
+        """Children that are no orphans: the core, trackers, and isolates that live or wait to be reaped."""
+        pids = {kept.pid for kept in (*self._isolates.values(), *self._unreaped)} | self._trackers.pids
         return pids if self._core is None else pids | {self._core}
 
 

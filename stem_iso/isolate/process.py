@@ -1,8 +1,7 @@
 """Start one LokyProcess, from the keeper.
 
-The keeper starts isolates without loky's two resource trackers (19 and 12 MiB, and both would survive a kill of the keeper): both tracker
-objects get a descriptor of /dev/null, so that whatever is registered there is forgotten. The price: a semaphore or a memmap folder that a
-killed handler had made stays until the machine restarts.
+The keeper has none of loky's two resource trackers (19 and 12 MiB): it registers nothing itself, so both tracker objects get a descriptor
+of /dev/null. What isolates register goes to a tracker of their own (`trackers`).
 
 loky starts a bare `python -m loky.backend.popen_loky_posix`, which knows no flag of the program and looks into the working folder first. So
 its last step, fork and exec, is ours: the same descriptors, another command line.

@@ -29,6 +29,7 @@ from stem_iso.isolate.child.entry import StartMethod, as_in_any_program
 from stem_iso.isolate.child.leftovers import left_behind
 from stem_iso.isolate.child.pinning import Pinning
 from stem_iso.isolate.child.port import CallPort, CoreGone, Pipe
+from stem_iso.isolate.child.registration import register_with
 from stem_iso.isolate.child.streams import keep_logging
 from stem_iso.isolate.interpreter import Program
 from stem_iso.isolate.job import Boot, Runner
@@ -46,7 +47,7 @@ def main(fds: Fds, program: Program) -> None:
     """The target of the LokyProcess. Leaves by `os._exit`: nobody's atexit may hold up an isolate that is done."""
     import socket
 
-    page_fd, link_fd, stack, stdout, stderr, lifeline = fds.fds
+    page_fd, link_fd, stack, stdout, stderr, lifeline, tracker = fds.fds
     setup.own_session()
     setup.quiet_signals()
     setup.first_to_go()
@@ -55,6 +56,7 @@ def main(fds: Fds, program: Program) -> None:
     setup.dump_stacks_to(stack)
     page = Page(page_fd)
     setup.forget(page_fd)
+    register_with(tracker)
     pipe = Pipe(socket.socket(fileno=link_fd))
     try:
         serve(pipe, page, stack, program)
