@@ -23,6 +23,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from math import inf
 from queue import SimpleQueue
 from typing import TypeVar
@@ -156,10 +157,11 @@ class Bus:
         try:
             listener(value)
         except BaseException:  # user code; one that calls sys.exit() must not end the thread of all others
-            text = traceback.format_exc()
-            log.error("the listener %r raised\n%s", listener, text)
+            text, named = traceback.format_exc(), _named(listener)
+            with suppress(BaseException):  # a handler of logging is user code too
+                log.error("the listener %s raised\n%s", named, text)
             if not isinstance(value, ErrorEvent):
-                self._tell(f"the listener {listener!r} raised", text)
+                self._tell(f"the listener {named} raised", text)
 
     def _tell_loss(self) -> None:
         lost, self._dropped, self._loss_told = self._dropped, 0, time.monotonic()
@@ -170,6 +172,13 @@ class Bus:
         event = ErrorEvent(at=time.time(), worker_id=self._worker_id, message=message, traceback=text)
         for each in self._listeners[WorkerEventType.ERROR.value]:
             self._call(each, event)
+
+
+def _named(listener: Listener) -> str:
+    try:
+        return repr(listener)
+    except BaseException:  # user code
+        return object.__repr__(listener)
 
 
 class Stream:

@@ -85,7 +85,9 @@ def _imported(name: str) -> ModuleType:
             here = "(-P or -I keep Python from looking into the working folder)" if sys.flags.safe_path else f"here ({os.getcwd()}) or"
             raise InvalidOptions(f"-A {name!r}: there is no module {error.name!r} {here} among what is installed") from None
         raise BrokenModule(name, _users_traceback(error)) from None
-    except (Exception, SystemExit) as error:  # user code: a module may raise whatever it likes
+    except KeyboardInterrupt:  # Ctrl-C, while a command imports it; a core takes no signals, and says what it is
+        raise
+    except BaseException as error:  # user code: a module may raise whatever it likes
         raise BrokenModule(name, _users_traceback(error)) from None
 
 

@@ -79,7 +79,7 @@ class Dispatch:
             return b""
         try:
             definition = entry.definition(isolate.ready)
-        except Exception as error:  # user code: pickling an entrypoint calls whatever it refers to
+        except BaseException as error:  # user code, in the core: pickling an entrypoint calls whatever it refers to
             self._crew.end(call, endings.unsendable(error))
             self._crew.obey(self._crew.fleet.freed(isolate.number, monotonic()))
             return None

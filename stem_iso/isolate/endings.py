@@ -117,8 +117,12 @@ def of_limit(limit: float, sent_at: float, limit_at: float, signalled_at: float,
     )
 
 
-def unsendable(error: Exception) -> Failed:
+def unsendable(error: BaseException) -> Failed:
     """An entrypoint that cannot be pickled fails its call, and nothing else."""
     kinds = tuple(cut(f"{cls.__module__}.{cls.__qualname__}") for cls in type(error).__mro__)
-    text, message = cut_inside("".join(traceback.format_exception(error))), cut(f"the entrypoint cannot be sent to an isolate: {error}")
+    try:
+        text, said = cut_inside("".join(traceback.format_exception(error))), str(error)
+    except BaseException as worse:  # user code: __str__ and __notes__ of the error
+        text, said = "", f"<its text could not be made: {type(worse).__name__}>"
+    message = cut(f"the entrypoint cannot be sent to an isolate: {said}")
     return Failed(TaskError(type=kinds[0], message=message, traceback=text, retryable=False), kinds)

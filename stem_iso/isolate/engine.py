@@ -176,7 +176,7 @@ class Engine:
             while not (self._closing.is_set() and self._crew.empty and not self._crew.told):
                 try:
                     self._turn()
-                except Exception:  # a fault of ours: the limits of all other calls must go on
+                except BaseException:  # a fault of ours, or user code that runs here: the limits of all other calls must go on
                     log.exception("a turn of the engine failed")
         finally:
             self._crew.watcher.close()
@@ -211,7 +211,7 @@ class Engine:
         for tell in told:
             try:
                 tell()
-            except Exception:  # a caller's code: the others are told all the same
+            except BaseException:  # a caller's code: the others are told all the same
                 log.exception("a caller failed to hear of its call")
 
     def _hear_keeper(self) -> None:

@@ -100,7 +100,7 @@ class Hosting:
         if entry.number not in host.known:
             try:
                 definition = entry.definition(host.ready)
-            except Exception as error:  # user code: pickling an entrypoint calls whatever it refers to
+            except BaseException as error:  # user code, in the core: pickling an entrypoint calls whatever it refers to
                 self._unseat(call)
                 self.end(call, endings.unsendable(error))
                 return

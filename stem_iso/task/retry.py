@@ -54,13 +54,12 @@ def safe_delay(strategy: RetryStrategy, attempt: int, error: TaskError, default:
     """The strategy's delay; where it raises or answers no number of seconds >= 0: the default's, and a text that says what was wrong."""
     try:
         delay: Any = strategy.next_delay(attempt, error)
-    except (Exception, SystemExit) as failure:  # user code
-        told = f"raised {type(failure).__name__}: {message_of(failure)}"
-        return default.next_delay(attempt, error), f"retry strategy {type(strategy).__name__} {told}"
-    if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay < math.inf:
+        if not isinstance(delay, bool) and isinstance(delay, int | float) and 0 <= delay < math.inf:
+            return float(min(delay, LONGEST)), None
         told = f"answered a {type(delay).__name__} that is no number of seconds >= 0"
-        return default.next_delay(attempt, error), f"retry strategy {type(strategy).__name__} {told}"
-    return float(min(delay, LONGEST)), None
+    except BaseException as failure:  # user code, in the worker's core: KeyboardInterrupt or CancelledError must not end that
+        told = f"raised {type(failure).__name__}: {message_of(failure)}"
+    return default.next_delay(attempt, error), f"retry strategy {type(strategy).__name__} {told}"
 
 
 def dotted_names(name: str, value: Any) -> tuple[str, ...] | None:

@@ -43,7 +43,7 @@ def _attempted(name: str, value: object, sure: bool) -> bytes | None:
     """`sure`: no isolate will find the application; else most likely one does, and nobody asks for this."""
     try:
         return pickled(value)
-    except Exception as error:  # pickling runs user code
+    except BaseException as error:  # pickling runs user code
         if sure and name in MUST:
             raise
         if sure:

@@ -17,7 +17,6 @@ Rules
 
 from __future__ import annotations
 
-import logging
 import time
 import traceback
 from collections import deque
@@ -43,7 +42,6 @@ LONGEST_PARK = 60.0
 BURST_LOOK = 0.25  # how soon a retry that another worker took is no longer waited for
 
 monotonic = time.monotonic
-log = logging.getLogger("stem_iso.worker")
 
 
 class Consumer:
@@ -81,9 +79,8 @@ class Consumer:
         while not self._ending.over:
             try:
                 self._turn()
-            except Exception:  # one turn of the loop: the next one may do better, and the worker must not die of it
-                self._reporter.trouble("a turn of the worker failed", traceback=traceback.format_exc())
-                log.exception("a turn of the worker failed")
+            except BaseException:  # one turn of the loop: the next one may do better, and no user code in it may end the worker
+                self._reporter.trouble("a turn of the worker failed", traceback=traceback.format_exc())  # which is logged, elsewhere
                 self._retry_at = monotonic() + FIRST_BACKOFF
         self._listen(False)
         self._watch.close()
@@ -194,7 +191,7 @@ class Consumer:
             except BrokerUnavailable:
                 self._incoming.appendleft(delivery)
                 raise
-            except Exception:
+            except BaseException:
                 # Not a word about it to the broker: the lease runs out, is counted, and in the end the task is dead-lettered.
                 floor.leases.drop(delivery.receipt)
                 raise

@@ -53,7 +53,7 @@ def run_core(start: CoreStart, keeper_socket: socket.socket, outlet: Outlet) -> 
     except BrokerUnavailable as error:
         outlet.write(f"Error: {lines(str(error), '')}\n")
         return UNREACHABLE
-    except Exception:
+    except BaseException:  # user code may raise anything while it is imported; a core that dies of it would be started again
         log.exception("the worker failed")
         return FAILED
     return DONE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from asyncio import CancelledError
 from typing import Any
 
 import pytest
@@ -27,9 +28,19 @@ class Answering:
         return self.answer
 
 
-class Unprintable(Exception):
+class Unprintable(BaseException):
     def __str__(self) -> str:
         raise RuntimeError
+
+
+class Incomparable(float):
+    def __ge__(self, other: object) -> bool:
+        raise KeyboardInterrupt
+
+    __le__ = __lt__ = __gt__ = __ge__
+
+
+ENDS = [SystemExit(1), KeyboardInterrupt(), CancelledError(), GeneratorExit()]
 
 
 @pytest.mark.parametrize(("answer", "delay"), [(0, 0.0), (3, 3.0), (2.5, 2.5)])
@@ -41,7 +52,7 @@ def test_a_number_is_taken_as_it_is(answer: Any, delay: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [-1, math.nan, math.inf, -math.inf, None, True, "3", 1j, ZeroDivisionError("x"), SystemExit(1), Unprintable()]
+    "answer", [-1, math.nan, math.inf, -math.inf, None, True, "3", 1j, ZeroDivisionError("x"), *ENDS, Unprintable(), Incomparable(1)]
 )
 def test_anything_else_falls_back_to_the_default_and_is_told(answer: Any) -> None:
     delay, told = safe_delay(Answering(answer), 0, ERROR, DEFAULT)
