@@ -259,7 +259,7 @@ class Stem:
 
     @property
     def broker(self) -> str:
-        """The broker's URL, a password included."""
+        """The broker's URL, a password included; without it in isolates from which `--secret-env` keeps it."""
         return self.site.url
 
     @property
@@ -288,7 +288,7 @@ class Stem:
 
     def __reduce__(self) -> tuple[Any, ...]:
         place = locate(self)
-        return revive_app, (place.module, place.attribute, place.file, self.site.url)
+        return revive_app, (place.module, place.attribute, place.file, self.site.public if self.site.withheld else self.site.url)
 
     def __repr__(self) -> str:
         return f"<Stem {self.site.shown}, {len(self.registry)} tasks>"

@@ -32,3 +32,13 @@ def _escaped(match: re.Match[str]) -> str:
     letter = match[0]
     code = ord(letter)
     return SHORT.get(letter) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+
+
+def without_password(url: str) -> str:
+    """A URL for people, also one that is none: what stands before an @ in its place may be a user and a password."""
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
+    place, question, query = rest.partition("?")
+    if "@" in rest and not place.startswith("/"):
+        # Up to the last one, wherever it stands: a password that was not encoded may hold any of / ? @
+        return f"{scheme}{separator}***@{rest.rpartition('@')[2]}"
+    return f"{scheme}{separator}{place}{question}{query}"

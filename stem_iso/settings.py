@@ -28,6 +28,7 @@ import msgspec
 
 from stem_iso.errors import InvalidOptions
 from stem_iso.machine import allowed_cores
+from stem_iso.printable import without_password
 from stem_iso.units import LONGEST, size
 
 PREFIX = "STEM_ISO_"
@@ -65,6 +66,12 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
         _at_least("max_memory_per_isolate", self.max_memory_per_isolate, 1 << 20, "the size is in bytes, or as '512MiB'")
         _one_of("log_level", self.log_level, LOG_LEVELS)
         _one_of("log_format", self.log_format, LOG_FORMATS)
+
+    def __repr__(self) -> str:
+        """Without the password that the broker's URL may hold."""
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
+        values["broker"] = None if self.broker is None else without_password(self.broker)
+        return f"WorkerConfig({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
 
 def _at_least(name: str, value: float | None, least: int, way_out: str) -> None:

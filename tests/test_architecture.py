@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "text": set(),
     "machine": set(),
     "printable": set(),
-    "settings": {"errors", "units", "machine"},
+    "settings": {"errors", "units", "printable", "machine"},
     "task": {*GROUND, "task"} - {"bus", "settings"},
     "isolate": {"errors", "outcome", "units", "text", "machine", "isolate"},
     "brokers": {*GROUND, "task", "brokers"},

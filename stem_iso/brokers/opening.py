@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from stem_iso.brokers.base import Broker, BrokerAddress, BrokerOptions
 from stem_iso.errors import InvalidOptions
+from stem_iso.printable import without_password
 from stem_iso.units import LONGEST
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ SYNCS = ("normal", "full")
 def parse_url(url: str, overrides: Mapping[str, object] | None = None) -> tuple[BrokerAddress, BrokerOptions]:
     """The address, and the options of its query under those of `overrides`. Raises InvalidOptions, which names what to write instead."""
     if not isinstance(url, str):
-        raise InvalidOptions(f"broker: {url!r} is no URL: give a string, such as 'sqlite:///jobs.db'")
+        raise InvalidOptions(f"broker: a {type(url).__name__} is no URL: give a string, such as 'sqlite:///jobs.db'")
     address, _ = _taken_apart(url)
     known = _redis_options() if address.scheme in REDIS else ()
     return address, _options({**address.options, **(overrides or {})}, known)
@@ -77,13 +78,16 @@ def _taken_apart(url: str) -> tuple[BrokerAddress, Address | None]:
         # What follows may hold a password.
         raise InvalidOptions(f"broker {url.partition(':')[0]}: is no URL: write redis://HOST/0, with two slashes")
     if not separator:
-        raise InvalidOptions(f"broker {url!r} is no URL: write sqlite:///{url} for a file, or memory://")
+        shown = without_password(url)
+        raise InvalidOptions(f"broker {shown!r} is no URL: write sqlite:///{shown} for a file, or memory://")
     if scheme in REDIS:
         return _redis(scheme, rest)
     if scheme not in SCHEMES:
         raise InvalidOptions(f"broker scheme {scheme!r} is unknown{_meant(scheme.lower(), (*SCHEMES, *REDIS))}: {WAYS}")
+    if "@" in rest and not rest.startswith("/"):
+        raise InvalidOptions(f"broker {without_password(url)!r}: {scheme}:// is no server, and has neither user nor password: {WAYS}")
     path, _, query = rest.partition("?")
-    return BrokerAddress(scheme, _path(scheme, _unquote(path), url), _query(query, f"broker {url!r}")), None
+    return BrokerAddress(scheme, _path(scheme, _unquote(path)), _query(query, f"broker {scheme}://")), None
 
 
 def _redis(scheme: str, rest: str) -> tuple[BrokerAddress, Address]:
@@ -104,7 +108,8 @@ def _redis_options() -> tuple[str, ...]:
     return OPTIONS
 
 
-def _path(scheme: str, path: str, url: str) -> str:
+def _path(scheme: str, path: str) -> str:
+    url = without_password(f"{scheme}://{path}")
     if scheme == "memory":
         if path not in ("", "/"):
             raise InvalidOptions(f"broker {url!r}: memory:// has no path; all of an application share one store")

@@ -16,6 +16,7 @@ import json
 import os
 import socket
 from array import array
+from functools import reduce
 from typing import Any
 
 from stem_iso.isolate import interpreter
@@ -23,6 +24,7 @@ from stem_iso.isolate.linux import POOL_SIZES
 
 LARGEST = 1 << 18
 MOST_FDS = 8
+LEAST_SECRET = 4  # characters: what is shorter stands anywhere by chance
 
 HELLO, STARTED, FAILED, EXITED, SIGNAL = "hello", "started", "failed", "exited", "signal"
 START, WAKE, GOODBYE = "start", "wake", "goodbye"
@@ -74,13 +76,16 @@ def receive(link: socket.socket) -> tuple[list[Any], list[int]] | None:
 def prelude(secrets: tuple[str, ...] = (), pool_threads: int = 1) -> int:
     """A memfd with what an isolate needs to know of this process: its flags, search path, folder, environment and argv, as they are now.
 
-    Variables named in `secrets` stay behind: one that the isolate had at its start would stand in its /proc/self/environ for ever.
+    Variables named in `secrets` stay behind: one that the isolate had at its start would stand in its /proc/self/environ for ever. Nor does
+    argv say what they say.
     Native thread pools have `pool_threads` threads, unless somebody has sized them already.
     """
     env = {name: value for name, value in os.environ.copy().items() if name not in secrets}
     if not any(name in env for name in POOL_SIZES):
         env |= dict.fromkeys(POOL_SIZES, str(pool_threads))
+    hidden = [value for name in secrets if len(value := os.environ.get(name, "")) >= LEAST_SECRET]
     program = interpreter.program()
+    program = program._replace(argv=[reduce(lambda text, value: text.replace(value, "***"), hidden, each) for each in program.argv])
     flags, own_path = interpreter.arguments(), interpreter.own_path(program.path)
     content = {"program": program, "flags": flags, "own_path": own_path, "cwd": interpreter.working_folder(), "env": env}
     body = json.dumps(content).encode()

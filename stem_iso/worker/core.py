@@ -68,6 +68,9 @@ def _worker(start: CoreStart, keeper_socket: socket.socket, outlet: Outlet) -> W
 
     app = application(config)
     adopt(outlet, config.log_level.upper())
+    app.site.withhold(config.secret_env)
+    if app.site.withheld:  # isolates have this argv
+        sys.argv[:] = [argument.replace(app.broker, app.site.public) for argument in sys.argv]
     worker = Worker(
         app,
         queues=config.queues or None,
@@ -112,6 +115,7 @@ def main(link: int, told: int) -> None:
     """The descriptors of the keeper's socket and of the memfd that holds the `CoreStart`."""
     start = msgspec.json.decode(os.pread(told, os.fstat(told).st_size, 0), type=CoreStart)
     os.close(told)
+    sys.argv[:] = map(os.fsdecode, start.argv)
     keeper_socket = socket.socket(fileno=link)
     farewell = keeper_socket.dup()  # the engine closes its own; the last word comes after that
     _take_no_signals()

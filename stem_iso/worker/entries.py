@@ -46,8 +46,9 @@ TEXTS = 4 << 20  # bytes that an error with its traceback, or a log record, may 
 
 class BootPayload(msgspec.Struct, frozen=True, kw_only=True):
     """`main` is what `__main__` means in the parent. `broker`, and the folder that a relative one means, are the parent's, which may have
-    been told another one than its application names. `modules` declare tasks beside the application's own. `carried` is for an isolate
-    whose application cannot be found, `middleware` (names) for one whose application can: see `carrying`.
+    been told another one than its application names; it has no password where that is `withheld`. `modules` declare tasks beside the
+    application's own. `carried` is for an isolate whose application cannot be found, `middleware` (names) for one whose application can:
+    see `carrying`.
     """
 
     location: Location
@@ -55,6 +56,7 @@ class BootPayload(msgspec.Struct, frozen=True, kw_only=True):
     path: list[str]
     folder: str
     broker: str
+    withheld: bool
     site_folder: str
     max_result_bytes: int
     max_payload_bytes: int
@@ -85,12 +87,14 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def boot_of(app: Stem, secrets: Sequence[str] = (), options: BrokerOptions | None = None, time_limit: float = 60.0) -> Boot:
     """How an isolate of this application starts. `secrets` are names of environment variables that it must not see."""
     location, options = locate(app), options or app.broker_options
+    app.site.withhold(secrets)
     payload = BootPayload(
         location=location,
         main=main_name(),
         path=[entry or os.getcwd() for entry in sys.path if isinstance(entry, str)],
         folder=os.getcwd(),
-        broker=app.broker,
+        broker=app.site.public if app.site.withheld else app.broker,
+        withheld=app.site.withheld,
         site_folder=app.site.folder,
         max_result_bytes=options.max_result_bytes,
         max_payload_bytes=options.max_payload_bytes,

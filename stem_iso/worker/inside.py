@@ -222,7 +222,7 @@ class TaskRunner:
             # A program that makes its application below `if __name__ == "__main__":`, which stays shut here: its code is carried.
             self._app, self._carried = Stem(told.broker), True
         self._app.site = Site(told.broker, self._app.site.overrides)
-        self._app.site.folder, self._app.site.in_isolate = told.site_folder, True
+        self._app.site.folder, self._app.site.in_isolate, self._app.site.withheld = told.site_folder, True, told.withheld
         current_app.set(self._app)
         import_beside(told.modules)
         found = {handler.name: signature_of(handler, told.main) for handler in self._app.registry}

@@ -57,6 +57,7 @@ class CoreStart(msgspec.Struct, frozen=True):
     boot: str
     path: list[str]
     predecessors: tuple[str, ...] = ()
+    argv: list[bytes] = []  # the user's: what runs in the core and its isolates reads in it what was typed
 
 
 class Signals:
@@ -101,15 +102,16 @@ class Launcher:
     def __init__(self, config: WorkerConfig, path: list[str]) -> None:
         self._config, self._path = config, path
         self._signals = Signals()
-        # Each isolate is started in the folder and environment of its core; a fresh core must not inherit those.
+        # Each isolate is started in the folder, environment and argv of its core; a fresh core must not inherit those.
         self._env, self._cwd = dict(os.environ), os.getcwd()
+        self._argv = [os.fsencode(argument) for argument in sys.argv]
         self._deaths: deque[float] = deque(maxlen=DEATHS)
 
     def run(self) -> int:
         predecessors: tuple[str, ...] = ()
         backoff = FIRST_BACKOFF
         while True:
-            start = CoreStart(self._config, uuid.uuid4().hex, self._path, predecessors)
+            start = CoreStart(self._config, uuid.uuid4().hex, self._path, predecessors, self._argv)
             began = monotonic()
             code = self._run_core(start)
             if code is not None:

@@ -16,6 +16,8 @@ from stem_iso.brokers.redis.address import Access, Address, Node, Tls
 from stem_iso.brokers.redis.url import parse
 from stem_iso.brokers.sqlite.memory import MemoryStore
 from stem_iso.errors import BrokerUnavailable, InvalidOptions
+from stem_iso.printable import without_password
+from stem_iso.settings import WorkerConfig
 from stem_iso.site import Site
 from stem_iso.testing.contract.desk import envelope
 
@@ -85,6 +87,37 @@ def test_a_mistake_is_named_with_the_way_out(url: str, overrides: dict[str, obje
     with pytest.raises(InvalidOptions) as caught:
         parse_url(url, overrides)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite://u:hunter@host/jobs.db",
+        "sqlite://u:hun/ter@host",
+        "sqlite://u:hun?ter@host",
+        "sqlite://:hunter@",
+        "memory://u:hunter@host",
+        "u:hunter@host/0",
+        "postgres://u:hunter@host/0",
+        "redis:/u:hunter@host/0",
+        "sqlite://u:hunter@host?block_time",
+        "redis://u:hunter@host:port",
+        "redis://u:hunter@host?db=x",
+        b"redis://u:hunter@host",
+    ],
+)
+def test_no_error_shows_what_could_be_a_password(url: str) -> None:
+    with pytest.raises(InvalidOptions) as caught:
+        parse_url(url)
+    assert "hun" not in str(caught.value)
+    assert "ter@" not in str(caught.value)
+    if isinstance(url, str):
+        assert "hun" not in repr(WorkerConfig(broker=url))
+
+
+def test_an_at_sign_in_the_path_of_a_file_is_no_password() -> None:
+    assert parse_url("sqlite:////home/ann@work/jobs.db")[0].path == "/home/ann@work/jobs.db"
+    assert without_password("sqlite:////home/ann@work/jobs.db?sync=full") == "sqlite:////home/ann@work/jobs.db?sync=full"
 
 
 @pytest.mark.parametrize(
