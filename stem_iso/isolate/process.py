@@ -55,6 +55,7 @@ def start(fds: Fds, program: Program, *, flags: list[str], own_path: list[str], 
     os.environ.update(env)
     # The title is written over argv alone; without this it overwrites the environment that /proc shows.
     os.environ["SPT_NOENV"] = "1"
+    sys.argv[:] = program.argv  # loky sends it along: the launcher's own may hold a password
     os.chdir(cwd)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     fork_exec.fork_exec = _Command(flags, own_path)
