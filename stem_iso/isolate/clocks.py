@@ -65,6 +65,8 @@ class Clocks:
         elif isolate.stack_due <= now:
             isolate.stack_due = inf
             self._crew.hearing.soft_event(isolate)
+        if isolate.leave_by <= now:
+            self._crew.begin_kill(isolate)
         if isolate.kill_at <= now:
             isolate.advance_kill(now)
         if isolate.boot_deadline <= now:

@@ -29,7 +29,7 @@ from stem_iso.isolate.hosted import HostedCall
 from stem_iso.isolate.hosting import HostBoot, Hosting
 from stem_iso.isolate.job import Boot, IsolateNotice
 from stem_iso.isolate.keeping import Keeping
-from stem_iso.isolate.lifecycle import Cause, State
+from stem_iso.isolate.lifecycle import RETIRING, Cause, State
 from stem_iso.isolate.link import Link
 from stem_iso.isolate.linux import Timer
 from stem_iso.isolate.memory import Watcher
@@ -140,7 +140,7 @@ class Crew:
             self.condemn(isolate, Cause.MEMORY)
 
     def close_down(self) -> None:
-        """Everything ends: what runs is killed, what waits is told."""
+        """Everything ends: what runs is killed, what waits is told, what is idle leaves."""
         self.fleet.closed = True
         self.hosting.close_down()
         for call in self.fleet.withdraw_all():
@@ -148,10 +148,21 @@ class Crew:
         for isolate in list(self.isolates.values()):
             self.condemn(isolate, Cause.CLOSING)
 
+    def kill_leaving(self) -> None:
+        """Nobody waits for exit hooks."""
+        for isolate in self.isolates.values():
+            if isolate.leave_by < inf:
+                self.begin_kill(isolate)
+
     def condemn(self, isolate: Isolate, cause: Cause) -> None:
+        """It is killed; an idle one, of which nothing is wrong, ends by itself, and runs the exit hooks that user code has set up."""
         if isolate.life.condemned(cause):
             self.count_out(isolate)
-            self.begin_kill(isolate)
+            if cause in RETIRING and isolate.may_leave:
+                isolate.dismiss(monotonic())
+                self.clocks.arm(isolate.alarm())
+            else:
+                self.begin_kill(isolate)
 
     def count_out(self, isolate: Isolate) -> None:
         if isinstance(isolate, Host):

@@ -190,7 +190,7 @@ class Desk:
             return
         self.shut()
         self._cancel_all()
-        self.engine.close()
+        self.engine.close(at_once=True)
         for ticket in self._cancel_all():  # what an interrupted thread had not quite submitted
             ticket.close()
         self._close_asides(wait=False)  # a callback may take as long as it likes: this does not

@@ -161,10 +161,14 @@ class Engine:
         with self._lock:
             return [(isolate.call.caller, isolate.cpus) for isolate in self._crew.isolates.values() if isolate.call and isolate.cpus]
 
-    def close(self, wait: bool = True) -> None:
-        """Kill everything and tell whoever still waits; with `wait`, return when all are dead. Takes no lock of the caller's."""
+    def close(self, wait: bool = True, at_once: bool = False) -> None:
+        """Kill what runs and tell whoever still waits; idle isolates run their exit hooks, in bounded time, but not with `at_once`. With
+        `wait`, return when all are dead. Takes no lock of the caller's.
+        """
         if not self._closing.is_set():
             self._command(self._begin_close)
+        if at_once and not self._closed.is_set():
+            self._command(self._crew.kill_leaving)
         if wait and self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._closed.wait()
             self._thread.join()

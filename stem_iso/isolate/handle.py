@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 from collections import deque
 from contextlib import suppress
 from math import inf
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 16  # one read empties a full pipe
 NUDGES = (0.01, 0.1)  # seconds after the signal that raises: it may come between a look for signals and the call that blocks
+LEAVE_WITHIN = 2.0  # seconds for an idle isolate that is not needed any more to run its exit hooks; then it is killed
 STUCK_AFTER = 5.0  # seconds: a process that was killed and does not die (uninterruptible sleep) gives its seat back
 TURN = 1 << 20  # bytes of output read in one turn: a flood must not hold up the limits of others
 
@@ -49,6 +51,7 @@ class Isolate:
         self.broken = ""  # the boot's traceback
         self.kill: tree.Kill | None = None
         self.kill_at = inf  # when the kill goes on
+        self.leave_by = inf  # by when it is to have left by itself
         self.killed: tree.Killed = ()
         self.signalled_at = self.died_at = 0.0
         self.soft_notice: tuple[float, float] | None = None  # limit and elapsed of a soft event that waits for its stack
@@ -117,7 +120,7 @@ class Isolate:
         """When there is something to do for it, monotonic."""
         if self.died_at:
             return self.press
-        at = min(self.stack_due, self.kill_at, self.boot_deadline, self.nudges[0] if self.nudges else inf)
+        at = min(self.stack_due, self.kill_at, self.leave_by, self.boot_deadline, self.nudges[0] if self.nudges else inf)
         if self.signalled_at:
             return at if self.set_aside else min(at, self.signalled_at + STUCK_AFTER)
         if self.last_look is not None:
@@ -199,7 +202,19 @@ class Isolate:
 
     # -- the end -------------------------------------------------------------------------------------------------------------------
 
+    @property
+    def may_leave(self) -> bool:
+        """Whether nothing runs in it, so that it can end as any program does."""
+        return self.booted and not self.life.working
+
+    def dismiss(self, now: float) -> None:
+        """The end of its pipe: it leaves by itself."""
+        self.leave_by = now + LEAVE_WITHIN
+        with suppress(OSError):  # it is dead
+            self.pipe.link.shutdown(socket.SHUT_WR)
+
     def begin_kill(self, now: float) -> None:
+        self.leave_by = inf
         self.signalled_at = now
         if self.pidfd < 0:  # never adopted (`keeping`): it leaves by itself, or with the keeper
             return

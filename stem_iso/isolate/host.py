@@ -44,6 +44,10 @@ class Host(Isolate):
     def awaits_stack(self) -> bool:
         return bool(self.stacks)
 
+    @property
+    def may_leave(self) -> bool:
+        return self.booted and not self.hosted
+
     def alarm(self) -> float:
         at = super().alarm()
         if self.died_at or self.signalled_at:

@@ -117,6 +117,7 @@ class Died:
 Ending = Answered | Ended | EndedByKeeper | NeverStarted | Died
 
 LIMITS = frozenset({Cause.LIMIT, Cause.SILENCE})
+RETIRING = frozenset({Cause.MAX_CALLS, Cause.MAX_MEMORY, Cause.RESIZED, Cause.DRAINED, Cause.CLOSING})  # of an idle one: it may leave
 CALL_ENDING = frozenset({Cause.LIMIT, Cause.SILENCE, Cause.MEMORY, Cause.STOPPED, Cause.GARBAGE})
 
 

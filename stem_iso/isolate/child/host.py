@@ -83,8 +83,8 @@ def serve(boot: Boot, program: Program, pipe: Pipe, page: Page, set_title: Calla
     host = Host(runner, voice, page)
     set_title(TITLE)
     voice.say(READY, 0, host.runner.ready)
-    while True:
-        host.hear(pipe.receive())
+    while (received := pipe.receive_or_end()) is not None:
+        host.hear(received)
 
 
 def _runner(boot: Boot, program: Program, voice: Voice) -> HostRunner:

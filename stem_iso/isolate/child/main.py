@@ -44,7 +44,8 @@ IDLE_TITLE = "stem_iso: idle"
 
 
 def main(fds: Fds, program: Program) -> None:
-    """The target of the LokyProcess. Leaves by `os._exit`: nobody's atexit may hold up an isolate that is done."""
+    """The target of the LokyProcess. Returns where the pipe ends while it is idle, and so leaves as any program does, exit hooks and all;
+    whoever ended the pipe bounds the time for that."""
     import socket
 
     page_fd, link_fd, stack, stdout, stderr, lifeline, tracker = fds.fds
@@ -86,8 +87,7 @@ def serve(pipe: Pipe, page: Page, stack: int, program: Program) -> None:
     calls = Calls(runner, port, page, pipe, set_title)
     set_title(IDLE_TITLE)
     pipe.send(READY, 0, runner.ready)
-    while True:
-        received = pipe.receive()
+    while (received := pipe.receive_or_end()) is not None:
         if received.kind == CALL:
             calls.run(received)
 

@@ -49,6 +49,13 @@ class Pipe:
             self._frames.extend(self._unframer.feed(data))
         return self._frames.popleft()
 
+    def receive_or_end(self) -> Frame | None:
+        """The next frame; None at the end, for a process that is idle."""
+        try:
+            return self.receive()
+        except CoreGone:
+            return None
+
     def take_descriptor(self) -> int | None:
         """The one that came with the frame that was received last."""
         return self._descriptors.popleft() if self._descriptors else None
