@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from stem_iso.errors import TaskCancelled, TaskFailed, UnknownResult, WaitRefused, let_out
+from stem_iso.errors import StemError, TaskCancelled, TaskFailed, UnknownResult, WaitRefused, let_out
 from stem_iso.task.checks import Duration, delay
 from stem_iso.task.codec import Converter, unpack
 from stem_iso.task.context import current_context
@@ -40,7 +40,7 @@ class TaskHandle(Generic[R]):
         self.app, self.id, self.queue = app, id, queue
 
     def status(self) -> TaskStatus:
-        """Raises UnknownResult for an id that is unknown or has expired."""
+        """Raises UnknownResult for an id that is unknown or has expired, StemError for a result that cannot be read."""
         with self.app.lending.lend() as broker:
             record = broker.status([self.id], self.queue)[0]
         if record is None:
@@ -118,15 +118,18 @@ class TaskHandle(Generic[R]):
 
 
 def status_of(record: StatusRecord, converter: Converter | None = None) -> TaskStatus:
-    """What people see of a record: the result as a value, times as datetimes."""
+    """What people see of a record: the result as a value, times as datetimes. Raises StemError for a result that cannot be read."""
     fields = msgspec.structs.asdict(record)
     for name in ("enqueued_at", "not_before", "started_at", "finished_at"):
-        fields[name] = _datetime(fields[name])
-    fields["result"] = None if record.result is None else _value(record.result, converter)
+        fields[name] = datetime_of(fields[name])
+    try:
+        fields["result"] = None if record.result is None else _value(record.result, converter)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # ValueError: text that is no UTF-8
+        raise StemError(f"the result of task {record.name} ({record.id}) cannot be read: {error}") from None
     return TaskStatus(**fields)
 
 
-def _datetime(seconds: float | None) -> datetime | None:
+def datetime_of(seconds: float | None) -> datetime | None:
     if seconds is None:
         return None
     try:
@@ -138,7 +141,7 @@ def _datetime(seconds: float | None) -> datetime | None:
 def _value(result: bytes, converter: Converter | None) -> Any:
     try:
         return unpack(result) if converter is None else converter.unpack(result)
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         # The handler returned something else than its annotation says, as Python lets it; so does this.
         return unpack(result)
 

@@ -32,7 +32,7 @@ def _decoded(broker: Broker, bodies: Iterator[bytes]) -> Iterator[AnyEvent]:
         for body in bodies:
             try:
                 event = decode(body)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 continue
             yield event
     finally:

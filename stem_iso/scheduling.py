@@ -22,14 +22,14 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from stem_iso.composed import composed
 from stem_iso.errors import InvalidOptions, UnknownSchedule
-from stem_iso.handle import TaskHandle
+from stem_iso.handle import TaskHandle, datetime_of
 from stem_iso.ids import new_id
 from stem_iso.locate import importing, locate
 from stem_iso.parts import Part
@@ -204,7 +204,7 @@ def info_of(record: ScheduleRecord, now: float) -> ScheduleInfo:
         tasks = planning.tasks_of(schedule)
         at = planning.fires_at(schedule, record.due)
         when = planning.described(schedule)
-    except ValueError as error:  # InvalidOptions, Undecodable
+    except (ValueError, OverflowError, RecursionError) as error:  # ValueError: InvalidOptions, Undecodable
         when = f"cannot be read here: {error}"
     late = 0.0 if record.paused or now - at < LATE else now - at
     return ScheduleInfo(
@@ -216,8 +216,8 @@ def info_of(record: ScheduleRecord, now: float) -> ScheduleInfo:
         every=schedule.every,
         jitter=schedule.jitter,
         catch_up=schedule.catch_up,
-        next_due=None if record.paused else datetime.fromtimestamp(at, UTC),
-        last_fired=None if record.fired_at is None else datetime.fromtimestamp(record.fired_at, UTC),
+        next_due=None if record.paused else datetime_of(at),
+        last_fired=datetime_of(record.fired_at),
         paused=record.paused,
         late=late,
         owner=record.owner,

@@ -87,6 +87,8 @@ def _taken_apart(url: str) -> tuple[BrokerAddress, Address | None]:
     if "@" in rest and not rest.startswith("/"):
         raise InvalidOptions(f"broker {without_password(url)!r}: {scheme}:// is no server, and has neither user nor password: {WAYS}")
     path, _, query = rest.partition("?")
+    if "\0" in _unquote(path):
+        raise InvalidOptions(f"broker {scheme}://: a path holds no NUL")
     return BrokerAddress(scheme, _path(scheme, _unquote(path)), _query(query, f"broker {scheme}://")), None
 
 

@@ -141,7 +141,7 @@ def _contents(body: bytes) -> dict[str, Any]:
     try:
         envelope: Envelope = decode(body)
         args = msgspec.msgpack.decode(envelope.args)
-    except (Undecodable, msgspec.MsgspecError):
+    except (Undecodable, msgspec.MsgspecError, ValueError, RecursionError):
         return {"body": body}
     said = {"priority": envelope.priority, "headers": envelope.headers, "meta": envelope.meta, "redeliveries": envelope.redeliveries}
     return {"args": args, **said, "enqueued_at": show.moment(envelope.enqueued_at)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from datetime import datetime
 
 import click
 import msgspec
@@ -88,7 +87,8 @@ def _as_data(worker: WorkerInfo) -> dict[str, object]:
 
 
 def _line(event: happened.AnyEvent) -> str:
-    at = datetime.fromtimestamp(event.at).strftime("%H:%M:%S.%f")[:-3]
+    moment = show.moment(event.at)
+    at = moment.astimezone().strftime("%H:%M:%S.%f")[:-3] if moment else "-"
     name, task_id = getattr(event, "name", None), getattr(event, "task_id", None)
     about = f"{name} {task_id}  " if task_id else ""
     return one_line(f"{at}  {event.type.value:<9}  {about}{_details(event)}".rstrip())

@@ -68,6 +68,7 @@ def exit_code(error: StemError) -> int:
 
 def _perform(command: click.Command, arguments: Sequence[str], name: str) -> int:
     try:
+        _refuse_unreadable(arguments)
         # Not standalone: click would turn Ctrl-C into "Aborted!" and 1.
         command.main(args=list(arguments), prog_name=name, standalone_mode=False)
     except click.exceptions.Exit as leaving:
@@ -84,6 +85,13 @@ def _perform(command: click.Command, arguments: Sequence[str], name: str) -> int
         # `stem-iso events | head`: nobody reads any more. The interpreter would complain once more while it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _refuse_unreadable(arguments: Sequence[str]) -> None:
+    """Bytes that are no text can be no id and no name of anything: no broker can even be asked for them."""
+    for argument in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in argument):
+            raise click.UsageError(f"{argument!r} is no UTF-8 text")
 
 
 def run() -> None:

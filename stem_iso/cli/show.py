@@ -10,12 +10,14 @@ import base64
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import click
 import msgspec
 
+from stem_iso.errors import StemError
+from stem_iso.handle import datetime_of
 from stem_iso.printable import lines, one_line
 
 
@@ -24,7 +26,11 @@ def to_json(value: Any) -> str:
     try:
         return msgspec.json.encode(value, enc_hook=str).decode()
     except (TypeError, ValueError, RecursionError):
+        pass
+    try:
         return msgspec.json.encode(_plain(value)).decode()
+    except RecursionError:
+        raise StemError("what is stored there is nested too deeply to be shown") from None
 
 
 def _plain(value: Any) -> Any:
@@ -59,14 +65,17 @@ def print_text(text: str) -> None:
 
 
 def moment(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    """None where no calendar knows it."""
+    return datetime_of(seconds)
 
 
 def clock(at: datetime | float | None) -> str:
     """Local time, to the second."""
-    if at is None:
+    known = datetime_of(at) if isinstance(at, float | int) else at
+    try:
+        return "-" if known is None else known.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError, OSError):  # the last hours of the calendar, in another zone
         return "-"
-    return (datetime.fromtimestamp(at, UTC) if isinstance(at, float | int) else at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def seconds(value: float | None) -> str:

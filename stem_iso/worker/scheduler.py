@@ -66,7 +66,8 @@ class Scheduler:
         """Fire what is due; when to look again for this one."""
         try:
             return self._fire(broker, record)
-        except ValueError as error:  # InvalidOptions, Undecodable, PayloadTooLarge: what is stored cannot be used here
+        except (ValueError, OverflowError, RecursionError) as error:
+            # InvalidOptions, Undecodable, PayloadTooLarge, a time of no calendar: what is stored cannot be used here.
             if self._told.get(record.name) != record.revision:
                 self._told[record.name] = record.revision
                 self._reporter.trouble(f"schedule {record.name!r} cannot be fired by this worker: {error}")

@@ -130,6 +130,10 @@ class FileDatabase:
         folder = Path(self.path).parent
         if not folder.is_dir():
             raise BrokerUnavailable(f"{self.path}: there is no folder {folder}; make it first")
+        if os.path.isdir(self.path):
+            raise BrokerUnavailable(f"{self.path} is a folder; name a file in it, such as sqlite:///{self.path}/stem_iso.db")
+        if os.path.exists(self.path) and not os.path.isfile(self.path):
+            raise BrokerUnavailable(f"{self.path} is no plain file; give the queue a file of its own")
         if kind := network_of(folder):
             raise BrokerUnavailable(
                 f"{self.path} is on a network file system ({kind}), where SQLite's locks cannot be trusted; use a local disk"
