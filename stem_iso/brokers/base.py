@@ -23,7 +23,7 @@ Durations are seconds. Lists are answered in the order of the question.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from stem_iso.brokers.records import BrokerAddress as BrokerAddress
@@ -192,8 +192,12 @@ class Broker(Protocol):
         """Store what a running handler wrote; silently nothing if the lease is lost."""
         ...
 
-    def reclaim(self, boot: str, predecessor: str | None = None) -> list[Reclaimed]:
-        """Redeliver leases that ran out, but never `boot`'s own; with `predecessor`, all leases of that boot at once. Counted, capped."""
+    def reclaim(self, boot: str, predecessor: str | None = None, held: Collection[Receipt] | None = None) -> list[Reclaimed]:
+        """Redeliver leases that ran out, a bounded number; with `predecessor`, those of that boot at once. Counted, capped.
+
+        Of `boot`'s own that ran out, only those that are not among `held`: the worker dropped them, or never learned of them. None: it
+        holds them all.
+        """
         ...
 
     def orders(self, boot: str) -> list[Order]:
@@ -212,10 +216,18 @@ class Broker(Protocol):
         ...
 
     def beat(self, worker: WorkerInfo) -> None:
-        """Say that this worker lives; it is shown for 30 s after its last beat."""
+        """Say that this worker lives; it is shown for 30 s after its last beat. `neighbours` have its record while it holds a lease."""
         ...
 
     def goodbye(self, worker_id: str) -> None: ...
+
+    def neighbours(self, machine: str) -> list[WorkerInfo]:
+        """The workers with this `WorkerInfo.machine` whose record is there, however long ago they were seen last. Some may be dead."""
+        ...
+
+    def unregister(self, dead: WorkerInfo) -> None:
+        """Drop the record of a worker that died, and nothing of another one that has its id by now."""
+        ...
 
     def workers(self) -> list[WorkerInfo]: ...
 

@@ -91,7 +91,8 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Reclaimed:
-    """An expired lease that was found: redelivered (`state` QUEUED) or ended as failed (`redelivery-limit`, `worker-lost`) or cancelled."""
+    """A lease that was taken from `boot`: redelivered (`state` QUEUED), or ended as failed (`redelivery-limit`, `worker-lost`) or as
+    cancelled."""
 
     id: str
     name: str
@@ -100,6 +101,7 @@ class Reclaimed:
     attempt: int
     state: TaskState
     reason: str | None = None
+    boot: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +200,11 @@ class Replayed:
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker as others see it. `boot` is what its receipts carry."""
+    """A worker as others see it. `boot` is what its receipts carry.
+
+    `machine` names the machine's boot and the namespaces in which `processes` (pid, start time) mean something: the worker lives as long as
+    one of these does. "": nobody can judge that from outside.
+    """
 
     id: str
     boot: str
@@ -213,6 +219,8 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     started_at: float = 0.0
     seen_at: float = 0.0
     broker: str = ""
+    machine: str = ""
+    processes: list[tuple[int, int]] = msgspec.field(default_factory=list)
 
 
 class ScheduleRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -156,6 +156,12 @@ class Engine:
         fleet = self._crew.fleet
         return EngineStats(len(fleet.busy), len(fleet.idle), len(fleet.booting), len(fleet.dying), fleet.waiting)
 
+    @property
+    def keeper(self) -> int:
+        """The pid of the keeper, the launcher's by command. Another one where that was killed and replaced."""
+        pid: int = self._crew.link.pid
+        return pid
+
     def pinned(self) -> list[tuple[Caller, tuple[int, ...]]]:
         """The calls that have cores of their own now."""
         with self._lock:

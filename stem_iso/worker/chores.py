@@ -1,6 +1,7 @@
 """What a worker does for the queue besides running tasks: small objects of one shape, called by the consumer when they are due.
 
-    Recoverer   leases that ran out (D2)      every claim_interval, right after our own were renewed
+    Recoverer   leases that ran out (D2)      every claim_interval, right after our own were renewed; those of a dead worker at once
+    Takeover    workers that died (D14)       every second; the file is `takeover`
     Control     revokes of what we hold (D10) when the watch rings, at most every 20 ms
     Herald      ends that no worker has seen          when the watch rings, at most every 0.25 s
     Sweeper     what has expired (B4)         every 5 s, at once again while there is more
@@ -16,10 +17,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import Protocol
 
-from stem_iso.brokers.base import Broker, Order, WorkerInfo
+import msgspec
+
+from stem_iso.brokers.base import Broker, Order, Receipt, WorkerInfo
+from stem_iso.worker.options import WorkerOptions
 from stem_iso.worker.reporter import Reporter
 
 BEAT_EVERY, BEAT_SOON = 5.0, 0.2
@@ -34,20 +38,48 @@ class Chore(Protocol):
     def run(self, broker: Broker, now: float) -> None: ...
 
 
+class Lost(msgspec.Struct):
+    """A boot whose leases are taken, all of them. `dead` is its worker, None for a core of our own launcher; `taken` counts them."""
+
+    boot: str
+    dead: WorkerInfo | None = None
+    taken: int = 0
+
+
 class Recoverer:
-    def __init__(self, boot: str, predecessors: Sequence[str], interval: float, reporter: Reporter) -> None:
-        self._boot, self._predecessors, self._interval, self._reporter = boot, deque(predecessors), interval, reporter
+    """`held`: the receipts of this worker. What it does not hold of its own was lost by an error on its way, and is redelivered too."""
+
+    def __init__(self, options: WorkerOptions, interval: float, reporter: Reporter, held: Collection[Receipt]) -> None:
+        self._boot, self._interval, self._reporter, self._held = options.boot, interval, reporter, held
+        self._lost = deque(Lost(boot) for boot in options.origin.predecessors)
         self.due = 0.0
         self.found = False  # something was redelivered: a look at the queue is worth its price
 
+    def take_over(self, dead: WorkerInfo) -> None:
+        self._lost.append(Lost(dead.boot, dead))
+        self.due = 0.0
+
     def run(self, broker: Broker, now: float) -> None:
-        reclaimed = broker.reclaim(self._boot, self._predecessors[0] if self._predecessors else None)
-        if self._predecessors:
-            self._predecessors.popleft()
-        self.due = now if self._predecessors else now + self._interval
+        lost = self._lost[0] if self._lost else None
+        reclaimed = broker.reclaim(self._boot, None if lost is None else lost.boot, self._held)
         self.found = self.found or bool(reclaimed)
         for each in reclaimed:
             self._reporter.reclaimed(each)
+        if lost is not None:
+            taken = sum(each.boot == lost.boot for each in reclaimed)
+            lost.taken += taken
+            if not taken:  # a reclaim takes a bounded number: none are left
+                self._over(broker, lost)
+        self.due = now if self._lost else now + self._interval
+
+    def _over(self, broker: Broker, lost: Lost) -> None:
+        if lost.dead is not None:
+            broker.unregister(lost.dead)
+        self._lost.popleft()
+        if lost.dead is not None and lost.taken:
+            who = f"worker {lost.dead.id} (pid {lost.dead.pid})"
+            why = "died without a goodbye: none of its processes is left on this machine"
+            self._reporter.trouble(f"{who} {why}; {lost.taken} of its tasks are redelivered")
 
 
 class Control:

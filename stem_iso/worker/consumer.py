@@ -55,11 +55,12 @@ class Consumer:
         floor: Floor,
         reporter: Reporter,
         scheduler: Scheduler,
+        recoverer: Recoverer,
         chores: list[Chore],
     ) -> None:
         self._options, self._broker, self._inbox, self._floor, self._reporter = options, broker, inbox, floor, reporter
         self._control = Control(options.boot, self._obey)
-        self._recoverer = Recoverer(options.boot, options.origin.predecessors, broker.options.claim_interval, reporter)
+        self._recoverer = recoverer
         self._scheduler = scheduler
         self._herald = Herald(reporter)
         self._chores: tuple[Chore, ...] = (self._recoverer, self._control, self._herald, scheduler, *chores)
@@ -131,6 +132,8 @@ class Consumer:
         if floor.sayings.next_note() <= now:
             floor.sayings.note(broker, now)
         self._fill(now)  # before the chores, each of which is a round trip more until the handler begins
+        if self._recoverer.due <= now:
+            floor.drop_strays(self._incoming)
         for chore in self._chores:
             if chore.due <= now:
                 chore.run(broker, now)

@@ -85,6 +85,12 @@ class Floor:
             self._ahead.popleft()
         return self._ahead[0][0] + PATIENCE if self._ahead else inf
 
+    def drop_strays(self, at_hand: Iterable[Delivery]) -> None:
+        """Leases that nobody here answers for: an error lost their deliveries on the way. They come back when they have run out."""
+        accounted = {*self._seated, *self.ledger.receipts(), *(delivery.receipt for delivery in at_hand)}
+        for receipt in self.leases.keep(accounted):
+            self._reporter.trouble(f"task {receipt.id} was lost here by an error; it comes back when its lease has run out")
+
     # -- in ------------------------------------------------------------------------------------------------------------------------
 
     def leased(self, delivery: Delivery, now: float) -> None:

@@ -46,6 +46,10 @@ class Hosts:
             attempt.alone = not isinstance(job, HostedJob) or job.coroutine
             attempt.halt, attempt.take_back = partial(engine.stop, call), partial(engine.withdraw, call)
 
+    def keeper(self) -> int | None:
+        """The pid of who outlives this process to kill what runs in others; None while nothing does."""
+        return None if self._engine is None else self._engine.keeper
+
     def pinned(self) -> dict[str, list[int]]:
         """Which tasks have cores of their own now, and which."""
         found = [] if self._engine is None else self._engine.pinned()

@@ -24,7 +24,7 @@ from stem_iso.isolate.job import Caller, IsolateNotice
 from stem_iso.task.handler import form_of
 from stem_iso.task.options import Form
 from stem_iso.worker.attempt import Attempt
-from stem_iso.worker.chores import Beat, Sweeper
+from stem_iso.worker.chores import Beat, Recoverer, Sweeper
 from stem_iso.worker.consumer import Consumer
 from stem_iso.worker.desk import Desk
 from stem_iso.worker.entries import Entries, boot_of, host_boot_of
@@ -34,11 +34,13 @@ from stem_iso.worker.inbox import Inbox
 from stem_iso.worker.inline import Around, Inline
 from stem_iso.worker.known import Handlers
 from stem_iso.worker.ledger import Ledger
+from stem_iso.worker.liveness import machine, process
 from stem_iso.worker.log import LogSubscriber
 from stem_iso.worker.messages import IsolateChanged, Message, Trouble
 from stem_iso.worker.options import WorkerOptions
 from stem_iso.worker.reporter import Reporter
 from stem_iso.worker.scheduler import Scheduler
+from stem_iso.worker.takeover import Takeover
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem
@@ -79,6 +81,9 @@ class Interior:
         )
         self._hosts = Hosts(self._make_engine, inline)
         self._started_at = time.time()
+        self._machine = machine()
+        self._beat: Beat | None = None
+        self._launcher = os.getppid() if options.origin.keeper_socket is not None else None
 
     def live(self, opened: Future[None], ended: Future[None]) -> None:
         """The consumer's thread. `opened` is done when the first look at the queue is due, or says why there will be none."""
@@ -116,13 +121,16 @@ class Interior:
             grace=options.unregistered_grace,
             cores_changed=lambda: beat.soon(),
         )
-        beat = Beat(lambda: self._describe(broker, floor.ids()))
+        recoverer = Recoverer(options, broker.options.claim_interval, self._reporter, floor.leases.held())
+        takeover = Takeover(options, self._machine, recoverer)
+        takeover.run(broker, time.monotonic())
+        beat = self._beat = Beat(lambda: self._describe(broker, floor.ids()))
         beat.run(broker, time.monotonic())  # where the broker cannot be reached, nothing is started
         if by_command or any(form_of(handler) is Form.ISOLATED for handler in self._app.registry):
             self._hosts.start_engine()
         self._logged.started(options, broker.url)
         self._reporter.teller.ready(options, broker.url)
-        return Consumer(options, broker, self._inbox, floor, self._reporter, scheduler, [beat, Sweeper()])
+        return Consumer(options, broker, self._inbox, floor, self._reporter, scheduler, recoverer, [takeover, beat, Sweeper()])
 
     def _close(self) -> None:
         self._hosts.close()
@@ -151,10 +159,19 @@ class Interior:
             started_at=self._started_at,
             seen_at=time.time(),
             broker=broker.url,
+            machine=self._machine,
+            processes=self._processes(),
         )
+
+    def _processes(self) -> list[tuple[int, int]]:
+        """Those that make this worker: it lives as long as one of them does."""
+        pids = {os.getpid(), self._launcher, self._hosts.keeper()}
+        return [found for pid in sorted(pid for pid in pids if pid) if (found := process(pid)) is not None]
 
     def _make_engine(self) -> Engine:
         options = self._options
+        if self._beat is not None:
+            self._beat.soon()  # there is a keeper from now on, which may outlive this process for an instant
         boot = boot_of(self._app, options.secrets, self._broker.options)
         return Engine(
             boot,

@@ -6,12 +6,14 @@
 Rules
  1. A lease is renewed at a third of its visibility, so that two renewals may fail before it runs out.
  2. Those that are nearly due go along: one write renews many.
- 3. `heartbeat()` renews at once; a handler that calls it in a tight loop is renewed every twentieth of its visibility, 0.1 s at most.
+ 3. A lease is renewed for a delivery that somebody here still answers for: in a seat, at hand, or ended and to be stored. One that an error
+    lost on its way is dropped, and comes back when it has run out.
+ 4. `heartbeat()` renews at once; a handler that calls it in a tight loop is renewed every twentieth of its visibility, 0.1 s at most.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Set
 from math import inf
 
 import msgspec
@@ -44,6 +46,17 @@ class Leases:
     def drop(self, receipt: Receipt) -> None:
         self._held.pop(receipt, None)
         self._beaten.discard(receipt)
+
+    def held(self) -> Collection[Receipt]:
+        """As of any time it is looked at."""
+        return self._held.keys()
+
+    def keep(self, accounted: Set[Receipt]) -> list[Receipt]:
+        """Drop all others: they run out, and come back. Which ones that were."""
+        strays = [receipt for receipt in self._held if receipt not in accounted]
+        for receipt in strays:
+            self.drop(receipt)
+        return strays
 
     def beat(self, receipt: Receipt) -> None:
         """The handler called `heartbeat()`."""

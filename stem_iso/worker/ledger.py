@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
 from typing import assert_never
 
 import msgspec
 
-from stem_iso.brokers.base import Settlement, Verdict
+from stem_iso.brokers.base import Receipt, Settlement, Verdict
 from stem_iso.outcome import Failed, Outcome, Succeeded, TaskError
 from stem_iso.task.plan import Finish, GiveBack, Plan, Retry
 from stem_iso.task.retry import ExponentialJitterRetryStrategy, RetryStrategy, safe_delay
@@ -138,6 +139,10 @@ class Ledger:
         """
         waiting = (*self._retries.values(), *(self._lined_up.values() if delayed else ()))
         return any(now < due + 1.0 for due in waiting)
+
+    def receipts(self) -> Iterator[Receipt]:
+        """Those of endings that are still to be stored."""
+        return (closing.attempt.delivery.receipt for closing in self._pending)
 
     def undelivered(self) -> list[Attempt]:
         """Those whose outcome has not been stored, for a worker that gives up."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -315,6 +316,7 @@ def test_tasks_of_the_same_id_in_two_queues_are_two_tasks(broker: RedisBroker) -
 
 
 def test_a_grace_is_not_lengthened_by_a_clock_that_is_set_back(broker: RedisBroker, redis_url: str) -> None:
+    assert broker.reclaim("alpha") == []
     broker.publish([envelope(visibility_timeout=0.01)])
     take_one(broker, "dead")
     now = time.time()
@@ -328,6 +330,7 @@ def test_a_grace_is_not_lengthened_by_a_clock_that_is_set_back(broker: RedisBrok
 def test_a_server_that_goes_away_again_within_a_grace_begins_another_but_not_for_ever(
     broker: RedisBroker, redis_url: str, row: float, claimed: bool
 ) -> None:
+    assert broker.reclaim("alpha") == []  # it has been here before
     broker.publish([envelope(visibility_timeout=0.01)])
     take_one(broker, "dead")
     with redis.Redis.from_url(redis_url) as plain:
@@ -335,3 +338,26 @@ def test_a_server_that_goes_away_again_within_a_grace_begins_another_but_not_for
         now = time.time()
         plain.set("si:{default}:seen", f"{now - 4} {now - 1} {now - row}")  # the last look was in a grace that is over by now
         assert bool(broker.reclaim("alpha")) is claimed
+
+
+@pytest.mark.parametrize(
+    ("ago", "fresh", "claimed"),
+    [(4.0, True, True), (4.0, False, False), (10_000_000.0, True, False), (10_000_000.0, False, False)],
+    ids=["come to a server that was up", "was there", "come to a server that is back", "was there when it came back"],
+)
+def test_who_has_just_come_to_a_server_that_was_up_all_the_time_waits_for_nobody(
+    redis_url: str, ago: float, fresh: bool, claimed: bool
+) -> None:
+    """`ago`: when somebody looked last, by the server's clock; long ago: it came up since."""
+    with redis.Redis.from_url(redis_url) as plain, closing(open_broker(redis_url)) as before:
+        eventually(lambda: plain.info("server")["uptime_in_seconds"] >= ago + 2 or ago > 1000, 15)
+        before.publish([envelope(visibility_timeout=0.01)])
+        take_one(before, "dead")
+        with closing(open_broker(redis_url)) as asker:
+            if not fresh:
+                plain.rename("si:{default}:z", "kept")
+                assert asker.reclaim("alpha") == []
+                plain.rename("kept", "si:{default}:z")
+            eventually(lambda: plain.zcount("si:{default}:z", 0, time.time() - 0.001) == 1)  # it has run out
+            plain.set("si:{default}:seen", f"{time.time() - ago} 0")
+            assert bool(asker.reclaim("alpha")) is claimed

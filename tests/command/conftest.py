@@ -30,13 +30,15 @@ class Command:
         before: Callable[[], object] | None = None,
         output: int | None = None,
         cwd: Path = ROOT,
+        through: tuple[str, ...] = (),
     ) -> None:
-        """`before` runs in the new process, before it becomes a worker; `output` (a descriptor) takes the place of its log."""
+        """`before` runs in the new process, before it becomes a worker; `output` (a descriptor) takes the place of its log; `through`: words
+        of a command that starts it."""
         self.folder = folder
         self.broker = broker or f"sqlite:///{folder}/jobs.db"
         self.app = Stem(self.broker, default_visibility_timeout=30)
         self.log = folder / "worker.log"
-        command = [sys.executable, "-m", "stem_iso.worker", "-A", application, "-c", "4", *options]
+        command = [*through, sys.executable, "-m", "stem_iso.worker", "-A", application, "-c", "4", *options]
         environment = {**os.environ, "STEM_ISO_TEST_BROKER": self.broker, "PYTHONUNBUFFERED": "1", **(env or {})}
         with self.log.open("ab") as log:
             told = log.fileno() if output is None else output

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import Any
 
 import pytest
 
-from stem_iso import Stem, TaskFailed, WorkerEventType
+from stem_iso import Stem, TaskFailed, TaskHandler, TaskOptions, WorkerEventType
 from stem_iso.testing import eventually
 from stem_iso.worker.options import Origin
 from tests.worker import handlers
@@ -87,6 +88,36 @@ def test_what_a_dead_worker_held_is_taken_by_another_when_its_lease_has_run_out(
     begin(app)
     assert handle.result(timeout=30) == 2
     assert handle.status().redeliveries == 1
+
+
+class Unready(TaskHandler[int]):
+    """Its options cannot always be read."""
+
+    name = "unready"
+    broken = False
+
+    @property
+    def options(self) -> TaskOptions:  # type: ignore[override]
+        if self.broken:
+            raise RuntimeError("not now")
+        return TaskOptions()
+
+    def call(self, context: Any, args: Any) -> int:
+        return 7
+
+
+def test_what_a_worker_dropped_after_an_error_of_its_own_comes_back_to_it_when_its_lease_ends(app: Stem, begin: Begin):
+    handler = Unready()
+    app.register(handler)
+    _, ear = begin(app)
+    with closing(Stem(app.broker)) as producer:
+        handler.broken = True
+        handle = producer.enqueue("unready", {}, visibility_timeout=0.5)
+        assert "not now" in ear.wait(WorkerEventType.ERROR).traceback
+        assert handle.status().state.value == "running"
+        handler.broken = False
+        assert handle.result(timeout=30) == 7
+        assert handle.status().redeliveries >= 1
 
 
 def test_the_leases_of_a_predecessor_are_taken_at_once(app: Stem, begin: Begin):

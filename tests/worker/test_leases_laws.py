@@ -76,3 +76,15 @@ def test_a_dropped_lease_is_never_renewed_again():
     leases.drop(receipt(1))
     assert leases.due(100.0) == []
     assert leases.next_due() == float("inf")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 8), st.sets(st.integers(0, 12)))
+def test_a_lease_that_nobody_answers_for_is_renewed_no_more(count, accounted):
+    leases = Leases()
+    for number in range(count):
+        leases.hold(receipt(number), 3.0, 0.0)
+    dropped = leases.keep({receipt(number) for number in accounted})
+    kept = {receipt(number) for number in set(range(count)) & accounted}
+    assert set(leases.held()) == set(leases.due(2.0)) == kept
+    assert set(dropped) == {receipt(number) for number in range(count)} - kept

@@ -7,7 +7,7 @@ same: what follows from it is in the outbox, and somebody's `reclaim` hands it o
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -77,6 +77,8 @@ class RedisBroker:
         self._graves = Graveyard(links, self._registry, options.dead_letter_ttl)
         self._watches: WeakSet[BellWatch] = WeakSet()
         self._listening = (0.0, False)  # when it was looked up, and what it was
+        self._beaten: dict[str, WorkerInfo] = {}  # by id, what was said of a worker last
+        self._reclaimed = False  # whether this one has looked for leases that ran out
 
     # -- producers --------------------------------------------------------------------------------------------------------------
 
@@ -206,9 +208,11 @@ class RedisBroker:
     def note(self, receipt: Receipt, meta: dict[str, Any] | None, progress: Progress | None) -> None:
         leasing.note(self._links, self._homes, receipt, meta, progress)
 
-    def reclaim(self, boot: str, predecessor: str | None = None) -> list[Reclaimed]:
+    def reclaim(self, boot: str, predecessor: str | None = None, held: Collection[Receipt] | None = None) -> list[Reclaimed]:
         names = self._registry.known(fresh=predecessor is not None)
-        found, entries = leasing.reclaim(self._links, boot, predecessor, names, self.options)
+        asker = leasing.Asker(boot, predecessor, held, fresh=not self._reclaimed)
+        found, entries = leasing.reclaim(self._links, asker, names, self.options)
+        self._reclaimed = True
         self._hand_on(entries)
         with suppress(BrokerUnavailable):  # what was reclaimed is to be told, whatever becomes of the rest
             self._relay.pending(names)
@@ -228,9 +232,16 @@ class RedisBroker:
     def beat(self, worker: WorkerInfo) -> None:
         self._registry.announce(worker.queues)
         gossip.beat(self._links, worker)
+        self._beaten[worker.id] = worker
 
     def goodbye(self, worker_id: str) -> None:
-        gossip.goodbye(self._links, worker_id)
+        gossip.goodbye(self._links, worker_id, self._beaten.pop(worker_id, None))
+
+    def neighbours(self, machine: str) -> list[WorkerInfo]:
+        return gossip.neighbours(self._links, machine)
+
+    def unregister(self, dead: WorkerInfo) -> None:
+        gossip.unregister(self._links, dead)
 
     def workers(self) -> list[WorkerInfo]:
         return gossip.workers(self._links)

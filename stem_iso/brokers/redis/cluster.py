@@ -73,6 +73,10 @@ class ClusterLinks(Links):
     def slot(self, key: str) -> int:
         return slot_of(key)
 
+    def _connected(self, key: str) -> Wire | None:
+        node = self._map.master(slot_of(key))
+        return None if node is None else self._wires.get(node)
+
     def _distrust(self) -> None:
         self._stale = True
 

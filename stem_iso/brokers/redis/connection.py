@@ -56,6 +56,7 @@ class Wire:
         self.node, self.tls = node, access.tls is not None
         self.loaded: set[str] = set()
         self.fresh = True  # nothing has been answered yet
+        self.up_since: float | None = None  # the server, monotonic; None where it did not say
         self._raw = _raw(node, access, deadline)
         with _Seam(self, "connect"):
             self._raw.connect()
@@ -123,6 +124,8 @@ class Wire:
                 continue
             found |= dict(line.split(b":", 1) for line in answer.splitlines() if b":" in line)
         self.fresh = True
+        if (uptime := found.get(b"uptime_in_seconds", b"")).isdigit():
+            self.up_since = time.monotonic() - int(uptime)
         if complaint := unfit(found.get(b"redis_version", b"").decode(), found.get(b"maxmemory_policy", b"").decode()):
             self.close()
             raise BrokerUnavailable(f"{self.node}: {complaint}")

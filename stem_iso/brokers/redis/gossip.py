@@ -39,11 +39,25 @@ _decoder = msgspec.msgpack.Decoder(WorkerInfo)
 
 
 def beat(links: Links, worker: WorkerInfo) -> None:
-    links.call("worker", GOSSIP, "beat", WORKER_LIFE, worker.id, msgspec.msgpack.encode(worker))
+    links.call("worker", GOSSIP, "beat", WORKER_LIFE, worker.id, worker.machine, worker.boot, msgspec.msgpack.encode(worker))
 
 
-def goodbye(links: Links, id: str) -> None:
-    links.call("worker", GOSSIP, "goodbye", WORKER_LIFE, id)
+def goodbye(links: Links, id: str, last: WorkerInfo | None) -> None:
+    """`last`: what was said of it last."""
+    machine, boot = ("", "") if last is None else (last.machine, last.boot)
+    links.call("worker", GOSSIP, "goodbye", WORKER_LIFE, id, machine, boot)
+
+
+def unregister(links: Links, dead: WorkerInfo) -> None:
+    links.call("worker", GOSSIP, "unregister", WORKER_LIFE, dead.id, dead.machine, dead.boot)
+
+
+def neighbours(links: Links, machine: str) -> list[WorkerInfo]:
+    found: list[WorkerInfo] = []
+    for info in links.call("worker", GOSSIP, "neighbours", WORKER_LIFE, "", machine):
+        with suppress(*DAMAGE):  # a record that nobody can read is nobody's to judge
+            found.append(_decoder.decode(info))
+    return found
 
 
 def workers(links: Links) -> list[WorkerInfo]:

@@ -3,7 +3,8 @@
 The fence is the token that lies beside the id as its lease. A lease that ran out is still its holder's until somebody reclaims it, so
 renewing asks for the token and never for the time. Only the server's clock counts.
 
-A lease that ran out while the server was away is nobody's fault: after a gap in the rounds of `reclaim`, holders have 6 s to renew.
+A lease that ran out while the server was away is nobody's fault: after a gap in the rounds of `reclaim`, holders have 6 s to renew. Not
+so where who looks has just come, to a server that was up all the time: then nobody was there to look, and nobody is to be waited for.
 
     reclaim of an expired lease:  revoked ─> cancelled · marked ─> failed, worker-lost · delivered too often ─> failed, redelivery-limit
                                   else ─> waits again, before all others, its redelivery counted
@@ -11,8 +12,8 @@ A lease that ran out while the server was away is nobody's fault: after a gap in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 from stem_iso.brokers.base import BrokerOptions, Receipt, Reclaimed
 from stem_iso.brokers.losses import at_most_once, too_often
@@ -24,6 +25,7 @@ from stem_iso.brokers.redis.records import STATES, head_of, pack, pack_meta, pac
 from stem_iso.task.status import Progress, TaskState
 
 BITE = 500  # receipts of one script
+TOLD = 5  # fields of one that was reclaimed
 
 
 def renew(links: Links, homes: Homes, receipts: Sequence[Receipt], default: float) -> list[Receipt]:
@@ -64,30 +66,61 @@ def _held(links: Links, homes: Homes, script: str, receipt: Receipt, *args: byte
     return False
 
 
+class Asker(NamedTuple):
+    """Who reclaims. `held`: see `Broker.reclaim`; `fresh`: for the first time."""
+
+    boot: str
+    predecessor: str | None
+    held: Collection[Receipt] | None
+    fresh: bool
+
+
 def reclaim(
-    links: Links, boot: str, predecessor: str | None, queues: Sequence[str], options: BrokerOptions
+    links: Links, asker: Asker, queues: Sequence[str], options: BrokerOptions
 ) -> tuple[list[Reclaimed], list[tuple[str, list[Any]]]]:
     """What was found, and what it left in the outbox of each queue."""
-    most = options.max_redeliveries
-    lost, often = pack(at_most_once()), pack(too_often(most + 1, most))
     found: list[Reclaimed] = []
     entries: list[tuple[str, list[Any]]] = []
-    while queues:
-        calls = [
-            Call("reclaim", queue_key(queue), (boot, predecessor or "", most, lost, often, options.claim_interval)) for queue in queues
-        ]
-        full: list[str] = []
-        for queue, (left, told) in zip(queues, links.run(calls), strict=True):
+    dropped: dict[str, list[bytes]] = {}  # of the asker's own that ran out: id, token, ... of those that it does not hold
+    asked = dict.fromkeys(queues, False)  # queue -> whether about what was dropped there
+    while asked:
+        calls = [_reclaim_call(links, asker, queue, options, dropped.pop(queue, []) if again else []) for queue, again in asked.items()]
+        following: dict[str, bool] = {}
+        for queue, (left, told, own) in zip(asked, links.run(calls), strict=True):
             if left:
                 entries.append((queue, left))
-            for at in range(len(told) - 4, -1, -4):
-                found.append(_reclaimed(queue, *told[at : at + 4]))
-            if predecessor is not None and len(told) >= 4 * BITE:
-                full.append(queue)  # a predecessor is asked about once, and its last lease is as lost as its first
-        queues = full
+            for at in range(len(told) - TOLD, -1, -TOLD):
+                found.append(_reclaimed(queue, *told[at : at + TOLD]))
+            if asker.predecessor is not None and len(told) >= TOLD * BITE:
+                following[queue] = False  # a predecessor is asked about once, and its last lease is as lost as its first
+            if not asked[queue] and (mine := _dropped(asker, own)):
+                dropped[queue], following[queue] = mine, True
+        asked = following
     return found, entries
 
 
-def _reclaimed(queue: str, id: bytes, state: int, reason: bytes, record: bytes) -> Reclaimed:
+def _reclaim_call(links: Links, asker: Asker, queue: str, options: BrokerOptions, dropped: Sequence[bytes]) -> Call:
+    key = queue_key(queue)
+    most = options.max_redeliveries
+    uptime = links.uptime(key) if asker.fresh else None
+    return Call(
+        "reclaim",
+        key,
+        (
+            *(asker.boot, asker.predecessor or "", most, pack(at_most_once()), pack(too_often(most + 1, most))),
+            *(options.claim_interval, "" if asker.held is None else 1, "" if uptime is None else uptime, *dropped),
+        ),
+    )
+
+
+def _dropped(asker: Asker, own: Sequence[bytes]) -> list[bytes]:
+    """Of id, token, ...: those that the asker does not hold."""
+    held = {(receipt.id, token(receipt)) for receipt in asker.held or ()} if own else set()
+    pairs = zip(own[::2], own[1::2], strict=True)
+    return [word for id, found in pairs if (text(id), text(found)) not in held for word in (id, found)]
+
+
+def _reclaimed(queue: str, id: bytes, state: int, reason: bytes, record: bytes, boot: bytes) -> Reclaimed:
     head = head_of(text(id), queue, record)
-    return Reclaimed(head.id, head.name, queue, head.run, head.attempt, STATES.get(state, TaskState.QUEUED), reason.decode() or None)
+    how = STATES.get(state, TaskState.QUEUED), reason.decode() or None, text(boot)
+    return Reclaimed(head.id, head.name, queue, head.run, head.attempt, *how)

@@ -122,6 +122,14 @@ class Links(ABC):
         """Close what is open; a later use opens anew. What is parked is its owner's to close."""
         self._wake()
 
+    def uptime(self, key: str) -> float | None:
+        """For how many seconds the server of `key` has been up, by what it said when it was connected to; None where it did not say."""
+        wire = self._connected(key)
+        return None if wire is None or wire.up_since is None else time.monotonic() - wire.up_since
+
+    @abstractmethod
+    def _connected(self, key: str) -> Wire | None: ...
+
     @abstractmethod
     def slot(self, key: str) -> int:
         """Keys of one slot are on one node, now and always."""
@@ -196,6 +204,9 @@ class Standalone(Links):
 
     def slot(self, key: str) -> int:
         return 0
+
+    def _connected(self, key: str) -> Wire | None:
+        return self._wire
 
     def _run(self, calls: Sequence[Ask], deadline: float) -> list[Any]:
         answers = self._ask(calls, deadline)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -180,10 +180,10 @@ class SqliteBroker:
     def note(self, receipt: Receipt, meta: dict[str, Any] | None, progress: Progress | None) -> None:
         self._database.write(lambda turn: leasing.note(turn, receipt, meta, progress))
 
-    def reclaim(self, boot: str, predecessor: str | None = None) -> list[Reclaimed]:
-        if not self._database.read(lambda turn: leasing.expired(turn, boot, predecessor)):
+    def reclaim(self, boot: str, predecessor: str | None = None, held: Collection[Receipt] | None = None) -> list[Reclaimed]:
+        if not self._database.read(lambda turn: leasing.expired(turn, boot, predecessor, held)):
             return []
-        return self._database.write(lambda turn: leasing.reclaim(turn, boot, predecessor, self.options))
+        return self._database.write(lambda turn: leasing.reclaim(turn, boot, predecessor, self.options, held))
 
     def orders(self, boot: str) -> list[Order]:
         return self._database.read(lambda turn: leasing.orders(turn, boot))
@@ -199,6 +199,12 @@ class SqliteBroker:
 
     def goodbye(self, worker_id: str) -> None:
         self._database.write(lambda turn: gossip.goodbye(turn, worker_id))
+
+    def neighbours(self, machine: str) -> list[WorkerInfo]:
+        return self._database.read(lambda turn: gossip.neighbours(turn, machine))
+
+    def unregister(self, dead: WorkerInfo) -> None:
+        self._database.write(lambda turn: gossip.unregister(turn, dead))
 
     def workers(self) -> list[WorkerInfo]:
         return self._database.read(gossip.workers)

@@ -18,6 +18,8 @@ from stem_iso.brokers.sqlite.values import count, data, unpacked
 LISTENER_LIFE = 10.0
 EVENTS_KEPT, EVENTS_LIFE = 10_000, 60.0
 WORKER_LIFE = 30.0
+# Who has been silent for so long, and holds nothing: the record of one that does says to its neighbours whose leases these are.
+SILENT = "seen <= ? AND NOT EXISTS (SELECT 1 FROM task WHERE task.state = 2 AND task.boot = worker.boot)"
 READ = 500  # events per look
 
 _decoder = msgspec.msgpack.Decoder(WorkerInfo)
@@ -30,6 +32,16 @@ def beat(turn: Turn, worker: WorkerInfo) -> None:
 
 def goodbye(turn: Turn, id: str) -> None:
     turn.run("DELETE FROM worker WHERE id = ?", (id,))
+
+
+def unregister(turn: Turn, dead: WorkerInfo) -> None:
+    turn.run("DELETE FROM worker WHERE id = ? AND boot = ?", (dead.id, dead.boot))
+
+
+def neighbours(turn: Turn, machine: str) -> list[WorkerInfo]:
+    rows = turn.all("SELECT info FROM worker ORDER BY id")
+    found = [worker for row in rows if (worker := unpacked(_decoder, row[0])) is not None]  # one that nobody can read is nobody's to judge
+    return [worker for worker in found if worker.machine == machine]
 
 
 def workers(turn: Turn) -> list[WorkerInfo]:

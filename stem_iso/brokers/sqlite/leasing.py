@@ -12,7 +12,7 @@ A row with a column that cannot be read is no reason to stop: it ends by itself 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -155,25 +155,32 @@ def orders(turn: Turn, boot: str) -> list[Order]:
 # -- lost workers -------------------------------------------------------------------------------------------------------------------
 
 
-def expired(turn: Turn, boot: str, predecessor: str | None) -> list[Row]:
+def expired(turn: Turn, boot: str, predecessor: str | None, held: Collection[Receipt] | None = None) -> list[Row]:
     """Leases that ran out, and those of a worker known to be gone. Cheap enough to look without the lock."""
-    found = turn.all(_EXPIRED, (turn.lease_now, boot, RECLAIM)) + turn.all(_TIMELESS, (boot, RECLAIM))
+    own = held is not None
+    found = turn.all(_EXPIRED, (turn.lease_now, boot, own, RECLAIM)) + turn.all(_TIMELESS, (boot, own, RECLAIM))
+    if held:
+        found = [row for row in found if row[0] != boot or Receipt(row[3], boot, row[1]) not in held]
     return found + (turn.all(_PREDECESSOR, (predecessor, turn.lease_now, RECLAIM)) if predecessor not in (None, boot) else [])
 
 
 _LOST = """
-SELECT seq, id, name, queue, run, attempt, redeliveries, marked, revoked, forgotten, ttl, lock, canvas, coalesce(slot, waits)
+SELECT boot, sequence, seq, id, name, queue, run, attempt, redeliveries, marked, revoked, forgotten, ttl, lock, canvas,
+  coalesce(slot, waits)
 FROM task """
-_EXPIRED = _LOST + "WHERE state = 2 AND at <= ? AND boot IS NOT ? LIMIT ?"
-_TIMELESS = _LOST + "WHERE state = 2 AND (at IS NULL OR at >= '') AND boot IS NOT ? LIMIT ?"  # its end is no time: nobody would see it come
+_EXPIRED = _LOST + "WHERE state = 2 AND at <= ? AND (boot IS NOT ? OR ?) LIMIT ?"
+# Its end is no time: nobody would see it come.
+_TIMELESS = _LOST + "WHERE state = 2 AND (at IS NULL OR at >= '') AND (boot IS NOT ? OR ?) LIMIT ?"
 _PREDECESSOR = _LOST + "WHERE state = 2 AND boot = ? AND at > ? LIMIT ?"
 
 
-def reclaim(turn: Turn, boot: str, predecessor: str | None, options: BrokerOptions) -> list[Reclaimed]:
+def reclaim(
+    turn: Turn, boot: str, predecessor: str | None, options: BrokerOptions, held: Collection[Receipt] | None = None
+) -> list[Reclaimed]:
     rows, faults = [], []
-    for row in expired(turn, boot, predecessor):
-        what = damage.fault({"redeliveries": row[6]})
-        rows.append(row) if what is None else faults.append((row[0], what))
+    for row in expired(turn, boot, predecessor, held):
+        what = damage.fault({"redeliveries": row[8]})
+        rows.append(row) if what is None else faults.append((row[2], what))
     damage.bury(turn, faults)  # told of as what it is, not as a lost worker
     decided = [_reclaimed(row, turn.now, options.max_redeliveries) for row in rows]
     locked, linked = (any(row[column] is not None for row in rows) for column in (-3, -2))
@@ -183,12 +190,12 @@ def reclaim(turn: Turn, boot: str, predecessor: str | None, options: BrokerOptio
 
 
 def _reclaimed(row: Row, now: float, max_redeliveries: int) -> tuple[Change, Reclaimed]:
-    seq, id, name, queue, run, attempt, redeliveries, marked, revoked, forgotten, ttl, *_ = row
+    boot, _, seq, id, name, queue, run, attempt, redeliveries, marked, revoked, forgotten, ttl, *_ = row
     until = now if forgotten else now + (RESULT_TTL if (kept := values.seconds(ttl)) is None else kept)
 
     def told(state: TaskState, reason: str | None = None) -> Reclaimed:
         shown = values.text(id), values.text(name), values.text(queue)
-        return Reclaimed(*shown, values.count(run), values.count(attempt), state, reason)
+        return Reclaimed(*shown, values.count(run), values.count(attempt), state, reason, values.text(boot))
 
     if revoked:
         return Ending(seq, schema.CANCELLED, until, "revoked"), told(TaskState.CANCELLED, "revoked")

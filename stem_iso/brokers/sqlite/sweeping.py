@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stem_iso.brokers.sqlite import apart, buckets
-from stem_iso.brokers.sqlite.gossip import EVENTS_LIFE, WORKER_LIFE, listened
+from stem_iso.brokers.sqlite.gossip import EVENTS_LIFE, SILENT, WORKER_LIFE, listened
 from stem_iso.brokers.sqlite.turn import Turn
 
 BITE = 1000
@@ -16,7 +16,8 @@ def sweep(turn: Turn, dead_letter_ttl: float) -> int:
         turn.run(_ENDED, (now, BITE)).rowcount
         + turn.run("DELETE FROM dead WHERE id IN (SELECT id FROM dead WHERE died <= ? LIMIT ?)", (now - dead_letter_ttl, BITE)).rowcount
         + turn.run("DELETE FROM lock WHERE until <= ?", (now,)).rowcount
-        + turn.run("DELETE FROM worker WHERE seen <= ? OR seen > ?", (now - WORKER_LIFE, now + ODD)).rowcount
+        + turn.run(f"DELETE FROM worker WHERE {SILENT}", (now - WORKER_LIFE,)).rowcount
+        + turn.run("DELETE FROM worker WHERE seen > ?", (now + ODD,)).rowcount
         + turn.run("DELETE FROM listener WHERE until <= ? OR until > ?", (now, now + ODD)).rowcount
     )
     kept_since = now - EVENTS_LIFE if listened(turn) else now
@@ -39,7 +40,7 @@ def due(turn: Turn, dead_letter_ttl: float) -> bool:
             ("SELECT 1 FROM task WHERE state > 2 AND (at <= ? OR at >= '') LIMIT 1", now),
             ("SELECT 1 FROM dead WHERE died <= ? LIMIT 1", now - dead_letter_ttl),
             ("SELECT 1 FROM lock WHERE until <= ? LIMIT 1", now),
-            ("SELECT 1 FROM worker WHERE seen <= ? LIMIT 1", now - WORKER_LIFE),
+            (f"SELECT 1 FROM worker WHERE {SILENT} LIMIT 1", now - WORKER_LIFE),
             ("SELECT 1 FROM worker WHERE seen > ? LIMIT 1", now + ODD),
             ("SELECT 1 FROM listener WHERE until <= ? LIMIT 1", now),
             ("SELECT 1 FROM listener WHERE until > ? LIMIT 1", now + ODD),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator
 
+from msgspec.structs import replace
+
 from stem_iso.brokers.base import Broker, WorkerInfo
 from stem_iso.task.plan import Finish
 from stem_iso.task.status import TaskState
@@ -26,6 +28,26 @@ class Gossip(Desk):
         assert [one.running for one in other.workers()] == [["task-1"]]
         broker.goodbye("host:1")
         assert other.workers() == []
+
+    def test_neighbours_are_those_of_the_machine_until_their_goodbye(self, broker: Broker, other: Broker) -> None:
+        here, away, older = (replace(info(), id=id, boot=id, machine=where) for id, where in (("a", "m:1"), ("b", "m:2"), ("c", "")))
+        here = replace(here, processes=[(1, 7), (2, 9)])
+        for each in (here, away, older):
+            broker.beat(each)
+        assert [(each.boot, each.processes) for each in other.neighbours("m:1")] == [("a", [(1, 7), (2, 9)])]
+        assert other.neighbours("m:3") == []
+        broker.goodbye("a")
+        assert other.neighbours("m:1") == []
+
+    def test_a_dead_worker_is_unregistered_and_its_successor_of_the_same_id_is_not(self, broker: Broker, other: Broker) -> None:
+        dead, alive = (replace(info(), boot=boot, machine="m:1") for boot in ("before", "after"))
+        broker.beat(dead)
+        other.beat(alive)
+        other.unregister(dead)
+        assert [each.boot for each in other.neighbours("m:1")] == ["after"]
+        assert [each.boot for each in other.workers()] == ["after"]
+        other.unregister(alive)
+        assert other.neighbours("m:1") == [] and other.workers() == []
 
     def test_a_status_names_the_worker(self, broker: Broker) -> None:
         sent = envelope()

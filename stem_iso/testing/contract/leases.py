@@ -49,6 +49,18 @@ class Leases(Desk):
         throughout(lambda: broker.reclaim("alpha") == [], 0.15)
         assert broker.renew([held.receipt]) == []
 
+    def test_of_its_own_it_gets_back_what_it_does_not_hold_and_when_it_has_run_out(self, broker: Broker) -> None:
+        brief, long = [envelope(visibility_timeout=BRIEF) for _ in range(2)], envelope(visibility_timeout=60)
+        broker.publish([*brief, long])
+        held, dropped, early = take(broker)
+        throughout(lambda: broker.reclaim("alpha") == [], 3 * BRIEF)  # where it does not say what it holds, it holds all
+        (found,) = eventually(lambda: broker.reclaim("alpha", held=[held.receipt]))
+        assert (found.id, found.state, found.boot) == (dropped.receipt.id, TaskState.QUEUED, "alpha")
+        assert broker.reclaim("alpha", held=[held.receipt]) == []
+        assert [settle(broker, each, SUCCESS) for each in (held, dropped, early)] == [Verdict.DONE, Verdict.LOST, Verdict.DONE]
+        again = take_one(broker)
+        assert (again.receipt.id, again.redeliveries) == (dropped.receipt.id, 1)
+
     def test_a_live_task_is_never_redelivered_however_long(self, broker: Broker, other: Broker) -> None:
         broker.publish([envelope(visibility_timeout=BRIEF)])
         held = take_one(broker)

@@ -1,17 +1,22 @@
 -- KEYS[1] a queue · ARGV[1] boot that asks · [2] its predecessor | '' · [3] the most redeliveries · [4] error of one that runs at most once
--- · [5] error of one that was delivered too often · [6] seconds between two such looks
--- -> { entries of the outbox }, { id, state (0: waits again), reason, record, ... }
+-- · [5] error of one that was delivered too often · [6] seconds between two such looks · [7] 1: name the asker's own that ran out
+-- · [8] for how long the server has been up, where the asker looks for the first time | '' · then id, token, ... of the asker's own that it
+-- does not hold
+-- -> { entries of the outbox }, { id, state (0: waits again), reason, record, boot, ... }, { id, token, ... of its own that ran out }
 --
--- Leases that ran out, but not the asker's own, and all of the predecessor's. What is delivered again stands before all others. Work that
--- is ready, or has come due, while no baton lies there was forgotten by one who died or has no seat any more: it is left again.
+-- Leases that ran out, but of the asker's own only those that it names, and all of the predecessor's. What is delivered again stands before
+-- all others. Work that is ready, or has come due, while no baton lies there was forgotten by one who died or has no seat any more: it is
+-- left again.
 --
 -- Where nobody has looked for longer than a round takes, the server was away, and leases ran out without their holders' fault: these have
 -- GRACE, more than a worker's longest pause between two tries, to renew before anybody claims. A server that goes away again meanwhile
 -- begins another, for ROW seconds in all: looks that are merely slow must not put it off for ever. P:seen is "last look, end of the grace,
--- since when they stand in a row".
+-- since when they stand in a row". An asker that has only just come knows better where the server has been up since that look: it was the
+-- workers that were away. (Where a network had cut off all of them, it may come before a holder does; the fence then stops that holder.)
 drain()
 local LOOK, TAKE, GRACE, ROW = 2000, 500, 6, 60 -- TAKE: as BITE of stem_iso.brokers.redis.leasing
-local lost, leases, told = {}, {}, {}
+local lost, leases, told, own = {}, {}, {}, {}
+local up_since = ARGV[8] ~= '' and NOW - tonumber(ARGV[8])
 
 local function consider(id, lease)
   if #lost < TAKE and lease and not leases[id] then
@@ -26,7 +31,7 @@ last, till, since = tonumber(last), math.min(tonumber(till) or 0, NOW + GRACE), 
 
 local function looked(before)
   if NOW - before > tonumber(ARGV[6]) + 1 then
-    if NOW - since < ROW then till = NOW + GRACE end
+    if NOW - since < ROW and not (up_since and up_since <= before) then till = NOW + GRACE end
   elseif NOW >= till then
     since = NOW
   end
@@ -43,7 +48,19 @@ for _, id in ipairs(call('ZRANGEBYSCORE', Z, '-inf', number(NOW), 'LIMIT', 0, LO
   local lease = call('HGET', L, id)
   if not lease then
     call('ZREM', Z, id)
-  elseif string.match(lease, '^%S+') ~= ARGV[1] and not away(lease) then consider(id, lease) end
+  elseif string.match(lease, '^%S+') == ARGV[1] then
+    if ARGV[7] ~= '' and #own < 2 * TAKE then
+      own[#own + 1] = id
+      own[#own + 1] = string.match(lease, '^%S+ %S+') or lease
+    end
+  elseif not away(lease) then
+    consider(id, lease)
+  end
+end
+for i = 9, #ARGV, 2 do
+  local id, ends = ARGV[i], tonumber(call('ZSCORE', Z, ARGV[i]) or NOW + 1)
+  local lease = ends <= NOW and call('HGET', L, id)
+  if lease and (lease == ARGV[i + 1] or holds(lease, ARGV[i + 1])) then consider(id, lease) end
 end
 if call('HLEN', L) > call('ZCARD', Z) then -- a lease that never ends: its end is lost
   for _, id in ipairs(call('HKEYS', L)) do call('ZADD', Z, 'NX', number(NOW + 60), id) end
@@ -62,7 +79,7 @@ end
 
 local function tell(id, state, reason, record)
   local n = #told
-  told[n + 1], told[n + 2], told[n + 3], told[n + 4] = id, state, reason, record
+  told[n + 1], told[n + 2], told[n + 3], told[n + 4], told[n + 5] = id, state, reason, record, string.match(leases[id], '^%S+') or ''
 end
 
 local function close(id, record, state, reason, error)
@@ -91,4 +108,4 @@ end
 flush()
 local first = call('ZRANGE', D, 0, 0, 'WITHSCORES')[2]
 if more() or (first and tonumber(first) <= NOW) then baton() end
-return { fresh(), told }
+return { fresh(), told, own }

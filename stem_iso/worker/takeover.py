@@ -1,0 +1,58 @@
+"""Takeover: a worker that died whole is noticed by others on its machine, and its leases are taken at once (D14).
+
+    record of a neighbour ── all its processes gone? ── still gone, a quarter of a second later? ──> Recoverer: its leases, then its record
+                                  └─ one lives, or nobody can say ──> nothing: its leases run out by themselves
+
+Rules
+ 1. A worker lives as long as one of its processes does: by command the launcher and the core, embedded the program and the keeper. A
+    launcher restarts its core, which takes its predecessor's leases by itself; a keeper that is left alone is still killing isolates.
+ 2. Only records of the same boot, pid namespace and time namespace are judged (`liveness`); those of older versions name none.
+ 3. Two looks, because isolates of a core and keeper that were killed in one instant are killed by the kernel in that same instant, but need
+    some milliseconds to be dead: nothing begins again before.
+ 4. The first look comes before this worker's own first beat, which may overwrite the record of a predecessor of the same id.
+
+Not promised: that two running copies of one machine (a snapshot that was resumed twice) are told apart. They look the same from inside; the
+fence still keeps the one that lost its lease from settling.
+"""
+
+from __future__ import annotations
+
+from stem_iso.brokers.base import Broker, WorkerInfo
+from stem_iso.worker.chores import Recoverer
+from stem_iso.worker.liveness import is_gone
+from stem_iso.worker.options import WorkerOptions
+
+LOOK_EVERY, CONFIRM = 1.0, 0.25  # seconds: noticed, confirmed and taken within two
+
+
+class Takeover:
+    """A chore. Owned by the consumer thread."""
+
+    def __init__(self, options: WorkerOptions, machine: str, recoverer: Recoverer) -> None:
+        self._boot, self._predecessors = options.boot, frozenset(options.origin.predecessors)
+        self._machine, self._recoverer = machine, recoverer
+        self._suspects: dict[str, tuple[WorkerInfo, float]] = {}  # by boot; since when it has been gone
+        self._taken: set[str] = set()  # boots that were handed on, while their records are still there
+        self.due = 0.0
+
+    def run(self, broker: Broker, now: float) -> None:
+        if not self._machine:
+            self.due = float("inf")
+            return
+        found = broker.neighbours(self._machine)
+        self._taken &= {each.boot for each in found}
+        for each in found:
+            if each.boot != self._boot and each.boot not in self._taken:
+                self._suspects.setdefault(each.boot, (each, now))
+        for boot, (dead, since) in list(self._suspects.items()):
+            if not self._is_dead(dead):
+                del self._suspects[boot]
+            elif now >= since + CONFIRM:
+                del self._suspects[boot]
+                self._taken.add(boot)
+                self._recoverer.take_over(dead)
+        self.due = now + (CONFIRM if self._suspects else LOOK_EVERY)
+
+    def _is_dead(self, worker: WorkerInfo) -> bool:
+        """Our launcher has buried its own dead cores, and started us after that."""
+        return worker.boot in self._predecessors or (bool(worker.processes) and all(is_gone(pid, start) for pid, start in worker.processes))
