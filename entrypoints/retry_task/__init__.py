@@ -4,21 +4,22 @@
     docker compose -f entrypoints/retry_task/compose.yaml up --build --exit-code-from producer        over Redis, workers in containers
 
     act 1   prerun ─ retry ─ postrun ─(delay)─ prerun ─ retry ─ … ─ prerun ─ failed ─ postrun           four attempts, then a dead letter
-    act 2   prerun ─ SIGKILL of the whole worker ─(lease)─(claim)─ received by another ─ … ─ succeeded  one attempt, redelivered
+    act 2   prerun ─ SIGKILL of the whole worker ─(takeover)─ received by another ─ … ─ succeeded  one attempt, redelivered
     proof   nothing queued, delayed or running; one dead letter, of act 1; else exit code 1
 
 What decides when something happens
  - The next attempt is due when the retry strategy says: `base * 2 ** attempt`, jitter of a quarter below it. The broker's timings do not
    enter: an idle worker sleeps for `block_time` at most, but no longer than until the next task is due, so a `block_time` of 5 s makes
    nothing late. Each `task_prerun` after a retry says how late it was.
- - A delivery is leased for `default_visibility_timeout` (here 2 s, else 1 min), and a living worker renews it at each third of that, so a
-   task may last as long as it likes. A dead worker renews nothing: its lease runs out between two thirds of the visibility and the whole of
-   it after the death, and who lives looks for such leases every `claim_interval`. Hence
+ - A delivery is leased for `default_visibility_timeout` (here 8 s, else 1 min), and a living worker renews it at each third of that, so a
+   task may last as long as it likes. A worker that died whole is missed by the others on its machine within two seconds: they look for its
+   processes every second. Where nobody sees these (another machine, a container of its own), its lease runs out, and who lives looks for
+   such leases every `claim_interval`. Hence
 
-        visibility * 2/3  <=  death → redelivery  <=  visibility + claim_interval     (and what the start of an attempt takes)
+        death → redelivery  <=  2 s on the same machine  ·  <=  visibility + claim_interval elsewhere     (and what the start takes)
 
    which act 2 checks. It uses up no attempt; the strategy has no say in it. (Had only the worker's core died, its launcher would have put a
-   new one in its place, which takes its predecessor's leases at once: nobody waits for a lease then.)
+   new one in its place, which takes its predecessor's leases at once.)
 
 All lines go to stdout: those of the producer's signals by this program, those of the workers' by each worker. Between processes the order
 is that of writing, not of `at`. On a broker of yours all happens in a queue of the demo's own, and the one dead letter stays there to be

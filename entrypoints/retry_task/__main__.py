@@ -119,7 +119,7 @@ def _fail(queue: str) -> TaskStatus:
 
 
 def _outlive(queue: str, flag: Path, team: Team) -> tuple[TaskStatus, Redelivery]:
-    """Act 2. The other worker stands beside the first before that is killed: what is measured is the lease, not a start."""
+    """Act 2. The other worker stands beside the first before that is killed: what is measured is the takeover, not a start."""
     from entrypoints.retry_task.proof import redelivery
     from entrypoints.retry_task.tasks import outlive
 
@@ -132,7 +132,7 @@ def _outlive(queue: str, flag: Path, team: Team) -> tuple[TaskStatus, Redelivery
     died_at = time.time()
     status = _end(handle)
     assert status.started_at is not None
-    delivery = redelivery(died_at, status.started_at.timestamp())
+    delivery = redelivery(died_at, status.started_at.timestamp(), team.together)
     say(
         {
             "demo": "redelivered",

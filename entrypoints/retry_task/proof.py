@@ -10,28 +10,26 @@ from stem_iso import TaskState, TaskStatus
 from stem_iso.brokers.base import DeadFilter
 
 SLACK = 1.0  # seconds, for a machine that has more to do
-LATE = 0.5  # seconds by which a renewal, of a worker that had to wait for its processor, may have been late when it died
+NOTICED = 2.0  # seconds in which another worker of the machine has taken what a dead one held
 
 
 @dataclass(frozen=True)
 class Redelivery:
-    """Seconds from the worker's death to the start of the next delivery, and what the broker's timings allow."""
+    """Seconds from the worker's death to the start of the next delivery, and how many it may take."""
 
     after: float
-    at_least: float
     at_most: float
 
     @property
     def as_promised(self) -> bool:
-        return self.at_least <= self.after <= self.at_most
+        return self.after <= self.at_most
 
 
-def redelivery(died_at: float, started_at: float) -> Redelivery:
-    """Both wall clock."""
+def redelivery(died_at: float, started_at: float, together: bool) -> Redelivery:
+    """Both wall clock. `together`: the other worker was on the same machine, and no lease had to run out."""
     options = app.broker_options
-    visibility = options.default_visibility_timeout
-    at_least = max(0.0, visibility * 2 / 3 - LATE)
-    return Redelivery(round(started_at - died_at, 3), round(at_least, 3), round(visibility + options.claim_interval + SLACK, 3))
+    at_most = NOTICED if together else options.default_visibility_timeout + options.claim_interval
+    return Redelivery(round(started_at - died_at, 3), round(at_most + SLACK, 3))
 
 
 def proof(queue: str, failed: TaskStatus, outlived: TaskStatus, delivery: Redelivery) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from stem_iso import ExponentialJitterRetryStrategy, Stem, TaskContext
 
 MAX_RETRIES = 3
 
-app = Stem(block_time=5, claim_interval=0.5, default_visibility_timeout=2)
+app = Stem(block_time=5, claim_interval=0.5, default_visibility_timeout=8)
 teller = Teller()
 for channel in app.signals:
     channel.connect(teller.tell)

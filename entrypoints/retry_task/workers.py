@@ -16,7 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Team(Protocol):
-    """The workers of one queue."""
+    """The workers of one queue. `together`: all see each other's processes."""
+
+    together: bool
 
     def start(self) -> None: ...
 
@@ -27,6 +29,8 @@ class Team(Protocol):
 
 class Workers:
     """Of this program. What they tell goes to this program's stdout, what they log into a file."""
+
+    together = True
 
     def __init__(self, queue: str, log: Path) -> None:
         self._queue, self._log = queue, log
@@ -65,6 +69,8 @@ class Workers:
 
 class Elsewhere:
     """Two workers of the same queue that run already, in containers for one: they are started again by whoever started them."""
+
+    together = False
 
     def start(self) -> None:
         """They are there, or come."""

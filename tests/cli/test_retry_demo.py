@@ -34,7 +34,7 @@ def test_the_demo_tells_every_signal_and_proves_what_is_left(folder: Folder) -> 
     assert [line["redeliveries"] for line in of(lines, "task_received", "retry_task.outlive")] == [0, 1]
     assert [line["attempt"] for line in of(lines, "task_prerun", "retry_task.outlive")] == [0, 0]
     (redelivered,) = (line for line in lines if line.get("demo") == "redelivered")
-    assert redelivered["as_promised"] is True and redelivered["at_least"] <= redelivered["after"] <= redelivered["at_most"]
+    assert redelivered["as_promised"] is True and 0 <= redelivered["after"] <= redelivered["at_most"] < 5, "long before its lease ran out"
 
     proof = lines[-1]
     assert proof["holds"] is True

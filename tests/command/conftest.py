@@ -32,8 +32,8 @@ class Command:
         cwd: Path = ROOT,
         through: tuple[str, ...] = (),
     ) -> None:
-        """`before` runs in the new process, before it becomes a worker; `output` (a descriptor) takes the place of its log; `through`: words
-        of a command that starts it."""
+        """`before` runs in the new process, before it becomes a worker; `output` (a descriptor) takes the place of its log; `through`:
+        words of a command that starts it."""
         self.folder = folder
         self.broker = broker or f"sqlite:///{folder}/jobs.db"
         self.app = Stem(self.broker, default_visibility_timeout=30)

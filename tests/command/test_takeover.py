@@ -17,6 +17,7 @@ from stem_iso import TaskHandle
 from stem_iso.testing.looking import throughout
 from tests.command.conftest import ROOT, Command
 from tests.isolate.calling import assert_dead, eventually, pid_in
+from tests.servers.fixtures import broker_of
 
 pytestmark = pytest.mark.repeat
 Start = Callable[..., Command]
@@ -33,8 +34,9 @@ REDIS = pytest.mark.parametrize("broker", ["redis"], indirect=True)
 
 
 @pytest.fixture
-def broker(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/jobs.db" if request.param == "sqlite" else request.getfixturevalue("server")().url
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    with broker_of(request.param, tmp_path) as url:
+        yield url
 
 
 @pytest.fixture

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import redis
 
 from tests.servers.cluster import Cluster
-from tests.servers.finding import MISSING, Binary, named, versions
+from tests.servers.finding import MISSING, Binary, binaries, named, versions
 from tests.servers.proxy import Proxy
 from tests.servers.server import Server
 
@@ -29,6 +31,19 @@ def found(version: str) -> Binary:
     if binary is None:
         pytest.fail(MISSING.format(wanted=version), pytrace=False)
     return binary
+
+
+@contextmanager
+def broker_of(kind: str, folder: Path) -> Iterator[str]:
+    """A URL, for a rule of workers that holds on each kind of broker, not on each version: "sqlite", or "redis", the newest there is."""
+    if kind == "sqlite":
+        yield f"sqlite:///{folder}/jobs.db"
+        return
+    server = Server(binaries()[0] if binaries() else found(versions()[0]))
+    try:
+        yield server.url
+    finally:
+        server.close()
 
 
 @pytest.fixture(scope="session", params=versions())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from stem_iso.brokers.base import WorkerInfo
 from stem_iso.testing import eventually
 from stem_iso.testing.looking import throughout
 from stem_iso.worker.liveness import machine, process
+from tests.servers.fixtures import broker_of
 from tests.worker import handlers
 from tests.worker.conftest import Begin
 
@@ -33,10 +35,8 @@ ELSEWHERE = {
 
 @pytest.fixture(params=["sqlite", "redis"])
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stem]:
-    url = f"sqlite:///{tmp_path}/jobs.db" if request.param == "sqlite" else request.getfixturevalue("server")().url
-    app = Stem(broker=url, claim_interval=60, default_visibility_timeout=600)
-    yield app
-    app.close()
+    with broker_of(request.param, tmp_path) as url, closing(Stem(url, claim_interval=60, default_visibility_timeout=600)) as app:
+        yield app
 
 
 class Machine:
