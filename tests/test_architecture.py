@@ -64,6 +64,7 @@ CHILD_MAY_IMPORT = frozenset(
         "isolate.faults",
         "isolate.interpreter",
         "isolate.main_module",
+        "isolate.tree",
     }
 )
 

@@ -17,6 +17,7 @@ from time import monotonic
 
 from stem_iso.isolate import wire
 from stem_iso.isolate.call import Call
+from stem_iso.isolate.child.leftovers import PROCESSES, THREADS
 from stem_iso.isolate.clocks import Clocks
 from stem_iso.isolate.cores import Cores
 from stem_iso.isolate.dispatch import Dispatch
@@ -238,12 +239,12 @@ class Crew:
 
     # -- endings -------------------------------------------------------------------------------------------------------------------
 
-    def replied(self, isolate: Isolate, outcome: Outcome, leftovers: bool) -> None:
-        """A complete reply, while its process lives or after."""
+    def replied(self, isolate: Isolate, outcome: Outcome, left: int) -> None:
+        """A complete reply, while its process lives or after. `left`: what the handler left behind (`child.leftovers`)."""
         self.link.table.set_deadline(isolate.seat, 0.0)
         self.hearing.soft_event(isolate)
         isolate.deadlines = None
-        if leftovers and isolate.died_at == 0.0:
+        if left in (THREADS, PROCESSES) and isolate.died_at == 0.0:
             if isolate.life.keep(outcome):
                 self.fleet.condemned(isolate.number)
                 self.begin_kill(isolate)
@@ -254,7 +255,7 @@ class Crew:
         self.report(isolate, told)
         if isolate.died_at:
             return
-        cause = isolate.worn_out(self._max_calls, self._max_memory)
+        cause = Cause.STATE if left else isolate.worn_out(self._max_calls, self._max_memory)
         if cause is None:
             self.obey(self.fleet.freed(isolate.number, monotonic()))
         else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from stem_iso.isolate import endings, seat
 from stem_iso.isolate.call import REASSIGNMENTS
+from stem_iso.isolate.child.leftovers import RETIRED
 from stem_iso.isolate.endings import UNKNOWN_EXIT, Exit
 from stem_iso.isolate.handle import Isolate
 from stem_iso.isolate.host import Host
@@ -71,7 +72,7 @@ class Exits:
     def _broken(self, isolate: Isolate, end: Exit) -> str | None:
         """Why its boot failed; None where it had not. Says so in a notice."""
         if isolate.booted or isolate.life.cause in NOT_A_BOOT_FAILURE:
-            self._crew.notice(isolate, "recycled", isolate.life.cause.value if isolate.life.cause else "crashed")
+            self._crew.notice(isolate, "recycled", _reason(isolate, end))
             return None
         broken = isolate.broken or isolate.stderr() or self._how_it_died(isolate, end)
         self._crew.notice(isolate, "boot-failed", "boot failed", broken)
@@ -130,3 +131,9 @@ class Exits:
         self._crew.hearing.soft_event(isolate)
         self._crew.told.append(lambda: call.caller.limit_reached(notice))
         self._crew.report(isolate, outcome)
+
+
+def _reason(isolate: Isolate, end: Exit) -> str:
+    if isolate.life.cause is not None:
+        return isolate.life.cause.value
+    return Cause.STATE.value if end.exit_code == RETIRED else "crashed"

@@ -41,7 +41,7 @@ class Hearing:
         elif kind == REPLY:
             if len(payload) < 2:
                 raise Garbage("an empty reply")
-            self._crew.replied(isolate, endings.of_reply(payload[0], payload[2:]), payload[1] != 0)
+            self._crew.replied(isolate, endings.of_reply(payload[0], payload[2:]), payload[1])
         else:
             self._saying(isolate, kind, payload)
 

@@ -71,7 +71,7 @@ class HostHearing:
         if kind == REPLY:
             if len(payload) < 2:
                 raise Garbage("an empty reply")
-            self._hosting.replied(host, call, endings.of_hosted_reply(payload[0], payload[2:]))
+            self._hosting.replied(host, call, endings.of_hosted_reply(payload[0], payload[2:]), spent=payload[1] != 0)
             return
         if kind == UNBEGUN:
             self._hosting.again(host, call)

@@ -154,8 +154,8 @@ class Hosting:
                 self.end(call, BootFailed(why))
         self._crew.clocks.arm(self.roster.boot_after)
 
-    def replied(self, host: Host, call: HostedCall, outcome: Outcome) -> None:
-        """A complete reply, while its process lives or after."""
+    def replied(self, host: Host, call: HostedCall, outcome: Outcome, spent: bool) -> None:
+        """A complete reply, while its process lives or after. `spent`: a call changed what cannot be put back there."""
         self.roster.proved()
         self.hearing.finish(host, call)
         if isinstance(outcome, TimedOut):
@@ -163,6 +163,8 @@ class Hosting:
         self._part(host, call)
         self.end(call, outcome)
         self._unseat(call)
+        if spent and not host.died_at:
+            self._drain(host, monotonic(), "a call changed what cannot be put back")
         self._end_drained(host)
 
     def ring(self, host: Host, now: float) -> None:

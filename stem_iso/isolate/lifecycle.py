@@ -54,6 +54,7 @@ class Cause(Enum):
     UNSENT = "its submitter was interrupted"  # the call may not have reached it
 
     LEFTOVERS = "leftovers"
+    STATE = "process state"  # a call changed what cannot be put back
     MAX_CALLS = "max calls"
     MAX_MEMORY = "max memory"
     BOOT_LIMIT = "boot limit"

@@ -7,7 +7,7 @@
                        ANSWER  bytes                       `number` is the call's: one question of a call at a time
     isolate -> core    READY   bytes                       what the runner says of itself
                        BROKEN  text                        the boot failed: its traceback
-                       REPLY   tag, leftovers, bytes       `number` is the call's
+                       REPLY   tag, leftovers, bytes       `number` is the call's; leftovers as in `child.leftovers`
                        ASK, TELL, BEAT, LOG                what the handler says meanwhile
 
     the inline host, which runs many calls at a time: the same, its CALL packed by pack_hosted(...), and

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Generator
 from typing import Any
 
 from stem_iso.errors import SoftTimeLimitExceeded
+from stem_iso.isolate.child.fork import ForkGuard
 
 SOFT_LIMIT = "soft time limit"
 
@@ -32,7 +33,8 @@ def run_coroutine(awaitable: Awaitable[Any]) -> Any:
 
 
 async def _steps(awaitable: Awaitable[Any]) -> Any:
-    return await _marked(awaitable.__await__())
+    with ForkGuard():  # here already: closing the loop in a forked process would take its parent's selector apart
+        return await _marked(awaitable.__await__())
 
 
 @types.coroutine

@@ -10,6 +10,8 @@ What can be enforced here, and what cannot
    handler as `SoftTimeLimitExceeded`.
  - Hard limit, silence, a stop: a coroutine is cancelled and its end is told when it has ended, as a time-out even where it swallowed the
    cancellation. A thread cannot be ended: it is left to end, and its reply counts.
+ - Each call has a context (`contextvars`) of its own. What it changes in its thread is put back (`threads`, `shared_loop`); what it changes
+   in the process is put back where that is the inline host. In an embedded worker nobody can tell its change from the program's own.
  - C code that keeps the GIL holds up leases and limits alike. It cannot be prevented in one process, so it is named (`on_held`) where it
    lasted longer than a third of the shortest lease that an inline handler holds.
 """
@@ -17,18 +19,23 @@ What can be enforced here, and what cannot
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import copy_context
 from functools import partial
 from math import inf
 from typing import Any
 
+from stem_iso.isolate.child.fork import flush
+from stem_iso.isolate.child.state import fresh_context
 from stem_iso.isolate.endings import of_reply
 from stem_iso.isolate.job import FAILED, Caller, LimitNotice
 from stem_iso.isolate.wire import Garbage
 from stem_iso.outcome import Stopped, StopReason, TimedOut
+from stem_iso.task.context import current_context
 from stem_iso.worker.clock import Clock
 from stem_iso.worker.inline_call import InlineCall, InlineJob
 from stem_iso.worker.inside import failed_reply, last_resort, run_async, run_sync
@@ -69,6 +76,7 @@ class Inline:
         self._clock = Clock(self._look)
         self._threads = Threads("stem-iso-inline")
         self._lock = threading.Lock()
+        os.register_at_fork(before=_flush_in_handler)
         self._running: set[InlineCall] = set()  # under the lock, as are the two below
         self._ended: list[InlineCall] = []  # since the clock last looked at the GIL, those that lasted long enough to be suspects
         self._look_due, self._held_most = inf, inf
@@ -79,10 +87,11 @@ class Inline:
         with self._lock:
             self._running.add(call)
             self._expect_look(call.begun_at)
+        context = fresh_context()
         if job.is_async:
-            self._on_loop(partial(self._begin, call))
+            self._on_loop(partial(context.run, self._begin, call))
         else:
-            self._threads.run(partial(self._run_sync, call))
+            self._threads.run(partial(context.run, self._run_sync, call))
         self._clock.by(min(call.next_limit(), self._look_due))
         return call
 
@@ -123,7 +132,8 @@ class Inline:
     def _begin(self, call: InlineCall) -> None:
         if call.task is None:
             call.thread = threading.get_ident()
-            call.task = asyncio.get_running_loop().create_task(self._run_async(call))
+            call.context = copy_context()
+            call.task = asyncio.get_running_loop().create_task(self._run_async(call), context=call.context)
 
     async def _run_async(self, call: InlineCall) -> None:
         try:
@@ -134,17 +144,20 @@ class Inline:
                 call.ending = Stopped(StopReason.SHUTDOWN, started=False)
             # Else a guest did, itself or another coroutine of this loop: a failure, since what is given back would do so for ever.
             reply = failed_reply(error, self._around.main)
+        except GeneratorExit:  # its loop is gone (`throw_away`), and nobody waits for a reply
+            return
         except BaseException as error:  # as in a thread
-            if call.finished_at:  # its loop was broken, and it is being thrown away
-                return
             reply = FAILED, last_resort(error)
         self._finish(call, reply)
 
     def _finish(self, call: InlineCall, reply: tuple[int, bytes]) -> None:
         with self._lock:
             self._running.discard(call)
+            last = call.job.is_async and not any(each.job.is_async for each in self._running)
             if call.elapsed() > self._held_most:
                 self._ended.append(call)
+        if last:
+            self._shared.settle()
         ending = call.ending
         if isinstance(ending, TimedOut):
             at = call.elapsed() - ending.limit
@@ -218,6 +231,13 @@ class Inline:
             running = [call for call in self._running if call.job.is_async]
         for call in running:
             if call.task is None:
-                self._on_loop(partial(self._begin, call))
+                self._on_loop(partial(fresh_context().run, self._begin, call))
             elif call.task.get_loop() is loop:
                 self._finish(call, failed_reply(RuntimeError("the event loop was broken by another coroutine, or by this one")))
+                call.throw_away()
+
+
+def _flush_in_handler() -> None:
+    """Before a handler forks: what stands in a buffer would be written by parent and child."""
+    if current_context() is not None:
+        flush()

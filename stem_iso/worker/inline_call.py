@@ -14,7 +14,8 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from contextvars import Context
 from dataclasses import dataclass
 from math import inf
 from types import FrameType
@@ -78,6 +79,7 @@ class InlineCall:
         self.told_soft = self.told_hard = False  # written by the clock
         self.thread: int | None = None  # of a sync handler; of the loop for an async one
         self.task: asyncio.Task[None] | None = None  # written on the loop's thread
+        self.context: Context | None = None  # what the task runs in; written with it
         self.ending: Outcome | None = None  # what the cancellation will mean; written on the loop's thread
         self.finished_at = 0.0  # under the lock; 0 while it runs
         self._soft_raised = False
@@ -158,6 +160,13 @@ class InlineCall:
             self._closed, questions = True, list(self._questions)
         for question in questions:
             question.answer(NOBODY_ANSWERS)
+
+    def throw_away(self) -> None:
+        """Its loop will never go on: leave the coroutine where it stands, in its own context, and not when memory happens to be freed."""
+        coroutine: Any = None if self.task is None else self.task.get_coro()
+        if coroutine is not None and self.context is not None:
+            with suppress(BaseException):  # the handler's own `finally`, which may raise anything, or await
+                self.context.run(coroutine.close)
 
     def next_limit(self) -> float:
         """When the clock should look at it again. A thread has a soft limit only: nothing else could be enforced."""

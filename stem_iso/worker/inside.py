@@ -28,6 +28,7 @@ import msgspec
 from stem_iso.app import Stem
 from stem_iso.errors import PayloadTooLarge, StemError
 from stem_iso.isolate import parcel
+from stem_iso.isolate.child.fork import ForkGuard
 from stem_iso.isolate.job import FAILED, REJECTED, RETRY, SUCCEEDED, Port
 from stem_iso.locate import NotThere, current_app, import_app, import_beside
 from stem_iso.outcome import Failed, TaskError
@@ -98,7 +99,7 @@ async def run_async(
     value = None  # as above
     try:
         with entered(prepared):
-            with port.armed(), entrypoint.around(prepared):
+            with port.armed(), entrypoint.around(prepared), ForkGuard():
                 value = await entrypoint(prepared, prepared.args)
             prepared.finish()
     except BaseException as error:  # user code may raise anything
@@ -148,7 +149,8 @@ def last_resort(error: BaseException) -> bytes:
 
 
 def _value(entrypoint: Entrypoint, context: TaskContext) -> Any:
-    value = entrypoint(context, context.args)
+    with ForkGuard():
+        value = entrypoint(context, context.args)
     if not inspect.isawaitable(value):
         return value
     import asyncio

@@ -22,6 +22,8 @@ import traceback
 import weakref
 from collections.abc import Callable
 
+from stem_iso.isolate.child.state import State, of_thread
+
 REFUSED = ("stop", "close", "shutdown_asyncgens", "shutdown_default_executor")
 
 
@@ -33,6 +35,7 @@ class SharedLoop:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None  # under the lock
         self._thread: int | None = None  # which one serves the loop; written there
+        self._state: State | None = None  # of that thread
         self._closed = False
         this = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _leave_loop(this()))
@@ -51,6 +54,11 @@ class SharedLoop:
                 threading.Thread(target=self._serve, args=(self._loop,), name="stem-iso-loop", daemon=True).start()
             self._loop.call_soon_threadsafe(act)
 
+    def settle(self) -> None:
+        """No coroutine runs there any more: put back what they changed in their thread. On the loop."""
+        if self._state is not None and (lost := self._state.restore().lost):
+            self._trouble(f"coroutines changed what cannot be put back in the thread of their loop: {', '.join(lost)}", "")
+
     def close(self) -> None:
         """Does not wait."""
         with self._lock:
@@ -62,7 +70,7 @@ class SharedLoop:
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
-        self._thread = threading.get_ident()
+        self._thread, self._state = threading.get_ident(), State(of_thread())
         owner = os.getpid()
         while self._enter(loop, owner):
             pass
@@ -121,6 +129,7 @@ def _leave_loop(shared: SharedLoop | None) -> None:
     if shared is None or shared._loop is None or threading.get_ident() != shared._thread:
         return
     _plain(shared._loop, "stop")()  # at the end of this turn
+    setattr(shared._loop, "call_soon", _end_fork_now)  # noqa: B010 - a method; what the coroutine does in this process when it yields
     ready = getattr(shared._loop, "_ready", None)  # private, and the only way to have the rest of this turn left out
     if ready is not None:
         ready.clear()
@@ -128,5 +137,9 @@ def _leave_loop(shared: SharedLoop | None) -> None:
 
 def _end_fork(owner: int) -> None:
     if os.getpid() != owner:
-        os.write(2, b"stem_iso: a process that a coroutine forked came back to the event loop, which is its parent's; it ends here\n")
-        os._exit(1)
+        _end_fork_now()
+
+
+def _end_fork_now(*_: object, **__: object) -> None:
+    os.write(2, b"stem_iso: a process that a coroutine forked came back to the event loop, which is its parent's; it ends here\n")
+    os._exit(1)

@@ -1,10 +1,16 @@
-"""Threads for inline sync handlers: started on demand, kept, and daemons, so that a stuck handler cannot hold up the end of the program."""
+"""Threads for inline sync handlers: started on demand, kept, and daemons, so that a stuck handler cannot hold up the end of the program.
+
+What a handler changes in its thread (signal mask, trace and profile functions, niceness, affinity) is put back, or the thread is not used
+again.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
+
+from stem_iso.isolate.child.state import State, of_thread
 
 
 class Threads:
@@ -33,9 +39,12 @@ class Threads:
             queue.put(None)
 
     def _serve(self, queue: SimpleQueue[Callable[[], None] | None]) -> None:
+        state = State(of_thread())
         while (work := queue.get()) is not None:
             work()
             del work  # nothing of a finished call is kept
+            if state.restore().lost:
+                return
             with self._lock:
                 if self._closed:
                     return

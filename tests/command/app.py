@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from stem_iso import Stem, TaskContext
-from tests.isolate import handlers
+from tests.isolate import changes, handlers
 from tests.worker import guests
 from tests.worker import handlers as worker_handlers
 
@@ -230,3 +230,22 @@ app.task(name="guest.end")(guests.end)
 app.task(name="guest.log")(guests.log)
 app.task(name="guest.end_part")(guests.end_part)
 app.task(name="guest.in_thread")(guests.in_thread)
+app.task(name="change.where")(changes.where)
+app.task(name="change.where_isolated", isolate=True)(changes.where)
+app.task(name="change.change")(changes.change)
+app.task(name="change.change_isolated", isolate=True)(changes.change)
+app.task(name="change.fork")(changes.fork)
+app.task(name="change.fork_async")(changes.fork_async)
+app.task(name="change.fork_isolated", isolate=True)(changes.fork)
+app.task(name="change.fork_async_isolated", isolate=True)(changes.fork_async)
+app.task(name="change.fork_and_wait")(changes.fork_and_wait)
+
+
+@app.task(name="change.where_async")
+async def where_async() -> object:
+    return changes.where()
+
+
+@app.task(name="change.change_async")
+async def change_async(name: str) -> int:
+    return changes.change(name)

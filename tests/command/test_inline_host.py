@@ -236,6 +236,36 @@ def test_text_that_no_encoder_takes_costs_no_seat(command: Start) -> None:
     worker.says("logged: caf?")
 
 
+def test_what_calls_of_a_host_change_is_put_back_when_none_runs(command: Start) -> None:
+    worker = command("-c", "1")
+    before = worker.enqueue("change.where").result(timeout=30), worker.enqueue("change.where_async").result(timeout=30)
+    for name in ("folder", "umask", "environment", "blocked signals", "trace", "threads' trace", "context variable", "stdout replaced"):
+        for task in ("change.change", "change.change_async"):
+            worker.enqueue(task, args={"name": name}).result(timeout=30)
+        after = worker.enqueue("change.where").result(timeout=30), worker.enqueue("change.where_async").result(timeout=30)
+        assert after == before, name
+    worker.says("it was put back: working folder")
+    worker.enqueue("change.change", args={"name": "descriptor closed"}).result(timeout=30)
+    pid, found = worker.enqueue("change.where").result(timeout=30)
+    assert pid != before[0][0] and found == before[0][1]
+    worker.says("cannot be put back: descriptors 0 to 2")
+
+
+def test_a_fork_of_a_hosts_call_that_comes_back_ends_there(command: Start, tmp_path: Path) -> None:
+    worker = command("-c", "2")
+    late = str(tmp_path / "late")
+    neighbour = worker.enqueue("inline.wait_async", args={"ledger": str(tmp_path / "ledger"), "gate": str(tmp_path / "gate")})
+    (host,) = starts(tmp_path / "ledger")
+    for name in ("change.fork", "change.fork_async", "change.fork_isolated", "change.fork_async_isolated"):
+        for how, code in (("exit", 5), ("return", 0)):
+            assert worker.enqueue(name, args={"how": how, "path": late}).result(timeout=30) == [code, ""]
+    assert worker.enqueue("change.fork_and_wait", args={"path": late}).result(timeout=30) == 1
+    (tmp_path / "gate").touch()
+    assert neighbour.result(timeout=30) == host == worker.enqueue("inline.where").result(timeout=30)["pid"]
+    assert not Path(late).exists()
+    assert worker.log.read_text().count("before the fork") == worker.log.read_text().count("child of") == 8
+
+
 def test_the_loop_of_a_host_outlives_its_guests(command: Start) -> None:
     worker = command()
     host = worker.enqueue("inline.where").result(timeout=30)["pid"]

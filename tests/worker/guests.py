@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from stem_iso import TaskContext
+from tests.isolate import changes
 
 TEXT = os.fsdecode(b"caf\xe9")  # as the name of a file that is not UTF-8 comes out of os.listdir
 
@@ -137,3 +138,33 @@ async def wait_async(context: TaskContext, gate: str) -> str:
 
 async def in_thread() -> str:
     return await asyncio.to_thread(lambda: "fine")
+
+
+def look() -> dict[str, Any]:
+    """What belongs to a thread, or to a context."""
+    found = changes.look()
+    return {name: found[name] for name in ("mask", "tenant", "precision", "tracing", "cpus", "nice")}
+
+
+async def look_async() -> dict[str, Any]:
+    return look()
+
+
+def change(name: str) -> None:
+    changes.change(name)
+
+
+async def change_async(name: str) -> None:
+    changes.change(name)
+
+
+def fork() -> int:
+    """The exit code of a child that leaves the handler."""
+    child = os.fork()
+    if child == 0:
+        sys.exit(5)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+async def fork_async() -> int:
+    return fork()

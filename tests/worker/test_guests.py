@@ -108,3 +108,21 @@ def test_a_coroutine_that_cancels_all_fails_with_them_and_is_not_given_back_for_
     ear.wait(WorkerEventType.PROGRESS, neighbour.id)
     assert "CancelledError" in error_of(end.enqueue("cancel all", "itself")).type
     assert "CancelledError" in error_of(neighbour).type
+
+
+@pytest.mark.parametrize("kind", ["sync", "async", "isolated"])
+def test_what_a_call_changes_in_its_context_and_its_thread_is_its_own(app: Stem, begin: Begin, kind: str) -> None:
+    look = app.task(name="look", isolate=kind == "isolated")(guests.look_async if kind == "async" else guests.look)
+    change = app.task(name="change", isolate=kind == "isolated")(guests.change_async if kind == "async" else guests.change)
+    begin(app, concurrency=1)
+    before = look.enqueue().result(timeout=30)
+    for name in ("context variable", "decimal context", "blocked signals", "trace", "profile", "affinity"):
+        change.enqueue(name).result(timeout=30)
+        assert look.enqueue().result(timeout=30) == before, name
+
+
+def test_a_process_that_an_inline_handler_forked_ends_where_the_handler_does(app: Stem, begin: Begin) -> None:
+    tasks = [app.task(name="sync")(guests.fork), app.task(name="async")(guests.fork_async)]
+    begin(app, concurrency=1)
+    for task in tasks * 2:
+        assert task.enqueue().result(timeout=30) == 5

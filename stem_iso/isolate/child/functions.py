@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from stem_iso.isolate import parcel
+from stem_iso.isolate.child.fork import ForkGuard
 from stem_iso.isolate.faults import Described, describe, text_of
 from stem_iso.isolate.job import SUCCEEDED, IsolatePort
 
@@ -98,7 +99,7 @@ def _call(entry: Any, payload: bytes, port: IsolatePort) -> Any:
         args, kwargs = parcel.unpack(payload, memory)
     if type(entry) is Missing:
         raise entry.error.with_traceback(entry.frames)  # anew, or each call would add its frames
-    with port.armed():
+    with port.armed(), ForkGuard():
         return entry(*args, **kwargs)
 
 

@@ -16,10 +16,13 @@ Rules
  6. A call that the core takes back, because this thread did not come to it, is not begun (`seat`).
  7. What a call leaves running (a thread, a task, a subprocess) goes on after its end, and ends with the process: it cannot be told whose
     it is. Its words are nobody's. What has died of it is reaped when no call runs.
+ 8. What calls changed in the process (`state`) is put back when the last of them ends, and its log says so; where it cannot be put back the
+    reply says that too, and the core sends no more calls here.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import traceback
@@ -30,9 +33,11 @@ from importlib import import_module
 from math import inf
 
 from stem_iso.isolate.child.entry import as_in_any_program
-from stem_iso.isolate.child.leftovers import reap
+from stem_iso.isolate.child.fork import ForkGuard
+from stem_iso.isolate.child.leftovers import NOTHING, STATE, Leftovers
 from stem_iso.isolate.child.port import Pipe
 from stem_iso.isolate.child.replies import pack_reply
+from stem_iso.isolate.child.state import Change, State, of_host
 from stem_iso.isolate.child.streams import current, keep_logging, route
 from stem_iso.isolate.interpreter import Program
 from stem_iso.isolate.job import NO_LIMITS, Answer, Boot, HostRunner, LimitNotice, Limits
@@ -76,7 +81,7 @@ LONGEST = 1 << 13  # a line without an end is sent in pieces of this size
 def serve(boot: Boot, program: Program, pipe: Pipe, page: Page, set_title: Callable[[str], None]) -> None:
     """Raises CoreGone at the end of the pipe."""
     voice = Voice(pipe)
-    handler = route(HostedCall(voice, 0, {}), boot.log_level)
+    handler = route(HostedCall(voice, 0, Running(None)), boot.log_level)
     set_title("stem_iso: inline host, booting")
     runner = _runner(boot, program, voice)
     keep_logging(handler)
@@ -92,7 +97,8 @@ def _runner(boot: Boot, program: Program, voice: Voice) -> HostRunner:
     try:
         start: Callable[[bytes], HostRunner] = getattr(import_module(module), name)
         as_in_any_program(program)
-        return start(boot.payload)
+        with ForkGuard():
+            return start(boot.payload)
     except BaseException:  # user code: its import or its start hook may raise anything, SystemExit included
         voice.say(BROKEN, 0, encoded(cut_inside(traceback.format_exc())))
         os._exit(1)
@@ -130,7 +136,7 @@ class Host:
     def __init__(self, runner: HostRunner, voice: Voice, page: Page) -> None:
         self.runner, self._voice, self._page = runner, voice, page
         self._entries: dict[int, object] = {}
-        self._calls: dict[int, HostedCall] = {}  # those that run; each leaves by itself
+        self._running, self._leftovers = Running(of_host()), Leftovers()
 
     def hear(self, received: Frame) -> None:
         kind, number, payload = received
@@ -138,12 +144,12 @@ class Host:
             if not self._page.may_begin(number):
                 self._voice.say(UNBEGUN, number)
                 return
-            if not self._calls:
-                reap()
+            if not self._running.calls:
+                self._leftovers.reap()
             self._begin(number, payload)
         elif kind == PING:
             self.runner.ping(lambda: self._voice.say(PONG, number))
-        elif (call := self._calls.get(number)) is None:
+        elif (call := self._running.calls.get(number)) is None:
             return  # it has ended meanwhile
         elif kind == ANSWER:
             call.answered(payload)
@@ -153,8 +159,10 @@ class Host:
     def _begin(self, number: int, payload: bytes) -> None:
         sent_at, heartbeat, told = unpack_hosted(payload)
         if told.definition:
-            self._entries[told.entry] = self.runner.define(told.definition)
-        call = self._calls[number] = HostedCall(self._voice, number, self._calls)
+            self._define(told)
+        call = HostedCall(self._voice, number, self._running)
+        with self._voice.speaking():
+            self._running.calls[number] = call
         try:
             limits = limits_of(told, sent_at, heartbeat)
             call.limited = limits is not NO_LIMITS
@@ -163,6 +171,30 @@ class Host:
             kinds = tuple(cut(f"{cls.__module__}.{cls.__qualname__}") for cls in type(error).__mro__)
             trace = cut_inside(traceback.format_exc())
             call.ended(Failed(TaskError(type=kinds[0], message=cut(str(error)), traceback=trace), kinds))
+
+    def _define(self, told: CallFrame) -> None:
+        with ForkGuard():
+            self._entries[told.entry] = self.runner.define(told.definition)
+        with self._voice.speaking():
+            self._running.defined()
+
+
+class Running:
+    """The calls that run, and what they may change together. Under the voice's lock, whoever uses it."""
+
+    def __init__(self, state: State | None) -> None:
+        self.calls: dict[int, HostedCall] = {}
+        self._state = state
+
+    def defined(self) -> None:
+        """What importing the user's module changed stays, where it can be told from what calls do."""
+        if self._state is not None and not self.calls:
+            self._state.take()
+
+    def remove(self, number: int) -> Change:
+        """What had been changed, if this was the last one."""
+        self.calls.pop(number, None)
+        return Change() if self.calls or self._state is None else self._state.restore()
 
 
 def limits_of(told: CallFrame, sent_at: float, heartbeat: float) -> Limits:
@@ -179,8 +211,8 @@ def limits_of(told: CallFrame, sent_at: float, heartbeat: float) -> Limits:
 class HostedCall:
     """A call that runs here, as the runner's `HostCaller` and as whoever speaks in it. Number 0 speaks for the process."""
 
-    def __init__(self, voice: Voice, number: int, calls: dict[int, HostedCall]) -> None:
-        self._voice, self._number, self._calls = voice, number, calls
+    def __init__(self, voice: Voice, number: int, running: Running) -> None:
+        self._voice, self._number, self._running = voice, number, running
         self.limited = False
         self.running_as: object = None
         # The rest is under the voice's lock.
@@ -234,8 +266,10 @@ class HostedCall:
         with self._voice.speaking():
             rest = [frame(PRINT, self._number, bytes((stream,)) + text) for stream, text in self._lines.items() if text]
             self._open = False
-            self._calls.pop(self._number, None)
-            self._voice.send(b"".join((*rest, frame(REPLY, self._number, bytes((tag, 0)) + result))))
+            change = self._running.remove(self._number)
+            rest += [frame(LOG, self._number, pack_log(logging.WARNING, "stem_iso", text)) for text in _reports(change)]
+            head = bytes((tag, STATE if change.lost else NOTHING))
+            self._voice.send(b"".join((*rest, frame(REPLY, self._number, head + result))))
 
     # -- the pipe ------------------------------------------------------------------------------------------------------------------
 
@@ -275,3 +309,10 @@ class HostedCall:
             return False
         self._say(LOG, pack_log(level, logger, text))
         return True
+
+
+def _reports(change: Change) -> Iterator[str]:
+    if change.restored:
+        yield f"this call, or one beside it, changed its process, and it was put back: {', '.join(change.restored)}"
+    if change.lost:
+        yield f"this call, or one beside it, changed its process in what cannot be put back: {', '.join(change.lost)}"

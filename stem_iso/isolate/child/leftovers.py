@@ -1,6 +1,9 @@
 """What a handler left behind when it returned: threads, or processes. Asked after every call, so it must cost next to nothing.
 
-`waitid` answers "no children at all" in one system call; only a process that has some pays for a closer look.
+    start-up ── take ──> its threads and children, which stay        call ──> left_behind: what is there beyond these
+
+`waitid` answers "no children at all" in one system call; only a process that has some pays for a closer look. A zombie of start-up is left
+alone: whoever started it may still ask how it ended.
 """
 
 from __future__ import annotations
@@ -10,18 +13,44 @@ import sys
 from contextlib import suppress
 
 from stem_iso.isolate.linux import WALL
+from stem_iso.isolate.tree import children
 
-NOTHING, THREADS, PROCESSES = 0, 1, 2
-
-
-def left_behind() -> int:
-    if reap():
-        return PROCESSES
-    return THREADS if len(sys._current_frames()) > 1 else NOTHING
+# What a reply says was left. STATE: the process was changed in a way that cannot be put back (`state`).
+NOTHING, THREADS, PROCESSES, STATE = 0, 1, 2, 3
+RETIRED = 86  # the exit code of an isolate that found such a change when its reply was out
 
 
-def reap() -> bool:
-    """Bury the zombies, who are nobody's; whether there are children that live."""
+class Leftovers:
+    """Used by the main thread, between calls."""
+
+    def __init__(self) -> None:
+        self.take()
+
+    def take(self) -> None:
+        """What is there now belongs to start-up."""
+        self._threads = set(sys._current_frames())
+        self._children = set(children(os.getpid()))
+
+    def left_behind(self) -> int:
+        if self.reap():
+            return PROCESSES
+        threads = sys._current_frames().keys()
+        if len(threads) == 1:
+            return NOTHING
+        self._threads &= threads  # the number of one that has ended may be given to another
+        return THREADS if threads - self._threads else NOTHING
+
+    def reap(self) -> bool:
+        """Bury the zombies, who are nobody's; whether there are children that live, beside those of start-up."""
+        return self._reap_others() if self._children else _reap_all()
+
+    def _reap_others(self) -> bool:
+        now = set(children(os.getpid()))
+        self._children &= now
+        return any(_lives(pid) for pid in now - self._children)
+
+
+def _reap_all() -> bool:
     with suppress(ChildProcessError):
         while True:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT | WALL)
@@ -29,3 +58,11 @@ def reap() -> bool:
                 return True  # some live
             os.waitid(os.P_PID, ended.si_pid, os.WEXITED | WALL)  # a zombie that nobody will ask for any more
     return False
+
+
+def _lives(pid: int) -> bool:
+    """Buries it where it does not."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | WALL) is None
+    except ChildProcessError:
+        return False

@@ -8,14 +8,16 @@
 Rules
  1. No user code before ADOPT: from then on a core holds our pidfd, and an isolate that nobody could kill never ran anything.
  2. `started` is stored when the whole frame is here and before a byte of it is decoded; `finished` before the reply is sent.
- 3. A reply says what the handler left behind (threads, processes): the core then kills the isolate before it tells anybody of the reply.
+ 3. A reply says what the handler left behind. Threads, processes: the core kills the isolate before it tells anybody of the reply. A
+    process changed in a way that cannot be put back (`state`): the reply counts at once, and the isolate is replaced.
+ 4. A call runs in a copy of the context that start-up left.
+ 5. A process that user code forked and that comes back ends there (`fork`): nothing here is its own.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,15 +28,17 @@ import msgspec
 
 from stem_iso.isolate.child import setup
 from stem_iso.isolate.child.entry import StartMethod, as_in_any_program
-from stem_iso.isolate.child.leftovers import left_behind
+from stem_iso.isolate.child.fork import ForkGuard, flush, flush_before_forks
+from stem_iso.isolate.child.leftovers import RETIRED, STATE, Leftovers
 from stem_iso.isolate.child.pinning import Pinning
 from stem_iso.isolate.child.port import CallPort, CoreGone, Pipe
 from stem_iso.isolate.child.registration import register_with
+from stem_iso.isolate.child.state import IsolateState, fresh_context
 from stem_iso.isolate.child.streams import keep_logging
 from stem_iso.isolate.interpreter import Program
 from stem_iso.isolate.job import Boot, Runner
 from stem_iso.isolate.seat import Page
-from stem_iso.isolate.wire import BROKEN, CALL, READY, Frame, unpack_call
+from stem_iso.isolate.wire import BROKEN, CALL, READY, CallFrame, Frame, unpack_call
 from stem_iso.text import cut_inside, encoded
 
 if TYPE_CHECKING:
@@ -55,6 +59,7 @@ def main(fds: Fds, program: Program) -> None:
     setup.lifeline(lifeline)
     setup.own_descriptors(stdout, stderr)
     setup.dump_stacks_to(stack)
+    flush_before_forks()
     page = Page(page_fd)
     setup.forget(page_fd)
     register_with(tracker)
@@ -97,7 +102,8 @@ def boot_runner(boot: Boot, program: Program, pipe: Pipe, port: CallPort) -> Run
     try:
         start: Callable[[bytes, CallPort], Runner] = getattr(import_module(module), name)
         as_in_any_program(program)  # what we import ourselves has been imported
-        return start(boot.payload, port)
+        with ForkGuard():
+            return start(boot.payload, port)
     except BaseException:  # user code: its import or its start hook may raise anything, SystemExit included
         pipe.send(BROKEN, 0, encoded(cut_inside(traceback.format_exc())))
         flush()
@@ -111,6 +117,7 @@ class Calls:
         self._runner, self._port, self._page, self._pipe = runner, port, page, pipe
         self._set_title = set_title
         self._pinning, self._start_method = Pinning(), StartMethod()
+        self._state, self._leftovers = IsolateState(), Leftovers()
         self._entries: dict[int, object] = {}
 
     def run(self, received: Frame) -> None:
@@ -123,15 +130,34 @@ class Calls:
         if call.cpus:
             self._pinning.pin(call.cpus)
         if call.definition:
-            self._entries[call.entry] = self._runner.define(call.definition)
-        tag, result = self._runner.run(self._entries[call.entry], call.payload, self._port)
+            self._define(call)
+        tag, result = fresh_context().run(self._runner.run, self._entries[call.entry], call.payload, self._port)
         self._page.finished = number
         self._pinning.unpin()
         self._start_method.restore()
         flush()
-        self._port.reply(bytes((tag, left_behind())) + result)
+        self._port.reply(bytes((tag, self._left_behind())) + result)
+        if self._state.after_reply().lost:
+            os._exit(RETIRED)
         if call.title:
             self._set_title(IDLE_TITLE)
+
+    def _define(self, call: CallFrame) -> None:
+        with ForkGuard():
+            self._entries[call.entry] = self._runner.define(call.definition)
+        self._pinning.unpin()
+        self._state.take()
+        self._leftovers.take()
+        if call.cpus:
+            self._pinning.pin(call.cpus)
+
+    def _left_behind(self) -> int:
+        change = self._state.before_reply()
+        if change.restored:
+            flush()  # the streams of start-up, which it may have replaced
+        if change.lost:
+            self._port.log(logging.WARNING, "stem_iso", f"the call changed what cannot be put back: {', '.join(change.lost)}")
+        return self._leftovers.left_behind() or (STATE if change.lost else 0)
 
 
 class PortHandler(logging.Handler):
@@ -160,12 +186,3 @@ def titles() -> Callable[[str], None]:
 
     os.environ.pop("SPT_NOENV", None)
     return set_title
-
-
-def flush() -> None:
-    """What was printed belongs to this call: out with it before the reply. The handler may have closed or replaced the streams."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, ValueError, OSError):
-            continue
