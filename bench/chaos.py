@@ -26,6 +26,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from stem_iso.worker.owned import OwnedWorker
+
 READY, DELAYED, LEASED, SUCCEEDED, FAILED, CANCELLED = range(6)
 DRAIN_LIMIT = 180.0
 
@@ -42,7 +44,7 @@ class WorkerProcess:
         self.starts += 1
         command = [sys.executable, "-m", "stem_iso.worker", "-A", "bench.chaos_app:app", "-c", "2", "--spares", "1", "-l", "warning"]
         log = (self.folder / f"{self.name}.log").open("ab")
-        self.process = subprocess.Popen(command, env=environment(self.folder), stdout=log, stderr=log, start_new_session=True)
+        self.process = OwnedWorker(command, env=environment(self.folder), stdout=log, stderr=log, start_new_session=True)
         log.close()
 
     def core(self) -> int | None:

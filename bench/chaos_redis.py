@@ -30,6 +30,7 @@ from pathlib import Path
 import redis
 
 from bench.redis import own_server
+from stem_iso.worker.owned import OwnedWorker
 from tests.servers.server import Server
 
 WHO = ("isolate", "isolate", "core", "launcher", "server")
@@ -62,7 +63,7 @@ class Worker:
         self.starts += 1
         command = [sys.executable, "-m", "stem_iso.worker", "-A", "bench.chaos_redis_app:app", "-Q", "default,other", "-c", "2"]
         with (self._folder / f"{self._name}.log").open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = OwnedWorker(
                 [*command, "--spares", "1", "-l", "warning"],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,

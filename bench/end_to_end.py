@@ -23,6 +23,7 @@ from typing import Any
 
 from bench.harness import report, spread
 from stem_iso import Stem, Worker
+from stem_iso.worker.owned import OwnedWorker
 
 FOLDER = os.environ.get("STEM_ISO_BENCH", ".")
 app = Stem(f"sqlite:///{FOLDER}/bench.db")
@@ -92,7 +93,7 @@ def _noop(value: int) -> int:
 
 def latency(folder: Path, runs: int) -> dict[str, Any]:
     producer = Stem(f"sqlite:///{folder}/bench.db")
-    worker = subprocess.Popen(worker_command(), env={**os.environ, "STEM_ISO_BENCH": str(folder)})
+    worker = OwnedWorker(worker_command(), env={**os.environ, "STEM_ISO_BENCH": str(folder)})
     try:
         taken = []
         for number in range(runs + 5):
@@ -114,7 +115,7 @@ def latency(folder: Path, runs: int) -> dict[str, Any]:
 
 def idle_cpu(folder: Path, seconds: float) -> dict[str, Any]:
     """All processes of an idle worker."""
-    worker = subprocess.Popen(worker_command(), env={**os.environ, "STEM_ISO_BENCH": str(folder)})
+    worker = OwnedWorker(worker_command(), env={**os.environ, "STEM_ISO_BENCH": str(folder)})
     try:
         time.sleep(2)
         before = _ticks(worker.pid)

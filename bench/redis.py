@@ -31,6 +31,7 @@ from typing import Any
 from bench import redis_depth
 from bench.harness import percentile, report
 from bench.redis_peers import NAMES
+from stem_iso.worker.owned import OwnedWorker
 from tests.servers.finding import MISSING, binaries
 from tests.servers.server import Server
 
@@ -71,9 +72,8 @@ def cpu(pid: int) -> float:
 def start_worker(command: list[str], url: str, log: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "STEM_ISO_BENCH_REDIS": url, "PYTHONPATH": str(ROOT)}
     with log.open("ab") as out:
-        return subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True
-        )
+        start = OwnedWorker if "stem_iso.worker" in command else subprocess.Popen
+        return start(command, cwd=ROOT, env=environment, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -29,7 +29,8 @@ QUEUE = "retry-demo"  # of workers elsewhere; those of this program have one of 
 
 def main() -> int:
     arguments = _arguments()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     with tempfile.TemporaryDirectory(prefix="stem_iso-retry-") as folder:
         # Before the tasks are imported: their application asks the environment where its broker is, and so does the worker.
         os.environ["STEM_ISO_BROKER"] = arguments.broker or f"sqlite:///{folder}/retry.db"
@@ -42,7 +43,8 @@ def main() -> int:
             print(f"{type(error).__name__}: {error}", _read(log), sep="\n", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
-            print("stopped", file=sys.stderr)
+            with suppress(OSError):  # the terminal may have been closed
+                print("stopped", file=sys.stderr)
             return 130
 
 

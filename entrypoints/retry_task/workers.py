@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from stem_iso.worker.owned import OwnedWorker
+
 PATIENCE = 10.0  # seconds for a worker that was told to stop
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,7 +45,7 @@ class Workers:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
         with self._log.open("ab") as log:
             # A process group of its own: Ctrl-C reaches this program alone, which then says once what it wants.
-            process = subprocess.Popen([*command, *options], stdin=subprocess.DEVNULL, stderr=log, env=environment, process_group=0)
+            process = OwnedWorker([*command, *options], stdin=subprocess.DEVNULL, stderr=log, env=environment, process_group=0)
         self._running.append(process)
 
     def kill(self, flag: Path) -> None:

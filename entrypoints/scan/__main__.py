@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -41,14 +42,16 @@ LOOK = 2.0  # seconds between looks at a worker that has no result for us: one t
 
 def main() -> int:
     arguments = _arguments()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     with tempfile.TemporaryDirectory(prefix="stem_iso-scan-") as folder:
         # Before the tasks are imported: their application asks the environment where its broker is, and so does the worker.
         os.environ["STEM_ISO_BROKER"] = f"sqlite:///{folder}/scan.db"
         try:
             return _scan(arguments.pattern or [*PATTERNS, CATASTROPHE], arguments.path, Path(folder))
         except KeyboardInterrupt:
-            print("\nstopped")
+            with suppress(OSError):  # the terminal may have been closed
+                print("\nstopped", flush=True)
             return 130
 
 

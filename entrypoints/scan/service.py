@@ -1,4 +1,4 @@
-"""The worker, as an operator runs it: started by command, stopped by TERM."""
+"""The worker, as an operator runs it: started by command, stopped by TERM; but it does not outlive this program."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from stem_iso.worker.owned import OwnedWorker
+
 PATIENCE = 15.0  # seconds for a worker that was told to stop at once
 
 
@@ -19,7 +21,7 @@ def worker(log: Path) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "stem_iso.worker", "-A", "entrypoints.scan.tasks:app", "-l", "warning"]
     with log.open("wb") as output:
         # A process group of its own: Ctrl-C reaches this program alone, which then says once what it wants.
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=_root(), process_group=0)
+        process = OwnedWorker(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=_root(), process_group=0)
     try:
         yield process
     except BaseException:

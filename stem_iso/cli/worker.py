@@ -6,6 +6,8 @@ that, and ends with 2 where it cannot.
 
 from __future__ import annotations
 
+import os
+import stat
 from typing import Any
 
 import click
@@ -21,13 +23,22 @@ def _option(setting: Setting) -> click.Option:
     return click.Option([*setting.flags, setting.name], metavar=setting.metavar, multiple=several, default=None, help=shown)
 
 
-def run_worker(**given: Any) -> None:
+def _owner(ctx: click.Context, param: click.Parameter, value: int | None) -> int | None:
+    try:
+        if value is None or stat.S_ISFIFO(os.fstat(value).st_mode):
+            return value
+    except (OSError, OverflowError):
+        pass
+    raise click.BadParameter(f"{value} is no pipe that was handed down to this process", ctx, param)
+
+
+def run_worker(owner: int | None, **given: Any) -> None:
     config = load({name: value or None for name, value in given.items()})
     if not config.app:
         raise click.UsageError("which application? Give -A module:app, or STEM_ISO_APP, or app in [tool.stem_iso] of pyproject.toml")
     from stem_iso.worker.launcher import launch
 
-    raise SystemExit(launch(config))
+    raise SystemExit(launch(config, owner))
 
 
 HELP = """Run a worker.
@@ -37,4 +48,6 @@ the command line wins over the environment, that over the file.
 
 Exit codes: 0 done, 1 failed, 2 usage or import, 3 broker unreachable.
 """
-worker = click.Command("worker", callback=run_worker, params=[_option(setting) for setting in SETTINGS], help=HELP)
+# For programs (`stem_iso.worker.owned`), hence hidden: nobody types a descriptor.
+OWNER = click.Option(["--owner"], type=click.IntRange(min=3), metavar="FD", callback=_owner, hidden=True)
+worker = click.Command("worker", callback=run_worker, params=[*(_option(setting) for setting in SETTINGS), OWNER], help=HELP)

@@ -37,6 +37,7 @@ from stem_iso.isolate.linux import become_subreaper, forget_inherited_signals, p
 from stem_iso.isolate.messages import GOODBYE, SIGNAL, send
 from stem_iso.settings import WorkerConfig
 from stem_iso.worker.log import configure_logging
+from stem_iso.worker.owned import end_with_owner
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 30.0
 DEATHS, WITHIN = 5, 60.0
@@ -192,8 +193,11 @@ class Launcher:
         return self._signals.count > 0
 
 
-def launch(config: WorkerConfig) -> int:
-    """Run a worker until it ends; the process's exit code (W1). For the main thread of a process that does nothing else."""
+def launch(config: WorkerConfig, owner: int | None = None) -> int:
+    """Run a worker until it ends; the process's exit code (W1). For the main thread of a process that does nothing else.
+
+    `owner`: the descriptor of a pipe whose other side is its starter's, where the worker is to end with that (`owned`).
+    """
     require_linux("a worker")
     path = interpreter.search_path()
     sys.path[:] = interpreter.own_path(path)
@@ -204,4 +208,7 @@ def launch(config: WorkerConfig) -> int:
     become_subreaper()
     process.without_trackers()
     set_title(f"stem_iso: launcher {config.app}".strip())
-    return Launcher(config, path).run()
+    launcher = Launcher(config, path)
+    if owner is not None:
+        end_with_owner(owner)
+    return launcher.run()

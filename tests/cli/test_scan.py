@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from stem_iso.testing import eventually
 from tests.cli.conftest import Folder
 
 ORDINARY = [r"^\s*def\s+(\w+)", r"\bimport\b", r"(\w+)\s+\1\b"]
@@ -56,6 +57,21 @@ def test_ctrl_c_stops_all_and_leaves_nothing(folder: Folder, sources: Path) -> N
     assert out.endswith("stopped\n")
     assert list(folder.path.glob("stem_iso-scan-*")) == []
     assert _with_variable("TMPDIR", str(folder.path)) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
+def test_its_worker_does_not_outlive_it(folder: Folder, sources: Path, number: int) -> None:
+    folder.environ["TMPDIR"] = str(folder.path)
+    process = folder.start("-m", "entrypoints.scan", "--path", str(sources), "--pattern", ENDLESS)
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("!"):
+        assert process.poll() is None
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    eventually(lambda: not _with_variable("TMPDIR", str(folder.path)), 30)
+    if number == signal.SIGHUP:
+        assert process.returncode == 130
+        assert list(folder.path.glob("stem_iso-scan-*")) == []
 
 
 def _with_variable(name: str, value: str) -> list[int]:
