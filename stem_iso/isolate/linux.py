@@ -6,6 +6,7 @@ import ctypes
 import mmap
 import os
 import platform
+import select
 import signal
 import socket
 import sys
@@ -21,6 +22,9 @@ MAP_FIXED, MAP_NORESERVE = 0x10, 0x4000
 F_ADD_SEALS, F_GET_SEALS, F_SEAL_SHRINK, F_SEAL_GROW = 1033, 1034, 2, 4
 RIGHTS_ROOM = socket.CMSG_SPACE(4 * 4) if hasattr(socket, "CMSG_SPACE") else 0
 WALL = 0x40000000  # __WALL: children made by clone() without SIGCHLD as well
+
+# Modules that gevent replaces, and what its `patch_all` calls them.
+PATCHES = {name: name for name in ("select", "socket", "subprocess", "queue")} | {"threading": "thread"}
 
 # What native libraries read when they are loaded: how many threads their pools have.
 POOL_SIZES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -65,12 +69,32 @@ def standard_streams() -> None:
 
 
 def require_linux(what: str) -> None:
-    """Raises RuntimeError with the way out where isolates cannot work: not Linux, or before 5.4 (pidfds)."""
+    """Raises RuntimeError with the way out where isolates cannot work: not Linux, before 5.4 (pidfds), or made cooperative by gevent."""
     if sys.platform != "linux":
         raise RuntimeError(f"{what} needs Linux 5.4 or later; enqueueing works here, running does not ({sys.platform})")
     version = tuple(int(part) for part in platform.release().split(".")[:2] if part.isdigit())
     if version < (5, 4):
         raise RuntimeError(f"{what} needs Linux 5.4 or later (pidfds); this kernel is {platform.release()}")
+    replaced = replaced_modules()
+    if replaced:
+        kept = ", ".join(f"{name}=False" for name in PATCHES.values())
+        raise RuntimeError(
+            f"{what} needs real threads, sockets and select.epoll, and {replaced} of this process are replaced (gevent, eventlet): "
+            f"use it in a process without that, or patch with monkey.patch_all({kept})"
+        )
+
+
+def replaced_modules() -> str:
+    """Those that we cannot work without and that somebody has made cooperative: a limit would wait until the program yields."""
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    found = [
+        name
+        for name, patch in PATCHES.items()
+        if (gevent is not None and gevent.is_module_patched(name)) or (eventlet is not None and eventlet.is_monkey_patched(patch))
+    ]
+    if not found and not hasattr(select, "epoll"):
+        found.append("select")
+    return ", ".join(found)
 
 
 def become_subreaper() -> None:

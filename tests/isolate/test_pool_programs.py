@@ -313,3 +313,20 @@ def test_a_module_of_the_working_folder_that_is_named_like_one_of_pythons_is_not
     )
     done = run(str(tmp_path / "program" / "main.py"), cwd=tmp_path)
     assert done.stdout == "None\n", done.stdout + done.stderr
+
+
+GEVENT = """
+import select, sys, types
+monkey = types.ModuleType("gevent.monkey")
+monkey.is_module_patched = lambda name: name in ("threading", "select")  # as after monkey.patch_all(), which removes select.epoll as well
+sys.modules["gevent.monkey"] = monkey
+"""
+
+
+@pytest.mark.parametrize(("patched", "named"), [(GEVENT, "select, threading"), ("", "select")])
+def test_a_program_that_gevent_has_patched_hears_what_to_do(patched: str, named: str) -> None:
+    for made in ("IsolatePool(1)", "Worker(Stem('memory://')).run()"):
+        done = run("-c", f"import select\nfrom stem_iso import IsolatePool, Stem, Worker\n{patched}\ndel select.epoll\n{made}")
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("RuntimeError: ") and f"{named} of this process are replaced" in last, done.stderr
+        assert "monkey.patch_all(select=False, socket=False, subprocess=False, queue=False, thread=False)" in last
