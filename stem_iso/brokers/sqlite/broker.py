@@ -51,7 +51,7 @@ from stem_iso.task.limits import TaskLimits
 from stem_iso.task.status import Progress
 
 LISTENING_CACHE = 1.0  # seconds
-SEARCH = 1.0  # seconds between two of a worker that is never idle; one that is idle sees them at its next look
+SEARCH = 1.0  # seconds between two of a worker that is never idle; one that finds nothing else to do looks at once
 
 
 class SqliteBroker:
@@ -154,14 +154,14 @@ class SqliteBroker:
 
     def _exchange(self, turn: Turn, boot: str, settlements: Sequence[Settlement], queues: Sequence[str], want: int) -> Exchange:
         verdicts: list[Verdict] = settling.settle(turn, settlements) if settlements else []
-        if not settlements or turn.lease_now - self._searched > SEARCH:
-            self._searched = turn.lease_now
-            for queue in queues:
-                damage.bury(turn, damage.never_due(turn, queue))
         due = leasing.promote(turn, queues)
         self._sequence = leasing.next_sequence(self._sequence)
         default = self.options.default_visibility_timeout
         deliveries, more = leasing.lease(turn, boot, self._sequence, queues, max(0, want), default)
+        if (want > 0 and not deliveries) or turn.lease_now - self._searched > SEARCH:
+            self._searched = turn.lease_now
+            for queue in queues:
+                damage.bury(turn, damage.never_due(turn, queue))
         return Exchange(verdicts, deliveries, due, ready=more or due == 0)
 
     def renew(self, receipts: Sequence[Receipt]) -> list[Receipt]:

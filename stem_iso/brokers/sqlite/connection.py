@@ -28,6 +28,7 @@ BUSY = 0.4
 
 OLDEST = (3, 35)  # RETURNING
 SQLITE_BUSY, SQLITE_FULL = 5, 13
+NO_UTF8 = "Could not decode to UTF-8"  # how sqlite3 itself says so; it has no code
 
 PRAGMAS = """
 PRAGMA journal_size_limit = 4194304;
@@ -38,6 +39,10 @@ PRAGMA foreign_keys = OFF;
 
 class Busy(BrokerUnavailable):
     """Another program holds SQLite's own lock. Nothing was read or written."""
+
+
+class Unreadable(BrokerUnavailable):
+    """A text that was asked for is no UTF-8."""
 
 
 class Full(BrokerUnavailable):
@@ -61,8 +66,7 @@ class Connection:
             self._raw: sqlite3.Connection = sqlite3.connect(
                 target, timeout=BUSY, isolation_level=None, check_same_thread=False, cached_statements=512
             )
-            # What is no UTF-8 costs the row that it stands in (`values`), not the whole answer.
-            self._raw.text_factory = _text
+            self.read_any_text(True)
             self.execute = self._raw.execute
 
     # -- the seam: `with connection:` around any use ----------------------------------------------------------------------------
@@ -74,6 +78,8 @@ class Connection:
         if error is None or not isinstance(error, self._error):
             return
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if str(error).startswith(NO_UTF8):
+            raise Unreadable(f"{self.target}: {error}") from error
         if code == SQLITE_BUSY:
             raise Busy(
                 f"{self.target}: {error}: another program writes to it (a VACUUM, a backup, a shell with an open transaction?)"
@@ -100,6 +106,18 @@ class Connection:
 
     def transact(self, begin: str, work: Callable[[], T], deadline: float = 0.0) -> T:
         """All of `work`, or nothing of it, whatever ends it. Whoever holds SQLite's own lock is waited for until `deadline` (monotonic)."""
+        try:
+            return self._transact(begin, work, deadline)
+        except Unreadable:
+            # Undone, and done anew by a connection that reads any text from now on. Not from the first: that costs a tenth of a task.
+            self.read_any_text(True)
+            return self._transact(begin, work, deadline)
+
+    def read_any_text(self, wanted: bool) -> None:
+        """What is no UTF-8 is to cost the row that it stands in (`values`), not the whole answer."""
+        self._raw.text_factory = _text if wanted else str
+
+    def _transact(self, begin: str, work: Callable[[], T], deadline: float) -> T:
         while True:
             try:
                 with self:
@@ -141,6 +159,7 @@ def prepare(connection: Connection, clock: Clock, sync: str, *, file: bool) -> N
         connection.script(f"PRAGMA synchronous = {'FULL' if sync == 'full' else 'NORMAL'};" + PRAGMAS)
         if not _is_current(connection, clock):
             connection.transact("BEGIN IMMEDIATE", lambda: _bring_up(connection, clock))
+        connection.read_any_text(False)
 
 
 def _is_current(connection: Connection, clock: Clock) -> bool:

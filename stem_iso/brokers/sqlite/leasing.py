@@ -85,11 +85,12 @@ def lease(turn: Turn, boot: str, sequence: int, queues: Sequence[str], want: int
     rows.sort(key=_place)
     deliveries, faults = [], []
     for rank, seq, id, body, queue, redeliveries, visibility, name, run, attempt, lock in rows:
-        columns = {"rank": rank, "id": id, "redeliveries": redeliveries, "visibility": visibility}
-        what = damage.fault(columns | {"name": name, "run": run, "attempt": attempt, "lock": lock})
-        if what is not None:
-            faults.append((seq, what))
-            continue
+        if not damage.is_common(id, name, (rank, run, attempt, redeliveries), (visibility, lock)):
+            columns = {"rank": rank, "id": id, "redeliveries": redeliveries, "visibility": visibility}
+            what = damage.fault(columns | {"name": name, "run": run, "attempt": attempt, "lock": lock})
+            if what is not None:
+                faults.append((seq, what))
+                continue
         lasts = default if visibility is None else visibility
         deliveries.append(Delivery(Receipt(id, boot, sequence), values.data(body), queue, redeliveries, lasts))
     damage.bury(turn, faults)
