@@ -4,7 +4,8 @@
 
 Rules
  1. Whatever is raised is logged, SystemExit included, and the next work runs all the same. Ctrl-C alone goes on, where it belongs.
- 2. With `most`, no more than so many wait; what comes then is dropped and counted: a listener that lags costs notices, not memory.
+ 2. With `most`, no more than so much waits; what comes then is dropped, counted, and said in the log: a listener that lags costs notices,
+    not memory.
  3. `close` lets what waits be done, and waits for it, unless it is this thread itself that closes.
 """
 
@@ -14,33 +15,43 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from math import inf
 from queue import SimpleQueue
+from time import monotonic
 
 log = logging.getLogger("stem_iso.isolate")
 
+SAY_EVERY = 5.0  # seconds between two warnings
+
 
 class Aside:
-    def __init__(self, name: str, most: int | None = None) -> None:
-        self.name, self._most = name, most
+    def __init__(self, name: str, most: int | None = None, what: str = "pieces of work") -> None:
+        self.name, self._most, self._what = name, most, what
         self.dropped = 0
-        self._queue: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._said, self._said_at = 0, -inf  # how many of these the log knows of; owned by the thread
+        self._waiting = 0  # the sizes of what is in the queue, under the lock
+        self._queue: SimpleQueue[tuple[Callable[[], object], int] | None] = SimpleQueue()
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._closed = False
         self._owner = os.getpid()
 
-    def put(self, work: Callable[[], object]) -> None:
-        """Do it soon. After `close` it is done here and now, since nobody would come for it, or dropped where dropping is allowed."""
-        if self._most is not None and (self._closed or self._queue.qsize() >= self._most):
-            self.dropped += 1
-            return
+    def put(self, work: Callable[[], object], size: int = 1, count: int = 1) -> None:
+        """Do it soon. After `close` it is done here and now, since nobody would come for it, or dropped where dropping is allowed.
+
+        `size`: what it takes of `most`; `count`: as how many it counts where it is dropped.
+        """
         with self._lock:
+            if self._most is not None and (self._closed or self._waiting + size > self._most):
+                self.dropped += count
+                return
             if not self._closed:
                 if self._thread is None:
                     thread = threading.Thread(target=self._run, name=self.name, daemon=True)
                     thread.start()
                     self._thread = thread  # only now: one that could not be started cannot be joined
-                self._queue.put(work)
+                self._waiting += size
+                self._queue.put((work, size))
                 return
         self._do(work)
 
@@ -60,9 +71,21 @@ class Aside:
         return self._thread is threading.current_thread()
 
     def _run(self) -> None:
-        while (work := self._queue.get()) is not None:
+        while (item := self._queue.get()) is not None:
+            work, size = item
             self._do(work)
-            del work  # while it waits for the next it must not keep what this one knew
+            with self._lock:
+                self._waiting -= size
+            if self.dropped != self._said and monotonic() - self._said_at > SAY_EVERY:
+                self._say_dropped()
+            del item, work  # while it waits for the next it must not keep what this one knew
+        if self.dropped != self._said:
+            self._say_dropped()
+
+    def _say_dropped(self) -> None:
+        dropped, self._said_at = self.dropped, monotonic()
+        lost, self._said = dropped - self._said, dropped
+        log.warning("%d %s dropped: they come faster than they are taken", lost, self._what)
 
     def _do(self, work: Callable[[], object]) -> None:
         try:

@@ -1,4 +1,7 @@
-"""What a handler prints, cut into lines, with a cap per call. Pure."""
+"""What a handler prints, cut at line ends, with a cap per call. Pure.
+
+Lines go on in blocks: a million empty lines are one mebibyte, but told one by one they would hold up every limit for seconds.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections import deque
 
 CAP = 1 << 20  # bytes a call, printed and logged together; the rest is dropped and counted
 TAIL = 20  # lines of stderr that a crash report shows
+BLOCK = 500  # lines that are told together, at most
 LONGEST = 1 << 13  # a line without an end is cut here, so that a flood without newlines comes out too
 
 STDOUT, STDERR = "stdout", "stderr"
@@ -30,7 +34,7 @@ class Capture:
         return taken
 
     def feed(self, stream: str, data: bytes) -> list[str]:
-        """The lines that are complete now."""
+        """The lines that are complete now, in blocks with newlines between."""
         kept = self._partial[stream] + data[: self.take(len(data))]
         *lines, rest = kept.split(b"\n")
         if len(rest) > LONGEST:
@@ -39,10 +43,10 @@ class Capture:
         return self._readable(stream, lines)
 
     def finish(self) -> list[tuple[str, str]]:
-        """The call has ended: (stream, line) of what had no newline; then everything starts anew but `tail`."""
+        """The call has ended: (stream, text) of what had no newline; then everything starts anew but `tail`."""
         if not self._partial[STDOUT] and not self._partial[STDERR]:
             return []
-        rest = [(stream, line) for stream, data in self._partial.items() if data for line in self._readable(stream, [data])]
+        rest = [(stream, text) for stream, data in self._partial.items() if data for text in self._readable(stream, [data])]
         self._partial = {STDOUT: b"", STDERR: b""}
         return rest
 
@@ -56,7 +60,11 @@ class Capture:
         self._room, self.dropped = CAP, 0
 
     def _readable(self, stream: str, lines: list[bytes]) -> list[str]:
-        texts = [line.decode(errors="replace").rstrip("\r") for line in lines]
         if stream == STDERR:
-            self.tail.extend(texts)
-        return texts
+            self.tail.extend(map(_decoded, lines[-TAIL:]))
+        return [_decoded(b"\n".join(lines[at : at + BLOCK])) for at in range(0, len(lines), BLOCK)]
+
+
+def _decoded(lines: bytes) -> str:
+    text = lines.decode(errors="replace")
+    return "\n".join(line.rstrip("\r") for line in text.split("\n")) if "\r" in text else text

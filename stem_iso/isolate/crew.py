@@ -23,7 +23,7 @@ from stem_iso.isolate.cores import Cores
 from stem_iso.isolate.dispatch import Dispatch
 from stem_iso.isolate.exits import Exits
 from stem_iso.isolate.fleet import Assign, Fleet, GiveUp, Order, Retire, Seat, Spawn
-from stem_iso.isolate.handle import Isolate
+from stem_iso.isolate.handle import FRAMES, Isolate
 from stem_iso.isolate.hearing import Hearing
 from stem_iso.isolate.host import Host
 from stem_iso.isolate.hosted import HostedCall
@@ -62,6 +62,7 @@ class Crew:
         self.cores = Cores()
         self.isolates: dict[int, Isolate] = {}
         self._by_fd: dict[int, Isolate] = {}
+        self.behind: set[Isolate] = set()  # those that have a backlog
         self.dispatch = Dispatch(self)
         self.keeping = Keeping(self)
         self.exits = Exits(self)
@@ -207,12 +208,22 @@ class Crew:
             return
         if flags & select.EPOLLOUT and isolate.pipe.flush():
             self._epoll.modify(fd, select.EPOLLIN)
-        if flags & ~select.EPOLLOUT:
-            self._read(isolate, fd)
+        if flags & ~select.EPOLLOUT and isolate not in self.behind:
+            self._read(isolate, fd, isolate.pipe.receive)
 
-    def _read(self, isolate: Isolate, fd: int) -> None:
+    def catch_up(self) -> None:
+        """The next of the frames that were too many for one turn."""
+        for isolate in list(self.behind):
+            frames, isolate.backlog = isolate.backlog, []
+            self.behind.discard(isolate)
+            self._read(isolate, isolate.pipe.link.fileno(), lambda: frames)  # noqa: B023  called at once
+
+    def _read(self, isolate: Isolate, fd: int, receive: Callable[[], list[wire.Frame]]) -> None:
         try:
-            frames = isolate.pipe.receive()
+            frames = receive()
+            if len(frames) > FRAMES:  # one that floods its pipe must not hold up the limits of others
+                frames, isolate.backlog = frames[:FRAMES], frames[FRAMES:]
+                self.behind.add(isolate)
             if len(frames) > 1:  # the turn began with the first; what was printed before the last is there by now
                 self.output(isolate.streams)
             for frame in frames:
@@ -227,6 +238,8 @@ class Crew:
                 self.unregister(fd)  # its end says nothing; its exit will
 
     def _garbage(self, isolate: Isolate, fd: int) -> None:
+        self.behind.discard(isolate)
+        isolate.backlog = []
         self.condemn(isolate, Cause.GARBAGE)
         self.unregister(fd)
 
@@ -302,6 +315,7 @@ class Crew:
     def drop(self, isolate: Isolate) -> None:
         for fd in (*isolate.streams, isolate.pipe.link.fileno(), isolate.pidfd):
             self.unregister(fd)
+        self.behind.discard(isolate)
         isolate.close()
         del self.isolates[isolate.number]
         self.keeping.give_back(isolate.seat)

@@ -44,7 +44,8 @@ Notice = LimitNotice | IsolateNotice
 Listener = Callable[[Notice], object]
 
 MEMFDS = 64
-NOTICES, LINES = 10_000, 10_000  # what may wait for a listener, and for a terminal, that lags
+NOTICES = 10_000  # that may wait for a listener that lags
+OUTPUT, LINE = 64 << 20, 64  # bytes of text that may wait for a terminal that lags; what a block of it costs beside
 
 
 class Desk:
@@ -58,7 +59,7 @@ class Desk:
         self._names = Names()
         self._listeners: tuple[Listener, ...] = ()
         self._callbacks = Aside("stem_iso-callbacks")
-        self.notices, self._output = Aside("stem_iso-listeners", NOTICES), Aside("stem_iso-output", LINES)
+        self.notices, self._output = Aside("stem_iso-listeners", NOTICES, "notices"), Aside("stem_iso-output", OUTPUT, "lines of output")
         self.engine = Engine(
             boot,
             size=size,
@@ -155,7 +156,12 @@ class Desk:
             self.notices.put(partial(listener, notice))
 
     def printed(self, level: int, logger: str, text: str) -> None:
-        self._output.put(partial(show, level, logger, text))
+        self._output.put(partial(show, level, logger, text), len(text) + LINE, text.count("\n") + 1)
+
+    @property
+    def dropped(self) -> int:
+        """Notices and lines of output that nobody took in time."""
+        return self.notices.dropped + self._output.dropped
 
     # -- the end -------------------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING
 
-from stem_iso.isolate import stacks, tree
+from stem_iso.isolate import stacks, tree, wire
 from stem_iso.isolate.callpipe import CallPipe
 from stem_iso.isolate.capture import STDERR, STDOUT, Capture
 from stem_iso.isolate.child.setup import NUDGE_SIGNAL, RAISE_SIGNAL, STACK_SIGNAL
@@ -31,6 +31,9 @@ NUDGES = (0.01, 0.1)  # seconds after the signal that raises: it may come betwee
 LEAVE_WITHIN = 2.0  # seconds for an idle isolate that is not needed any more to run its exit hooks; then it is killed
 STUCK_AFTER = 5.0  # seconds: a process that was killed and does not die (uninterruptible sleep) gives its seat back
 TURN = 1 << 20  # bytes of output read in one turn: a flood must not hold up the limits of others
+
+TURN_BLOCKS = 20  # and blocks of lines, each of which costs as much as many bytes
+FRAMES = 200  # frames that are taken in from one isolate in one turn
 
 
 class Isolate:
@@ -67,6 +70,7 @@ class Isolate:
         self._dump, self._asked = "", False  # what the stack pipe brought; whether it may bring more
         # The kill for a limit that waits for a stack: why, and until when at most.
         self.last_look: tuple[Cause, float] | None = None
+        self.backlog: list[wire.Frame] = []  # received, and not taken in yet: too many for one turn
         self.pipe = CallPipe(largest_frame)
         page = os.memfd_create("stem_iso-page", os.MFD_CLOEXEC)
         os.ftruncate(page, Page.SIZE)
@@ -130,19 +134,19 @@ class Isolate:
     # -- what it prints ------------------------------------------------------------------------------------------------------------
 
     def read_output(self, fd: int) -> list[tuple[str, str]]:
-        """(stream, line) of what one descriptor has for us; bounded."""
+        """(stream, block of lines) of what one descriptor has for us, bounded in bytes and lines; at least what a pipe holds."""
         stream = STDOUT if fd == self.stdout_fd else STDERR
-        lines: list[tuple[str, str]] = []
+        blocks: list[tuple[str, str]] = []
         for _ in range(TURN // CHUNK):
             data = _read(fd)
             if data is None:
                 self.ended_streams.add(fd)
                 break
             if data:
-                lines += [(stream, line) for line in self.capture.feed(stream, data)]
-            if len(data) < CHUNK:
+                blocks += [(stream, block) for block in self.capture.feed(stream, data)]
+            if len(data) < CHUNK or len(blocks) > TURN_BLOCKS:
                 break
-        return lines
+        return blocks
 
     # -- stacks --------------------------------------------------------------------------------------------------------------------
 

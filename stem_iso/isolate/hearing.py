@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from itertools import chain
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -64,7 +65,8 @@ class Hearing:
 
     def last_words(self, isolate: Isolate) -> None:
         """What it wrote before it died; a reply among it counts."""
-        for frame in isolate.pipe.drain():
+        backlog, isolate.backlog = isolate.backlog, []
+        for frame in chain(backlog, isolate.pipe.drain()):
             try:
                 self._crew.hear(isolate, frame)
             except Garbage:
@@ -100,8 +102,8 @@ class Hearing:
             if whole and isolate.awaits_stack:
                 self._crew.clocks.stack_came(isolate, monotonic())
             return
-        for stream, line in isolate.read_output(fd):
-            self._tell(isolate, logging.INFO, stream, line)
+        for stream, block in isolate.read_output(fd):
+            self._tell(isolate, logging.INFO, stream, block)
         if fd in isolate.ended_streams:
             self._crew.unregister(fd)
 

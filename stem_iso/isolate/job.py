@@ -115,7 +115,7 @@ class Caller(Protocol):
         """Soft: at most once per call. Hard: once, just before `ended`."""
 
     def output(self, level: int, logger: str, text: str) -> None:
-        """What the handler printed (logger "stdout" or "stderr", level INFO) or logged."""
+        """What the handler printed (logger "stdout" or "stderr", level INFO; one or several lines, without the last newline) or logged."""
 
     def received(self, descriptor: int) -> None:
         """A descriptor came with the reply; it is the caller's from now on, to close. At most once, just before `ended`."""

@@ -47,7 +47,7 @@ L = TypeVar("L", bound=Callable[[Notice], object])
 @dataclass(frozen=True, slots=True)
 class PoolStats:
     """Counts of this moment. `spare` stand ready beyond those that calls have used; `dying` are killed and not gone yet; `waiting` are
-    calls; `dropped` are notices that a listener was too slow for.
+    calls; `dropped` are notices that a listener was too slow for, and lines that functions printed and nobody took from stdout in time.
     """
 
     idle: int
@@ -161,8 +161,7 @@ class IsolatePool(Limited):
         self._desk.refuse_elsewhere()
         now, spares = self._desk.engine.stats(), self._desk.engine.spares
         spare = min(spares, now.idle)
-        dropped = self._desk.notices.dropped
-        return PoolStats(now.idle - spare, now.busy, spare, now.booting, now.dying, now.waiting, dropped)
+        return PoolStats(now.idle - spare, now.busy, spare, now.booting, now.dying, now.waiting, self._desk.dropped)
 
 
 def check_size(max_workers: Any, spares: Any) -> None:

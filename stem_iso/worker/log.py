@@ -55,11 +55,12 @@ LEVELS = {
 }
 
 
+PRINTED = ("stdout", "stderr")  # the loggers of what a handler prints: a record for each line of it
 LINE = 256  # bytes that a line costs beside its text, roughly
 
 
 class Line:
-    """One line of a handler's output on its way to the dispatch thread."""
+    """Some lines of a handler's output, or a record of its log, on the way to the dispatch thread."""
 
     __slots__ = ("level", "logger", "task", "task_id", "text")
 
@@ -95,12 +96,13 @@ class LogSubscriber:
         """Any thread; never blocks."""
         if not log.isEnabledFor(level):
             return
-        if self._bus.post(_line, Line(attempt, level, logger, text), len(text) + LINE):
+        lines = text.count("\n") + 1 if logger in PRINTED else 1
+        if self._bus.post(_line, Line(attempt, level, logger, text), len(text) + lines * LINE):
             while self._lost:
                 self._tell_lost(*self._lost.popitem()[1])
         else:
             id = attempt.envelope.id
-            self._lost[id] = attempt, self._lost.get(id, (attempt, 0))[1] + 1
+            self._lost[id] = attempt, self._lost.get(id, (attempt, 0))[1] + lines
 
     def _tell_lost(self, attempt: Attempt, lines: int) -> None:
         text = f"{lines} lines of output dropped: the log is slower than the tasks"
@@ -114,7 +116,8 @@ class LogSubscriber:
 
 def _line(line: Line) -> None:
     fields = {"task_id": line.task_id, "task": line.task, "source": line.logger}
-    log.log(line.level, "[%s %s] %s", one_line(line.task), one_line(line.task_id), line.text, extra=fields)
+    for text in line.text.split("\n") if line.logger in PRINTED else (line.text,):
+        log.log(line.level, "[%s %s] %s", one_line(line.task), one_line(line.task_id), text, extra=fields)
 
 
 def _fields(event: Event) -> dict[str, Any]:

@@ -60,7 +60,8 @@ class Recorder:
             self._changed.notify_all()
 
     def output(self, level: int, logger: str, text: str) -> None:
-        self.lines.append((level, logger, text))
+        lines = text.split("\n") if logger in ("stdout", "stderr") else [text]
+        self.lines += [(level, logger, line) for line in lines]
 
     def received(self, descriptor: int) -> None:
         os.close(descriptor)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,30 @@ def polite() -> str:
 
 def ask(text: bytes) -> bytes:
     return port.ask(text)
+
+
+def flood_until(gate: str, how: str) -> str:
+    """As many words as it can say until somebody touches the gate."""
+    log = logging.getLogger("handlers")
+    while not os.path.exists(gate):
+        for _ in range(2_000):
+            match how:
+                case "log":
+                    log.warning("again")
+                case "beat":
+                    port.beat()
+                case "tell":
+                    port.tell(b"x")
+                case "ask":
+                    port.ask(b"x")
+        if how == "print":
+            os.write(1, b"\n" * 1_000_000)
+        elif how == "stack":
+            for fd in range(3, 64):
+                with suppress(OSError):
+                    if os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:"):
+                        os.write(fd, b"x" * 65536)
+    return "done"
 
 
 def forge(kind: int, payload: bytes, size: int = -1) -> None:

@@ -210,6 +210,21 @@ def test_a_forged_frame_costs_the_isolate_that_sent_it_and_nobody_else(
     assert calls.value("ask", b"well?") == b"WELL?"
 
 
+@pytest.mark.parametrize("how", ["print", "log", "beat", "tell", "ask", "stack"])
+def test_a_flood_of_words_holds_up_nobody_elses_limit(how: str, tmp_path: Path) -> None:
+    calls = Calls(size=3, spares=1)
+    try:
+        floods = [calls.start("flood_until", str(tmp_path / "gate"), how) for _ in range(2)]
+        times = [calls.run("spin", hard=0.3) for _ in range(3)]
+        (tmp_path / "gate").touch()
+        assert all(isinstance(flood.outcome(), Succeeded) for flood in floods)
+    finally:
+        (tmp_path / "gate").touch()
+        calls.engine.close()
+    assert all(isinstance(each, TimedOut) for each in times)
+    assert max(each.elapsed for each in times if isinstance(each, TimedOut)) < 3
+
+
 @pytest.mark.parametrize("size", [900 << 20, (1 << 31) - 1])
 def test_a_frame_larger_than_anything_legal_is_garbage_at_its_header(size: int) -> None:
     calls = Calls(size=1, spares=0, largest_frame=1 << 20)

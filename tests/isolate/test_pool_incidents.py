@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import io
 import logging
 import os
 import pickle
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -714,3 +716,46 @@ def test_what_a_function_logs_is_logged_here_if_it_would_be_here(caplog: pytest.
     with IsolatePool(1) as pool:
         pool.submit(work.log, "from far away").result(BOUND)
     assert [record.getMessage() for record in caplog.records if record.name == "users.own"] == ["info: from far away"]
+
+
+# -- what functions print --------------------------------------------------------------------------------------------------------------
+
+
+def test_all_that_a_function_prints_below_the_cap_comes_out_in_order() -> None:
+    program = (
+        "from tests.isolate import work\n"
+        "from stem_iso import IsolatePool\n"
+        "import sys\n"
+        "with IsolatePool(1) as pool:\n"
+        "    pool.submit(work.print_lines, 40_000).result(60)\n"
+        "    print(pool.stats().dropped, file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines() == [f"line {number}" for number in range(40_000)]
+    assert done.stderr == "0\n"
+
+
+def test_lines_that_a_stalled_terminal_does_not_take_are_counted_and_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("stem_iso.isolate.desk.OUTPUT", 100_000)
+    stalled = StalledTerminal()
+    with IsolatePool(1) as pool:
+        monkeypatch.setattr(sys, "stdout", stalled)
+        pool.submit(work.print_lines, 40_000).result(BOUND)
+        eventually(lambda: pool.stats().dropped, "nothing was dropped")
+        stalled.gate.set()
+        dropped = pool.stats().dropped
+    assert stalled.lines + dropped == 40_000
+    assert f"{dropped} lines of output dropped" in caplog.text
+
+
+class StalledTerminal(io.StringIO):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.lines = threading.Event(), 0
+
+    def write(self, text: str) -> int:
+        assert self.gate.wait(BOUND)
+        self.lines += text.count("\n")
+        return len(text)

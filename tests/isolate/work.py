@@ -328,3 +328,8 @@ def blocked(how: str) -> None:
 
 def first_word(line: str) -> str:
     return next(iter(line.split()))
+
+
+def print_lines(count: int) -> None:
+    for number in range(count):
+        print("line", number)
