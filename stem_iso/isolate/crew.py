@@ -330,6 +330,12 @@ class Crew:
         if self._by_fd.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
+    def no_process(self, why: str) -> None:
+        """An isolate or a host could not even be begun."""
+        text = "no further process could be started (%s): tasks run in those there are, and it is tried again"
+        self.told.append(lambda: log.warning(text, why))
+        self.told.append(lambda: self._on_isolate(IsolateNotice("boot-failed", 0, "boot failed", why)))
+
     def notice(self, isolate: Isolate, action: str, reason: str | None = None, trace: str = "") -> None:
         notice = IsolateNotice(action, isolate.pid, reason, trace)
         self.told.append(lambda: self._on_isolate(notice))

@@ -8,8 +8,9 @@ Rules
  2. On demand: enough isolates for the calls there are, plus `spares`; never more than `size + spares` that live or are dying.
  3. No churn: an isolate that stands idle is kept, unless the fleet was made smaller.
  4. Calls start by priority (highest first), then by arrival; a requeued call keeps its place.
- 5. A boot that fails delays the next one (0.1 s, doubled, 30 s at most). After BOOT_TRIES failures in a row whatever waits is given up, and
-    so is what comes later if the next boot fails as well: a clear error, never a spawn loop, never a call that waits for ever.
+ 5. A boot that fails delays the next one (0.1 s, doubled, 30 s at most), until one that was begun after it succeeds. After BOOT_TRIES
+    failures in a row whatever waits is given up, and so is what comes later if the next boot fails as well: a clear error, never a spawn
+    loop, never a call that waits for ever. But where other isolates boot or run, nothing is given up: what waits has its turn there.
  6. An isolate that will not die (`stuck`) gives its seat back: it counts no longer.
  7. Calls for the inline host take their turns among the others, and need a seat and an open host.
 """
@@ -86,6 +87,7 @@ class Fleet(Generic[C, H]):
         self._arrivals = 0
         self._isolates = 0
         self.boot_failures = 0
+        self._newest_failed = 0  # the last begun of the isolates whose boot failed
         self.boot_after = 0.0  # no spawn before this time
         self.closed = False
         self.paused = False  # nobody is there to spawn
@@ -159,7 +161,8 @@ class Fleet(Generic[C, H]):
 
     def ready(self, isolate: int, now: float) -> list[Order[C, H]]:
         self.booting.discard(isolate)
-        self.boot_failures, self.boot_after = 0, 0.0
+        if isolate > self._newest_failed:
+            self.boot_failures, self.boot_after = 0, 0.0
         self.idle.insert(0, isolate)  # behind those that have run something
         return self.decide(now)
 
@@ -191,8 +194,9 @@ class Fleet(Generic[C, H]):
     def boot_failed(self, isolate: int, now: float) -> list[Order[C, H]]:
         self._forget(isolate)
         self.boot_failures += 1
+        self._newest_failed = max(self._newest_failed, isolate)
         self.boot_after = now + backoff(self.boot_failures)
-        if self.boot_failures < BOOT_TRIES:
+        if self.boot_failures < BOOT_TRIES or self.idle or self.booting or self.busy - self.dying:
             return self.decide(now)
         given_up: list[Order[C, H]] = [GiveUp(call) for call in self.withdraw_all()]
         return given_up + self.decide(now)

@@ -10,7 +10,7 @@ import select
 import signal
 import socket
 from collections import deque
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -71,11 +71,21 @@ class Isolate:
         # The kill for a limit that waits for a stack: why, and until when at most.
         self.last_look: tuple[Cause, float] | None = None
         self.backlog: list[wire.Frame] = []  # received, and not taken in yet: too many for one turn
-        self.pipe = CallPipe(largest_frame)
-        page = os.memfd_create("stem_iso-page", os.MFD_CLOEXEC)
-        os.ftruncate(page, Page.SIZE)
-        self.page = Page(page)
-        pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
+        with ExitStack() as undo:  # where there is no descriptor left
+            self.pipe = CallPipe(largest_frame)
+            undo.callback(self.pipe.close)
+            undo.callback(os.close, self.pipe.theirs)
+            page = os.memfd_create("stem_iso-page", os.MFD_CLOEXEC)
+            undo.callback(os.close, page)
+            os.ftruncate(page, Page.SIZE)
+            self.page = Page(page)
+            undo.callback(self.page.close)
+            pipes = []
+            for _ in range(3):
+                pipes.append(os.pipe2(os.O_CLOEXEC))
+                for fd in pipes[-1]:
+                    undo.callback(os.close, fd)
+            undo.pop_all()
         self.stack_fd, self.stdout_fd, self.stderr_fd = (reader for reader, _ in pipes)
         for reader in self.streams:
             os.set_blocking(reader, False)

@@ -128,6 +128,8 @@ class Hosting:
         try:
             host = Host(number, self._crew.keeping.free_seat, now + boot.time_limit, boot.largest_frame)
         except OSError as error:  # no descriptor, no memory
+            if self.roster.boot_failures == 0:
+                self._crew.no_process(f"{type(error).__name__}: {error}")
             self._failed(number, f"{type(error).__name__}: {error}")
         else:
             self._crew.keeping.launch(host, boot)

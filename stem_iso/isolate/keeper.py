@@ -141,9 +141,10 @@ class Keeper:
     def _start(self, number: int, seat_number: int, fds: list[int]) -> None:
         from stem_iso.isolate import process  # loky costs 50 ms: the core has its HELLO before
 
-        prelude, page_fd, *ends = fds
-        tracker = self._trackers.pipe()
+        own: list[int] = []
         try:
+            prelude, page_fd, *ends = fds  # ValueError: there was no descriptor free for some
+            own.append(tracker := self._trackers.pipe())
             self._table.clear(seat_number)
             told = messages.read_prelude(prelude)
             given, program = process.Fds(page_fd, *ends, self._lifeline, tracker), Program(*told["program"])
@@ -156,7 +157,7 @@ class Keeper:
             self._poll.register(kept.pidfd, select.POLLIN)
             messages.send(self.link, STARTED, number, pid, fds=(kept.pidfd,))
         finally:
-            for fd in (*fds, tracker):
+            for fd in (*fds, *own):
                 os.close(fd)
 
     # -- limits --------------------------------------------------------------------------------------------------------------------

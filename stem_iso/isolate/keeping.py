@@ -7,6 +7,7 @@ free seat ──> launch ── START ──> keeper ── STARTED, pidfd ─�
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
@@ -26,6 +27,9 @@ from stem_iso.isolate.messages import EXITED, FAILED, STARTED
 
 if TYPE_CHECKING:
     from stem_iso.isolate.crew import Crew
+
+
+ROOM = 24  # descriptors that are left free by the last isolate
 
 
 class Keeping:
@@ -50,8 +54,11 @@ class Keeping:
             return
         try:
             isolate = Isolate(number, self.free_seat, monotonic() + crew.boot.time_limit, crew.boot.largest_frame)
+            leave_room(isolate)
         except OSError as error:  # no descriptor, no memory
             crew.exits.last_broken = f"{type(error).__name__}: {error}"
+            if crew.fleet.boot_failures == 0:  # said once, until a boot succeeds again
+                crew.no_process(crew.exits.last_broken)
             crew.obey(crew.fleet.boot_failed(number, monotonic()))
         else:
             self.launch(isolate, crew.boot)
@@ -128,6 +135,21 @@ class Keeping:
         crew.notice(isolate, "spawned")
         if isolate.life.state is State.DYING:
             crew.begin_kill(isolate)
+
+
+def leave_room(isolate: Isolate) -> None:
+    """Raises OSError, and takes the isolate down, where it would use up the last descriptors: booting it needs some for a moment, and so do
+    looks into /proc, an inline host, and the program itself."""
+    taken: list[int] = []
+    try:
+        for _ in range(ROOM):
+            taken.append(os.dup(isolate.stack_fd))
+    except OSError:
+        isolate.close()
+        raise
+    finally:
+        for fd in taken:
+            os.close(fd)
 
 
 def _once(killed: Iterable[tuple[int, str]]) -> tuple[tuple[int, str], ...]:

@@ -172,3 +172,20 @@ def test_on_demand_and_a_spare_beside() -> None:
     assert fleet.decide(0.0) == [Spawn(1)]
     assert fleet.ready(1, 0.0) == []
     assert fleet.submit("a", 0, 0.0)[1] == [Assign(1, "a"), Spawn(2)]
+
+
+def test_boots_that_fail_give_up_nothing_while_others_boot_or_run() -> None:
+    fleet: Fleet[int, int] = Fleet(5, 0)
+    for call in range(5):
+        fleet.submit(call, 0, 0.0)
+    now = 0.0
+    for _ in range(2 * BOOT_TRIES):
+        failing = max(fleet.booting)
+        assert not any(isinstance(order, GiveUp) for order in fleet.boot_failed(failing, now))
+        now = fleet.boot_after
+        fleet.decide(now)
+        if len(fleet.booting) == 1:
+            break
+        fleet.ready(min(fleet.booting), now)
+        assert fleet.boot_failures, "one that was begun before says nothing of those after it"
+    assert fleet.waiting + len(fleet.busy) == 5

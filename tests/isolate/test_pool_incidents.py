@@ -8,6 +8,7 @@ import logging
 import os
 import pickle
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -31,7 +32,9 @@ from stem_iso import (
     TimeoutException,
 )
 from stem_iso.errors import RemoteTraceback
+from stem_iso.isolate.handle import Isolate
 from stem_iso.isolate.job import IsolateNotice, LimitNotice
+from stem_iso.isolate.keeping import leave_room
 from tests.isolate import work
 from tests.isolate.calling import BOUND, assert_dead, eventually, own_descriptors, pid_in
 
@@ -748,6 +751,36 @@ def test_lines_that_a_stalled_terminal_does_not_take_are_counted_and_said(
         dropped = pool.stats().dropped
     assert stalled.lines + dropped == 40_000
     assert f"{dropped} lines of output dropped" in caplog.text
+
+
+@pytest.mark.parametrize("descriptors", [110, 150])
+def test_where_descriptors_run_out_calls_run_in_the_isolates_there_are(descriptors: int) -> None:
+    program = (
+        "import os, resource, sys\n"
+        "from stem_iso import IsolatePool\n"
+        "from tests.isolate import work\n"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, ({descriptors}, {descriptors}))\n"
+        "with IsolatePool(40, spares=0) as pool:\n"
+        "    pids = {future.result(60) for future in [pool.submit(work.pid_after, 0.02) for _ in range(80)]}\n"
+        "    before = len(os.listdir('/proc/self/fd'))\n"
+        "    print(2 <= len(pids) < 40, before < resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=180)
+    assert (done.returncode, done.stdout) == (0, "True True\n"), done.stderr
+    assert done.stderr.count("no further process could be started") == 1, done.stderr
+
+
+def test_an_isolate_that_cannot_be_begun_leaves_no_descriptor() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = own_descriptors()
+    for spare in range(12):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before + spare, hard))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                leave_room(Isolate(1, 0, 0.0, 1 << 20))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert own_descriptors() == before
 
 
 class StalledTerminal(io.StringIO):

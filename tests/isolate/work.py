@@ -333,3 +333,8 @@ def first_word(line: str) -> str:
 def print_lines(count: int) -> None:
     for number in range(count):
         print("line", number)
+
+
+def pid_after(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
