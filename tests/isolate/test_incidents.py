@@ -391,7 +391,7 @@ def test_an_isolate_has_nothing_of_its_parent(calls: Calls) -> None:
     assert set(found["descriptors"].values()) <= EXPECTED_KINDS | {
         name for name in found["descriptors"].values() if name.startswith(("pipe:", "socket:"))
     }
-    assert len(found["descriptors"]) <= 10, found["descriptors"]
+    assert len(found["descriptors"]) <= 11, found["descriptors"]
     assert {"redis", "sqlite3", "click", "asyncio"}.isdisjoint(found["modules"])
 
 
