@@ -71,7 +71,11 @@ class Isolate:
         # The kill for a limit that waits for a stack: why, and until when at most.
         self.last_look: tuple[Cause, float] | None = None
         self.backlog: list[wire.Frame] = []  # received, and not taken in yet: too many for one turn
-        with ExitStack() as undo:  # where there is no descriptor left
+        self._open(largest_frame)
+
+    def _open(self, largest_frame: int) -> None:
+        """Its descriptors. Raises OSError, and leaves none open."""
+        with ExitStack() as undo:
             self.pipe = CallPipe(largest_frame)
             undo.callback(self.pipe.close)
             undo.callback(os.close, self.pipe.theirs)
