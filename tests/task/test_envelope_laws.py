@@ -46,6 +46,17 @@ def test_bytes_that_are_no_envelope_are_a_value_and_never_an_exception(body: byt
     assert isinstance(found, Envelope) or (isinstance(found, Rejected) and found.reason == "undecodable")
 
 
+@pytest.mark.parametrize(
+    "field",
+    [{"id": "a\0b"}, {"id": "a\x1b[2J"}, {"id": "a\nb"}, {"run": -1}, {"attempt": 2**31}, {"redeliveries": 2**63}, {"priority": 10}],
+)
+def test_an_id_that_cannot_be_printed_and_a_number_that_no_store_holds_are_undecodable(field: dict[str, Any]) -> None:
+    body = msgspec.msgpack.encode({"id": "good", "name": "add", "args": {}, **field})
+    with pytest.raises(Undecodable):
+        decode(body)
+    assert isinstance(opened(body), Rejected)
+
+
 def test_what_is_wrong_with_undecodable_bytes_is_said() -> None:
     with pytest.raises(Undecodable, match="attempt"):
         decode(msgspec.msgpack.encode({"id": "t", "name": "n", "args": {}, "attempt": "one"}))

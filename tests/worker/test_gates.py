@@ -5,10 +5,12 @@ from __future__ import annotations
 import sqlite3
 import time
 
+import msgspec
 import pytest
 
-from stem_iso import Stem, TaskFailed, TaskState, WorkerEventType
+from stem_iso import InvalidOptions, Stem, TaskFailed, TaskState, WorkerEventType
 from stem_iso.brokers.base import DeadFilter
+from stem_iso.task.envelope import Envelope, encode
 from stem_iso.testing import eventually
 from tests.worker import handlers
 from tests.worker.conftest import Begin, QuickRetries
@@ -43,6 +45,24 @@ def test_bytes_that_are_no_envelope_are_dead_lettered_raw_and_block_nobody(app: 
     event = ear.wait(WorkerEventType.FAILED, broken.id)
     assert event.reason == "undecodable" and event.queue == "default"
     assert app.open_broker().dead_letters(DeadFilter())[0].body == b"\xc1 garbage"
+
+
+def test_an_id_that_no_process_can_bear_and_one_of_another_task_are_dead_lettered(app: Stem, begin: Begin):
+    add = app.task(name="add", isolate=True)(handlers.add)
+    broker = app.open_broker()
+    nul, mine, yours = (Envelope(id=id, name="add", args=msgspec.Raw(b"\x81\xa1a\x01")) for id in ("a\0b", "mine", "yours"))
+    broker.publish([nul, mine])
+    with sqlite3.connect(app.broker.removeprefix("sqlite:///")) as database:
+        database.execute("UPDATE task SET body = ? WHERE id = 'mine'", (encode(yours),))
+    database.close()
+    begin(app)
+    assert add.enqueue(2).result(timeout=30) == 3
+    eventually(lambda: {letter.reason for letter in broker.dead_letters(DeadFilter())} == {"undecodable"}, 30)
+    assert [letter.id for letter in broker.dead_letters(DeadFilter())] == ["a\0b", "mine"]
+    broker.close()
+    for wrong in ("a\0b", "", "a\nb"):
+        with pytest.raises(InvalidOptions, match="task_id"):
+            add.using(task_id=wrong).enqueue(1)
 
 
 def test_arguments_that_do_not_fit_fail_once(app: Stem, begin: Begin):
