@@ -409,3 +409,17 @@ def test_a_canvas_that_has_ended_and_is_forgotten_leaves_nothing_in_the_file(pat
         pass
     tables = ask(path, "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT IN ('fact', 'sqlite_sequence')")
     assert {name: ask(path, f"SELECT count(*) FROM {name}") for (name,) in tables} == {name: [(0,)] for (name,) in tables}
+
+
+def test_the_record_of_a_silent_worker_stays_for_its_neighbours_while_it_holds_a_lease() -> None:
+    clock = HandClock()
+    broker = in_memory(clock)
+    broker.beat(WorkerInfo(id="w", boot="alpha", hostname="host", pid=1, queues=["default"], seats=1, spares=0, machine="here"))
+    broker.publish([envelope(visibility_timeout=3600)])
+    held = take_one(broker)
+    clock.pass_by(300)
+    assert broker.sweep() == 0
+    assert broker.workers() == [] and [each.boot for each in broker.neighbours("here")] == ["alpha"]
+    settle(broker, held, SUCCESS)
+    broker.sweep()
+    assert broker.neighbours("here") == []

@@ -14,7 +14,7 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stem_iso.brokers.base import Broker, DeadFilter, Receipt, Settlement, Verdict
+from stem_iso.brokers.base import Broker, DeadFilter, Receipt, Settlement, Verdict, WorkerInfo
 from stem_iso.brokers.opening import open_broker
 from stem_iso.brokers.redis.broker import RedisBroker
 from stem_iso.brokers.redis.exchanging import shared
@@ -361,3 +361,15 @@ def test_who_has_just_come_to_a_server_that_was_up_all_the_time_waits_for_nobody
             eventually(lambda: plain.zcount("si:{default}:z", 0, time.time() - 0.001) == 1)  # it has run out
             plain.set("si:{default}:seen", f"{time.time() - ago} 0")
             assert bool(asker.reclaim("alpha")) is claimed
+
+
+def test_the_record_of_a_silent_worker_stays_for_its_neighbours_longer_than_it_is_shown(broker: RedisBroker, redis_url: str) -> None:
+    seen = WorkerInfo(id="w", boot="alpha", hostname="host", pid=1, queues=["default"], seats=1, spares=0, machine="here")
+    broker.beat(seen)
+    with redis.Redis.from_url(redis_url) as plain:
+        plain.delete("si:{/gossip}:w", "si:{/gossip}:ws")  # as 30 s of silence do
+        plain.hset("si:{/gossip}:p:here", "junk", b"\xc1")
+        assert [each.boot for each in broker.neighbours("here")] == ["alpha"]
+        assert 3600 < plain.ttl("si:{/gossip}:p:here") <= 86_400
+        broker.unregister(seen)
+        assert plain.hkeys("si:{/gossip}:p:here") == [b"junk"]
