@@ -1,7 +1,8 @@
 """Values as JSON for programs and as text for people.
 
 JSON has the Python names; enums are their values, tuples lists, bytes base64, datetimes ISO 8601. What JSON has no form for, such as a map
-with keys that are no texts, is written as text rather than refused: somebody is looking for a fault.
+with keys that are no texts, is written as text rather than refused: somebody is looking for a fault. What is for people goes through
+`printable`: names and messages are anybody's.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ Rules
     fence, second look, kill: see `seat`.
  3. On an isolate's exit: sweep its orphans, report, then reap. Reaping first would make the report wait for it (1 to 5 ms).
  4. When the core ends, all trees die. What comes then is its owner's business: the embedded keeper leaves, the launcher starts a new core.
- 5. It never sends to a pid, only to pidfds.
+ 5. Signals that the program ignores or blocks are nothing to it (with SIGCHLD ignored it could not tell how an isolate ended).
+ 6. It never sends to a pid, only to pidfds.
 """
 
 from __future__ import annotations

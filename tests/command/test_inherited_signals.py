@@ -56,7 +56,10 @@ def test_a_worker_stops_although_its_program_was_started_with_signals_blocked() 
         print(signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
     """)
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=block_all)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    process.terminate()
-    assert process.communicate(timeout=30)[0] == "True\n"
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        assert process.communicate(timeout=30)[0] == "True\n"
+    finally:
+        process.kill()
