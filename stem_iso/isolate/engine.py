@@ -9,8 +9,10 @@ Rules
     Callers are told outside the lock, on this thread (`sent` alone is told under it).
  3. One deadline a call, scanned when the timer fires: the timer is set anew only when the earliest gets earlier.
  4. In one turn what isolates printed is read before what they replied, so that text is told before the end of its call.
- 5. A kill never waits: `tree` kills step by step, many side by side. An end is told when the keeper has confirmed the exit and swept.
- 6. A keeper that is silent for 100 ms after an exit is sent SIGCONT, after 1 s SIGKILL (`pressing`). When it is gone, all trees die; a
+ 5. One turn takes in a bounded number of bytes, lines and frames of each isolate; the rest is the next turn's (`crew.behind`).
+ 6. A kill waits for nothing that a handler can prolong (`clocks`): `tree` kills step by step, many side by side. An end is told when the
+    keeper has confirmed the exit and swept.
+ 7. A keeper that is silent for 100 ms after an exit is sent SIGCONT, after 1 s SIGKILL (`pressing`). When it is gone, all trees die; a
     keeper of our own is replaced, and by command (`keeper_socket`) the process leaves, because its parent is gone.
 """
 
