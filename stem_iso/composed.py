@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
-from stem_iso.errors import UnknownResult, let_out
+from stem_iso.errors import BrokerUnavailable, UnknownResult, let_out
 from stem_iso.handle import TaskHandle, aside, refuse_waiting
 from stem_iso.task import drawing
 from stem_iso.task.canvas import Parallel, Tree, last_of
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stem_iso.brokers.base import MemberState, StatusRecord
 
 R = TypeVar("R")
+AGAIN = 0.2  # seconds until a broker that is away is asked again
 SLICE = 1.0  # seconds of waiting after which a coroutine looks up whether it is still wanted
 
 
@@ -139,6 +140,8 @@ class _AsCompleted(Iterator[R]):
     def __init__(self, group: GroupHandle[R], timeout: float | None) -> None:
         self._group, self._timeout = group, timeout
         self._deadline: float | None = None  # from the first look on
+        self._reached = False  # a broker that was never reached is said at once; one that goes away later is waited for
+        self._away: BrokerUnavailable | None = None
         self._left = {member.id: member for member in group.members}
         self.found: deque[TaskHandle[R]] = deque()
 
@@ -150,10 +153,29 @@ class _AsCompleted(Iterator[R]):
 
     def take(self) -> R:
         """The result of the next that was found, or its failure."""
-        try:
-            return self.found.popleft().result(0)
-        except StopIteration as error:  # a class that the result is converted to is user code
-            raise let_out(error) from error
+        while True:
+            member = self.found.popleft()
+            try:
+                return member.result(0)
+            except BrokerUnavailable as error:
+                self.found.appendleft(member)
+                self._wait_for_it(error)
+            except StopIteration as error:  # a class that the result is converted to is user code
+                raise let_out(error) from error
+
+    def _wait_for_it(self, error: BrokerUnavailable) -> None:
+        """For a moment. Raises it where the broker was never there, and TimeoutError."""
+        if not self._reached:
+            raise error
+        self._away = error
+        self._check_time()
+        time.sleep(AGAIN if self._deadline is None else max(0.0, min(AGAIN, self._deadline - time.monotonic())))
+
+    def _check_time(self) -> None:
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            left_of = f"{len(self._left) + len(self.found)} of {len(self._group.members)} members of group {self._group.id}"
+            away = f"; the broker cannot be reached: {self._away}" if self._away else ""
+            raise TimeoutError(f"{left_of} have not ended after {self._timeout:g} s of waiting{away}") from self._away
 
     def look(self) -> bool:
         """Wait for a moment until one has ended; False when all were told. Raises TimeoutError, UnknownResult."""
@@ -165,11 +187,14 @@ class _AsCompleted(Iterator[R]):
         try:
             with self._group.app.lending.lend() as broker:
                 states = broker.wait_members(self._group.id, len(self._left), max(0.0, left))
-        except TimeoutError:
-            if self._deadline is not None and time.monotonic() >= self._deadline:
-                left_of = f"{len(self._left)} of {len(self._group.members)} members of group {self._group.id}"
-                raise TimeoutError(f"{left_of} have not ended after {self._timeout:g} s of waiting") from None
+        except BrokerUnavailable as error:
+            self._wait_for_it(error)
             return True
+        except TimeoutError:
+            self._reached, self._away = True, None
+            self._check_time()
+            return True
+        self._reached, self._away = True, None
         alive = {each.id for each in states if each.state not in TERMINAL}
         for id in [id for id in self._left if id not in alive]:  # one that is not listed has expired, which its result will say
             self.found.append(self._left.pop(id))

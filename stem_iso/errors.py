@@ -7,7 +7,7 @@
     ├── UnknownResult (LookupError)          no task of this id: it never was, or its result has expired
     ├── UnknownSchedule (LookupError)        no schedule of this name is in the broker
     ├── PayloadTooLarge (ValueError)         arguments past `max_payload_bytes`
-    ├── BrokerUnavailable (ConnectionError)  the store could not be reached; nothing was published
+    ├── BrokerUnavailable (ConnectionError)  the store could not be reached; it says what may be stored
     ├── LeaseLost                            the delivery belongs to another worker now; do not settle it
     ├── WaitRefused (RuntimeError)           a handler may not wait for the result of another task
     ├── IsolateError
@@ -25,6 +25,7 @@ Errors are values too: each can be built from its fields alone and survives a pi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -61,8 +62,15 @@ class PayloadTooLarge(StemError, ValueError):
 
 
 class BrokerUnavailable(StemError, ConnectionError):
-    """The broker could not be reached in time, or refused. After a time-out, what was being published may be in it or not, and the message
-    says so: publishing the same again, with the same `task_id`, is safe."""
+    """The broker could not be reached in time, or refused.
+
+    `unsure`: what was asked was sent, and no answer came; it may have been done or not, and the message says so. Of an enqueue, `task_ids`
+    are the ids that it gave: enqueued again with the same `task_id`, a task that is there already makes no second one.
+    """
+
+    def __init__(self, *args: object, unsure: bool = False, task_ids: Sequence[str] = ()) -> None:
+        super().__init__(*args)
+        self.unsure, self.task_ids = unsure, tuple(task_ids)
 
 
 class LeaseLost(StemError):

@@ -9,16 +9,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, TypeVar
 
 import pytest
 
+from stem_iso import Stem
+from stem_iso import group as group_of
 from stem_iso.brokers.base import Broker, BrokerOptions, Delivery, Receipt, Settlement, Verdict
 from stem_iso.brokers.opening import open_broker
 from stem_iso.brokers.redis import links as links_module
+from stem_iso.brokers.redis import publishing as publishing_module
 from stem_iso.brokers.redis.keys import REGISTRY
 from stem_iso.errors import BrokerUnavailable
 from stem_iso.task.canvas import lay, leaves
@@ -350,6 +353,106 @@ def test_a_producer_hears_within_five_seconds_that_the_server_is_away(server: St
             broker.close()
     assert counts(open_broker(dead.url)) == (1, 0, 0, 0)  # it keeps nothing over a death, and so it was told
     assert counts(open_broker(dumb.url)) == counts(open_broker(behind.url)) == (2, 0, 0, 0)
+
+
+def test_an_answer_that_never_comes_is_asked_for_again_within_the_five_seconds(emptied: tuple[Server, Proxy]) -> None:
+    _, proxy = emptied
+    broker = through(proxy)
+    broker.publish([envelope(id="first")])
+    for times in (1, 2, 4):  # the server has stored it at the first
+        proxy.cut_answer(to=b"EVALSHA", times=times)
+        assert broker.publish([envelope(id=f"cut {times}")]) == [f"cut {times}"]
+        proxy.leave()
+    tree = chain(leaf("a"), leaf("b"))
+    proxy.cut_answer(to=b"compose", times=3)
+    broker.compose(lay(tree, [envelope(id=each.id, name=each.name) for each in leaves(tree)]))
+    proxy.leave()
+    broker.reclaim("alpha")
+    assert sorted(one.receipt.id for one in take(broker)) == ["a", "cut 1", "cut 2", "cut 4", "first"]
+    broker.close()
+
+
+@pytest.mark.parametrize("many", [1, 5])
+def test_who_is_told_that_nobody_knows_may_ask_again_with_the_same_ids(server: Start, many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing_module, "PATIENCE", 2.5)
+    behind = server()
+    ids = [f"id-{number}" for number in range(many)]
+    with Proxy(behind) as proxy:
+        broker = through(proxy)
+        broker.publish([envelope(id="first")])
+        proxy.cut_answer(times=1_000_000)
+        with pytest.raises(BrokerUnavailable, match=r"'id-0'.*stored.*or not: enqueue the same again with the same task_id") as caught:
+            broker.publish([envelope(id=id) for id in ids])
+        assert caught.value.unsure and caught.value.task_ids == tuple(ids)
+        proxy.leave()
+        broker.queues()
+        proxy.cut_answer(to=b"compose", times=1_000_000)
+        with pytest.raises(BrokerUnavailable, match=r"app\.canvas\('a'\) finds it"):
+            broker.compose(lay(leaf("a"), [envelope(id="a")]))
+        proxy.leave()
+        assert broker.publish([envelope(id=id) for id in ids]) == ids
+        broker.close()
+    behind.kill()
+    with closing(open_broker(behind.url)) as away, pytest.raises(BrokerUnavailable, match="nothing was published") as caught:
+        away.publish([envelope(id="x")])
+    assert not caught.value.unsure and caught.value.task_ids == ("x",)
+    behind.start()
+
+
+def test_a_group_is_waited_for_through_an_outage_as_long_as_was_asked(server: Start) -> None:
+    behind = server(aof="always")
+    app, worker = Stem(behind.url), open_broker(behind.url)
+
+    @app.task
+    def double(number: int) -> int:
+        return 2 * number
+
+    handle = group_of(double.s(number) for number in range(3)).enqueue()
+    several = handle.as_completed(timeout=30)
+    taken = take(worker)
+    worker.exchange("alpha", [Settlement(taken[0].receipt, SUCCESS)], [], 0)
+    assert next(several) == 42
+    with ThreadPoolExecutor() as threads:
+        rest = threads.submit(lambda: list(several))
+        late = threads.submit(lambda: list(handle.as_completed(timeout=4)))
+        whole = threads.submit(lambda: handle.results(timeout=30))
+        single = threads.submit(lambda: handle.members[1].result(timeout=4))
+        eventually(lambda: str(behind.do("CLIENT", "LIST")).count("blpop") >= 2, 20)
+        behind.kill()
+        for wait in (late, single):
+            with pytest.raises(TimeoutError, match=r"not ended after 4 s of waiting; the broker cannot be reached"):
+                wait.result(10)
+        behind.start()
+        insist(lambda: worker.exchange("alpha", [Settlement(one.receipt, SUCCESS) for one in taken[1:]], [], 0))
+        assert rest.result(20) == [42, 42]
+        assert whole.result(20) == [42, 42, 42]
+    behind.kill()
+    with pytest.raises(BrokerUnavailable):  # one that was never reached is said at once
+        next(handle.as_completed(timeout=30))
+    app.close()
+    worker.close()
+
+
+def test_events_are_listened_for_through_an_outage(server: Start) -> None:
+    behind = server()
+    listening, telling = open_broker(behind.url), open_broker(behind.url)
+    stream = listening.listen(timeout=30)
+    short = listening.listen(timeout=1.0)
+    behind.kill()
+    with ThreadPoolExecutor() as threads:
+        heard = threads.submit(lambda: next(stream))
+        with pytest.raises(TimeoutError, match="the broker cannot be reached"):
+            next(short)
+        behind.start()
+
+        def told() -> bool:
+            insist(lambda: telling.emit([b"back"]))
+            return heard.done()
+
+        eventually(told, 20)
+        assert heard.result(0) == b"back"
+    listening.close()
+    telling.close()
 
 
 def test_who_waits_for_a_result_has_it_over_a_cut(emptied: tuple[Server, Proxy]) -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 from stem_iso.brokers.base import BrokerOptions, MemberState, StatusRecord
 from stem_iso.brokers.payload import encoded
-from stem_iso.brokers.redis import placing
+from stem_iso.brokers.redis import placing, publishing
 from stem_iso.brokers.redis.damage import DAMAGE, UNREADABLE, say, text
 from stem_iso.brokers.redis.keys import own_key, queue_key
 from stem_iso.brokers.redis.links import Call, Command, Links
@@ -42,8 +42,9 @@ def compose(links: Links, registry: Registry, relay: Relay, canvas: Canvas, opti
     """Raises PayloadTooLarge, and BrokerUnavailable: where that comes late, the canvas is composed, and a worker sees it through."""
     encoded([step.envelope for step in canvas.steps], options.max_payload_bytes)
     queue = placing.queue_of(canvas)
-    registry.announce({queue, *(step.envelope.queue for step in canvas.steps)})
-    number, _ = links.call("post", queue_key(queue), "compose", canvas.id, msgspec.msgpack.encode(canvas))
+    publishing.said(registry, {queue, *(step.envelope.queue for step in canvas.steps)}, [canvas.id])
+    post = Call("post", queue_key(queue), ("compose", canvas.id, msgspec.msgpack.encode(canvas)))
+    ((number, _),) = publishing.sent(links, [post], [canvas.id], canvas=True)
     with suppress(BrokerUnavailable):
         relay.compose(canvas, Origin(queue, int(number)))
 

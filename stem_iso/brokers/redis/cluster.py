@@ -115,6 +115,7 @@ class ClusterLinks(Links):
             except Lost as lost:
                 self._lose(run, node, lost)
             else:
+                self._sent = True
                 run.batches.append((wire, places, batch))
         for wire, places, batch in run.batches:
             try:

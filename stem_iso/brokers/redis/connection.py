@@ -82,6 +82,18 @@ class Wire:
     def open(self) -> bool:
         return self._raw._sock is not None
 
+    def hung_up(self) -> bool:
+        """Whether the peer has closed it, as far as is known here: what was written now would reach nobody."""
+        if self.tls or self._raw._sock is None:
+            return self._raw._sock is None
+        try:
+            self._raw._sock.settimeout(0)  # else Python waits before it looks
+            return not self._raw._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def fileno(self) -> int:
         return int(self._socket.fileno())
 

@@ -27,6 +27,7 @@ from stem_iso.errors import BrokerUnavailable
 WORKER_LIFE = 30.0  # seconds, as all below
 LISTENER_LIFE = 10.0
 RENEW_LISTENER = LISTENER_LIFE / 3
+AGAIN = 0.2  # until a server that is away is asked again
 EVENTS_KEPT, EVENTS_LIFE = 10_000, 60.0
 STREAM = f"{GOSSIP}:ev"
 TELL = 1_000  # events in one call: no script runs for more than some milliseconds
@@ -100,7 +101,7 @@ class Listener:
         self._after: bytes = self._hear()
 
     def events(self) -> Iterator[bytes]:
-        """Ends after `timeout` seconds without any. Raises BrokerUnavailable where the server is lost, and does not come again at once."""
+        """Ends after `timeout` seconds without any; by TimeoutError where the server is away then. Until then it is waited for."""
         try:
             while batch := self._next():
                 for id, (_, body) in batch:
@@ -118,20 +119,32 @@ class Listener:
         ends = inf if self._timeout is None else time.monotonic() + self._timeout
         while True:
             now = time.monotonic()
-            if now - self._renewed >= RENEW_LISTENER:
-                self._hear()
+            if now - self._renewed >= RENEW_LISTENER and not self._heard(ends):
+                continue
             seconds = max(0.001, min(ends - now, RENEW_LISTENER))
             if found := self._read(seconds):
                 return found
             if time.monotonic() >= ends:
                 return []
 
+    def _heard(self, ends: float) -> bool:
+        """That we listen, by the server. Raises TimeoutError."""
+        try:
+            self._hear()
+        except BrokerUnavailable as error:
+            self._renewed = -inf
+            if time.monotonic() >= ends:
+                raise TimeoutError(f"no event in {self._timeout:g} s; the broker cannot be reached: {error}") from error
+            time.sleep(max(0.0, min(AGAIN, ends - time.monotonic())))
+            return False
+        return True
+
     def _read(self, seconds: float) -> list[Any]:
         """Those behind the last one, as soon as there are any; none after so long, and where the server was lost."""
         asked = ("XREAD", "COUNT", READ, "BLOCK", max(1, round(seconds * 1000)), "STREAMS", STREAM, self._after)
-        if self._parked is None:
-            self._parked = self._links.park(GOSSIP)
         try:
+            if self._parked is None:
+                self._parked = self._links.park(GOSSIP)
             answers = self._parked.asked(seconds, *asked)
         except BrokerUnavailable:
             self._unpark()

@@ -61,16 +61,21 @@ class Links(ABC):
         self.url = address.shown
         self.bell = f"si:{address.access.db}:bell"  # the channel; channels know no databases
         self.connected = 0  # how often: after a new one, what a server was told may be forgotten
+        self._sent = False  # this run has handed something to a server
         self._sleeper: tuple[Node, Parked] | None = None  # kept from one `sleep` to the next
 
-    def run(self, calls: Sequence[Ask]) -> list[Any]:
-        """The answers (bytes, int, list, None), in the order of `calls`. Raises BrokerUnavailable, after all of them were read."""
+    def run(self, calls: Sequence[Ask], seconds: float | None = None) -> list[Any]:
+        """The answers (bytes, int, list, None), in the order of `calls`, within `seconds` (BUDGET where nothing is said).
+
+        Raises BrokerUnavailable, after all of them were read; `unsure` where an answer is missing.
+        """
         if not calls:
             return []
+        self._sent, budget = False, BUDGET if seconds is None else seconds
         try:
-            answers = self._run(calls, time.monotonic() + BUDGET)
+            answers = self._run(calls, time.monotonic() + budget)
         except Lost as lost:
-            raise BrokerUnavailable(self._told(lost)) from lost
+            raise BrokerUnavailable(self._told(lost, budget), unsure=self._sent) from lost
         for answer in answers:
             if isinstance(answer, Refusal):
                 raise BrokerUnavailable(answer.said(self.url))
@@ -144,8 +149,8 @@ class Links(ABC):
     def _distrust(self) -> None:
         """Whoever was parked was sent elsewhere, or lost its server."""
 
-    def _told(self, lost: Lost) -> str:
-        late = f" ({BUDGET:g} s; what was asked may have been done, and asking again does no harm)" if lost.late else ""
+    def _told(self, lost: Lost, budget: float = 0.0) -> str:
+        late = f" ({budget:g} s; what was asked may have been done)" if lost.late and budget else ""
         return f"{self.url}: {lost.args[0]}{late}"
 
 
@@ -223,7 +228,9 @@ class Standalone(Links):
             wire = self._opened(deadline)
             fresh = wire.fresh
             try:
-                return Batch(wire, calls, deadline).read()
+                batch = Batch(wire, calls, deadline)
+                self._sent = True
+                return batch.read()
             except Lost as lost:
                 self._wire = None
                 if fresh or lost.late:
@@ -234,6 +241,8 @@ class Standalone(Links):
         raise Lost("the connection breaks again and again")
 
     def _opened(self, deadline: float) -> Wire:
+        if self._wire is not None and self._wire.hung_up():
+            self._wire.close()
         if self._wire is None or not self._wire.open:
             self._wire = Wire(self.address.nodes[0], self.address.access, deadline)
             self.connected += 1
