@@ -119,13 +119,18 @@ class ErrorEvent(Event, frozen=True, kw_only=True, tag="error"):
 
 
 class IsolateEvent(Event, frozen=True, kw_only=True, tag="isolate"):
-    """The life of an isolate. `action`: "spawned", "ready", "recycled" (with `reason`), "boot-failed" (with `traceback`), "stuck"."""
+    """The life of an isolate. `action`: "spawned", "ready", "recycled" (with `reason`), "boot-failed" (with `traceback`), "stuck".
+
+    "stuck" is about a process that was to die and lives: `pid` and `title` are its own, be it the isolate or something that was started
+    there, and `reason` says why. Its task stays running, and another isolate has its place, until it is gone.
+    """
 
     type: ClassVar[WorkerEventType] = WorkerEventType.ISOLATE
     action: str
     pid: int
     reason: str | None = None
     traceback: str = ""
+    title: str = ""
 
 
 AnyEvent = (

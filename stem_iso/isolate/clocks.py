@@ -13,6 +13,7 @@ from stem_iso.isolate import tree
 from stem_iso.isolate.deadlines import Alarm
 from stem_iso.isolate.handle import STUCK_AFTER, Isolate
 from stem_iso.isolate.host import Host
+from stem_iso.isolate.job import IsolateNotice
 from stem_iso.isolate.lifecycle import Cause, State
 from stem_iso.isolate.linux import Timer
 from stem_iso.isolate.pressing import KILL, WAKE, Press, press
@@ -78,12 +79,8 @@ class Clocks:
         if isolate.died_at:
             self._press_keeper(isolate, now)
         elif isolate.signalled_at and now >= isolate.signalled_at + STUCK_AFTER and not isolate.set_aside:
-            isolate.set_aside = True
-            self._crew.notice(isolate, "stuck", "it was killed and does not die")
-            if isinstance(isolate, Host):
-                self._crew.hosting.stuck(isolate)
-            else:
-                self._crew.obey(self._crew.fleet.stuck(isolate.number, now))
+            self._crew.emit(IsolateNotice("stuck", isolate.pid, isolate.why_alive(), title=tree.title(isolate.pid)))
+            self._crew.set_aside(isolate)
 
     def _alarm(self, isolate: Isolate, alarm: Alarm, limit_at: float, now: float) -> None:
         assert isolate.call is not None and isolate.deadlines is not None

@@ -21,6 +21,7 @@ from stem_iso.isolate.child.leftovers import PROCESSES, THREADS
 from stem_iso.isolate.clocks import Clocks
 from stem_iso.isolate.cores import Cores
 from stem_iso.isolate.dispatch import Dispatch
+from stem_iso.isolate.endings import Exit
 from stem_iso.isolate.exits import Exits
 from stem_iso.isolate.fleet import Assign, Fleet, GiveUp, Order, Retire, Seat, Spawn
 from stem_iso.isolate.handle import FRAMES, Isolate
@@ -174,8 +175,18 @@ class Crew:
 
     def begin_kill(self, isolate: Isolate) -> None:
         if isolate.pid and not isolate.signalled_at:
-            isolate.begin_kill(monotonic())
+            isolate.begin_kill(monotonic(), self.link)
             self.clocks.arm(isolate.alarm())
+
+    def set_aside(self, isolate: Isolate) -> None:
+        """It, or something that it started, does not die: another takes its place. Its call is not over before the exit."""
+        if isolate.set_aside:
+            return
+        isolate.set_aside = True
+        if isinstance(isolate, Host):
+            self.hosting.stuck(isolate)
+        else:
+            self.obey(self.fleet.stuck(isolate.number, monotonic()))
 
     def push(self, isolate: Isolate, data: bytes, descriptor: int | None = None) -> None:
         """Send it; what does not fit goes out when there is room."""
@@ -202,6 +213,9 @@ class Crew:
             return
         if fd == isolate.pidfd:
             isolate.died_at = monotonic()
+            if isolate.unkept:
+                self.exits.gone(isolate, Exit(died_at=isolate.died_at))
+                return
             isolate.press, isolate.turns = isolate.died_at + WAKE, self.link.table.turns
             self.unregister(fd)
             self.clocks.arm(isolate.alarm())
@@ -337,5 +351,7 @@ class Crew:
         self.told.append(lambda: self._on_isolate(IsolateNotice("boot-failed", 0, "boot failed", why)))
 
     def notice(self, isolate: Isolate, action: str, reason: str | None = None, trace: str = "") -> None:
-        notice = IsolateNotice(action, isolate.pid, reason, trace)
+        self.emit(IsolateNotice(action, isolate.pid, reason, trace))
+
+    def emit(self, notice: IsolateNotice) -> None:
         self.told.append(lambda: self._on_isolate(notice))

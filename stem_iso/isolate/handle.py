@@ -6,7 +6,6 @@ call socket ⇄ frames        stack <─ faulthandler        stdout, stderr <─
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 from collections import deque
@@ -21,15 +20,18 @@ from stem_iso.isolate.child.setup import NUDGE_SIGNAL, RAISE_SIGNAL, STACK_SIGNA
 from stem_iso.isolate.deadlines import Deadlines
 from stem_iso.isolate.lifecycle import Cause, Lifecycle
 from stem_iso.isolate.memory import resident
+from stem_iso.isolate.orphans import why_alive
 from stem_iso.isolate.seat import Page
 
 if TYPE_CHECKING:
     from stem_iso.isolate.call import Call
+    from stem_iso.isolate.link import Link
 
 CHUNK = 1 << 16  # one read empties a full pipe
 NUDGES = (0.01, 0.1)  # seconds after the signal that raises: it may come between a look for signals and the call that blocks
 LEAVE_WITHIN = 2.0  # seconds for an idle isolate that is not needed any more to run its exit hooks; then it is killed
-STUCK_AFTER = 5.0  # seconds: a process that was killed and does not die (uninterruptible sleep) gives its seat back
+STUCK_AFTER = 0.75  # seconds: a process that was killed and does not die is named, and its place is taken by another
+ASK_AGAIN = 0.05  # seconds until a keeper whose queue was full is asked again
 TURN = 1 << 20  # bytes of output read in one turn: a flood must not hold up the limits of others
 
 TURN_BLOCKS = 20  # and blocks of lines, each of which costs as much as many bytes
@@ -43,7 +45,8 @@ class Isolate:
         self.number, self.seat = number, seat
         self.life = Lifecycle()
         self.boot_deadline = boot_deadline
-        self.pid, self.pidfd = 0, -1
+        self.pid, self.pidfd, self.unkept = 0, -1, False  # unkept: it has outlived its keeper, and nobody will report its exit
+        self.link: Link | None = None  # to its keeper, for what this process may not signal
         self.call: Call | None = None
         self.call_number = self.sent_number = 0
         self.calls = 0
@@ -53,8 +56,7 @@ class Isolate:
         self.capture = Capture()
         self.broken = ""  # the boot's traceback
         self.kill: tree.Kill | None = None
-        self.kill_at = inf  # when the kill goes on
-        self.leave_by = inf  # by when it is to have left by itself
+        self.kill_at = self.leave_by = inf  # when the kill goes on; by when it is to have left by itself
         self.killed: tree.Killed = ()
         self.signalled_at = self.died_at = 0.0
         self.soft_notice: tuple[float, float] | None = None  # limit and elapsed of a soft event that waits for its stack
@@ -167,19 +169,23 @@ class Isolate:
     def ask_stack(self) -> None:
         """What came before counts until a new one is there."""
         self._asked = True
-        tree.send(self.pidfd, STACK_SIGNAL)
+        self._signal(STACK_SIGNAL)
 
     def raise_soft(self, now: float) -> None:
         """The same, and `SoftTimeLimitExceeded` in the handler behind it."""
         self._asked = True
-        tree.send(self.pidfd, RAISE_SIGNAL)
+        self._signal(RAISE_SIGNAL)
         self.nudges = deque(now + later for later in NUDGES)
 
     def nudge(self, now: float) -> None:
         """Once raised it is not raised again, however often it is said."""
         while self.nudges and self.nudges[0] <= now:
             self.nudges.popleft()
-            tree.send(self.pidfd, NUDGE_SIGNAL)
+            self._signal(NUDGE_SIGNAL)
+
+    def _signal(self, number: int) -> None:
+        if tree.send(self.pidfd, number) is tree.Sent.REFUSED and self.link is not None:
+            self.link.forward(self.number, number)
 
     def may_dump(self) -> bool:
         """Whether its main thread will write its stack as soon as it has a CPU: it runs, and neither blocks nor ignores the signal."""
@@ -231,12 +237,15 @@ class Isolate:
         with suppress(OSError):  # it is dead
             self.pipe.link.shutdown(socket.SHUT_WR)
 
-    def begin_kill(self, now: float) -> None:
+    def begin_kill(self, now: float, link: Link) -> None:
         self.leave_by = inf
         self.signalled_at = now
         if self.pidfd < 0:  # never adopted (`keeping`): it leaves by itself, or with the keeper
             return
-        self.kill = tree.kill_tree(self.pid, self.pidfd, self.call.job.title if self.call else "")
+        if tree.send(self.pidfd, 0) is tree.Sent.REFUSED:
+            self.kill = _kill_by_keeper(link, self.number)
+        else:
+            self.kill = tree.kill_tree(self.pid, self.pidfd, self.call.job.title if self.call else "")
         self.advance_kill(now)
         with suppress(OSError):  # with CAP_SYS_NICE a victim on a full machine gets a CPU to die on 10 ms sooner
             os.sched_setscheduler(self.pid, os.SCHED_RR, os.sched_param(1))
@@ -249,10 +258,8 @@ class Isolate:
         except StopIteration as done:
             self.killed, self.kill, self.kill_at = done.value, None, inf
 
-    def wait_dead(self, timeout: float) -> None:
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        poll.poll(timeout * 1000)
+    def why_alive(self) -> str:
+        return why_alive(self.pid, tree.send(self.pidfd, 0) is tree.Sent.REFUSED)
 
     def stderr(self) -> str:
         """The last lines."""
@@ -265,6 +272,13 @@ class Isolate:
         for fd in (*self.streams, self.pidfd):
             if fd >= 0:
                 os.close(fd)
+
+
+def _kill_by_keeper(link: Link, number: int) -> tree.Kill:
+    """For an isolate that this process may not kill: its program has given up rights that the isolate has, and the keeper too."""
+    while not link.kill(number):
+        yield ASK_AGAIN
+    return ()
 
 
 def signal_name(number: int) -> str:

@@ -94,6 +94,7 @@ class IsolateNotice:
     pid: int
     reason: str | None = None
     traceback: str = ""
+    title: str = ""
 
 
 Answer = Callable[[bytes], None]

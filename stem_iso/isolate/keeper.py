@@ -5,13 +5,17 @@
 
 Rules
  1. It is parent and subreaper of every isolate, so that whatever an isolate leaves behind falls to it. A child of it that is no isolate and
-    not the core is an orphan, and is killed. (A watcher beside the isolates would not do: daemons fall past it to init.)
+    not the core is an orphan, and is killed (`orphans`), at each exit and some times a second while there are isolates. (A watcher beside
+    the isolates would not do: daemons fall past it to init.)
  2. It sleeps to the earliest limit in the table, 30 ms past it, and says so in `armed`; a core that sends an earlier one wakes it. Verdict,
     fence, second look, kill: see `seat`.
- 3. On an isolate's exit: sweep its orphans, report, then reap. Reaping first would make the report wait for it (1 to 5 ms).
+ 3. On an isolate's exit: sweep its orphans, report, then reap. Reaping first would make the report wait for it (1 to 5 ms). An isolate
+    that a debugger holds, or an orphan that will not die, holds up that one report, and is named (STUCK).
  4. When the core ends, all trees die. What comes then is its owner's business: the embedded keeper leaves, the launcher starts a new core.
  5. Signals that the program ignores or blocks are nothing to it (with SIGCHLD ignored it could not tell how an isolate ended).
  6. It never sends to a pid, only to pidfds.
+ 7. It waits for nothing but its next turn: not for a death, and not for a core that is stopped and does not read (`_unsent`).
+ 8. It kills and signals in the core's place where the core may not, because its program has given up rights that the isolates have.
 """
 
 from __future__ import annotations
@@ -21,7 +25,9 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import suppress
 from math import inf
 from time import monotonic
 from typing import Any
@@ -29,22 +35,25 @@ from typing import Any
 from stem_iso.isolate import messages, seat, tree
 from stem_iso.isolate.interpreter import Program
 from stem_iso.isolate.linux import WALL, become_subreaper, forget_inherited_signals, poll_timeout, standard_streams
-from stem_iso.isolate.messages import EXITED, FAILED, HELLO, START, STARTED
+from stem_iso.isolate.messages import EXITED, FAILED, FORWARD, HELLO, KILL, START, STARTED, STUCK
+from stem_iso.isolate.orphans import NAME_AFTER, Orphans, Survivor
 from stem_iso.isolate.trackers import Trackers
 
 MOST_NAMED = 256  # of the killed, in a report: a message has an end
+LAST_WAIT = 2.0  # seconds for the last deaths
 SEATS = 1024  # rows in the table: isolates alive at once, dying ones included
 
 
 class Kept:
     """An isolate as its parent knows it."""
 
-    __slots__ = ("died_at", "killed", "number", "page", "pid", "pidfd", "seat", "signalled_at")
+    __slots__ = ("died_at", "killed", "named", "number", "page", "pid", "pidfd", "seat", "signalled_at", "swept")
 
     def __init__(self, number: int, seat: int, pid: int, page: seat.Page) -> None:
         self.number, self.seat, self.pid, self.page = number, seat, pid, page
         self.pidfd = os.pidfd_open(pid)
         self.signalled_at = self.died_at = 0.0
+        self.swept = self.named = False
         self.killed: list[tuple[int, str]] = []
 
 
@@ -53,9 +62,15 @@ class Keeper:
 
     def __init__(self, link: socket.socket, core: int | None = None) -> None:
         self.link = link
+        link.setblocking(False)
+        self._unsent: deque[tuple[str, tuple[Any, ...], tuple[int, ...]]] = deque()  # for which the core's queue had no room
+        self._core_reads = True
         self._core = core
         self._isolates: dict[int, Kept] = {}  # by pidfd
-        self._unreaped: list[Kept] = []  # exited, the sweep behind them still going on
+        self._unreaped: list[Kept] = []  # exited and not reported
+        self._orphans = Orphans(self._kin, self._sessions)
+        self._sweep: Generator[float, None, set[int]] | None = None  # a pass that goes on
+        self._sweep_at = 0.0
         self._kills: list[tuple[float, tree.Kill, Callable[[tree.Killed], None]]] = []
         table = os.memfd_create("stem_iso-table", os.MFD_CLOEXEC)
         os.ftruncate(table, seat.table_size(SEATS))
@@ -85,6 +100,8 @@ class Keeper:
         wake = min(until, self._look_at_rows())
         if self._kills:
             wake = min(wake, min(at for at, _, _ in self._kills))
+        if self._isolates or self._unreaped or not self._orphans.empty:
+            wake = min(wake, self._sweep_at)
         others: list[int] = []
         for fd, flags in self._poll.poll(poll_timeout(wake - monotonic())):
             if fd in self._isolates:
@@ -92,46 +109,89 @@ class Keeper:
             elif fd in self._trackers:
                 self._trackers.event(fd, flags)
             elif fd == self.link.fileno():
-                if not self._listen():
+                if flags & select.POLLOUT:
+                    self._send_rest()
+                if flags & ~select.POLLOUT and not self._listen():
                     others.append(fd)
             else:
                 others.append(fd)
         self._advance_kills()
+        self._advance_sweep()
         return others
 
     def kill_all(self) -> None:
-        """Every tree, and every orphan, dead when this returns (but for what is in uninterruptible sleep: bounded)."""
+        """Every tree, and every orphan, dead when this returns, but for what will not die."""
         for kept in self._isolates.values():
             self._kill(kept)
-        deadline = monotonic() + 2.0
-        while (self._isolates or self._kills) and monotonic() < deadline:
+        self._sweep, self._sweep_at, self._orphans.quiet = None, 0.0, False
+        deadline = monotonic() + LAST_WAIT
+        while (self._isolates or self._kills or not self._orphans.quiet) and monotonic() < deadline:
             for fd, _ in self._poll.poll(1):
                 if fd in self._isolates:
                     self._exited(self._isolates.pop(fd))
             self._advance_kills()
-        tree.run(tree.kill_descendants(os.getpid(), self._kin))
-        self._trackers.finish(within=2.0)
-        tree.reap(pid for pid in tree.children(os.getpid()) if pid not in self._kin())
+            self._advance_sweep()
+        self._trackers.finish(within=LAST_WAIT)
 
     def close(self) -> None:
         """Let go of all descriptors; the isolates must be dead."""
-        for kept in self._isolates.values():
+        for kept in (*self._isolates.values(), *self._unreaped):
             os.close(kept.pidfd)
         self._trackers.close()
+        self._drop_unsent()
         os.close(self._lifeline)
         os.close(self._writer)
         self.link.close()
 
+    def send(self, kind: str, *fields: Any, fds: tuple[int, ...] = ()) -> None:
+        """To the core, now or when it has room; nobody waits for a core that is stopped."""
+        if not self._core_reads:
+            return
+        if not self._unsent:
+            try:
+                messages.send(self.link, kind, *fields, fds=fds)
+            except BlockingIOError:
+                self._poll.modify(self.link, select.POLLIN | select.POLLOUT)
+            else:
+                return
+        self._unsent.append((kind, fields, tuple(os.dup(fd) for fd in fds)))
+
+    def _send_rest(self) -> None:
+        with suppress(BlockingIOError):
+            while self._unsent:
+                kind, fields, fds = self._unsent[0]
+                messages.send(self.link, kind, *fields, fds=fds)
+                self._unsent.popleft()
+                for fd in fds:
+                    os.close(fd)
+            self._poll.modify(self.link, select.POLLIN)
+
+    def _drop_unsent(self) -> None:
+        while self._unsent:
+            for fd in self._unsent.popleft()[2]:
+                os.close(fd)
+
     # -- the core's wishes ---------------------------------------------------------------------------------------------------------
 
     def _listen(self) -> bool:
-        message = messages.receive(self.link)
+        try:
+            message = messages.receive(self.link)
+        except BlockingIOError:
+            return True
         if message is None:
             self._poll.unregister(self.link)
+            self._core_reads = False
+            self._drop_unsent()
             return False
         (kind, *fields), fds = message
         if kind == START:
             self._start(fields[0], fields[1], fds)
+        elif kind in (KILL, FORWARD):
+            for kept in [kept for kept in self._isolates.values() if kept.number == fields[0]]:
+                if kind == KILL:
+                    self._kill(kept)
+                else:
+                    tree.send(kept.pidfd, fields[1])
         else:
             self.heard(kind, fields)
         return True
@@ -152,11 +212,11 @@ class Keeper:
             pid = process.start(given, program, flags=told["flags"], own_path=told["own_path"], cwd=told["cwd"], env=told["env"])
             kept = Kept(number, seat_number, pid, seat.Page(page_fd))
         except Exception as error:  # what cannot be started must not cost those that run
-            messages.send(self.link, FAILED, number, f"{type(error).__name__}: {error}")
+            self.send(FAILED, number, f"{type(error).__name__}: {error}")
         else:
             self._isolates[kept.pidfd] = kept
             self._poll.register(kept.pidfd, select.POLLIN)
-            messages.send(self.link, STARTED, number, pid, fds=(kept.pidfd,))
+            self.send(STARTED, number, pid, fds=(kept.pidfd,))
         finally:
             for fd in (*fds, *own):
                 os.close(fd)
@@ -221,19 +281,58 @@ class Keeper:
         kept.died_at = monotonic()
         self._poll.unregister(kept.pidfd)
         self._unreaped.append(kept)
-        sweep = tree.kill_descendants(os.getpid(), self._kin)
-        self._kills.append((0.0, sweep, lambda killed: self._report(kept, killed)))
-        self._advance_kills()
+        self._orphans.exited(kept.number)
+        self._sweep_at = 0.0
+        self._advance_sweep()
 
-    def _report(self, kept: Kept, orphans: tree.Killed) -> None:
-        end = os.waitid(os.P_PIDFD, kept.pidfd, os.WEXITED | os.WNOWAIT | WALL)
-        code, status = (end.si_code, end.si_status) if end else (os.CLD_EXITED, 0)
-        killed = [(pid, title[:80]) for pid, title in (*kept.killed, *orphans)][:MOST_NAMED]
-        messages.send(self.link, EXITED, kept.number, code, status, killed, kept.signalled_at, kept.died_at)
-        os.waitid(os.P_PIDFD, kept.pidfd, os.WEXITED | WALL)
+    def _advance_sweep(self) -> None:
+        now = monotonic()
+        if now < self._sweep_at:
+            return
+        self._sweep = self._sweep or self._orphans.sweep()
+        try:
+            self._sweep_at = now + next(self._sweep)
+            return
+        except StopIteration as done:
+            self._sweep = None
+            over: set[int] = done.value
+        for kept in self._unreaped[:]:
+            kept.swept = kept.swept or kept.number in over
+            if kept.swept:
+                self._report(kept)
+        now = monotonic()
+        self._name_survivors(now)
+        self._sweep_at = now + self._orphans.pause(now)
+
+    def _report(self, kept: Kept) -> None:
+        """The exit, unless a tracer has not let go of it: nobody else hears of that end until then."""
+        try:
+            end = os.waitid(os.P_PIDFD, kept.pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG | WALL)
+        except ChildProcessError:  # reaped by the kernel
+            code, status = os.CLD_EXITED, 0
+        else:
+            if end is None:
+                return
+            code, status = end.si_code, end.si_status
+        killed = [(pid, title[:80]) for pid, title in (*kept.killed, *self._orphans.take(kept.number))][:MOST_NAMED]
+        self.send(EXITED, kept.number, code, status, killed, kept.signalled_at, kept.died_at)
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, kept.pidfd, os.WEXITED | os.WNOHANG | WALL)
         os.close(kept.pidfd)
         self._unreaped.remove(kept)
-        tree.reap(pid for pid, _ in orphans)
+
+    def _name_survivors(self, now: float) -> None:
+        found = list(self._orphans.survivors(now))
+        for kept in self._unreaped:
+            if kept.swept and not kept.named and now >= kept.died_at + NAME_AFTER:
+                kept.named = True
+                found.append(Survivor(kept.number, kept.pid, "", f"it is dead, and process {tree.tracer(kept.pid)} traces it"))
+        for each in found:
+            self.send(STUCK, each.isolate, each.pid, each.title[:80], each.why)
+
+    def _sessions(self) -> dict[int, int]:
+        """The numbers of isolates by pid, which is also the session that each has made."""
+        return {kept.pid: kept.number for kept in (*self._isolates.values(), *self._unreaped)}
 
     def _kin(self) -> set[int]:
         """Children that are no orphans: the core, trackers, and isolates that live or wait to be reaped."""

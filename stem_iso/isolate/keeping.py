@@ -19,11 +19,11 @@ import msgspec
 from stem_iso.isolate import messages, tree, wire
 from stem_iso.isolate.endings import Exit, earliest
 from stem_iso.isolate.handle import STUCK_AFTER, Isolate
-from stem_iso.isolate.job import Boot
+from stem_iso.isolate.job import Boot, IsolateNotice
 from stem_iso.isolate.keeper import SEATS
 from stem_iso.isolate.lifecycle import Cause, State
 from stem_iso.isolate.link import KeeperLost
-from stem_iso.isolate.messages import EXITED, FAILED, STARTED
+from stem_iso.isolate.messages import EXITED, FAILED, STARTED, STUCK
 
 if TYPE_CHECKING:
     from stem_iso.isolate.crew import Crew
@@ -84,6 +84,9 @@ class Keeping:
 
     def heard(self, kind: str, fields: list[Any], fds: list[int]) -> bool:
         """A message of the keeper; False if it is not about isolates."""
+        if kind == STUCK:
+            self._stuck(*fields)
+            return True
         if kind not in (STARTED, FAILED, EXITED):
             return False
         isolate = self._crew.isolates[fields[0]]
@@ -99,18 +102,31 @@ class Keeping:
             self._crew.exits.gone(isolate, Exit(code, status, every, *times))
         return True
 
+    def _stuck(self, number: int, pid: int, title: str, why: str) -> None:
+        self._crew.emit(IsolateNotice("stuck", pid, why, title=title))
+        isolate = self._crew.isolates.get(number)
+        if isolate is not None:
+            self._crew.set_aside(isolate)
+
     def lost(self) -> None:
-        """Kill every tree by ourselves, now, and end what ran there."""
+        """Kill every tree by ourselves, now, and end what ran there. What does not die is waited for with its call unended, as ever."""
         self._pause(True)
         isolates = list(self._crew.isolates.values())
         for isolate in isolates:
             if isolate.life.condemned(Cause.KEEPER_LOST):
                 self._crew.count_out(isolate)
-            if isolate.pidfd >= 0:
-                tree.run(isolate.kill or tree.kill_tree(isolate.pid, isolate.pidfd))
-                isolate.wait_dead(STUCK_AFTER)
+        held = [isolate for isolate in isolates if isolate.pidfd >= 0]
+        for isolate in held:
+            tree.run(isolate.kill or tree.kill_tree(isolate.pid, isolate.pidfd))
+            isolate.kill = None
+        self._crew.link.cut_lifeline()
+        end = monotonic() + STUCK_AFTER
         for isolate in isolates:
-            self._crew.exits.gone(isolate, Exit(died_at=monotonic()))
+            if isolate not in held or tree.has_exited(isolate.pidfd, max(0.0, end - monotonic())):
+                self._crew.exits.gone(isolate, Exit(died_at=monotonic()))
+            else:
+                isolate.unkept = True
+                self._stuck(isolate.number, isolate.pid, tree.title(isolate.pid), isolate.why_alive())
 
     def replaced(self) -> None:
         """There is a new one, which the link talks to."""
@@ -129,7 +145,7 @@ class Keeping:
             with suppress(OSError):
                 isolate.pipe.link.shutdown(socket.SHUT_WR)
             return
-        isolate.pidfd = pidfd
+        isolate.pidfd, isolate.link = pidfd, crew.link
         crew.register(pidfd, isolate)
         crew.push(isolate, isolate.adopt)
         crew.notice(isolate, "spawned")

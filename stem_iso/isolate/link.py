@@ -17,7 +17,7 @@ from typing import Any
 from stem_iso.isolate import interpreter, messages
 from stem_iso.isolate.keeper import SEATS
 from stem_iso.isolate.linux import fill_standard_descriptors
-from stem_iso.isolate.messages import HELLO, START, WAKE
+from stem_iso.isolate.messages import FORWARD, HELLO, KILL, START, WAKE
 from stem_iso.isolate.seat import Table
 
 HELLO_LIMIT = 30.0  # seconds for the keeper's first word; it takes 20 ms on an idle machine
@@ -94,11 +94,32 @@ class Link:
         with suppress(BlockingIOError):  # a keeper that is stopped has a queue full of words that cause its turn
             messages.send(self.socket, WAKE)
 
+    def kill(self, number: int) -> bool:
+        """Ask for the death of this isolate and all that it started; False: not now, the keeper's queue is full."""
+        return self._ask(KILL, number)
+
+    def forward(self, number: int, signal: int) -> None:
+        """Ask for a signal to this isolate; lost where the keeper's queue is full."""
+        self._ask(FORWARD, number, signal)
+
+    def _ask(self, kind: str, *fields: int) -> bool:
+        try:
+            messages.send(self.socket, kind, *fields)
+        except BlockingIOError:
+            return False
+        return True
+
+    def cut_lifeline(self) -> None:
+        """With the keeper gone, the kernel kills all isolates that are left: also those that this process may not kill."""
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+
     def let_go(self) -> None:
         """In a fork of the program: its copy of the lifeline would keep the isolates alive after program and keeper have died."""
         if not self._closed:
             self._closed = True
-            os.close(self._lifeline)
+            self.cut_lifeline()
             os.close(self.socket.detach())
 
     def close(self) -> None:
@@ -111,7 +132,7 @@ class Link:
                 self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
         self.table.close()
-        os.close(self._lifeline)
+        self.cut_lifeline()
         os.close(self.pidfd)
         if self._process is not None:
             try:

@@ -4,9 +4,12 @@ keeper -> core   HELLO [pid, boot]               + table, lifeline's write end
                  STARTED [isolate, pid]          + pidfd
                  FAILED [isolate, text]
                  EXITED [isolate, code, status, killed, signalled, died]      after the sweep; code and status as in waitid(2)
+                 STUCK [isolate, pid, title, why]      what keeps that EXITED from coming; 0 for the isolate: nobody knows whose it is
                  SIGNAL [count]                  by command: how many TERM or INT the launcher has had; QUIT says 2 at once
 core -> keeper   START [isolate, seat]           + prelude (memfd), page, socket, stack, stdout, stderr
                  WAKE                            an earlier limit stands in the table
+                 KILL [isolate]                  the core may not
+                 FORWARD [isolate, signal]       the same for any other signal
                  GOODBYE [code]                  by command: the core leaves on purpose, with this exit code
 """
 
@@ -26,12 +29,12 @@ LARGEST = 1 << 18
 MOST_FDS = 8
 LEAST_SECRET = 4  # characters: what is shorter stands anywhere by chance
 
-HELLO, STARTED, FAILED, EXITED, SIGNAL = "hello", "started", "failed", "exited", "signal"
-START, WAKE, GOODBYE = "start", "wake", "goodbye"
+HELLO, STARTED, FAILED, EXITED, STUCK, SIGNAL = "hello", "started", "failed", "exited", "stuck", "signal"
+START, WAKE, KILL, FORWARD, GOODBYE = "start", "wake", "kill", "forward", "goodbye"
 
 
 def send(link: socket.socket, kind: str, *fields: Any, fds: tuple[int, ...] = ()) -> bool:
-    """False if the other side is gone."""
+    """False if the other side is gone. Raises BlockingIOError where the socket does not block and has no room."""
     body = json.dumps([kind, *fields]).encode()
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
     try:

@@ -25,9 +25,9 @@ class Press(Enum):
 
 def press(*, at_work: bool, woken: bool, state: str, since: float) -> Press:
     """`at_work`: it turned since the last look, or its word is unread; `woken`: it was sent SIGCONT since then, 0.9 s ago; `state`: its
-    letter in /proc/PID/stat; `since`: seconds since the exit."""
+    letter in /proc/PID/stat, empty where that is hidden; `since`: seconds since the exit."""
     if at_work:
         return Press.WAIT
     if not woken:
         return Press.WAKE
-    return Press.PATIENCE if state in ("R", "D") and since < STARVED else Press.KILL
+    return Press.PATIENCE if state in ("R", "D", "") and since < STARVED else Press.KILL

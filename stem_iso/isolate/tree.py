@@ -4,7 +4,7 @@
     children    ──> stop the root (it stays the adopter of its orphans)
                     ┌> kill each descendant not yet killed, then read *its* children again
                     └─ sleep 0.2 ms until nobody is new and all are gone or zombies, bounded
-                    kill the root
+                    kill the root; what is left falls to the keeper (`orphans`)
 
 Rules
  1. Ancestry, never names or environments: a daemon may empty its environment, but not its parent. The root is a subreaper, so the orphans
@@ -13,6 +13,7 @@ Rules
  3. Never wait for "stopped" or "dead" without a bound: a vfork parent does not stop, a process in uninterruptible sleep does not die.
  4. Each pid is opened as a pidfd and its parentage is checked again afterwards, so that a reused pid is never signalled.
  5. The walk sleeps between passes: a busy re-walk starves the victims of the CPU they need to die on.
+ 6. /proc may hide a process (hidepid), and a process may be another user's: neither means that it is gone. Its pidfd tells.
 
 A kill is a generator that yields how long to sleep: the engine runs many side by side on one thread, none in line behind another.
 """
@@ -20,20 +21,31 @@ A kill is a generator that yields how long to sleep: the engine runs many side b
 from __future__ import annotations
 
 import os
+import select
 import signal
-from collections.abc import Callable, Container, Generator, Iterable
-from contextlib import suppress
+from collections.abc import Generator
+from enum import Enum
+from time import monotonic
 
 PAUSE = 0.0002
-PASSES = 5_000  # about two seconds of passes: beyond it something does not die, and the caller says so
+PATIENCE = 0.1  # seconds since the last one that was new: beyond it something does not die, and is left to the keeper
+LONGEST_WALK = 2.0  # seconds: a storm of forks that no walk ends is easier met from the keeper, once its root is dead
 SLICE = 32  # kills between two pauses: a storm of hundreds must not hold up its neighbours' limits
 
 Killed = tuple[tuple[int, str], ...]
 Kill = Generator[float, None, Killed]
 
 
+class Sent(Enum):
+    """What became of a signal."""
+
+    DELIVERED = "delivered"
+    REFUSED = "refused"  # the process lives, and is not ours to signal
+    GONE = "gone"
+
+
 def children(pid: int) -> list[int]:
-    """Pids of the living and dead children of each thread of `pid`; none if it is gone."""
+    """Pids of the living and dead children of each thread of `pid`; none if it is gone, or where /proc hides it."""
     found: list[int] = []
     try:
         threads = os.listdir(f"/proc/{pid}/task")
@@ -46,7 +58,7 @@ def children(pid: int) -> list[int]:
         except FileNotFoundError:
             if os.path.exists(f"/proc/{pid}/task/{thread}/stat"):  # a kernel without CONFIG_PROC_CHILDREN
                 return children_by_stat(pid)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):
             continue
     return found
 
@@ -57,7 +69,7 @@ def children_by_stat(pid: int) -> list[int]:
 
 
 def _stat(pid: int) -> list[bytes]:
-    """The fields after the name: state, parent, ...; empty if it is gone."""
+    """The fields after the name: state, parent, ...; empty if it is gone, or hidden."""
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
             return file.read().rpartition(b")")[2].split()
@@ -71,34 +83,62 @@ def _parent(pid: int) -> int | None:
 
 
 def state(pid: int) -> str:
-    """Its letter in /proc/PID/stat (R, S, D, T, Z ...); empty if it is gone."""
+    """Its letter in /proc/PID/stat (R, S, D, T, Z ...); empty if it is gone, or hidden."""
     stat = _stat(pid)
     return stat[0].decode() if stat else ""
 
 
-def takes(pid: int, number: int) -> bool:
-    """Whether its first thread has a handler for this signal and does not block it; False if it is gone."""
-    found: dict[bytes, int] = {}
+def _status(pid: int, *names: bytes) -> dict[bytes, bytes]:
+    """These fields of /proc/PID/status; empty if it is gone, or hidden."""
     try:
         with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
-            for line in file.read().splitlines():
-                name, _, value = line.partition(b":")
-                if name in (b"SigBlk", b"SigCgt"):
-                    found[name] = int(value, 16)
+            fields = (line.partition(b":") for line in file.read().splitlines())
+            return {name: value.strip() for name, _, value in fields if name in names}
     except OSError:
-        return False
+        return {}
+
+
+def takes(pid: int, number: int) -> bool:
+    """Whether its first thread has a handler for this signal and does not block it; False if it is gone."""
+    found = {name: int(value, 16) for name, value in _status(pid, b"SigBlk", b"SigCgt").items()}
     bit = 1 << (number - 1)
     return bool(found.get(b"SigCgt", 0) & bit) and not found.get(b"SigBlk", 0) & bit
+
+
+def _ended(stat: list[bytes]) -> bool:
+    # A process whose first thread has left by itself is shown as a zombie as well, and runs on in its other threads.
+    return stat[0] in (b"Z", b"X") and int(stat[17]) <= 1
 
 
 def is_dead(pid: int) -> bool:
     """Gone, or a zombie: it runs nothing any more."""
     stat = _stat(pid)
-    return not stat or stat[0] in (b"Z", b"X")
+    return _ended(stat) if stat else not _lives_unseen(pid)
+
+
+def _lives_unseen(pid: int) -> bool:
+    """Whether a process that /proc does not show is there all the same."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    except OSError:  # no descriptor is free: nobody can tell, and who cannot tell must not say "dead"
+        return True
+    try:
+        return not has_exited(pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def has_exited(pidfd: int, timeout: float = 0.0) -> bool:
+    """Whether its process has ended, or does so within `timeout` seconds."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))
 
 
 def title(pid: int) -> str:
-    """What `ps` shows; empty if it is gone."""
+    """What `ps` shows; empty if it is gone, or hidden."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
             return file.read(256).replace(b"\0", b" ").strip().decode(errors="replace")
@@ -106,32 +146,65 @@ def title(pid: int) -> str:
         return ""
 
 
-def send(pidfd: int, number: int) -> bool:
-    """False if the process is gone, or was never held."""
-    if pidfd < 0:
-        return False
+def tracer(pid: int) -> int:
+    """The process that traces it; 0 for none, or where it is hidden."""
+    return int(_status(pid, b"TracerPid").get(b"TracerPid", 0))
+
+
+def send(pidfd: int, number: int) -> Sent:
+    if pidfd < 0:  # never held
+        return Sent.GONE
     try:
         signal.pidfd_send_signal(pidfd, number)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
+    except ProcessLookupError:
+        return Sent.GONE
+    except PermissionError:
+        return Sent.REFUSED
+    return Sent.DELIVERED
 
 
-def kill_child(pid: int, parent: int) -> str | None:
-    """SIGKILL `pid` if it still is a living child of `parent`; its title, or None."""
+def kill_child(pid: int, parent: int) -> tuple[Sent, str]:
+    """SIGKILL `pid` if it still is a living child of `parent`; what became of it, and its title."""
     try:
         pidfd = os.pidfd_open(pid)
     except OSError:
-        return None
+        return Sent.GONE, ""
     try:
         # The pid was read before the pidfd was opened: only a process that still has this parent is the one we mean.
         stat = _stat(pid)
-        if not stat or stat[0] == b"Z" or int(stat[1]) != parent:
-            return None
+        if stat and (_ended(stat) or int(stat[1]) != parent):
+            return Sent.GONE, ""
+        if not stat and (has_exited(pidfd) or pid not in children(parent)):
+            return Sent.GONE, ""
         name = title(pid)
-        return name if send(pidfd, signal.SIGKILL) else None
+        return send(pidfd, signal.SIGKILL), name
     finally:
         os.close(pidfd)
+
+
+class Walk:
+    """Walks down from given processes, again and again, and kills. `killed` and `refused` are what it has met: pid and title."""
+
+    def __init__(self) -> None:
+        self.killed: dict[int, str] = {}
+        self.refused: dict[int, str] = {}
+
+    def over(self, parent: int, pids: list[int]) -> Generator[float, None, bool]:
+        """Kill these children of `parent` and all below. Returns whether anybody was new. Children are read after the kill: rule 2."""
+        fresh, steps = False, 0
+        queue = [(pid, parent) for pid in pids]
+        while queue:
+            pid, above = queue.pop()
+            steps += 1
+            if steps % SLICE == 0:
+                yield 0.0
+            if pid not in self.killed and pid not in self.refused:
+                sent, name = kill_child(pid, above)
+                if sent is not Sent.GONE:
+                    (self.killed if sent is Sent.DELIVERED else self.refused)[pid] = name
+                    fresh = True
+            queue += [(child, pid) for child in children(pid)]
+        return fresh
 
 
 def kill_tree(pid: int, pidfd: int, name: str = "") -> Kill:
@@ -146,43 +219,18 @@ def kill_tree(pid: int, pidfd: int, name: str = "") -> Kill:
     return ((pid, name), *killed)
 
 
-def kill_descendants(root: int, spare: Callable[[], Container[int]] = frozenset) -> Kill:
-    """Kill all below `root`, but not the trees of `spare()`: children of it that are not to be touched, asked for anew at each pass."""
-    killed: dict[int, str] = {}
-    for _ in range(PASSES):
-        kept = spare()
-        fresh = yield from _pass(root, kept, killed)
-        if not fresh and all(is_dead(pid) for pid in killed) and not _living(root, kept):
-            break
+def kill_descendants(root: int) -> Kill:
+    """Kill all below `root`, until they are gone. What will not go is left: another user's at once, the rest after `PATIENCE`."""
+    walk = Walk()
+    last_new = began = monotonic()
+    while True:
+        fresh = yield from walk.over(root, children(root))
+        now = monotonic()
+        last_new = now if fresh else last_new
+        gone = not fresh and all(map(is_dead, walk.killed)) and all(pid in walk.refused or is_dead(pid) for pid in children(root))
+        if gone or now > last_new + PATIENCE or now > began + LONGEST_WALK:
+            return tuple(walk.killed.items())
         yield PAUSE
-    return tuple(killed.items())
-
-
-def _living(root: int, kept: Container[int]) -> list[int]:
-    return [pid for pid in children(root) if pid not in kept and not is_dead(pid)]
-
-
-def _pass(root: int, kept: Container[int], killed: dict[int, str]) -> Generator[float, None, bool]:
-    """One walk down the tree: kill, then read the children of what was killed. Returns whether anybody new was found."""
-    fresh, steps = False, 0
-    queue = [(child, root) for child in children(root) if child not in kept]
-    while queue:
-        pid, parent = queue.pop()
-        steps += 1
-        if steps % SLICE == 0:
-            yield 0.0
-        if pid not in killed and (name := kill_child(pid, parent)) is not None:
-            killed[pid] = name
-            fresh = True
-        queue += [(child, pid) for child in children(pid)]
-    return fresh
-
-
-def reap(pids: Iterable[int]) -> None:
-    """Collect what has died of our own children, without waiting."""
-    for pid in pids:
-        with suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
 
 
 def run(kill: Kill) -> Killed:

@@ -34,7 +34,7 @@ import msgspec
 from stem_iso.isolate import interpreter
 from stem_iso.isolate.keeper import Keeper, set_title
 from stem_iso.isolate.linux import become_subreaper, forget_inherited_signals, poll_timeout, require_linux, standard_streams
-from stem_iso.isolate.messages import GOODBYE, SIGNAL, send
+from stem_iso.isolate.messages import GOODBYE, SIGNAL
 from stem_iso.settings import WorkerConfig
 from stem_iso.worker.log import configure_logging
 from stem_iso.worker.owned import end_with_owner
@@ -142,7 +142,7 @@ class Launcher:
             if self._signals.count > told:
                 self._signals.drain()  # before the count is read: a signal between the two would be heard by nobody
                 told = self._signals.count
-                send(ours, SIGNAL, told)
+                keeper.send(SIGNAL, told)
                 self._say_stopping(told)
             if monotonic() >= self._patience():
                 core.kill()

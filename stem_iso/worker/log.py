@@ -109,9 +109,15 @@ class LogSubscriber:
         self._bus.post(_line, Line(attempt, logging.WARNING, "stem_iso", text), len(text) + LINE)
 
     def _event(self, event: Event) -> None:
-        level = logging.ERROR if isinstance(event, IsolateEvent) and event.traceback else LEVELS[event.type]
+        level = _level_of_isolate(event) if isinstance(event, IsolateEvent) else LEVELS[event.type]
         if log.isEnabledFor(level):
             log.log(level, "%s", sentence(event), extra=_fields(event))
+
+
+def _level_of_isolate(event: IsolateEvent) -> int:
+    if event.traceback:
+        return logging.ERROR
+    return logging.WARNING if event.action == "stuck" else LEVELS[event.type]
 
 
 def _line(line: Line) -> None:
@@ -129,6 +135,9 @@ def _fields(event: Event) -> dict[str, Any]:
 
 def sentence(event: Event) -> str:
     """What happened, for people. A stack or a traceback follows on lines of its own."""
+    if isinstance(event, IsolateEvent) and event.action == "stuck":
+        named = f" ({event.title})" if event.title else ""
+        return f"process {event.pid}{named} is stuck: {event.reason}; its task stays running until it is gone"
     if isinstance(event, IsolateEvent):
         return f"isolate {event.pid} {event.action}" + (f" ({event.reason})" if event.reason else "") + _below(event.traceback)
     if isinstance(event, ErrorEvent):

@@ -132,6 +132,7 @@ class Reporter:
                     pid=notice.pid,
                     reason=notice.reason,
                     traceback=notice.traceback,
+                    title=notice.title,
                 )
             )
 

@@ -22,6 +22,20 @@ from stem_iso.isolate.job import FAILED, SUCCEEDED, Port, Runner
 from stem_iso.isolate.seat import Page
 from stem_iso.outcome import TaskError
 from tests.isolate.counting import BEGUN, DONE, REACHED, Counters
+from tests.isolate.escapes import (  # noqa: F401  found by name
+    be_traced_by_a_daemon,
+    become_another_user,
+    child_in_a_frozen_file,
+    child_of_another_user,
+    clone_a_sibling,
+    fork_past_the_isolate,
+    leave_a_daemon_without_its_first_thread,
+    look_at_a_frozen_file,
+    ten_children,
+    undumpable_child,
+    undumpable_hog,
+    wait_for,
+)
 from tests.isolate.hogs import child_devours, devour, devour_noting, pages_are_shared, slowly  # noqa: F401  found by name
 from tests.isolate.pinned import affinity, affinity_and_wait, affinity_of_all  # noqa: F401  found by name
 
@@ -268,6 +282,12 @@ def last_words(text: str) -> None:
 def write_pid_and_spin(ledger: str) -> None:
     Path(ledger).write_text(str(os.getpid()))
     spin()
+
+
+def write_pid_and_crash(ledger: str, go: str) -> None:
+    Path(ledger).write_text(str(os.getpid()))
+    wait_for(go)
+    os._exit(1)
 
 
 def write_pid_and_sleep(ledger: str, seconds: float) -> None:

@@ -1,0 +1,86 @@
+"""Programs with an engine of their own that lack some right of root's, for the tests of what must be ended all the same.
+
+argv: the name of a function here, and its arguments. Each prints a line for what has come to pass.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+
+from stem_iso.outcome import Stopped, StopReason
+from tests.isolate.calling import Calls, eventually
+from tests.isolate.escapes import NOBODY
+from tests.isolate.punctual import assert_others_are_punctual, stuck, warm, zombies
+
+HIDING = b"hidepid=2,gid=54321"  # from all but a group that nobody is in
+CLONE_NEWNS = 0x20000
+MS_REC_PRIVATE = 0x44000
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def another_user(handler: str, ledger: str, then: str) -> None:
+    calls = Calls(size=3)
+    warm(calls, 2)
+    held = calls.start(handler, ledger, then, hard=1.0 if then == "stay" else None)
+    eventually(lambda: stuck(calls), "nobody named it")
+    (notice,) = stuck(calls)
+    say(f"stuck {notice.pid}: {notice.reason}")
+    assert_others_are_punctual(calls)
+    assert held.outcomes == [], "its end was told while its process lives"
+    say("others are punctual")
+    say(type(held.outcome()).__name__)
+    eventually(lambda: not zombies(calls), "zombies are left")
+    say(f"zombies: {zombies(calls)}")
+    calls.engine.close()
+
+
+def drops_root() -> None:
+    calls = Calls(size=1, spares=0)
+    assert calls.value("polite", soft=0.1, hard=20, raise_soft=True) == "cleaned up"  # whatever it imports late is there now
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
+    say(type(calls.run("spin", hard=0.3)).__name__)
+    say(type(calls.run("devour", 400 << 20, memory=100 << 20)).__name__)
+    running = calls.start("spin")
+    running.until(lambda: running.sent_count)
+    calls.engine.stop(running.call, StopReason.REVOKED)  # type: ignore[attr-defined]
+    say(type(running.outcome()).__name__)
+    polite = calls.start("polite", soft=0.2, hard=20, raise_soft=True)
+    say(f"{type(polite.outcome()).__name__} {'/'.join(polite.levels())}")
+    last = calls.start("spin")
+    last.until(lambda: last.sent_count)
+    calls.engine.close()
+    assert isinstance(last.outcome(), Stopped)
+    say("closed")
+
+
+def hide_processes() -> None:
+    """Mount /proc so that it hides what this process may not trace, for it and what it starts."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for done in (
+        libc.unshare(CLONE_NEWNS),
+        libc.mount(None, b"/", None, MS_REC_PRIVATE, None),
+        libc.mount(b"proc", b"/proc", b"proc", 0, HIDING),
+    ):
+        if done != 0:
+            sys.exit(f"cannot mount /proc: {os.strerror(ctypes.get_errno())}")
+
+
+def hidden(ledger: str, then: str) -> None:
+    hide_processes()
+    calls = Calls(size=1, spares=0)
+    held = calls.start("undumpable_child", ledger, then, hard=2.0 if then == "stay" else None)
+    eventually(lambda: Path(ledger).exists(), "it did not start")
+    say(f"hidden: {not Path('/proc', Path(ledger).read_text(), 'stat').exists()}")
+    say(type(held.outcome()).__name__)
+    calls.engine.close()
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])

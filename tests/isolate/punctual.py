@@ -1,0 +1,47 @@
+"""What the tests of processes that will not die ask of an engine: who is stuck, who is a zombie, and whether the others are served."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stem_iso.isolate import tree
+from stem_iso.isolate.job import IsolateNotice
+from stem_iso.outcome import Crashed, Outcome, Succeeded, TimedOut
+from tests.isolate.calling import Calls
+
+SECOND = 4.0  # what must be there within a second, on a machine that does other things as well
+
+OTHERS: tuple[tuple[str, tuple[Any, ...], type[Outcome], dict[str, float]], ...] = (
+    ("sleep_long", (), TimedOut, {"hard": 0.3}),
+    ("leave", (3,), Crashed, {}),
+    ("echo", (1,), Succeeded, {}),
+    ("sleep_long", (), TimedOut, {"hard": 0.1}),
+)
+
+
+def stuck(calls: Calls) -> list[IsolateNotice]:
+    return [notice for notice in calls.notices if notice.action == "stuck"]
+
+
+def keeper(calls: Calls) -> int:
+    pid: int = calls.engine._crew.link.pid
+    return pid
+
+
+def zombies(calls: Calls) -> list[int]:
+    return [pid for pid in tree.children(keeper(calls)) if tree.state(pid) == "Z"]
+
+
+def warm(calls: Calls, count: int) -> None:
+    """So many isolates stand ready: no boot takes part in what is timed."""
+    for each in [calls.start("sleep", 0.3) for _ in range(count)]:
+        each.outcome()
+
+
+def assert_others_are_punctual(calls: Calls) -> None:
+    """Limits, crashes and replies of others are told within milliseconds of when they are sent; seconds are allowed."""
+    for name, args, kind, limits in OTHERS:
+        call = calls.start(name, *args, **limits)
+        assert isinstance(call.outcome(), kind)
+        late = call.told_at - call.sent_at - limits.get("hard", 0.0)
+        assert late < SECOND, f"{name} was told {late:.1f} s late"
