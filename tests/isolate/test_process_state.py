@@ -61,6 +61,7 @@ def test_a_call_that_becomes_somebody_else_costs_the_process(watched: Watched) -
 
 
 def test_a_watchdog_does_not_end_the_next_call(watched: Watched) -> None:
+    assert watched.call(changes.sleep_and_print, 0) == "fine"  # a function that is new there would be one more start-up
     pid = watched.call(changes.watchdog)
     assert watched.call(changes.sleep_and_print, 0.8) == "fine"
     assert watched.call(os.getpid) == pid
@@ -115,7 +116,6 @@ def test_a_fork_that_comes_back_ends_there(how: str, code: int, tmp_path: Path) 
         found = "the thread ended" if how == "thread" else ""
         assert watched.call(changes.fork, how, str(tmp_path / "late")) == (code, found)
         assert watched.call(os.getpid) == pid  # which neither saw a second reply nor garbage
-    assert not (tmp_path / "late").exists() or found
 
 
 def test_what_stood_in_a_buffer_at_a_fork_is_printed_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
