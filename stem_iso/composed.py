@@ -183,7 +183,7 @@ class _AsCompleted(Iterator[R]):
             return bool(self.found)
         if self._deadline is None and self._timeout is not None:
             self._deadline = time.monotonic() + self._timeout
-        left = SLICE if self._deadline is None else min(SLICE, self._deadline - time.monotonic())
+        left = 0.0 if not self._reached else SLICE if self._deadline is None else min(SLICE, self._deadline - time.monotonic())
         try:
             with self._group.app.lending.lend() as broker:
                 states = broker.wait_members(self._group.id, len(self._left), max(0.0, left))
