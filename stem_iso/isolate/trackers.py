@@ -3,6 +3,8 @@
     start of an isolate ── pipe ──> the isolate has its writer; the first line in it ──> the tracker's process starts, and has its reader
 
 Most isolates never register anything; a process for each would be 8 MiB.
+
+Not promised: where the keeper itself is killed before it has read of the first line, nobody has the pipe, and what was registered stays.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import loky
 import pytest
 
 from stem_iso import IsolatePool, TimeoutException
+from stem_iso.isolate import tree
 from stem_iso.isolate.tracker import Register, decode
 from tests.isolate import shared
 from tests.isolate.calling import BOUND, eventually
@@ -79,6 +80,10 @@ def test_what_was_made_is_removed_whoever_is_killed(tmp_path: Path, victim: str)
         assert running.stdout is not None
         keeper, isolate = int(running.stdout.readline()), int(running.stdout.readline())
         eventually(file.exists, "it made nothing")
+        eventually(
+            lambda: any(b"isolate.tracker" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in tree.children(keeper)),
+            "no tracker was started",
+        )
         os.kill({"program": running.pid, "keeper": keeper, "isolate": isolate}[victim], signal.SIGKILL)
         gone(file.read_text().split())
         running.wait(BOUND)
