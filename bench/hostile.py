@@ -1,14 +1,17 @@
-"""Every hostile handler, twenty times in a row, under three conditions: how it ends, who survives it, how late it is dead.
+"""Every hostile handler, twenty times in a row, under three conditions: how it ends, who survives it, who hears of it how late.
 
-    python -m bench.hostile [--rounds 20] [--only NAME ...] [--conditions idle regex busy]
+    python -m bench.hostile [--rounds 20] [--only NAME ...] [--conditions idle regex busy held]
 
     idle    a worker by command with an innocent task beside
     regex   the same, an inline handler in a regular expression that keeps the GIL from before the task starts until after its limit
     busy    the same, and a process that spins on every core
+    held    a worker without root's right to kill; handlers with a process that cannot be killed until somebody lets it go
 
 One worker a condition. Each end must be the one of `tests.hostile.expected`; in the instant in which it is known nothing that the task
-started may live (ledger, session, marker, title); the next task must be served, the task beside must succeed where it began, and launcher
-and core must be the processes that they were. Whatever is not so is printed, and the exit code is 1. `dead`: ms after the limit.
+started may live (ledger, session, marker, title), and a second later none of it may be a zombie; the next task must be served, in a process
+as the first one had it; the task beside must succeed where it began; launcher and core must be the processes that they were. Whatever is
+not so is printed, and the exit code is 1. `dead`: ms after the limit; `known`: ms until the end was stored; `neighbour`: the same of an
+innocent task that reaches its limit beside it; `named`: ms until an event names what cannot be killed.
 """
 
 from __future__ import annotations
@@ -27,12 +30,15 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import pytest
+
 from bench.harness import report, spread
 from entrypoints.hostile import app
 from tests.hostile.expected import EXPECTED
+from tests.hostile.held import HOLDERS, QUERY, run_held, without_the_right_to_kill
 from tests.hostile.proving import BOUND, Finding, Proving
 
-CONDITIONS = ("idle", "regex", "busy")
+CONDITIONS = ("idle", "regex", "busy", "held")
 COVER = 0.3  # seconds for which the regular expression must go on beyond the limit
 
 
@@ -47,12 +53,17 @@ class Row:
     tasks: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     dead: list[float] = field(default_factory=list)  # seconds after the limit
+    known: list[float] = field(default_factory=list)
+    neighbour: list[float] = field(default_factory=list)
+    named: list[float] = field(default_factory=list)
+    missing: str = ""  # why this machine cannot do it
 
     def add(self, found: Finding) -> None:
         self.tasks.append(found.status.id)
-        faults = [*([found.complaint] if found.complaint else []), *(f"survived: {line}" for line in found.survivors)]
-        self.right += not faults
-        self.wrong += [f"{self.condition}, {self.name}: {fault}" for fault in faults]
+        self.right += not found.faults
+        self.wrong += [f"{self.condition}, {self.name}: {fault}" for fault in found.faults]
+        self.known += [] if found.late is None else [found.late]
+        self.neighbour.append(found.neighbour_late)
 
 
 class Regex:
@@ -78,9 +89,9 @@ def run_once(proving: Proving, row: Row, regex: Regex) -> None:
         row.add(proving.run(row.name))
         return
     limit = min(app.options_of(f"hostile.{row.name}").hard_time_limit or 0.0, 1.0)  # one that is longer is nobody's end
-    handle, ledger, marker = proving.start(row.name)
+    running = proving.start(row.name)
     holder = proving.app.enqueue("innocent.hold_the_gil", {"length": regex.length(limit + COVER)})
-    found = proving.end(row.name, handle, ledger, marker)
+    found = proving.end(running)
     row.add(found)
     began, ended = holder.result(timeout=BOUND)
     assert found.status.started_at is not None
@@ -104,7 +115,7 @@ def prove(condition: str, names: list[str], rounds: int, regex: Regex) -> list[R
     rows: list[Row] = []
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-        Proving(Path(folder), "-c", "4", "--spares", "2") as proving,
+        Proving(Path(folder), "-c", "5", "--spares", "2") as proving,
         spinners() if condition == "busy" else nullcontext(),
     ):
         for name in names:
@@ -113,6 +124,11 @@ def prove(condition: str, names: list[str], rounds: int, regex: Regex) -> list[R
                 for _ in range(rounds):
                     run_once(proving, row, regex)
                     proving.echo(3)
+                    if (state := proving.state()) != proving.fresh:
+                        row.right -= 1
+                        row.wrong += [
+                            f"{condition}, {name}: left {key} = {value}" for key, value in state.items() if value != proving.fresh[key]
+                        ]
             rows.append(row)
             print(f"{condition}: {name} {row.right} of {rounds}", *row.wrong, sep="\n    ", flush=True)
         proving.assert_unharmed()
@@ -121,17 +137,48 @@ def prove(condition: str, names: list[str], rounds: int, regex: Regex) -> list[R
     return rows
 
 
+def prove_held(rounds: int) -> list[Row]:
+    rows = [Row(name, "held") for name in HOLDERS]
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        Proving(Path(folder), "-c", "6", "--spares", "2", query=QUERY, before=without_the_right_to_kill) as proving,
+        proving.neighbour(),
+    ):
+        for row in rows:
+            try:
+                for number in range(rounds):
+                    found = run_held(proving, row.name)
+                    row.tasks.append(f"{row.name} {number}")
+                    row.right += not found.faults
+                    row.wrong += [f"held, {row.name}: {fault}" for fault in found.faults]
+                    row.named.append(found.named)
+                    row.neighbour += found.neighbours
+            except pytest.skip.Exception as reason:
+                row.missing = str(reason)
+            print(f"held: {row.name} {row.right} of {len(row.tasks)}", *row.wrong, row.missing, sep="\n    ", flush=True)
+        proving.assert_unharmed()
+    return rows
+
+
+def points(name: str, seconds: list[float]) -> dict[str, float]:
+    return {f"{name} {point}": value for point, value in spread(seconds, digits=1).items() if point != "n"} if seconds else {}
+
+
 def told(row: Row) -> dict[str, Any]:
     survivors = sum("survived" in fault for fault in row.wrong)
-    points = {name: value for name, value in spread(row.dead, digits=1).items() if name != "n"} if row.dead else {}
     covered = {"in the regex": row.covered} if row.condition == "regex" else {}
     return {
         "condition": row.condition,
         "handler": row.name,
         "right": f"{row.right}/{len(row.tasks)}",
         "survivors": survivors,
-        **{f"dead {name}": value for name, value in points.items()},
+        "zombies": sum("not reaped" in fault for fault in row.wrong),
+        **points("dead", row.dead),
+        **points("known", row.known),
+        **points("neighbour", row.neighbour),
+        **points("named", row.named),
         **covered,
+        **({"not here": row.missing} if row.missing else {}),
     }
 
 
@@ -139,7 +186,8 @@ def total(rows: list[Row], condition: str) -> Row:
     mine = [row for row in rows if row.condition == condition]
     every = Row("all of them", condition, sum(row.right for row in mine), sum(row.covered for row in mine))
     for row in mine:
-        every.tasks, every.wrong, every.dead = every.tasks + row.tasks, every.wrong + row.wrong, every.dead + row.dead
+        for name in ("tasks", "wrong", "dead", "known", "neighbour", "named"):
+            getattr(every, name).extend(getattr(row, name))
     return every
 
 
@@ -150,7 +198,10 @@ def main() -> None:
     parser.add_argument("--conditions", nargs="*", choices=CONDITIONS, default=list(CONDITIONS))
     options = parser.parse_args()
     regex = Regex()
-    rows = [row for condition in options.conditions for row in prove(condition, options.only, options.rounds, regex)]
+    conditions = [condition for condition in options.conditions if condition != "held"]
+    rows = [row for condition in conditions for row in prove(condition, options.only, options.rounds, regex)]
+    if "held" in options.conditions:
+        rows += prove_held(options.rounds)
     report("hostile", [told(row) for row in (*rows, *(total(rows, condition) for condition in options.conditions))])
     sys.exit("not everything ended as it must" if any(row.wrong for row in rows) else 0)
 

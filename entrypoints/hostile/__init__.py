@@ -7,14 +7,20 @@ Each ends as is said here, the worker goes on, and none of the processes that th
 which those processes append what they are (`trace`), and a `marker`, which they carry in their environment, so that a test can look whether
 one survived; both may be left out. Limits are 0.1 s soft and 0.2 s hard. Whatever multiplies is bounded in number and time.
 
-    ends at its limit   loop sums regex sleep blocked_read deaf ignores handlers swallow flood stops_itself hog threads        (stuck)
-                        children daemon vfork vfork_child subprocesses threads_that_fork two_hundred hops                      (company)
+    ends at its limit   loop sums regex sleep blocked_read deaf ignores handlers swallow flood blank_lines stops_itself hog
+                        threads                                                                                            (stuck)
+                        children daemon vfork vfork_child subprocesses threads_that_fork two_hundred hops
+                        no_subreaper clone_parent tracing_daemon                                                           (company)
                         storm storm_chain storm_sessions                                                                       (storms)
     over its memory     hog_limited                                                                                            (stuck)
     dies by itself      segfault exit_zero abort kill_group close_all                                                          (endings)
-    fails               sys_exit unserialisable unpicklable unreducible mute big                                               (endings)
-    succeeds            threads_left daemon_left: what they leave behind dies before the success is told                       (endings)
+    fails               sys_exit unserialisable unpicklable unreducible mute big progress_flood meta_flood                     (endings)
+    succeeds            threads_left daemon_left: what they leave behind is dead before anybody hears of the success           (endings)
+                        no_subreaper_left clone_parent_left tracing_daemon_left: theirs is dead a second after it          (endings)
+                        state_left: the next call meets its process as the first one did                                   (endings)
     either way          garbage: what it writes into its pipe costs it its isolate, unless its answer was first                (endings)
+
+Three have a process that nobody can kill until somebody lets it go (`held`), and end then: foreign_child frozen_child debugged
 
 Apart from these, and never run with other people's tasks, are those that turn on their own worker (`outward`):
 
@@ -24,7 +30,7 @@ Apart from these, and never run with other people's tasks, are those that turn o
     stop_core     killed at its limit by the keeper, told when somebody continues the core: nobody of ours does
 """
 
-from entrypoints.hostile import company, endings, outward, storms, stuck
+from entrypoints.hostile import company, endings, held, outward, storms, stuck
 from entrypoints.hostile.trace import app
 
-__all__ = ["app", "company", "endings", "outward", "storms", "stuck"]
+__all__ = ["app", "company", "endings", "held", "outward", "storms", "stuck"]

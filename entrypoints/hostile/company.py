@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +14,9 @@ from entrypoints.hostile.stuck import spin
 from entrypoints.hostile.trace import LONGEST, Trace, hostile
 
 SLEEP = f"import time; time.sleep({LONGEST})"
+PR_SET_CHILD_SUBREAPER, PTRACE_SEIZE, CLONE_PARENT = 36, 0x4206, 0x8000
+CLONE = 56 if os.uname().machine == "x86_64" else 220  # the generic table's, which aarch64 has as well
+libc = ctypes.PyDLL(None, use_errno=True)  # it keeps the GIL, so that a child finds nobody else holding it
 
 
 def linger() -> None:
@@ -34,6 +39,51 @@ def double_fork(trace: Trace) -> None:
     os.close(writer)
     os.read(reader, 1)
     os.close(reader)
+
+
+def leave_the_tree(trace: Trace) -> None:
+    """A daemon that does not fall to the isolate, which is no subreaper any more."""
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    double_fork(trace)
+
+
+def clone_beside(trace: Trace) -> None:
+    """A brother of the isolate: its parent is the isolate's, from the beginning. Returns when it has recorded itself."""
+    reader, writer = os.pipe()
+    if libc.syscall(CLONE, CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0) == 0:
+        try:
+            os.setsid()
+            trace.record()
+            os.close(writer)
+            os.close(reader)
+            linger()
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.read(reader, 1)
+    os.close(reader)
+
+
+def traced_by_its_daemon(trace: Trace) -> None:
+    """A daemon that traces the isolate: nobody but the tracer is told of its death. Returns when it is traced."""
+    reader, writer = os.pipe()
+    ready, go = os.pipe()
+    isolate = os.getpid()
+
+    def trace_it() -> None:
+        os.setsid()
+        os.read(ready, 1)
+        libc.ptrace(PTRACE_SEIZE, isolate, None, None)
+        os.close(writer)
+        linger()
+
+    trace.fork(lambda: trace.fork(trace_it))
+    os.wait()
+    os.close(writer)
+    os.write(go, b"x")  # only now: the signal of a child's end would stop a traced process
+    os.read(reader, 1)
+    for fd in (reader, ready, go):
+        os.close(fd)
 
 
 def blocked_vfork() -> None:
@@ -131,3 +181,21 @@ def hops(trace: Trace) -> None:
 
     trace.fork(hop)
     linger()
+
+
+@hostile()
+def no_subreaper(trace: Trace) -> None:
+    leave_the_tree(trace)
+    linger()
+
+
+@hostile()
+def clone_parent(trace: Trace) -> None:
+    clone_beside(trace)
+    linger()
+
+
+@hostile()
+def tracing_daemon(trace: Trace) -> None:
+    traced_by_its_daemon(trace)
+    spin()

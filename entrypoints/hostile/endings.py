@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import decimal
+import faulthandler
+import io
 import os
+import resource
 import signal
 import sys
 import threading
 import time
+import warnings
 from typing import Any
 
-from entrypoints.hostile.company import double_fork
+from entrypoints.hostile.company import clone_beside, double_fork, leave_the_tree, traced_by_its_daemon
 from entrypoints.hostile.trace import LONGEST, Trace, hostile
+from stem_iso import current_context
 
 # -- they die --------------------------------------------------------------------------------------------------------------------------
 
@@ -113,6 +119,22 @@ def big(trace: Trace) -> bytes:
     return bytes(200_000_000)
 
 
+@hostile(soft=9, hard=10)
+def progress_flood(trace: Trace) -> None:
+    """Progress with data far larger than any argument may be."""
+    context = current_context()
+    assert context is not None
+    context.progress(50, data=bytes(200 << 20))
+
+
+@hostile(soft=9, hard=10)
+def meta_flood(trace: Trace) -> None:
+    """Metadata of the same size."""
+    context = current_context()
+    assert context is not None
+    context.meta["flood"] = bytes(200 << 20)
+
+
 # -- they succeed ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -129,3 +151,45 @@ def daemon_left(trace: Trace) -> str:
     """Returns, and leaves a daemon behind that is nobody's child and carries no mark."""
     double_fork(trace)
     return "a daemon left behind"
+
+
+@hostile(soft=1, hard=2)
+def no_subreaper_left(trace: Trace) -> str:
+    """Returns, and leaves a daemon behind that fell past its isolate."""
+    leave_the_tree(trace)
+    return "a daemon left behind"
+
+
+@hostile(soft=1, hard=2)
+def clone_parent_left(trace: Trace) -> str:
+    """Returns, and leaves a brother of its isolate behind."""
+    clone_beside(trace)
+    return "a daemon left behind"
+
+
+@hostile(soft=1, hard=2)
+def tracing_daemon_left(trace: Trace) -> str:
+    """Returns, and leaves a daemon behind that traces its isolate."""
+    traced_by_its_daemon(trace)
+    return "a daemon left behind"
+
+
+@hostile(soft=1, hard=2)
+def state_left(trace: Trace) -> str:
+    """Returns, and leaves its process changed in every way that the next call would feel."""
+    signal.signal(signal.SIGALRM, lambda *_: sys.exit("the alarm of another call"))
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    faulthandler.dump_traceback_later(0.3, exit=True)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    os.chdir("/")
+    os.umask(0o077)
+    os.environ["STEM_ISO_HOSTILE_STATE"] = "left"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    decimal.getcontext().prec = 3
+    warnings.simplefilter("error")
+    sys.settrace(lambda *_: None)
+    sys.setrecursionlimit(200)
+    sys.stdout = io.StringIO()
+    os.close(2)
+    return "state left behind"

@@ -98,6 +98,13 @@ def flood(trace: Trace) -> None:
 
 
 @hostile()
+def blank_lines(trace: Trace) -> None:
+    """Prints empty lines without end: few bytes each, and yet each a line for whoever reads them."""
+    while True:
+        os.write(1, b"\n" * 65536)
+
+
+@hostile()
 def stops_itself(trace: Trace) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 

@@ -1,6 +1,7 @@
 """The application, and how a hostile handler's processes can be found again.
 
-    ledger   a line for each process that could write one: pid, session, start time (clock ticks since boot, which tells a reused pid apart)
+    ledger   a line for each process that could write one: pid, session, start time (clock ticks since boot, which tells a reused pid
+             apart), and when it wrote the line (wall clock); the first is the isolate's, as its handler begins
     marker   in the environment of whatever was executed
     title    whatever was only forked shows its isolate's title: the task's name and id
 
@@ -10,6 +11,7 @@ A daemon that closed and emptied everything stands in the ledger alone, as does 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -26,19 +28,19 @@ class Trace:
     """What one hostile task leaves for those who look for survivors."""
 
     def __init__(self, ledger: str | None, marker: str | None) -> None:
-        self._ledger = ledger
+        self.ledger = ledger
         if marker is not None:
             os.environ[MARKER] = marker
         self.record()
 
     def record(self) -> None:
         """This process, in one write, so that lines of many processes do not mix."""
-        if self._ledger is None:
+        if self.ledger is None:
             return
         with open("/proc/self/stat", encoding="utf-8", errors="replace") as file:
             started = file.read().rpartition(")")[2].split()[19]
-        fd = os.open(self._ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        os.write(fd, f"{os.getpid()} {os.getsid(0)} {started}\n".encode())
+        fd = os.open(self.ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        os.write(fd, f"{os.getpid()} {os.getsid(0)} {started} {time.time():.4f}\n".encode())
         os.close(fd)
 
     def fork(self, child: Callable[[], object]) -> int:

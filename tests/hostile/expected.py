@@ -54,14 +54,17 @@ ALONE = [
     "handlers",
     "swallow",
     "flood",
+    "blank_lines",
     "stops_itself",
     "hog",
     "threads",
 ]
 COMPANY = ["children", "daemon", "vfork", "vfork_child", "subprocesses", "threads_that_fork", "two_hundred", "hops"]
+APART = ["no_subreaper", "clone_parent", "tracing_daemon"]  # what they start is nobody's child that the isolate could know
+COMPANY += APART
 STORMS = ["storm", "storm_chain", "storm_sessions"]
-# They block or replace what answers the request for a stack, or leave it no time to come.
-WITHOUT_STACK = {"deaf", "ignores", "handlers", "stops_itself", "vfork", "threads", "threads_that_fork", *STORMS}
+# They block or replace what answers the request for a stack, have a tracer that keeps it from them, or leave it no time to come.
+WITHOUT_STACK = {"tracing_daemon", "deaf", "ignores", "handlers", "stops_itself", "vfork", "threads", "threads_that_fork", *STORMS}
 
 EXPECTED: dict[str, Ends | Either] = {
     **dict.fromkeys((*ALONE, *COMPANY, *STORMS), Ends(TIMEOUT)),
@@ -77,8 +80,15 @@ EXPECTED: dict[str, Ends | Either] = {
     "unreducible": Ends("entrypoints.hostile.endings.Unreducible"),
     "mute": Ends("entrypoints.hostile.endings.Mute"),
     "big": Ends(RESULT, "max_result_bytes"),
+    "progress_flood": Ends("stem_iso.errors.PayloadTooLarge"),
+    "meta_flood": Ends("stem_iso.errors.PayloadTooLarge"),
     "threads_left": Ends(None, "threads left behind"),
     "daemon_left": Ends(None, "a daemon left behind"),
+    **{f"{name}_left": Ends(None, "a daemon left behind") for name in APART},
+    "state_left": Ends(None, "state left behind"),
     "garbage": Either((Ends(None, "garbage written"), Ends(CRASH))),
 }
+HELD = {"foreign_child", "frozen_child", "debugged"}  # until they are let go; then they end at their limit
 OUTWARD = {"kill_keeper", "stop_keeper", "kill_core", "stop_core"}
+# What they leave is no descendant that the end could wait for: it has a second.
+LATER = {f"{name}_left" for name in APART}

@@ -6,6 +6,7 @@ The same under load, and many times over: `make hostile`.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import uuid
@@ -19,9 +20,9 @@ from entrypoints.hostile.trace import MARKER
 from stem_iso import TaskState, TaskStatus
 from stem_iso.task.status import TaskError
 from tests.cli.conftest import Folder
-from tests.hostile.expected import ALONE, COMPANY, EXPECTED, OUTWARD, STORMS, WITHOUT_STACK, Ends
-from tests.hostile.proving import Proving
-from tests.hostile.survivors import survivors
+from tests.hostile.expected import ALONE, COMPANY, EXPECTED, HELD, LATER, OUTWARD, STORMS, WITHOUT_STACK, Ends
+from tests.hostile.proving import LATE, Finding, Proving
+from tests.hostile.survivors import survivors, zombies_after
 
 FAIL = ["sys_exit", "unpicklable", "unreducible", "mute"]
 
@@ -29,14 +30,14 @@ FAIL = ["sys_exit", "unpicklable", "unreducible", "mute"]
 @pytest.fixture(scope="module")
 def proving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proving]:
     """One worker for all of them: none may disturb the next."""
-    with Proving(tmp_path_factory.mktemp("hostile"), "-c", "3") as started, started.neighbour():
+    with Proving(tmp_path_factory.mktemp("hostile"), "-c", "4") as started, started.neighbour():
         yield started
         started.assert_unharmed()
 
 
 def test_the_list_is_complete() -> None:
     names = {name.removeprefix("hostile.") for name in hostile.app.tasks if name.startswith("hostile.")}
-    assert names == {*EXPECTED, *OUTWARD}
+    assert names == {*EXPECTED, *OUTWARD, *HELD}
     assert all(name in hostile.__doc__.split() or f"{name}:" in hostile.__doc__.split() for name in names)
 
 
@@ -44,9 +45,9 @@ def test_the_list_is_complete() -> None:
 @pytest.mark.parametrize("name", EXPECTED)
 def test_it_ends_as_it_must_and_nothing_survives_it(proving: Proving, name: str) -> None:
     found = proving.run(name)
-    assert found.complaint == ""
-    assert found.survivors == ()
+    assert found.faults == []
     proving.echo(2)
+    assert proving.state() == proving.fresh, "the next call meets its process as the first one did"
     error = found.status.error
     if name in {*ALONE, *COMPANY} - WITHOUT_STACK:
         assert error is not None and "/hostile/" in error.stack, "the stack shows where it was"
@@ -56,12 +57,12 @@ def test_it_ends_as_it_must_and_nothing_survives_it(proving: Proving, name: str)
         assert error is not None and not error.retryable
 
 
-@pytest.mark.parametrize("name", [*COMPANY, *STORMS, "daemon_left"])
+@pytest.mark.parametrize("name", [*COMPANY, *STORMS, "daemon_left", *sorted(LATER)])
 def test_what_has_company_really_has(proving: Proving, name: str) -> None:
     """A handler that did not manage to start anything would prove nothing."""
-    handle, ledger, marker = proving.start(name)
-    proving.end(name, handle, ledger, marker)
-    recorded = len(set(ledger.read_text().splitlines()))
+    running = proving.start(name)
+    proving.end(running)
+    recorded = len(set(running.ledger.read_text().splitlines()))
     assert recorded > (name != "vfork"), "it started nobody"  # a machine that is full lets it start few
 
 
@@ -93,6 +94,23 @@ def test_a_survivor_is_found(tmp_path: Path, how: str) -> None:
     finally:
         left.communicate()
     assert survivors(tmp_path / "ledger", marker, task) == []
+
+
+def test_a_zombie_is_found(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        started = Path(f"/proc/{dead.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)
+        (tmp_path / "ledger").write_text(f"{dead.pid} {1 << 30} {started}\n")
+        assert zombies_after(0.1, tmp_path / "ledger", -1) == [f"{dead.pid}, a zombie of {os.getpid()}"]
+        assert zombies_after(0.1, tmp_path / "nothing", os.getpid()) != [], "nor may the launcher have others"
+    assert zombies_after(0, tmp_path / "ledger", -1) == []
+
+
+def test_a_late_end_is_a_fault() -> None:
+    fields = {"name": "loop", "status": TaskStatus(id="1", name="x", queue="q", state=TaskState.FAILED), "complaint": ""}
+    found = Finding(**fields, survivors=(), zombies=(), late=LATE + 1, neighbour_late=LATE + 2)  # type: ignore[arg-type]
+    assert len(found.faults) == 2
+    assert Finding(**fields, survivors=(), zombies=(), late=None, neighbour_late=0.1).faults == []  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from stem_iso import TaskContext
 from stem_iso.errors import PayloadTooLarge, RemoteError
-from stem_iso.task.envelope import Envelope
+from stem_iso.task.canvas import Canvas, Join, Parallel, Then
 
 
 class Flaky(Exception):
@@ -136,12 +134,13 @@ def spawn_child(context: TaskContext) -> str:
     return context.enqueue("add", {"a": 1}).id
 
 
-def publish_what_no_store_can_hold(context: TaskContext) -> str:
-    nonsense = Envelope(id="nonsense", name="add", args=msgspec.Raw(b"\x80"), run=1 << 63)
+def compose_what_no_store_can_hold(context: TaskContext) -> str:
+    group = Parallel(id="nonsense", members=())
     try:
-        return str(context.publish([nonsense]))
+        context.compose(Canvas(id=group.id, tree=group, steps=(), joins=(Join(id=group.id, size=1 << 63, then=Then()),), first=()))
     except RemoteError as error:
         return str(error)
+    return "stored"
 
 
 def cancel(context: TaskContext, id: str, terminate: bool = False) -> bool:

@@ -47,11 +47,11 @@ def test_ten_thousand_reports_of_one_handler_cost_few_writes(app: Stem, begin: B
 
 
 def test_a_question_that_the_worker_fails_at_is_answered_all_the_same(app: Stem, begin: Begin):
-    publish = app.task(name="publish", isolate=True, hard_time_limit=10)(handlers.publish_what_no_store_can_hold)
+    compose = app.task(name="compose", isolate=True, hard_time_limit=10)(handlers.compose_what_no_store_can_hold)
     _, ear = begin(app)
-    assert "failed to carry it out" in publish.enqueue().result(timeout=30)
+    assert "failed to carry it out" in compose.enqueue().result(timeout=30)
     assert "OverflowError" in ear.wait(WorkerEventType.ERROR).traceback
-    assert publish.enqueue().result(timeout=30)
+    assert compose.enqueue().result(timeout=30)
 
 
 @pytest.mark.parametrize("isolate", [True, False], ids=["isolated", "inline"])
