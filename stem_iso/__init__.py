@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from stem_iso.tasks import Task as Task
     from stem_iso.worker.service import Worker as Worker
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "AsyncTask": "tasks",
