@@ -253,10 +253,10 @@ def sent(broker: RedisBroker, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     run = broker._links.run
 
-    def counted(calls: Sequence[Call | Command]) -> list[Any]:
+    def counted(calls: Sequence[Call | Command], seconds: float | None = None) -> list[Any]:
         words = (word for each in calls for word in (each.args if isinstance(each, Call) else each.words))
         found.append(sum(len(word) for word in words if isinstance(word, bytes)))
-        return run(calls)
+        return run(calls, seconds)
 
     monkeypatch.setattr(broker._links, "run", counted)
     return found

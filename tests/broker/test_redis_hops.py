@@ -50,7 +50,7 @@ class Mortal:
         """Before that round trip, while others do this."""
         self._left, self._meanwhile = at, meanwhile
 
-    def run(self, calls: Sequence[Ask]) -> list[Any]:
+    def run(self, calls: Sequence[Ask], seconds: float | None = None) -> list[Any]:
         if calls:
             self._left -= 1
         if self._left == 0 and self._meanwhile is not None:
@@ -58,7 +58,7 @@ class Mortal:
             meanwhile()
         if self._left == 0 and not self._sent:
             raise Died
-        answers = self._links.run(calls)
+        answers = self._links.run(calls, seconds)
         if self._left == 0:
             raise Died
         return answers

@@ -37,15 +37,15 @@ class Dying:
         self._run, self._hops = broker._links.run, hops
         broker._links.run = self.run  # type: ignore[method-assign]
 
-    def run(self, calls: Sequence[Ask]) -> list[Any]:
+    def run(self, calls: Sequence[Ask], seconds: float | None = None) -> list[Any]:
         if not any(isinstance(call, Call) and call.script in HOPS for call in calls):
-            return self._run(calls)
+            return self._run(calls, seconds)
         if self._hops < len(calls):
-            self._run(calls[: self._hops])
+            self._run(calls[: self._hops], seconds)
             self._hops = 0
             raise BrokerUnavailable("the relay died here")
         self._hops -= len(calls)
-        return self._run(calls)
+        return self._run(calls, seconds)
 
 
 def seen_through(broker: RedisBroker, queues: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
