@@ -77,15 +77,24 @@ class Watcher:
             self._forget()
         with self._lock:
             if self._service is None or not self._service.take(wait):
-                self._service = _Service(self._open())
-                self._service.take(wait)
-                threading.Thread(target=self._service.run, name="stem_iso: results", daemon=True).start()
+                self._service = _begun(_Service(self._open()), wait)
         return wait.future
 
     def close(self) -> None:
         """Waits that go on keep the watcher; one that only lingers ends."""
         if self._pid == os.getpid() and self._service is not None:
             self._service.leave()
+
+
+def _begun(service: _Service, wait: Wait) -> _Service:
+    """Raises RuntimeError where no thread is to be had: then nobody would ever look for the answers."""
+    service.take(wait)
+    try:
+        threading.Thread(target=service.run, name="stem_iso: results", daemon=True).start()
+    except RuntimeError:
+        service.abandon()
+        raise
+    return service
 
 
 class _Service:
@@ -122,6 +131,10 @@ class _Service:
             if not self._over:
                 self._wake()
 
+    def abandon(self) -> None:
+        """It was never begun."""
+        self._close()
+
     def _wake(self) -> None:
         with suppress(BlockingIOError):  # full: it will wake
             os.write(self._writer, b"\n")
@@ -150,7 +163,7 @@ class _Service:
             pause = min(SELDOM, pause * 2) if self._away else AGAIN
             if cost > 0.001 and not self._away:
                 time.sleep(min(0.25, cost * SHARE))
-            self._sleep(pause if self._away else self._linger)
+            self._sleep(pause if self._away else LINGER if self._waits else self._linger)
 
     def _take_in(self) -> None:
         with self._lock:

@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from stem_iso.isolate import tree
-from stem_iso.isolate.linux import WALL
 
 LOOK = 0.25  # seconds between two passes while nobody is dying
 NAME_AFTER = 0.5  # seconds until a process that was killed and does not die is named
@@ -98,7 +97,7 @@ class Orphans:
             if step % tree.SLICE == 0:
                 yield 0.0
             orphan = self._known.get(pid) or self._meet(pid)
-            if self._reaped(pid):
+            if tree.reaped(pid):
                 moved |= self._forget(orphan)
                 continue
             if orphan.stubborn(monotonic()):
@@ -106,12 +105,6 @@ class Orphans:
             if (yield from orphan.walk.over(own, [pid])):
                 moved |= orphan.owners
         return self._conclude(waiting, moved)
-
-    def _reaped(self, pid: int) -> bool:
-        try:
-            return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | WALL) is not None
-        except ChildProcessError:  # reaped by the kernel
-            return True
 
     def _forget(self, orphan: Orphan) -> set[int]:
         """It is gone; the exits that must look once more, because what it left may have fallen to us meanwhile."""

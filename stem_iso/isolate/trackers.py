@@ -17,8 +17,7 @@ from contextlib import suppress
 from multiprocessing.util import spawnv_passfds
 from time import monotonic, sleep
 
-from stem_iso.isolate import interpreter
-from stem_iso.isolate.linux import WALL
+from stem_iso.isolate import interpreter, tree
 
 
 class Trackers:
@@ -64,13 +63,7 @@ class Trackers:
     @property
     def pids(self) -> set[int]:
         """Those that live; what has ended is reaped."""
-        for pid in list(self._pids):
-            try:
-                if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | WALL) is None:
-                    continue
-            except ChildProcessError:
-                pass  # somebody has reaped it
-            self._pids.discard(pid)
+        self._pids -= {pid for pid in self._pids if tree.reaped(pid)}
         return self._pids
 
     def finish(self, within: float) -> None:

@@ -27,6 +27,8 @@ from collections.abc import Generator
 from enum import Enum
 from time import monotonic
 
+from stem_iso.isolate.linux import WALL
+
 PAUSE = 0.0002
 PATIENCE = 0.1  # seconds since the last one that was new: beyond it something does not die, and is left to the keeper
 LONGEST_WALK = 2.0  # seconds: a storm of forks that no walk ends is easier met from the keeper, once its root is dead
@@ -114,6 +116,14 @@ def is_dead(pid: int) -> bool:
     """Gone, or a zombie: it runs nothing any more."""
     stat = _stat(pid)
     return _ended(stat) if stat else not _lives_unseen(pid)
+
+
+def reaped(pid: int) -> bool:
+    """Bury this child of ours, if it is dead. False while it lives, and while somebody who traces it has not let go."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | WALL) is not None
+    except ChildProcessError:  # somebody, or the kernel, has reaped it
+        return True
 
 
 def _lives_unseen(pid: int) -> bool:

@@ -10,6 +10,8 @@ Rules
  3. A core that was told to stop and does not is killed: 10 s after "at once", 10 s after its shutdown time-out.
  4. The loop never waits for whoever reads the log (`outlet`).
  5. The configuration travels in a memfd, not in the arguments, which `ps` shows: a broker's URL may hold a password.
+ 6. Children that this process has from before it became a launcher (a script that started a helper, and then `exec`s the worker) are no
+    orphans, and live on. What such a helper itself leaves behind later cannot be told from what a task left, and is killed.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from typing import Any
 
 import msgspec
 
-from stem_iso.isolate import interpreter
+from stem_iso.isolate import interpreter, tree
 from stem_iso.isolate.keeper import Keeper, set_title
 from stem_iso.isolate.linux import become_subreaper, forget_inherited_signals, poll_timeout, require_linux, standard_streams
 from stem_iso.isolate.messages import GOODBYE, SIGNAL
@@ -88,9 +90,14 @@ class Signals:
 class CoreKeeper(Keeper):
     """The keeper of one core that we started ourselves."""
 
-    def __init__(self, link: socket.socket, core: int) -> None:
+    def __init__(self, link: socket.socket, core: int, inherited: set[int]) -> None:
         super().__init__(link, core)
+        self._inherited = inherited
         self.goodbye: int | None = None
+
+    def _kin(self) -> set[int]:
+        self._inherited -= {pid for pid in self._inherited if tree.reaped(pid)}
+        return super()._kin() | self._inherited
 
     def heard(self, kind: str, fields: list[Any]) -> None:
         if kind == GOODBYE:
@@ -103,6 +110,7 @@ class Launcher:
     def __init__(self, config: WorkerConfig, path: list[str]) -> None:
         self._config, self._path = config, path
         self._signals = Signals()
+        self._inherited = set(tree.children(os.getpid()))
         # Each isolate is started in the folder, environment and argv of its core; a fresh core must not inherit those.
         self._env, self._cwd = dict(os.environ), os.getcwd()
         self._argv = [os.fsencode(argument) for argument in sys.argv]
@@ -131,7 +139,7 @@ class Launcher:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         core = self._start_core(theirs, start)
         pidfd = os.pidfd_open(core.pid)
-        keeper = CoreKeeper(ours, core.pid)
+        keeper = CoreKeeper(ours, core.pid, self._inherited)
         for fd in (pidfd, self._signals.fd):
             keeper.register(fd)
         told = 0

@@ -67,15 +67,20 @@ class Outlet(logging.Handler):
             self._items.append((item, size))
             self._waiting += size
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="stem-iso-log", daemon=True)
-                self._thread.start()
+                self._start()
             self._changed.notify_all()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="stem-iso-log", daemon=True)
+        with suppress(RuntimeError):  # no thread is to be had: the next line tries again, and writes this one too
+            thread.start()
+            self._thread = thread
 
     def flush(self) -> None:
         """Wait until all is written, for `GRACE` at most in all. `logging.shutdown` calls it."""
         with self._changed:
             began = time.monotonic()
-            self._changed.wait_for(lambda: not self._waiting, self._grace)
+            self._changed.wait_for(lambda: not self._waiting or self._thread is None, self._grace)
             self._grace = max(0.0, self._grace - (time.monotonic() - began))
 
     def _forked(self) -> None:

@@ -85,3 +85,22 @@ def test_lines_for_which_there_is_no_room_are_counted() -> None:
     dropped = [int(line.split(" lines of the log were dropped")[0].split()[-1]) for line in said if "were dropped" in line]
     assert len(said) - len(dropped) + sum(dropped) == 40
     assert said[0].split()[3:5] == ["line", "0"]
+
+
+def test_a_line_for_which_there_was_no_thread_is_written_with_the_next() -> None:
+    program = dedent("""
+        import logging, threading
+        from stem_iso.worker.log import configure_logging
+
+        def refuse(thread):
+            raise RuntimeError("can't start new thread")
+
+        configure_logging("info", "text")
+        start, threading.Thread.start = threading.Thread.start, refuse
+        logging.getLogger("any").info("one")
+        threading.Thread.start = start
+        logging.getLogger("any").info("two")
+    """)
+    process = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert process.returncode == 0
+    assert [line.split()[-1] for line in process.stderr.splitlines()] == ["one", "two"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -125,3 +126,32 @@ def test_a_broker_that_is_nowhere_is_said_at_once_however_long_the_wait(tmp_path
     with pytest.raises(BrokerUnavailable, match="missing"):
         asyncio.run(app.handle("any").aresult(timeout=600))
     app.close()
+
+
+def test_a_wait_for_which_no_thread_is_to_be_had_fails_at_once_and_the_next_one_works(app: Stem, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = app.task_named("one").enqueue()
+    before = descriptors()
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                handle.result(timeout=60)
+    assert descriptors() == before
+    end_all(app)
+    assert handle.result(timeout=60) == 42
+
+
+def test_a_wait_that_goes_on_after_close_sleeps_as_before(app: Stem) -> None:
+    handle = app.task_named("one").enqueue()
+    with ThreadPoolExecutor(1) as threads:
+        wait = threads.submit(handle.result, timeout=3)
+        eventually(lambda: watchers() == 1)
+        app.close()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+        with pytest.raises(TimeoutError):
+            wait.result(timeout=60)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before < 100

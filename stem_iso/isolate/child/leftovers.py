@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 
 from stem_iso.isolate.linux import WALL
-from stem_iso.isolate.tree import children
+from stem_iso.isolate.tree import children, reaped
 
 # What a reply says was left. STATE: the process was changed in a way that cannot be put back (`state`).
 NOTHING, THREADS, PROCESSES, STATE = 0, 1, 2, 3
@@ -47,7 +47,8 @@ class Leftovers:
     def _reap_others(self) -> bool:
         now = set(children(os.getpid()))
         self._children &= now
-        return any(_lives(pid) for pid in now - self._children)
+        living = [pid for pid in now - self._children if not reaped(pid)]  # all of them, or zombies would stay
+        return bool(living)
 
 
 def _reap_all() -> bool:
@@ -58,11 +59,3 @@ def _reap_all() -> bool:
                 return True  # some live
             os.waitid(os.P_PID, ended.si_pid, os.WEXITED | WALL)  # a zombie that nobody will ask for any more
     return False
-
-
-def _lives(pid: int) -> bool:
-    """Buries it where it does not."""
-    try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | WALL) is None
-    except ChildProcessError:
-        return False
