@@ -16,6 +16,7 @@ from stem_iso.isolate import endings, seat
 from stem_iso.isolate.call import Call, call_frame
 from stem_iso.isolate.deadlines import Deadlines
 from stem_iso.isolate.lifecycle import Cause, State
+from stem_iso.outcome import Failed
 
 if TYPE_CHECKING:
     from stem_iso.isolate.crew import Crew
@@ -33,6 +34,9 @@ class Dispatch:
         if call.stop is not None:
             self._crew.end_unbegun(call)
             self._crew.obey(self._crew.fleet.freed(isolate.number, monotonic()))
+            return
+        if call.job.limits.memory is not None and isolate.hidden:
+            self._refuse(isolate, call, endings.unmeasured())
             return
         definition = self._definition(isolate, call)
         if definition is None:
@@ -53,8 +57,12 @@ class Dispatch:
         crew.push(isolate, call_frame(self._numbers, call.job, now, definition, isolate.cpus), call.job.descriptor)
         crew.clocks.arm(deadlines.next_at)
         if call.job.limits.memory is not None:
-            crew.watcher.watch(isolate.number, self._numbers, isolate.pid, call.job.limits.memory)
+            crew.watcher.watch(isolate.number, self._numbers, isolate.view, call.job.limits.memory)
         isolate.sent_number = self._numbers
+
+    def _refuse(self, isolate: Isolate, call: Call, outcome: Failed) -> None:
+        self._crew.end(call, outcome)
+        self._crew.obey(self._crew.fleet.freed(isolate.number, monotonic()))
 
     def _claim(self, isolate: Isolate, call: Call, count: int) -> None:
         isolate.cpus = self._crew.cores.claim(count)
@@ -80,8 +88,7 @@ class Dispatch:
         try:
             definition = entry.definition(isolate.ready)
         except BaseException as error:  # user code, in the core: pickling an entrypoint calls whatever it refers to
-            self._crew.end(call, endings.unsendable(error))
-            self._crew.obey(self._crew.fleet.freed(isolate.number, monotonic()))
+            self._refuse(isolate, call, endings.unsendable(error))
             return None
         isolate.known.add(entry.number)
         return definition

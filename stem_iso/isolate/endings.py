@@ -126,3 +126,14 @@ def unsendable(error: BaseException) -> Failed:
         text, said = "", f"<its text could not be made: {type(worse).__name__}>"
     message = cut(f"the entrypoint cannot be sent to an isolate: {said}")
     return Failed(TaskError(type=kinds[0], message=message, traceback=text, retryable=False), kinds)
+
+
+def unmeasured() -> Failed:
+    """A memory limit that nobody could hold fails its call before it begins."""
+    message = (
+        "memory limit: /proc is mounted with hidepid and has hidden this isolate from its start on, so nobody can tell how much it holds. "
+        "Mount /proc without hidepid, or with gid= of a group that this program is in; use a Python that everybody may read and that has "
+        "no capabilities of its own (setcap); or give no memory limit."
+    )
+    kinds = tuple(f"builtins.{cls.__name__}" for cls in RuntimeError.__mro__)
+    return Failed(TaskError(type=kinds[0], message=message, traceback="", retryable=False), kinds)

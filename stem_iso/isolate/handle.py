@@ -19,7 +19,7 @@ from stem_iso.isolate.capture import STDERR, STDOUT, Capture
 from stem_iso.isolate.child.setup import NUDGE_SIGNAL, RAISE_SIGNAL, STACK_SIGNAL
 from stem_iso.isolate.deadlines import Deadlines
 from stem_iso.isolate.lifecycle import Cause, Lifecycle
-from stem_iso.isolate.memory import resident
+from stem_iso.isolate.memory import View
 from stem_iso.isolate.orphans import why_alive
 from stem_iso.isolate.seat import Page
 
@@ -46,6 +46,7 @@ class Isolate:
         self.life = Lifecycle()
         self.boot_deadline = boot_deadline
         self.pid, self.pidfd, self.unkept = 0, -1, False  # unkept: it has outlived its keeper, and nobody will report its exit
+        self.view, self.hidden = View(0), False  # what reads its memory; whether /proc has never shown it
         self.link: Link | None = None  # to its keeper, for what this process may not signal
         self.call: Call | None = None
         self.call_number = self.sent_number = 0
@@ -132,7 +133,7 @@ class Isolate:
         """Whether it should be replaced after this call."""
         if max_calls is not None and self.calls >= max_calls:
             return Cause.MAX_CALLS
-        if max_memory is not None and resident(self.pid)[0] > max_memory:
+        if max_memory is not None and self.view.resident()[0] > max_memory:
             return Cause.MAX_MEMORY
         return None
 

@@ -32,9 +32,9 @@ from math import inf
 from time import monotonic
 from typing import Any
 
-from stem_iso.isolate import messages, seat, tree
+from stem_iso.isolate import memory, messages, seat, tree
 from stem_iso.isolate.interpreter import Program
-from stem_iso.isolate.linux import WALL, become_subreaper, forget_inherited_signals, poll_timeout, standard_streams
+from stem_iso.isolate.linux import WALL, become_subreaper, forget_inherited_signals, poll_timeout, proc_hides, standard_streams
 from stem_iso.isolate.messages import EXITED, FAILED, FORWARD, HELLO, KILL, START, STARTED, STUCK
 from stem_iso.isolate.orphans import NAME_AFTER, Orphans, Survivor
 from stem_iso.isolate.trackers import Trackers
@@ -216,7 +216,10 @@ class Keeper:
         else:
             self._isolates[kept.pidfd] = kept
             self._poll.register(kept.pidfd, select.POLLIN)
-            self.send(STARTED, number, pid, fds=(kept.pidfd,))
+            hides = proc_hides()
+            shown = memory.open_files(pid) if hides else ()
+            own += shown
+            self.send(STARTED, number, pid, hides, len(shown), fds=(kept.pidfd, *shown))
         finally:
             for fd in (*fds, *own):
                 os.close(fd)

@@ -23,6 +23,7 @@ from stem_iso.isolate.job import Boot, IsolateNotice
 from stem_iso.isolate.keeper import SEATS
 from stem_iso.isolate.lifecycle import Cause, State
 from stem_iso.isolate.link import KeeperLost
+from stem_iso.isolate.memory import View
 from stem_iso.isolate.messages import EXITED, FAILED, STARTED, STUCK
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Keeping:
             return False
         isolate = self._crew.isolates[fields[0]]
         if kind == STARTED:
-            self._started(isolate, fields[1], fds[0] if fds else None)
+            self._started(isolate, fields[1], fields[2], fields[3], fds)
         elif kind == FAILED:
             self._crew.exits.not_started(isolate, fields[1])
         else:
@@ -136,17 +137,21 @@ class Keeping:
     def _pause(self, paused: bool) -> None:
         self._crew.fleet.paused = self._crew.hosting.roster.paused = paused
 
-    def _started(self, isolate: Isolate, pid: int, pidfd: int | None) -> None:
+    def _started(self, isolate: Isolate, pid: int, hides: bool, shown: int, fds: list[int]) -> None:
         """Its process is there: from now on it can be killed, and may run what it is told."""
         crew = self._crew
         isolate.pid = pid
-        if pidfd is None:  # this process has no descriptor free: nobody could kill it, so it is not adopted, and leaves without user code
+        if len(fds) != 1 + shown:
+            for fd in fds:
+                os.close(fd)
+            # This process has no descriptor free: nobody could kill it, so it is not adopted, and leaves without user code.
             isolate.broken = "no descriptor was free for its process"
             with suppress(OSError):
                 isolate.pipe.link.shutdown(socket.SHUT_WR)
             return
-        isolate.pidfd, isolate.link = pidfd, crew.link
-        crew.register(pidfd, isolate)
+        isolate.pidfd, isolate.link = fds[0], crew.link
+        isolate.view, isolate.hidden = View(pid, *fds[1:]), hides and not shown
+        crew.register(isolate.pidfd, isolate)
         crew.push(isolate, isolate.adopt)
         crew.notice(isolate, "spawned")
         if isolate.life.state is State.DYING:

@@ -97,6 +97,16 @@ def replaced_modules() -> str:
     return ", ".join(found)
 
 
+def proc_hides(mounts: str = "/proc/self/mounts") -> bool:
+    """Whether /proc may keep processes from this one's view (the option hidepid); what is mounted last over a place is what is seen."""
+    options = ""
+    with suppress(OSError), open(mounts, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            _, place, kind, settings, *_ = line.split(" ")
+            options = settings if (place, kind) == ("/proc", "proc") else options
+    return any(option.startswith("hidepid=") and option not in ("hidepid=0", "hidepid=off") for option in options.split(","))
+
+
 def become_subreaper() -> None:
     """Orphans among this process's descendants become its children, not init's."""
     if _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:

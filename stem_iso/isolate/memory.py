@@ -1,6 +1,6 @@
 """How much memory an isolate and its descendants hold, and the watch that ends those who hold too much (I8).
 
-    dispatch ── watch(isolate, call, pid, limit) ──> thread: measure ─ pause ─ measure ... ──> over(isolate, call, bytes) ──> engine
+    dispatch ── watch(isolate, call, view, limit) ──> thread: measure ─ pause ─ measure ... ──> over(isolate, call, bytes) ──> engine
     the call's end ── forget(isolate) ────────────^
 
 Rules
@@ -14,6 +14,11 @@ Rules
  4. Looks and PSS take a tenth of the thread's time each at most: a tree of hundreds, or one that shares gigabytes, is looked at less often.
     On a thread of its own, because reading PSS holds up whoever reads it; it only measures. The engine judges, and kills.
  5. What is not mapped (files in tmpfs, page cache) is nobody's memory here.
+ 6. Where /proc hides processes (hidepid), a process that makes itself undumpable cannot be looked up any more, but a file of /proc that is
+    open stays readable. So the keeper opens an isolate's before any user code runs there, and the watch those of descendants that it
+    meets, `MOST_HELD` a tree. Not counted there: a descendant that hid before the watch met it (the fork of a hidden process is hidden at
+    once), and hidden ones below it. An isolate that was hidden from its first instant on (a Python with capabilities of its own) gets no
+    call that has a memory limit.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from math import inf
 from time import monotonic
 
@@ -29,6 +35,7 @@ from stem_iso.isolate import tree
 GROWTH = 4 << 30  # bytes a second: what one thread can touch; several may be faster for a moment
 SHORTEST, LONGEST = 0.002, 0.05
 SHARE = 9  # rest at least so many times the cost of a look
+MOST_HELD = 8  # descendants of one tree that are held open where /proc hides: descriptors are the whole program's
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -37,18 +44,22 @@ def pause(room: int, cost: float) -> float:
     return max(min(room / GROWTH, LONGEST), SHORTEST, SHARE * cost)
 
 
+def _sizes(statm: bytes) -> tuple[int, int]:
+    _, pages, shared, *_ = map(int, statm.split())
+    return pages * PAGE, (pages - shared) * PAGE
+
+
 def resident(pid: int) -> tuple[int, int]:
-    """Bytes in RAM that a process has mapped, and those of them that are its own alone (or its forks'); zeros if it is gone."""
+    """Bytes in RAM that a process has mapped, and those of them that are its own alone (or its forks'); zeros if it is gone, or hidden."""
     try:
         with open(f"/proc/{pid}/statm", "rb", buffering=0) as file:
-            _, pages, shared, *_ = file.read().split()
+            return _sizes(file.read())
     except (OSError, ValueError):
         return 0, 0
-    return int(pages) * PAGE, (int(pages) - int(shared)) * PAGE
 
 
-def proportional(pid: int) -> int:
-    """Bytes in RAM, each page divided by the number of processes that map it; where the kernel does not tell, what is resident."""
+def proportional(pid: int) -> int | None:
+    """Bytes in RAM, each page divided by the number of processes that map it; None where the kernel does not tell."""
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb", buffering=0) as file:
             for line in file.read().splitlines():
@@ -56,7 +67,7 @@ def proportional(pid: int) -> int:
                     return int(line.split()[1]) << 10
     except OSError:
         pass
-    return resident(pid)[0]
+    return None
 
 
 def family(pid: int) -> list[int]:
@@ -67,11 +78,107 @@ def family(pid: int) -> list[int]:
     return found
 
 
+def open_files(pid: int) -> tuple[int, ...]:
+    """Descriptors for a `View` of this process; none where it is hidden already, or no descriptor is free."""
+    opened: list[int] = []
+    try:
+        for name in ("statm", f"task/{pid}/children"):
+            opened.append(os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        for fd in opened:
+            os.close(fd)
+        return ()
+    return tuple(opened)
+
+
+class View:
+    """Reads about one process: by descriptors that were opened before it could hide, else by name.
+
+    Owns the descriptors. They are closed with the last who refers to it: the watch may be in the middle of a look when its isolate ends.
+    """
+
+    __slots__ = ("_children", "_statm", "pid")
+
+    def __init__(self, pid: int, statm: int = -1, children: int = -1) -> None:
+        self.pid, self._statm, self._children = pid, statm, children
+
+    def __del__(self) -> None:
+        for fd in (self._statm, self._children):
+            if fd >= 0:
+                with suppress(OSError):  # somebody closed all there is, as a daemon does
+                    os.close(fd)
+
+    @property
+    def held(self) -> bool:
+        return self._statm >= 0
+
+    def resident(self) -> tuple[int, int]:
+        """As the function of this name, also where the process is hidden."""
+        if not self.held:
+            return resident(self.pid)
+        try:
+            return _sizes(os.pread(self._statm, 256, 0))
+        except (OSError, ValueError):
+            return 0, 0
+
+    @property
+    def gone(self) -> bool:
+        """Whether its process is reaped, so that the pid may be another's."""
+        try:
+            return not os.pread(self._statm, 1, 0)
+        except ProcessLookupError:
+            return True
+
+    def children(self) -> list[int]:
+        """Of its first thread, also where the process is hidden."""
+        try:
+            return [int(pid) for pid in os.pread(self._children, 1 << 16, 0).split()]
+        except OSError:
+            return []
+
+
+class OpenTree:
+    """A tree where /proc hides processes: what was met once stays known."""
+
+    def __init__(self, root: View) -> None:
+        self._root = root
+        self._held: dict[int, View] = {}  # descendants
+
+    def sizes(self) -> dict[int, tuple[int, int]]:
+        """`resident` of each process of the tree."""
+        found: dict[int, tuple[int, int]] = {}
+        queue, shown = [self._root.pid], None
+        for pid in queue:
+            if pid in found:
+                continue
+            view = self._view(pid)
+            found[pid] = view.resident()
+            if os.path.exists(f"/proc/{pid}/statm"):
+                queue += tree.children(pid)
+            else:  # only the list of its first thread is at hand: children of the others are found by what they say of themselves
+                shown = tree.families() if shown is None else shown
+                queue += [*view.children(), *shown.get(pid, ())]
+        self._held = {pid: view for pid, view in self._held.items() if pid in found}
+        return found
+
+    def _view(self, pid: int) -> View:
+        if pid == self._root.pid:
+            return self._root
+        view = self._held.get(pid)
+        if view is None or view.gone:
+            view = View(pid, *(open_files(pid) if len(self._held) < MOST_HELD else ()))
+            self._held.pop(pid, None)
+            if view.held:
+                self._held[pid] = view
+        return view
+
+
 class Meter:
     """Measures one tree against one limit. `used` and `due` are what the last look found and when the next one should be."""
 
-    def __init__(self, pid: int, limit: int) -> None:
-        self._pid, self._limit = pid, limit
+    def __init__(self, view: View, limit: int) -> None:
+        self._pid, self._limit = view.pid, limit
+        self._open = OpenTree(view) if view.held else None
         self._doubled: int | None = None  # bytes that resident memory counts too often; None: not known
         self._precise_after = 0.0
         self.used = 0
@@ -80,22 +187,24 @@ class Meter:
     def look(self) -> bool:
         """Whether it holds too much."""
         began = monotonic()
-        pids = family(self._pid)
-        each = [resident(pid) for pid in pids]
-        total, alone = sum(one[0] for one in each), max(one[1] for one in each)
+        each = {pid: resident(pid) for pid in family(self._pid)} if self._open is None else self._open.sizes()
         looked = monotonic()
-        over = self._judge(pids, total, alone, looked)
+        over = self._judge(each, looked)
         self.due = monotonic() + pause(self._limit - self.used, looked - began)
         return over
 
-    def _judge(self, pids: list[int], total: int, alone: int, now: float) -> bool:
+    def _judge(self, each: dict[int, tuple[int, int]], now: float) -> bool:
+        total, alone = sum(one[0] for one in each.values()), max(one[1] for one in each.values())
         self.used = alone if self._doubled is None else max(alone, total - self._doubled)
         if alone > self._limit:
             return True
         unsure = self._doubled is None or self.used > self._limit
         if not unsure or now < self._precise_after:
             return False
-        self.used = sum(map(proportional, pids))
+        self.used = 0
+        for pid, (mapped, _) in each.items():
+            precise = proportional(pid)
+            self.used += mapped if precise is None else precise
         self._doubled = max(0, total - self.used)
         after = monotonic()
         self._precise_after = after + SHARE * (after - now)
@@ -113,9 +222,9 @@ class Watcher:
         self._wake = threading.Condition(threading.Lock())
         self._thread: threading.Thread | None = None
 
-    def watch(self, isolate: int, call: int, pid: int, limit: int) -> None:
+    def watch(self, isolate: int, call: int, view: View, limit: int) -> None:
         """From now on. Costs no wake-up where the thread looks soon enough anyway."""
-        meter = Meter(pid, limit)
+        meter = Meter(view, limit)
         with self._wake:
             self._watched[isolate] = call, meter
             if self._thread is None:

@@ -67,7 +67,17 @@ def children(pid: int) -> list[int]:
 
 def children_by_stat(pid: int) -> list[int]:
     """The same from /proc/*/stat, for kernels that have no `children` file."""
-    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and _parent(int(entry)) == pid]
+    return families().get(pid, [])
+
+
+def families() -> dict[int, list[int]]:
+    """Children by parent, of all processes that /proc shows."""
+    found: dict[int, list[int]] = {}
+    for pid in [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]:
+        parent = _parent(pid)
+        if parent is not None:
+            found.setdefault(parent, []).append(pid)
+    return found
 
 
 def _stat(pid: int) -> list[bytes]:

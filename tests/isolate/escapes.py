@@ -18,6 +18,7 @@ CLONE = {"x86_64": 56, "aarch64": 220}.get(platform.machine())
 PTRACE_CONT, PTRACE_SEIZE = 7, 0x4206
 NOBODY = 65534
 libc = ctypes.CDLL(None, use_errno=True)
+left: list[bytearray] = []
 
 
 def _note(ledger: str, pid: int = 0) -> None:
@@ -95,11 +96,45 @@ def undumpable_child(ledger: str, then: str) -> str:
     return _finish(then)
 
 
-def undumpable_hog(size: int) -> int:
+def _become_undumpable() -> None:
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-    held = [bytearray(b"x" * (1 << 20)) for _ in range(size)]
-    threading.Event().wait(20)
-    return len(held)
+
+
+def _hold(size: int) -> None:
+    held = bytearray(b"x" * size)
+    threading.Event().wait(1000)
+    del held
+
+
+def undumpable_hog(size: int) -> None:
+    _become_undumpable()
+    _hold(size)
+
+
+def undumpable_before_the_next(size: int) -> int:
+    """What it leaves stays with its process."""
+    _become_undumpable()
+    left.append(bytearray(b"x" * size))
+    return os.getpid()
+
+
+def undumpable_with_a_child(size: int, thread: bool) -> None:
+    """The child is a program, so /proc shows it, but not whose it is to who asks for the isolate's children."""
+    _become_undumpable()
+    code = f"import time; held = b'x' * {size}; time.sleep(1000)"
+    if thread:
+        threading.Thread(target=subprocess.run, args=([sys.executable, "-c", code],), daemon=True).start()
+    else:
+        subprocess.Popen([sys.executable, "-c", code])
+    threading.Event().wait(1000)
+
+
+def child_hides_late(size: int) -> None:
+    """The child was to be seen for half a second."""
+    if os.fork() == 0:
+        time.sleep(0.5)
+        undumpable_hog(size)
+    threading.Event().wait(1000)
 
 
 def child_of_another_user(ledger: str, then: str) -> str:

@@ -25,6 +25,7 @@ from tests.isolate.counting import BEGUN, DONE, REACHED, Counters
 from tests.isolate.escapes import (  # noqa: F401  found by name
     be_traced_by_a_daemon,
     become_another_user,
+    child_hides_late,
     child_in_a_frozen_file,
     child_of_another_user,
     clone_a_sibling,
@@ -32,8 +33,10 @@ from tests.isolate.escapes import (  # noqa: F401  found by name
     leave_a_daemon_without_its_first_thread,
     look_at_a_frozen_file,
     ten_children,
+    undumpable_before_the_next,
     undumpable_child,
     undumpable_hog,
+    undumpable_with_a_child,
     wait_for,
 )
 from tests.isolate.hogs import child_devours, devour, devour_noting, pages_are_shared, slowly  # noqa: F401  found by name

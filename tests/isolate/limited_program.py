@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from stem_iso.outcome import Stopped, StopReason
+from stem_iso.outcome import Failed, Stopped, StopReason
 from tests.isolate.calling import Calls, eventually
 from tests.isolate.escapes import NOBODY
 from tests.isolate.punctual import assert_others_are_punctual, stuck, warm, zombies
@@ -18,6 +18,7 @@ from tests.isolate.punctual import assert_others_are_punctual, stuck, warm, zomb
 HIDING = b"hidepid=2,gid=54321"  # from all but a group that nobody is in
 CLONE_NEWNS = 0x20000
 MS_REC_PRIVATE = 0x44000
+MIB = 1 << 20
 
 
 def say(line: str) -> None:
@@ -79,6 +80,46 @@ def hidden(ledger: str, then: str) -> None:
     eventually(lambda: Path(ledger).exists(), "it did not start")
     say(f"hidden: {not Path('/proc', Path(ledger).read_text(), 'stat').exists()}")
     say(type(held.outcome()).__name__)
+    calls.engine.close()
+
+
+def hidden_memory() -> None:
+    """Limits of memory hold for what /proc has come to hide."""
+    hide_processes()
+    calls = Calls(size=1, spares=0)
+    for name, *args in (
+        ("undumpable_hog", 300 * MIB),
+        ("undumpable_with_a_child", 300 * MIB, False),
+        ("undumpable_with_a_child", 300 * MIB, True),
+        ("child_hides_late", 300 * MIB),
+    ):
+        call = calls.start(name, *args, memory=150 * MIB)
+        say(f"{name} {type(call.outcome()).__name__}")
+    isolate = calls.value("undumpable_before_the_next", 0)
+    say(f"hidden: {not Path('/proc', str(isolate), 'stat').exists()}")
+    say(type(calls.run("devour", 300 * MIB, memory=150 * MIB)).__name__)
+    calls.value("undumpable_before_the_next", 0)
+    say(calls.value("slowly", 50 * MIB, 0.2, memory=150 * MIB))
+    calls.engine.close()
+
+
+def recycled_where_hidden() -> None:
+    hide_processes()
+    calls = Calls(size=1, spares=0, max_memory=150 * MIB)
+    calls.value("undumpable_before_the_next", 300 * MIB)
+    eventually(calls.reasons, "it was not replaced")
+    say(str(calls.reasons()))
+    calls.engine.close()
+
+
+def hidden_from_the_start(executable: str) -> None:
+    """Who may not read a program may not look into its process either."""
+    hide_processes()
+    sys.executable = executable
+    calls = Calls(size=1, spares=0)
+    outcome = calls.run("echo", 1, memory=150 * MIB)
+    say(outcome.error.message if isinstance(outcome, Failed) else str(outcome))
+    say(str(calls.value("echo", 1)))
     calls.engine.close()
 
 

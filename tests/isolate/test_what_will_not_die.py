@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,7 +114,7 @@ for capability in {capabilities}:
     if ctypes.CDLL(None).prctl(24, capability, 0, 0, 0): sys.exit("cannot drop a capability")
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
-CAP_KILL, CAP_SYS_PTRACE = 5, 19
+CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_KILL, CAP_SYS_PTRACE = 1, 2, 5, 19
 
 
 def program(name: str, *arguments: str, without: tuple[int, ...] = ()) -> subprocess.Popen[str]:
@@ -168,6 +169,35 @@ def test_what_proc_hides_dies_with_its_call(tmp_path: Path, then: str) -> None:
     assert read(running) == "hidden: True"
     assert read(running) == {"stay": "TimedOut", "return": "Succeeded", "crash": "Crashed"}[then]
     assert tree.is_dead(pid)
+    running.communicate(timeout=BOUND)
+    assert running.returncode == 0
+
+
+def test_a_memory_limit_holds_for_what_proc_has_come_to_hide() -> None:
+    running = program("hidden_memory", without=(CAP_SYS_PTRACE,))
+    for handler in ("undumpable_hog", "undumpable_with_a_child", "undumpable_with_a_child", "child_hides_late"):
+        assert read(running) == f"{handler} MemoryExceeded"
+    assert read(running) == "hidden: True"
+    assert read(running) == "MemoryExceeded"
+    assert read(running) == "had 50 MiB"
+    running.communicate(timeout=BOUND)
+    assert running.returncode == 0
+
+
+def test_an_isolate_that_proc_hides_is_replaced_when_it_is_too_large() -> None:
+    running = program("recycled_where_hidden", without=(CAP_SYS_PTRACE,))
+    assert read(running) == "['max memory']"
+    running.communicate(timeout=BOUND)
+    assert running.returncode == 0
+
+
+def test_a_memory_limit_is_refused_where_proc_hides_an_isolate_from_its_start_on(tmp_path: Path) -> None:
+    executable = tmp_path / "python"
+    shutil.copy(os.path.realpath(sys.executable), executable)
+    executable.chmod(0o111)
+    running = program("hidden_from_the_start", str(executable), without=(CAP_SYS_PTRACE, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH))
+    assert read(running).startswith("memory limit: /proc is mounted with hidepid")
+    assert read(running) == "1"
     running.communicate(timeout=BOUND)
     assert running.returncode == 0
 
