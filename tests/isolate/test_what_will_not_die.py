@@ -14,7 +14,7 @@ from time import monotonic
 import pytest
 
 from stem_iso.isolate import tree
-from stem_iso.outcome import Crashed, Outcome, Succeeded, TimedOut
+from stem_iso.outcome import Crashed, Outcome, Stopped, StopReason, Succeeded, TimedOut
 from tests.isolate.calling import BOUND, Calls, assert_dead, eventually, pid_in
 from tests.isolate.escapes import CLONE
 from tests.isolate.frozen import Frozen
@@ -41,33 +41,35 @@ def calls(engines: Make) -> Calls:
 
 @pytest.mark.parametrize(("then", "kind"), [("stay", TimedOut), ("crash", Crashed), ("return", Succeeded)])
 def test_no_zombie_of_a_task_is_left_behind_its_end(calls: Calls, tmp_path: Path, then: str, kind: type[Outcome]) -> None:
-    for number in range(3):
-        outcome = calls.run("ten_children", str(tmp_path / f"{number}"), then, hard=2.0 if then == "stay" else None)
-        assert isinstance(outcome, kind)
+    hard = 2.0 if then == "stay" else None
+    for each in [calls.start("ten_children", str(tmp_path / f"{number}"), then, hard=hard) for number in range(3)]:
+        assert isinstance(each.outcome(), kind)
     eventually(lambda: not zombies(calls), "zombies are left", SECOND)
 
 
 def test_a_task_that_daemonizes_for_ever_leaves_no_zombies_while_it_runs(calls: Calls, tmp_path: Path) -> None:
     """Each daemon ends by itself, where nobody but the keeper can reap it."""
-    busy = calls.start("sleep", 2.0)
+    busy = calls.start("wait_for", str(tmp_path / "go"))
     assert calls.value("fork_past_the_isolate", str(tmp_path / "pid")) == "done"
     assert_dead(pid_in(tmp_path / "pid"), within=SECOND)
     eventually(lambda: not zombies(calls), "zombies are left", SECOND)
+    assert busy.outcomes == []
+    (tmp_path / "go").touch()
     assert isinstance(busy.outcome(), Succeeded)
 
 
 # -- uninterruptible sleep ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("then", "kind"), [("stay", TimedOut), ("crash", Crashed), ("return", Succeeded)])
+@pytest.mark.parametrize(("then", "kind"), [("stay", Stopped), ("crash", Crashed), ("return", Succeeded)])
 def test_an_uninterruptible_child_holds_up_its_own_call_alone(
     calls: Calls, frozen: Frozen, tmp_path: Path, then: str, kind: type[Outcome]
 ) -> None:
     warm(calls, 2)
-    held = calls.start(
-        "child_in_a_frozen_file", frozen.path, frozen.asked, str(tmp_path / "pid"), then, hard=3.0 if then == "stay" else None
-    )
+    held = calls.start("child_in_a_frozen_file", frozen.path, frozen.asked, str(tmp_path / "pid"), then)
     child = pid_in(tmp_path / "pid")
+    if then == "stay":
+        calls.engine.stop(held.call, StopReason.REVOKED)  # type: ignore[attr-defined]
     eventually(lambda: stuck(calls), "nobody named it")
     (notice,) = stuck(calls)
     assert (notice.pid, notice.title) == (child, f"stat {frozen.path}")
@@ -83,9 +85,9 @@ def test_an_uninterruptible_child_holds_up_its_own_call_alone(
 
 def test_an_uninterruptible_isolate_is_set_aside_and_its_call_told_when_it_is_gone(engines: Make, frozen: Frozen, tmp_path: Path) -> None:
     calls = engines(size=1, spares=0)
-    held = calls.start("look_at_a_frozen_file", frozen.path, str(tmp_path / "pid"), hard=3.0)
+    held = calls.start("look_at_a_frozen_file", frozen.path, str(tmp_path / "pid"), hard=2.0)
     isolate = pid_in(tmp_path / "pid")
-    began = held.sent_at + 3.0
+    began = held.sent_at + 2.0
     eventually(lambda: stuck(calls), "nobody named it")
     assert monotonic() - began < SECOND
     assert [notice.pid for notice in stuck(calls)] == [isolate]
