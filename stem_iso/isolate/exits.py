@@ -107,7 +107,9 @@ class Exits:
 
     def _again(self, isolate: Isolate, end: Exit) -> None:
         call = self._crew.release(isolate)
-        call.tries += isolate.life.cause not in (Cause.VERDICT, Cause.UNSENT)
+        # One that had found what the call before changed past putting back says nothing about this one.
+        retired = end.exit_code == RETIRED and isolate.calls > 1
+        call.tries += isolate.life.cause not in (Cause.VERDICT, Cause.UNSENT) and not retired
         if self._crew.fleet.closed:
             self._crew.end(call, Stopped(StopReason.SHUTDOWN, started=False))
         elif call.tries > REASSIGNMENTS:

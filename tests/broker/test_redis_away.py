@@ -22,7 +22,7 @@ from stem_iso.brokers.base import Broker, BrokerOptions, Delivery, Receipt, Sett
 from stem_iso.brokers.opening import open_broker
 from stem_iso.brokers.redis import links as links_module
 from stem_iso.brokers.redis import publishing as publishing_module
-from stem_iso.brokers.redis.keys import REGISTRY
+from stem_iso.brokers.redis.keys import REGISTRY, queue_key
 from stem_iso.errors import BrokerUnavailable
 from stem_iso.task.canvas import lay, leaves
 from stem_iso.task.envelope import decode
@@ -502,4 +502,26 @@ def test_a_full_server_takes_no_tasks_but_lets_workers_empty_its_queues(server: 
     broker.exchange("alpha", [Settlement(one.receipt, GiveBack()) for one in answer.deliveries], [], 0)
     broker.forget("again")
     assert broker.purge("default") == 2
+    broker.close()
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_a_batch_that_the_server_took_in_part_is_told_as_such(server: Start, rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if rounds == 2:
+        monkeypatch.setattr(publishing_module, "ROUND_BYTES", 1)
+    behind = server()
+    broker = open_broker(behind.url)
+    broker.publish([envelope(queue="default"), envelope(queue="other")])
+    both = [envelope(id="a", queue="default"), envelope(id="b", queue="other")]
+    behind.do("ACL", "SETUSER", "default", "resetkeys", f"~{queue_key('default')}*", f"~{REGISTRY}*")
+    with pytest.raises(BrokerUnavailable, match=r"'a', 'b' may be stored, all or some, or not") as caught:
+        broker.publish(both)
+    assert (caught.value.unsure, caught.value.task_ids) == (True, ("a", "b"))
+    with pytest.raises(BrokerUnavailable) as caught:
+        broker.publish([envelope(id="c", queue="other")])
+    assert not caught.value.unsure
+    behind.do("ACL", "SETUSER", "default", "allkeys")
+    assert [status is not None for status in broker.status(["a", "b", "c"])] == [True, False, False]
+    assert broker.publish(both) == ["a", "b"]
+    assert [each.queued for each in broker.queues()] == [2, 2]
     broker.close()

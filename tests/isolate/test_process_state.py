@@ -143,3 +143,13 @@ def test_a_row_whose_value_cannot_even_be_compared_is_lost_and_named() -> None:
     values.update(odd=Odd(), plain=2)
     assert found.restore() == state.Change(restored=("plain",), lost=("odd",))
     assert values["plain"] == 1
+
+
+def test_calls_that_wait_are_not_the_suspects_where_each_isolate_is_replaced(tmp_path: Path) -> None:
+    """What waits is given to each of them in turn, and meets five that are just about to leave."""
+    ready, go = str(tmp_path / "ready"), str(tmp_path / "go")
+    with IsolatePool(5, spares=0) as pool:
+        calls = [pool.submit(changes.disable_watch, i, ready, go) for i in range(12)]
+        eventually(lambda: len(list(tmp_path.iterdir())) == 5, "five calls have begun")
+        (tmp_path / "go").touch()
+        assert [call.result(BOUND) for call in calls] == list(range(12))

@@ -67,7 +67,7 @@ class Links(ABC):
     def run(self, calls: Sequence[Ask], seconds: float | None = None) -> list[Any]:
         """The answers (bytes, int, list, None), in the order of `calls`, within `seconds` (BUDGET where nothing is said).
 
-        Raises BrokerUnavailable, after all of them were read; `unsure` where an answer is missing.
+        Raises BrokerUnavailable, after all of them were read; `unsure` where an answer is missing, or some were refused and others done.
         """
         if not calls:
             return []
@@ -78,7 +78,8 @@ class Links(ABC):
             raise BrokerUnavailable(self._told(lost, budget), unsure=self._sent) from lost
         for answer in answers:
             if isinstance(answer, Refusal):
-                raise BrokerUnavailable(answer.said(self.url))
+                done = any(not isinstance(each, Refusal) for each in answers)
+                raise BrokerUnavailable(answer.said(self.url), unsure=done)
         return answers
 
     def call(self, script: str, key: str, *args: Word) -> Any:

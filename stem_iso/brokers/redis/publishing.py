@@ -14,6 +14,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
+from stem_iso.brokers.redis.connection import Lost
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.links import BUDGET, Call, Links
 from stem_iso.brokers.redis.records import record
@@ -35,9 +36,9 @@ def publish(links: Links, registry: Registry, pairs: Sequence[tuple[Envelope, by
     queues = {envelope.queue for envelope, _ in pairs}
     said(registry, queues, ids)
     bites = _bites(pairs)
-    answers = [
-        answer for some in in_rounds(bites, lambda bite: bite[0], ROUND_BYTES) for answer in sent(links, [call for call, _ in some], ids)
-    ]
+    answers: list[Any] = []
+    for some in in_rounds(bites, lambda bite: bite[0], ROUND_BYTES):
+        answers += sent(links, [call for call, _ in some], ids, unsure=bool(answers))  # earlier rounds are stored
     with suppress(BrokerUnavailable):  # they are stored: whoever uses the queue next says its name
         registry.announce(queues)  # asks nothing, unless we had to connect anew, to a server that may have lost what it was told
     for (_, places), refused in zip(bites, answers, strict=True):
@@ -77,16 +78,19 @@ def _bites(pairs: Sequence[tuple[Envelope, bytes]]) -> list[tuple[Call, list[int
     return found
 
 
-def sent(links: Links, calls: Sequence[Call], ids: Sequence[str], canvas: bool = False) -> list[Any]:
-    """What they are answered; asked again while nobody knows whether they were done. Raises BrokerUnavailable, which says how to go on."""
+def sent(links: Links, calls: Sequence[Call], ids: Sequence[str], canvas: bool = False, unsure: bool = False) -> list[Any]:
+    """What they are answered; asked again while nobody knows whether they were done. Raises BrokerUnavailable, which says how to go on.
+
+    `unsure`: some of `ids` may be stored already.
+    """
     until = time.monotonic() + PATIENCE
-    unsure = False
     while True:
         try:
             return links.run(calls, min(BUDGET, max(SPARE, until - time.monotonic() - SPARE)))
         except BrokerUnavailable as error:
             unsure = unsure or error.unsure
-            if not unsure or time.monotonic() + PAUSE > until - PAUSE:
+            refused = not isinstance(error.__cause__, Lost)  # which is an answer: asking again brings the same
+            if refused or not unsure or time.monotonic() + PAUSE > until - PAUSE:
                 how = f"; {_how_to_go_on(ids, canvas)}" if unsure else ""
                 raise BrokerUnavailable(f"{error}{how}", unsure=unsure, task_ids=ids) from error
         time.sleep(PAUSE)
