@@ -17,9 +17,10 @@ __all__ = ["binary", "cluster", "proxied", "redis_url", "server", "shared_cluste
 hypothesis.settings.register_profile("stem_iso", deadline=None)
 hypothesis.settings.load_profile("stem_iso")
 
-# A job that a shell started with `&`, as build servers do, ignores SIGINT, one under nohup SIGHUP; so would every program that a test starts.
+# A job that a shell started with `&`, as build servers do, ignores these (under nohup the last); so would every program that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
+for number in (signal.SIGQUIT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
 
 # Two run side by side (`make test`): what takes cores, kills workers and needs a machine of its own, one after
 # the other; and what mostly asks a store.
