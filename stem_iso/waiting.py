@@ -189,6 +189,7 @@ class _Service:
         except BrokerUnavailable as error:
             self._away = error
             self._let_go()
+            self._take_in()  # who came meanwhile would hear the same, seconds later
             for id in list(self._fresh):  # rule 3
                 self._answer(id, error)
             return

@@ -38,11 +38,13 @@ class TokenEnds:
         self._lines: dict[str, _Line] = {}  # by slot; of one server: one, by ""
         self._epoll = select.epoll()
         self._looked = 0.0
+        self._reached = True  # the last look has reached the server
 
     def fileno(self) -> int:
         return self._epoll.fileno()
 
     def look(self, waits: Mapping[str, str | None]) -> dict[str, StatusRecord | None]:
+        self._reached = False
         rang = self._heard()
         fresh = [id for id in waits if id not in self._slots]
         if gone := [id for id in self._slots if id not in waits]:
@@ -59,6 +61,7 @@ class TokenEnds:
         for id in found:
             self._slots.pop(id, None)  # its registration went with its end
         self._ask()
+        self._reached = True
         return found
 
     def _ended(self, ids: Sequence[str], waits: Mapping[str, str | None]) -> dict[str, StatusRecord | None]:
@@ -104,8 +107,9 @@ class TokenEnds:
             self._lines[name].ask()
 
     def close(self) -> None:
-        with suppress(BrokerUnavailable):  # they go with the ends of the tasks
-            self._unregister(list(self._slots))
+        if self._reached:  # else nobody should wait for a server that is away: they go with the ends of the tasks
+            with suppress(BrokerUnavailable):
+                self._unregister(list(self._slots))
         for line in self._lines.values():
             line.close()
         self._epoll.close()
