@@ -52,7 +52,7 @@ def said(registry: Registry, queues: Collection[str], ids: Sequence[str]) -> Non
     try:
         registry.announce(queues)
     except BrokerUnavailable as error:
-        raise BrokerUnavailable(f"{error}; nothing was published", task_ids=ids) from error
+        raise BrokerUnavailable(f"no task was published; while their queues were registered: {error}", task_ids=ids) from error
 
 
 def _bites(pairs: Sequence[tuple[Envelope, bytes]]) -> list[tuple[Call, list[int]]]:

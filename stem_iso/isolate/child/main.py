@@ -137,7 +137,9 @@ class Calls:
         self._start_method.restore()
         flush()
         self._port.reply(bytes((tag, self._left_behind())) + result)
-        if self._state.after_reply().lost:
+        if lost := self._state.after_reply().lost:
+            with suppress(OSError):  # the reply is out, so the line cannot travel with it
+                os.write(2, f"{_not_put_back(lost)}\n".encode())
             os._exit(RETIRED)
         if call.title:
             self._set_title(IDLE_TITLE)
@@ -156,8 +158,12 @@ class Calls:
         if change.restored:
             flush()  # the streams of start-up, which it may have replaced
         if change.lost:
-            self._port.log(logging.WARNING, "stem_iso", f"the call changed what cannot be put back: {', '.join(change.lost)}")
+            self._port.log(logging.WARNING, "stem_iso", _not_put_back(change.lost))
         return self._leftovers.left_behind() or (STATE if change.lost else 0)
+
+
+def _not_put_back(names: tuple[str, ...]) -> str:
+    return f"the call changed what cannot be put back, and its process is replaced: {', '.join(names)}"
 
 
 class PortHandler(logging.Handler):

@@ -5,7 +5,7 @@
 Rules
  1. What stands after start-up (hooks, `initializer`, imports of the application and of a function's module) is what every call meets. It is
     read anew after a definition, whose imports are start-up as well.
- 2. A row is read after every call, so reading it costs a fraction of a microsecond; putting back may cost more. Where a row cannot be put
+ 2. A row is read after every call, so reading it costs a microsecond or two at most; putting back may cost more. Where a row cannot be put
     back, or what it stands for is broken (a closed stdout that loggers of start-up still hold), it is named and the process is replaced.
     Most rows are read when the reply is out, since only the next call would meet them (`IsolateState`).
  3. Context variables need no row: a call runs in a copy of the context (`fresh_context`).
