@@ -161,6 +161,8 @@ class _Checked:
 def _refuse_nonsense(envelope: Envelope) -> None:
     if not isinstance(envelope, Envelope):
         raise InvalidOptions(f"a middleware enqueues {envelope!r}, which is no Envelope")
+    if isinstance(envelope.priority, int):
+        checks.priority("priority", envelope.priority)  # before the decoder, whose words are for machines
     try:
         args = unpack(decode(encode(envelope)).args)
     except (msgspec.MsgspecError, Undecodable, TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -168,4 +170,3 @@ def _refuse_nonsense(envelope: Envelope) -> None:
     if not isinstance(args, dict):
         raise InvalidOptions(f"a middleware made arguments of {envelope.name!r} that are no map of names: {args!r}")
     checks.queue("queue", envelope.queue)
-    checks.priority("priority", envelope.priority)

@@ -75,7 +75,8 @@ class Ends(Protocol):
 
     def look(self, waits: Mapping[str, str | None]) -> dict[str, StatusRecord | None]:
         """Which of these ids have ended, with their terminal status; None for one that is unknown or has expired. Those that go on are
-        left out. The values are their queues, where known (hints, as below). Takes the readiness back: an end after the look rings.
+        left out; one that has ended is answered as often as it is asked for. The values are their queues, where known (hints, as
+        below). Takes the readiness back: an end after the look rings.
         Raises BrokerUnavailable; then close it, and ask the broker for another.
         """
 

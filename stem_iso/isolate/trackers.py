@@ -14,7 +14,6 @@ import select
 import signal
 import sys
 from contextlib import suppress
-from multiprocessing.util import spawnv_passfds
 from time import monotonic, sleep
 
 from stem_iso.isolate import interpreter, tree
@@ -51,6 +50,8 @@ class Trackers:
     def _start(self, reader: int) -> None:
         program = f"from stem_iso.isolate.tracker import main; main({reader}, {self._lifeline})"
         command = [sys.executable, *interpreter.keepers_arguments(), "-c", interpreter.code(sys.path, program)]
+        from multiprocessing.util import spawnv_passfds  # a producer that only looks at the name of the pool need not have it
+
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT))
         try:
             with suppress(OSError):  # no process, no memory: what the isolate leaves stays

@@ -66,7 +66,7 @@ def test_a_worker_that_is_killed_takes_no_place_with_it_and_leaves_none_to_two(c
         else:
             held.pop(id, None)
         most = max(most, len(held))
-    assert most == 3
+    assert 1 < most <= 3
     ended = [id for what, id, _, _ in lines(ledger) if what == "end"]
     assert set(ended) == {handle.id for handle in handles}
 

@@ -217,12 +217,6 @@ def test_a_crash_costs_that_call_alone(pool: IsolatePool, function: Any, args: A
     assert pool.submit(abs, -1).result(BOUND) == 1
 
 
-def test_an_isolate_runs_no_exit_hooks_of_functions(tmp_path: Path) -> None:
-    with IsolatePool(1, spares=0) as pool:
-        pool.submit(work.register_exit, str(tmp_path / "ledger")).result(BOUND)
-    assert not (tmp_path / "ledger").exists()
-
-
 def test_sys_exit_is_a_failure_of_the_call(pool: IsolatePool) -> None:
     before = pool.submit(work.pid).result(BOUND)
     error = pool.submit(work.leave_by_exit).exception(BOUND)

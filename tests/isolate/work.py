@@ -172,12 +172,6 @@ def dies_when_pickled() -> Any:
     return DiesWhenPickled()
 
 
-def register_exit(ledger: str) -> None:
-    import atexit
-
-    atexit.register(append, ledger, "atexit ran")
-
-
 # -- errors ----------------------------------------------------------------------------------------------------------------------------
 
 

@@ -60,8 +60,9 @@ class BellEnds:
         rang, seen = self._ear.heard(), self._version
         self._version = self._database.version()  # read before the rows: what is committed after it is another version
         asked = list(waits) if rang or seen != self._version else [id for id in waits if id not in self._looked]
-        self._looked = set(waits)
-        return self._database.read(lambda turn: looking.ended(turn, asked)) if asked else {}
+        found = self._database.read(lambda turn: looking.ended(turn, asked)) if asked else {}
+        self._looked = waits.keys() - found.keys()  # who asks again about what has ended is answered again
+        return found
 
     def close(self) -> None:
         pass

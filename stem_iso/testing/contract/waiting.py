@@ -83,6 +83,18 @@ class Waiting(Desk):
         assert isinstance(answer, StatusRecord) and answer.state.terminal
         return waiter.at - ended
 
+    def test_what_has_ended_is_answered_whenever_it_is_asked_for(self, broker: Broker) -> None:
+        sent, going_on = envelope(), envelope(queue="other")
+        broker.publish([sent, going_on])
+        ends, waits = broker.ends(), {sent.id: sent.queue, going_on.id: going_on.queue}
+        assert ends.look(waits) == {}
+        settle(broker, take_one(broker), SUCCESS)
+        assert self.told(ends, dict(waits)) == {sent.id: TaskState.SUCCEEDED}
+        for _ in range(2):
+            (record,) = ends.look(waits).values()
+            assert record is not None and record.id == sent.id
+        ends.close()
+
     def test_one_descriptor_tells_of_the_ends_of_many(self, broker: Broker, other: Broker) -> None:
         sent = [envelope(queue=queue) for queue in ("default", "default", "other", "default")]
         broker.publish(sent)
