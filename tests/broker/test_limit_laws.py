@@ -157,7 +157,7 @@ class Line(RuleBasedStateMachine):
 
 TestLimitLaws = Line.TestCase
 TestLimitLaws.settings = settings(
-    max_examples=120, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
 )
 
 

@@ -285,5 +285,5 @@ class Store(RuleBasedStateMachine):
 
 TestStoreLaws = Store.TestCase
 TestStoreLaws.settings = settings(
-    max_examples=250, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+    max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
 )
