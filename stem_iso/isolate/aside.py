@@ -37,7 +37,7 @@ class Aside:
         self._owner = os.getpid()
 
     def put(self, work: Callable[[], object], size: int = 1, count: int = 1) -> None:
-        """Do it soon. After `close` it is done here and now, since nobody would come for it, or dropped where dropping is allowed.
+        """Do it soon. After `close`, or without a thread, it is done here and now, or dropped where dropping is allowed and it is closed.
 
         `size`: what it takes of `most`; `count`: as how many it counts where it is dropped.
         """
@@ -45,15 +45,22 @@ class Aside:
             if self._most is not None and (self._closed or self._waiting + size > self._most):
                 self.dropped += count
                 return
-            if not self._closed:
-                if self._thread is None:
-                    thread = threading.Thread(target=self._run, name=self.name, daemon=True)
-                    thread.start()
-                    self._thread = thread  # only now: one that could not be started cannot be joined
+            if not self._closed and self._has_thread():
                 self._waiting += size
                 self._queue.put((work, size))
                 return
         self._do(work)
+
+    def _has_thread(self) -> bool:
+        """False where none is to be had: Python 3.12.0 and 3.12.1 start none when the main thread has ended, which a pool may outlive."""
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return False
+            self._thread = thread  # only now: one that could not be started cannot be joined
+        return True
 
     def close(self, wait: bool = True) -> None:
         with self._lock:

@@ -70,7 +70,7 @@ _STATES = {number: state for state, number in ENDED.items()}
 
 def compose(turn: Turn, canvas: Canvas, bodies: Sequence[tuple[Envelope, bytes]]) -> None:
     """`bodies`: the envelopes of its steps, encoded, in their order."""
-    if turn.one("SELECT 1 FROM task WHERE id = ?1 OR canvas = ?1", (canvas.id,)):
+    if turn.one("SELECT 1 FROM task WHERE id = ? OR canvas = ?", (canvas.id, canvas.id)):
         return  # it is here already, or was: its outcome may have expired before its other parts have
     first = set(canvas.first)
     turn.of_rows(INSERT, [waiting(envelope, body, turn.now) for envelope, body in bodies])
