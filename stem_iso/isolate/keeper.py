@@ -26,7 +26,7 @@ import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import suppress
 from math import inf
 from time import monotonic
@@ -71,7 +71,7 @@ class Keeper:
         self._orphans = Orphans(self._kin, self._sessions)
         self._sweep: Generator[float, None, set[int]] | None = None  # a pass that goes on
         self._sweep_at = 0.0
-        self._kills: list[tuple[float, tree.Kill, Callable[[tree.Killed], None]]] = []
+        self._kills: list[tuple[float, tree.Kill, Kept]] = []
         table = os.memfd_create("stem_iso-table", os.MFD_CLOEXEC)
         os.ftruncate(table, seat.table_size(SEATS))
         self._table = seat.Table(table, SEATS)
@@ -263,22 +263,22 @@ class Keeper:
         if kept.signalled_at:
             return
         kept.signalled_at = monotonic()
-        self._kills.append((0.0, tree.kill_tree(kept.pid, kept.pidfd), kept.killed.extend))
+        self._kills.append((0.0, tree.kill_tree(kept.pid, kept.pidfd), kept))
         self._advance_kills()
 
     def _advance_kills(self) -> None:
         now = monotonic()
         running, self._kills = self._kills, []
-        for at, kill, then in running:
+        for at, kill, kept in running:
             if at > now:
-                self._kills.append((at, kill, then))
+                self._kills.append((at, kill, kept))
                 continue
             try:
                 pause = next(kill)
             except StopIteration as done:
-                then(done.value)
+                kept.killed.extend(done.value)
             else:
-                self._kills.append((monotonic() + pause, kill, then))
+                self._kills.append((monotonic() + pause, kill, kept))
 
     def _exited(self, kept: Kept) -> None:
         kept.died_at = monotonic()
@@ -321,6 +321,8 @@ class Keeper:
         self.send(EXITED, kept.number, code, status, killed, kept.signalled_at, kept.died_at)
         with suppress(ChildProcessError):
             os.waitid(os.P_PIDFD, kept.pidfd, os.WEXITED | os.WNOHANG | WALL)
+        # A kill that was still on its way has nobody left: the sweep has seen to the descendants, and the descriptor will mean another.
+        self._kills = [each for each in self._kills if each[2] is not kept]
         os.close(kept.pidfd)
         self._unreaped.remove(kept)
 

@@ -83,10 +83,10 @@ class Waiting(Desk):
         assert isinstance(answer, StatusRecord) and answer.state.terminal
         return waiter.at - ended
 
-    def test_what_has_ended_is_answered_whenever_it_is_asked_for(self, broker: Broker) -> None:
+    def test_what_has_ended_is_answered_whenever_it_is_asked_for(self, broker: Broker, other: Broker) -> None:
         sent, going_on = envelope(), envelope(queue="other")
         broker.publish([sent, going_on])
-        ends, waits = broker.ends(), {sent.id: sent.queue, going_on.id: going_on.queue}
+        ends, waits = other.ends(), {sent.id: sent.queue, going_on.id: going_on.queue}
         assert ends.look(waits) == {}
         settle(broker, take_one(broker), SUCCESS)
         assert self.told(ends, dict(waits)) == {sent.id: TaskState.SUCCEEDED}
