@@ -8,14 +8,10 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
 
 from entrypoints.hostile.held import PLACE
 from stem_iso import TaskState
@@ -24,16 +20,12 @@ from tests.hostile.expected import TIMEOUT, Ends
 from tests.hostile.proving import BOUND, REAPED, Proving, Running
 from tests.hostile.survivors import began, survivors, zombies_after
 from tests.isolate.calling import eventually
+from tests.isolate.debugger import trace
 from tests.isolate.frozen import Frozen
 
 QUERY = "?default_visibility_timeout=1&claim_interval=0.1"  # a lease that nobody renewed would show itself
 NEIGHBOURS = 4
 CAP_KILL, PR_CAPBSET_DROP = 5, 24
-TRACER = """
-import ctypes, sys
-if ctypes.CDLL(None, use_errno=True).ptrace(0x4206, int(sys.argv[1]), 0, 0) != 0: sys.exit("not allowed")
-print("seized", flush=True); sys.stdin.read()
-"""
 
 
 def without_the_right_to_kill() -> None:
@@ -102,12 +94,8 @@ def _frozen(proving: Proving) -> Iterator[Running]:
 @contextmanager
 def _debugged(proving: Proving) -> Iterator[Running]:
     running = proving.start("debugged")
-    command = [sys.executable, "-c", TRACER, str(_pid(running, 1))]
-    tracer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    tracer = trace(_pid(running, 1))
     try:
-        assert tracer.stdout is not None
-        if tracer.stdout.readline() != "seized\n":
-            pytest.skip("this machine lets nobody trace a process that is not its child (ptrace_scope)")
         yield running
     finally:
         tracer.communicate(timeout=BOUND)

@@ -16,6 +16,7 @@ import pytest
 from stem_iso.isolate import tree
 from stem_iso.outcome import Crashed, Outcome, Stopped, StopReason, Succeeded, TimedOut
 from tests.isolate.calling import BOUND, Calls, assert_dead, eventually, pid_in
+from tests.isolate.debugger import trace
 from tests.isolate.escapes import CLONE
 from tests.isolate.frozen import Frozen
 from tests.isolate.punctual import SECOND, assert_others_are_punctual, keeper, stuck, warm, zombies
@@ -205,21 +206,6 @@ def test_a_memory_limit_is_refused_where_proc_hides_an_isolate_from_its_start_on
 
 
 # -- tracers -----------------------------------------------------------------------------------------------------------------------
-
-TRACER = """
-import ctypes, sys
-if ctypes.CDLL(None, use_errno=True).ptrace(0x4206, int(sys.argv[1]), 0, 0) != 0: sys.exit("not allowed")
-print("seized", flush=True); sys.stdin.read()
-"""
-
-
-def trace(pid: int) -> subprocess.Popen[str]:
-    """A process beside us that holds this one as a debugger does, until its stdin is closed."""
-    tracer = subprocess.Popen([sys.executable, "-c", TRACER, str(pid)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert tracer.stdout is not None
-    if tracer.stdout.readline() != "seized\n":
-        pytest.skip("this machine lets nobody trace a process that is not its child (ptrace_scope)")
-    return tracer
 
 
 @pytest.mark.parametrize(
