@@ -1,6 +1,7 @@
 # make demo     real work under limits, half a minute, no server
 # make retry-demo [BROKER=url]   a task that always fails, and one whose worker is killed: their signals, and a proof of what is left
-# make test     ruff, mypy, pytest
+# make test     ruff, mypy, pytest, without the tests that are marked slow
+# make test-slow   those: kills at random, outages, one more variation of an incident
 # make lint     ruff and mypy alone
 # make essentials   lint, the contract on memory and SQLite, the incidents of the isolation part: what another Python must pass
 #               … PYTHON=python3.13: with that interpreter, in a virtual environment of its own (any of these targets)
@@ -15,7 +16,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo retry-demo test lint essentials interpreter bench repeat races kills hostile chaos chaos-redis clean
+.PHONY: demo retry-demo test test-slow lint essentials interpreter bench repeat races kills hostile chaos chaos-redis clean
 
 BENCHES := $(filter-out __init__ harness chaos chaos_app chaos_redis chaos_redis_app chaos_redis_judge redis_depth hostile stuck,$(basename $(notdir $(wildcard bench/*.py))))
 VENV ?= .venv$(if $(PYTHON),-$(notdir $(PYTHON)))
@@ -33,11 +34,17 @@ demo: $(VENV)/stamp
 retry-demo: $(VENV)/stamp
 	@$(PY) -m entrypoints.retry_task $(if $(BROKER),--broker '$(BROKER)')
 
+# Three for two cores: a test of processes and servers waits for them a third of its time.
+PYTEST := $(PY) -m pytest --numprocesses 3 --dist worksteal
+
 test: lint
-	$(PY) -m pytest --numprocesses 2 --dist loadgroup
+	$(PYTEST) -m 'not slow'
+
+test-slow: $(VENV)/stamp
+	$(PYTEST) -m slow
 
 essentials: lint
-	$(PY) -m pytest --numprocesses 2 --dist loadgroup -k 'not Redis' tests/broker/test_contract.py tests/isolate
+	$(PYTEST) -k 'not Redis' tests/broker/test_contract.py tests/isolate
 
 interpreter:
 	@$(FIND_PYTHON)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 
 import hypothesis
-import pytest
 
 from stem_iso.testing import BrokerContract as BrokerContract  # before any part of it is imported, so that its asserts are rewritten
 from tests.servers.fixtures import binary, cluster, proxied, redis_url, server, shared_cluster, shared_redis
@@ -21,14 +19,3 @@ hypothesis.settings.load_profile("stem_iso")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 for number in (signal.SIGQUIT, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
-
-# Two run side by side (`make test`): what takes cores, kills workers and needs a machine of its own, one after
-# the other; and what mostly asks a store.
-STORES = {"broker", "task", "typing", "docs"}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    root = Path(__file__).parent
-    for item in items:
-        folder = item.path.relative_to(root).parts[0]
-        item.add_marker(pytest.mark.xdist_group("stores" if folder in STORES else "machine"))

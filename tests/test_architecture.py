@@ -191,6 +191,7 @@ Rule = Callable[[Source], Iterator[str]]
 RULES: list[Rule] = [arrows, purity, independence, import_sites, sizes, heads]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_the_package_keeps_the_rule(rule: Rule) -> None:
     found = list(sources(ROOT / "stem_iso"))

@@ -123,7 +123,8 @@ class Outlet(logging.Handler):
             self._changed.notify_all()
 
     def _tell_dropped(self) -> None:
-        lost, self._dropped = self._dropped, 0
+        with self._changed:
+            lost, self._dropped = self._dropped, 0
         text = "%d lines of the log were dropped: its reader is slower than the worker"
         to_stderr(self.format(logging.LogRecord(f"{OURS}.worker", logging.WARNING, __file__, 0, text, (lost,), None)) + "\n")
 

@@ -318,6 +318,7 @@ class ServerClock:
             plain.set(HOURS, repr(self._ahead))
 
 
+@pytest.mark.slow
 def test_stored_on_redis(redis_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shutil.copytree(loading.FOLDER, tmp_path / "scripts")
     shared = tmp_path / "scripts" / "common.lua"

@@ -76,6 +76,7 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
     broker.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [int(os.environ.get("STEM_ISO_SEED", "1"))])
 def test_nothing_is_lost_or_doubled_by_kills(crowd: Crowd, broker: Broker, tmp_path: Path, seed: int) -> None:
     dice = random.Random(seed)
@@ -105,6 +106,7 @@ def test_nothing_is_lost_or_doubled_by_kills(crowd: Crowd, broker: Broker, tmp_p
     assert is_sound(tmp_path / "jobs.db")
 
 
+@pytest.mark.slow
 def test_a_crowd_shares_the_work_without_an_error(crowd: Crowd, broker: Broker, tmp_path: Path) -> None:
     producers = [python(CROWD, "produce", tmp_path, crowd.log(f"p{number}"), f"p{number}", "400") for number in range(3)]
     for who in ("worker1", "worker2", "worker3"):
@@ -120,6 +122,7 @@ def test_a_crowd_shares_the_work_without_an_error(crowd: Crowd, broker: Broker, 
     assert is_sound(tmp_path / "jobs.db")
 
 
+@pytest.mark.slow
 def test_many_processes_create_the_file_together(tmp_path: Path) -> None:
     drips = [python(CROWD, "drip", tmp_path) for _ in range(6)]
     for number, drip in enumerate(drips):

@@ -171,6 +171,7 @@ def store(furniture: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(furniture, tmp_path / "jobs.db"))
 
 
+@pytest.mark.slow
 def test_whatever_one_value_is_all_other_tasks_are_delivered_settled_and_listed(furniture: Path, tmp_path: Path) -> None:
     every = cases(furniture)
     for number, case in enumerate(random.Random(SEED).sample(every, min(SAMPLE, len(every)))):

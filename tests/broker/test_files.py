@@ -82,6 +82,7 @@ def test_a_broker_opens_while_another_program_writes(broker: Broker, path: Path)
     other.close()
 
 
+@pytest.mark.slow
 def test_what_is_held_too_long_is_said_in_time(broker: Broker, path: Path) -> None:
     broker.publish([envelope()])
     other = tool(path)

@@ -235,6 +235,7 @@ def test_storage_returns_to_its_baseline(path: Path) -> None:
 # -- the lock -----------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_stopped_writer_is_waited_for_until_the_deadline_and_readers_go_on(path: Path) -> None:
     broker = in_file(path)
     sent = envelope()
@@ -384,6 +385,7 @@ def test_results_that_are_too_large_together_are_not_read_to_find_it_out(path: P
     assert peak < 4 * size
 
 
+@pytest.mark.slow
 def test_the_end_of_a_member_costs_the_same_however_large_its_group_is(path: Path) -> None:
     broker = in_file(path)
     compose(broker, group("g", *(leaf(f"{n:0>60}") for n in range(10_000))))

@@ -190,6 +190,7 @@ envelopes = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(envelopes)
 def test_a_record_gives_back_its_envelope_and_a_head_without_what_is_large(sent: Envelope) -> None:
     data = record(sent)

@@ -231,6 +231,7 @@ def _outbox(url: str) -> int:
         return cast(int, plain.hlen("si:{default}:out"))
 
 
+@pytest.mark.slow
 def test_under_workers_that_race_both_limits_hold_and_everything_gets_through(redis_url: str, alive: Broker) -> None:
     most, rate, tasks = 2, Rate(8, 0.2), 60
     limits = TaskLimits("crowd", rate, most)

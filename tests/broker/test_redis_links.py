@@ -189,6 +189,7 @@ def test_nobody_listens() -> None:
         linked("redis://nowhere.invalid").call("double", P, 1)
 
 
+@pytest.mark.slow
 def test_a_frozen_server_is_heard_of_in_time_and_used_again_when_it_thaws(server: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     frozen = server()
     links = linked(frozen.url)
@@ -203,6 +204,7 @@ def test_a_frozen_server_is_heard_of_in_time_and_used_again_when_it_thaws(server
     assert links.call("put", P, "b") == 2
 
 
+@pytest.mark.slow
 def test_a_host_that_swallows_packets(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -575,6 +577,7 @@ def test_scheme_and_server_that_do_not_fit_are_told_apart(cluster: Cluster, serv
         linked(alone.url.replace("redis", "redis+cluster", 1)).call("put", P, "a")
 
 
+@pytest.mark.slow
 def test_a_frozen_master_is_heard_of_in_time_and_its_replica_found(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     links = linked(cluster.url)
     links.run([Call("put", key, ("a",)) for key in KEYS])
@@ -596,6 +599,7 @@ def test_a_frozen_master_is_heard_of_in_time_and_its_replica_found(cluster: Clus
         frozen.thaw()
 
 
+@pytest.mark.slow
 def test_a_master_that_is_killed_is_failed_over_within_a_call_or_two(cluster: Cluster) -> None:
     links = linked(cluster.url)
     parked = links.park(KEYS[0], "BLPOP", f"{KEYS[0]}:g", 30)
@@ -631,9 +635,10 @@ def test_a_slot_that_moves_is_closed_and_found_where_it_has_gone(cluster: Cluste
     target.do("CONFIG", "SET", "cluster-node-timeout", 1500)
     source.do("MIGRATE", "127.0.0.1", target.port, f"{key}:x", 0, 5000)
     parked = links.park(key, "BLPOP", f"{key}:g", 30)
-    with monkeypatch.context() as hasty, heard("being moved", within=2):
-        hasty.setattr(links_module, "BUDGET", 0.5)
-        links.call("put", key, "b")  # half of its keys have gone
+    for budget in (0.2, 0.23, 0.26, 0.5):  # half of its keys have gone: whichever of the two nodes spoke last
+        with monkeypatch.context() as hasty, heard("being moved", within=2):
+            hasty.setattr(links_module, "BUDGET", budget)
+            links.call("put", key, "b")
     assert links.run([Command(key, ("GET", f"{key}:x")), Command(key, ("GET", f"{key}:y"))]) == [b"x", b"y"]
     source.do("MIGRATE", "127.0.0.1", target.port, f"{key}:m", 0, 5000)
     source.do("MIGRATE", "127.0.0.1", target.port, f"{key}:y", 0, 5000)

@@ -131,6 +131,7 @@ def test_a_revoke_whose_author_dies_still_tells_the_group_around_it(redis_url: s
         broker.close()
 
 
+@pytest.mark.slow
 def test_a_group_of_ten_thousand_over_a_cluster(cluster: Cluster) -> None:
     broker = open_broker(cluster.url)
     tree = chain(group("g", *(leaf(f"m{n}") for n in range(10_000))), leaf("c"))

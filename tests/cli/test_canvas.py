@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.cli.conftest import Folder
 
 COMPOSE = "from jobs import add, fail; from stem_iso import group; print((group(add.s(1), add.s(2, 3)) | {last}).enqueue().id)"
@@ -13,6 +15,7 @@ def compose(folder: Folder, last: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_a_canvas_is_drawn_waited_for_and_revoked_by_its_id(folder: Folder) -> None:
     id = compose(folder, "group(add.s(3), add.s(4))")
     assert folder.stem("graph", id).stdout.splitlines() == [

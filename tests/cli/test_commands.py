@@ -38,6 +38,7 @@ def test_from_enqueue_to_result(folder: Folder) -> None:
     assert folder.stem("queues").stdout == "all queues are empty\n"
 
 
+@pytest.mark.slow
 def test_bytes_travel_as_base64_and_progress_is_kept(folder: Folder) -> None:
     id = folder.enqueue("pack", path="cat.png")
     assert folder.worker("-Q", "images").returncode == 0
@@ -46,6 +47,7 @@ def test_bytes_travel_as_base64_and_progress_is_kept(folder: Folder) -> None:
     assert status["progress"] == {"percent": 50, "data": {"path": "cat.png"}}
 
 
+@pytest.mark.slow
 def test_waiting_for_a_task_tells_how_it_ended(folder: Folder) -> None:
     with folder.working():
         well = folder.stem("enqueue", "add", "-A", "jobs:app", "--args", '{"a": 1}', "--wait", "--timeout", "60")
@@ -57,6 +59,7 @@ def test_waiting_for_a_task_tells_how_it_ended(folder: Folder) -> None:
     assert "jobs.py" in stuck["error"]["stack"] and "hang" in stuck["error"]["stack"]
 
 
+@pytest.mark.slow
 def test_a_wait_that_runs_out_is_no_failure_of_the_task(folder: Folder) -> None:
     id = folder.enqueue("add", a=1)
     done = folder.stem("result", id, "--timeout", "0.1")
@@ -73,12 +76,14 @@ def test_revoke(folder: Folder) -> None:
     assert waited.returncode == 1 and "revoked" in waited.stderr
 
 
+@pytest.mark.slow
 def test_purge_a_queue(folder: Folder) -> None:
     ids = [folder.enqueue("add", a=number) for number in range(2)]
     assert folder.json("queues", "purge", "default") == {"name": "default", "purged": 2}
     assert [folder.json("status", id)["reason"] for id in ids] == ["purged", "purged"]
 
 
+@pytest.mark.slow
 def test_options_before_a_command_below_count_as_well(folder: Folder) -> None:
     id = folder.enqueue("add", a=1)
     other = folder.stem("queues", "--broker", "sqlite:///other.db", "--json", "purge", "default")
@@ -86,6 +91,7 @@ def test_options_before_a_command_below_count_as_well(folder: Folder) -> None:
     assert folder.json("status", id)["state"] == "queued"
 
 
+@pytest.mark.slow
 def test_dead_letters_from_list_to_replay(folder: Folder) -> None:
     ids = [folder.enqueue("fail", text=str(number)) for number in range(2)]
     assert folder.worker().returncode == 0
@@ -108,6 +114,7 @@ def test_dead_letters_from_list_to_replay(folder: Folder) -> None:
     assert folder.stem("dlq", "list").stdout == "no dead letters\n"
 
 
+@pytest.mark.slow
 def test_workers_and_events_as_they_happen(folder: Folder) -> None:
     heard = folder.path / "heard"
     with folder.working("-c", "1", "-Q", "default"), heard.open("w") as output:

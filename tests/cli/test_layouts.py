@@ -28,6 +28,7 @@ def shop(folder: Folder) -> Folder:
     return folder
 
 
+@pytest.mark.slow
 def test_tasks_beside_their_application_run_and_their_imports_are_not_charged_to_them(shop: Folder) -> None:
     ids = [shop.stem("enqueue", name, "-A", "shop.tasks", "--args", '{"number": 1}').stdout.strip() for name in ("mail", "pics")]
     done = shop.run("-m", "stem_iso.worker", "-A", "shop.tasks", "--burst", "-c", "1", "--spares", "0")
@@ -35,6 +36,7 @@ def test_tasks_beside_their_application_run_and_their_imports_are_not_charged_to
     assert [shop.json("result", id)["result"] for id in ids] == ["1 in shop.mail", "1 in shop.pics"]
 
 
+@pytest.mark.slow
 def test_a_hook_beside_its_application_runs_in_the_isolate(shop: Folder) -> None:
     shop.write(
         "shop/mail.py",

@@ -74,6 +74,7 @@ def test_a_broker_out_of_reach_ends_with_3(folder: Folder, command: list[str]) -
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_every_command_says_what_it_does(folder: Folder) -> None:
     for command in (
         [],
@@ -91,6 +92,7 @@ def test_every_command_says_what_it_does(folder: Folder) -> None:
         assert done.returncode == 0 and "Usage:" in done.stdout, done
 
 
+@pytest.mark.slow
 def test_the_application_may_come_from_the_environment_or_the_file(folder: Folder) -> None:
     folder.environ["STEM_ISO_BROKER"] = f"sqlite:///{folder.path}/environ.db"
     id = folder.enqueue("add", a=1)

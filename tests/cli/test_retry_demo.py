@@ -8,6 +8,8 @@ import signal
 import subprocess
 from typing import Any
 
+import pytest
+
 from tests.cli.conftest import ROOT, Folder
 
 
@@ -15,6 +17,7 @@ def of(lines: list[dict[str, Any]], name: str, task: str = "retry_task.fail") ->
     return [line for line in lines if line.get("signal") == name and line["name"] == task]
 
 
+@pytest.mark.slow
 def test_the_demo_tells_every_signal_and_proves_what_is_left(folder: Folder) -> None:
     done = folder.run("-m", "entrypoints.retry_task", "--broker", "sqlite:///mine.db")
     assert (done.returncode, done.stderr) == (0, "")
@@ -48,6 +51,7 @@ def test_the_demo_tells_every_signal_and_proves_what_is_left(folder: Folder) -> 
     assert [one["id"] for one in folder.json("dlq", "list", "--broker", "sqlite:///mine.db")] == [failed["task_id"]]
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_demo_and_its_workers(folder: Folder) -> None:
     folder.environ["TMPDIR"] = str(folder.path)
     process = folder.start("-m", "entrypoints.retry_task")

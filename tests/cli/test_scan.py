@@ -31,6 +31,7 @@ def by_re(pattern: str, folder: Path) -> int:
     return sum(len(re.findall(pattern, path.read_text(encoding="utf-8"), re.MULTILINE)) for path in folder.glob("*.py"))
 
 
+@pytest.mark.slow
 def test_ordinary_patterns_match_what_re_matches_and_an_endless_one_is_killed(folder: Folder, sources: Path) -> None:
     patterns = [word for pattern in [*ORDINARY, ENDLESS] for word in ("--pattern", pattern)]
     done = folder.run("-m", "entrypoints.scan", "--path", str(sources), *patterns)
@@ -45,6 +46,7 @@ def test_ordinary_patterns_match_what_re_matches_and_an_endless_one_is_killed(fo
     assert killed is not None and 0 <= float(killed[1]) <= float(killed[2]) < 1000
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_all_and_leaves_nothing(folder: Folder, sources: Path) -> None:
     folder.environ["TMPDIR"] = str(folder.path)
     process = folder.start("-m", "entrypoints.scan", "--path", str(sources), "--pattern", ENDLESS)
@@ -59,6 +61,7 @@ def test_ctrl_c_stops_all_and_leaves_nothing(folder: Folder, sources: Path) -> N
     assert _with_variable("TMPDIR", str(folder.path)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
 def test_its_worker_does_not_outlive_it(folder: Folder, sources: Path, number: int) -> None:
     folder.environ["TMPDIR"] = str(folder.path)

@@ -26,6 +26,7 @@ def planned(folder: Folder) -> Folder:
     return folder
 
 
+@pytest.mark.slow
 def test_list_shows_what_is_scheduled(planned: Folder) -> None:
     nightly, often = planned.json("schedule", "list")
     due = datetime.fromisoformat(nightly.pop("next_due"))
@@ -42,6 +43,7 @@ def test_list_shows_what_is_scheduled(planned: Folder) -> None:
     assert second.startswith("often")
 
 
+@pytest.mark.slow
 def test_pause_resume_trigger_remove(planned: Folder) -> None:
     paused = planned.json("schedule", "pause", "nightly")
     assert (paused["paused"], paused["next_due"]) == (True, None)

@@ -57,6 +57,7 @@ APPLICATION = dedent("""
 SAID = ("seats", "fails", "ValueError: the reason", "printed by a task", "printed inline", "completed in", "worker stopped")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_records_go_to_the_handlers_of_the_application_or_to_stderr(tmp_path: Path, way: str) -> None:
     statement, place = WAYS[way]

@@ -130,6 +130,7 @@ def signal_to(pid: int) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.repeat
 def test_random_canvases_survive_the_deaths_of_all_who_run_them(command: Callable[..., Command], tmp_path: Path) -> None:
     seed = int(os.environ.get("STEM_ISO_SEED", "0")) or random.randrange(1, 1 << 30)

@@ -24,6 +24,7 @@ def run_all(worker: Command, folder: Path, **options: float) -> dict[str, int]:
     return {name: pid_in(folder / name) for name in NAMES}
 
 
+@pytest.mark.slow
 def test_with_the_core_stopped_limits_are_kept_and_told_when_it_wakes(command: Start, tmp_path: Path) -> None:
     worker = command().ready()
     victims = run_all(worker, tmp_path, hard_time_limit=1.5)
@@ -40,6 +41,7 @@ def test_with_the_core_stopped_limits_are_kept_and_told_when_it_wakes(command: S
     worker.ready()
 
 
+@pytest.mark.slow
 def test_a_killed_core_is_replaced_and_the_new_one_takes_its_leases_at_once(command: Start, tmp_path: Path) -> None:
     worker = command().ready()
     victims = run_all(worker, tmp_path)
@@ -67,6 +69,7 @@ def test_a_killed_launcher_takes_everything_with_it(command: Start, tmp_path: Pa
     assert_dead(*victims.values(), *old, within=1.0)
 
 
+@pytest.mark.slow
 def test_a_core_that_dies_five_times_in_a_minute_ends_the_launcher(command: Start) -> None:
     worker = command().ready()
     for _ in range(5):

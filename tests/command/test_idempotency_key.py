@@ -17,6 +17,7 @@ from tests.command.conftest import Command
 pytestmark = pytest.mark.repeat
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["spend", "inline.spend"])
 def test_one_key_across_a_kill_a_retry_a_lost_worker_and_a_replay(command: Callable[..., Command], tmp_path: Path, name: str) -> None:
     worker = command(application="tests.command.keyed:app")

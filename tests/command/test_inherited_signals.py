@@ -18,6 +18,7 @@ pytestmark = pytest.mark.repeat
 Start = Callable[..., Command]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "number"),
     [(ignore_children, signal.SIGTERM), (ignore_all, signal.SIGINT), (block_all, signal.SIGTERM), (block_all, signal.SIGHUP)],
@@ -37,6 +38,7 @@ def test_a_worker_works_and_stops_whatever_signals_it_inherited(command: Start, 
     assert "core process died" not in worker.log.read_text()
 
 
+@pytest.mark.slow
 def test_hangup_stays_ignored_under_nohup(command: Start) -> None:
     worker = command(before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)).ready()
     worker.send(signal.SIGHUP)

@@ -31,6 +31,7 @@ def hosts(worker: Command) -> list[int]:
     return [pid for pid in tree.children(worker.process.pid) if tree.title(pid).startswith("stem_iso: inline host")]
 
 
+@pytest.mark.slow
 def test_inline_handlers_share_a_process_that_is_not_the_core(command: Start, tmp_path: Path) -> None:
     worker = command("--secret-env", "STEM_ISO_TEST_SECRET", env={"STEM_ISO_TEST_SECRET": "hunter2"})
     places = [worker.enqueue(name).result(timeout=30) for name in ("inline.where", "inline.where_async")]
@@ -47,6 +48,7 @@ def test_inline_handlers_share_a_process_that_is_not_the_core(command: Start, tm
     assert places == [{**expected, "title": "stem_iso: inline host"}] * 2
 
 
+@pytest.mark.slow
 def test_the_context_is_the_same_as_in_an_isolate(command: Start) -> None:
     worker = command()
     seen = []
@@ -76,6 +78,7 @@ def test_what_is_printed_at_once_is_told_line_by_line_under_its_task(command: St
     eventually(lambda: worker.log.read_text().count("stdout: said by a subprocess\n") == 2, "the subprocesses were not heard")
 
 
+@pytest.mark.slow
 def test_c_code_that_keeps_the_interpreter_lock_holds_up_no_lease_and_no_limit(command: Start, tmp_path: Path) -> None:
     worker = command("--shutdown-timeout", "600").ready()
     regex = worker.enqueue("inline.regex", args={"ledger": str(tmp_path / "regex")}, visibility_timeout=1)
@@ -97,6 +100,7 @@ def test_c_code_that_keeps_the_interpreter_lock_holds_up_no_lease_and_no_limit(c
     assert (status.state, status.attempt, status.redeliveries) == (TaskState.QUEUED, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_segfault_is_a_crash_report_and_the_next_task_has_a_new_host(command: Start) -> None:
     worker = command()
     before, core = worker.enqueue("inline.where").result(timeout=30)["pid"], worker.core
@@ -109,6 +113,7 @@ def test_a_segfault_is_a_crash_report_and_the_next_task_has_a_new_host(command: 
     assert worker.core == core
 
 
+@pytest.mark.slow
 def test_a_coroutine_that_swallows_its_cancellation_dies_with_its_host_and_disturbs_nobody(command: Start, tmp_path: Path) -> None:
     worker = command()
     args = {"ledger": str(tmp_path / "wait"), "gate": str(tmp_path / "gate")}
@@ -132,6 +137,7 @@ def test_a_coroutine_that_swallows_its_cancellation_dies_with_its_host_and_distu
         assert worker.log.read_text().count(text) == 1
 
 
+@pytest.mark.slow
 def test_a_coroutine_that_blocks_the_loop_is_ended_and_who_waited_behind_it_runs_again(command: Start, tmp_path: Path) -> None:
     worker = command()
     args = {"ledger": str(tmp_path / "displaced"), "gate": str(tmp_path / "gate")}
@@ -148,6 +154,7 @@ def test_a_coroutine_that_blocks_the_loop_is_ended_and_who_waited_behind_it_runs
     assert (status.attempt, status.redeliveries) == (0, 0)
 
 
+@pytest.mark.slow
 def test_terminate_cancels_a_coroutine_and_one_that_refuses_dies_with_its_host(command: Start, tmp_path: Path) -> None:
     worker = command()
     ran_in = []
@@ -162,6 +169,7 @@ def test_terminate_cancels_a_coroutine_and_one_that_refuses_dies_with_its_host(c
     assert worker.enqueue("inline.where").result(timeout=30)["pid"] != ran_in[1]
 
 
+@pytest.mark.slow
 def test_the_first_signal_finishes_inline_handlers_too(command: Start, tmp_path: Path) -> None:
     worker = command()
     args = {"ledger": str(tmp_path / "ledger"), "gate": str(tmp_path / "gate")}
@@ -174,6 +182,7 @@ def test_the_first_signal_finishes_inline_handlers_too(command: Start, tmp_path:
     assert [handle.result(timeout=1) for handle in handles] == pids
 
 
+@pytest.mark.slow
 def test_the_second_signal_kills_the_host_and_gives_back_without_using_an_attempt(command: Start, tmp_path: Path) -> None:
     worker = command("--shutdown-timeout", "600")
     ledger = tmp_path / "ledger"
@@ -195,6 +204,7 @@ def test_the_second_signal_kills_the_host_and_gives_back_without_using_an_attemp
         assert (status.state, status.attempt, status.redeliveries) == (TaskState.QUEUED, 0, 0), status
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["core", "launcher"])
 def test_what_an_inline_handler_spawned_dies_with_the_core_and_with_the_launcher(command: Start, tmp_path: Path, victim: str) -> None:
     worker = command("-c", "2").ready()
@@ -206,6 +216,7 @@ def test_what_an_inline_handler_spawned_dies_with_the_core_and_with_the_launcher
     assert_dead(*left, within=1.0)
 
 
+@pytest.mark.slow
 def test_a_host_killed_from_outside_is_replaced_and_its_calls_are_told(command: Start, tmp_path: Path) -> None:
     worker = command()
     sleep = worker.enqueue("inline.sleep", args={"ledger": str(tmp_path / "ledger")})
@@ -226,6 +237,7 @@ def failure(worker: Command, name: str, **args: object) -> TaskFailed:
     return caught.value
 
 
+@pytest.mark.slow
 def test_text_that_no_encoder_takes_costs_no_seat(command: Start) -> None:
     worker = command("-c", "1")
     for name in ("guest.upload", "guest.upload_async") * 2:
@@ -236,6 +248,7 @@ def test_text_that_no_encoder_takes_costs_no_seat(command: Start) -> None:
     worker.says("logged: caf?")
 
 
+@pytest.mark.slow
 def test_what_calls_of_a_host_change_is_put_back_when_none_runs(command: Start) -> None:
     worker = command("-c", "1")
     before = worker.enqueue("change.where").result(timeout=30), worker.enqueue("change.where_async").result(timeout=30)
@@ -251,6 +264,7 @@ def test_what_calls_of_a_host_change_is_put_back_when_none_runs(command: Start) 
     worker.says("cannot be put back: descriptors 0 to 2")
 
 
+@pytest.mark.slow
 def test_a_fork_of_a_hosts_call_that_comes_back_ends_there(command: Start, tmp_path: Path) -> None:
     worker = command("-c", "2")
     late = str(tmp_path / "late")

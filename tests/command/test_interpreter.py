@@ -9,6 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from textwrap import dedent
 
+import pytest
+
 from stem_iso import Stem
 from tests.command.conftest import ROOT
 
@@ -42,6 +44,7 @@ APP = dedent("""
 """)
 
 
+@pytest.mark.slow
 def test_tasks_have_the_interpreter_of_their_worker(tmp_path: Path) -> None:
     """Beside files that are named like what launcher, core and isolates import for themselves."""
     (tmp_path / "jobs.py").write_text(APP)

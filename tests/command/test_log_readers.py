@@ -46,6 +46,7 @@ def stalled() -> Iterator[int]:
     os.close(writer)
 
 
+@pytest.mark.slow
 @pytest.mark.repeat
 @pytest.mark.parametrize("options", [("-l", "debug"), ("-l", "debug", "--log-format", "json"), ("own handlers",)], ids=" ".join)
 def test_a_stalled_reader_holds_up_no_task_and_no_stop(command: Start, tmp_path: Path, stalled: int, options: tuple[str, ...]) -> None:

@@ -28,6 +28,7 @@ PROGRAM = dedent("""
 """)
 
 
+@pytest.mark.slow
 @pytest.mark.repeat
 @pytest.mark.parametrize(("number", "gone"), [(signal.SIGKILL, False), (signal.SIGHUP, False), (signal.SIGKILL, True)])
 def test_a_worker_ends_with_the_program_that_started_it(tmp_path: Path, number: int, gone: bool) -> None:

@@ -44,6 +44,7 @@ def outcome(handle: TaskHandle[Any], bound: float = 20) -> Any:
     raise AssertionError(f"{handle} did not end in {bound:g} s")
 
 
+@pytest.mark.slow
 def test_tasks_go_on_while_the_server_is_dead_and_their_outcomes_are_stored_when_it_is_back(
     command: Start, server: Serve, tmp_path: Path
 ) -> None:
@@ -65,6 +66,7 @@ def test_tasks_go_on_while_the_server_is_dead_and_their_outcomes_are_stored_when
     worker.ready()
 
 
+@pytest.mark.slow
 def test_who_holds_a_lease_renews_it_before_another_claims_it(command: Start, server: Serve, tmp_path: Path) -> None:
     durable = server(aof="always")
     holder = command(broker=durable.url).ready()
@@ -88,6 +90,7 @@ def test_who_holds_a_lease_renews_it_before_another_claims_it(command: Start, se
     assert lines(ledger, "start") == 1
 
 
+@pytest.mark.slow
 def test_a_worker_goes_on_when_its_master_is_killed_and_a_replica_takes_over(command: Start, cluster: Cluster, tmp_path: Path) -> None:
     worker = command(broker=cluster.url).ready()
     ledger, gate = tmp_path / "ledger", tmp_path / "gate"

@@ -14,6 +14,7 @@ from tests.servers.server import Server
 SECONDS, KILLS = 8, 8
 
 
+@pytest.mark.slow
 @pytest.mark.repeat
 def test_the_books_add_up_after_kills_of_all_that_runs(tmp_path: Path, server: Callable[..., Server]) -> None:
     counted, killed = run(tmp_path, SECONDS, KILLS, seed=7, server=server(aof="always"))

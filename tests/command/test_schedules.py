@@ -16,6 +16,7 @@ from tests.isolate.calling import eventually
 pytestmark = pytest.mark.repeat
 
 
+@pytest.mark.slow
 def test_two_workers_one_killed_again_and_again_fire_each_due_time_once(command: Callable[..., Command], tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     given = {"application": "tests.command.scheduled:app", "env": {"STEM_ISO_TEST_LEDGER": str(ledger)}}

@@ -69,6 +69,7 @@ def secret_url(redis_url: str) -> Iterator[str]:
         plain.acl_deluser("ann")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["variable", "password", "option"])
 def test_isolates_have_the_argv_and_no_password(command: Start, tmp_path: Path, secret_url: str, redis_url: str, way: str) -> None:
     (tmp_path / "shop.py").write_text(APPLICATION)
@@ -93,6 +94,7 @@ def test_isolates_have_the_argv_and_no_password(command: Start, tmp_path: Path, 
     worker.says(f"core's argv: {argv}")
 
 
+@pytest.mark.slow
 def test_a_secret_that_is_not_the_brokers_leaves_isolates_their_broker(command: Start, tmp_path: Path, redis_url: str) -> None:
     (tmp_path / "shop.py").write_text(APPLICATION)
     env = {"PYTHONPATH": str(ROOT), "SHOP_BROKER": redis_url, "TOKEN": "zq7-token-88"}

@@ -26,6 +26,7 @@ def tale(ledger: Path, task_id: str) -> list[str]:
     return [line["signal"] for line in lines(ledger) if line.get("task_id") == task_id]
 
 
+@pytest.mark.slow
 def test_listeners_hear_in_the_core_and_middleware_runs_with_the_handlers(command: Start, tmp_path: Path) -> None:
     ledger = tmp_path / "signals"
     worker = command(application="tests.command.signals_app:app", env={"STEM_ISO_TEST_SIGNALS": str(ledger)})
@@ -60,6 +61,7 @@ def test_listeners_hear_in_the_core_and_middleware_runs_with_the_handlers(comman
     assert {line["by"] for line in told if "worker_id" in line} == {core}
 
 
+@pytest.mark.slow
 def test_a_core_that_is_killed_tells_no_end_and_the_next_one_tells_it_all(command: Start, tmp_path: Path) -> None:
     gate, signals = tmp_path / "gate", tmp_path / "signals"
     worker = command(application="tests.command.signals_app:app", env={"STEM_ISO_TEST_SIGNALS": str(signals)}).ready()

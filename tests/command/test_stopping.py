@@ -26,6 +26,7 @@ def started(ledger: Path) -> int:
     return int(ledger.read_text().split()[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_first_signal_finishes_what_runs(command: Start, tmp_path: Path, number: int) -> None:
     worker = command().ready()
@@ -40,6 +41,7 @@ def test_the_first_signal_finishes_what_runs(command: Start, tmp_path: Path, num
     assert ledger.read_text().count("start") == 1
 
 
+@pytest.mark.slow
 def test_a_signal_to_every_process_is_one_signal(command: Start, tmp_path: Path) -> None:
     worker = command().ready()
     ledger = tmp_path / "ledger"
@@ -51,6 +53,7 @@ def test_a_signal_to_every_process_is_one_signal(command: Start, tmp_path: Path)
     assert handle.result(timeout=1) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["second TERM", "QUIT", "time-out"])
 def test_what_remains_is_killed_and_given_back_without_using_an_attempt(command: Start, tmp_path: Path, how: str) -> None:
     worker = command("--shutdown-timeout", "0.5" if how == "time-out" else "30").ready()
@@ -67,6 +70,7 @@ def test_what_remains_is_killed_and_given_back_without_using_an_attempt(command:
     assert (status.state, status.attempt, status.redeliveries) == (TaskState.QUEUED, 0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("days", [35, 36_525])
 def test_limits_and_patience_of_many_years_are_kept(command: Start, tmp_path: Path, days: int) -> None:
     worker = command("--shutdown-timeout", str(days * 86_400), "--unregistered-grace", str(days * 86_400)).ready()
@@ -82,6 +86,7 @@ def test_limits_and_patience_of_many_years_are_kept(command: Start, tmp_path: Pa
     assert "died" not in worker.log.read_text()
 
 
+@pytest.mark.slow
 def test_an_at_most_once_task_that_had_started_is_not_given_back(command: Start, tmp_path: Path) -> None:
     worker = command().ready()
     ledger = tmp_path / "ledger"
@@ -99,6 +104,7 @@ def test_a_burst_ends_by_itself(command: Start, tmp_path: Path) -> None:
     assert worker.wait() == 0
 
 
+@pytest.mark.slow
 def test_secrets_do_not_reach_the_isolates(command: Start) -> None:
     worker = command("--secret-env", "STEM_ISO_TEST_SECRET", env={"STEM_ISO_TEST_SECRET": "hunter2"}).ready()
     found = worker.enqueue("where").result(timeout=20)
@@ -106,6 +112,7 @@ def test_secrets_do_not_reach_the_isolates(command: Start) -> None:
     assert found["title"].startswith("where ")
 
 
+@pytest.mark.slow
 def test_a_worker_under_nohup_outlives_its_terminal(command: Start) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

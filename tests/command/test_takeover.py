@@ -94,6 +94,7 @@ def workers(worker: Command) -> list[Any]:
     return worker.app.open_broker().workers()
 
 
+@pytest.mark.slow
 @SQLITE
 def test_a_program_that_was_killed_with_its_keeper_is_taken_over(
     command: Start, program: subprocess.Popen[bytes], broker: str, tmp_path: Path
@@ -113,6 +114,7 @@ def processes(worker: Command, pid: int) -> list[tuple[int, int]]:
     return next((each.processes for each in workers(worker) if each.pid == pid), [])
 
 
+@pytest.mark.slow
 @REDIS
 def test_a_worker_that_is_stopped_or_whose_core_died_alone_is_not(command: Start, broker: str, tmp_path: Path) -> None:
     halted = command("-c", "2", broker=broker).ready()
@@ -137,6 +139,7 @@ def test_a_worker_that_is_stopped_or_whose_core_died_alone_is_not(command: Start
     halted.says("takes its leases")
 
 
+@pytest.mark.slow
 @SQLITE
 @pytest.mark.skipif(os.geteuid() != 0, reason="a pid namespace needs root")
 def test_a_worker_in_another_pid_namespace_is_not_judged(command: Start, broker: str, tmp_path: Path) -> None:

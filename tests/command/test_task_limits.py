@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from stem_iso.testing import eventually
 from tests.command.conftest import Command
 
@@ -43,6 +45,7 @@ def workers(command: Start, count: int) -> list[Command]:
     return started
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_takes_no_place_with_it_and_leaves_none_to_two(command: Start, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     crew = {worker.process.pid: worker for worker in workers(command, 3)}
@@ -71,6 +74,7 @@ def test_a_worker_that_is_killed_takes_no_place_with_it_and_leaves_none_to_two(c
     assert set(ended) == {handle.id for handle in handles}
 
 
+@pytest.mark.slow
 def test_a_rate_holds_over_all_workers_and_loses_no_time(command: Start, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     crew = workers(command, 2)

@@ -91,6 +91,7 @@ def crowd(tmp_path: Path, command: Start) -> Iterator[Crowd]:
         crowd.kill(process)
 
 
+@pytest.mark.slow
 def test_of_fifty_producers_one_is_served_round_after_round(crowd: Crowd) -> None:
     worker = crowd.worker()
     crowd.askers()
@@ -111,6 +112,7 @@ def test_of_fifty_producers_one_is_served_round_after_round(crowd: Crowd) -> Non
     assert worker.app.open_broker().queues() == []
 
 
+@pytest.mark.slow
 def test_a_key_stays_taken_while_its_worker_is_dead_and_is_freed_by_the_end_alone(crowd: Crowd) -> None:
     first = crowd.worker()
     crowd.askers()
@@ -129,6 +131,7 @@ def test_a_key_stays_taken_while_its_worker_is_dead_and_is_freed_by_the_end_alon
     assert id not in crowd.answers("k")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [int(os.environ.get("STEM_ISO_SEED", "1"))])
 def test_no_two_with_one_key_meet_whoever_is_killed(crowd: Crowd, seed: int) -> None:
     dice = random.Random(seed)

@@ -73,6 +73,7 @@ def load(folder: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch)
     return module
 
 
+@pytest.mark.slow
 def test_a_charge_that_is_killed_after_its_effect_is_charged_once(tmp_path: Path) -> None:
     said = run(tmp_path, dict(os.environ, PYTHONPATH=str(ROOT)), "charges.py")
     assert said == SHOWN["charges"] == "ch_1 in 2 attempts\n2 requests, 1 charge\n"
@@ -82,6 +83,7 @@ def test_the_shop_ships_each_order(tmp_path: Path, shop: dict[str, str]) -> None
     assert run(tmp_path, shop, f"{shop['SHOP']}.py") == SHOWN[shop["SHOP"]] == "{1: 1, 2: 1, 3: 1}\n"
 
 
+@pytest.mark.slow
 def test_each_order_is_shipped_once_whoever_is_killed_between_any_two_steps(
     tmp_path: Path, shop: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,12 +60,15 @@ def test_it_ends_as_it_must_and_nothing_survives_it(proving: Proving, name: str)
 @pytest.mark.parametrize("name", [*COMPANY, *STORMS, "daemon_left", *sorted(LATER)])
 def test_what_has_company_really_has(proving: Proving, name: str) -> None:
     """A handler that did not manage to start anything would prove nothing."""
-    running = proving.start(name)
-    proving.end(running)
-    recorded = len(set(running.ledger.read_text().splitlines()))
-    assert recorded > (name != "vfork"), "it started nobody"  # a machine that is full lets it start few
+    for _ in range(5):  # on a machine that is full it may reach its limit before what it started had a turn
+        running = proving.start(name)
+        proving.end(running)
+        if len(set(running.ledger.read_text().splitlines())) > (name != "vfork"):
+            return
+    pytest.fail("it started nobody")
 
 
+@pytest.mark.slow
 def test_by_hand_as_the_module_says(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     folder.environ["STEM_ISO_BROKER"] = f"sqlite:///{tmp_path}/jobs.db"

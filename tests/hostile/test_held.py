@@ -21,6 +21,7 @@ def proving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proving]:
         started.assert_unharmed()
 
 
+@pytest.mark.slow
 @pytest.mark.repeat
 @pytest.mark.parametrize("name", HOLDERS)
 def test_it_costs_its_own_task_alone(proving: Proving, name: str) -> None:

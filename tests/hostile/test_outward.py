@@ -42,6 +42,7 @@ def served(worker: Command) -> None:
     assert worker.enqueue("innocent.echo", args={"value": 5}).result(timeout=BOUND) == 5
 
 
+@pytest.mark.slow
 def test_a_killed_keeper_takes_its_worker_with_it_and_the_task_is_dead_lettered_in_the_end(start: Start, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     first = start()
@@ -63,6 +64,7 @@ def test_a_killed_keeper_takes_its_worker_with_it_and_the_task_is_dead_lettered_
     served(third)
 
 
+@pytest.mark.slow
 def test_a_killed_core_is_replaced_and_the_task_is_dead_lettered_in_the_end(start: Start, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     worker = start()
@@ -78,6 +80,7 @@ def test_a_killed_core_is_replaced_and_the_task_is_dead_lettered_in_the_end(star
     assert worker.process.poll() is None
 
 
+@pytest.mark.slow
 def test_a_stopped_keeper_is_woken_by_the_core_and_the_limit_is_told(start: Start, tmp_path: Path) -> None:
     worker = start()
     served(worker)
@@ -89,6 +92,7 @@ def test_a_stopped_keeper_is_woken_by_the_core_and_the_limit_is_told(start: Star
     assert worker.process.poll() is None
 
 
+@pytest.mark.slow
 def test_a_stopped_core_keeps_the_limit_and_tells_of_it_when_it_is_continued(start: Start, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     worker = start()

@@ -49,6 +49,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
             assert_dead(pid_in(tmp_path / name), within=SECOND)
 
 
+@pytest.mark.slow
 def test_a_stopped_core_does_not_stop_the_limit(folder: Path) -> None:
     program = Program(folder, hard=2.0)
     victims = [pid_in(folder / name) for name in NAMES]
@@ -69,6 +70,7 @@ def test_a_stopped_core_does_not_stop_the_limit(folder: Path) -> None:
     assert program.process.wait(20) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("meanwhile", ["spin", "keep the GIL"])
 def test_a_program_that_keeps_the_gil_does_not_keep_a_limit_from_being_enforced(folder: Path, meanwhile: str) -> None:
     program = Program(folder, hard=2.0, meanwhile=meanwhile)
@@ -80,6 +82,7 @@ def test_a_program_that_keeps_the_gil_does_not_keep_a_limit_from_being_enforced(
     assert program.process.wait(20) == 0
 
 
+@pytest.mark.slow
 def test_a_killed_core_takes_everything_with_it(folder: Path) -> None:
     program = Program(folder, hard=0)
     program.process.kill()
@@ -87,6 +90,7 @@ def test_a_killed_core_takes_everything_with_it(folder: Path) -> None:
     assert_dead(*program.below, within=SECOND)
 
 
+@pytest.mark.slow
 def test_a_killed_keeper_is_replaced_and_everything_it_kept_dies(folder: Path) -> None:
     program = Program(folder, hard=0)
     os.kill(program.pids["keeper"], signal.SIGKILL)
@@ -99,6 +103,7 @@ def test_a_killed_keeper_is_replaced_and_everything_it_kept_dies(folder: Path) -
     assert program.process.wait(20) == 0
 
 
+@pytest.mark.slow
 def test_with_core_and_keeper_killed_at_once_the_kernel_kills_the_isolates(folder: Path) -> None:
     program = Program(folder, hard=0)
     os.kill(program.pids["core"], signal.SIGSTOP)
@@ -112,6 +117,7 @@ def test_with_core_and_keeper_killed_at_once_the_kernel_kills_the_isolates(folde
         os.kill(daemon, signal.SIGKILL)  # a daemon in a session of its own survives this one case: SECURITY.md says so
 
 
+@pytest.mark.slow
 def test_a_stopped_keeper_is_woken_to_report_an_exit(folder: Path) -> None:
     program = Program(folder, hard=2.0)
     os.kill(program.pids["keeper"], signal.SIGSTOP)

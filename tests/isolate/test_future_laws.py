@@ -118,6 +118,7 @@ class Round:
         self.said.append(ask(self.future, way))
 
 
+@pytest.mark.slow
 def test_settling_cancelling_waiting_and_calling_back_at_once_agree_on_one_outcome() -> None:
     dice, owner, seen = random.Random(SEED), Owner(), Counter[str]()
     for number in range(ROUNDS):

@@ -58,6 +58,7 @@ def test_a_child_dies_with_its_handler(calls: Calls, neighbour: Recorder, tmp_pa
     assert_dead(child)
 
 
+@pytest.mark.slow
 def test_what_was_killed_is_listed_once_however_many_walked_the_tree(calls: Calls) -> None:
     outcome = calls.run("company", "two_hundred", hard=2.0)
     assert isinstance(outcome, TimedOut)
@@ -80,6 +81,7 @@ def test_a_daemon_that_a_finished_handler_left_behind_dies_before_the_success_is
     eventually(lambda: "leftovers" in calls.reasons(), "the isolate was not recycled")
 
 
+@pytest.mark.slow
 def test_a_daemon_whose_handler_crashed_dies_too(calls: Calls, neighbour: Recorder, tmp_path: Path) -> None:
     assert isinstance(calls.run("daemon_and_crash", str(tmp_path / "pid")), Crashed)
     assert_dead(pid_in(tmp_path / "pid"))
@@ -119,6 +121,7 @@ def keeper(calls: Calls) -> Iterator[int]:
     assert calls.engine._crew.link.pid == pid and not tree.is_dead(pid)
 
 
+@pytest.mark.slow
 def test_a_keeper_whose_report_could_not_be_read_in_time_is_not_killed(calls: Calls, keeper: int) -> None:
     assert calls.value("echo", 1) == 1
     began = monotonic()
@@ -133,6 +136,7 @@ def test_a_keeper_whose_report_could_not_be_read_in_time_is_not_killed(calls: Ca
     assert waking.wait(BOUND) == 0
 
 
+@pytest.mark.slow
 def test_a_keeper_that_takes_long_and_is_at_work_is_not_killed(calls: Calls, keeper: int) -> None:
     assert calls.value("echo", 1) == 1
     table, waiter = calls.engine._crew.link.table, threading.Event()
@@ -199,6 +203,7 @@ FORGED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", FORGED)
 def test_a_forged_frame_costs_the_isolate_that_sent_it_and_nobody_else(
     calls: Calls, neighbour: Recorder, what: str, caplog: pytest.LogCaptureFixture
@@ -210,6 +215,7 @@ def test_a_forged_frame_costs_the_isolate_that_sent_it_and_nobody_else(
     assert calls.value("ask", b"well?") == b"WELL?"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["print", "log", "beat", "tell", "ask", "stack"])
 def test_a_flood_of_words_holds_up_nobody_elses_limit(how: str, tmp_path: Path) -> None:
     calls = Calls(size=3, spares=1)
@@ -320,6 +326,7 @@ def test_an_isolate_that_grew_too_large_is_replaced(engines: Make) -> None:
     assert calls.reasons() == ["max memory"]
 
 
+@pytest.mark.slow
 def test_stuck_calls_end_together_and_not_in_line(engines: Make) -> None:
     calls = engines(size=6, spares=0)
     [each.outcome() for each in [calls.start("sleep", 0.01) for _ in range(6)]]
@@ -338,6 +345,7 @@ def test_isolates_that_do_not_boot_end_in_a_clear_error_and_not_in_a_loop(engine
     assert len([notice for notice in calls.notices if notice.action == "spawned"]) <= 6
 
 
+@pytest.mark.slow
 def test_a_boot_that_hangs_is_ended_by_its_own_limit(engines: Make) -> None:
     calls = engines(boot=b"slow", boot_limit=0.5, size=1, spares=0)
     outcome = calls.run("echo", 1)
@@ -366,6 +374,7 @@ def test_closing_kills_what_runs_and_leaves_nothing(tmp_path: Path) -> None:
     assert late.outcome() == Stopped(StopReason.SHUTDOWN, started=False)
 
 
+@pytest.mark.slow
 def test_no_descriptor_is_left_behind(engines: Make) -> None:
     from tests.isolate.calling import own_descriptors
 

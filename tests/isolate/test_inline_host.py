@@ -192,6 +192,7 @@ def test_what_had_not_begun_when_the_host_died_runs_in_the_next_one_uncounted(ho
     assert (begun.sent_count, unread.sent_count) == (1, 2)
 
 
+@pytest.mark.slow
 def test_what_a_host_does_not_begin_runs_in_a_fresh_one_and_once(hosts: Hosts, tmp_path: Path) -> None:
     calls = hosts()
     old = calls.value("pid")

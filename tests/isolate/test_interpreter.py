@@ -25,6 +25,7 @@ def run(*command: str, cwd: Path | None = None, **env: str) -> subprocess.Comple
 # -- multiprocessing -------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_function_may_use_multiprocessing_as_any_program() -> None:
     with IsolatePool(1, spares=0) as pool:
         limited = pool.with_limits(hard=60)
@@ -39,6 +40,7 @@ def test_a_function_may_use_multiprocessing_as_any_program() -> None:
         assert limited.submit(semaphore_name).result().startswith("/mp-")
 
 
+@pytest.mark.slow
 def test_functions_of_a_script_may_use_multiprocessing_as_any_script(tmp_path: Path) -> None:
     script = dedent("""
         import multiprocessing as mp, sys

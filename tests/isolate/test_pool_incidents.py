@@ -84,11 +84,12 @@ def test_a_hard_limit_is_not_said_to_be_silence(pool: IsolatePool) -> None:
     assert (error.silent, str(error)) == (False, "hard time limit of 0.3 s reached")
 
 
-def test_the_stack_of_a_hard_limit_comes_also_where_all_cores_are_busy() -> None:
+@pytest.mark.slow
+def test_the_stack_of_a_hard_limit_comes_also_where_all_cores_are_busy(tmp_path: Path) -> None:
     """More calls than cores that compute until their limit: each waits for its turn to write where it is."""
     busy = 4 * len(os.sched_getaffinity(0))
     with IsolatePool(busy, spares=0) as pool:
-        wait([pool.submit(abs, -1) for _ in range(busy)], BOUND)
+        wait([pool.submit(work.pid_beside_others, str(tmp_path), busy) for _ in range(busy)], BOUND)
         stuck = [pool.with_limits(hard=1).submit(work.spin) for _ in range(busy)]
         errors = [future.exception(BOUND) for future in stuck]
     stacks = [error.stack for error in errors if isinstance(error, TimeoutException)]
@@ -158,6 +159,7 @@ def test_a_call_that_holds_too_much_memory_is_killed_and_one_may_have_a_core_of_
     assert pool.with_limits(cpus=4096).submit(os.getpid).result(BOUND), "none are free: it runs on all of them"
 
 
+@pytest.mark.slow
 def test_listeners_hear_of_limits_and_isolates_and_one_that_raises_harms_nobody() -> None:
     heard: list[LimitNotice | IsolateNotice] = []
     with IsolatePool(1, spares=0) as pool:
@@ -250,6 +252,7 @@ def test_a_module_that_cannot_be_preloaded_is_a_boot_error() -> None:
     assert "no_such_module_anywhere" in error.traceback
 
 
+@pytest.mark.slow
 def test_isolates_are_replaced_after_so_many_calls_and_when_they_grow() -> None:
     with IsolatePool(1, spares=0, max_tasks_per_isolate=2, max_memory_per_isolate="200MiB") as pool:
         pids = [pool.submit(work.pid).result(BOUND) for _ in range(4)]
@@ -266,6 +269,7 @@ def test_secrets_stay_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
         assert pool.submit(os.getenv, "PATH").result(BOUND) == os.environ["PATH"]
 
 
+@pytest.mark.slow
 def test_a_pool_can_be_resized_while_it_runs(tmp_path: Path) -> None:
     with IsolatePool(1, spares=0) as pool:
         held = [pool.submit(work.wait_for, str(tmp_path / "gate")) for _ in range(3)]
@@ -473,6 +477,7 @@ def test_views_stay_valid_while_they_are_referenced(pool: IsolatePool) -> None:
     assert pool.submit(work.sum_and_write, pickle.PickleBuffer(bytes(MEBIBYTE))).result(BOUND) == (MEBIBYTE, False)
 
 
+@pytest.mark.slow
 def test_a_thousand_large_calls_at_once_cost_no_more_descriptors_than_there_are_seats_for() -> None:
     data = os.urandom(300 << 10)
     with IsolatePool(2) as pool:
@@ -497,6 +502,7 @@ def test_large_data_in_flight_while_cancelling_or_closing_ends() -> None:
             assert future.result() == data
 
 
+@pytest.mark.slow
 def test_killed_at_every_stage_of_a_large_result_there_is_no_wrong_outcome() -> None:
     size = 2 * MEBIBYTE
     told = {"killed": 0, "answered": 0}
@@ -523,6 +529,7 @@ def test_a_memfd_without_its_seal_is_refused() -> None:
         os.close(descriptor)
 
 
+@pytest.mark.slow
 def test_no_descriptor_no_memfd_and_no_process_is_left(tmp_path: Path) -> None:
     from tests.isolate.calling import descendants
 
@@ -624,6 +631,7 @@ def test_ctrl_c_in_the_block_ends_it_at_once(tmp_path: Path) -> None:
     assert futures[0].cancelled()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it also falls into finalizers
 def test_ctrl_c_anywhere_in_a_submit_loses_no_isolate_and_no_other_call() -> None:
     """A timer interrupts the main thread between any two steps of `submit`, a few hundred times."""
@@ -747,15 +755,16 @@ def test_lines_that_a_stalled_terminal_does_not_take_are_counted_and_said(
     assert f"{dropped} lines of output dropped" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("descriptors", [110, 150])
-def test_where_descriptors_run_out_calls_run_in_the_isolates_there_are(descriptors: int) -> None:
+def test_where_descriptors_run_out_calls_run_in_the_isolates_there_are(descriptors: int, tmp_path: Path) -> None:
     program = (
         "import os, resource, sys\n"
         "from stem_iso import IsolatePool\n"
         "from tests.isolate import work\n"
         f"resource.setrlimit(resource.RLIMIT_NOFILE, ({descriptors}, {descriptors}))\n"
         "with IsolatePool(40, spares=0) as pool:\n"
-        "    pids = {future.result(60) for future in [pool.submit(work.pid_after, 0.02) for _ in range(80)]}\n"
+        f"    pids = {{future.result(60) for future in [pool.submit(work.pid_beside_others, {str(tmp_path)!r}, 2) for _ in range(80)]}}\n"
         "    before = len(os.listdir('/proc/self/fd'))\n"
         "    print(2 <= len(pids) < 40, before < resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
     )
@@ -764,6 +773,7 @@ def test_where_descriptors_run_out_calls_run_in_the_isolates_there_are(descripto
     assert done.stderr.count("no further process could be started") == 1, done.stderr
 
 
+@pytest.mark.slow
 def test_an_isolate_that_cannot_be_begun_leaves_no_descriptor() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     before = own_descriptors()

@@ -196,6 +196,7 @@ IN_HANDLERS = dedent("""
 """)
 
 
+@pytest.mark.slow
 @pytest.mark.repeat
 @pytest.mark.parametrize("in_handler", ["futures.pop().cancel() if futures else None", "pool.submit(pow, 1, 1)", "repr(pool)"])
 def test_a_signal_handler_may_use_the_pool_wherever_it_interrupts_it(in_handler: str) -> None:
@@ -203,6 +204,7 @@ def test_a_signal_handler_may_use_the_pool_wherever_it_interrupts_it(in_handler:
     assert (done.returncode, done.stdout) == (0, "went on\n"), done.stderr
 
 
+@pytest.mark.slow
 def test_a_program_without_free_descriptors_hears_so_and_can_end() -> None:
     done = run(
         "-c",
@@ -288,6 +290,7 @@ def test_a_pool_ends_at_once_while_a_forked_child_of_its_program_lives() -> None
     assert done.stdout == "at once\n", done.stderr
 
 
+@pytest.mark.slow
 def test_a_soft_limit_that_passes_while_the_function_is_imported_is_raised_in_it(tmp_path: Path) -> None:
     (tmp_path / "slow_import.py").write_text("import time\ntime.sleep(0.5)\ndef idle():\n    time.sleep(5)\n    return 'ran on'\n")
     done = run(

@@ -145,6 +145,7 @@ def test_a_row_whose_value_cannot_even_be_compared_is_lost_and_named() -> None:
     assert values["plain"] == 1
 
 
+@pytest.mark.slow
 def test_calls_that_wait_are_not_the_suspects_where_each_isolate_is_replaced(tmp_path: Path) -> None:
     """What waits is given to each of them in turn, and meets five that are just about to leave."""
     ready, go = str(tmp_path / "ready"), str(tmp_path / "go")

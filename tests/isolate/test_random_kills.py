@@ -87,6 +87,7 @@ def kill_one(calls: Calls, dice: random.Random) -> bool:
     return victim is not None
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_nothing_is_lost_and_nothing_runs_twice(engines: Callable[..., Calls], tmp_path: Path) -> None:
     path = tmp_path / "counters"

@@ -67,6 +67,7 @@ def run(steering: Steering, expected: type, start: Callable[[int], Recorder]) ->
     steering.conclude()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_result_at_the_instant_of_the_hard_limit(engines: Callable[..., Calls], tmp_path: Path) -> None:
     calls, steering = engines(size=1, spares=1), Steering(tmp_path / "counters", RACES, AT_LIMIT)
@@ -77,6 +78,7 @@ def test_a_result_at_the_instant_of_the_hard_limit(engines: Callable[..., Calls]
     run(steering, TimedOut, start)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("reason", [StopReason.REVOKED, StopReason.SHUTDOWN])
 def test_a_result_at_the_instant_of_a_stop(engines: Callable[..., Calls], tmp_path: Path, reason: StopReason) -> None:

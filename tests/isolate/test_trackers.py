@@ -46,6 +46,7 @@ def test_what_a_function_leaves_goes_with_its_isolate_and_costs_none(parent: str
     assert not any(map(os.path.exists, made))
 
 
+@pytest.mark.slow
 @pytest.mark.repeat
 def test_what_a_killed_function_had_made_is_removed(parent: str, tmp_path: Path) -> None:
     file = str(tmp_path / "made")
@@ -89,6 +90,7 @@ def test_what_was_made_is_removed_whoever_is_killed(tmp_path: Path, victim: str)
         running.wait(BOUND)
 
 
+@pytest.mark.slow
 def test_shared_memory_that_somebody_else_made_stays(tmp_path: Path) -> None:
     block = shared_memory.SharedMemory(create=True, size=4096)
     try:

@@ -48,6 +48,7 @@ def test_no_zombie_of_a_task_is_left_behind_its_end(calls: Calls, tmp_path: Path
     eventually(lambda: not zombies(calls), "zombies are left", SECOND)
 
 
+@pytest.mark.slow
 def test_a_task_that_daemonizes_for_ever_leaves_no_zombies_while_it_runs(calls: Calls, tmp_path: Path) -> None:
     """Each daemon ends by itself, where nobody but the keeper can reap it."""
     busy = calls.start("wait_for", str(tmp_path / "go"))
@@ -62,6 +63,7 @@ def test_a_task_that_daemonizes_for_ever_leaves_no_zombies_while_it_runs(calls: 
 # -- uninterruptible sleep ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("then", "kind"), [("stay", Stopped), ("crash", Crashed), ("return", Succeeded)])
 def test_an_uninterruptible_child_holds_up_its_own_call_alone(
     calls: Calls, frozen: Frozen, tmp_path: Path, then: str, kind: type[Outcome]
@@ -84,6 +86,7 @@ def test_an_uninterruptible_child_holds_up_its_own_call_alone(
     assert len(stuck(calls)) == len(held.outcomes) == 1
 
 
+@pytest.mark.slow
 def test_an_uninterruptible_isolate_is_set_aside_and_its_call_told_when_it_is_gone(engines: Make, frozen: Frozen, tmp_path: Path) -> None:
     calls = engines(size=1, spares=0)
     held = calls.start("look_at_a_frozen_file", frozen.path, str(tmp_path / "pid"), hard=2.0)
@@ -133,6 +136,7 @@ def read(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("handler", "then"),
     [
@@ -157,6 +161,7 @@ def test_another_users_process_holds_up_its_own_call_alone(tmp_path: Path, handl
     assert running.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_program_that_gives_up_root_still_ends_its_calls(tmp_path: Path) -> None:
     running = program("drops_root")
     for expected in ("TimedOut", "MemoryExceeded", "Stopped", "Succeeded soft", "closed"):
@@ -176,6 +181,7 @@ def test_what_proc_hides_dies_with_its_call(tmp_path: Path, then: str) -> None:
     assert running.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_memory_limit_holds_for_what_proc_has_come_to_hide() -> None:
     running = program("hidden_memory", without=(CAP_SYS_PTRACE,))
     for handler in ("undumpable_hog", "undumpable_with_a_child", "undumpable_with_a_child", "child_hides_late"):
@@ -187,6 +193,7 @@ def test_a_memory_limit_holds_for_what_proc_has_come_to_hide() -> None:
     assert running.returncode == 0
 
 
+@pytest.mark.slow
 def test_an_isolate_that_proc_hides_is_replaced_when_it_is_too_large() -> None:
     running = program("recycled_where_hidden", without=(CAP_SYS_PTRACE,))
     assert read(running) == "['max memory']"
@@ -208,6 +215,7 @@ def test_a_memory_limit_is_refused_where_proc_hides_an_isolate_from_its_start_on
 # -- tracers -----------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("handler", "limits", "kind"), [("write_pid_and_spin", {"hard": 2.0}, TimedOut), ("write_pid_and_crash", {}, Crashed)]
 )

@@ -111,6 +111,7 @@ def test_a_proxy_stalls_and_delays(proxied: Proxy) -> None:
         assert plain.ping()
 
 
+@pytest.mark.slow
 def test_a_cluster_outlives_a_master(cluster: Cluster) -> None:
     master = cluster.master_of("si:{default}")
     master.kill()

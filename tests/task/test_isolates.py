@@ -264,6 +264,7 @@ def test_a_program_that_enqueues_wherever_it_is_imported_is_stopped(tmp_path: Pa
     assert not (tmp_path / "x.db").exists()
 
 
+@pytest.mark.slow
 def test_an_application_below_the_guard_is_carried(tmp_path: Path) -> None:
     program = """
         from pathlib import Path

@@ -401,6 +401,7 @@ PROGRAM = """
 """
 
 
+@pytest.mark.slow
 def test_an_isolate_has_what_importing_the_application_adds_and_refuses_to_be_another(tmp_path: Path):
     def run(folder: str, add: str = "pass", late: str = "pass") -> str:
         place = tmp_path / folder

@@ -145,6 +145,7 @@ def test_a_wait_for_which_no_thread_is_to_be_had_fails_at_once_and_the_next_one_
     assert handle.result(timeout=60) == 42
 
 
+@pytest.mark.slow
 def test_a_wait_that_goes_on_after_close_sleeps_as_before(app: Stem) -> None:
     handle = app.task_named("one").enqueue()
     with ThreadPoolExecutor(1) as threads:

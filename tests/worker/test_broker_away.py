@@ -102,6 +102,7 @@ def test_limits_are_enforced_while_the_broker_is_away(cabled: CabledStem, begin:
     assert ear.wait(WorkerEventType.FAILED, handle.id).error.type.endswith("TimeoutException")
 
 
+@pytest.mark.slow
 def test_a_lease_that_ran_out_meanwhile_is_renewed_before_anybody_could_claim_it(cabled: CabledStem, begin: Begin, tmp_path):
     wait = cabled.task(name="wait", isolate=True, visibility_timeout=0.3)(handlers.count_and_wait)
     _, ear = begin(cabled)
@@ -115,6 +116,7 @@ def test_a_lease_that_ran_out_meanwhile_is_renewed_before_anybody_could_claim_it
     assert handle.status().redeliveries == 0
 
 
+@pytest.mark.slow
 def test_a_worker_that_stops_without_its_broker_gives_up_and_says_what_it_could_not_store(cabled: CabledStem, begin: Begin):
     spin = cabled.task(name="spin", isolate=True)(handlers.say_and_spin)
     worker, ear = begin(cabled)

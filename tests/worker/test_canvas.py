@@ -150,6 +150,7 @@ def known(handle: TaskHandle[Any]) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_a_chord_gives_its_callback_the_list(app: Stem) -> None:
     members = [call(app, "fetch", "x" * size) | after(app, "measure") for size in range(4)]
     assert chord(members, after(app, "add", more=10)).enqueue().result(timeout=BOUND) == 16
@@ -158,6 +159,7 @@ def test_a_chord_gives_its_callback_the_list(app: Stem) -> None:
     assert chord(members, app.task_named("last").after(a=1)).enqueue().result(timeout=BOUND) == [{"a": 1}, [0, 1, 2, 3]]
 
 
+@pytest.mark.slow
 def test_a_group_after_a_step_gets_its_result_in_every_member(app: Stem) -> None:
     canvas = call(app, "fetch", "abcd") | group(after(app, "measure"), after(app, "measure", factor=3)) | after(app, "add")
     assert canvas.enqueue().result(timeout=BOUND) == 16
@@ -167,6 +169,7 @@ def test_the_result_before_it_goes_in_front_of_many(app: Stem) -> None:
     assert (call(app, "fetch", "abcd") | after(app, "measure") | after(app, "every", 1, 2)).enqueue().result(timeout=BOUND) == 7
 
 
+@pytest.mark.slow
 def test_nested_groups_answer_nested_lists(app: Stem) -> None:
     one = call(app, "fetch", "a") | after(app, "measure")
     handle = group(one, group(one, group(one, one)), group()).enqueue()
@@ -239,6 +242,7 @@ def test_a_canvas_goes_on_after_its_producer_and_in_any_worker(tmp_path: Path) -
     app.close()
 
 
+@pytest.mark.slow
 def test_a_handler_composes_through_its_context() -> None:
     app = application("memory://")
 
@@ -253,6 +257,7 @@ def test_a_handler_composes_through_its_context() -> None:
         assert child.status().root_id == handle.id
 
 
+@pytest.mark.slow
 def test_coroutines_wait_for_canvases(app: Stem) -> None:
     async def use() -> tuple[list[int], list[int]]:
         handle: GroupHandle[int] = await group(call(app, "fetch", "a" * size) | after(app, "measure") for size in range(3)).aenqueue()

@@ -93,6 +93,7 @@ def test_what_a_handler_prints_and_logs_is_in_the_log_with_the_id_of_its_task(ap
     assert any("completed in" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_a_flood_of_lines_within_the_cap_is_all_in_the_log_and_costs_no_event(app: Stem, begin: Begin, caplog):
     caplog.set_level(logging.INFO, logger="stem_iso.worker")
     flood = app.task(name="flood", isolate=True)(handlers.print_lines)

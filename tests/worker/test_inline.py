@@ -113,6 +113,7 @@ def test_a_coroutine_is_given_back_at_shutdown(app: Stem, begin: Begin):
     assert handle.status().state.value == "queued" and handle.status().attempt == 0
 
 
+@pytest.mark.slow
 def test_a_thread_that_cannot_be_ended_does_not_hold_up_the_end_and_its_lease_is_left(app: Stem, begin: Begin, tmp_path):
     wait = app.task(name="wait")(handlers.say_and_wait)
     worker, ear = begin(app)
@@ -133,6 +134,7 @@ def test_a_worker_of_inline_handlers_alone_starts_no_process(app: Stem, begin: B
     assert ear.of(WorkerEventType.ISOLATE) == []
 
 
+@pytest.mark.slow
 def test_c_code_that_keeps_the_gil_is_named_where_it_endangers_the_lease(app: Stem, begin: Begin):
     hold = app.task(name="hold", visibility_timeout=0.6)(handlers.hold_gil_inline)
     _, ear = begin(app)
@@ -180,6 +182,7 @@ def test_a_second_cancellation_of_serve_ends_at_once(app: Stem):
     asyncio.run(asyncio.wait_for(main(), 60))
 
 
+@pytest.mark.slow
 def test_nothing_of_a_finished_inline_call_is_kept(app: Stem, begin: Begin):
     import gc
 

@@ -15,6 +15,7 @@ from tests.worker import handlers
 from tests.worker.conftest import Begin, alive, lease_end, steal
 
 
+@pytest.mark.slow
 def test_a_task_that_lasts_many_times_its_visibility_is_delivered_once(app: Stem, begin: Begin, tmp_path):
     wait = app.task(name="wait", isolate=True, visibility_timeout=0.4)(handlers.count_and_wait)
     begin(app)

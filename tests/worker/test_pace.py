@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +26,7 @@ def test_what_is_fetched_ahead_is_bounded_by_what_the_seats_should_finish_soon(l
         assert min(lengths) * pace.stock(seats) / seats <= AHEAD * 1.001
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(0, 0.001), min_size=100, max_size=200), st.integers(1, 64))
 def test_one_long_task_ends_it_at_once(lengths, seats):
@@ -46,6 +48,7 @@ def test_nothing_is_fetched_ahead_before_anything_is_known_or_after_something_wa
     assert pace.stock(8) == 0
 
 
+@pytest.mark.slow
 def test_what_waits_behind_a_task_that_turns_out_to_be_long_runs_elsewhere_meanwhile(app: Stem, begin: Begin, tmp_path):
     add = app.task(name="add", isolate=True)(handlers.add)
     wait = app.task(name="wait", isolate=True)(handlers.say_and_wait)
@@ -66,6 +69,7 @@ def test_what_waits_behind_a_task_that_turns_out_to_be_long_runs_elsewhere_meanw
     assert long.result(timeout=30) == "done"
 
 
+@pytest.mark.slow
 def test_never_more_run_at_once_than_there_are_seats_inline_and_isolated_mixed(app: Stem, begin: Begin, tmp_path):
     isolated = app.task(name="isolated", isolate=True)(handlers.count_company)
     inline = app.task(name="inline")(handlers.count_company)

@@ -72,6 +72,7 @@ def test_terminate_names_the_attempt_that_runs_and_no_other_task(app: Stem, begi
     assert other.result(timeout=30) == "done"
 
 
+@pytest.mark.slow
 def test_no_retry_follows_a_revoked_attempt_that_fails(app: Stem, begin: Begin):
     fail = app.task(name="fail", isolate=True, hard_time_limit=1.0, max_retries=5, retry_strategy=QuickRetries())(handlers.say_and_spin)
     _, ear = begin(app)

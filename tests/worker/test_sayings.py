@@ -37,6 +37,7 @@ def test_an_unknown_id_cannot_be_revoked_and_the_handler_is_told_so(app: Stem, b
     assert cancel.enqueue("no-such-id").result(timeout=30) is False
 
 
+@pytest.mark.slow
 def test_ten_thousand_reports_of_one_handler_cost_few_writes(app: Stem, begin: Begin):
     report = app.task(name="report", isolate=True)(handlers.report)
     _, ear = begin(app)

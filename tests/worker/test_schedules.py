@@ -331,6 +331,7 @@ def _run(program: str, **env: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_program_puts_at_once_and_its_isolates_do_not_put_again(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(
         f"""

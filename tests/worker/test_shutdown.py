@@ -68,6 +68,7 @@ def test_a_started_task_that_is_acknowledged_early_is_lost_with_its_worker(app: 
     assert ear.of(WorkerEventType.FAILED, handle.id)[0].reason == "worker-lost"
 
 
+@pytest.mark.slow
 def test_limits_are_enforced_and_leases_renewed_during_a_long_drain(app: Stem, begin: Begin, tmp_path):
     spin = app.task(name="spin", isolate=True, hard_time_limit=1.2, visibility_timeout=0.3)(handlers.count_and_spin)
     worker, ear = begin(app, shutdown_timeout=60)
@@ -167,6 +168,7 @@ def program(app: Stem, tmp_path: Path):
     process.wait()
 
 
+@pytest.mark.slow
 def test_run_drains_at_the_first_term(program, tmp_path):
     process, handle = program
     process.send_signal(signal.SIGTERM)
@@ -183,6 +185,7 @@ def test_run_ends_at_once_at_the_second_int(program):
     assert handle.status().state.value == "queued"
 
 
+@pytest.mark.slow
 def test_run_ends_at_once_at_quit(program):
     process, handle = program
     process.send_signal(signal.SIGQUIT)

@@ -160,6 +160,7 @@ def test_a_worker_that_cannot_start_tells_of_no_life(tmp_path):
     assert ears.heard == []
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_canvas_are_told_as_any_task_and_so_is_its_failure(app: Stem, begin: Begin):
     ears = Listener(app)
     add, boom = app.task(name="add", isolate=True)(handlers.add), app.task(name="boom", isolate=True)(handlers.boom)
@@ -215,6 +216,7 @@ def test_a_task_given_up_by_a_lost_worker_is_told_as_failed_by_who_finds_it(app:
     assert ears.of("task_postrun", handle.id) == []
 
 
+@pytest.mark.slow
 def test_what_a_stopping_worker_gives_back_is_over_there_and_goes_on_elsewhere(app: Stem, begin: Begin, tmp_path):
     ears = Listener(app)
     wait = app.task(name="wait", isolate=True)(handlers.say_and_wait)

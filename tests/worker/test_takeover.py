@@ -63,6 +63,7 @@ def info(boot: str, **said: Any) -> WorkerInfo:
     return WorkerInfo(**{**fields, "machine": machine(), "processes": [NONE], **said})
 
 
+@pytest.mark.slow
 def test_the_dead_are_taken_over_and_nobody_else(app: Stem, begin: Begin) -> None:
     here = Machine(app)
     dead = {boot: here.holding(boot, processes=processes) for boot, processes in DEAD.items()}

@@ -110,6 +110,7 @@ def test_limits_said_at_enqueue_override_and_need_no_code_there(app: Stem, begin
     assert app.handle(refused.id).result(timeout=30) == "done"
 
 
+@pytest.mark.slow
 def test_retries_crashes_and_kills_give_their_places_back(app: Stem, begin: Begin):
     options = {"max_concurrency": 1, "isolate": True}
     tasks = [
@@ -123,6 +124,7 @@ def test_retries_crashes_and_kills_give_their_places_back(app: Stem, begin: Begi
         ear.wait(kind, count=count)
 
 
+@pytest.mark.slow
 def test_at_most_once_is_marked_when_it_has_its_place_and_not_before(app: Stem, begin: Begin, tmp_path):
     wait = app.task(name="wait", isolate=True, max_concurrency=1, acks_late=False)(handlers.say_and_wait)
     first, second = wait.enqueue(str(tmp_path / "gate")), wait.enqueue(str(tmp_path / "gate"))

@@ -98,7 +98,7 @@ class ClusterLinks(Links):
             raise
         if run.lost is not None:
             raise run.lost
-        return run.answers  # refusals that no time was left to follow
+        return [_unfollowed(answer) for answer in run.answers]
 
     def _turn(self, run: _Round, deadline: float) -> None:
         run.lost, run.pause, run.batches, run.turns = None, False, [], run.turns + 1
@@ -198,6 +198,11 @@ class ClusterLinks(Links):
                 raise BrokerUnavailable(f"{self.url}: {node} is no node of a cluster: write redis://{node}")
             why = Lost(f"{node}: {answer.reason}")
         raise why
+
+
+def _unfollowed(answer: Any) -> Any:
+    """A hint of a slot on the move that no time was left to follow: for the caller its slot is being moved, as TRYAGAIN says."""
+    return Refusal("TRYAGAIN", answer.text) if isinstance(answer, Refusal) and answer.code in ("ASK", "MOVED") else answer
 
 
 def _target(answer: Refusal, wire: Wire) -> Node:
