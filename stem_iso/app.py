@@ -28,7 +28,6 @@ from stem_iso.middleware import MiddlewareStack
 from stem_iso.scheduling import Schedules
 from stem_iso.signals import Signals
 from stem_iso.site import Site
-from stem_iso.task.checks import Duration, delay, flag, text
 from stem_iso.task.codec import Converter
 from stem_iso.task.context import TaskContext, current_context
 from stem_iso.task.entrypoint import Entrypoint, entrypoint_of
@@ -38,6 +37,7 @@ from stem_iso.task.options import OptionFields, TaskOptions
 from stem_iso.task.registry import TaskRegistry
 from stem_iso.task.request import EnqueueFields
 from stem_iso.tasks import AsyncTask, Declaring, Signature, Task, TaskBase, Tasks
+from stem_iso.validation import Duration, delay, flag, text
 
 if TYPE_CHECKING:
     from typing import Concatenate

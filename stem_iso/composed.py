@@ -19,9 +19,9 @@ from stem_iso.errors import BrokerUnavailable, UnknownResult, let_out
 from stem_iso.handle import TaskHandle, aside, refuse_waiting
 from stem_iso.task import drawing
 from stem_iso.task.canvas import Parallel, Tree, last_of
-from stem_iso.task.checks import Duration, delay
 from stem_iso.task.parts import parts_of
 from stem_iso.task.status import TERMINAL, TaskState, TaskStatus
+from stem_iso.validation import Duration, delay
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem

@@ -19,7 +19,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from stem_iso.errors import InvalidOptions, StemError
-from stem_iso.settings import did_you_mean
+from stem_iso.validation import did_you_mean
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -103,7 +103,7 @@ def _attribute(module: ModuleType, path: str) -> object:
     found: object = module
     for part in path.split("."):
         if not hasattr(found, part):
-            near = did_you_mean(part, [name for name in dir(found) if not name.startswith("_")])
+            near = did_you_mean(part, [name for name in dir(found) if not name.startswith("_")], "")
             raise InvalidOptions(f"-A {module.__name__}:{path}: there is no {part!r} in it{near}")
         found = getattr(found, part)
     return found

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import msgspec
 
 from stem_iso.errors import StemError, TaskCancelled, TaskFailed, UnknownResult, WaitRefused, let_out
-from stem_iso.task.checks import Duration, delay
 from stem_iso.task.codec import Converter, unpack
 from stem_iso.task.context import current_context
 from stem_iso.task.status import TaskState, TaskStatus
+from stem_iso.validation import Duration, delay
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

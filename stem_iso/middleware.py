@@ -37,8 +37,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
+from stem_iso import validation
 from stem_iso.errors import InvalidOptions, StemError
-from stem_iso.task import checks
 from stem_iso.task.codec import unpack
 from stem_iso.task.envelope import Envelope, Undecodable, decode, encode
 from stem_iso.task.names import dotted
@@ -162,11 +162,11 @@ def _refuse_nonsense(envelope: Envelope) -> None:
     if not isinstance(envelope, Envelope):
         raise InvalidOptions(f"a middleware enqueues {envelope!r}, which is no Envelope")
     if isinstance(envelope.priority, int):
-        checks.priority("priority", envelope.priority)  # before the decoder, whose words are for machines
+        validation.priority("priority", envelope.priority)  # before the decoder, whose words are for machines
     try:
         args = unpack(decode(encode(envelope)).args)
     except (msgspec.MsgspecError, Undecodable, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidOptions(f"a middleware made an envelope of {envelope.name!r} that cannot travel: {error}") from None
     if not isinstance(args, dict):
         raise InvalidOptions(f"a middleware made arguments of {envelope.name!r} that are no map of names: {args!r}")
-    checks.queue("queue", envelope.queue)
+    validation.queue("queue", envelope.queue)

@@ -35,9 +35,9 @@ from stem_iso.locate import importing, locate
 from stem_iso.parts import Part
 from stem_iso.task import schedule as planning
 from stem_iso.task.canvas import Canvas
-from stem_iso.task.checks import Duration, did_you_mean
 from stem_iso.task.schedule import Schedule
 from stem_iso.templates import record_of, refuse
+from stem_iso.validation import Duration, did_you_mean
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo

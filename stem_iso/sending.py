@@ -14,11 +14,11 @@ from stem_iso.handle import TaskHandle
 from stem_iso.ids import new_id
 from stem_iso.locate import refuse_while_importing
 from stem_iso.publishing import publish
-from stem_iso.task.checks import text
 from stem_iso.task.context import TaskContext
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.handler import FunctionHandler, form_of
 from stem_iso.task.request import Declared, envelope_of
+from stem_iso.validation import text
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem

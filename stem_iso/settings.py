@@ -16,7 +16,6 @@ Rules
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
 from collections.abc import Callable, Mapping
@@ -29,7 +28,7 @@ import msgspec
 from stem_iso.errors import InvalidOptions
 from stem_iso.machine import allowed_cores
 from stem_iso.printable import without_password
-from stem_iso.units import LONGEST, size
+from stem_iso.validation import LEAST_MEMORY, LONGEST, did_you_mean, is_whole, size
 
 PREFIX = "STEM_ISO_"
 DEFAULT_BROKER = "sqlite:///stem_iso.db"
@@ -63,7 +62,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
         _at_most("shutdown_timeout", self.shutdown_timeout, LONGEST)
         _at_most("unregistered_grace", self.unregistered_grace, LONGEST)
         _at_least("max_tasks_per_isolate", self.max_tasks_per_isolate, 1, "leave it out for no limit")
-        _at_least("max_memory_per_isolate", self.max_memory_per_isolate, 1 << 20, "the size is in bytes, or as '512MiB'")
+        _at_least("max_memory_per_isolate", self.max_memory_per_isolate, LEAST_MEMORY, "the size is in bytes, or as '512MiB'")
         _one_of("log_level", self.log_level, LOG_LEVELS)
         _one_of("log_format", self.log_format, LOG_FORMATS)
 
@@ -86,13 +85,7 @@ def _at_most(name: str, value: float, most: float) -> None:
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise InvalidOptions(f"{name}: {value!r} is none of {', '.join(known)}{did_you_mean(value, known)}")
-
-
-def did_you_mean(word: str, known: tuple[str, ...] | list[str]) -> str:
-    """A hint to end a message with, empty where nothing known is near."""
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+        raise InvalidOptions(f"{name}: {value!r} is none of {', '.join(known)}{did_you_mean(value, known, '')}")
 
 
 # -- reading one value -----------------------------------------------------------------------------------------------------------------
@@ -109,12 +102,13 @@ def lowered(value: Any) -> str:
 
 
 def whole(value: Any) -> int:
-    if isinstance(value, bool):
-        raise ValueError("must be a whole number")
     try:
-        return int(value) if isinstance(value, str) else int(str(value))
+        number = int(value) if isinstance(value, str) else value
     except ValueError:
-        raise ValueError("must be a whole number") from None
+        number = None
+    if not is_whole(number):
+        raise ValueError("must be a whole number")
+    return number
 
 
 def seconds(value: Any) -> float:

@@ -40,7 +40,7 @@ import msgspec
 
 from stem_iso.errors import InvalidOptions
 from stem_iso.outcome import TaskError
-from stem_iso.task.checks import did_you_mean
+from stem_iso.validation import did_you_mean
 
 log = logging.getLogger("stem_iso.signals")
 

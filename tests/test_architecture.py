@@ -1,6 +1,6 @@
 """The shape of the package, held by a look at its imports.
 
-        errors events outcome units text printable machine settings bus       the ground: anyone may import these
+        errors events outcome validation text printable machine settings bus       the ground: anyone may import these
                  task                           values and decisions
         isolate   |   brokers                   isolate knows neither task nor brokers
              \\    |    /   app                   app: what a producer imports, task and brokers
@@ -23,7 +23,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-GROUND = frozenset({"errors", "events", "outcome", "units", "text", "printable", "machine", "settings", "bus"})
+GROUND = frozenset({"errors", "events", "outcome", "validation", "text", "printable", "machine", "settings", "bus"})
 APP = frozenset({"app", "tasks", "handle", "sending", "lending", "listening", "waiting", "site", "locate", "finding", "ids"})
 APP |= {"canvas", "parts", "composed", "laying"}
 APP |= {"signals", "middleware", "publishing", "scheduling", "templates"}
@@ -32,13 +32,13 @@ MAY_IMPORT = {
     "outcome": set(),
     "events": {"outcome"},
     "bus": {"events"},
-    "units": {"errors"},
+    "validation": {"errors"},
     "text": set(),
     "machine": set(),
     "printable": set(),
-    "settings": {"errors", "units", "printable", "machine"},
+    "settings": {"errors", "validation", "printable", "machine"},
     "task": {*GROUND, "task"} - {"bus", "settings"},
-    "isolate": {"errors", "outcome", "units", "text", "machine", "isolate"},
+    "isolate": {"errors", "outcome", "validation", "text", "machine", "isolate"},
     "brokers": {*GROUND, "task", "brokers"},
     **{module: {*GROUND, *APP, "task", "brokers"} for module in APP},
     "worker": {*GROUND, *APP, "task", "brokers", "isolate", "worker"},
@@ -53,7 +53,7 @@ CHILD_MAY_IMPORT = frozenset(
     {
         "errors",
         "outcome",
-        "units",
+        "validation",
         "text",
         "isolate.job",
         "isolate.limits",

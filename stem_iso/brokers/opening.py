@@ -10,7 +10,6 @@ No error shows what could be a password.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from stem_iso.brokers.base import Broker, BrokerAddress, BrokerOptions
 from stem_iso.errors import InvalidOptions
 from stem_iso.printable import without_password
-from stem_iso.units import LONGEST
+from stem_iso.validation import LONGEST, did_you_mean, is_number
 
 if TYPE_CHECKING:
     from stem_iso.brokers.redis.address import Address
@@ -83,7 +82,8 @@ def _taken_apart(url: str) -> tuple[BrokerAddress, Address | None]:
     if scheme in REDIS:
         return _redis(scheme, rest)
     if scheme not in SCHEMES:
-        raise InvalidOptions(f"broker scheme {scheme!r} is unknown{_meant(scheme.lower(), (*SCHEMES, *REDIS))}: {WAYS}")
+        meant = did_you_mean(scheme.lower(), (*SCHEMES, *REDIS), f": {WAYS}")
+        raise InvalidOptions(f"broker scheme {scheme!r} is unknown{meant}")
     if "@" in rest and not rest.startswith("/"):
         raise InvalidOptions(f"broker {without_password(url)!r}: {scheme}:// is no server, and has neither user nor password: {WAYS}")
     path, _, query = rest.partition("?")
@@ -153,8 +153,7 @@ def _options(given: Mapping[str, object], of_url: Sequence[str]) -> BrokerOption
     names = [field.name for field in fields(BrokerOptions)]
     for name in given:
         if name not in names:
-            known = [*names, *of_url]
-            raise InvalidOptions(f"broker option {name!r} is unknown{_meant(name, known)}; there are {', '.join(known)}")
+            raise InvalidOptions(f"broker option {name!r} is unknown{did_you_mean(name, [*names, *of_url])}")
     chosen: dict[str, Any] = {name: _value(name, value) for name, value in given.items()}
     return replace(DEFAULTS, **chosen)
 
@@ -178,14 +177,9 @@ def _value(name: str, value: object) -> float | int | str:
 def _number(name: str, value: object) -> float:
     if isinstance(value, timedelta):
         return value.total_seconds()
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if is_number(value):
         return value
     try:
         return float(value) if isinstance(value, str) else float("nan")
     except ValueError:
         return float("nan")
-
-
-def _meant(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -9,11 +9,11 @@ from typing import Any
 import click
 import msgspec
 
+from stem_iso import validation
 from stem_iso.brokers.base import DeadFilter, DeadLetter, Replayed
 from stem_iso.cli import show
 from stem_iso.cli.reach import Reach, reaching
 from stem_iso.printable import one_line
-from stem_iso.task import checks
 from stem_iso.task.envelope import Envelope, Undecodable, decode
 
 
@@ -83,7 +83,7 @@ def replay(reach: Reach, ids: tuple[str, ...], everything: bool, dry_run: bool, 
         raise click.UsageError("which? Give ids, or --queue, --name or --since, or --all")
     if ids and everything:
         raise click.UsageError("ids or --all, not both")
-    answers = reach.open().replay(DeadFilter(ids or None, **chosen), checks.delay("delay", delay), dry_run)
+    answers = reach.open().replay(DeadFilter(ids or None, **chosen), validation.delay("delay", delay), dry_run)
     if reach.as_json:
         show.print_json(answers)
     else:

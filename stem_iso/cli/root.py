@@ -23,7 +23,7 @@ from stem_iso.cli.worker import worker
 from stem_iso.errors import BrokerUnavailable, InvalidOptions, StemError, UnknownTask
 from stem_iso.finding import BrokenModule
 from stem_iso.printable import lines
-from stem_iso.settings import did_you_mean
+from stem_iso.validation import did_you_mean
 
 USAGE, UNREACHABLE, INTERRUPTED = 2, 3, 130
 
@@ -34,7 +34,7 @@ class Group(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             known = self.list_commands(ctx)
-            ctx.fail(f"there is no command {args[0]!r}{did_you_mean(args[0], known) or '; there are ' + ', '.join(known)}")
+            ctx.fail(f"there is no command {args[0]!r}{did_you_mean(args[0], known)}")
         return super().resolve_command(ctx, args)
 
 

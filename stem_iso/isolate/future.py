@@ -30,7 +30,7 @@ from typing import Any, Protocol, TypeVar
 from stem_iso.errors import let_out
 from stem_iso.isolate.aside import is_ctrl_c
 from stem_iso.isolate.call import Call
-from stem_iso.units import LONGEST, duration
+from stem_iso.validation import LONGEST, duration
 
 log = logging.getLogger("stem_iso.isolate")
 

@@ -15,7 +15,7 @@ from stem_iso.isolate.future import IsolateFuture
 from stem_iso.isolate.gate import Gate
 from stem_iso.isolate.limits import Limits
 from stem_iso.isolate.results import Results
-from stem_iso.units import Duration, Size
+from stem_iso.validation import Duration, Size
 
 if TYPE_CHECKING:
     import asyncio

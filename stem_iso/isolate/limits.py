@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stem_iso.errors import InvalidOptions
-from stem_iso.units import Duration, Size, cores, optional_duration, optional_memory
+from stem_iso.validation import Duration, Size, cores, optional_duration, optional_memory
 
 
 @dataclass(frozen=True, slots=True, init=False)

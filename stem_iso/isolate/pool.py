@@ -36,7 +36,7 @@ from stem_iso.isolate.limited import Limited
 from stem_iso.isolate.linux import require_linux
 from stem_iso.isolate.parcel import pack
 from stem_iso.machine import allowed_cores
-from stem_iso.units import Duration, Size, duration, optional_memory
+from stem_iso.validation import Duration, Size, duration, is_whole, optional_memory, whole
 
 TARGET = "stem_iso.isolate.child.functions:boot"
 MOST = 512  # seats and spares together: half of what a keeper has room for, since the dying need theirs
@@ -93,7 +93,7 @@ class IsolatePool(Limited):
         size = allowed_cores() if max_workers is None else max_workers
         check_size(size, spares)
         if max_tasks_per_isolate is not None:
-            whole("max_tasks_per_isolate", max_tasks_per_isolate, 1)
+            number("max_tasks_per_isolate", max_tasks_per_isolate, 1)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         memory = optional_memory("max_memory_per_isolate", max_memory_per_isolate)
@@ -167,17 +167,17 @@ class IsolatePool(Limited):
 def check_size(max_workers: Any, spares: Any) -> None:
     if isinstance(max_workers, int) and max_workers <= 0:
         raise InvalidOptions(f"max_workers must be greater than 0, not {max_workers}")
-    whole("max_workers", max_workers, 1)
-    whole("spares", spares, 0)
+    number("max_workers", max_workers, 1)
+    number("spares", spares, 0)
     if max_workers + spares > MOST:
         raise InvalidOptions(f"max_workers ({max_workers}) and spares ({spares}) must be {MOST} or fewer together")
 
 
-def whole(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
+def number(name: str, value: Any, least: int) -> None:
+    """A wrong type is a TypeError here, as of every executor."""
+    if not is_whole(value):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
-    if value < least:
-        raise InvalidOptions(f"{name} must be {least} or more, not {value}")
+    whole(name, value, least)
 
 
 def names(name: str, given: Iterable[str]) -> tuple[str, ...]:

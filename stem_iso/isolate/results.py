@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from stem_iso.errors import let_out
 from stem_iso.isolate.child.functions import run_chunk
 from stem_iso.isolate.faults import rebuild
-from stem_iso.units import LONGEST, duration
+from stem_iso.validation import LONGEST, duration
 
 T = TypeVar("T")
 

@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 import msgspec
 
-from stem_iso import errors
+from stem_iso import errors, validation
 from stem_iso.errors import InvalidOptions, PayloadTooLarge, RemoteError, StemError
 from stem_iso.outcome import RetryAsked
-from stem_iso.task import checks
 from stem_iso.task.call import (
     AT_ONCE,
     CallHeader,
@@ -37,11 +36,11 @@ from stem_iso.task.call import (
     encode_saying,
 )
 from stem_iso.task.canvas import Canvas
-from stem_iso.task.checks import Duration
 from stem_iso.task.codec import pack, unpack
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.local import LocalPort
 from stem_iso.task.meta import Meta
+from stem_iso.validation import Duration
 
 if TYPE_CHECKING:
     from logging import Logger
@@ -171,7 +170,7 @@ class TaskContext:
     def progress(self, percent: float, data: Any = None) -> None:
         """To listeners and into the status. `percent` is kept within 0..100. Raises TypeError if `data` is no plain data, and
         PayloadTooLarge past `max_payload_bytes`."""
-        if isinstance(percent, bool) or not isinstance(percent, int | float) or math.isnan(percent):
+        if not validation.is_number(percent) or math.isnan(percent):
             raise TypeError(f"percent: {percent!r} is no number")
         try:
             plain = None if data is None else unpack(pack(data))
@@ -185,9 +184,9 @@ class TaskContext:
             raise InvalidOptions("give countdown or eta, not both")
         raise RetryRequested(
             RetryAsked(
-                None if countdown is None else checks.delay("countdown", countdown),
-                None if eta is None else checks.instant("eta", eta),
-                None if max_retries is None else checks.count("max_retries", max_retries),
+                None if countdown is None else validation.delay("countdown", countdown),
+                None if eta is None else validation.instant("eta", eta),
+                None if max_retries is None else validation.count("max_retries", max_retries),
             )
         )
 
@@ -195,7 +194,7 @@ class TaskContext:
 
     def extend_lease(self, by: Duration) -> None:
         """The lease ends at least `by` from now. Raises LeaseLost."""
-        self._ask(ExtendAsked(checks.duration("by", by)))
+        self._ask(ExtendAsked(validation.duration("by", by)))
 
     async def aextend_lease(self, by: Duration) -> None:
         await self._aside(self.extend_lease, by)

@@ -20,7 +20,7 @@ from math import floor
 from typing import TYPE_CHECKING, Any
 
 from stem_iso.errors import InvalidOptions
-from stem_iso.task.checks import did_you_mean
+from stem_iso.validation import did_you_mean
 
 if TYPE_CHECKING:
     from cronsim import CronSim
@@ -85,14 +85,6 @@ def _zone(name: str, key: str) -> tzinfo:
         return zoneinfo.ZoneInfo(key)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         known = zoneinfo.available_timezones()
-        hint = did_you_mean(key, known) if _near(key, known) else "; give a name such as 'Europe/Berlin'"
-        if not known:
-            hint = "; this system has no database of time zones: pip install tzdata"
+        way_out = "give a name such as 'Europe/Berlin'" if known else "this system has no database of time zones: pip install tzdata"
+        hint = did_you_mean(key, known, f"; {way_out}")
         raise InvalidOptions(f"{name}: {key!r} is no time zone that is known here{hint}") from None
-
-
-def _near(key: str, known: set[str]) -> bool:
-    """Whether one of some 600 names is worth proposing; else all of them would be listed."""
-    import difflib
-
-    return bool(difflib.get_close_matches(key, known, n=1))

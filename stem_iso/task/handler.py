@@ -17,9 +17,9 @@ from typing import Any, Generic, TypeVar
 
 from stem_iso.errors import InvalidOptions
 from stem_iso.task.arguments import Hints, Parameters
-from stem_iso.task.checks import text
 from stem_iso.task.context import TaskContext
 from stem_iso.task.options import Form, TaskOptions, form_conflict
+from stem_iso.validation import text
 
 R = TypeVar("R")
 

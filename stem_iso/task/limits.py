@@ -23,6 +23,7 @@ from typing import Any
 
 from stem_iso.errors import InvalidOptions
 from stem_iso.task.names import joined
+from stem_iso.validation import whole
 
 MOST_STARTS = 100_000  # a rate's count: the store keeps the time of each
 MOST_RUNNING = 1_000_000
@@ -82,9 +83,7 @@ def rate(name: str, value: Any) -> str | None:
 
 def concurrency(name: str, value: Any) -> int | None:
     """Raises InvalidOptions."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_RUNNING):
-        raise InvalidOptions(f"{name}: {value!r} must be a whole number, 1 or more; leave it out for no limit")
-    return None if value is None else int(value)
+    return None if value is None else whole(name, value, 1, MOST_RUNNING, ", 1 or more; leave it out for no limit")
 
 
 def key_conflict(key: str | None, rate: str | None, concurrency: int | None) -> str | None:

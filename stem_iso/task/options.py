@@ -18,11 +18,13 @@ from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any, TypedDict, Unpack
 
+from stem_iso import validation
 from stem_iso.errors import InvalidOptions
-from stem_iso.task import checks, limits
-from stem_iso.task.checks import Duration as Duration
-from stem_iso.task.checks import Size as Size
-from stem_iso.task.retry import RetryStrategy, dotted_names
+from stem_iso.task import limits
+from stem_iso.task.retry import RetryStrategy, dotted_names, strategy
+from stem_iso.validation import Duration as Duration
+from stem_iso.validation import Size as Size
+from stem_iso.validation import did_you_mean
 
 ErrorKinds = Iterable[type[BaseException] | str] | type[BaseException] | str
 
@@ -62,11 +64,18 @@ class OptionFields(TypedDict, total=False):
     max_concurrency: int | None
 
 
-def _strategy(name: str, value: Any) -> RetryStrategy | None:
-    if value is not None and not callable(getattr(value, "next_delay", None)):
-        raise InvalidOptions(f"{name}: {value!r} has no method next_delay(attempt, error) -> seconds")
-    strategy: RetryStrategy | None = value
-    return strategy
+def checked(given: Mapping[str, Any], checks: Mapping[str, Callable[[str, Any], Any]]) -> dict[str, Any]:
+    """What was given, each value checked and normalised. Raises InvalidOptions."""
+    for name in given:
+        if name not in checks:
+            raise InvalidOptions(f"unknown option {name!r}{did_you_mean(name, checks)}")
+    return {name: checks[name](name, value) for name, value in given.items()}
+
+
+def soft_limit_action(name: str, value: Any) -> str:
+    if value not in ("event", "raise"):
+        raise InvalidOptions(f"{name}: {value!r} must be 'event' or 'raise'")
+    return str(value)
 
 
 def _entrypoint(name: str, value: Any) -> Callable[..., Any] | None:
@@ -77,26 +86,26 @@ def _entrypoint(name: str, value: Any) -> Callable[..., Any] | None:
 
 
 CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
-    "queue": checks.queue,
-    "max_retries": checks.count,
-    "soft_time_limit": checks.optional_duration,
-    "hard_time_limit": checks.optional_duration,
-    "heartbeat_timeout": checks.optional_duration,
-    "visibility_timeout": checks.optional_duration,
-    "unique": checks.flag,
-    "unique_for": checks.optional_duration,
-    "acks_late": checks.flag,
+    "queue": validation.queue,
+    "max_retries": validation.count,
+    "soft_time_limit": validation.optional_duration,
+    "hard_time_limit": validation.optional_duration,
+    "heartbeat_timeout": validation.optional_duration,
+    "visibility_timeout": validation.optional_duration,
+    "unique": validation.flag,
+    "unique_for": validation.optional_duration,
+    "acks_late": validation.flag,
     "isolate_entrypoint": _entrypoint,
-    "priority": checks.priority,
-    "cpu_bound": checks.flag,
-    "cpus": checks.cores,
-    "memory_limit": checks.optional_memory,
-    "soft_limit_action": checks.soft_limit_action,
-    "retry_strategy": _strategy,
+    "priority": validation.priority,
+    "cpu_bound": validation.flag,
+    "cpus": validation.cores,
+    "memory_limit": validation.optional_memory,
+    "soft_limit_action": soft_limit_action,
+    "retry_strategy": strategy,
     "retry_for": dotted_names,
     "dont_retry_for": dotted_names,
-    "result_ttl": checks.optional_duration,
-    "expires": checks.optional_duration,
+    "result_ttl": validation.optional_duration,
+    "expires": validation.optional_duration,
     "rate_limit": limits.rate,
     "max_concurrency": limits.concurrency,
 }
@@ -141,7 +150,7 @@ class TaskOptions:
     max_concurrency: int | None = None
 
     def __init__(self, **given: Unpack[OptionFields]) -> None:
-        values = checks.checked(given, CHECKS)
+        values = checked(given, CHECKS)
         for field in fields(self):
             object.__setattr__(self, field.name, values.get(field.name, field.default))
         conflict = limit_conflict(self.soft_time_limit, self.hard_time_limit)

@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 
 from msgspec import UNSET, UnsetType
 
+from stem_iso import validation
 from stem_iso.errors import InvalidOptions
 from stem_iso.outcome import Rejected
-from stem_iso.task import checks
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.limits import TaskLimits, concurrency, limits_of, rate
-from stem_iso.task.options import Form, TaskOptions, cores_conflict, form_conflict, limit_conflict
+from stem_iso.task.options import Form, TaskOptions, cores_conflict, form_conflict, limit_conflict, soft_limit_action
 from stem_iso.task.retry import RetryStrategy
 
 RESULT_TTL = 86_400.0
@@ -79,13 +79,13 @@ def _nonsense(envelope: Envelope) -> str | None:
     """What is wrong with an envelope's own options: msgspec checked their types, and any program may have written them."""
     try:
         for name in ("soft_time_limit", "hard_time_limit", "heartbeat_timeout", "visibility_timeout", "result_ttl"):
-            checks.optional_duration(name, _given(getattr(envelope, name), None))
-        checks.optional_memory("memory_limit", _given(envelope.memory_limit, None))
-        checks.cores("cpus", _given(envelope.cpus, 1))
-        checks.count("max_retries", _given(envelope.max_retries, 0))
+            validation.optional_duration(name, _given(getattr(envelope, name), None))
+        validation.optional_memory("memory_limit", _given(envelope.memory_limit, None))
+        validation.cores("cpus", _given(envelope.cpus, 1))
+        validation.count("max_retries", _given(envelope.max_retries, 0))
         rate("rate_limit", _given(envelope.rate_limit, None))
         concurrency("max_concurrency", _given(envelope.max_concurrency, None))
-        checks.soft_limit_action("soft_limit_action", _given(envelope.soft_limit_action, "event"))
+        soft_limit_action("soft_limit_action", _given(envelope.soft_limit_action, "event"))
     except InvalidOptions as error:
         return str(error)
     return None

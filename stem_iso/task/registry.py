@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from stem_iso.errors import InvalidOptions, UnknownTask
-from stem_iso.task.checks import did_you_mean
 from stem_iso.task.handler import TaskHandler, refuse_nonsense
+from stem_iso.validation import did_you_mean
 
 
 class TaskRegistry:

@@ -19,13 +19,15 @@ from typing import Any, TypedDict
 
 import msgspec
 
+from stem_iso import validation
 from stem_iso.errors import InvalidOptions
-from stem_iso.task import checks, limits
+from stem_iso.task import limits
 from stem_iso.task.arguments import pack_arguments
-from stem_iso.task.checks import Duration, Size
+from stem_iso.task.codec import pack, unpack
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.names import joined
-from stem_iso.task.options import Form, TaskOptions, cores_conflict, form_conflict, limit_conflict
+from stem_iso.task.options import Form, TaskOptions, checked, cores_conflict, form_conflict, limit_conflict, soft_limit_action
+from stem_iso.validation import Duration, Size
 
 
 class EnqueueFields(TypedDict, total=False):
@@ -60,37 +62,51 @@ class EnqueueFields(TypedDict, total=False):
 
 def _expiry(name: str, value: Any) -> float | datetime | None:
     if isinstance(value, datetime):
-        checks.instant(name, value)
+        validation.instant(name, value)
         return value
-    return checks.optional_duration(name, value)
+    return validation.optional_duration(name, value)
+
+
+def _mapping(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise InvalidOptions(f"{name}: {value!r} must be a mapping whose keys are strings")
+    return {key: _plain(f"{name}[{key!r}]", item) for key, item in value.items()}
+
+
+def _plain(name: str, value: Any) -> Any:
+    """As it arrives: data that msgpack knows."""
+    try:
+        return unpack(pack(value))
+    except TypeError as error:
+        raise InvalidOptions(f"{name}: {value!r} cannot be sent: {error}") from None
 
 
 CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
-    "queue": checks.queue,
-    "priority": checks.priority,
-    "delay": checks.delay,
-    "eta": checks.instant,
+    "queue": validation.queue,
+    "priority": validation.priority,
+    "delay": validation.delay,
+    "eta": validation.instant,
     "expires": _expiry,
-    "max_retries": checks.count,
-    "headers": checks.mapping,
-    "meta": checks.mapping,
-    "task_id": checks.text,
-    "unique": checks.flag,
-    "unique_for": checks.optional_duration,
-    "unique_key": checks.text,
-    "soft_time_limit": checks.optional_duration,
-    "hard_time_limit": checks.optional_duration,
-    "heartbeat_timeout": checks.optional_duration,
-    "memory_limit": checks.optional_memory,
-    "cpu_bound": checks.flag,
-    "cpus": checks.cores,
-    "visibility_timeout": checks.optional_duration,
-    "soft_limit_action": checks.soft_limit_action,
-    "acks_late": checks.flag,
-    "result_ttl": checks.optional_duration,
+    "max_retries": validation.count,
+    "headers": _mapping,
+    "meta": _mapping,
+    "task_id": validation.text,
+    "unique": validation.flag,
+    "unique_for": validation.optional_duration,
+    "unique_key": validation.text,
+    "soft_time_limit": validation.optional_duration,
+    "hard_time_limit": validation.optional_duration,
+    "heartbeat_timeout": validation.optional_duration,
+    "memory_limit": validation.optional_memory,
+    "cpu_bound": validation.flag,
+    "cpus": validation.cores,
+    "visibility_timeout": validation.optional_duration,
+    "soft_limit_action": soft_limit_action,
+    "acks_late": validation.flag,
+    "result_ttl": validation.optional_duration,
     "rate_limit": limits.rate,
     "max_concurrency": limits.concurrency,
-    "limit_key": checks.text,
+    "limit_key": validation.text,
 }
 
 # They travel as they are, under the same names in the envelope.
@@ -121,7 +137,7 @@ class Using:
 
     def and_(self, more: Mapping[str, Any]) -> Using:
         """Raises InvalidOptions. What is said later wins."""
-        given = {**self.given, **checks.checked(more, CHECKS)}
+        given = {**self.given, **checked(more, CHECKS)}
         if "delay" in given and "eta" in given:
             raise InvalidOptions("give delay or eta, not both")
         conflict = limit_conflict(given.get("soft_time_limit"), given.get("hard_time_limit"))

@@ -18,9 +18,9 @@ from typing import Any, Protocol, runtime_checkable
 from stem_iso import errors
 from stem_iso.errors import InvalidOptions
 from stem_iso.outcome import TaskError
-from stem_iso.task.checks import LONGEST, Duration, duration
 from stem_iso.task.failure import message_of
 from stem_iso.task.names import dotted
+from stem_iso.validation import LONGEST, Duration, duration, is_number
 
 
 @runtime_checkable
@@ -50,11 +50,19 @@ class ExponentialJitterRetryStrategy:
         return f"<ExponentialJitterRetryStrategy {self.base:g} s → {self.max:g} s>"
 
 
+def strategy(name: str, value: Any) -> RetryStrategy | None:
+    """Raises InvalidOptions."""
+    if value is not None and not callable(getattr(value, "next_delay", None)):
+        raise InvalidOptions(f"{name}: {value!r} has no method next_delay(attempt, error) -> seconds")
+    checked: RetryStrategy | None = value
+    return checked
+
+
 def safe_delay(strategy: RetryStrategy, attempt: int, error: TaskError, default: RetryStrategy) -> tuple[float, str | None]:
     """The strategy's delay; where it raises or answers no number of seconds >= 0: the default's, and a text that says what was wrong."""
     try:
         delay: Any = strategy.next_delay(attempt, error)
-        if not isinstance(delay, bool) and isinstance(delay, int | float) and 0 <= delay < math.inf:
+        if is_number(delay) and 0 <= delay < math.inf:
             return float(min(delay, LONGEST)), None
         told = f"answered a {type(delay).__name__} that is no number of seconds >= 0"
     except BaseException as failure:  # user code, in the worker's core: KeyboardInterrupt or CancelledError must not end that

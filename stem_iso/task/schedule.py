@@ -27,8 +27,9 @@ from uuid import UUID
 
 import msgspec
 
+from stem_iso import validation
 from stem_iso.errors import InvalidOptions
-from stem_iso.task import checks, cron
+from stem_iso.task import cron
 from stem_iso.task.canvas import Canvas, leaves
 from stem_iso.task.envelope import Envelope, decode
 from stem_iso.task.renaming import renamed
@@ -83,7 +84,7 @@ def decode_schedule(body: bytes) -> Schedule:
 
 def schedule_of(name: str, *, cron: Any, timezone: Any, every: Any, jitter: Any, catch_up: Any) -> Schedule:
     """A schedule without its calls. Raises InvalidOptions."""
-    checks.text("name", name)
+    validation.text("name", name)
     if (cron is None) == (every is None):
         both = f"cron ({cron!r}) or every ({every!r}), not both" if cron is not None else "cron='0 3 * * *' or every=300"
         raise InvalidOptions(f"schedule {name!r}: give {both}")
@@ -95,8 +96,8 @@ def schedule_of(name: str, *, cron: Any, timezone: Any, every: Any, jitter: Any,
         name=name,
         cron=None if cron is None else _expression(cron),
         timezone="UTC" if timezone is None else _zone(timezone),
-        every=None if every is None else round(checks.duration("every", every, LEAST_EVERY, strict=False), 3),
-        jitter=checks.delay("jitter", 0.0 if jitter is None else jitter),
+        every=None if every is None else round(validation.duration("every", every, LEAST_EVERY, strict=False), 3),
+        jitter=validation.delay("jitter", 0.0 if jitter is None else jitter),
         catch_up=catch_up,
     )
 

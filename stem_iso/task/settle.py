@@ -42,7 +42,6 @@ from stem_iso.outcome import (
     Unregistered,
 )
 from stem_iso.task.arguments import InvalidArguments
-from stem_iso.task.checks import LONGEST
 from stem_iso.task.envelope import Envelope, Undecodable
 from stem_iso.task.names import dotted
 from stem_iso.task.plan import Finish, GiveBack, Plan, Retry
@@ -52,6 +51,7 @@ from stem_iso.task.policy import Policy as Policy
 from stem_iso.task.policy import resolve_policy as resolve_policy
 from stem_iso.task.retry import matches
 from stem_iso.task.status import TaskState
+from stem_iso.validation import LONGEST
 
 GRACE_STEP = 1.0  # seconds between two looks for a handler that a rolling deploy may bring
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from stem_iso import validation
 from stem_iso.errors import InvalidOptions
-from stem_iso.task import checks
 from stem_iso.task.retry import RetryStrategy
 
 if TYPE_CHECKING:
@@ -58,27 +58,10 @@ def queues_of(app: Stem, queues: Sequence[str] | None) -> tuple[str, ...]:
         return tuple(sorted({"default", *(handler.options.queue for handler in app.registry)}))
     if isinstance(queues, str) or not queues:
         raise InvalidOptions(f"queues: {queues!r} must be a list of at least one queue's name")
-    return tuple(dict.fromkeys(checks.queue("queues", queue) for queue in queues))
-
-
-def count(name: str, value: object, least: int) -> int:
-    """Raises InvalidOptions."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidOptions(f"{name}: {value!r} must be a whole number, {least} or more")
-    return value
-
-
-def optional_count(name: str, value: object, least: int) -> int | None:
-    return None if value is None else count(name, value, least)
+    return tuple(dict.fromkeys(validation.queue("queues", queue) for queue in queues))
 
 
 def names(name: str, value: Sequence[str]) -> tuple[str, ...]:
     if isinstance(value, str) or not all(isinstance(each, str) and each for each in value):
         raise InvalidOptions(f"{name}: {value!r} must be a list of names")
     return tuple(value)
-
-
-def strategy(name: str, value: RetryStrategy | None) -> RetryStrategy | None:
-    if value is not None and not callable(getattr(value, "next_delay", None)):
-        raise InvalidOptions(f"{name}: {value!r} has no method next_delay(attempt, error) -> seconds")
-    return value

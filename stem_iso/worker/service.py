@@ -28,13 +28,12 @@ from stem_iso.events import WorkerEventType
 from stem_iso.isolate.linux import require_linux
 from stem_iso.locate import refuse_while_importing
 from stem_iso.machine import allowed_cores
-from stem_iso.task.checks import duration
-from stem_iso.task.options import Duration
-from stem_iso.task.retry import RetryStrategy
+from stem_iso.task.retry import RetryStrategy, strategy
+from stem_iso.validation import LEAST_MEMORY, Duration, duration, whole
 from stem_iso.worker.inbox import Inbox
 from stem_iso.worker.interior import Interior
 from stem_iso.worker.messages import Message, StopAsked
-from stem_iso.worker.options import Origin, WorkerOptions, count, names, optional_count, queues_of, strategy
+from stem_iso.worker.options import Origin, WorkerOptions, names, queues_of
 from stem_iso.worker.signals import Signals
 
 if TYPE_CHECKING:
@@ -74,14 +73,14 @@ class Worker:
             id=f"{socket.gethostname()}-{os.getpid()}-{origin.boot[:8]}" if id is None else id,
             origin=origin,
             queues=queues_of(app, queues),
-            seats=count("concurrency", allowed_cores() if concurrency is None else concurrency, 1),
-            spares=count("spares", spares, 0),
+            seats=whole("concurrency", allowed_cores() if concurrency is None else concurrency, 1),
+            spares=whole("spares", spares, 0),
             shutdown_timeout=duration("shutdown_timeout", shutdown_timeout, strict=False),
             unregistered_grace=duration("unregistered_grace", unregistered_grace, strict=False),
             burst=burst,
             retry_strategy=strategy("retry_strategy", retry_strategy),
-            max_calls=optional_count("max_tasks_per_isolate", max_tasks_per_isolate, 1),
-            max_memory=optional_count("max_memory_per_isolate", max_memory_per_isolate, 1 << 20),
+            max_calls=None if max_tasks_per_isolate is None else whole("max_tasks_per_isolate", max_tasks_per_isolate, 1),
+            max_memory=None if max_memory_per_isolate is None else whole("max_memory_per_isolate", max_memory_per_isolate, LEAST_MEMORY),
             secrets=names("secrets", secrets),
         )
         self._bus = Bus(self.id)

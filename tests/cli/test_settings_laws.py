@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stem_iso.errors import InvalidOptions
 from stem_iso.machine import allowed_cores
 from stem_iso.settings import NAMES, SETTINGS, WorkerConfig, broker_url, load
-from stem_iso.units import size
+from stem_iso.validation import size
 
 VALUES: dict[str, list[Any]] = {
     "app": ["jobs:app", "thumbs:app", "other"],
