@@ -33,9 +33,8 @@ from stem_iso.task.context import TaskContext, current_context
 from stem_iso.task.entrypoint import Entrypoint, entrypoint_of
 from stem_iso.task.handler import FunctionHandler, TaskHandler
 from stem_iso.task.names import default_task_name
-from stem_iso.task.options import OptionFields, TaskOptions
+from stem_iso.task.options import EnqueueFields, OptionFields, TaskOptions
 from stem_iso.task.registry import TaskRegistry
-from stem_iso.task.request import EnqueueFields
 from stem_iso.tasks import AsyncTask, Declaring, Signature, Task, TaskBase, Tasks
 from stem_iso.validation import Duration, delay, flag, text
 

@@ -42,6 +42,7 @@ from stem_iso.errors import InvalidOptions, StemError
 from stem_iso.task.codec import unpack
 from stem_iso.task.envelope import Envelope, Undecodable, decode, encode
 from stem_iso.task.names import dotted
+from stem_iso.task.options import check_carried
 
 if TYPE_CHECKING:
     from stem_iso.task.context import TaskContext
@@ -170,3 +171,4 @@ def _refuse_nonsense(envelope: Envelope) -> None:
     if not isinstance(args, dict):
         raise InvalidOptions(f"a middleware made arguments of {envelope.name!r} that are no map of names: {args!r}")
     validation.queue("queue", envelope.queue)
+    check_carried(envelope)

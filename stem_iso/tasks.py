@@ -21,7 +21,8 @@ from stem_iso.parts import Link
 from stem_iso.parts import Signature as Signature
 from stem_iso.task.context import TaskContext, current_context, entered, local_to
 from stem_iso.task.handler import FunctionHandler
-from stem_iso.task.request import NOTHING_SAID, EnqueueFields, Using
+from stem_iso.task.options import EnqueueFields
+from stem_iso.task.request import NOTHING_SAID, Using
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem

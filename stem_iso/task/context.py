@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from logging import Logger
 
     from stem_iso.handle import TaskHandle
+    from stem_iso.task.options import EnqueueFields
     from stem_iso.task.port import Port
-    from stem_iso.task.request import EnqueueFields
 
 Offload = Callable[..., Awaitable[Any]]  # runs a blocking call beside the loop: `asyncio.to_thread`
 

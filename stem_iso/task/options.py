@@ -1,30 +1,49 @@
-"""What a handler declares about its tasks, checked where it is declared.
+"""The options of a task: a row of one table each, and what a handler declares of them.
 
-    @app.task(queue="images", hard_time_limit=timedelta(seconds=30))
-                    │
-              OptionFields (what people may type) ── checked ──> TaskOptions (frozen, durations in seconds)
+    @app.task(queue="images", hard_time_limit=timedelta(seconds=30))    make.using(priority=9, delay=30)
+                    │                                                                   │
+              OptionFields ── declared ──> TaskOptions                        EnqueueFields ── enqueued ──> Using
+                                 └────────────── OPTIONS: the check of each option ──────────────┘
 
 Rules
- 1. Nonsense is refused at birth, with the field, the value and the way out; an unknown name gets a "did you mean".
- 2. A duration is given as seconds or as a `timedelta` and kept as seconds.
- 3. Exception types are kept as dotted names, because they are matched against errors of other processes (see `retry.py`).
- 4. What cannot be enforced is refused: a hard limit on an inline sync handler could only be noticed after the handler has returned.
+ 1. An option is a row of OPTIONS, a keyword of the `Fields` in which it may be given, a field of `TaskOptions` if it can be declared, and
+    a field of `Envelope` if it is carried; a test holds these together. All that treats options alike goes by the table.
+ 2. Nonsense is refused at birth, with the field, the value and the way out; an unknown name gets a "did you mean".
+ 3. A duration is given as seconds or as a `timedelta` and kept as seconds.
+ 4. Exception types are kept as dotted names, because they are matched against errors of other processes (see `retry.py`).
+ 5. What cannot be enforced is refused: a hard limit on an inline sync handler could only be noticed after the handler has returned.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from datetime import datetime
 from enum import Enum
-from typing import Any, TypedDict, Unpack
+from typing import Any, NamedTuple, TypedDict, Unpack
 
-from stem_iso import validation
+from msgspec import UNSET
+
 from stem_iso.errors import InvalidOptions
 from stem_iso.task import limits
+from stem_iso.task.codec import pack, unpack
+from stem_iso.task.envelope import Envelope
 from stem_iso.task.retry import RetryStrategy, dotted_names, strategy
-from stem_iso.validation import Duration as Duration
-from stem_iso.validation import Size as Size
-from stem_iso.validation import did_you_mean
+from stem_iso.validation import (
+    Duration,
+    Size,
+    cores,
+    count,
+    delay,
+    did_you_mean,
+    flag,
+    instant,
+    optional_duration,
+    optional_memory,
+    priority,
+    queue,
+    text,
+)
 
 ErrorKinds = Iterable[type[BaseException] | str] | type[BaseException] | str
 
@@ -37,8 +56,8 @@ class Form(Enum):
     SYNC = "inline sync"
 
 
-class OptionFields(TypedDict, total=False):
-    """The keywords of `TaskOptions` and of `@app.task`."""
+class OverridableFields(TypedDict, total=False):
+    """What a task declares and an enqueue may override."""
 
     queue: str
     max_retries: int
@@ -49,33 +68,40 @@ class OptionFields(TypedDict, total=False):
     unique: bool
     unique_for: Duration | None
     acks_late: bool
-    isolate_entrypoint: Callable[..., Any] | None
     priority: int
     cpu_bound: bool
     cpus: int
     memory_limit: Size | None
     soft_limit_action: str
-    retry_strategy: RetryStrategy | None
-    retry_for: ErrorKinds | None
-    dont_retry_for: ErrorKinds | None
     result_ttl: Duration | None
-    expires: Duration | None
     rate_limit: str | None
     max_concurrency: int | None
 
 
-def checked(given: Mapping[str, Any], checks: Mapping[str, Callable[[str, Any], Any]]) -> dict[str, Any]:
-    """What was given, each value checked and normalised. Raises InvalidOptions."""
-    for name in given:
-        if name not in checks:
-            raise InvalidOptions(f"unknown option {name!r}{did_you_mean(name, checks)}")
-    return {name: checks[name](name, value) for name, value in given.items()}
+class OptionFields(OverridableFields, total=False):
+    """The keywords of `TaskOptions` and of `@app.task`."""
+
+    isolate_entrypoint: Callable[..., Any] | None
+    retry_strategy: RetryStrategy | None
+    retry_for: ErrorKinds | None
+    dont_retry_for: ErrorKinds | None
+    expires: Duration | None
 
 
-def soft_limit_action(name: str, value: Any) -> str:
-    if value not in ("event", "raise"):
-        raise InvalidOptions(f"{name}: {value!r} must be 'event' or 'raise'")
-    return str(value)
+class EnqueueFields(OverridableFields, total=False):
+    """The keywords of `Task.using` and of `app.enqueue`."""
+
+    delay: Duration
+    eta: datetime
+    expires: Duration | datetime | None
+    headers: Mapping[str, Any]
+    meta: Mapping[str, Any]
+    task_id: str
+    unique_key: str
+    limit_key: str
+
+
+# -- checks of these options alone -----------------------------------------------------------------------------------------------------
 
 
 def _entrypoint(name: str, value: Any) -> Callable[..., Any] | None:
@@ -85,31 +111,103 @@ def _entrypoint(name: str, value: Any) -> Callable[..., Any] | None:
     return entrypoint
 
 
-CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
-    "queue": validation.queue,
-    "max_retries": validation.count,
-    "soft_time_limit": validation.optional_duration,
-    "hard_time_limit": validation.optional_duration,
-    "heartbeat_timeout": validation.optional_duration,
-    "visibility_timeout": validation.optional_duration,
-    "unique": validation.flag,
-    "unique_for": validation.optional_duration,
-    "acks_late": validation.flag,
-    "isolate_entrypoint": _entrypoint,
-    "priority": validation.priority,
-    "cpu_bound": validation.flag,
-    "cpus": validation.cores,
-    "memory_limit": validation.optional_memory,
-    "soft_limit_action": soft_limit_action,
-    "retry_strategy": strategy,
-    "retry_for": dotted_names,
-    "dont_retry_for": dotted_names,
-    "result_ttl": validation.optional_duration,
-    "expires": validation.optional_duration,
-    "rate_limit": limits.rate,
-    "max_concurrency": limits.concurrency,
-}
+def _soft_limit_action(name: str, value: Any) -> str:
+    if value not in ("event", "raise"):
+        raise InvalidOptions(f"{name}: {value!r} must be 'event' or 'raise'")
+    return str(value)
 
+
+def _expiry(name: str, value: Any) -> float | datetime | None:
+    if isinstance(value, datetime):
+        instant(name, value)
+        return value
+    return optional_duration(name, value)
+
+
+def _mapping(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise InvalidOptions(f"{name}: {value!r} must be a mapping whose keys are strings")
+    return {key: _plain(f"{name}[{key!r}]", item) for key, item in value.items()}
+
+
+def _plain(name: str, value: Any) -> Any:
+    """As it arrives: data that msgpack knows."""
+    try:
+        return unpack(pack(value))
+    except TypeError as error:
+        raise InvalidOptions(f"{name}: {value!r} cannot be sent: {error}") from None
+
+
+# -- the table -------------------------------------------------------------------------------------------------------------------------
+
+Check = Callable[[str, Any], Any]
+
+
+class Option(NamedTuple):
+    """`declared` checks what a task declares, `enqueued` what is given at enqueue; None where the option has no place there.
+
+    `carried`: the envelope has a field of this name, UNSET where nothing was given at enqueue.
+    """
+
+    name: str
+    declared: Check | None
+    enqueued: Check | None
+    carried: bool = False
+
+
+OPTIONS = (
+    Option("queue", queue, queue),
+    Option("priority", priority, priority),
+    Option("unique", flag, flag),
+    Option("unique_for", optional_duration, optional_duration),
+    Option("expires", optional_duration, _expiry),
+    Option("max_retries", count, count, carried=True),
+    Option("soft_time_limit", optional_duration, optional_duration, carried=True),
+    Option("hard_time_limit", optional_duration, optional_duration, carried=True),
+    Option("heartbeat_timeout", optional_duration, optional_duration, carried=True),
+    Option("visibility_timeout", optional_duration, optional_duration, carried=True),
+    Option("acks_late", flag, flag, carried=True),
+    Option("cpu_bound", flag, flag, carried=True),
+    Option("cpus", cores, cores, carried=True),
+    Option("memory_limit", optional_memory, optional_memory, carried=True),
+    Option("soft_limit_action", _soft_limit_action, _soft_limit_action, carried=True),
+    Option("result_ttl", optional_duration, optional_duration, carried=True),
+    Option("rate_limit", limits.rate, limits.rate, carried=True),
+    Option("max_concurrency", limits.concurrency, limits.concurrency, carried=True),
+    Option("limit_key", None, text, carried=True),
+    Option("isolate_entrypoint", _entrypoint, None),
+    Option("retry_strategy", strategy, None),
+    Option("retry_for", dotted_names, None),
+    Option("dont_retry_for", dotted_names, None),
+    Option("delay", None, delay),
+    Option("eta", None, instant),
+    Option("headers", None, _mapping),
+    Option("meta", None, _mapping),
+    Option("task_id", None, text),
+    Option("unique_key", None, text),
+)
+DECLARED_CHECKS = {option.name: option.declared for option in OPTIONS if option.declared}
+ENQUEUE_CHECKS = {option.name: option.enqueued for option in OPTIONS if option.enqueued}
+CARRIED = tuple(option.name for option in OPTIONS if option.carried)
+OVERRIDABLE = tuple(option.name for option in OPTIONS if option.declared and option.enqueued)
+
+
+def checked(given: Mapping[str, Any], checks: Mapping[str, Check]) -> dict[str, Any]:
+    """What was given, each value checked and normalised. Raises InvalidOptions."""
+    for name in given:
+        if name not in checks:
+            raise InvalidOptions(f"unknown option {name!r}{did_you_mean(name, checks)}")
+    return {name: checks[name](name, value) for name, value in given.items()}
+
+
+def check_carried(envelope: Envelope) -> None:
+    """Raises InvalidOptions. msgspec checked the types of these fields, and any program may have written them."""
+    for name in CARRIED:
+        if (value := getattr(envelope, name)) is not UNSET:
+            ENQUEUE_CHECKS[name](name, value)
+
+
+# -- what a task declares --------------------------------------------------------------------------------------------------------------
 
 APART = "declare it isolated (isolate=True, or an isolate_entrypoint)"
 
@@ -150,7 +248,7 @@ class TaskOptions:
     max_concurrency: int | None = None
 
     def __init__(self, **given: Unpack[OptionFields]) -> None:
-        values = checked(given, CHECKS)
+        values = checked(given, DECLARED_CHECKS)
         for field in fields(self):
             object.__setattr__(self, field.name, values.get(field.name, field.default))
         conflict = limit_conflict(self.soft_time_limit, self.hard_time_limit)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
-from stem_iso import validation
 from stem_iso.errors import InvalidOptions
 from stem_iso.outcome import Rejected
 from stem_iso.task.envelope import Envelope
-from stem_iso.task.limits import TaskLimits, concurrency, limits_of, rate
-from stem_iso.task.options import Form, TaskOptions, cores_conflict, form_conflict, limit_conflict, soft_limit_action
+from stem_iso.task.limits import TaskLimits, limits_of
+from stem_iso.task.options import Form, TaskOptions, check_carried, cores_conflict, form_conflict, limit_conflict
 from stem_iso.task.retry import RetryStrategy
 
 RESULT_TTL = 86_400.0
-
-V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +47,11 @@ def resolve_policy(options: TaskOptions, envelope: Envelope, form: Form = Form.I
         at_enqueue = getattr(envelope, name)
         return getattr(options, name) if at_enqueue is UNSET else at_enqueue
 
-    wrong = _nonsense(envelope)
-    if wrong is not None:
-        return Rejected("invalid-options", wrong)
+    try:
+        check_carried(envelope)
+    except InvalidOptions as error:
+        return Rejected("invalid-options", str(error))
+    key = None if envelope.limit_key is UNSET else envelope.limit_key
     policy = Policy(
         soft=said("soft_time_limit"),
         hard=said("hard_time_limit"),
@@ -67,29 +66,9 @@ def resolve_policy(options: TaskOptions, envelope: Envelope, form: Form = Form.I
         retry_for=options.retry_for,
         dont_retry_for=options.dont_retry_for,
         retry_strategy=options.retry_strategy,
-        limits=limits_of(envelope.name, _given(envelope.limit_key, None), said("rate_limit"), said("max_concurrency")),
+        limits=limits_of(envelope.name, key, said("rate_limit"), said("max_concurrency")),
     )
     message = limit_conflict(policy.soft, policy.hard) or form_conflict(form, said)
     if message is None and envelope.cpus is not UNSET:
         message = cores_conflict(envelope.cpus, said("cpu_bound"))
     return Rejected("invalid-options", message) if message else policy
-
-
-def _nonsense(envelope: Envelope) -> str | None:
-    """What is wrong with an envelope's own options: msgspec checked their types, and any program may have written them."""
-    try:
-        for name in ("soft_time_limit", "hard_time_limit", "heartbeat_timeout", "visibility_timeout", "result_ttl"):
-            validation.optional_duration(name, _given(getattr(envelope, name), None))
-        validation.optional_memory("memory_limit", _given(envelope.memory_limit, None))
-        validation.cores("cpus", _given(envelope.cpus, 1))
-        validation.count("max_retries", _given(envelope.max_retries, 0))
-        rate("rate_limit", _given(envelope.rate_limit, None))
-        concurrency("max_concurrency", _given(envelope.max_concurrency, None))
-        soft_limit_action("soft_limit_action", _given(envelope.soft_limit_action, "event"))
-    except InvalidOptions as error:
-        return str(error)
-    return None
-
-
-def _given(value: V | UnsetType, otherwise: V) -> V:
-    return otherwise if value is UNSET else value

@@ -12,121 +12,19 @@ Rules
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any
 
 import msgspec
 
-from stem_iso import validation
 from stem_iso.errors import InvalidOptions
 from stem_iso.task import limits
 from stem_iso.task.arguments import pack_arguments
-from stem_iso.task.codec import pack, unpack
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.names import joined
-from stem_iso.task.options import Form, TaskOptions, checked, cores_conflict, form_conflict, limit_conflict, soft_limit_action
-from stem_iso.validation import Duration, Size
-
-
-class EnqueueFields(TypedDict, total=False):
-    """The keywords of `Task.using` and of `app.enqueue`."""
-
-    queue: str
-    priority: int
-    delay: Duration
-    eta: datetime
-    expires: Duration | datetime | None
-    max_retries: int
-    headers: Mapping[str, Any]
-    meta: Mapping[str, Any]
-    task_id: str
-    unique: bool
-    unique_for: Duration | None
-    unique_key: str
-    soft_time_limit: Duration | None
-    hard_time_limit: Duration | None
-    heartbeat_timeout: Duration | None
-    memory_limit: Size | None
-    cpu_bound: bool
-    cpus: int
-    visibility_timeout: Duration | None
-    soft_limit_action: str
-    acks_late: bool
-    result_ttl: Duration | None
-    rate_limit: str | None
-    max_concurrency: int | None
-    limit_key: str
-
-
-def _expiry(name: str, value: Any) -> float | datetime | None:
-    if isinstance(value, datetime):
-        validation.instant(name, value)
-        return value
-    return validation.optional_duration(name, value)
-
-
-def _mapping(name: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise InvalidOptions(f"{name}: {value!r} must be a mapping whose keys are strings")
-    return {key: _plain(f"{name}[{key!r}]", item) for key, item in value.items()}
-
-
-def _plain(name: str, value: Any) -> Any:
-    """As it arrives: data that msgpack knows."""
-    try:
-        return unpack(pack(value))
-    except TypeError as error:
-        raise InvalidOptions(f"{name}: {value!r} cannot be sent: {error}") from None
-
-
-CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
-    "queue": validation.queue,
-    "priority": validation.priority,
-    "delay": validation.delay,
-    "eta": validation.instant,
-    "expires": _expiry,
-    "max_retries": validation.count,
-    "headers": _mapping,
-    "meta": _mapping,
-    "task_id": validation.text,
-    "unique": validation.flag,
-    "unique_for": validation.optional_duration,
-    "unique_key": validation.text,
-    "soft_time_limit": validation.optional_duration,
-    "hard_time_limit": validation.optional_duration,
-    "heartbeat_timeout": validation.optional_duration,
-    "memory_limit": validation.optional_memory,
-    "cpu_bound": validation.flag,
-    "cpus": validation.cores,
-    "visibility_timeout": validation.optional_duration,
-    "soft_limit_action": soft_limit_action,
-    "acks_late": validation.flag,
-    "result_ttl": validation.optional_duration,
-    "rate_limit": limits.rate,
-    "max_concurrency": limits.concurrency,
-    "limit_key": validation.text,
-}
-
-# They travel as they are, under the same names in the envelope.
-CARRIED = (
-    "headers",
-    "meta",
-    "max_retries",
-    "soft_time_limit",
-    "hard_time_limit",
-    "heartbeat_timeout",
-    "memory_limit",
-    "cpu_bound",
-    "cpus",
-    "soft_limit_action",
-    "acks_late",
-    "result_ttl",
-    "rate_limit",
-    "max_concurrency",
-    "limit_key",
-)
+from stem_iso.task.options import CARRIED, ENQUEUE_CHECKS, Form, TaskOptions, checked, cores_conflict, form_conflict, limit_conflict
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +35,7 @@ class Using:
 
     def and_(self, more: Mapping[str, Any]) -> Using:
         """Raises InvalidOptions. What is said later wins."""
-        given = {**self.given, **checked(more, CHECKS)}
+        given = {**self.given, **checked(more, ENQUEUE_CHECKS)}
         if "delay" in given and "eta" in given:
             raise InvalidOptions("give delay or eta, not both")
         conflict = limit_conflict(given.get("soft_time_limit"), given.get("hard_time_limit"))
@@ -171,14 +69,16 @@ def envelope_of(
     if given.get("unique_for") is not None and lock is None:
         raise InvalidOptions(f"unique_for ({unique_for:g} s) means nothing without unique=True")
     fields = {name: given[name] for name in CARRIED if name in given}
-    if "visibility_timeout" in given or options.visibility_timeout is not None:
-        fields["visibility_timeout"] = given.get("visibility_timeout", options.visibility_timeout)
+    if options.visibility_timeout is not None:
+        fields.setdefault("visibility_timeout", options.visibility_timeout)
     return Envelope(
         id=id,
         name=declared.name,
         args=msgspec.Raw(pack_arguments(declared.name, args)),
         queue=queue,
         priority=given.get("priority", options.priority),
+        headers=given.get("headers", {}),
+        meta=given.get("meta", {}),
         enqueued_at=now,
         not_before=given["eta"] if "eta" in given else now + given["delay"] if given.get("delay") else None,
         expires=_expires(given.get("expires", options.expires), now),

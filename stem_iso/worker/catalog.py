@@ -17,7 +17,7 @@ import msgspec
 from stem_iso.errors import UnknownTask
 from stem_iso.task.context import TaskContext
 from stem_iso.task.handler import FunctionHandler, TaskHandler
-from stem_iso.task.options import TaskOptions
+from stem_iso.task.options import OVERRIDABLE, TaskOptions
 from stem_iso.task.registry import TaskRegistry
 
 EMPTY = inspect.Parameter.empty
@@ -29,15 +29,14 @@ KINDS = (
     inspect.Parameter.VAR_KEYWORD,
 )
 
-# What an envelope is made from; the rest is read by the worker, which has the handler itself.
-CARRIED = (
-    *("queue", "priority", "visibility_timeout", "unique", "unique_for", "expires", "soft_time_limit", "hard_time_limit"),
-    *("rate_limit", "max_concurrency"),
-)
+DEFAULTS = TaskOptions()
 
 
 class Listed(msgspec.Struct, frozen=True):
-    """`parameters` are (name, kind, whether it has a default), None for a handler whose arguments go by keyword."""
+    """`options` are what an envelope is made from or checked against, without defaults; the worker has the handler itself for the rest.
+
+    `parameters` are (name, kind, whether it has a default), None for a handler whose arguments go by keyword.
+    """
 
     name: str
     options: dict[str, Any]
@@ -47,7 +46,8 @@ class Listed(msgspec.Struct, frozen=True):
 def listed(registry: TaskRegistry) -> list[Listed]:
     found = []
     for handler in registry:
-        options = {name: getattr(handler.options, name) for name in CARRIED}
+        declared = {name: getattr(handler.options, name) for name in OVERRIDABLE}
+        options = {name: value for name, value in declared.items() if value != getattr(DEFAULTS, name)}
         parameters = None
         if isinstance(handler, FunctionHandler):
             shape = handler.parameters.shape

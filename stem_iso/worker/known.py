@@ -17,29 +17,14 @@ from stem_iso.outcome import Rejected
 from stem_iso.task.entrypoint import Entrypoint
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.handler import TaskHandler, form_of
-from stem_iso.task.options import Form
+from stem_iso.task.options import CARRIED, Form
 from stem_iso.task.policy import Policy, resolve_policy
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem
 
-_overrides = attrgetter(
-    "soft_time_limit",
-    "hard_time_limit",
-    "heartbeat_timeout",
-    "memory_limit",
-    "cpu_bound",
-    "cpus",
-    "soft_limit_action",
-    "max_retries",
-    "visibility_timeout",
-    "acks_late",
-    "result_ttl",
-    "rate_limit",
-    "max_concurrency",
-    "limit_key",
-)
-_NONE = (UNSET,) * 14
+_overrides = attrgetter(*CARRIED)
+_NONE = (UNSET,) * len(CARRIED)
 
 
 class EntryMaker(Protocol):

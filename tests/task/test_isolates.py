@@ -160,12 +160,12 @@ def test_a_coroutine_runs_in_a_loop_of_its_own(child: Child) -> None:
 def test_an_application_and_its_tasks_travel_as_names_and_work_there(child: Child) -> None:
     local = Stem("memory://")
 
-    @local.task(queue="images", isolate=True)
+    @local.task(queue="images", isolate=True, cpu_bound=True)
     def sibling(path: str, width: int = 3) -> None: ...
 
     @local.task(isolate=True)
     def parent(context: TaskContext) -> list[str]:
-        handle = sibling.using(priority=3).enqueue("cat")
+        handle = sibling.using(priority=3, cpus=2).enqueue("cat")
         try:
             sibling("cat")
         except LookupError as error:

@@ -141,6 +141,7 @@ def test_an_enqueue_may_be_tried_again_by_a_middleware():
     [
         ({"priority": 12}, "priority: 12"),
         ({"priority": "high"}, "cannot travel"),
+        ({"hard_time_limit": -1.0}, "hard_time_limit: -1"),
         ({"queue": "a,b"}, "queue: 'a,b'"),
         ({"headers": {"x": object()}}, "cannot travel"),
         ({"args": msgspec.Raw(b"\x01")}, "no map of names"),

@@ -16,7 +16,17 @@ from hypothesis import strategies as st
 from stem_iso import ExponentialJitterRetryStrategy, InvalidOptions, SoftTimeLimitExceeded, Stem, TaskOptions, TimeoutException
 from stem_iso.outcome import Rejected
 from stem_iso.task.envelope import Envelope
-from stem_iso.task.options import Form
+from stem_iso.task.options import (
+    CARRIED,
+    DECLARED_CHECKS,
+    ENQUEUE_CHECKS,
+    OPTIONS,
+    OVERRIDABLE,
+    EnqueueFields,
+    Form,
+    OptionFields,
+    OverridableFields,
+)
 from stem_iso.task.policy import Policy, resolve_policy
 from stem_iso.task.request import NOTHING_SAID, Declared, Using, envelope_of
 
@@ -64,6 +74,18 @@ class Refused(ValueError):
 def test_a_value_that_cannot_be_meant_is_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(InvalidOptions, match=field):
         TaskOptions(**{field: value})
+
+
+def test_the_table_and_what_is_typed_name_the_same_options() -> None:
+    assert len({option.name for option in OPTIONS}) == len(OPTIONS)
+    assert set(DECLARED_CHECKS) == OptionFields.__optional_keys__ == {field.name for field in dataclasses.fields(TaskOptions)}
+    assert set(ENQUEUE_CHECKS) == EnqueueFields.__optional_keys__
+    assert {*OVERRIDABLE} == {*OverridableFields.__optional_keys__, "expires"}
+
+
+def test_what_is_carried_is_a_field_of_the_envelope_that_says_nothing_by_default() -> None:
+    unset = {field.name for field in msgspec.structs.fields(Envelope) if field.default is msgspec.UNSET}
+    assert {*CARRIED} == unset
 
 
 @pytest.mark.parametrize(
@@ -185,6 +207,12 @@ def test_cores_and_memory_said_at_enqueue_override() -> None:
 @pytest.mark.parametrize("value", [-1.0, 0.0, float("nan"), float("inf")])
 def test_numbers_that_no_producer_of_ours_sends_are_rejected(field: str, value: float) -> None:
     assert isinstance(resolve_policy(TaskOptions(), msgspec.structs.replace(BARE, **{field: value})), Rejected)
+
+
+@pytest.mark.parametrize("said", [{"limit_key": ""}, {"cpus": 0}, {"soft_limit_action": "kill"}, {"rate_limit": "often"}])
+def test_other_values_that_no_producer_of_ours_sends_are_rejected_too(said: dict[str, Any]) -> None:
+    rejected = resolve_policy(TaskOptions(), msgspec.structs.replace(BARE, **said))
+    assert isinstance(rejected, Rejected) and next(iter(said)) in rejected.message
 
 
 # -- the envelope ----------------------------------------------------------------------------------------------------------------------
