@@ -18,7 +18,7 @@ from stem_iso.brokers.opening import open_broker
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.links import connect
 from stem_iso.brokers.redis.url import parse
-from stem_iso.brokers.redis.waiting import SLICE, until
+from stem_iso.brokers.redis.waiting import until
 from stem_iso.errors import BrokerUnavailable
 from stem_iso.task.plan import GiveBack
 from stem_iso.testing.contract.desk import SUCCESS, envelope, ids, settle, status, take, take_one
@@ -77,7 +77,7 @@ def test_many_tasks_wake_as_many_workers_as_they_need(brokers: Callable[[], Brok
                 taken.extend(ids(take(broker, 1, f"boot-{number}")))
         return len(taken) == 3
 
-    eventually(look, 2.0)
+    eventually(look, 20)
 
 
 def test_a_worker_whose_seats_are_taken_leaves_the_baton_to_another(brokers: Callable[[], Broker]) -> None:
@@ -142,7 +142,7 @@ def test_what_comes_due_while_those_who_knew_of_it_are_busy_wakes_another(broker
     producer.publish([sent := envelope()])
     assert ids(take(busy, 1, "knows")) == [sent.id]
     quiet(sleeping)
-    eventually(lambda: busy.reclaim("knows") == [] and sleeping.changed(), 2.0)
+    eventually(lambda: busy.reclaim("knows") == [] and sleeping.changed(), 20)
 
 
 @pytest.mark.parametrize("kind", ["normal", "pubsub"])
@@ -211,7 +211,7 @@ class Sleeper(threading.Thread):
             self.answer = error
 
     def joined(self) -> StatusRecord | Exception | None:
-        self.join(10)
+        self.join(30)
         return self.answer
 
 
@@ -227,17 +227,22 @@ def left(url: str) -> list[bytes]:
         return list(plain.scan_iter("si:{default}:e*"))
 
 
+@pytest.fixture
+def only_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A waiter looks by itself after a minute, later than any test waits."""
+    monkeypatch.setattr("stem_iso.brokers.redis.waiting.SLICE", 60.0)
+
+
+@pytest.mark.usefixtures("only_woken")
 def test_many_waiters_of_one_task_are_all_woken(brokers: Callable[[], Broker], redis_url: str) -> None:
     broker, sent = brokers(), envelope()
     broker.publish([sent])
     held = take_one(broker)
     sleepers = [Sleeper(brokers(), sent.id) for _ in range(8)]
     eventually(lambda: len(b" ".join(registered(redis_url)).split()) == 8, 5.0)
-    ended = time.monotonic()
     settle(broker, held, SUCCESS)
     assert all(isinstance(sleeper.joined(), StatusRecord) for sleeper in sleepers)
-    assert time.monotonic() - ended < 1.0
-    eventually(lambda: left(redis_url) == [], 2.0)
+    eventually(lambda: left(redis_url) == [], 20)
 
 
 def test_a_waiter_that_gives_up_leaves_nothing(brokers: Callable[[], Broker], redis_url: str) -> None:
@@ -248,6 +253,7 @@ def test_a_waiter_that_gives_up_leaves_nothing(brokers: Callable[[], Broker], re
     assert left(redis_url) == []
 
 
+@pytest.mark.usefixtures("only_woken")
 def test_an_end_behind_the_last_look_before_the_sleep_rings(brokers: Callable[[], Broker], redis_url: str) -> None:
     broker, sent = brokers(), envelope()
     broker.publish([sent])
@@ -264,10 +270,11 @@ def test_an_end_behind_the_last_look_before_the_sleep_rings(brokers: Callable[[]
 
     began = time.monotonic()
     assert until(links, lambda: queue_key("default"), sent.id, look, str, None).state.terminal
-    assert (len(looks), time.monotonic() - began < SLICE / 2) == (3, True)
+    assert (len(looks), time.monotonic() - began < 30) == (3, True)
     links.close()
 
 
+@pytest.mark.usefixtures("only_woken")
 def test_whenever_the_end_comes_the_waiter_is_answered_at_once(brokers: Callable[[], Broker]) -> None:
     broker, waiting = brokers(), brokers()
     for _ in range(30):
@@ -276,9 +283,7 @@ def test_whenever_the_end_comes_the_waiter_is_answered_at_once(brokers: Callable
         held = take_one(broker)
         sleeper = Sleeper(waiting, sent.id)
         settle(broker, held, SUCCESS)  # at whatever step the sleeper is
-        began = time.monotonic()
         assert isinstance(sleeper.joined(), StatusRecord)
-        assert time.monotonic() - began < SLICE / 2
 
 
 def test_a_waiter_whose_connection_is_cut_is_answered(brokers: Callable[[], Broker], redis_url: str) -> None:
