@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import msgspec
 
@@ -26,6 +27,26 @@ class TaskError(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     signal: str | None = None
     stack: str = ""
+
+
+class Overrun(msgspec.Struct, frozen=True, array_like=True):
+    """A time limit that a call reached, the soft one too. The ending, the notice, the error and the event of a time-out are made of it.
+
+    `limit` and `elapsed` are seconds; `stack` is where the handler was. Where the limit ended the call, `signalled_at` and `dead_at` are
+    seconds after the limit, and `killed` holds (pid, title) of each process killed. `silent`: the limit is `heartbeat_timeout`.
+    """
+
+    limit: float
+    elapsed: float
+    stack: str = ""
+    signalled_at: float | None = None
+    dead_at: float | None = None
+    killed: tuple[tuple[int, str], ...] = ()
+    silent: bool = False
+
+    def facts(self) -> dict[str, Any]:
+        """These fields by name, and none that a subclass adds."""
+        return {name: getattr(self, name) for name in Overrun.__struct_fields__}
 
 
 class StopReason(Enum):
@@ -61,17 +82,11 @@ class RetryAsked:
     max_retries: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TimedOut:
-    """Killed at the hard limit, or for silence past `heartbeat_timeout` (`silent`). Times are seconds, see `TimeoutException`."""
+class TimedOut(Overrun, frozen=True):
+    """Killed at the hard limit, or for silence past `heartbeat_timeout` (`silent`)."""
 
-    limit: float
-    elapsed: float
-    stack: str = ""
     signalled_at: float = 0.0
     dead_at: float = 0.0
-    killed: tuple[tuple[int, str], ...] = ()
-    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

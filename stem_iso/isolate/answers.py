@@ -47,8 +47,8 @@ def error_of(outcome: Outcome) -> BaseException | None:
     match outcome:
         case Succeeded() | Stopped():
             return None
-        case TimedOut(limit, elapsed, stack, signalled_at, dead_at, killed, silent):
-            return TimeoutException(limit, elapsed, stack, signalled_at, dead_at, killed, silent)
+        case TimedOut():
+            return TimeoutException(**outcome.facts())
         case MemoryExceeded(limit, rss):
             return MemoryLimitExceeded(limit, rss)
         case Crashed(exit_code, signal, stderr, stack, out_of_memory):

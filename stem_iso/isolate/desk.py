@@ -95,7 +95,7 @@ class Desk:
             future.settle(FINISHED, error=error.with_traceback(None))  # its frames hold the arguments
             return future
         entry, title = (named.entry, named.title) if named else (self._names.carried, title_of(function))
-        ticket = Ticket(self, gate, future, title, packed.descriptor)
+        ticket = Ticket(self, gate, future, packed.descriptor)
         try:
             self._enter(gate, ticket)
             call = self.engine.submit(Job(entry, packed.data, title, limits, 0, packed.descriptor), ticket)

@@ -52,7 +52,7 @@ LONGEST = 1e12  # seconds: no clock and no calendar reaches it
 _failed = msgspec.msgpack.Decoder(tuple[TaskError, tuple[str, ...]])
 _retry = msgspec.msgpack.Decoder(tuple[float | None, float | None, int | None])
 _rejected = msgspec.msgpack.Decoder(tuple[str, str])
-_timed_out = msgspec.msgpack.Decoder(tuple[float, float, str, float, float, bool])
+_timed_out = msgspec.msgpack.Decoder(TimedOut)
 _stopped = msgspec.msgpack.Decoder(tuple[StopReason, bool])
 
 
@@ -86,8 +86,7 @@ def of_hosted_reply(tag: int, payload: bytes) -> Outcome:
     """The same for a call of an inline host, which can also say that it ended the call. Raises Garbage."""
     try:
         if tag == TIMED_OUT:
-            limit, elapsed, stack, signalled_at, dead_at, silent = _timed_out.decode(payload)
-            return TimedOut(limit, elapsed, stack, signalled_at, dead_at, (), silent)
+            return _timed_out.decode(payload)
         if tag == STOPPED:
             return Stopped(*_stopped.decode(payload))
     except UNREADABLE as error:

@@ -128,8 +128,7 @@ class Exits:
         outcome = endings.of_limit(
             limit, deadlines.sent_at, isolate.limit_at or deadlines.kill_at, end.signalled_at, end, isolate.last_stack(), silent=silent
         )
-        times = outcome.elapsed, outcome.stack, outcome.signalled_at, outcome.dead_at
-        notice = LimitNotice("hard", limit, *times, outcome.killed, call.job.title, silent)
+        notice = LimitNotice.of(outcome, call.job.title)
         self._crew.hearing.soft_event(isolate)
         self._crew.told.append(lambda: call.caller.limit_reached(notice))
         self._crew.report(isolate, outcome)

@@ -135,5 +135,6 @@ class Hearing:
         (limit, elapsed), isolate.soft_notice = isolate.soft_notice, None
         isolate.stack_due = inf
         isolate.soft_stack = isolate.take_stack()
-        caller, notice = isolate.call.caller, LimitNotice("soft", limit, elapsed, isolate.soft_stack, title=isolate.call.job.title)
+        caller, title = isolate.call.caller, isolate.call.job.title
+        notice = LimitNotice(limit, elapsed, isolate.soft_stack, level="soft", title=title)
         self._crew.told.append(lambda: caller.limit_reached(notice))

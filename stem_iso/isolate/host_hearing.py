@@ -184,5 +184,5 @@ class HostHearing:
 
     def _tell_soft(self, call: HostedCall, elapsed: float, stack: str) -> None:
         if call.told_soft():
-            notice = LimitNotice("soft", call.job.limits.soft or 0.0, elapsed, stack)
+            notice = LimitNotice(call.job.limits.soft or 0.0, elapsed, stack, level="soft")
             self._crew.told.append(partial(call.caller.limit_reached, notice))

@@ -267,9 +267,7 @@ class Hosting:
         return endings.of_limit(limit, call.sent_at, call.limit_at, end.signalled_at, end, call.stack, silent=silent)
 
     def _tell_hard(self, call: HostedCall, outcome: TimedOut) -> None:
-        times = outcome.elapsed, outcome.stack, outcome.signalled_at, outcome.dead_at
-        notice = LimitNotice("hard", outcome.limit, *times, outcome.killed, silent=outcome.silent)
-        self._crew.told.append(partial(call.caller.limit_reached, notice))
+        self._crew.told.append(partial(call.caller.limit_reached, LimitNotice.of(outcome)))
 
     def end(self, call: HostedCall, outcome: Outcome) -> None:
         self._crew.told.append(partial(call.caller.ended, outcome))

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from stem_iso.isolate.limits import NO_LIMITS as NO_LIMITS
 from stem_iso.isolate.limits import Limits as Limits
-from stem_iso.outcome import Outcome, StopReason
+from stem_iso.outcome import Outcome, Overrun, StopReason, TimedOut
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +71,16 @@ class HostedJob(Job):
     coroutine: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LimitNotice:
-    """A limit was reached. Fields as in `stem_iso.events.TimeoutEvent`; level "soft" or "hard". `title`: which call, as its job says."""
+class LimitNotice(Overrun, frozen=True, kw_only=True):
+    """A limit was reached. `level`: "soft" or "hard"; `title`: which call, as its job says."""
 
     level: str
-    limit: float
-    elapsed: float
-    stack: str = ""
-    signalled_at: float | None = None
-    dead_at: float | None = None
-    killed: tuple[tuple[int, str], ...] = ()
     title: str = ""
-    silent: bool = False
+
+    @classmethod
+    def of(cls, ending: TimedOut, title: str = "") -> LimitNotice:
+        """Of the limit that ended a call."""
+        return cls(level="hard", title=title, **ending.facts())
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +185,7 @@ class HostCaller(Caller, Protocol):
     def running(self) -> AbstractContextManager[None]:
         """Entered around all of the call, by the thread that runs it, or in its task: what is printed inside is the call's."""
 
-    def ending(self, elapsed: float, stack: str, silent: bool) -> None:
+    def ending(self, ending: TimedOut) -> None:
         """The hard limit, or that of silence, has passed, and the coroutine is being cancelled."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stem_iso.isolate import parcel
@@ -33,10 +32,10 @@ class Memfd:
 class Ticket:
     """`isolate.job.Caller`; made for one call. Nothing in it runs user code: what does is put aside."""
 
-    __slots__ = ("_desk", "_gate", "_memory", "future", "memfd", "title")
+    __slots__ = ("_desk", "_gate", "_memory", "future", "memfd")
 
-    def __init__(self, desk: Desk, gate: Gate, future: IsolateFuture[object], title: str, descriptor: int | None) -> None:
-        self._desk, self._gate, self.future, self.title = desk, gate, future, title
+    def __init__(self, desk: Desk, gate: Gate, future: IsolateFuture[object], descriptor: int | None) -> None:
+        self._desk, self._gate, self.future = desk, gate, future
         self.memfd = None if descriptor is None else Memfd(descriptor)
         self._memory: memoryview | None = None
 
@@ -52,7 +51,7 @@ class Ticket:
         """It counts for the engine alone."""
 
     def limit_reached(self, notice: LimitNotice) -> None:
-        self._desk.notify(replace(notice, title=self.title))
+        self._desk.notify(notice)
 
     def output(self, level: int, logger: str, text: str) -> None:
         self._desk.printed(level, logger, text)

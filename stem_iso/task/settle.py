@@ -111,8 +111,8 @@ def error_of(outcome: Troubled) -> TaskError:
     match outcome:
         case Failed(error=error):
             return error
-        case TimedOut(limit=limit, stack=stack, silent=silent):
-            return TaskError(type=dotted(TimeoutException), message=str(TimeoutException(limit, silent=silent)), stack=stack)
+        case TimedOut():
+            return TaskError(type=dotted(TimeoutException), message=str(TimeoutException(**outcome.facts())), stack=outcome.stack)
         case MemoryExceeded(limit=limit, rss=rss):
             return TaskError(type=dotted(MemoryLimitExceeded), message=str(MemoryLimitExceeded(limit, rss)))
         case Crashed(exit_code=exit_code, signal=signal, stderr=stderr, stack=stack, out_of_memory=starved):

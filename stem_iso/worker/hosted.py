@@ -20,7 +20,7 @@ import msgspec
 
 from stem_iso.isolate.endings import of_reply
 from stem_iso.isolate.job import Caller, HostCaller, Limits
-from stem_iso.outcome import StopReason
+from stem_iso.outcome import StopReason, TimedOut
 from stem_iso.task.entrypoint import Entrypoint
 from stem_iso.worker.entries import BootPayload, Definition
 from stem_iso.worker.inline import Around, Inline
@@ -44,8 +44,8 @@ class HostAround(Around):
     def running(self, caller: Caller) -> AbstractContextManager[None]:
         return cast(HostCaller, caller).running()
 
-    def ending(self, caller: Caller, elapsed: float, stack: str, silent: bool) -> None:
-        cast(HostCaller, caller).ending(elapsed, stack, silent)
+    def ending(self, caller: Caller, ending: TimedOut) -> None:
+        cast(HostCaller, caller).ending(ending)
 
     def trouble(self, text: str, traceback: str) -> None:
         logging.getLogger("stem_iso.worker").error("%s", f"{text}\n{traceback}".strip())

@@ -29,6 +29,8 @@ from functools import partial
 from math import inf
 from typing import Any
 
+from msgspec.structs import replace
+
 from stem_iso.isolate.child.fork import flush
 from stem_iso.isolate.child.state import fresh_context
 from stem_iso.isolate.endings import of_reply
@@ -54,7 +56,7 @@ class Around:
         """Entered around all of a call, by the thread that runs it, or in its task."""
         return nullcontext()
 
-    def ending(self, caller: Caller, elapsed: float, stack: str, silent: bool) -> None:
+    def ending(self, caller: Caller, ending: TimedOut) -> None:
         """A coroutine has reached its hard limit, or that of silence, and is being cancelled."""
 
     def trouble(self, text: str, traceback: str) -> None:
@@ -160,9 +162,9 @@ class Inline:
             self._shared.settle()
         ending = call.ending
         if isinstance(ending, TimedOut):
-            at = call.elapsed() - ending.limit
-            ending = TimedOut(ending.limit, call.elapsed(), ending.stack, ending.signalled_at, at, (), ending.silent)
-            call.notice(LimitNotice("hard", ending.limit, ending.elapsed, ending.stack, ending.signalled_at, at, silent=ending.silent))
+            elapsed = call.elapsed()
+            ending = replace(ending, elapsed=elapsed, dead_at=elapsed - ending.limit)
+            call.notice(LimitNotice.of(ending))
         try:
             outcome = of_reply(*reply) if ending is None else ending
         except Garbage as error:
@@ -184,7 +186,7 @@ class Inline:
         limits = call.job.limits
         if call.soft_deadline is not None and call.soft_deadline <= now and not call.told_soft:
             call.told_soft = True
-            call.notice(LimitNotice("soft", limits.soft or 0.0, call.elapsed(), call.stack()))
+            call.notice(LimitNotice(limits.soft or 0.0, call.elapsed(), call.stack(), level="soft"))
             if limits.raise_soft and call.job.is_async:
                 self._on_loop(call.raise_soft)
         if call.job.is_async and not call.told_hard:
@@ -195,9 +197,9 @@ class Inline:
 
     def _time_out(self, call: InlineCall, limit: float, elapsed: float, silent: bool) -> None:
         call.told_hard = True
-        stack = call.stack()
-        self._around.ending(call.caller, elapsed, stack, silent)
-        self._on_loop(partial(call.end, TimedOut(limit, elapsed, stack, elapsed - limit, silent=silent)))
+        ending = TimedOut(limit, elapsed, call.stack(), elapsed - limit, silent=silent)
+        self._around.ending(call.caller, ending)
+        self._on_loop(partial(call.end, ending))
 
     # -- the GIL -------------------------------------------------------------------------------------------------------------------
 

@@ -69,19 +69,7 @@ class Reporter:
 
     def limit(self, attempt: Attempt, notice: LimitNotice) -> None:
         if self.wants(WorkerEventType.TIMEOUT):
-            self._send(
-                TimeoutEvent(
-                    level=notice.level,
-                    limit=notice.limit,
-                    elapsed=notice.elapsed,
-                    stack=notice.stack,
-                    signalled_at=notice.signalled_at,
-                    dead_at=notice.dead_at,
-                    killed=notice.killed,
-                    silent=notice.silent,
-                    **self._of(attempt),
-                )
-            )
+            self._send(TimeoutEvent(level=notice.level, **notice.facts(), **self._of(attempt)))
 
     def finished(self, attempt: Attempt, plan: Finish, elapsed: float) -> None:
         if plan.state is TaskState.SUCCEEDED:

@@ -136,7 +136,7 @@ def regex(ledger: str) -> None:
 def limit_told_twice() -> None:
     caller = callers[threading.get_ident()]
     for _ in range(2):
-        caller.limit_reached(LimitNotice("soft", 1.0, 1.0, "the host's own stack"))
+        caller.limit_reached(LimitNotice(1.0, 1.0, "the host's own stack", level="soft"))
 
 
 def say(text: str) -> None:

@@ -70,7 +70,7 @@ from stem_iso.isolate.wire import (
     pack_log,
     unpack_hosted,
 )
-from stem_iso.outcome import Failed, Outcome, StopReason, TaskError
+from stem_iso.outcome import Failed, Outcome, Overrun, StopReason, TaskError, TimedOut
 from stem_iso.text import cut, cut_inside, encoded
 
 TITLE = "stem_iso: inline host"
@@ -232,8 +232,8 @@ class HostedCall:
         finally:
             current.reset(token)
 
-    def ending(self, elapsed: float, stack: str, silent: bool) -> None:
-        self._say(LIMIT, LIMIT_HEAD.pack(SILENCE if silent else HARD_LIMIT, elapsed) + stack.encode(errors="replace"))
+    def ending(self, ending: TimedOut) -> None:
+        self._limit(SILENCE if ending.silent else HARD_LIMIT, ending)
 
     def sent(self) -> None:
         """The core knows."""
@@ -256,7 +256,10 @@ class HostedCall:
 
     def limit_reached(self, notice: LimitNotice) -> None:
         if notice.level == "soft":  # the hard one is in the reply
-            self._say(LIMIT, LIMIT_HEAD.pack(SOFT_LIMIT, notice.elapsed) + notice.stack.encode(errors="replace"))
+            self._limit(SOFT_LIMIT, notice)
+
+    def _limit(self, level: int, reached: Overrun) -> None:
+        self._say(LIMIT, LIMIT_HEAD.pack(level, reached.elapsed) + reached.stack.encode(errors="replace"))
 
     def output(self, level: int, logger: str, text: str) -> None:
         self.logged(level, logger, text)

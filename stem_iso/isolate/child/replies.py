@@ -24,9 +24,7 @@ def pack_reply(outcome: Outcome) -> tuple[int, bytes]:
         case Rejected(reason, message):
             return REJECTED, _encode((reason, message))
         case TimedOut():
-            return TIMED_OUT, _encode(
-                (outcome.limit, outcome.elapsed, outcome.stack, outcome.signalled_at, outcome.dead_at, outcome.silent)
-            )
+            return TIMED_OUT, _encode(outcome)
         case Stopped(reason, started):
             return STOPPED, _encode((reason.value, started))
         case _:
