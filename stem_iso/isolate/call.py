@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf
-
+from stem_iso.isolate.deadlines import after
 from stem_iso.isolate.job import Caller, HostedJob, Job
 from stem_iso.isolate.wire import CALL, CallFrame, frame, pack_call, pack_hosted
 from stem_iso.outcome import StopReason
@@ -29,12 +28,10 @@ def call_frame(number: int, job: Job, sent_at: float, definition: bytes, cpus: t
 
 
 def hosted_frame(number: int, job: HostedJob, sent_at: float, definition: bytes) -> bytes:
-    heartbeat = job.limits.heartbeat
-    return frame(CALL, number, pack_hosted(sent_at, inf if heartbeat is None else heartbeat, _told(job, sent_at, definition, ())))
+    return frame(CALL, number, pack_hosted(sent_at, after(0.0, job.limits.heartbeat), _told(job, sent_at, definition, ())))
 
 
 def _told(job: Job, sent_at: float, definition: bytes, cpus: tuple[int, ...]) -> CallFrame:
     limits = job.limits
-    soft = inf if limits.soft is None else sent_at + limits.soft
-    hard = inf if limits.hard is None else sent_at + limits.hard
+    soft, hard = after(sent_at, limits.soft), after(sent_at, limits.hard)
     return CallFrame(job.entry.number, limits.raise_soft, soft, hard, definition, job.title, cpus, job.payload)

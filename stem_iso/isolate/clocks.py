@@ -57,9 +57,8 @@ class Clocks:
 
     def _ring(self, isolate: Isolate, now: float) -> None:
         if isolate.deadlines is not None and isolate.life.state is State.BUSY:
-            limit_at = isolate.deadlines.kill_at
             for alarm in isolate.deadlines.due(now):
-                self._alarm(isolate, alarm, limit_at, now)
+                self._alarm(isolate, alarm, now)
         isolate.nudge(now)
         if isinstance(isolate, Host):
             self._crew.hosting.ring(isolate, now)
@@ -82,7 +81,7 @@ class Clocks:
             self._crew.emit(IsolateNotice("stuck", isolate.pid, isolate.why_alive(), title=tree.title(isolate.pid)))
             self._crew.set_aside(isolate)
 
-    def _alarm(self, isolate: Isolate, alarm: Alarm, limit_at: float, now: float) -> None:
+    def _alarm(self, isolate: Isolate, alarm: Alarm, now: float) -> None:
         assert isolate.call is not None and isolate.deadlines is not None
         if alarm is Alarm.SOFT:
             limits = isolate.call.job.limits
@@ -100,8 +99,7 @@ class Clocks:
             if isolate.soft_notice is None:  # else one is on its way
                 isolate.ask_stack()
         else:
-            isolate.limit_at, isolate.silent = limit_at, alarm is Alarm.SILENCE
-            self._end(isolate, Cause.SILENCE if isolate.silent else Cause.LIMIT, now)
+            self._end(isolate, Cause.SILENCE if alarm is Alarm.SILENCE else Cause.LIMIT, now)
 
     def _end(self, isolate: Isolate, cause: Cause, now: float) -> None:
         """Kill it. Where no stack has come though it could write one, it is asked again, and killed when it has written, at the latest

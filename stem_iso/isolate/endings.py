@@ -95,25 +95,13 @@ def of_hosted_reply(tag: int, payload: bytes) -> Outcome:
 
 
 def of_cause(cause: Cause, stop: StopReason | None, started: bool, end: Exit, stderr: str) -> Outcome:
-    """For every cause but the limits, which need their times (`of_limit`)."""
+    """For every cause but the limits, which need their times (`Deadlines.time_out`)."""
     if cause is Cause.STOPPED and stop is not None:
         return Stopped(stop, started)
     if cause is Cause.CLOSING:
         return Stopped(StopReason.SHUTDOWN, started)
     told = f"{stderr}\nkilled by the worker: {cause.value}".strip()
     return Crashed(end.exit_code, end.signal or "SIGKILL", told)
-
-
-def of_limit(limit: float, sent_at: float, limit_at: float, signalled_at: float, end: Exit, stack: str, *, silent: bool) -> TimedOut:
-    return TimedOut(
-        limit=limit,
-        elapsed=end.died_at - sent_at,
-        stack=stack,
-        signalled_at=max(0.0, signalled_at - limit_at),
-        dead_at=end.died_at - limit_at,
-        killed=end.killed,
-        silent=silent,
-    )
 
 
 def unsendable(error: BaseException) -> Failed:

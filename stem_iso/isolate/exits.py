@@ -53,7 +53,7 @@ class Exits:
             return
         started = isolate.page.started == isolate.call_number
         verdict = seat.verdict_on(self._crew.link.table.verdict(isolate.seat), isolate.call_number)
-        limit_at = isolate.limit_at or (isolate.deadlines.kill_at if isolate.deadlines else 0.0)
+        limit_at = isolate.deadlines.kill_at if isolate.deadlines else 0.0
         ending = isolate.life.exited(started=started, verdict=verdict, before_limit=end.before(limit_at))
         if ending is not None:
             self._tell(isolate, ending, started, end)
@@ -120,14 +120,8 @@ class Exits:
     def _report_limit(self, isolate: Isolate, end: Exit) -> None:
         call, deadlines = isolate.call, isolate.deadlines
         assert call is not None and deadlines is not None
-        limits = call.job.limits
         # Where the keeper enforced, the alarm has not rung here: whichever limit came first is the one that it saw in the row.
-        silent = isolate.silent or deadlines.silent_at < deadlines.hard_at
-        limit = limits.heartbeat if silent else limits.hard
-        assert limit is not None
-        outcome = endings.of_limit(
-            limit, deadlines.sent_at, isolate.limit_at or deadlines.kill_at, end.signalled_at, end, isolate.last_stack(), silent=silent
-        )
+        outcome = deadlines.time_out(isolate.last_stack(), end.signalled_at, end.died_at, end.killed)
         notice = LimitNotice.of(outcome, call.job.title)
         self._crew.hearing.soft_event(isolate)
         self._crew.told.append(lambda: call.caller.limit_reached(notice))

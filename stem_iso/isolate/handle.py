@@ -62,7 +62,7 @@ class Isolate:
         self.signalled_at = self.died_at = 0.0
         self.soft_notice: tuple[float, float] | None = None  # limit and elapsed of a soft event that waits for its stack
         self.stack_due = inf
-        self.set_aside, self.booted, self.limit_at, self.silent = False, False, 0.0, False
+        self.set_aside, self.booted = False, False
         self.nudges: deque[float] = deque()  # when the soft limit's exception is asked for again
         self.memory_used = 0  # bytes, when that was too much
         self.cpus: tuple[int, ...] = ()  # of its call alone
@@ -114,7 +114,7 @@ class Isolate:
         self.life.assigned()
         self.call, self.call_number, self.deadlines = call, number, deadlines
         self.calls += 1
-        self.limit_at, self.soft_stack, self.silent = 0.0, "", False
+        self.soft_stack = ""
         if self._asked:
             self.forget_stack()  # it came too late for the call before
         call.isolate = self.number

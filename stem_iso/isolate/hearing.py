@@ -87,10 +87,8 @@ class Hearing:
     def _alive(self, isolate: Isolate) -> None:
         """Any word of the handler proves that it is alive."""
         deadlines = isolate.deadlines
-        if deadlines is not None and deadlines.heartbeat is not None:
-            deadlines.beat(monotonic())
-            if deadlines.kill_at != inf:
-                self._crew.link.table.set_deadline(isolate.seat, deadlines.kill_at)
+        if deadlines is not None and deadlines.beat(monotonic()):
+            self._crew.link.table.set_deadline(isolate.seat, deadlines.kill_at)
 
     # -- output --------------------------------------------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ class HostHearing:
         if kind == UNBEGUN:
             self._hosting.again(host, call)
             return
-        call.heard(monotonic())
+        call.deadlines.beat(monotonic())
         if kind == ASK:
             told.append(partial(caller.asked, payload, self._answerer(host, call)))
         elif kind == TELL:
@@ -144,7 +144,9 @@ class HostHearing:
             call.stack = stack
             silent = level == wire.SILENCE
             limit = call.job.limits.heartbeat if silent else call.job.limits.hard
-            call.told_to_end(Cause.SILENCE if silent else Cause.LIMIT, monotonic() if silent else call.sent_at + (limit or 0.0))
+            if limit is None:
+                raise Garbage("a limit that the call has not")
+            call.told_to_end(Cause.SILENCE if silent else Cause.LIMIT, monotonic() if silent else call.deadlines.sent_at + limit)
             self._crew.clocks.arm(call.next_at)
 
     def ask_stack(self, host: Host, call: HostedCall, now: float) -> None:

@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING
 
 from stem_iso.isolate import endings, wire
 from stem_iso.isolate.call import REASSIGNMENTS, hosted_frame
+from stem_iso.isolate.deadlines import Alarm
 from stem_iso.isolate.endings import Exit
 from stem_iso.isolate.host import Host
 from stem_iso.isolate.host_hearing import HostHearing
-from stem_iso.isolate.hosted import Alarm, Fate, HostedCall
+from stem_iso.isolate.hosted import Fate, HostedCall
 from stem_iso.isolate.job import Boot, LimitNotice
 from stem_iso.isolate.lifecycle import Cause
 from stem_iso.isolate.roster import Roster
@@ -110,7 +111,7 @@ class Hosting:
         host.hosted[call.number] = call
         host.capture.renew()
         call.caller.sent()
-        self._crew.push(host, hosted_frame(call.number, call.job, call.sent_at, definition))
+        self._crew.push(host, hosted_frame(call.number, call.job, call.deadlines.sent_at, definition))
         self._crew.clocks.arm(call.next_at)
 
     def _host(self, number: int | None) -> Host | None:
@@ -182,7 +183,7 @@ class Hosting:
 
     def _alarm(self, host: Host, call: HostedCall, alarm: Alarm, now: float) -> None:
         match alarm:
-            case Alarm.SOFT | Alarm.STACK:
+            case Alarm.SOFT | Alarm.HARD | Alarm.SILENCE:
                 self.hearing.ask_stack(host, call, now)
             case Alarm.OVER:
                 self._drain(host, now, "a call in it does not end")
@@ -246,7 +247,7 @@ class Hosting:
                 assert call.stop is not None
                 outcome: Outcome = Stopped(call.stop, started)
             case Fate.TIMED_OUT:
-                outcome = self._timed_out(call, end)
+                outcome = call.deadlines.time_out(call.stack, end.signalled_at, end.died_at, end.killed)
                 self._tell_hard(call, outcome)
             case Fate.CLOSED | Fate.DISPLACED:
                 outcome = Stopped(StopReason.SHUTDOWN if fate is Fate.CLOSED else StopReason.DISPLACED, started)
@@ -259,12 +260,6 @@ class Hosting:
                 else:
                     outcome = replace(death, stderr=said)
         self.end(call, outcome)
-
-    def _timed_out(self, call: HostedCall, end: Exit) -> TimedOut:
-        silent = call.ending is Cause.SILENCE
-        limit = call.job.limits.heartbeat if silent else call.job.limits.hard
-        assert limit is not None
-        return endings.of_limit(limit, call.sent_at, call.limit_at, end.signalled_at, end, call.stack, silent=silent)
 
     def _tell_hard(self, call: HostedCall, outcome: TimedOut) -> None:
         self._crew.told.append(partial(call.caller.limit_reached, LimitNotice.of(outcome)))

@@ -33,6 +33,7 @@ from msgspec.structs import replace
 
 from stem_iso.isolate.child.fork import flush
 from stem_iso.isolate.child.state import fresh_context
+from stem_iso.isolate.deadlines import Alarm
 from stem_iso.isolate.endings import of_reply
 from stem_iso.isolate.job import FAILED, Caller, LimitNotice
 from stem_iso.isolate.wire import Garbage
@@ -86,6 +87,7 @@ class Inline:
     def submit(self, job: InlineJob, caller: Caller) -> InlineCall:
         call = InlineCall(job, caller)
         caller.sent()
+        first_limit = call.deadlines.next_at
         with self._lock:
             self._running.add(call)
             self._expect_look(call.begun_at)
@@ -94,7 +96,7 @@ class Inline:
             self._on_loop(partial(context.run, self._begin, call))
         else:
             self._threads.run(partial(context.run, self._run_sync, call))
-        self._clock.by(min(call.next_limit(), self._look_due))
+        self._clock.by(min(first_limit, self._look_due))
         return call
 
     def stop(self, call: InlineCall, reason: StopReason) -> None:
@@ -162,8 +164,8 @@ class Inline:
             self._shared.settle()
         ending = call.ending
         if isinstance(ending, TimedOut):
-            elapsed = call.elapsed()
-            ending = replace(ending, elapsed=elapsed, dead_at=elapsed - ending.limit)
+            last_steps = call.elapsed() - ending.elapsed
+            ending = replace(ending, elapsed=ending.elapsed + last_steps, dead_at=ending.dead_at + last_steps)
             call.notice(LimitNotice.of(ending))
         try:
             outcome = of_reply(*reply) if ending is None else ending
@@ -184,22 +186,15 @@ class Inline:
 
     def _enforce(self, call: InlineCall, now: float) -> None:
         limits = call.job.limits
-        if call.soft_deadline is not None and call.soft_deadline <= now and not call.told_soft:
-            call.told_soft = True
-            call.notice(LimitNotice(limits.soft or 0.0, call.elapsed(), call.stack(), level="soft"))
-            if limits.raise_soft and call.job.is_async:
-                self._on_loop(call.raise_soft)
-        if call.job.is_async and not call.told_hard:
-            if call.hard_deadline is not None and call.hard_deadline <= now:
-                self._time_out(call, limits.hard or 0.0, call.elapsed(), silent=False)
-            elif limits.heartbeat is not None and call.beaten_at + limits.heartbeat <= now:
-                self._time_out(call, limits.heartbeat, now - call.beaten_at, silent=True)
-
-    def _time_out(self, call: InlineCall, limit: float, elapsed: float, silent: bool) -> None:
-        call.told_hard = True
-        ending = TimedOut(limit, elapsed, call.stack(), elapsed - limit, silent=silent)
-        self._around.ending(call.caller, ending)
-        self._on_loop(partial(call.end, ending))
+        for alarm in call.deadlines.due(now):
+            if alarm is Alarm.SOFT:
+                call.notice(LimitNotice(limits.soft or 0.0, call.elapsed(), call.stack(), level="soft"))
+                if limits.raise_soft and call.job.is_async:
+                    self._on_loop(call.raise_soft)
+            else:
+                ending = call.deadlines.time_out(call.stack(), now, now)
+                self._around.ending(call.caller, ending)
+                self._on_loop(partial(call.end, ending))
 
     # -- the GIL -------------------------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any
 
 from stem_iso.errors import SoftTimeLimitExceeded
+from stem_iso.isolate.deadlines import Deadlines
 from stem_iso.isolate.job import NO_LIMITS, Caller, LimitNotice, Limits
 from stem_iso.outcome import Outcome
 from stem_iso.task.call import Answer, encode_answer
@@ -76,7 +77,7 @@ class InlineCall:
         self.begun_at = self.beaten_at = monotonic() if job.begun_at is None else job.begun_at
         self.soft_deadline = None if job.limits.soft is None else self.begun_at + job.limits.soft
         self.hard_deadline = None if job.limits.hard is None else self.begun_at + job.limits.hard
-        self.told_soft = self.told_hard = False  # written by the clock
+        self.deadlines = Deadlines(job.limits, self.begun_at, asks=False, ends=job.is_async)  # the clock's from the first look on
         self.thread: int | None = None  # of a sync handler; of the loop for an async one
         self.task: asyncio.Task[None] | None = None  # written on the loop's thread
         self.context: Context | None = None  # what the task runs in; written with it
@@ -169,16 +170,9 @@ class InlineCall:
                 self.context.run(coroutine.close)
 
     def next_limit(self) -> float:
-        """When the clock should look at it again. A thread has a soft limit only: nothing else could be enforced."""
-        limits, at = self.job.limits, inf
-        if self.soft_deadline is not None and not self.told_soft:
-            at = self.soft_deadline
-        if self.job.is_async and not self.told_hard:
-            if self.hard_deadline is not None:
-                at = min(at, self.hard_deadline)
-            if limits.heartbeat is not None:
-                at = min(at, self.beaten_at + limits.heartbeat)
-        return at
+        """When the clock should look at it again. On the clock's thread."""
+        self.deadlines.beat(self.beaten_at)
+        return self.deadlines.next_at
 
     def elapsed(self) -> float:
         return monotonic() - self.begun_at

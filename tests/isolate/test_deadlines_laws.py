@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from stem_iso.isolate.deadlines import ASK_BEFORE, ASK_EARLY, Alarm, Deadlines
 from stem_iso.isolate.job import Limits
+from stem_iso.outcome import TimedOut
 
 seconds = st.floats(0.001, 100)
 limits = st.tuples(st.none() | seconds, st.none() | seconds, st.none() | seconds).map(
@@ -80,3 +81,50 @@ def test_without_limits_nothing_ever_rings() -> None:
     clock = Deadlines(Limits(), 0.0)
     assert clock.next_at == inf
     assert clock.due(1e9) == []
+
+
+@pytest.mark.parametrize("late", [0.0, 0.05])
+@pytest.mark.parametrize(("heartbeat", "kill"), [(None, Alarm.HARD), (2.0, Alarm.SILENCE)])
+def test_who_sees_the_stack_at_the_alarm_is_not_told_to_ask_and_who_only_watches_is_told_late(
+    late: float, heartbeat: float | None, kill: Alarm
+) -> None:
+    clock = Deadlines(Limits(soft=1, hard=3, heartbeat=heartbeat), 50.0, asks=False, late=late)
+    ends_at = 50.0 + (heartbeat or 3)
+    assert clock.next_at == 51.0 + late and clock.due(clock.next_at) == [Alarm.SOFT]
+    assert clock.kill_at == ends_at
+    assert clock.next_at == ends_at + late and clock.due(clock.next_at) == [kill]
+    assert (clock.over, clock.kill_at, clock.next_at) == (True, ends_at, inf)
+
+
+def test_what_cannot_be_ended_has_a_soft_limit_only() -> None:
+    clock = Deadlines(Limits(soft=1, hard=2, heartbeat=0.5), 0.0, ends=False)
+    assert not clock.beat(0.2)
+    assert clock.due(9.0) == [Alarm.SOFT]
+    assert (clock.kill_at, clock.next_at) == (inf, inf)
+
+
+def test_after_the_limit_that_ends_the_call_nothing_rings_or_moves_whoever_saw_it() -> None:
+    for silent, limits in ((False, Limits(soft=1, hard=2)), (True, Limits(soft=5, hard=9, heartbeat=2))):
+        rung, told = Deadlines(limits, 0.0), Deadlines(limits, 0.0)
+        assert rung.due(2.0)[-1] is (Alarm.SILENCE if silent else Alarm.HARD)
+        told.reach(2.0, silent=silent)
+        for clock in (rung, told):
+            assert not clock.beat(2.1) and clock.due(99.0) == [] and clock.next_at == inf
+            assert (clock.kill_at, clock.silent) == (2.0, silent)
+
+
+def test_a_call_that_something_else_ends_may_still_reach_its_soft_limit() -> None:
+    clock = Deadlines(Limits(soft=1, hard=2, heartbeat=2), 0.0)
+    clock.drop_kill()
+    assert not clock.beat(0.5)
+    assert clock.due(9.0) == [Alarm.SOFT] and clock.next_at == inf
+
+
+@pytest.mark.parametrize("rung", [True, False])
+def test_a_time_out_is_told_in_seconds_after_its_limit_also_where_the_keeper_saw_it_first(rung: bool) -> None:
+    clock = Deadlines(Limits(hard=10, heartbeat=2), 100.0)
+    clock.beat(101.0)
+    if rung:
+        assert clock.due(103.0) == [Alarm.STACK, Alarm.SILENCE]
+    assert clock.time_out("here", 103.5, 104.0, ((7, "it"),)) == TimedOut(2, 4.0, "here", 0.5, 1.0, ((7, "it"),), True)
+    assert clock.time_out("", 0.0, 102.5).signalled_at == 0.0, "nobody saw the signal"

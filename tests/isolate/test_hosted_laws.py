@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stem_iso.isolate.child.replies import pack_reply
+from stem_iso.isolate.deadlines import Alarm
 from stem_iso.isolate.endings import of_hosted_reply
 from stem_iso.isolate.fleet import BOOT_TRIES, backoff
-from stem_iso.isolate.hosted import END_GRACE, LATE, UNREAD, Alarm, Fate, HostedCall
+from stem_iso.isolate.hosted import END_GRACE, LATE, UNREAD, Fate, HostedCall
 from stem_iso.isolate.job import Entry, HostedJob, Limits
 from stem_iso.isolate.lifecycle import Cause
 from stem_iso.isolate.roster import Roster
@@ -39,7 +40,7 @@ def rings(one: HostedCall, until: float) -> list[tuple[float, Alarm]]:
 
 def test_the_alarms_ring_once_in_their_order() -> None:
     unread = (UNREAD, Alarm.UNREAD)
-    both = [(1 + LATE, Alarm.SOFT), unread, (3 + LATE, Alarm.STACK), (3 + END_GRACE, Alarm.OVER)]
+    both = [(1 + LATE, Alarm.SOFT), unread, (3 + LATE, Alarm.HARD), (3 + END_GRACE, Alarm.OVER)]
     assert rings(call(soft=1, hard=3), inf) == both
     assert rings(call(coroutine=False, soft=1), inf) == [both[0], unread]
     assert rings(call(), inf) == [unread]
@@ -54,10 +55,10 @@ def test_what_the_host_tells_in_time_the_core_does_not() -> None:
 
 def test_a_word_moves_the_silence_and_nothing_else() -> None:
     beating = call(hard=10, heartbeat=1)
-    beating.heard(100.9)
-    assert rings(beating, 103.5) == [(1.9 + LATE, Alarm.STACK), (UNREAD, Alarm.UNREAD)]
-    assert beating.ending is Cause.SILENCE and beating.limit_at == 101.9
-    beating.heard(102.0)
+    beating.deadlines.beat(100.9)
+    assert rings(beating, 103.5) == [(1.9 + LATE, Alarm.SILENCE), (UNREAD, Alarm.UNREAD)]
+    assert beating.ending is Cause.SILENCE and beating.deadlines.kill_at == 101.9
+    beating.deadlines.beat(102.0)
     assert rings(beating, inf) == [(1.9 + END_GRACE, Alarm.OVER)]
 
 
@@ -65,7 +66,7 @@ def test_a_call_that_another_host_runs_has_its_limits_anew_but_one_soft_notice()
     moved = call(soft=1, hard=3)
     moved.told_soft()
     moved.begin(-2, 2, 100.0)
-    assert [alarm for _, alarm in rings(moved, inf)] == [Alarm.UNREAD, Alarm.STACK, Alarm.OVER]
+    assert [alarm for _, alarm in rings(moved, inf)] == [Alarm.UNREAD, Alarm.HARD, Alarm.OVER]
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,7 @@ def test_what_a_host_does_not_begin_runs_in_a_fresh_one_and_once(hosts: Hosts, t
         (wire.REPLY, bytes((TIMED_OUT, 0)) + b"\x91" * 100_000 + b"\xc0"),
         (wire.REPLY, bytes((STOPPED, 0)) + b"\x92\xa1\xff\xc2"),
         (wire.LIMIT, b"\0"),
+        (wire.LIMIT, wire.LIMIT_HEAD.pack(wire.HARD_LIMIT, 1.0)),  # of a call that has no limit
         (wire.PRINT, b"\x07text of no stream"),
     ],
 )

@@ -187,6 +187,12 @@ async def sleep_async(context: TaskContext) -> None:
     await asyncio.sleep(3600)
 
 
+async def beat_once_async(context: TaskContext, after: float) -> None:
+    await asyncio.sleep(after)
+    context.heartbeat()
+    await asyncio.sleep(3600)
+
+
 async def swallow_async(context: TaskContext) -> str:
     context.progress(1)
     try:

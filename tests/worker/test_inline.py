@@ -94,6 +94,15 @@ def test_a_silent_coroutine_is_ended_as_by_a_hard_limit(app: Stem, begin: Begin)
     assert "silent" in failure.value.error.message
 
 
+def test_the_times_of_a_silent_coroutine_count_from_the_limit_of_its_silence(app: Stem, begin: Begin):
+    beat = app.task(name="beat", heartbeat_timeout=1)(handlers.beat_once_async)
+    _, ear = begin(app)
+    hard = ear.wait(WorkerEventType.TIMEOUT, beat.enqueue(0.3).id)
+    assert (hard.level, hard.silent, hard.limit) == ("hard", True, 1)
+    assert hard.elapsed >= 1.3
+    assert 0 <= hard.signalled_at <= hard.dead_at <= hard.elapsed - 1.3
+
+
 def test_terminate_cancels_a_coroutine(app: Stem, begin: Begin):
     sleep = app.task(name="sleep")(handlers.sleep_async)
     _, ear = begin(app)
