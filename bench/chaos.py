@@ -23,13 +23,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from stem_iso.worker.owned import OwnedWorker
 
 READY, DELAYED, LEASED, SUCCEEDED, FAILED, CANCELLED = range(6)
-DRAIN_LIMIT = 180.0
+STUCK = 60.0  # seconds without a task that ends, after which what is left does not end
 
 
 class WorkerProcess:
@@ -107,9 +108,11 @@ def unfinished(folder: Path) -> int:
 
 
 def drain(folder: Path, workers: list[WorkerProcess]) -> None:
-    end = time.monotonic() + DRAIN_LIMIT
-    while unfinished(folder):
-        assert time.monotonic() < end, f"{unfinished(folder)} tasks do not end"
+    least, at = inf, time.monotonic()
+    while left := unfinished(folder):
+        if left < least:
+            least, at = left, time.monotonic()
+        assert time.monotonic() < at + STUCK, f"{left} tasks do not end"
         for worker in workers:
             worker.revive()
         time.sleep(0.2)
