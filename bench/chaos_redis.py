@@ -4,7 +4,7 @@
 
 Two workers and two producers go on meanwhile. The server writes each command to its append-only file before it answers (`appendfsync
 always`), and comes back on its port a moment after it was killed: what it had promised must be there. When the time is over the producers
-stop, all that was accepted must end (DRAIN), the workers are stopped, and a program apart (`bench.chaos_redis_judge`), which knows nothing
+stop, all that was accepted must end (STUCK), the workers are stopped, and a program apart (`bench.chaos_redis_judge`), which knows nothing
 of stem_iso, reads the ledger and the server.
 
     kills    WHO PID SECONDS      of an isolate: its pid; of a core or a launcher: the launcher's
