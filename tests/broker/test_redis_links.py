@@ -17,15 +17,15 @@ from typing import Any
 
 import pytest
 import trustme
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from redis import _parsers as parsers
 
+from stem_iso.brokers.redis import connection, loading
 from stem_iso.brokers.redis import links as links_module
-from stem_iso.brokers.redis import loading
-from stem_iso.brokers.redis.address import Node
-from stem_iso.brokers.redis.connection import unfit
+from stem_iso.brokers.redis.address import Access, Node
+from stem_iso.brokers.redis.connection import Wire, unfit
 from stem_iso.brokers.redis.links import Call, Command, Links, Parked, connect
-from stem_iso.brokers.redis.resp import Answers
 from stem_iso.brokers.redis.slots import slot_of, told
 from stem_iso.brokers.redis.url import parse
 from stem_iso.errors import BrokerUnavailable
@@ -77,31 +77,7 @@ def readable(parked: Parked) -> list[Any]:
     raise AssertionError("nothing came")
 
 
-# -- bytes and slots (pure) ----------------------------------------------------------------------------------------------------------------
-
-ANSWERS: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.integers(-(2**63), 2**63 - 1) | st.binary(max_size=50), lambda one: st.lists(one, max_size=4), max_leaves=12
-)
-
-
-def spoken(answer: Any) -> bytes:
-    match answer:
-        case None:
-            return b"$-1\r\n"
-        case int():
-            return b":%d\r\n" % answer
-        case bytes():
-            return b"$%d\r\n%b\r\n" % (len(answer), answer)
-        case _:
-            return b"*%d\r\n" % len(answer) + b"".join(map(spoken, answer))
-
-
-@given(st.lists(ANSWERS, max_size=5), st.lists(st.integers(0, 200), max_size=6))
-def test_answers_are_the_same_however_their_bytes_arrive(answers: list[Any], cuts: list[int]) -> None:
-    stream = b"".join(map(spoken, answers))
-    places = [0, *sorted(each for each in cuts if each < len(stream)), len(stream)]
-    reader = Answers()
-    assert [one for first, last in pairwise(places) for one in reader.feed(stream[first:last])] == answers
+# -- slots (pure) --------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -500,6 +476,118 @@ def test_a_sleeper_wakes_by_a_push_by_time_and_by_a_loss(proxied: Proxy) -> None
     proxied.cut()
     sleeper.join(BOUND)
     assert not sleeper.is_alive()
+
+
+# -- answers that are not waited for -------------------------------------------------------------------------------------------------------
+
+ANSWERS: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.integers(-(2**63), 2**63 - 1) | st.binary(max_size=50), lambda one: st.lists(one, max_size=4), max_leaves=12
+)
+
+
+def spoken(answer: Any) -> bytes:
+    match answer:
+        case None:
+            return b"$-1\r\n"
+        case int():
+            return b":%d\r\n" % answer
+        case bytes():
+            return b"$%d\r\n%b\r\n" % (len(answer), answer)
+        case _:
+            return b"*%d\r\n" % len(answer) + b"".join(map(spoken, answer))
+
+
+class Peer:
+    """What a server would be to a parked connection, by hand: it says what a test tells it to."""
+
+    def __init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            polite = Thread(target=self._greet, args=(listener,))
+            polite.start()
+            port: int = listener.getsockname()[1]
+            self.parked = Parked(Wire(Node("127.0.0.1", port), Access(), time.monotonic() + BOUND, inspect=False), lambda: None)
+            polite.join()
+
+    def _greet(self, listener: socket.socket) -> None:
+        self.socket = listener.accept()[0]
+        for _ in range(2):  # redis-py names itself and its version, one at a time
+            self.socket.recv(1 << 16)
+            self.say(b"+OK\r\n")
+
+    def say(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def close(self) -> None:
+        self.socket.close()
+        self.parked.close()
+
+
+@pytest.fixture(params=["_HiredisParser", "_RESP2Parser"])
+def peer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peer]:
+    raw = connection._raw
+
+    def parsed(*args: Any) -> Any:
+        made = raw(*args)
+        made.set_parser(getattr(parsers, request.param))
+        return made
+
+    monkeypatch.setattr(connection, "_raw", parsed)
+    peer = Peer()
+    yield peer
+    peer.close()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(ANSWERS, min_size=1, max_size=5), st.lists(st.integers(0, 200), max_size=6))
+def test_answers_are_the_same_however_their_bytes_arrive(peer: Peer, answers: list[Any], cuts: list[int]) -> None:
+    stream = b"".join(map(spoken, answers))
+    places = [0, *sorted(each for each in cuts if each < len(stream)), len(stream)]
+    found = []
+    for first, last in pairwise(places):
+        peer.say(stream[first:last])
+        found += peer.parked.answers()
+    while len(found) < len(answers):
+        found += readable(peer.parked)
+    assert found == answers
+
+
+def test_an_answer_that_stops_in_its_middle_is_not_waited_for(peer: Peer) -> None:
+    for part in (b"*2\r\n", b"$200000\r\n", b"x" * 100_000):
+        peer.say(part)
+        peer.parked.poll(BOUND)
+        began = time.monotonic()
+        assert peer.parked.answers() == []
+        assert time.monotonic() - began < SOON
+    peer.say(b"x" * 100_000 + b"\r\n:7\r\n")
+    assert readable(peer.parked) == [[b"x" * 200_000, 7]]
+
+
+@pytest.mark.parametrize("end", [b"", b"*2\r\n$1\r\n"])
+def test_what_came_whole_before_the_end_of_a_connection_counts(peer: Peer, end: bytes) -> None:
+    peer.say(b":1\r\n:2\r\n" + end)
+    peer.socket.close()
+    found: list[Any] = []
+    with heard("closed", within=1):
+        while True:
+            found += readable(peer.parked)
+    assert found == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (b"-MOVED 1 127.0.0.1:7\r\n", "node of a cluster"),
+        (b"-LOADING it loads\r\n", "loading its data"),
+        (b"-NOPERM no\r\n", "may not do that"),
+        (b"?\r\n", "rotocol "),
+        (b":x\r\n", ""),
+    ],
+)
+def test_what_a_parked_connection_is_refused_ends_it(peer: Peer, answer: bytes, says: str) -> None:
+    peer.say(answer)
+    with heard(says, within=1):
+        readable(peer.parked)
+    assert not peer.parked.open
 
 
 # -- forks ---------------------------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ Rules
  6. A value that cannot be read concerns its own task alone, in scripts as in Python: its neighbours never notice.
 
   broker       the facade: one call of the contract
-  address · url · connection · links · cluster · slots · parked · refusals · resp · loading · rounds     how a server is asked
+  address · url · connection · links · cluster · slots · parked · refusals · loading · rounds     how a server is asked
   keys · records · showing · damage           names, what lies in a slot, how people see it, and what cannot be read
   publishing · exchanging · settling · leasing · homes      a task's life
   looking · waiting · revoking · dead · registry · parking · sweeping      those who ask, wait and wish

@@ -3,6 +3,7 @@
     Wire(node, access, deadline)      connects, logs in, and looks whether the server will do
     write(commands, deadline)         all of them in one send
     read(count, deadline)             their answers, in order; what the server refused is a `Refusal` among them
+    arrived()                         the answers that are whole by now, for a connection whose answers are not waited for
 
 Rules
  1. redis-py dials, speaks TLS, logs in and parses. Its retries, health checks, time-outs and RESP3 are off: with its defaults a dead
@@ -21,7 +22,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -97,19 +98,22 @@ class Wire:
     def fileno(self) -> int:
         return int(self._socket.fileno())
 
-    def receive(self) -> bytes | None:
-        """What has arrived, unparsed, without waiting; None where nothing has. For a wire whose answers are not read with `read`."""
-        import ssl
+    def arrived(self) -> Iterator[Any]:
+        """Each answer that is whole by now; never waits. The parser keeps an answer of which only a part has come for the next time."""
+        from ssl import SSLWantReadError
+
+        from redis.exceptions import RedisError
 
         with _Seam(self, "read"):
             self._socket.settimeout(0)
-            try:
-                data: bytes = self._socket.recv(65_536)
-            except (BlockingIOError, ssl.SSLWantReadError):
-                return None
-            if not data:
-                raise ConnectionResetError("it closed the connection")
-            return data
+            while True:
+                try:
+                    answer = _answer(self._raw)
+                except RedisError as error:
+                    if isinstance(error.__context__, BlockingIOError | SSLWantReadError):
+                        return
+                    raise
+                yield answer
 
     def close(self) -> None:
         """In a forked child too: only the process that connected shuts the session down."""
@@ -260,12 +264,14 @@ def _raw(node: Node, access: Access, deadline: float) -> Any:
 
 
 def _answer(raw: Any) -> Any:
-    from redis.exceptions import ResponseError
+    from redis.exceptions import InvalidResponse, ResponseError
 
     try:
-        return raw.read_response()
+        return raw.read_response(disconnect_on_error=False)  # the seam closes, and a socket that has no more for now is no fault
     except ResponseError as error:
         return _refusal(error)
+    except ValueError as error:  # the parser in Python, of a number that is none; hiredis raises InvalidResponse itself
+        raise InvalidResponse(f"Protocol error: {error}") from error
 
 
 def _refusal(error: Exception) -> Refusal:

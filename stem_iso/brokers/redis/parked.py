@@ -18,7 +18,6 @@ from typing import Any
 
 from stem_iso.brokers.redis.connection import Lost, Wire, Word
 from stem_iso.brokers.redis.refusals import Refusal
-from stem_iso.brokers.redis.resp import Answers
 from stem_iso.errors import BrokerUnavailable
 
 SEND = 1.0  # seconds to hand a few bytes to the system
@@ -29,7 +28,7 @@ class Parked:
     """Owned by one thread. `distrust`: called when it was sent elsewhere, or lost its server. After BrokerUnavailable: park anew."""
 
     def __init__(self, wire: Wire, distrust: Callable[[], None]) -> None:
-        self._wire, self._distrust, self._answers = wire, distrust, Answers()
+        self._wire, self._distrust = wire, distrust
 
     def fileno(self) -> int:
         """For poll: readable when an answer, or the end of the connection, is there. Raises BrokerUnavailable once closed."""
@@ -48,22 +47,15 @@ class Parked:
         """All whole answers that have arrived; it never waits. Raises BrokerUnavailable where the server refused, or has gone."""
         found: list[Any] = []
         try:
-            while (data := self._wire.receive()) is not None:
-                found += self._answers.feed(data)
-        except (Lost, ValueError) as error:
-            self._wire.close()
+            for answer in self._wire.arrived():
+                if isinstance(answer, Refusal):
+                    self._wire.close()
+                    raise Lost(answer.reason)
+                found.append(answer)
+        except Lost as lost:
             self._distrust()
-            if found:  # what came before the end counts, and the next read tells of the end
-                return self._settled(found)
-            raise BrokerUnavailable(f"{self._wire.node}: {error.args[0]}") from error
-        return self._settled(found)
-
-    def _settled(self, found: list[Any]) -> list[Any]:
-        for answer in found:
-            if isinstance(answer, Refusal):
-                self.close()
-                self._distrust()
-                raise BrokerUnavailable(answer.said(str(self._wire.node)))
+            if not found:  # what came before the end counts, and the next read tells of the end
+                raise BrokerUnavailable(f"{self._wire.node}: {lost.args[0]}") from lost
         return found
 
     def asked(self, seconds: float, *words: Word) -> list[Any]:
