@@ -21,19 +21,21 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from stem_iso.errors import InvalidOptions
 from stem_iso.machine import allowed_cores
 from stem_iso.printable import without_password
-from stem_iso.validation import LEAST_MEMORY, LONGEST, did_you_mean, is_whole, size
+from stem_iso.validation import LEAST_MEMORY, LONGEST, did_you_mean, size
 
 PREFIX = "STEM_ISO_"
 DEFAULT_BROKER = "sqlite:///stem_iso.db"
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 LOG_FORMATS = ("text", "json")
+NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
 TRUTHS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False, "": False}
 
 
@@ -92,9 +94,7 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
 
 
 def text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("must be a text")
-    return value
+    return str(_as(NonEmpty, value, "a text"))
 
 
 def lowered(value: Any) -> str:
@@ -102,23 +102,11 @@ def lowered(value: Any) -> str:
 
 
 def whole(value: Any) -> int:
-    try:
-        number = int(value) if isinstance(value, str) else value
-    except ValueError:
-        number = None
-    if not is_whole(number):
-        raise ValueError("must be a whole number")
-    return number
+    return int(_as(int, value, "a whole number"))
 
 
 def seconds(value: Any) -> float:
-    try:
-        number = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = float("nan")
-    if not 0 <= number <= LONGEST:
-        raise ValueError("must be a number of seconds, 100 years at most")
-    return number
+    return float(_as(Seconds, value, "a number of seconds, 100 years at most"))
 
 
 def truth(value: Any) -> bool:
@@ -130,10 +118,16 @@ def truth(value: Any) -> bool:
 
 def words(value: Any) -> tuple[str, ...]:
     """A list, or words with commas between."""
-    parts = value.split(",") if isinstance(value, str) else value
-    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
-        raise ValueError("must be words with commas between")
+    parts = _as(tuple[str, ...], [value] if isinstance(value, str) else value, "words with commas between")
     return tuple(dict.fromkeys(word for part in parts for word in (piece.strip() for piece in part.split(",")) if word))
+
+
+def _as(kind: Any, value: Any, meant: str) -> Any:
+    """Not strict: a number may be given as text, since a variable of the environment is nothing else."""
+    try:
+        return msgspec.convert(value.strip() if isinstance(value, str) else value, kind, strict=False)
+    except msgspec.ValidationError:
+        raise ValueError(f"must be {meant}") from None
 
 
 # -- the table -------------------------------------------------------------------------------------------------------------------------

@@ -93,6 +93,21 @@ def test_nonsense_is_refused_where_it_was_said(
     assert says in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "written", "meant"),
+    [
+        ("concurrency", " 4 ", 4),
+        ("shutdown_timeout", "1e1", 10.0),
+        ("shutdown_timeout", "2", 2.0),
+        ("burst", "Yes", True),
+        ("log_level", "DEBUG", "debug"),
+        ("queues", " a, b,,a", ("a", "b")),
+    ],
+)
+def test_text_of_the_environment_is_read_for_what_it_spells(name: str, written: str, meant: object, tmp_path: Path) -> None:
+    assert getattr(load({}, {f"STEM_ISO_{name.upper()}": written}, tmp_path), name) == meant
+
+
 @pytest.mark.parametrize(("text", "bytes"), [("1048576", 1 << 20), ("512MiB", 512 << 20), ("1.5 GB", 1_500_000_000), ("2gib", 2 << 30)])
 def test_sizes_have_units(text: str, bytes: int) -> None:
     assert size(text) == bytes
