@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import os
 import pickle
@@ -432,6 +433,17 @@ def test_the_package_shows_its_names() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Stemm'"):
         _ = stem_iso.Stemm  # type: ignore[attr-defined]
     assert isinstance(TaskHandle(located, "x"), stem_iso.TaskHandle)
+
+
+def test_type_checkers_read_the_names_that_can_be_imported() -> None:
+    import stem_iso
+
+    stub = ast.parse((ROOT / "stem_iso" / "__init__.pyi").read_text())
+    read = {alias.name: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert read == {name: f"stem_iso.{home}" for name, home in stem_iso._HOMES.items()}  # type: ignore[attr-defined]
+    starred: dict[str, object] = {}
+    exec("from stem_iso import *", starred)
+    assert set(read) == starred.keys() - {"__builtins__"}
 
 
 def test_a_state_and_an_event_type_are_the_strings_that_people_compare_them_with() -> None:
