@@ -211,7 +211,7 @@ class Keeper:
             given, program = process.Fds(page_fd, *ends, self._lifeline, tracker), Program(*told["program"])
             pid = process.start(given, program, flags=told["flags"], own_path=told["own_path"], cwd=told["cwd"], env=told["env"])
             kept = Kept(number, seat_number, pid, seat.Page(page_fd))
-        except Exception as error:  # what cannot be started must not cost those that run
+        except (OSError, ValueError, MemoryError, ImportError) as error:  # no descriptor, process, folder or memory; no stem_iso any more
             self.send(FAILED, number, f"{type(error).__name__}: {error}")
         else:
             self._isolates[kept.pidfd] = kept

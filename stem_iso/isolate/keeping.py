@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from stem_iso.isolate.crew import Crew
 
 
+NO_ARGV = (TypeError, ValueError, AttributeError, RecursionError)  # what comes of a sys.argv that is no list of texts
 ROOM = 24  # descriptors that are left free by the last isolate
 
 
@@ -76,7 +77,7 @@ class Keeping:
             crew.link.start(isolate.number, isolate.seat, isolate.theirs, prelude)
         except KeeperLost:
             return  # the engine sees the end of the link, and then all isolates go
-        except Exception as error:  # no memory, a stopped keeper whose queue is full, a program whose argv is no text
+        except (OSError, MemoryError, *NO_ARGV) as error:  # no descriptor, no memory, a stopped keeper whose queue is full
             crew.exits.not_started(isolate, f"{type(error).__name__}: {error}")
         else:
             isolate.hand_over()

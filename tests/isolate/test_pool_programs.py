@@ -255,13 +255,20 @@ def test_a_start_that_cannot_be_asked_for_is_a_failed_boot() -> None:
     done = run(
         "-c",
         dedent("""
-            import sys
+            import os, sys
             from stem_iso import IsolateBootError, IsolatePool
-            with IsolatePool(1, spares=0) as pool:
-                sys.argv.append(object())
-                error = pool.submit(pow, 2, 3).exception(20)
-                assert isinstance(error, IsolateBootError) and "TypeError" in error.traceback, error
-                sys.argv.pop()
+            endless, deep = [], []
+            endless.append(endless)
+            for _ in range(100_000):
+                deep = [deep]
+            named = {"TypeError": [object()], "ValueError": endless, "RecursionError": deep, "AttributeError": [1234]}
+            with IsolatePool(1, spares=0, secrets=["A_SECRET"]) as pool:
+                for name, argv in named.items():
+                    sys.argv = argv
+                    os.environ["A_SECRET"] = "1234567" if name == "AttributeError" else ""
+                    error = pool.submit(pow, 2, 3).exception(20)
+                    assert isinstance(error, IsolateBootError) and name in error.traceback, error
+                sys.argv = [""]
                 print(pool.submit(pow, 2, 3).result(20))
         """),
     )

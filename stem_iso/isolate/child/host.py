@@ -167,7 +167,7 @@ class Host:
             limits = limits_of(told, sent_at, heartbeat)
             call.limited = limits is not NO_LIMITS
             call.running_as = self.runner.begin(self._entries[told.entry], told.payload, limits, sent_at, call)
-        except Exception as error:  # no thread to be had, or a limit too short to be told from none
+        except Exception as error:  # no thread, too short a limit; and what the user's event loop raises, which a call has to bear alone
             kinds = tuple(cut(f"{cls.__module__}.{cls.__qualname__}") for cls in type(error).__mro__)
             trace = cut_inside(traceback.format_exc())
             call.ended(Failed(TaskError(type=kinds[0], message=cut(str(error)), traceback=trace), kinds))
