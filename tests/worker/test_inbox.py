@@ -67,7 +67,24 @@ def test_a_watched_descriptor_ends_the_park_and_is_named():
     os.close(bell)
 
 
-def test_a_late_sender_may_still_put_when_the_inbox_is_closed():
+def test_a_sender_who_saw_the_consumer_parked_may_still_ring_when_the_inbox_is_closed():
+    class Quorum:
+        """Looked at by a consumer that has said that it is parked, and by a sender that has seen it."""
+
+        def __le__(self, count: int) -> bool:
+            if threading.current_thread() is consumer:
+                parked.set()
+                return False
+            inbox.put_now(2)
+            consumer.join(10)
+            inbox.close()
+            return True
+
     inbox: Inbox[int] = Inbox()
-    inbox.close()
+    inbox.quorum = Quorum()  # type: ignore[assignment]
+    parked = threading.Event()
+    consumer = threading.Thread(target=inbox.park, args=(30,))
+    consumer.start()
+    assert parked.wait(10)
     inbox.put(1)
+    assert [inbox.take(), inbox.take()] == [1, 2]

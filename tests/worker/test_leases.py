@@ -116,9 +116,13 @@ def test_what_a_worker_dropped_after_an_error_of_its_own_comes_back_to_it_when_i
         handle = producer.enqueue("unready", {}, visibility_timeout=0.5)
         assert "not now" in ear.wait(WorkerEventType.ERROR).traceback
         assert handle.status().state.value == "running"
+        ends = lease_end(app, handle.id)
         handler.broken = False
         assert handle.result(timeout=30) == 7
-        assert handle.status().redeliveries >= 1
+        status = handle.status()
+        assert status.redeliveries >= 1
+        assert status.started_at is not None and status.started_at.timestamp() >= ends
+    assert all("not now" in error.traceback for error in ear.of(WorkerEventType.ERROR)), "it was dropped, not found astray later"
 
 
 def test_the_leases_of_a_predecessor_are_taken_at_once(app: Stem, begin: Begin):
