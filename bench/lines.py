@@ -21,7 +21,7 @@ from bench.harness import report
 from stem_iso import Stem, Worker
 from stem_iso.brokers.base import Permit, Receipt
 from stem_iso.brokers.sqlite import admitting
-from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.turn import Transaction
 from stem_iso.task.limits import TaskLimits
 
 
@@ -33,7 +33,7 @@ class Asked:
         self._acquire = admitting.acquire
         admitting.acquire = self
 
-    def __call__(self, turn: Turn, receipt: Receipt, limits: TaskLimits, latest: float | None) -> Permit:
+    def __call__(self, turn: Transaction, receipt: Receipt, limits: TaskLimits, latest: float | None) -> Permit:
         self.count += 1
         return self._acquire(turn, receipt, limits, latest)
 

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, cast, overloa
 from stem_iso import listening, sending
 from stem_iso.errors import InvalidOptions
 from stem_iso.handle import TaskHandle, aside
-from stem_iso.lending import Lending
+from stem_iso.lending import BrokerPool
 from stem_iso.locate import locate, revive_app
 from stem_iso.middleware import MiddlewareStack
 from stem_iso.scheduling import Schedules
 from stem_iso.signals import Signals
-from stem_iso.site import Site
+from stem_iso.site import BrokerConfig
 from stem_iso.task.codec import Converter
 from stem_iso.task.context import TaskContext, current_context
 from stem_iso.task.entrypoint import Entrypoint, entrypoint_of
@@ -86,12 +86,12 @@ class Stem:
             "max_result_bytes": max_result_bytes,
             "sync": sync,
         }
-        self.site = Site(broker, {name: value for name, value in options.items() if value is not None})
+        self.site = BrokerConfig(broker, {name: value for name, value in options.items() if value is not None})
         self.registry = TaskRegistry() if registry is None else registry
         self.tasks = Tasks(self)
         self.schedules = Schedules(self)
         self.schedule = self.schedules.add
-        self.lending = Lending(self.open_broker)
+        self.lending = BrokerPool(self.open_broker)
         self._watcher: Watcher | None = None  # made by the first wait
         self.isolate_start_hooks: list[Callable[[], Any]] = []
         self.signals = Signals()

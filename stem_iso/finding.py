@@ -53,10 +53,10 @@ def application(config: WorkerConfig) -> Stem:
 
 def shared(app: Stem, broker: str | None = None) -> Stem:
     """`app`, moved to `broker` where one is given. Raises InvalidOptions for a broker that lives in one process."""
-    from stem_iso.site import Site
+    from stem_iso.site import BrokerConfig
 
     if broker is not None:
-        app.site = Site(broker, app.site.overrides)
+        app.site = BrokerConfig(broker, app.site.overrides)
     if app.site.address.scheme == "memory":
         raise InvalidOptions("broker memory:// lives in one process, so by command nobody could enqueue: use sqlite:///PATH")
     return app

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stem_iso.brokers.base import Broker
 
 
-class Lending:
+class BrokerPool:
     def __init__(self, open: Callable[[], Broker]) -> None:
         self._open, self._pid = open, os.getpid()
         self._idle: deque[Broker] = deque()  # owned by whoever popped it

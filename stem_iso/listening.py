@@ -16,10 +16,10 @@ from stem_iso.errors import StemError
 if TYPE_CHECKING:
     from stem_iso.brokers.base import Broker
     from stem_iso.events import AnyEvent
-    from stem_iso.site import Site
+    from stem_iso.site import BrokerConfig
 
 
-def events(site: Site, timeout: float | None) -> Iterator[AnyEvent]:
+def events(site: BrokerConfig, timeout: float | None) -> Iterator[AnyEvent]:
     """Listens from this call on, not from the first `next`."""
     broker = site.open()
     return _decoded(broker, broker.listen(timeout))
@@ -39,7 +39,7 @@ def _decoded(broker: Broker, bodies: Iterator[bytes]) -> Iterator[AnyEvent]:
         broker.close()
 
 
-def aevents(site: Site, timeout: float | None) -> AsyncIterator[AnyEvent]:
+def aevents(site: BrokerConfig, timeout: float | None) -> AsyncIterator[AnyEvent]:
     """Listens from this call on. A thread does it; after the iterator was closed that ends with the next event, or the time-out."""
     return _handed_over(events(site, timeout))
 

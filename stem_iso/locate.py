@@ -23,7 +23,7 @@ import msgspec
 
 from stem_iso.errors import StemError
 from stem_iso.task.names import main_name
-from stem_iso.task.request import Using
+from stem_iso.task.request import EnqueueOptions
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem
@@ -150,4 +150,4 @@ def revive_app(module: str, attribute: str, file: str | None, broker: str) -> St
 def revive_task(app: Stem, name: str, said: dict[str, Any]) -> TaskBase[..., Any]:
     """What an unpickled `Task` becomes; one whose code is not here can still be enqueued, by name."""
     task = app.task_named(name)
-    return type(task)(app, name, Using(said))
+    return type(task)(app, name, EnqueueOptions(said))

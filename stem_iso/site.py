@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LEAST_SECRET = 8  # characters
 
 
-class Site:
+class BrokerConfig:
     """Resolved once, when the application is made; nothing is opened by that. Raises InvalidOptions."""
 
     def __init__(self, url: str | None, overrides: Mapping[str, Any]) -> None:

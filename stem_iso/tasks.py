@@ -22,7 +22,7 @@ from stem_iso.parts import Signature as Signature
 from stem_iso.task.context import TaskContext, current_context, entered, local_to
 from stem_iso.task.handler import FunctionHandler
 from stem_iso.task.options import EnqueueFields
-from stem_iso.task.request import NOTHING_SAID, Using
+from stem_iso.task.request import NOTHING_SAID, EnqueueOptions
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem
@@ -39,7 +39,7 @@ R_co = TypeVar("R_co", covariant=True)
 class TaskBase(Generic[P, R_co]):
     """A task of an application, by name; its code may be elsewhere. Two of the same name and application are equal."""
 
-    def __init__(self, app: Stem, name: str, using: Using = NOTHING_SAID) -> None:
+    def __init__(self, app: Stem, name: str, using: EnqueueOptions = NOTHING_SAID) -> None:
         self.app, self.name, self.said = app, name, using
 
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R_co]:

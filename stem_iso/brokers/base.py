@@ -31,18 +31,18 @@ from stem_iso.brokers.records import BrokerOptions as BrokerOptions
 from stem_iso.brokers.records import DeadFilter as DeadFilter
 from stem_iso.brokers.records import DeadLetter as DeadLetter
 from stem_iso.brokers.records import Delivery as Delivery
-from stem_iso.brokers.records import EndedApart as EndedApart
 from stem_iso.brokers.records import Exchange as Exchange
 from stem_iso.brokers.records import MemberState as MemberState
-from stem_iso.brokers.records import Order as Order
 from stem_iso.brokers.records import Permit as Permit
 from stem_iso.brokers.records import QueueCount as QueueCount
 from stem_iso.brokers.records import Receipt as Receipt
 from stem_iso.brokers.records import Reclaimed as Reclaimed
 from stem_iso.brokers.records import Replayed as Replayed
+from stem_iso.brokers.records import Revocation as Revocation
 from stem_iso.brokers.records import ScheduleRecord as ScheduleRecord
 from stem_iso.brokers.records import Settlement as Settlement
 from stem_iso.brokers.records import StatusRecord as StatusRecord
+from stem_iso.brokers.records import UnattendedEnd as UnattendedEnd
 from stem_iso.brokers.records import Verdict as Verdict
 from stem_iso.brokers.records import WorkerInfo as WorkerInfo
 from stem_iso.task.canvas import Canvas, Tree
@@ -201,11 +201,11 @@ class Broker(Protocol):
         """
         ...
 
-    def orders(self, boot: str) -> list[Order]:
+    def orders(self, boot: str) -> list[Revocation]:
         """Revokes of what this boot holds. The same order is told each time until its delivery is settled."""
         ...
 
-    def ended_apart(self) -> list[EndedApart]:
+    def ended_apart(self) -> list[UnattendedEnd]:
         """Those that ended in no worker's hands, some hundreds at once, each given out once; forgotten after a minute, and past 10,000."""
         ...
 

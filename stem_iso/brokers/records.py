@@ -105,7 +105,7 @@ class Reclaimed:
 
 
 @dataclass(frozen=True, slots=True)
-class EndedApart:
+class UnattendedEnd:
     """A task that ended in the store, in no worker's hands: `cancelled` while it waited (`revoked`, `purged`, `expired`), or as a failed
     canvas."""
 
@@ -120,7 +120,7 @@ class EndedApart:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Revocation:
     """A wish of somebody else about a delivery that this worker holds: the run was revoked; `terminate` asks for a kill at once."""
 
     receipt: Receipt

@@ -28,7 +28,7 @@ from stem_iso.validation import did_you_mean
 USAGE, UNREACHABLE, INTERRUPTED = 2, 3, 130
 
 
-class Group(click.Group):
+class CommandGroup(click.Group):
     """Says which command was meant."""
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
@@ -50,7 +50,7 @@ def _show_version(ctx: click.Context, param: click.Parameter, asked: bool) -> No
     ctx.exit()
 
 
-@click.group(cls=Group)
+@click.group(cls=CommandGroup)
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version and exit.")
 def root() -> None:
     """Background tasks that can really be killed: run workers, and look at what they do."""

@@ -15,7 +15,7 @@ LONGEST = 1 << 13  # a line without an end is cut here, so that a flood without 
 STDOUT, STDERR = "stdout", "stderr"
 
 
-class Capture:
+class CapturedOutput:
     """The printed text of one isolate, call by call. Owned by the engine's thread."""
 
     __slots__ = ("_partial", "_room", "dropped", "tail")

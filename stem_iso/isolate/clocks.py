@@ -12,24 +12,24 @@ from typing import TYPE_CHECKING
 from stem_iso.isolate import tree
 from stem_iso.isolate.deadlines import Alarm
 from stem_iso.isolate.handle import STUCK_AFTER, Isolate
-from stem_iso.isolate.host import Host
+from stem_iso.isolate.host import SharedHost
 from stem_iso.isolate.job import IsolateNotice
 from stem_iso.isolate.lifecycle import Cause, State
 from stem_iso.isolate.linux import Timer
 from stem_iso.isolate.pressing import KILL, WAKE, Press, press
 
 if TYPE_CHECKING:
-    from stem_iso.isolate.crew import Crew
+    from stem_iso.isolate.crew import Isolates
 
 LAST_LOOK = 0.020  # seconds past its limit that a call has to write its stack
 STACK_QUIET = 0.002  # a dump that looks whole is taken for whole when nothing followed for so long
 STACK_WAIT = 0.25  # how long a soft event waits for its stack: a handler that blocks the signal sends none
 
 
-class Clocks:
+class Timers:
     """Used under the engine's lock."""
 
-    def __init__(self, crew: Crew, timer: Timer) -> None:
+    def __init__(self, crew: Isolates, timer: Timer) -> None:
         self._crew, self._timer = crew, timer
         self._armed = inf
 
@@ -60,7 +60,7 @@ class Clocks:
             for alarm in isolate.deadlines.due(now):
                 self._alarm(isolate, alarm, now)
         isolate.nudge(now)
-        if isinstance(isolate, Host):
+        if isinstance(isolate, SharedHost):
             self._crew.hosting.ring(isolate, now)
         elif isolate.stack_due <= now:
             isolate.stack_due = inf

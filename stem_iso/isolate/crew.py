@@ -18,30 +18,30 @@ from time import monotonic
 from stem_iso.isolate import wire
 from stem_iso.isolate.call import Call
 from stem_iso.isolate.child.leftovers import PROCESSES, THREADS
-from stem_iso.isolate.clocks import Clocks
+from stem_iso.isolate.clocks import Timers
 from stem_iso.isolate.cores import Cores
 from stem_iso.isolate.dispatch import Dispatch
 from stem_iso.isolate.endings import Exit
-from stem_iso.isolate.exits import Exits
-from stem_iso.isolate.fleet import Assign, Fleet, GiveUp, Order, Retire, Seat, Spawn
+from stem_iso.isolate.exits import ExitHandler
+from stem_iso.isolate.fleet import Allocator, Assign, GiveUp, Order, Retire, SharedSlot, Spawn
 from stem_iso.isolate.handle import FRAMES, Isolate
-from stem_iso.isolate.hearing import Hearing
-from stem_iso.isolate.host import Host
-from stem_iso.isolate.hosted import HostedCall
-from stem_iso.isolate.hosting import HostBoot, Hosting
+from stem_iso.isolate.hearing import FrameReader
+from stem_iso.isolate.host import SharedHost
+from stem_iso.isolate.hosted import HostCall
+from stem_iso.isolate.hosting import HostBoot, HostSupervisor
 from stem_iso.isolate.job import Boot, IsolateNotice
-from stem_iso.isolate.keeping import Keeping
+from stem_iso.isolate.keeping import KeeperClient
 from stem_iso.isolate.lifecycle import RETIRING, Cause, State
-from stem_iso.isolate.link import Link
+from stem_iso.isolate.link import KeeperConnection
 from stem_iso.isolate.linux import Timer
-from stem_iso.isolate.memory import Watcher
+from stem_iso.isolate.memory import MemoryWatcher
 from stem_iso.isolate.pressing import WAKE
 from stem_iso.outcome import BootFailed, Outcome, Stopped, StopReason
 
 log = logging.getLogger("stem_iso.isolate")
 
 
-class Crew:
+class Isolates:
     """Owned by the engine: one object, split from it so that each can be read."""
 
     def __init__(
@@ -56,23 +56,23 @@ class Crew:
         later: Callable[[Callable[[], None]], None],
     ) -> None:
         self.boot, self._later = boot, later
-        self.fleet: Fleet[Call, HostedCall] = Fleet(size, spares)
+        self.fleet: Allocator[Call, HostCall] = Allocator(size, spares)
         self.told: list[Callable[[], None]] = []
-        self.orders: list[Order[Call, HostedCall]] = []  # those that are being carried out
+        self.orders: list[Order[Call, HostCall]] = []  # those that are being carried out
         self._max_calls, self._max_memory, self._on_isolate = max_calls, max_memory, on_isolate
         self.cores = Cores()
         self.isolates: dict[int, Isolate] = {}
         self._by_fd: dict[int, Isolate] = {}
         self.behind: set[Isolate] = set()  # those that have a backlog
         self.dispatch = Dispatch(self)
-        self.keeping = Keeping(self)
-        self.exits = Exits(self)
-        self.hearing = Hearing(self, later)
-        self.hosting = Hosting(self, host, later)
-        self.watcher = Watcher(lambda *found: later(lambda: self._over_memory(*found)))
+        self.keeping = KeeperClient(self)
+        self.exits = ExitHandler(self)
+        self.hearing = FrameReader(self, later)
+        self.hosting = HostSupervisor(self, host, later)
+        self.watcher = MemoryWatcher(lambda *found: later(lambda: self._over_memory(*found)))
 
-    def open(self, link: Link, epoll: select.epoll, timer: Timer) -> None:
-        self.link, self._epoll, self.clocks = link, epoll, Clocks(self, timer)
+    def open(self, link: KeeperConnection, epoll: select.epoll, timer: Timer) -> None:
+        self.link, self._epoll, self.clocks = link, epoll, Timers(self, timer)
 
     @property
     def empty(self) -> bool:
@@ -81,7 +81,7 @@ class Crew:
 
     # -- orders ------------------------------------------------------------------------------------------------------------------
 
-    def obey(self, orders: list[Order[Call, HostedCall]]) -> None:
+    def obey(self, orders: list[Order[Call, HostCall]]) -> None:
         """Orders that obeying one brings about are taken in line: a thousand calls that end before they begin must not nest."""
         if self.orders:
             self.orders.extend(orders)
@@ -95,11 +95,11 @@ class Crew:
         if self.fleet.boot_failures:
             self.clocks.arm(self.fleet.boot_after)
 
-    def _carry_out(self, order: Order[Call, HostedCall]) -> None:
+    def _carry_out(self, order: Order[Call, HostCall]) -> None:
         match order:
             case Assign(number, call):
                 self.dispatch.assign(self.isolates[number], call)
-            case Seat(hosted):
+            case SharedSlot(hosted):
                 self.hosting.seat(hosted)
             case Spawn(number):
                 # Never on a submitter's thread: Ctrl-C in the middle would leave an isolate that nobody has asked for.
@@ -111,23 +111,23 @@ class Crew:
 
     # -- wishes ------------------------------------------------------------------------------------------------------------------
 
-    def submit(self, call: Call | HostedCall) -> None:
+    def submit(self, call: Call | HostCall) -> None:
         now, priority = monotonic(), call.job.priority
-        if isinstance(call, HostedCall):
+        if isinstance(call, HostCall):
             call.arrival, orders = self.fleet.submit_hosted(call, priority, now)
             self.hosting.look(now)
         else:
             call.arrival, orders = self.fleet.submit(call, priority, now)
         self.obey(orders)
 
-    def withdraw(self, call: Call | HostedCall) -> bool:
-        if isinstance(call, HostedCall):
+    def withdraw(self, call: Call | HostCall) -> bool:
+        if isinstance(call, HostCall):
             return call.host is None and bool(self.fleet.withdraw_hosted(call))
         return call.isolate is None and self.fleet.withdraw(call.arrival)
 
-    def stop(self, call: Call | HostedCall, reason: StopReason) -> None:
+    def stop(self, call: Call | HostCall, reason: StopReason) -> None:
         """What waits ends, and does not begin."""
-        if isinstance(call, HostedCall):
+        if isinstance(call, HostCall):
             self.hosting.stop(call, reason)
         elif call.isolate is None:
             if self.fleet.withdraw(call.arrival):
@@ -168,7 +168,7 @@ class Crew:
                 self.begin_kill(isolate)
 
     def count_out(self, isolate: Isolate) -> None:
-        if isinstance(isolate, Host):
+        if isinstance(isolate, SharedHost):
             self.hosting.left(isolate)
         else:
             self.fleet.condemned(isolate.number)
@@ -183,7 +183,7 @@ class Crew:
         if isolate.set_aside:
             return
         isolate.set_aside = True
-        if isinstance(isolate, Host):
+        if isinstance(isolate, SharedHost):
             self.hosting.stuck(isolate)
         else:
             self.obey(self.fleet.stuck(isolate.number, monotonic()))
@@ -259,7 +259,7 @@ class Crew:
 
     def hear(self, isolate: Isolate, frame: wire.Frame) -> None:
         """Raises Garbage where the frame cannot mean anything now."""
-        if isinstance(isolate, Host):
+        if isinstance(isolate, SharedHost):
             self.hosting.hearing.frame(isolate, frame)
         else:
             self.hearing.frame(isolate, frame)
@@ -297,7 +297,7 @@ class Crew:
         self.notice(isolate, "ready")
         if isolate.life.state is not State.IDLE:
             return
-        if isinstance(isolate, Host):
+        if isinstance(isolate, SharedHost):
             self.hosting.ready(isolate)
         else:
             self.obey(self.fleet.ready(isolate.number, monotonic()))

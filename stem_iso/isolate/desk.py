@@ -30,12 +30,12 @@ from stem_iso.isolate.call import Call
 from stem_iso.isolate.capture import STDERR, STDOUT
 from stem_iso.isolate.engine import Engine
 from stem_iso.isolate.future import CANCELLED, FINISHED, IsolateFuture
-from stem_iso.isolate.gate import Gate
+from stem_iso.isolate.gate import OpenCalls
 from stem_iso.isolate.job import Boot, IsolateNotice, Job, LimitNotice, Limits
 from stem_iso.isolate.link import KeeperLost
 from stem_iso.isolate.naming import Names, title_of
 from stem_iso.isolate.parcel import is_bulk, pack
-from stem_iso.isolate.ticket import Ticket
+from stem_iso.isolate.ticket import PoolCall
 from stem_iso.outcome import StopReason
 
 log = logging.getLogger("stem_iso.isolate")
@@ -48,14 +48,14 @@ NOTICES = 10_000  # that may wait for a listener that lags
 OUTPUT, LINE = 64 << 20, 64  # bytes of text that may wait for a terminal that lags; what a block of it costs beside
 
 
-class Desk:
+class PoolBackend:
     """Owned by its pool, which it does not know: a pool that is forgotten ends."""
 
     def __init__(self, boot: Boot, *, size: int, spares: int, max_calls: int | None, max_memory: int | None) -> None:
         self.lock = RLock()
-        self.gate = Gate()
+        self.gate = OpenCalls()
         self._process = os.getpid()
-        self._memfds: set[Ticket] = set()  # those whose payload lies in one
+        self._memfds: set[PoolCall] = set()  # those whose payload lies in one
         self._names = Names()
         self._listeners: tuple[Listener, ...] = ()
         self._callbacks = Aside("stem_iso-callbacks")
@@ -81,7 +81,7 @@ class Desk:
 
     # -- in ------------------------------------------------------------------------------------------------------------------------
 
-    def submit(self, gate: Gate, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], limits: Limits) -> IsolateFuture[Any]:
+    def submit(self, gate: OpenCalls, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], limits: Limits) -> IsolateFuture[Any]:
         """Raises RuntimeError in a forked child, and where gate or pool is shut."""
         self.refuse_if_shut(gate)
         future: IsolateFuture[Any] = IsolateFuture(self)
@@ -95,7 +95,7 @@ class Desk:
             future.settle(FINISHED, error=error.with_traceback(None))  # its frames hold the arguments
             return future
         entry, title = (named.entry, named.title) if named else (self._names.carried, title_of(function))
-        ticket = Ticket(self, gate, future, packed.descriptor)
+        ticket = PoolCall(self, gate, future, packed.descriptor)
         try:
             self._enter(gate, ticket)
             call = self.engine.submit(Job(entry, packed.data, title, limits, 0, packed.descriptor), ticket)
@@ -107,13 +107,13 @@ class Desk:
             raise
         return future
 
-    def refuse_if_shut(self, gate: Gate) -> None:
+    def refuse_if_shut(self, gate: OpenCalls) -> None:
         if os.getpid() != self._process:
             self.refuse_elsewhere()
         gate.refuse_if_shut()
         self.gate.refuse_if_shut()
 
-    def _enter(self, gate: Gate, ticket: Ticket) -> None:
+    def _enter(self, gate: OpenCalls, ticket: PoolCall) -> None:
         with self.lock:
             gate.refuse_if_shut()
             self.gate.refuse_if_shut()
@@ -135,7 +135,7 @@ class Desk:
         if os.getpid() != self._process:
             raise RuntimeError(f"this IsolatePool belongs to process {self._process}: make another one after a fork")
 
-    def leave(self, gate: Gate, ticket: Ticket) -> None:
+    def leave(self, gate: OpenCalls, ticket: PoolCall) -> None:
         with self.lock:
             if self._memfds:
                 self._memfds.discard(ticket)
@@ -201,7 +201,7 @@ class Desk:
             ticket.close()
         self._close_asides(wait=False)  # a callback may take as long as it likes: this does not
 
-    def withdraw(self, gate: Gate) -> None:
+    def withdraw(self, gate: OpenCalls) -> None:
         """Cancel what has not begun."""
         with self.lock:
             tickets = list(gate.live)
@@ -211,7 +211,7 @@ class Desk:
                 ticket.future.settle(CANCELLED)
                 ticket.close()
 
-    def _cancel_all(self) -> list[Ticket]:
+    def _cancel_all(self) -> list[PoolCall]:
         with self.lock:
             tickets = list(self.gate.live)
         for ticket in tickets:

@@ -19,14 +19,14 @@ from stem_iso.isolate.lifecycle import Cause, State
 from stem_iso.outcome import Failed
 
 if TYPE_CHECKING:
-    from stem_iso.isolate.crew import Crew
+    from stem_iso.isolate.crew import Isolates
     from stem_iso.isolate.handle import Isolate
 
 
 class Dispatch:
     """Used under the engine's lock."""
 
-    def __init__(self, crew: Crew) -> None:
+    def __init__(self, crew: Isolates) -> None:
         self._crew = crew
         self._numbers = 0  # of calls: never used twice, so that a row or a frame names one call for ever
 

@@ -31,11 +31,11 @@ from time import monotonic
 from typing import Any
 
 from stem_iso.isolate.call import Call
-from stem_iso.isolate.crew import Crew
-from stem_iso.isolate.hosted import HostedCall
+from stem_iso.isolate.crew import Isolates
+from stem_iso.isolate.hosted import HostCall
 from stem_iso.isolate.hosting import HostBoot
 from stem_iso.isolate.job import Boot, Caller, HostedJob, IsolateNotice, Job
-from stem_iso.isolate.link import KeeperLost, Link
+from stem_iso.isolate.link import KeeperConnection, KeeperLost
 from stem_iso.isolate.linux import Timer, require_linux
 from stem_iso.outcome import Stopped, StopReason
 
@@ -81,7 +81,7 @@ class Engine:
         self._asleep, self._polled = False, True
         self._closing = threading.Event()
         self._closed = threading.Event()
-        self._crew = Crew(boot, size, spares, max_calls, max_memory, host, on_isolate, self._command)
+        self._crew = Isolates(boot, size, spares, max_calls, max_memory, host, on_isolate, self._command)
         self._thread = threading.Thread(target=self._run, name="stem_iso-engine", daemon=True)
 
     # -- for everybody ------------------------------------------------------------------------------------------------------------
@@ -93,14 +93,14 @@ class Engine:
         self._timer = Timer()
         for fd in (self._wake_fd, self._timer.fd):
             self._epoll.register(fd, select.EPOLLIN)
-        self._crew.open(Link(self._keeper_socket), self._epoll, self._timer)
+        self._crew.open(KeeperConnection(self._keeper_socket), self._epoll, self._timer)
         self._epoll.register(self._crew.link.socket, select.EPOLLIN)
         self._crew.wake_up(monotonic())
         self._thread.start()
 
-    def submit(self, job: Job, caller: Caller) -> Call | HostedCall:
+    def submit(self, job: Job, caller: Caller) -> Call | HostCall:
         """Run it as soon as its turn comes, or, where it is a HostedJob, at once; `caller` hears what becomes of it."""
-        call = HostedCall(job, caller) if isinstance(job, HostedJob) else Call(job, caller)
+        call = HostCall(job, caller) if isinstance(job, HostedJob) else Call(job, caller)
         if self._lock._is_owned():  # a signal's handler or a finalizer, in the middle of another call's submission
             self._command(lambda: self._submit_late(call, caller))
             return call
@@ -119,13 +119,13 @@ class Engine:
             self._wake()
         return call
 
-    def _submit_late(self, call: Call | HostedCall, caller: Caller) -> None:
+    def _submit_late(self, call: Call | HostCall, caller: Caller) -> None:
         if self._closing.is_set():
             self._crew.told.append(partial(caller.ended, Stopped(StopReason.SHUTDOWN, started=False)))
         else:
             self._crew.submit(call)
 
-    def stop(self, call: Call | HostedCall, reason: StopReason) -> None:
+    def stop(self, call: Call | HostCall, reason: StopReason) -> None:
         """Kill it: it ends as Stopped, unless its complete reply is there first. One that has ended is left alone.
 
         A hosted coroutine is cancelled instead, a hosted thread left to end; a shutdown ends both, with their host if need be.
@@ -134,7 +134,7 @@ class Engine:
             call.stop = call.stop or reason  # from here on it is not begun any more
         self._command(lambda: self._crew.stop(call, reason))
 
-    def withdraw(self, call: Call | HostedCall) -> bool:
+    def withdraw(self, call: Call | HostCall) -> bool:
         """Take back a call that still waits: True, and its caller hears no more of it. False once it has been sent, or has ended."""
         if self._lock._is_owned():
             return False
@@ -249,7 +249,7 @@ class Engine:
             log.error("the launcher died: all isolates were killed and this worker leaves; its tasks run again when their leases end")
             os._exit(1)
         self._crew.link.close()
-        self._crew.link = Link()
+        self._crew.link = KeeperConnection()
         self._epoll.register(self._crew.link.socket, select.EPOLLIN)
         self._crew.keeping.replaced()
 

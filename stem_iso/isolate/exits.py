@@ -13,22 +13,22 @@ from stem_iso.isolate.call import REASSIGNMENTS
 from stem_iso.isolate.child.leftovers import RETIRED
 from stem_iso.isolate.endings import UNKNOWN_EXIT, Exit
 from stem_iso.isolate.handle import Isolate
-from stem_iso.isolate.host import Host
+from stem_iso.isolate.host import SharedHost
 from stem_iso.isolate.job import LimitNotice
 from stem_iso.isolate.lifecycle import Answered, Cause, Died, Ended, EndedByKeeper, Ending, NeverStarted
 from stem_iso.isolate.oom import OomKills
 from stem_iso.outcome import Crashed, MemoryExceeded, Stopped, StopReason
 
 if TYPE_CHECKING:
-    from stem_iso.isolate.crew import Crew
+    from stem_iso.isolate.crew import Isolates
 
 NOT_A_BOOT_FAILURE = frozenset({Cause.CLOSING, Cause.RESIZED, Cause.KEEPER_LOST})
 
 
-class Exits:
+class ExitHandler:
     """Used under the engine's lock."""
 
-    def __init__(self, crew: Crew) -> None:
+    def __init__(self, crew: Isolates) -> None:
         self._crew = crew
         self.last_broken = ""  # what the newest boot failure said
         self._oom_kills = OomKills()
@@ -48,7 +48,7 @@ class Exits:
         for fd in isolate.streams:
             self._crew.hearing.stream(isolate, fd)
         self._crew.hearing.last_words(isolate)
-        if isinstance(isolate, Host):
+        if isinstance(isolate, SharedHost):
             self._host_gone(isolate, end)
             return
         started = isolate.page.started == isolate.call_number
@@ -63,7 +63,7 @@ class Exits:
         fleet = self._crew.fleet
         self._crew.obey((fleet.gone if broken is None else fleet.boot_failed)(isolate.number, monotonic()))
 
-    def _host_gone(self, host: Host, end: Exit) -> None:
+    def _host_gone(self, host: SharedHost, end: Exit) -> None:
         host.life.exited(started=True, verdict=False)  # its calls are not the lifecycle's, which knows of one at a time
         broken, death = self._broken(host, end), self.death(host, end)
         self._crew.hosting.gone(host, end, broken, death)

@@ -42,7 +42,7 @@ class Assign(Generic[C]):
 
 
 @dataclass(frozen=True, slots=True)
-class Seat(Generic[H]):
+class SharedSlot(Generic[H]):
     """The inline host may run this call."""
 
     call: H
@@ -67,10 +67,10 @@ class GiveUp(Generic[C]):
     call: C
 
 
-Order = Assign[C] | Seat[H] | Spawn | Retire | GiveUp[C]
+Order = Assign[C] | SharedSlot[H] | Spawn | Retire | GiveUp[C]
 
 
-class Fleet(Generic[C, H]):
+class Allocator(Generic[C, H]):
     """Counts and queues. Owned by the engine, under its lock. Isolates are numbers that are never used twice."""
 
     def __init__(self, size: int, spares: int) -> None:
@@ -213,7 +213,7 @@ class Fleet(Generic[C, H]):
         while len(self.busy) + self.hosted < self.size:
             if self._for_host and self.host_open and self._host_is_next():
                 self.hosted += 1
-                orders.append(Seat(heappop(self._for_host)[2]))
+                orders.append(SharedSlot(heappop(self._for_host)[2]))
             elif self.idle and (call := self._pop()) is not None:
                 orders.append(self._seat(call))
             else:

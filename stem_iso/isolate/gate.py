@@ -6,14 +6,14 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stem_iso.isolate.ticket import Ticket
+    from stem_iso.isolate.ticket import PoolCall
 
 
-class Gate:
+class OpenCalls:
     """Used under the lock of its pool. `drained` is set once it is shut and empty."""
 
     def __init__(self) -> None:
-        self.live: set[Ticket] = set()
+        self.live: set[PoolCall] = set()
         self.is_shut = False
         self.drained = Event()
 
@@ -21,7 +21,7 @@ class Gate:
         if self.is_shut:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
-    def leave(self, ticket: Ticket) -> None:
+    def leave(self, ticket: PoolCall) -> None:
         self.live.discard(ticket)
         if self.is_shut:
             self._look()

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 
 from stem_iso.isolate import stacks, tree, wire
 from stem_iso.isolate.callpipe import CallPipe
-from stem_iso.isolate.capture import STDERR, STDOUT, Capture
+from stem_iso.isolate.capture import STDERR, STDOUT, CapturedOutput
 from stem_iso.isolate.child.setup import NUDGE_SIGNAL, RAISE_SIGNAL, STACK_SIGNAL
 from stem_iso.isolate.deadlines import Deadlines
 from stem_iso.isolate.lifecycle import Cause, Lifecycle
-from stem_iso.isolate.memory import View
+from stem_iso.isolate.memory import MemoryReader
 from stem_iso.isolate.orphans import why_alive
 from stem_iso.isolate.seat import Page
 
 if TYPE_CHECKING:
     from stem_iso.isolate.call import Call
-    from stem_iso.isolate.link import Link
+    from stem_iso.isolate.link import KeeperConnection
 
 CHUNK = 1 << 16  # one read empties a full pipe
 NUDGES = (0.01, 0.1)  # seconds after the signal that raises: it may come between a look for signals and the call that blocks
@@ -46,15 +46,15 @@ class Isolate:
         self.life = Lifecycle()
         self.boot_deadline = boot_deadline
         self.pid, self.pidfd, self.unkept = 0, -1, False  # unkept: it has outlived its keeper, and nobody will report its exit
-        self.view, self.hidden = View(0), False  # what reads its memory; whether /proc has never shown it
-        self.link: Link | None = None  # to its keeper, for what this process may not signal
+        self.view, self.hidden = MemoryReader(0), False  # what reads its memory; whether /proc has never shown it
+        self.link: KeeperConnection | None = None  # to its keeper, for what this process may not signal
         self.call: Call | None = None
         self.call_number = self.sent_number = 0
         self.calls = 0
         self.deadlines: Deadlines | None = None
         self.known: set[int] = set()  # entries whose definition is there
         self.adopt = self.ready = b""  # the first frame to it, and what it said of itself in its own
-        self.capture = Capture()
+        self.capture = CapturedOutput()
         self.broken = ""  # the boot's traceback
         self.kill: tree.Kill | None = None
         self.kill_at = self.leave_by = inf  # when the kill goes on; by when it is to have left by itself
@@ -185,7 +185,7 @@ class Isolate:
             self._signal(NUDGE_SIGNAL)
 
     def _signal(self, number: int) -> None:
-        if tree.send(self.pidfd, number) is tree.Sent.REFUSED and self.link is not None:
+        if tree.send(self.pidfd, number) is tree.SignalResult.REFUSED and self.link is not None:
             self.link.forward(self.number, number)
 
     def may_dump(self) -> bool:
@@ -238,12 +238,12 @@ class Isolate:
         with suppress(OSError):  # it is dead
             self.pipe.link.shutdown(socket.SHUT_WR)
 
-    def begin_kill(self, now: float, link: Link) -> None:
+    def begin_kill(self, now: float, link: KeeperConnection) -> None:
         self.leave_by = inf
         self.signalled_at = now
         if self.pidfd < 0:  # never adopted (`keeping`): it leaves by itself, or with the keeper
             return
-        if tree.send(self.pidfd, 0) is tree.Sent.REFUSED:
+        if tree.send(self.pidfd, 0) is tree.SignalResult.REFUSED:
             self.kill = _kill_by_keeper(link, self.number)
         else:
             self.kill = tree.kill_tree(self.pid, self.pidfd, self.call.job.title if self.call else "")
@@ -260,7 +260,7 @@ class Isolate:
             self.killed, self.kill, self.kill_at = done.value, None, inf
 
     def why_alive(self) -> str:
-        return why_alive(self.pid, tree.send(self.pidfd, 0) is tree.Sent.REFUSED)
+        return why_alive(self.pid, tree.send(self.pidfd, 0) is tree.SignalResult.REFUSED)
 
     def stderr(self) -> str:
         """The last lines."""
@@ -275,7 +275,7 @@ class Isolate:
                 os.close(fd)
 
 
-def _kill_by_keeper(link: Link, number: int) -> tree.Kill:
+def _kill_by_keeper(link: KeeperConnection, number: int) -> tree.Kill:
     """For an isolate that this process may not kill: its program has given up rights that the isolate has, and the keeper too."""
     while not link.kill(number):
         yield ASK_AGAIN

@@ -14,16 +14,16 @@ from stem_iso.isolate.job import Answer, LimitNotice
 from stem_iso.isolate.wire import ASK, BEAT, BROKEN, LOG, READY, REPLY, TELL, Frame, Garbage
 
 if TYPE_CHECKING:
-    from stem_iso.isolate.crew import Crew
+    from stem_iso.isolate.crew import Isolates
     from stem_iso.isolate.handle import Isolate
 
 log = logging.getLogger("stem_iso.isolate")
 
 
-class Hearing:
+class FrameReader:
     """Has no state of its own; `later` runs something on the engine's thread, under its lock."""
 
-    def __init__(self, crew: Crew, later: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(self, crew: Isolates, later: Callable[[Callable[[], None]], None]) -> None:
         self._crew, self._later = crew, later
 
     # -- frames --------------------------------------------------------------------------------------------------------------------

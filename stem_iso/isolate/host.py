@@ -21,21 +21,21 @@ from math import inf
 
 from stem_iso.isolate.child.setup import STACK_SIGNAL
 from stem_iso.isolate.handle import Isolate
-from stem_iso.isolate.hosted import HostedCall
+from stem_iso.isolate.hosted import HostCall
 from stem_iso.isolate.lifecycle import State
 from stem_iso.isolate.linux import signal_thread
 
 PING_EVERY, PONG_WITHIN = 1.0, 2.0  # seconds
 
 
-class Host(Isolate):
+class SharedHost(Isolate):
     """Owned by the engine, under its lock."""
 
     def __init__(self, number: int, seat: int, boot_deadline: float, largest_frame: int) -> None:
         super().__init__(number, seat, boot_deadline, largest_frame)
-        self.hosted: dict[int, HostedCall] = {}  # by number, in the order they were sent
+        self.hosted: dict[int, HostCall] = {}  # by number, in the order they were sent
         self.draining = False
-        self.stacks: deque[HostedCall] = deque()  # who waits for a stack; the first is being asked
+        self.stacks: deque[HostCall] = deque()  # who waits for a stack; the first is being asked
         self._ping_at = inf
         self._pinged_at, self._ping = inf, 0
         self.blocked = False  # the loop has not answered

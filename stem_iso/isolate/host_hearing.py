@@ -12,10 +12,10 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from stem_iso.isolate import endings, wire
-from stem_iso.isolate.capture import STDERR, STDOUT, Capture
+from stem_iso.isolate.capture import STDERR, STDOUT, CapturedOutput
 from stem_iso.isolate.clocks import STACK_WAIT
-from stem_iso.isolate.host import Host
-from stem_iso.isolate.hosted import HostedCall
+from stem_iso.isolate.host import SharedHost
+from stem_iso.isolate.hosted import HostCall
 from stem_iso.isolate.job import Answer, LimitNotice
 from stem_iso.isolate.lifecycle import Cause
 from stem_iso.isolate.wire import (
@@ -38,19 +38,19 @@ from stem_iso.isolate.wire import (
 )
 
 if TYPE_CHECKING:
-    from stem_iso.isolate.crew import Crew
-    from stem_iso.isolate.hosting import Hosting
+    from stem_iso.isolate.crew import Isolates
+    from stem_iso.isolate.hosting import HostSupervisor
 
 STREAMS = {1: STDOUT, 2: STDERR}
 
 
-class HostHearing:
+class HostFrameReader:
     """Used under the engine's lock; `later` runs something on the engine's thread, under it."""
 
-    def __init__(self, crew: Crew, hosting: Hosting, later: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(self, crew: Isolates, hosting: HostSupervisor, later: Callable[[Callable[[], None]], None]) -> None:
         self._crew, self._hosting, self._later = crew, hosting, later
 
-    def frame(self, host: Host, frame: Frame) -> None:
+    def frame(self, host: SharedHost, frame: Frame) -> None:
         """Raises Garbage where a frame cannot mean anything now."""
         kind, number, payload = frame
         if kind == PONG:  # its number is a ping's
@@ -66,7 +66,7 @@ class HostHearing:
         elif not ASK <= kind <= UNBEGUN or not 0 < number <= host.page.started:
             raise Garbage(f"kind {kind} of no call")
 
-    def _of_call(self, host: Host, call: HostedCall, kind: int, payload: bytes) -> None:
+    def _of_call(self, host: SharedHost, call: HostCall, kind: int, payload: bytes) -> None:
         told, caller = self._crew.told, call.caller
         if kind == REPLY:
             if len(payload) < 2:
@@ -94,7 +94,7 @@ class HostHearing:
         else:
             raise Garbage(f"kind {kind} during a call")
 
-    def _answerer(self, host: Host, call: HostedCall) -> Answer:
+    def _answerer(self, host: SharedHost, call: HostCall) -> Answer:
         number = call.number
 
         def send(payload: bytes) -> None:
@@ -105,24 +105,24 @@ class HostHearing:
 
     # -- output --------------------------------------------------------------------------------------------------------------------
 
-    def _printed(self, call: HostedCall, stream: str, text: bytes) -> None:
+    def _printed(self, call: HostCall, stream: str, text: bytes) -> None:
         for line in self._capture(call).feed(stream, text):
             self._output(call, logging.INFO, stream, line)
 
-    def _logged(self, call: HostedCall, payload: bytes) -> None:
+    def _logged(self, call: HostCall, payload: bytes) -> None:
         level, logger, text = wire.log_record(payload)
         if room := self._capture(call).take(len(text)):
             self._output(call, level, logger, text[:room].decode(errors="replace"))
 
-    def _capture(self, call: HostedCall) -> Capture:
+    def _capture(self, call: HostCall) -> CapturedOutput:
         if call.capture is None:
-            call.capture = Capture()
+            call.capture = CapturedOutput()
         return call.capture
 
-    def _output(self, call: HostedCall, level: int, source: str, text: str) -> None:
+    def _output(self, call: HostCall, level: int, source: str, text: str) -> None:
         self._crew.told.append(partial(call.caller.output, level, source, text))
 
-    def finish(self, host: Host, call: HostedCall) -> None:
+    def finish(self, host: SharedHost, call: HostCall) -> None:
         """It has ended: a soft limit that waits for its stack, what it printed without a newline, and how much was too much."""
         if call in host.stacks:
             self._tell_late(call, host.take_stack() if host.stacks[0] is call else "")
@@ -135,7 +135,7 @@ class HostHearing:
 
     # -- limits --------------------------------------------------------------------------------------------------------------------
 
-    def _limit(self, host: Host, call: HostedCall, payload: bytes) -> None:
+    def _limit(self, host: SharedHost, call: HostCall, payload: bytes) -> None:
         level, elapsed = LIMIT_HEAD.unpack_from(payload)
         stack = payload[LIMIT_HEAD.size :].decode(errors="replace")
         if level == wire.SOFT_LIMIT:
@@ -149,26 +149,26 @@ class HostHearing:
             call.told_to_end(Cause.SILENCE if silent else Cause.LIMIT, monotonic() if silent else call.deadlines.sent_at + limit)
             self._crew.clocks.arm(call.next_at)
 
-    def ask_stack(self, host: Host, call: HostedCall, now: float) -> None:
+    def ask_stack(self, host: SharedHost, call: HostCall, now: float) -> None:
         """The host has not told of a limit of this call: by a signal, then."""
         if call not in host.stacks:
             host.stacks.append(call)
             if len(host.stacks) == 1:
                 self._ask_next(host, now)
 
-    def stack_came(self, host: Host) -> None:
+    def stack_came(self, host: SharedHost) -> None:
         """Or has been waited for long enough."""
         self._tell_late(host.stacks.popleft(), host.take_stack())
         self._ask_next(host, monotonic())
 
-    def _tell_late(self, call: HostedCall, stack: str) -> None:
+    def _tell_late(self, call: HostCall, stack: str) -> None:
         """What the host has not told: by now of both limits, perhaps."""
         if call.soft_elapsed:
             self._tell_soft(call, call.soft_elapsed, stack)
         if call.ending is not None:
             call.stack = call.stack or stack
 
-    def _no_stack(self, host: Host, call: HostedCall) -> None:
+    def _no_stack(self, host: SharedHost, call: HostCall) -> None:
         """Nobody waits for it any more."""
         if call in host.stacks:
             first = host.stacks[0] is call
@@ -176,7 +176,7 @@ class HostHearing:
             if first:
                 self._ask_next(host, monotonic())
 
-    def _ask_next(self, host: Host, now: float) -> None:
+    def _ask_next(self, host: SharedHost, now: float) -> None:
         host.stack_due = now + STACK_WAIT
         if not host.stacks:
             host.stack_due = float("inf")
@@ -184,7 +184,7 @@ class HostHearing:
         host.ask_stack_of(host.stacks[0].thread)
         self._crew.clocks.arm(host.stack_due)
 
-    def _tell_soft(self, call: HostedCall, elapsed: float, stack: str) -> None:
+    def _tell_soft(self, call: HostCall, elapsed: float, stack: str) -> None:
         if call.told_soft():
             notice = LimitNotice(call.job.limits.soft or 0.0, elapsed, stack, level="soft")
             self._crew.told.append(partial(call.caller.limit_reached, notice))

@@ -17,7 +17,7 @@ from __future__ import annotations
 from enum import Enum
 from math import inf
 
-from stem_iso.isolate.capture import Capture
+from stem_iso.isolate.capture import CapturedOutput
 from stem_iso.isolate.deadlines import Alarm, Deadlines
 from stem_iso.isolate.job import Caller, HostedJob
 from stem_iso.isolate.lifecycle import Cause
@@ -39,7 +39,7 @@ class Fate(Enum):
     CRASHED = "crashed"
 
 
-class HostedCall:
+class HostCall:
     """Opaque to the submitter; owned by the engine, under its lock."""
 
     __slots__ = (
@@ -59,7 +59,7 @@ class HostedCall:
     def _reset(self, sent_at: float) -> None:
         self.deadlines = Deadlines(self.job.limits, sent_at, asks=False, ends=self.job.coroutine, late=LATE)
         self.thread = 0  # where it runs, as the kernel counts threads; 0: nobody has said
-        self.capture: Capture | None = None  # made for the first word
+        self.capture: CapturedOutput | None = None  # made for the first word
         self.stack = ""  # where it was at its limit
         self.ending: Cause | None = None  # what told it to end: LIMIT, SILENCE or STOPPED
         self.over = False

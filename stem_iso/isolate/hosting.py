@@ -24,16 +24,16 @@ from stem_iso.isolate import endings, wire
 from stem_iso.isolate.call import REASSIGNMENTS, hosted_frame
 from stem_iso.isolate.deadlines import Alarm
 from stem_iso.isolate.endings import Exit
-from stem_iso.isolate.host import Host
-from stem_iso.isolate.host_hearing import HostHearing
-from stem_iso.isolate.hosted import Fate, HostedCall
+from stem_iso.isolate.host import SharedHost
+from stem_iso.isolate.host_hearing import HostFrameReader
+from stem_iso.isolate.hosted import Fate, HostCall
 from stem_iso.isolate.job import Boot, LimitNotice
 from stem_iso.isolate.lifecycle import Cause
 from stem_iso.isolate.roster import Roster
 from stem_iso.outcome import BootFailed, Crashed, Outcome, Stopped, StopReason, TimedOut
 
 if TYPE_CHECKING:
-    from stem_iso.isolate.crew import Crew
+    from stem_iso.isolate.crew import Isolates
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +44,19 @@ class HostBoot:
     at_start: bool = False
 
 
-class Hosting:
+class HostSupervisor:
     """Used under the engine's lock."""
 
-    def __init__(self, crew: Crew, host: HostBoot | None, later: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(self, crew: Isolates, host: HostBoot | None, later: Callable[[Callable[[], None]], None]) -> None:
         self._crew, self._boot = crew, host
         self._fleet = crew.fleet
         self.roster = Roster(eager=host is not None and host.at_start)
-        self.hearing = HostHearing(crew, self, later)
+        self.hearing = HostFrameReader(crew, self, later)
         self._numbers = 0  # of calls: they only grow, see rule 2
 
     # -- wishes --------------------------------------------------------------------------------------------------------------------
 
-    def stop(self, call: HostedCall, reason: StopReason) -> None:
+    def stop(self, call: HostCall, reason: StopReason) -> None:
         if call.host is None:
             if self._fleet.withdraw_hosted(call):
                 self.end(call, Stopped(reason, started=False))
@@ -84,19 +84,19 @@ class Hosting:
 
     # -- calls ---------------------------------------------------------------------------------------------------------------------
 
-    def seat(self, call: HostedCall) -> None:
+    def seat(self, call: HostCall) -> None:
         """Its turn has come: there is a seat, and an open host."""
         host = self._host(self.roster.open)
         assert host is not None
         call.seated = True
         self._send(host, call)
 
-    def _unseat(self, call: HostedCall) -> None:
+    def _unseat(self, call: HostCall) -> None:
         if call.seated:
             call.seated = False
             self._crew.obey(self._fleet.unseated(monotonic()))
 
-    def _send(self, host: Host, call: HostedCall) -> None:
+    def _send(self, host: SharedHost, call: HostCall) -> None:
         entry, definition = call.job.entry, b""
         if entry.number not in host.known:
             try:
@@ -114,9 +114,9 @@ class Hosting:
         self._crew.push(host, hosted_frame(call.number, call.job, call.deadlines.sent_at, definition))
         self._crew.clocks.arm(call.next_at)
 
-    def _host(self, number: int | None) -> Host | None:
+    def _host(self, number: int | None) -> SharedHost | None:
         found = None if number is None else self._crew.isolates.get(number)
-        return found if isinstance(found, Host) else None
+        return found if isinstance(found, SharedHost) else None
 
     # -- a host's life -------------------------------------------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ class Hosting:
         assert self._boot is not None  # an engine without one is given no hosted jobs
         boot = self._boot.boot
         try:
-            host = Host(number, self._crew.keeping.free_seat, now + boot.time_limit, boot.largest_frame)
+            host = SharedHost(number, self._crew.keeping.free_seat, now + boot.time_limit, boot.largest_frame)
         except OSError as error:  # no descriptor, no memory
             if self.roster.boot_failures == 0:
                 self._crew.no_process(f"{type(error).__name__}: {error}")
@@ -135,17 +135,17 @@ class Hosting:
         else:
             self._crew.keeping.launch(host, boot)
 
-    def ready(self, host: Host) -> None:
+    def ready(self, host: SharedHost) -> None:
         self.roster.ready(host.number)
         self._fleet.host_open = True
         self._crew.obey(self._fleet.decide(monotonic()))
 
-    def left(self, host: Host) -> None:
+    def left(self, host: SharedHost) -> None:
         """It takes no more."""
         self.roster.left(host.number)
         self._fleet.host_open = self.roster.open is not None
 
-    def stuck(self, host: Host) -> None:
+    def stuck(self, host: SharedHost) -> None:
         """It does not die: its seats are free, its calls are not told."""
         for call in host.hosted.values():
             self._unseat(call)
@@ -157,7 +157,7 @@ class Hosting:
                 self.end(call, BootFailed(why))
         self._crew.clocks.arm(self.roster.boot_after)
 
-    def replied(self, host: Host, call: HostedCall, outcome: Outcome, spent: bool) -> None:
+    def replied(self, host: SharedHost, call: HostCall, outcome: Outcome, spent: bool) -> None:
         """A complete reply, while its process lives or after. `spent`: a call changed what cannot be put back there."""
         self.roster.proved()
         self.hearing.finish(host, call)
@@ -170,7 +170,7 @@ class Hosting:
             self._drain(host, monotonic(), "a call changed what cannot be put back")
         self._end_drained(host)
 
-    def ring(self, host: Host, now: float) -> None:
+    def ring(self, host: SharedHost, now: float) -> None:
         if host.stack_due <= now:
             self.hearing.stack_came(host)
         for call in list(host.hosted.values()):
@@ -181,7 +181,7 @@ class Hosting:
             self._crew.push(host, wire.frame(wire.PING, number))
         self._end_drained(host)
 
-    def _alarm(self, host: Host, call: HostedCall, alarm: Alarm, now: float) -> None:
+    def _alarm(self, host: SharedHost, call: HostCall, alarm: Alarm, now: float) -> None:
         match alarm:
             case Alarm.SOFT | Alarm.HARD | Alarm.SILENCE:
                 self.hearing.ask_stack(host, call, now)
@@ -190,11 +190,11 @@ class Hosting:
             case Alarm.UNREAD if call.number > host.page.started:
                 self._drain(host, now, "it begins no call")
 
-    def pong(self, host: Host, number: int) -> None:
+    def pong(self, host: SharedHost, number: int) -> None:
         host.pong(number, monotonic())
         self._crew.clocks.arm(host.alarm())
 
-    def _drain(self, host: Host, now: float, why: str) -> None:
+    def _drain(self, host: SharedHost, now: float, why: str) -> None:
         if host.begin_drain(now):
             self.left(host)
             self._crew.notice(host, "draining", why)
@@ -205,7 +205,7 @@ class Hosting:
             self.look(now)
         self._end_drained(host)
 
-    def again(self, host: Host, call: HostedCall) -> None:
+    def again(self, host: SharedHost, call: HostCall) -> None:
         """It has not begun there, and never will: another host runs it, unless it was told to end meanwhile."""
         self._part(host, call)
         if call.ending is None and not self.roster.closed:
@@ -214,11 +214,11 @@ class Hosting:
             self._tell(host, call, call.fate(started=False, cause=None), Exit(died_at=monotonic()), Crashed(), started=False)
         self._unseat(call)
 
-    def _end_drained(self, host: Host) -> None:
+    def _end_drained(self, host: SharedHost) -> None:
         if host.done_draining:
             self._crew.condemn(host, Cause.DRAINED)
 
-    def gone(self, host: Host, end: Exit, broken: str | None, death: Crashed) -> None:
+    def gone(self, host: SharedHost, end: Exit, broken: str | None, death: Crashed) -> None:
         """The exit is confirmed, its descendants are dead, its last words read. `broken`: why its boot failed, None where it had not;
         `death`: what it was, if nobody of ours killed it."""
         self.left(host)
@@ -241,7 +241,7 @@ class Hosting:
 
     # -- endings -------------------------------------------------------------------------------------------------------------------
 
-    def _tell(self, host: Host, call: HostedCall, fate: Fate, end: Exit, death: Crashed, started: bool) -> None:
+    def _tell(self, host: SharedHost, call: HostCall, fate: Fate, end: Exit, death: Crashed, started: bool) -> None:
         match fate:
             case Fate.STOPPED:
                 assert call.stop is not None
@@ -261,12 +261,12 @@ class Hosting:
                     outcome = replace(death, stderr=said)
         self.end(call, outcome)
 
-    def _tell_hard(self, call: HostedCall, outcome: TimedOut) -> None:
+    def _tell_hard(self, call: HostCall, outcome: TimedOut) -> None:
         self._crew.told.append(partial(call.caller.limit_reached, LimitNotice.of(outcome)))
 
-    def end(self, call: HostedCall, outcome: Outcome) -> None:
+    def end(self, call: HostCall, outcome: Outcome) -> None:
         self._crew.told.append(partial(call.caller.ended, outcome))
 
-    def _part(self, host: Host, call: HostedCall) -> None:
+    def _part(self, host: SharedHost, call: HostCall) -> None:
         del host.hosted[call.number]
         call.host = None

@@ -38,7 +38,7 @@ class Boot:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Entry:
+class EntrypointRef:
     """An entrypoint. It travels once per isolate and is a number afterwards.
 
     `definition(ready)` makes the bytes for `Runner.define`, where `ready` is what that isolate's runner said of itself when it was ready.
@@ -56,7 +56,7 @@ class Job:
     `descriptor` goes with the payload (a memfd with what is too large for a pipe); it stays the submitter's, open until `Caller.ended`.
     """
 
-    entry: Entry
+    entry: EntrypointRef
     payload: bytes
     title: str = ""
     limits: Limits = NO_LIMITS
@@ -125,7 +125,7 @@ class Caller(Protocol):
 # -- the other side, inside the isolate (and, for inline handlers, in the worker) ------------------------------------------------------
 
 
-class Port(Protocol):
+class CallPort(Protocol):
     """What a running call can say to the core. Usable from any thread of the handler."""
 
     soft_deadline: float | None  # monotonic seconds
@@ -146,7 +146,7 @@ class Port(Protocol):
         """Entered around the handler alone: inside, `SoftTimeLimitExceeded` may be raised, once, where the job asks for it."""
 
 
-class IsolatePort(Port, Protocol):
+class IsolatePort(CallPort, Protocol):
     """In an isolate descriptors travel beside the bytes."""
 
     descriptor: int | None  # what came with the payload; closed at the call's end

@@ -44,7 +44,7 @@ LAST_WAIT = 2.0  # seconds for the last deaths
 SEATS = 1024  # rows in the table: isolates alive at once, dying ones included
 
 
-class Kept:
+class Child:
     """An isolate as its parent knows it."""
 
     __slots__ = ("died_at", "killed", "named", "number", "page", "pid", "pidfd", "seat", "signalled_at", "swept")
@@ -66,12 +66,12 @@ class Keeper:
         self._unsent: deque[tuple[str, tuple[Any, ...], tuple[int, ...]]] = deque()  # for which the core's queue had no room
         self._core_reads = True
         self._core = core
-        self._isolates: dict[int, Kept] = {}  # by pidfd
-        self._unreaped: list[Kept] = []  # exited and not reported
+        self._isolates: dict[int, Child] = {}  # by pidfd
+        self._unreaped: list[Child] = []  # exited and not reported
         self._orphans = Orphans(self._kin, self._sessions)
         self._sweep: Generator[float, None, set[int]] | None = None  # a pass that goes on
         self._sweep_at = 0.0
-        self._kills: list[tuple[float, tree.Kill, Kept]] = []
+        self._kills: list[tuple[float, tree.Kill, Child]] = []
         table = os.memfd_create("stem_iso-table", os.MFD_CLOEXEC)
         os.ftruncate(table, seat.table_size(SEATS))
         self._table = seat.Table(table, SEATS)
@@ -210,7 +210,7 @@ class Keeper:
             told = messages.read_prelude(prelude)
             given, program = process.Fds(page_fd, *ends, self._lifeline, tracker), Program(*told["program"])
             pid = process.start(given, program, flags=told["flags"], own_path=told["own_path"], cwd=told["cwd"], env=told["env"])
-            kept = Kept(number, seat_number, pid, seat.Page(page_fd))
+            kept = Child(number, seat_number, pid, seat.Page(page_fd))
         except (OSError, ValueError, MemoryError, ImportError) as error:  # no descriptor, process, folder or memory; no stem_iso any more
             self.send(FAILED, number, f"{type(error).__name__}: {error}")
         else:
@@ -249,7 +249,7 @@ class Keeper:
                     earliest = min(earliest, at)
         return earliest
 
-    def _enforce(self, kept: Kept, row: seat.Row, call: int) -> None:
+    def _enforce(self, kept: Child, row: seat.SharedRow, call: int) -> None:
         self._table.set_verdict(kept.seat, seat.pack_verdict(call, seat.LIMIT))
         seat.fence()
         if seat.stands(row, self._table.look(kept.seat, kept.page)):
@@ -259,7 +259,7 @@ class Keeper:
 
     # -- deaths --------------------------------------------------------------------------------------------------------------------
 
-    def _kill(self, kept: Kept) -> None:
+    def _kill(self, kept: Child) -> None:
         if kept.signalled_at:
             return
         kept.signalled_at = monotonic()
@@ -280,7 +280,7 @@ class Keeper:
             else:
                 self._kills.append((monotonic() + pause, kill, kept))
 
-    def _exited(self, kept: Kept) -> None:
+    def _exited(self, kept: Child) -> None:
         kept.died_at = monotonic()
         self._poll.unregister(kept.pidfd)
         self._unreaped.append(kept)
@@ -307,7 +307,7 @@ class Keeper:
         self._name_survivors(now)
         self._sweep_at = now + self._orphans.pause(now)
 
-    def _report(self, kept: Kept) -> None:
+    def _report(self, kept: Child) -> None:
         """The exit, unless a tracer has not let go of it: nobody else hears of that end until then."""
         try:
             end = os.waitid(os.P_PIDFD, kept.pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG | WALL)

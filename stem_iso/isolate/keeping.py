@@ -23,21 +23,21 @@ from stem_iso.isolate.job import Boot, IsolateNotice
 from stem_iso.isolate.keeper import SEATS
 from stem_iso.isolate.lifecycle import Cause, State
 from stem_iso.isolate.link import KeeperLost
-from stem_iso.isolate.memory import View
+from stem_iso.isolate.memory import MemoryReader
 from stem_iso.isolate.messages import EXITED, FAILED, STARTED, STUCK
 
 if TYPE_CHECKING:
-    from stem_iso.isolate.crew import Crew
+    from stem_iso.isolate.crew import Isolates
 
 
 NO_ARGV = (TypeError, ValueError, AttributeError, RecursionError)  # what comes of a sys.argv that is no list of texts
 ROOM = 24  # descriptors that are left free by the last isolate
 
 
-class Keeping:
+class KeeperClient:
     """Used under the engine's lock."""
 
-    def __init__(self, crew: Crew) -> None:
+    def __init__(self, crew: Isolates) -> None:
         self._crew = crew
         self._seats = list(range(SEATS))
 
@@ -151,7 +151,7 @@ class Keeping:
                 isolate.pipe.link.shutdown(socket.SHUT_WR)
             return
         isolate.pidfd, isolate.link = fds[0], crew.link
-        isolate.view, isolate.hidden = View(pid, *fds[1:]), hides and not shown
+        isolate.view, isolate.hidden = MemoryReader(pid, *fds[1:]), hides and not shown
         crew.register(isolate.pidfd, isolate)
         crew.push(isolate, isolate.adopt)
         crew.notice(isolate, "spawned")

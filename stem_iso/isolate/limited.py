@@ -10,9 +10,9 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from stem_iso.isolate.desk import Desk
+from stem_iso.isolate.desk import PoolBackend
 from stem_iso.isolate.future import IsolateFuture
-from stem_iso.isolate.gate import Gate
+from stem_iso.isolate.gate import OpenCalls
 from stem_iso.isolate.limits import Limits
 from stem_iso.isolate.results import Results
 from stem_iso.validation import Duration, Size
@@ -29,7 +29,7 @@ WINDOW = 64  # calls in flight in a `map` at least; four for each seat where the
 class Limited(Executor):
     """What a pool and its views have in common."""
 
-    def __init__(self, desk: Desk, gate: Gate, limits: Limits) -> None:
+    def __init__(self, desk: PoolBackend, gate: OpenCalls, limits: Limits) -> None:
         self._desk, self._gate, self._limits = desk, gate, limits
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> IsolateFuture[T]:
@@ -87,16 +87,16 @@ class Limited(Executor):
         cpus: int | None = None,
         heartbeat: Duration | None = None,
         raise_soft: bool = False,
-    ) -> View:
+    ) -> LimitedPool:
         """The same isolates under limits, as an executor; what is not named here is without limit. See `Limits`; raises InvalidOptions."""
-        return View(self, Limits(soft, hard, heartbeat, raise_soft, memory, cpus))
+        return LimitedPool(self, Limits(soft, hard, heartbeat, raise_soft, memory, cpus))
 
 
-class View(Limited):
+class LimitedPool(Limited):
     """A pool under limits. It shares the pool's isolates, and lives no longer than the pool."""
 
     def __init__(self, parent: Limited, limits: Limits) -> None:
-        super().__init__(parent._desk, Gate(), limits)
+        super().__init__(parent._desk, OpenCalls(), limits)
         self._parent = parent  # a pool that is forgotten ends: not while there is a view of it
 
     def __repr__(self) -> str:

@@ -27,7 +27,7 @@ class KeeperLost(Exception):
     """The keeper is gone, or never came."""
 
 
-class Link:
+class KeeperConnection:
     """Talks to one keeper. Used by the engine's thread, but for `wake`, which any sender of a call may use."""
 
     def __init__(self, given: socket.socket | None = None) -> None:
@@ -142,6 +142,6 @@ class Link:
                 self._process.wait()
 
 
-def _let_go(link: Link | None) -> None:
+def _let_go(link: KeeperConnection | None) -> None:
     if link is not None:
         link.let_go()

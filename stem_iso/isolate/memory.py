@@ -79,7 +79,7 @@ def family(pid: int) -> list[int]:
 
 
 def open_files(pid: int) -> tuple[int, ...]:
-    """Descriptors for a `View` of this process; none where it is hidden already, or no descriptor is free."""
+    """Descriptors for a `MemoryReader` of this process; none where it is hidden already, or no descriptor is free."""
     opened: list[int] = []
     try:
         for name in ("statm", f"task/{pid}/children"):
@@ -91,7 +91,7 @@ def open_files(pid: int) -> tuple[int, ...]:
     return tuple(opened)
 
 
-class View:
+class MemoryReader:
     """Reads about one process: by descriptors that were opened before it could hide, else by name.
 
     Owns the descriptors. They are closed with the last who refers to it: the watch may be in the middle of a look when its isolate ends.
@@ -140,9 +140,9 @@ class View:
 class OpenTree:
     """A tree where /proc hides processes: what was met once stays known."""
 
-    def __init__(self, root: View) -> None:
+    def __init__(self, root: MemoryReader) -> None:
         self._root = root
-        self._held: dict[int, View] = {}  # descendants
+        self._held: dict[int, MemoryReader] = {}  # descendants
 
     def sizes(self) -> dict[int, tuple[int, int]]:
         """`resident` of each process of the tree."""
@@ -161,12 +161,12 @@ class OpenTree:
         self._held = {pid: view for pid, view in self._held.items() if pid in found}
         return found
 
-    def _view(self, pid: int) -> View:
+    def _view(self, pid: int) -> MemoryReader:
         if pid == self._root.pid:
             return self._root
         view = self._held.get(pid)
         if view is None or view.gone:
-            view = View(pid, *(open_files(pid) if len(self._held) < MOST_HELD else ()))
+            view = MemoryReader(pid, *(open_files(pid) if len(self._held) < MOST_HELD else ()))
             self._held.pop(pid, None)
             if view.held:
                 self._held[pid] = view
@@ -176,7 +176,7 @@ class OpenTree:
 class Meter:
     """Measures one tree against one limit. `used` and `due` are what the last look found and when the next one should be."""
 
-    def __init__(self, view: View, limit: int) -> None:
+    def __init__(self, view: MemoryReader, limit: int) -> None:
         self._pid, self._limit = view.pid, limit
         self._open = OpenTree(view) if view.held else None
         self._doubled: int | None = None  # bytes that resident memory counts too often; None: not known
@@ -211,7 +211,7 @@ class Meter:
         return self.used > self._limit
 
 
-class Watcher:
+class MemoryWatcher:
     """`over(isolate, call, bytes)` is called on the watch's thread. Started with the first `watch`."""
 
     def __init__(self, over: Callable[[int, int, int], None]) -> None:
@@ -222,7 +222,7 @@ class Watcher:
         self._wake = threading.Condition(threading.Lock())
         self._thread: threading.Thread | None = None
 
-    def watch(self, isolate: int, call: int, view: View, limit: int) -> None:
+    def watch(self, isolate: int, call: int, view: MemoryReader, limit: int) -> None:
         """From now on. Costs no wake-up where the thread looks soon enough anyway."""
         meter = Meter(view, limit)
         with self._wake:

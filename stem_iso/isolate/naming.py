@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
-from stem_iso.isolate.child.functions import CARRIED, Place
-from stem_iso.isolate.job import Entry
+from stem_iso.isolate.child.functions import CARRIED, FunctionPlace
+from stem_iso.isolate.job import EntrypointRef
 
 # Types whose instances are compared by identity: looking one up runs no user code.
 NAMED = frozenset({FunctionType, BuiltinFunctionType, type})
@@ -28,7 +28,7 @@ class Named:
 
     __slots__ = ("entry", "title")
 
-    def __init__(self, entry: Entry, title: str) -> None:
+    def __init__(self, entry: EntrypointRef, title: str) -> None:
         self.entry, self.title = entry, title
 
 
@@ -36,7 +36,7 @@ class Names:
     """The functions that a pool has met. A race of two threads for a new one makes two entries, of which one is used on."""
 
     def __init__(self) -> None:
-        self.carried = Entry(0, lambda ready: CARRIED)
+        self.carried = EntrypointRef(0, lambda ready: CARRIED)
         self._known: dict[Any, Named] = {}
         self._numbers = count(1)
 
@@ -50,7 +50,7 @@ class Names:
         place = place_of(function)
         if place is None:
             return None
-        entry = Entry(next(self._numbers), lambda ready: msgspec.msgpack.encode(Place(*place, _search_path())))
+        entry = EntrypointRef(next(self._numbers), lambda ready: msgspec.msgpack.encode(FunctionPlace(*place, _search_path())))
         return self._known.setdefault(function, Named(entry, title_of(function)))
 
 

@@ -132,7 +132,7 @@ class Orphans:
     def _again(self, orphan: Orphan) -> None:
         """A process that stood in a tracer's stop may die of the second SIGKILL, and one that has changed its user is ours now."""
         sent, name = tree.kill_child(orphan.pid, self._own)
-        if sent is tree.Sent.DELIVERED and orphan.walk.refused.pop(orphan.pid, None) is not None:
+        if sent is tree.SignalResult.DELIVERED and orphan.walk.refused.pop(orphan.pid, None) is not None:
             orphan.walk.killed[orphan.pid] = name
 
     def _conclude(self, waiting: set[int], moved: set[int]) -> set[int]:

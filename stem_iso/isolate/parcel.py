@@ -49,7 +49,7 @@ class Parcel(NamedTuple):
     descriptor: int | None = None
 
 
-class Unreadable(Exception):
+class UnreadablePayload(Exception):
     """Bytes that are no parcel, or came without their memory."""
 
 
@@ -94,7 +94,7 @@ def unpack(data: bytes, memory: memoryview | None = None) -> Any:
     if not kind & OUTSIDE:
         return pickle.loads(data)
     if memory is None:
-        raise Unreadable("its memory did not come with it: no descriptor was free")
+        raise UnreadablePayload("its memory did not come with it: no descriptor was free")
     count = _COUNT.unpack_from(data, len(data) - _COUNT.size)[0]
     views = []
     for offset, size, writable in _SECTION.iter_unpack(data[: count * _SECTION.size]):
@@ -114,7 +114,7 @@ def mapped(descriptor: int) -> memoryview:
         seals = fcntl.fcntl(descriptor, F_GET_SEALS)
         size = os.fstat(descriptor).st_size
         if not seals & F_SEAL_SHRINK or not size:
-            raise Unreadable("its memory is not sealed")
+            raise UnreadablePayload("its memory is not sealed")
         protection = mmap.PROT_READ | mmap.PROT_WRITE
         block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE, prot=protection)
         map_over(block, descriptor)

@@ -29,8 +29,8 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 
 from stem_iso.errors import InvalidOptions
-from stem_iso.isolate.child.functions import LARGEST_FRAME, Start
-from stem_iso.isolate.desk import Desk, Notice
+from stem_iso.isolate.child.functions import LARGEST_FRAME, PoolStart
+from stem_iso.isolate.desk import Notice, PoolBackend
 from stem_iso.isolate.job import NO_LIMITS, Boot
 from stem_iso.isolate.limited import Limited
 from stem_iso.isolate.linux import require_linux
@@ -98,10 +98,10 @@ class IsolatePool(Limited):
             raise TypeError("initializer must be a callable")
         memory = optional_memory("max_memory_per_isolate", max_memory_per_isolate)
         started = b"" if initializer is None else pack((initializer, tuple(initargs)), outside=False, by_name=True).data
-        start = msgspec.msgpack.encode(Start(names("preload", preload), started))
+        start = msgspec.msgpack.encode(PoolStart(names("preload", preload), started))
         limit, level = duration("boot_time_limit", boot_time_limit), logging.getLogger().getEffectiveLevel()
         boot = Boot(TARGET, start, names("secrets", secrets), limit, largest_frame=LARGEST_FRAME, log_level=level)
-        desk = Desk(boot, size=size, spares=spares, max_calls=max_tasks_per_isolate, max_memory=memory)
+        desk = PoolBackend(boot, size=size, spares=spares, max_calls=max_tasks_per_isolate, max_memory=memory)
         super().__init__(desk, desk.gate, NO_LIMITS)
         weakref.finalize(self, desk.shut).atexit = False  # a pool that is forgotten finishes its calls and ends
 

@@ -38,7 +38,7 @@ WORD = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SharedRow:
     """One look at a row. `deadline` is monotonic seconds, 0: none. Call numbers start at 1."""
 
     call: int
@@ -60,7 +60,7 @@ class LookAgain:
     at: float
 
 
-def judge(row: Row, now: float) -> Enforce | LookAgain:
+def judge(row: SharedRow, now: float) -> Enforce | LookAgain:
     """What the keeper does about a row: enforce, or look again at a time (inf: when the core says so)."""
     if row.call == 0 or row.deadline == 0 or row.finished == row.call or row.verdict:
         return LookAgain(inf)
@@ -71,7 +71,7 @@ def judge(row: Row, now: float) -> Enforce | LookAgain:
     return Enforce(row.call)
 
 
-def stands(before: Row, after: Row) -> bool:
+def stands(before: SharedRow, after: SharedRow) -> bool:
     """The second look, after the verdict was written: does the same call still run under the same limit?"""
     return after.call == before.call and after.deadline == before.deadline and after.finished != before.call
 
@@ -155,8 +155,8 @@ class Table:
         for word in (LINE + seat * SEAT, 2 * LINE + seat * SEAT, 2 * LINE + seat * SEAT + 1):
             self._words[word] = 0
 
-    def look(self, seat: int, page: Page) -> Row:
-        return Row(self.call(seat), self.deadline(seat), page.started, page.finished, self.verdict(seat))
+    def look(self, seat: int, page: Page) -> SharedRow:
+        return SharedRow(self.call(seat), self.deadline(seat), page.started, page.finished, self.verdict(seat))
 
 
 class Page:

@@ -12,9 +12,9 @@ from stem_iso.isolate.job import Answer, LimitNotice
 from stem_iso.outcome import Outcome, Stopped, Succeeded
 
 if TYPE_CHECKING:
-    from stem_iso.isolate.desk import Desk
+    from stem_iso.isolate.desk import PoolBackend
     from stem_iso.isolate.future import IsolateFuture
-    from stem_iso.isolate.gate import Gate
+    from stem_iso.isolate.gate import OpenCalls
 
 
 class Memfd:
@@ -29,12 +29,12 @@ class Memfd:
         os.close(self._descriptor)
 
 
-class Ticket:
+class PoolCall:
     """`isolate.job.Caller`; made for one call. Nothing in it runs user code: what does is put aside."""
 
     __slots__ = ("_desk", "_gate", "_memory", "future", "memfd")
 
-    def __init__(self, desk: Desk, gate: Gate, future: IsolateFuture[object], descriptor: int | None) -> None:
+    def __init__(self, desk: PoolBackend, gate: OpenCalls, future: IsolateFuture[object], descriptor: int | None) -> None:
         self._desk, self._gate, self.future = desk, gate, future
         self.memfd = None if descriptor is None else Memfd(descriptor)
         self._memory: memoryview | None = None
@@ -59,7 +59,7 @@ class Ticket:
     def received(self, descriptor: int) -> None:
         try:
             self._memory = parcel.mapped(descriptor)
-        except (parcel.Unreadable, OSError):
+        except (parcel.UnreadablePayload, OSError):
             self._memory = None  # whoever opens the reply is told so
 
     def ended(self, outcome: Outcome) -> None:

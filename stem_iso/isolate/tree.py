@@ -38,7 +38,7 @@ Killed = tuple[tuple[int, str], ...]
 Kill = Generator[float, None, Killed]
 
 
-class Sent(Enum):
+class SignalResult(Enum):
     """What became of a signal."""
 
     DELIVERED = "delivered"
@@ -171,31 +171,31 @@ def tracer(pid: int) -> int:
     return int(_status(pid, b"TracerPid").get(b"TracerPid", 0))
 
 
-def send(pidfd: int, number: int) -> Sent:
+def send(pidfd: int, number: int) -> SignalResult:
     if pidfd < 0:  # never held
-        return Sent.GONE
+        return SignalResult.GONE
     try:
         signal.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
-        return Sent.GONE
+        return SignalResult.GONE
     except PermissionError:
-        return Sent.REFUSED
-    return Sent.DELIVERED
+        return SignalResult.REFUSED
+    return SignalResult.DELIVERED
 
 
-def kill_child(pid: int, parent: int) -> tuple[Sent, str]:
+def kill_child(pid: int, parent: int) -> tuple[SignalResult, str]:
     """SIGKILL `pid` if it still is a living child of `parent`; what became of it, and its title."""
     try:
         pidfd = os.pidfd_open(pid)
     except OSError:
-        return Sent.GONE, ""
+        return SignalResult.GONE, ""
     try:
         # The pid was read before the pidfd was opened: only a process that still has this parent is the one we mean.
         stat = _stat(pid)
         if stat and (_ended(stat) or int(stat[1]) != parent):
-            return Sent.GONE, ""
+            return SignalResult.GONE, ""
         if not stat and (has_exited(pidfd) or pid not in children(parent)):
-            return Sent.GONE, ""
+            return SignalResult.GONE, ""
         name = title(pid)
         return send(pidfd, signal.SIGKILL), name
     finally:
@@ -220,8 +220,8 @@ class Walk:
                 yield 0.0
             if pid not in self.killed and pid not in self.refused:
                 sent, name = kill_child(pid, above)
-                if sent is not Sent.GONE:
-                    (self.killed if sent is Sent.DELIVERED else self.refused)[pid] = name
+                if sent is not SignalResult.GONE:
+                    (self.killed if sent is SignalResult.DELIVERED else self.refused)[pid] = name
                     fresh = True
             queue += [(child, pid) for child in children(pid)]
         return fresh

@@ -77,7 +77,7 @@ class RevokeAsked(msgspec.Struct, frozen=True, tag="revoke", array_like=True):
 Saying = ProgressSaid | MetaSaid | ExtendAsked | EnqueueAsked | ComposeAsked | RevokeAsked
 
 
-class Answer(msgspec.Struct, frozen=True, array_like=True):
+class ContextAnswer(msgspec.Struct, frozen=True, array_like=True):
     """`error` is the name of a class of `stem_iso.errors` (or "RemoteError") and its message, None where all is well."""
 
     value: Any = None
@@ -89,7 +89,7 @@ AT_ONCE = 16  # payloads of the largest size that a handler may ask for in one s
 _encoder = msgspec.msgpack.Encoder()
 _header_decoder = msgspec.msgpack.Decoder(CallHeader)
 _saying_decoder = msgspec.msgpack.Decoder(Saying)
-_answer_decoder = msgspec.msgpack.Decoder(Answer)
+_answer_decoder = msgspec.msgpack.Decoder(ContextAnswer)
 
 
 def encode_call(header: CallHeader, args: msgspec.Raw) -> bytes:
@@ -113,9 +113,9 @@ def decode_saying(payload: bytes) -> Saying:
     return saying
 
 
-def encode_answer(answer: Answer) -> bytes:
+def encode_answer(answer: ContextAnswer) -> bytes:
     return _encoder.encode(answer)
 
 
-def decode_answer(payload: bytes) -> Answer:
+def decode_answer(payload: bytes) -> ContextAnswer:
     return _answer_decoder.decode(payload)

@@ -179,7 +179,7 @@ def leaves(tree: Tree) -> Iterator[Leaf]:
 # -- what an end moves ----------------------------------------------------------------------------------------------------------------
 
 
-class Cause(msgspec.Struct, frozen=True, kw_only=True):
+class FailureCause(msgspec.Struct, frozen=True, kw_only=True):
     """The task with which a failure began."""
 
     id: str
@@ -201,7 +201,7 @@ class Skip(msgspec.Struct, frozen=True, tag=True):
     """`target` will never begin."""
 
     target: Ref
-    cause: Cause
+    cause: FailureCause
 
 
 class Count(msgspec.Struct, frozen=True, tag=True):
@@ -209,7 +209,7 @@ class Count(msgspec.Struct, frozen=True, tag=True):
 
     join: str
     index: int
-    ended: bytes | Cause
+    ended: bytes | FailureCause
 
 
 class Drop(msgspec.Struct, frozen=True, tag=True):
@@ -221,10 +221,10 @@ class Drop(msgspec.Struct, frozen=True, tag=True):
 Move = Start | Skip | Count | Drop
 
 
-def moves(then: Then, id: str, ended: bytes | Cause) -> list[Move]:
+def moves(then: Then, id: str, ended: bytes | FailureCause) -> list[Move]:
     """What the end of part `id` moves: `ended` is its result, encoded, or why it has none."""
     found: list[Move] = []
-    if isinstance(ended, Cause):
+    if isinstance(ended, FailureCause):
         found += [Skip(target, ended) for target in then.start]
         found += [Start(target, told_of(ended), id) for target in then.errors]
     else:
@@ -269,7 +269,7 @@ def gathered(results: Sequence[bytes], most: int) -> bytes | None:
 LINK_FAILED, MEMBER_FAILED, TOO_LARGE = "link-failed", "member-failed", "results-too-large"
 
 
-def error_of(cause: Cause, reason: str) -> TaskError:
+def error_of(cause: FailureCause, reason: str) -> TaskError:
     """The error of a part that failed because another did (LINK_FAILED, MEMBER_FAILED). It keeps the other's type and traceback."""
     what = "a link before it" if reason == LINK_FAILED else "a member"
     error = cause.error or TaskError(type="stem_iso.errors.TaskCancelled")
@@ -283,7 +283,7 @@ def too_large(most: int) -> TaskError:
     return TaskError(type="stem_iso.errors.PayloadTooLarge", message=message, retryable=False)
 
 
-def told_of(cause: Cause) -> bytes:
+def told_of(cause: FailureCause) -> bytes:
     """What a `link_error` finds before it: a map with the fields of `TaskError`, and `id, name, state, reason` of the task that failed."""
     error = cause.error or TaskError(type="stem_iso.errors.TaskCancelled", message=cause.reason or cause.state.value, retryable=False)
     told: dict[str, Any] = msgspec.structs.asdict(error)

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from stem_iso.handle import TaskHandle
     from stem_iso.task.options import EnqueueFields
-    from stem_iso.task.port import Port
+    from stem_iso.task.port import ContextPort
 
 Offload = Callable[..., Awaitable[Any]]  # runs a blocking call beside the loop: `asyncio.to_thread`
 
@@ -84,7 +84,7 @@ class TaskContext:
     def __init__(
         self,
         header: CallHeader,
-        port: Port,
+        port: ContextPort,
         sender: Sender | None = None,
         *,
         offload: Offload | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stem_iso.task.call import Answer, EnqueueAsked, RevokeAsked, decode_saying, encode_answer
+from stem_iso.task.call import ContextAnswer, EnqueueAsked, RevokeAsked, decode_saying, encode_answer
 
 
 class LocalPort:
@@ -14,11 +14,11 @@ class LocalPort:
     def ask(self, payload: bytes) -> bytes:
         match decode_saying(payload):
             case EnqueueAsked():
-                return encode_answer(Answer(error=("StemError", "a local context has no worker to enqueue through")))
+                return encode_answer(ContextAnswer(error=("StemError", "a local context has no worker to enqueue through")))
             case RevokeAsked():
-                return encode_answer(Answer(False))
+                return encode_answer(ContextAnswer(False))
             case _:
-                return encode_answer(Answer())
+                return encode_answer(ContextAnswer())
 
     def tell(self, payload: bytes) -> None:
         pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class Port(Protocol):
+class ContextPort(Protocol):
     @property
     def soft_deadline(self) -> float | None: ...
 

@@ -28,12 +28,12 @@ from stem_iso.task.options import CARRIED, ENQUEUE_CHECKS, Form, TaskOptions, ch
 
 
 @dataclass(frozen=True, slots=True)
-class Using:
+class EnqueueOptions:
     """What was said at enqueue: only the names that were given, checked and normalised."""
 
     given: Mapping[str, Any] = field(default_factory=dict)
 
-    def and_(self, more: Mapping[str, Any]) -> Using:
+    def and_(self, more: Mapping[str, Any]) -> EnqueueOptions:
         """Raises InvalidOptions. What is said later wins."""
         given = {**self.given, **checked(more, ENQUEUE_CHECKS)}
         if "delay" in given and "eta" in given:
@@ -41,10 +41,10 @@ class Using:
         conflict = limit_conflict(given.get("soft_time_limit"), given.get("hard_time_limit"))
         if conflict:
             raise InvalidOptions(conflict)
-        return Using(given)
+        return EnqueueOptions(given)
 
 
-NOTHING_SAID = Using()
+NOTHING_SAID = EnqueueOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Declared:
 
 
 def envelope_of(
-    declared: Declared, args: Mapping[str, Any], using: Using, *, id: str, now: float, lineage: tuple[str, str] | None = None
+    declared: Declared, args: Mapping[str, Any], using: EnqueueOptions, *, id: str, now: float, lineage: tuple[str, str] | None = None
 ) -> Envelope:
     """Raises InvalidOptions, and TypeError for arguments that cannot be sent."""
     given = using.given
@@ -119,7 +119,7 @@ def _lock(name: str, queue: str, args: Mapping[str, Any], given: Mapping[str, An
     return joined(queue, name, key)
 
 
-def as_later_step(envelope: Envelope, using: Using, now: float) -> Envelope:
+def as_later_step(envelope: Envelope, using: EnqueueOptions, now: float) -> Envelope:
     """A step of a canvas that others come before: its delay and its expiry count from its start. `now`: as `envelope_of` was told."""
     fixed = isinstance(using.given.get("expires"), datetime)
     changes: dict[str, Any] = {}

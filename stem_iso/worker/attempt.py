@@ -7,7 +7,7 @@
     steps 7 and 8     told by the engine's thread, or by an inline handler's
 
 An `Attempt` is what a host (the engine, or the inline host) calls back: each method puts one message into the consumer's inbox and returns,
-so no host ever waits for a queue. Nothing is settled before `Ended` has come out of that inbox (I4).
+so no host ever waits for a queue. Nothing is settled before `AttemptEnded` has come out of that inbox (I4).
 Fields are written by the consumer alone, but `begun_at`, which the host writes when the call's clock starts.
 """
 
@@ -24,12 +24,12 @@ from stem_iso.outcome import Outcome, StopReason
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.policy import Policy
 from stem_iso.task.status import Progress
-from stem_iso.worker.messages import Beaten, Begun, Ended, LimitReached, Message, Said
+from stem_iso.worker.messages import AttemptEnded, Beaten, Begun, HandlerMessage, LimitReached, Message
 
 monotonic = time.monotonic
 
 
-class Desk(Protocol):
+class AttemptPort(Protocol):
     """Where attempts report to."""
 
     @property
@@ -54,7 +54,7 @@ class Attempt:
         *("meta", "noted_at", "policy", "progress", "stop_reason", "take_back"),
     )
 
-    def __init__(self, desk: Desk, delivery: Delivery, envelope: Envelope, policy: Policy) -> None:
+    def __init__(self, desk: AttemptPort, delivery: Delivery, envelope: Envelope, policy: Policy) -> None:
         self.desk, self.delivery, self.envelope, self.policy = desk, delivery, envelope, policy
         self.begun_at = 0.0  # monotonic, 0 before step 7
         self.halt: Callable[[StopReason], None] | None = None  # how its host ends it; None before step 6
@@ -71,7 +71,7 @@ class Attempt:
         return f"<Attempt {self.envelope.name} {self.envelope.id} {self.envelope.run}.{self.envelope.attempt}>"
 
     def stop(self, reason: StopReason) -> None:
-        """Ask its host to end it; the first reason stands. It is over when `Ended` comes, not before."""
+        """Ask its host to end it; the first reason stands. It is over when `AttemptEnded` comes, not before."""
         if self.stop_reason is None and self.halt is not None:
             self.stop_reason = reason
             self.halt(reason)
@@ -88,7 +88,7 @@ class Attempt:
             self.desk.put_now(Begun(self))
 
     def asked(self, payload: bytes, answer: Answer | None) -> None:
-        self.desk.put_now(Said(self, payload, answer))
+        self.desk.put_now(HandlerMessage(self, payload, answer))
 
     def beat(self) -> None:
         self.desk.put_now(Beaten(self))
@@ -103,4 +103,4 @@ class Attempt:
         os.close(descriptor)  # no task sends one; a handler that writes to every descriptor might
 
     def ended(self, outcome: Outcome) -> None:
-        self.desk.put(Ended(self, outcome, monotonic()))
+        self.desk.put(AttemptEnded(self, outcome, monotonic()))

@@ -22,9 +22,9 @@ from typing import Protocol
 
 import msgspec
 
-from stem_iso.brokers.base import Broker, Order, Receipt, WorkerInfo
+from stem_iso.brokers.base import Broker, Receipt, Revocation, WorkerInfo
 from stem_iso.worker.options import WorkerOptions
-from stem_iso.worker.reporter import Reporter
+from stem_iso.worker.reporter import EventEmitter
 
 BEAT_EVERY, BEAT_SOON = 5.0, 0.2
 SWEEP_EVERY = 5.0
@@ -38,7 +38,7 @@ class Chore(Protocol):
     def run(self, broker: Broker, now: float) -> None: ...
 
 
-class Lost(msgspec.Struct):
+class LostWorker(msgspec.Struct):
     """A boot whose leases are taken, all of them. `dead` is its worker, None for a core of our own launcher; `taken` counts them."""
 
     boot: str
@@ -49,14 +49,14 @@ class Lost(msgspec.Struct):
 class Recoverer:
     """`held`: the receipts of this worker. What it does not hold of its own was lost by an error on its way, and is redelivered too."""
 
-    def __init__(self, options: WorkerOptions, interval: float, reporter: Reporter, held: Collection[Receipt]) -> None:
+    def __init__(self, options: WorkerOptions, interval: float, reporter: EventEmitter, held: Collection[Receipt]) -> None:
         self._boot, self._interval, self._reporter, self._held = options.boot, interval, reporter, held
-        self._lost = deque(Lost(boot) for boot in options.origin.predecessors)
+        self._lost = deque(LostWorker(boot) for boot in options.origin.predecessors)
         self.due = 0.0
         self.found = False  # something was redelivered: a look at the queue is worth its price
 
     def take_over(self, dead: WorkerInfo) -> None:
-        self._lost.append(Lost(dead.boot, dead))
+        self._lost.append(LostWorker(dead.boot, dead))
         self.due = 0.0
 
     def run(self, broker: Broker, now: float) -> None:
@@ -72,7 +72,7 @@ class Recoverer:
                 self._over(broker, lost)
         self.due = now if self._lost else now + self._interval
 
-    def _over(self, broker: Broker, lost: Lost) -> None:
+    def _over(self, broker: Broker, lost: LostWorker) -> None:
         if lost.dead is not None:
             broker.unregister(lost.dead)
         self._lost.popleft()
@@ -82,8 +82,8 @@ class Recoverer:
             self._reporter.trouble(f"{who} {why}; {lost.taken} of its tasks are redelivered")
 
 
-class Control:
-    def __init__(self, boot: str, obey: Callable[[list[Order]], None]) -> None:
+class RevocationPoller:
+    def __init__(self, boot: str, obey: Callable[[list[Revocation]], None]) -> None:
         self._boot, self._obey = boot, obey
         self.due = float("inf")
         self._last = 0.0
@@ -98,10 +98,10 @@ class Control:
         self._obey(orders)
 
 
-class Herald:
+class EndNoticePublisher:
     """Tells of what was revoked or purged while it waited, and of canvases that failed: one worker of all does, whichever is first."""
 
-    def __init__(self, reporter: Reporter) -> None:
+    def __init__(self, reporter: EventEmitter) -> None:
         self._reporter = reporter
         self.due = 0.0
         self._last = 0.0
@@ -124,7 +124,7 @@ class Sweeper:
         self.due = now + (0.05 if broker.sweep() else SWEEP_EVERY)
 
 
-class Beat:
+class Heartbeat:
     def __init__(self, describe: Callable[[], WorkerInfo]) -> None:
         self._describe = describe
         self.due = 0.0

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from math import inf
 
 
-class Clock:
+class InlineClock:
     """`look(now)` does what is due and returns when to look again (monotonic seconds); it runs on the clock's thread and must not block."""
 
     def __init__(self, look: Callable[[float], float]) -> None:

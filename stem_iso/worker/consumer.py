@@ -24,16 +24,16 @@ from math import inf
 
 import msgspec
 
-from stem_iso.brokers.base import Broker, Delivery, Order, Watch
+from stem_iso.brokers.base import Broker, Delivery, Revocation, Watch
 from stem_iso.errors import BrokerUnavailable
-from stem_iso.worker.chores import ORDERS_EVERY, Chore, Control, Herald, Recoverer
-from stem_iso.worker.ending import Ending
-from stem_iso.worker.floor import Floor
+from stem_iso.worker.chores import ORDERS_EVERY, Chore, EndNoticePublisher, Recoverer, RevocationPoller
+from stem_iso.worker.ending import Shutdown
+from stem_iso.worker.floor import Attempts
 from stem_iso.worker.inbox import Inbox
 from stem_iso.worker.messages import Message, StopAsked
 from stem_iso.worker.options import WorkerOptions
 from stem_iso.worker.pace import PATIENCE
-from stem_iso.worker.reporter import Reporter
+from stem_iso.worker.reporter import EventEmitter
 from stem_iso.worker.scheduler import Scheduler
 
 COLLECT, COLLECT_MOST = 0.001, 64  # how long, and how many, endings may wait for company
@@ -52,21 +52,21 @@ class Consumer:
         options: WorkerOptions,
         broker: Broker,
         inbox: Inbox[Message],
-        floor: Floor,
-        reporter: Reporter,
+        floor: Attempts,
+        reporter: EventEmitter,
         scheduler: Scheduler,
         recoverer: Recoverer,
         chores: list[Chore],
     ) -> None:
         self._options, self._broker, self._inbox, self._floor, self._reporter = options, broker, inbox, floor, reporter
-        self._control = Control(options.boot, self._obey)
+        self._control = RevocationPoller(options.boot, self._obey)
         self._recoverer = recoverer
         self._scheduler = scheduler
-        self._herald = Herald(reporter)
+        self._herald = EndNoticePublisher(reporter)
         self._chores: tuple[Chore, ...] = (self._recoverer, self._control, self._herald, scheduler, *chores)
         self._incoming: deque[Delivery] = deque()  # leased, and not yet through the gates: an inline one may have to wait
         self._taken_at = 0.0  # when the last of them came
-        self._ending = Ending(options, floor, reporter, self._give_back)
+        self._ending = Shutdown(options, floor, reporter, self._give_back)
         self._hungry = True  # a look at the queue may find something
         self._exchanged_at = -inf
         self._due_at = inf  # when the earliest delayed task is due
@@ -206,7 +206,7 @@ class Consumer:
         while self._incoming:
             self._floor.give_back(self._incoming.popleft())
 
-    def _obey(self, orders: list[Order]) -> None:
+    def _obey(self, orders: list[Revocation]) -> None:
         """What waits here and was revoked must not run; the floor ends what runs."""
         revoked = {order.receipt for order in orders}
         if revoked:

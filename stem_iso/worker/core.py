@@ -32,7 +32,7 @@ from stem_iso.printable import lines
 from stem_iso.worker.launcher import CoreStart
 from stem_iso.worker.log import configure_logging
 from stem_iso.worker.options import Origin
-from stem_iso.worker.outlet import Outlet, adopt
+from stem_iso.worker.outlet import LogWriter, adopt
 from stem_iso.worker.service import Worker
 
 DONE, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3
@@ -42,7 +42,7 @@ SWITCH_INTERVAL = 0.0005  # with Python's 5 ms, a consumer in the midst of a lar
 log = logging.getLogger("stem_iso.worker")
 
 
-def run_core(start: CoreStart, keeper_socket: socket.socket, outlet: Outlet) -> int:
+def run_core(start: CoreStart, keeper_socket: socket.socket, outlet: LogWriter) -> int:
     """Work until the end; the exit code. What is wrong with the start is said on stderr, in one line or with the user's own traceback."""
     try:
         worker = _worker(start, keeper_socket, outlet)
@@ -59,7 +59,7 @@ def run_core(start: CoreStart, keeper_socket: socket.socket, outlet: Outlet) -> 
     return DONE
 
 
-def _worker(start: CoreStart, keeper_socket: socket.socket, outlet: Outlet) -> Worker:
+def _worker(start: CoreStart, keeper_socket: socket.socket, outlet: LogWriter) -> Worker:
     config = start.config
 
     def on_keeper(kind: str, fields: list[Any]) -> None:
@@ -92,7 +92,7 @@ def _take_no_signals() -> None:
         signal.signal(number, lambda *_: None)
 
 
-def _leave(code: int, outlet: Outlet) -> None:
+def _leave(code: int, outlet: LogWriter) -> None:
     """By the ordinary way out, unless a handler's thread would hold it up, or somebody who does not read what this process says."""
     words = threading.Thread(target=_last_words, args=(outlet,), name="stem-iso-last-words", daemon=True)
     words.start()
@@ -103,7 +103,7 @@ def _leave(code: int, outlet: Outlet) -> None:
     sys.exit(code)
 
 
-def _last_words(outlet: Outlet) -> None:
+def _last_words(outlet: LogWriter) -> None:
     outlet.flush()  # `dictConfig` makes logging forget which handlers it is to flush
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Generator
 from typing import Any
 
 from stem_iso.errors import SoftTimeLimitExceeded
-from stem_iso.isolate.child.fork import ForkGuard
+from stem_iso.isolate.child.fork import ForkedChildGuard
 
 SOFT_LIMIT = "soft time limit"
 
@@ -33,7 +33,7 @@ def run_coroutine(awaitable: Awaitable[Any]) -> Any:
 
 
 async def _steps(awaitable: Awaitable[Any]) -> Any:
-    with ForkGuard():  # here already: closing the loop in a forked process would take its parent's selector apart
+    with ForkedChildGuard():  # here already: closing the loop in a forked process would take its parent's selector apart
         return await _marked(awaitable.__await__())
 
 

@@ -8,15 +8,15 @@ from stem_iso.events import WorkerEventType
 from stem_iso.worker.attempt import Attempt
 from stem_iso.worker.inbox import Inbox
 from stem_iso.worker.messages import Message
-from stem_iso.worker.reporter import Reporter
+from stem_iso.worker.reporter import EventEmitter
 
 Output = Callable[[Attempt, int, str, str], object]  # attempt, level, logger, text; must not block
 
 
-class Desk:
+class AttemptReports:
     """Used by every thread that runs attempts."""
 
-    def __init__(self, inbox: Inbox[Message], reporter: Reporter, output: Output) -> None:
+    def __init__(self, inbox: Inbox[Message], reporter: EventEmitter, output: Output) -> None:
         self.put, self.put_now = inbox.put, inbox.put_now
         self.output = output
         self._reporter = reporter

@@ -11,29 +11,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import inf
 
-from stem_iso.worker.floor import Floor
+from stem_iso.worker.floor import Attempts
 from stem_iso.worker.options import WorkerOptions
-from stem_iso.worker.phase import Ask, Phase, asked, moved
-from stem_iso.worker.reporter import Reporter
+from stem_iso.worker.phase import Ask, ShutdownPhase, asked, moved
+from stem_iso.worker.reporter import EventEmitter
 
 COROUTINES_END, ISOLATES_END, STORES_END = 2.0, 15.0, 5.0
 
 
-class Ending:
+class Shutdown:
     """Owned by the consumer thread. `give_back` empties what the consumer has at hand."""
 
-    def __init__(self, options: WorkerOptions, floor: Floor, reporter: Reporter, give_back: Callable[[], None]) -> None:
+    def __init__(self, options: WorkerOptions, floor: Attempts, reporter: EventEmitter, give_back: Callable[[], None]) -> None:
         self._options, self._floor, self._reporter, self._give_back = options, floor, reporter, give_back
-        self.phase = Phase.RUNNING
+        self.phase = ShutdownPhase.RUNNING
         self._grace_at = self._inline_at = self._isolates_at = self._stored_at = inf
 
     @property
     def over(self) -> bool:
-        return self.phase is Phase.OVER
+        return self.phase is ShutdownPhase.OVER
 
     @property
     def running(self) -> bool:
-        return self.phase is Phase.RUNNING
+        return self.phase is ShutdownPhase.RUNNING
 
     def bound(self) -> float:
         """When to look again at the latest."""
@@ -41,7 +41,7 @@ class Ending:
 
     def settled(self) -> bool:
         """Nothing is left to wait for."""
-        return self.phase is Phase.STORING and not self._floor.ledger
+        return self.phase is ShutdownPhase.STORING and not self._floor.ledger
 
     def ask(self, at_once: bool, now: float) -> None:
         self._enter(asked(self.phase, Ask.AT_ONCE if at_once else Ask.DRAIN), now)
@@ -67,25 +67,25 @@ class Ending:
             now,
         )
 
-    def _enter(self, phase: Phase, now: float) -> None:
+    def _enter(self, phase: ShutdownPhase, now: float) -> None:
         if phase is self.phase:
             return
         if self.running:
-            self._reporter.teller.stopping(at_once=phase is Phase.KILLING)
+            self._reporter.teller.stopping(at_once=phase is ShutdownPhase.KILLING)
         self.phase = phase
         match phase:
-            case Phase.DRAINING:
+            case ShutdownPhase.DRAINING:
                 self._grace_at = now + self._options.shutdown_timeout
                 self._floor.give_back_unbegun()
                 self._give_back()
-            case Phase.KILLING:
+            case ShutdownPhase.KILLING:
                 self._grace_at, self._inline_at, self._isolates_at = inf, now + COROUTINES_END, now + ISOLATES_END
                 self._floor.stop_all()
                 self._give_back()
-            case Phase.STORING:
+            case ShutdownPhase.STORING:
                 self._grace_at = self._inline_at = self._isolates_at = inf
                 self._stored_at = now + STORES_END
-            case Phase.OVER if unstored := len(self._floor.ledger):
+            case ShutdownPhase.OVER if unstored := len(self._floor.ledger):
                 text = f"{unstored} outcomes could not be stored, the broker is away; their leases are left to run out"
                 self._reporter.trouble(text)
             case _:

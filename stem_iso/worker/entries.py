@@ -23,7 +23,7 @@ import msgspec
 
 from stem_iso.brokers.records import BrokerOptions
 from stem_iso.isolate.hosting import HostBoot
-from stem_iso.isolate.job import Boot, Entry
+from stem_iso.isolate.job import Boot, EntrypointRef
 from stem_iso.locate import Location, locate
 from stem_iso.task.call import AT_ONCE
 from stem_iso.task.handler import FunctionHandler, TaskHandler, declared_entrypoint, form_of
@@ -113,16 +113,16 @@ def host_boot_of(app: Stem, isolate: Boot) -> HostBoot:
     return HostBoot(replace(isolate, target=HOST_TARGET, hosts=True), at_start)
 
 
-class Entries:
+class EntrypointTable:
     """The entrypoints of an application, each with its number."""
 
     def __init__(self, app: Stem) -> None:
         self._app, self._numbers = app, count(1)
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> EntrypointRef:
         """A new entry for this task's handler as it is now. Raises UnknownTask."""
         handler = self._app.registry.resolve(name)
-        return Entry(next(self._numbers), lambda ready: self._definition(handler, ready))
+        return EntrypointRef(next(self._numbers), lambda ready: self._definition(handler, ready))
 
     def _definition(self, handler: TaskHandler[Any], ready: bytes) -> bytes:
         """What an isolate needs to run this handler; `ready` is what it said it has. Raises what pickling raises."""

@@ -4,7 +4,7 @@
                  └─ refused ─────────────────^
 
 Rules
- 1. A seat is taken from the gate to `Ended`; a lease is held from the fetch to the stored settlement, or until it is lost.
+ 1. A seat is taken from the gate to `AttemptEnded`; a lease is held from the fetch to the stored settlement, or until it is lost.
  2. A lost attempt (another worker has the task) is told to end, keeps its seat until it has, and is then forgotten: nothing is settled.
  3. A revoke with `terminate` ends the exact attempt that it names; without, it ends only what has not begun.
  4. While tasks are short, some are submitted beyond the seats (`pace`): the engine then fills a seat by itself, without waking this thread.
@@ -19,36 +19,36 @@ from collections.abc import Callable, Iterable
 from math import inf
 from typing import assert_never
 
-from stem_iso.brokers.base import Broker, Delivery, Order, Receipt, Verdict
+from stem_iso.brokers.base import Broker, Delivery, Receipt, Revocation, Verdict
 from stem_iso.outcome import Stopped, StopReason
 from stem_iso.task.limits import TaskLimits
 from stem_iso.worker.attempt import Attempt
-from stem_iso.worker.desk import Desk
+from stem_iso.worker.desk import AttemptReports
 from stem_iso.worker.gates import Admitted, admit
-from stem_iso.worker.hosts import Hosts
+from stem_iso.worker.hosts import Dispatcher
 from stem_iso.worker.inline_call import InlineJob
-from stem_iso.worker.known import Handlers
+from stem_iso.worker.known import HandlerCache
 from stem_iso.worker.leases import Leases
-from stem_iso.worker.ledger import Ledger
-from stem_iso.worker.messages import Beaten, Begun, Ended, IsolateChanged, LimitReached, Said, Trouble
+from stem_iso.worker.ledger import PendingSettlements
+from stem_iso.worker.messages import AttemptEnded, Beaten, Begun, HandlerMessage, IsolateChanged, LimitReached, Trouble
 from stem_iso.worker.pace import PATIENCE, Pace
-from stem_iso.worker.reporter import Reporter
-from stem_iso.worker.sayings import Sayings
+from stem_iso.worker.reporter import EventEmitter
+from stem_iso.worker.sayings import ContextRequests
 
 monotonic = time.monotonic
-AttemptMessage = Ended | Begun | Said | Beaten | LimitReached | IsolateChanged | Trouble
+AttemptMessage = AttemptEnded | Begun | HandlerMessage | Beaten | LimitReached | IsolateChanged | Trouble
 
 
-class Floor:
+class Attempts:
     """Owned by the consumer thread."""
 
     def __init__(
         self,
-        desk: Desk,
-        handlers: Handlers,
-        hosts: Hosts,
-        ledger: Ledger,
-        reporter: Reporter,
+        desk: AttemptReports,
+        handlers: HandlerCache,
+        hosts: Dispatcher,
+        ledger: PendingSettlements,
+        reporter: EventEmitter,
         *,
         seats: int,
         grace: float,
@@ -57,7 +57,7 @@ class Floor:
         self._desk, self._handlers, self._hosts, self._seats, self._grace = desk, handlers, hosts, seats, grace
         self._cores_changed = cores_changed
         self.ledger, self._reporter = ledger, reporter
-        self.leases, self.sayings, self.pace = Leases(), Sayings(reporter), Pace()
+        self.leases, self.sayings, self.pace = Leases(), ContextRequests(reporter), Pace()
         self._seated: dict[Receipt, Attempt] = {}
         self.lined_up = False  # something was put in line for its limits, so what the store said is due next may be out of date
         self._inline = 0  # how many of them run in this process
@@ -151,13 +151,13 @@ class Floor:
 
     def hear(self, message: AttemptMessage) -> None:
         match message:
-            case Ended():
+            case AttemptEnded():
                 self._ended(message)
             case Begun(attempt):
                 self._reporter.started(attempt)
                 if attempt.policy.cpus is not None:
                     self._cores_changed()
-            case Said():
+            case HandlerMessage():
                 self.sayings.hear(message)
             case Beaten(attempt):
                 self.leases.beat(attempt.delivery.receipt)
@@ -171,7 +171,7 @@ class Floor:
             case _:
                 assert_never(message)
 
-    def _ended(self, message: Ended) -> None:
+    def _ended(self, message: AttemptEnded) -> None:
         attempt = message.attempt
         receipt = attempt.delivery.receipt
         if self._seated.pop(receipt, None) is None:
@@ -196,7 +196,7 @@ class Floor:
                 attempt.stop(StopReason.LEASE_LOST)
                 self._reporter.trouble("the lease was lost: another worker has the task, and what is done here does not count", attempt)
 
-    def obey(self, orders: Iterable[Order]) -> None:
+    def obey(self, orders: Iterable[Revocation]) -> None:
         for order in orders:
             attempt = self._seated.get(order.receipt)
             if attempt is not None and not self._withdrawn(attempt, StopReason.REVOKED) and order.terminate:

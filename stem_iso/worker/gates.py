@@ -17,7 +17,7 @@ from stem_iso.task.gates import gate, opened
 from stem_iso.task.options import Form
 from stem_iso.task.policy import DEFAULT_POLICY, Policy
 from stem_iso.worker.inline_call import InlineJob
-from stem_iso.worker.known import Handlers, Known
+from stem_iso.worker.known import HandlerCache, ResolvedHandler
 
 
 class Admitted(msgspec.Struct, frozen=True):
@@ -34,7 +34,7 @@ class Refused(msgspec.Struct, frozen=True):
     outcome: Outcome
 
 
-def admit(delivery: Delivery, handlers: Handlers, now: float, grace: float) -> Admitted | Refused:
+def admit(delivery: Delivery, handlers: HandlerCache, now: float, grace: float) -> Admitted | Refused:
     """`now` is wall-clock seconds, `grace` how long a task without a handler is given back."""
     envelope = opened(delivery.body)
     if isinstance(envelope, Envelope) and envelope.id != delivery.receipt.id:  # its outcome would be another task's
@@ -54,7 +54,7 @@ def admit(delivery: Delivery, handlers: Handlers, now: float, grace: float) -> A
     return Admitted(envelope, policy, _job(delivery, envelope, policy, limits, known))
 
 
-def _job(delivery: Delivery, envelope: Envelope, policy: Policy, limits: Limits, known: Known) -> Job | InlineJob:
+def _job(delivery: Delivery, envelope: Envelope, policy: Policy, limits: Limits, known: ResolvedHandler) -> Job | InlineJob:
     header = CallHeader(
         id=envelope.id,
         name=envelope.name,

@@ -21,7 +21,7 @@ from stem_iso.worker.inline import Inline
 from stem_iso.worker.inline_call import InlineJob
 
 
-class Hosts:
+class Dispatcher:
     """Started and closed by the service, used by the consumer thread."""
 
     def __init__(self, make_engine: Callable[[], Engine], inline: Inline) -> None:

@@ -39,7 +39,7 @@ from stem_iso.isolate.job import FAILED, Caller, LimitNotice
 from stem_iso.isolate.wire import Garbage
 from stem_iso.outcome import Stopped, StopReason, TimedOut
 from stem_iso.task.context import current_context
-from stem_iso.worker.clock import Clock
+from stem_iso.worker.clock import InlineClock
 from stem_iso.worker.inline_call import InlineCall, InlineJob
 from stem_iso.worker.inside import failed_reply, last_resort, run_async, run_sync
 from stem_iso.worker.shared_loop import SharedLoop
@@ -76,7 +76,7 @@ class Inline:
         self._sizes: dict[str, Any] = {"max_result_bytes": max_result_bytes, "max_payload_bytes": max_payload_bytes}
         self._around = around
         self._loop, self._shared = loop, SharedLoop(around.trouble, self._loop_lost)
-        self._clock = Clock(self._look)
+        self._clock = InlineClock(self._look)
         self._threads = Threads("stem-iso-inline")
         self._lock = threading.Lock()
         os.register_at_fork(before=_flush_in_handler)

@@ -25,12 +25,12 @@ from stem_iso.errors import SoftTimeLimitExceeded
 from stem_iso.isolate.deadlines import Deadlines
 from stem_iso.isolate.job import NO_LIMITS, Caller, LimitNotice, Limits
 from stem_iso.outcome import Outcome
-from stem_iso.task.call import Answer, encode_answer
+from stem_iso.task.call import ContextAnswer, encode_answer
 from stem_iso.task.entrypoint import Entrypoint
 from stem_iso.text import cut_inside
 
 monotonic = time.monotonic
-NOBODY_ANSWERS = encode_answer(Answer(error=("RemoteError", "the task has ended, or its worker has; nobody can answer")))
+NOBODY_ANSWERS = encode_answer(ContextAnswer(error=("RemoteError", "the task has ended, or its worker has; nobody can answer")))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

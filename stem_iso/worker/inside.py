@@ -28,11 +28,11 @@ import msgspec
 from stem_iso.app import Stem
 from stem_iso.errors import PayloadTooLarge, StemError
 from stem_iso.isolate import parcel
-from stem_iso.isolate.child.fork import ForkGuard
-from stem_iso.isolate.job import FAILED, REJECTED, RETRY, SUCCEEDED, Port
+from stem_iso.isolate.child.fork import ForkedChildGuard
+from stem_iso.isolate.job import FAILED, REJECTED, RETRY, SUCCEEDED, CallPort
 from stem_iso.locate import NotThere, current_app, import_app, import_beside
 from stem_iso.outcome import Failed, TaskError
-from stem_iso.site import Site
+from stem_iso.site import BrokerConfig
 from stem_iso.task.arguments import InvalidArguments
 from stem_iso.task.call import decode_call
 from stem_iso.task.codec import pack
@@ -59,7 +59,7 @@ _encode = msgspec.msgpack.Encoder().encode
 def run_sync(
     entrypoint: Entrypoint,
     payload: bytes,
-    port: Port,
+    port: CallPort,
     *,
     max_result_bytes: int = MAX_RESULT_BYTES,
     max_payload_bytes: int | None = None,
@@ -83,7 +83,7 @@ def run_sync(
 async def run_async(
     entrypoint: Entrypoint,
     payload: bytes,
-    port: Port,
+    port: CallPort,
     *,
     max_result_bytes: int = MAX_RESULT_BYTES,
     max_payload_bytes: int | None = None,
@@ -99,7 +99,7 @@ async def run_async(
     value = None  # as above
     try:
         with entered(prepared):
-            with port.armed(), entrypoint.around(prepared), ForkGuard():
+            with port.armed(), entrypoint.around(prepared), ForkedChildGuard():
                 value = await entrypoint(prepared, prepared.args)
             prepared.finish()
     except BaseException as error:  # user code may raise anything
@@ -112,7 +112,7 @@ async def run_async(
     return _surely(_result, entrypoint.name, value, max_result_bytes, main)
 
 
-def _prepared(entrypoint: Entrypoint, payload: bytes, port: Port, most: int | None, main: str | None) -> TaskContext | Reply:
+def _prepared(entrypoint: Entrypoint, payload: bytes, port: CallPort, most: int | None, main: str | None) -> TaskContext | Reply:
     """The context of the call, its arguments in it; or the reply of a call that cannot be made."""
     try:
         header, data = decode_call(payload)
@@ -149,7 +149,7 @@ def last_resort(error: BaseException) -> bytes:
 
 
 def _value(entrypoint: Entrypoint, context: TaskContext) -> Any:
-    with ForkGuard():
+    with ForkedChildGuard():
         value = entrypoint(context, context.args)
     if not inspect.isawaitable(value):
         return value
@@ -193,7 +193,7 @@ def _failed(failure: Failed) -> Reply:
 # -- an isolate ------------------------------------------------------------------------------------------------------------------------
 
 
-def boot(payload: bytes, port: Port) -> TaskRunner:
+def boot(payload: bytes, port: CallPort) -> TaskRunner:
     """Raises what user code raises."""
     told = settle_in(payload)
     runner = TaskRunner(told)
@@ -223,7 +223,7 @@ class TaskRunner:
                 raise
             # A program that makes its application below `if __name__ == "__main__":`, which stays shut here: its code is carried.
             self._app, self._carried = Stem(told.broker), True
-        self._app.site = Site(told.broker, self._app.site.overrides)
+        self._app.site = BrokerConfig(told.broker, self._app.site.overrides)
         self._app.site.folder, self._app.site.in_isolate, self._app.site.withheld = told.site_folder, True, told.withheld
         current_app.set(self._app)
         import_beside(told.modules)
@@ -250,7 +250,7 @@ class TaskRunner:
         except BaseException as error:  # importing and unpickling run user code
             return _failed(failed(error, self.told.main, retryable=False))
 
-    def run(self, entry: object, payload: bytes, port: Port) -> Reply:
+    def run(self, entry: object, payload: bytes, port: CallPort) -> Reply:
         if not isinstance(entry, Entrypoint):
             refusal: Any = entry
             return int(refusal[0]), bytes(refusal[1])

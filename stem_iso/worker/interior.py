@@ -24,21 +24,21 @@ from stem_iso.isolate.job import Caller, IsolateNotice
 from stem_iso.task.handler import form_of
 from stem_iso.task.options import Form
 from stem_iso.worker.attempt import Attempt
-from stem_iso.worker.chores import Beat, Recoverer, Sweeper
+from stem_iso.worker.chores import Heartbeat, Recoverer, Sweeper
 from stem_iso.worker.consumer import Consumer
-from stem_iso.worker.desk import Desk
-from stem_iso.worker.entries import Entries, boot_of, host_boot_of
-from stem_iso.worker.floor import Floor
-from stem_iso.worker.hosts import Hosts
+from stem_iso.worker.desk import AttemptReports
+from stem_iso.worker.entries import EntrypointTable, boot_of, host_boot_of
+from stem_iso.worker.floor import Attempts
+from stem_iso.worker.hosts import Dispatcher
 from stem_iso.worker.inbox import Inbox
 from stem_iso.worker.inline import Around, Inline
-from stem_iso.worker.known import Handlers
-from stem_iso.worker.ledger import Ledger
+from stem_iso.worker.known import HandlerCache
+from stem_iso.worker.ledger import PendingSettlements
 from stem_iso.worker.liveness import machine, process
 from stem_iso.worker.log import LogSubscriber
 from stem_iso.worker.messages import IsolateChanged, Message, Trouble
 from stem_iso.worker.options import WorkerOptions
-from stem_iso.worker.reporter import Reporter
+from stem_iso.worker.reporter import EventEmitter
 from stem_iso.worker.scheduler import Scheduler
 from stem_iso.worker.takeover import Takeover
 
@@ -64,12 +64,12 @@ class OwnProcess(Around):
                 self._inbox.put_now(Trouble(f"the inline handler {caller.envelope.name!r} {text}", "", caller))
 
 
-class Interior:
+class WorkerRuntime:
     """One life of one worker."""
 
     def __init__(self, app: Stem, options: WorkerOptions, bus: Bus, inbox: Inbox[Message], loop: asyncio.AbstractEventLoop | None) -> None:
         self._app, self._options, self._bus, self._inbox = app, options, bus, inbox
-        self._reporter = Reporter(options.id, bus, app.signals)
+        self._reporter = EventEmitter(options.id, bus, app.signals)
         self._logged = LogSubscriber(bus)
         self._broker = app.open_broker()
         sizes = self._broker.options
@@ -79,10 +79,10 @@ class Interior:
             max_payload_bytes=sizes.max_payload_bytes,
             around=OwnProcess(inbox),
         )
-        self._hosts = Hosts(self._make_engine, inline)
+        self._hosts = Dispatcher(self._make_engine, inline)
         self._started_at = time.time()
         self._machine = machine()
-        self._beat: Beat | None = None
+        self._beat: Heartbeat | None = None
         self._launcher = os.getppid() if options.origin.keeper_socket is not None else None
 
     def live(self, opened: Future[None], ended: Future[None]) -> None:
@@ -111,11 +111,11 @@ class Interior:
     def _open(self) -> Consumer:
         options, broker = self._options, self._broker
         scheduler = Scheduler(self._app.schedules.declared(), self._app.schedules.owner(), self._reporter)
-        ledger = Ledger(self._reporter, options.retry_strategy, broker.options.max_result_bytes, count_retries=options.burst)
-        desk = Desk(self._inbox, self._reporter, self._logged.output)
+        ledger = PendingSettlements(self._reporter, options.retry_strategy, broker.options.max_result_bytes, count_retries=options.burst)
+        desk = AttemptReports(self._inbox, self._reporter, self._logged.output)
         by_command = options.origin.keeper_socket is not None
-        handlers = Handlers(self._app, Entries(self._app), hosted=by_command)
-        floor = Floor(
+        handlers = HandlerCache(self._app, EntrypointTable(self._app), hosted=by_command)
+        floor = Attempts(
             *(desk, handlers, self._hosts, ledger, self._reporter),
             seats=options.seats,
             grace=options.unregistered_grace,
@@ -124,7 +124,7 @@ class Interior:
         recoverer = Recoverer(options, broker.options.claim_interval, self._reporter, floor.leases.held())
         takeover = Takeover(options, self._machine, recoverer)
         takeover.run(broker, time.monotonic())
-        beat = self._beat = Beat(lambda: self._describe(broker, floor.ids()))
+        beat = self._beat = Heartbeat(lambda: self._describe(broker, floor.ids()))
         beat.run(broker, time.monotonic())  # where the broker cannot be reached, nothing is started
         if by_command or any(form_of(handler) is Form.ISOLATED for handler in self._app.registry):
             self._hosts.start_engine()

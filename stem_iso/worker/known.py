@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from msgspec import UNSET
 
 from stem_iso.errors import UnknownTask
-from stem_iso.isolate.job import Entry, Limits
+from stem_iso.isolate.job import EntrypointRef, Limits
 from stem_iso.outcome import Rejected
 from stem_iso.task.entrypoint import Entrypoint
 from stem_iso.task.envelope import Envelope
@@ -28,18 +28,18 @@ _NONE = (UNSET,) * len(CARRIED)
 
 
 class EntryMaker(Protocol):
-    def entry(self, name: str) -> Entry: ...
+    def entry(self, name: str) -> EntrypointRef: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Known:
+class ResolvedHandler:
     """`policy` and `limits` hold where the envelope says nothing. One of `entry` (it runs in another process) and `entrypoint` is set."""
 
     handler: TaskHandler[Any]
     form: Form
     policy: Policy | Rejected
     limits: Limits
-    entry: Entry | None
+    entry: EntrypointRef | None
     entrypoint: Entrypoint | None
 
     def policy_for(self, envelope: Envelope) -> tuple[Policy | Rejected, Limits]:
@@ -55,15 +55,15 @@ def limits_of(policy: Policy | Rejected) -> Limits:
     return Limits(policy.soft, policy.hard, policy.heartbeat, policy.raise_soft, policy.memory, policy.cpus)
 
 
-class Handlers:
+class HandlerCache:
     """Owned by the consumer thread. A handler that is replaced (`override=True`) while the worker runs is looked at anew."""
 
     def __init__(self, app: Stem, entries: EntryMaker, *, hosted: bool = False) -> None:
         """`hosted`: inline handlers run in the inline host, not in this process."""
         self._app, self._entries, self._hosted = app, entries, hosted
-        self._known: dict[str, Known] = {}
+        self._known: dict[str, ResolvedHandler] = {}
 
-    def find(self, envelope: Envelope) -> Known | None:
+    def find(self, envelope: Envelope) -> ResolvedHandler | None:
         name = envelope.name
         try:
             handler = self._app.registry.resolve(name)
@@ -74,12 +74,12 @@ class Handlers:
             known = self._known[name] = self._look(handler, envelope)
         return known
 
-    def _look(self, handler: TaskHandler[Any], envelope: Envelope) -> Known:
+    def _look(self, handler: TaskHandler[Any], envelope: Envelope) -> ResolvedHandler:
         form = form_of(handler)
         bare = Envelope(id=envelope.id, name=envelope.name, args=envelope.args)
         policy = resolve_policy(handler.options, bare, form)
         elsewhere = form is Form.ISOLATED or self._hosted
-        return Known(
+        return ResolvedHandler(
             handler,
             form,
             policy,

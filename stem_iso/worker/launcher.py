@@ -63,7 +63,7 @@ class CoreStart(msgspec.Struct, frozen=True):
     argv: list[bytes] = []  # the user's: what runs in the core and its isolates reads in it what was typed
 
 
-class Signals:
+class LauncherSignals:
     """Counts what asks us to stop; `fd` turns readable when the count has grown."""
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ class Launcher:
 
     def __init__(self, config: WorkerConfig, path: list[str]) -> None:
         self._config, self._path = config, path
-        self._signals = Signals()
+        self._signals = LauncherSignals()
         self._inherited = set(tree.children(os.getpid()))
         # Each isolate is started in the folder, environment and argv of its core; a fresh core must not inherit those.
         self._env, self._cwd = dict(os.environ), os.getcwd()

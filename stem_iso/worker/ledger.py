@@ -26,26 +26,26 @@ from stem_iso.task.plan import Finish, GiveBack, Plan, Retry
 from stem_iso.task.retry import ExponentialJitterRetryStrategy, RetryStrategy, safe_delay
 from stem_iso.task.settle import Troubled, error_of, needs_delay, settle
 from stem_iso.worker.attempt import Attempt
-from stem_iso.worker.reporter import Reporter
+from stem_iso.worker.reporter import EventEmitter
 
 BATCH = 256  # settlements in one exchange: after an outage a long list must not hold up a renewal
 
 
-class Closing(msgspec.Struct):
+class PendingSettlement(msgspec.Struct):
     attempt: Attempt
     plan: Plan
     elapsed: float
 
 
-class Ledger:
+class PendingSettlements:
     """Owned by the consumer thread."""
 
-    def __init__(self, reporter: Reporter, strategy: RetryStrategy | None, max_result_bytes: int, count_retries: bool) -> None:
+    def __init__(self, reporter: EventEmitter, strategy: RetryStrategy | None, max_result_bytes: int, count_retries: bool) -> None:
         self._reporter = reporter
         self._default = ExponentialJitterRetryStrategy()
         self._strategy = strategy or self._default
         self._max_result_bytes = max_result_bytes
-        self._pending: deque[Closing] = deque()
+        self._pending: deque[PendingSettlement] = deque()
         self._count_retries = count_retries
         self._lined_up: dict[str, float] = {}  # the same of those that wait for a limit
         self._retries: dict[str, float] = {}  # id -> due (wall clock), of retries made here and not seen since; for --burst alone
@@ -62,7 +62,7 @@ class Ledger:
         if plan is None:
             return False
         elapsed = ended_at - attempt.begun_at if attempt.begun_at else 0.0
-        self._pending.append(Closing(attempt, plan, elapsed))
+        self._pending.append(PendingSettlement(attempt, plan, elapsed))
         return True
 
     def _delay(self, attempt: Attempt, outcome: Outcome) -> float | None:
@@ -97,7 +97,7 @@ class Ledger:
             self._tell(closing, verdict)
         return over
 
-    def _tell(self, closing: Closing, verdict: Verdict) -> None:
+    def _tell(self, closing: PendingSettlement, verdict: Verdict) -> None:
         attempt, plan = closing.attempt, closing.plan
         self._reporter.teller.settled(attempt, plan, verdict, closing.elapsed)
         if verdict is Verdict.DONE:

@@ -37,7 +37,7 @@ from stem_iso.events import (
 from stem_iso.printable import lines, one_line
 from stem_iso.worker.attempt import Attempt
 from stem_iso.worker.options import WorkerOptions
-from stem_iso.worker.outlet import Outlet
+from stem_iso.worker.outlet import LogWriter
 
 log = logging.getLogger("stem_iso.worker")
 
@@ -209,9 +209,9 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields, default=str)
 
 
-def configure_logging(level: str, format: str) -> Outlet:
+def configure_logging(level: str, format: str) -> LogWriter:
     """Log to stderr, as the command does. `level` as in `settings.LOG_LEVELS`, `format` "text" or "json"."""
-    outlet = Outlet()
+    outlet = LogWriter()
     outlet.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[outlet], force=True)
     return outlet

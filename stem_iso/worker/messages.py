@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # Structs, not frozen dataclasses: made in C, they cost a tenth, and one is made per task on the hot path.
 
 
-class Ended(msgspec.Struct):
+class AttemptEnded(msgspec.Struct):
     attempt: Attempt
     outcome: Outcome
     at: float  # monotonic
@@ -25,7 +25,7 @@ class Begun(msgspec.Struct):
     attempt: Attempt
 
 
-class Said(msgspec.Struct):
+class HandlerMessage(msgspec.Struct):
     attempt: Attempt
     payload: bytes
     answer: Answer | None
@@ -56,4 +56,4 @@ class StopAsked(msgspec.Struct):
     at_once: bool
 
 
-Message = Ended | Begun | Said | Beaten | LimitReached | IsolateChanged | Trouble | StopAsked
+Message = AttemptEnded | Begun | HandlerMessage | Beaten | LimitReached | IsolateChanged | Trouble | StopAsked

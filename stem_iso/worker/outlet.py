@@ -33,10 +33,10 @@ COST = 256  # bytes of a line beside its text, roughly
 CHUNK = 1 << 16  # a pipe's worth
 OURS = "stem_iso"
 
-Item: TypeAlias = "str | tuple[Relay, logging.LogRecord]"
+Item: TypeAlias = "str | tuple[LogRelay, logging.LogRecord]"
 
 
-class Outlet(logging.Handler):
+class LogWriter(logging.Handler):
     """Writes to stderr, in the order in which it was asked. Its thread starts with the first line."""
 
     def __init__(self) -> None:
@@ -129,10 +129,10 @@ class Outlet(logging.Handler):
         to_stderr(self.format(logging.LogRecord(f"{OURS}.worker", logging.WARNING, __file__, 0, text, (lost,), None)) + "\n")
 
 
-class Relay(logging.Handler):
+class LogRelay(logging.Handler):
     """On the logger above all of ours: hands records to the writer, which gives them to whoever is to have them."""
 
-    def __init__(self, outlet: Outlet, theirs: list[logging.Handler], propagates: bool) -> None:
+    def __init__(self, outlet: LogWriter, theirs: list[logging.Handler], propagates: bool) -> None:
         super().__init__()
         self._outlet, self._theirs, self._propagates = outlet, theirs, propagates
 
@@ -152,14 +152,14 @@ class Relay(logging.Handler):
                 to_stderr(f"{self._outlet.format(record)}\nthe handler {handler!r} raised\n{traceback.format_exc()}")
 
 
-def adopt(outlet: Outlet, level: int | str) -> None:
+def adopt(outlet: LogWriter, level: int | str) -> None:
     """After user code was imported: see rule 5."""
     keep_logging(outlet)
     ours = logging.getLogger(OURS)
     if ours.level == logging.NOTSET:
         ours.setLevel(level)
-    if not any(isinstance(handler, Relay) for handler in ours.handlers):
-        ours.handlers[:] = [Relay(outlet, ours.handlers[:], ours.propagate)]
+    if not any(isinstance(handler, LogRelay) for handler in ours.handlers):
+        ours.handlers[:] = [LogRelay(outlet, ours.handlers[:], ours.propagate)]
         ours.propagate = False
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 
-class Phase(IntEnum):
+class ShutdownPhase(IntEnum):
     RUNNING = 0
     DRAINING = 1
     KILLING = 2
@@ -31,19 +31,19 @@ class Ask(IntEnum):
     AT_ONCE = 1
 
 
-ASKED = {Ask.DRAIN: Phase.DRAINING, Ask.AT_ONCE: Phase.KILLING}
+ASKED = {Ask.DRAIN: ShutdownPhase.DRAINING, Ask.AT_ONCE: ShutdownPhase.KILLING}
 
 
-def asked(phase: Phase, ask: Ask) -> Phase:
+def asked(phase: ShutdownPhase, ask: Ask) -> ShutdownPhase:
     return max(phase, ASKED[ask])
 
 
-def moved(phase: Phase, *, running: int, unstored: int, grace_over: bool, patience_over: bool) -> Phase:
+def moved(phase: ShutdownPhase, *, running: int, unstored: int, grace_over: bool, patience_over: bool) -> ShutdownPhase:
     """The phase after a look at the facts. `patience_over`: this phase has taken longer than it may."""
-    if phase is Phase.DRAINING and grace_over:
-        phase = Phase.KILLING
-    if phase in (Phase.DRAINING, Phase.KILLING) and not running:
-        phase = Phase.STORING
-    if phase is Phase.STORING and (not unstored or patience_over):
-        phase = Phase.OVER
+    if phase is ShutdownPhase.DRAINING and grace_over:
+        phase = ShutdownPhase.KILLING
+    if phase in (ShutdownPhase.DRAINING, ShutdownPhase.KILLING) and not running:
+        phase = ShutdownPhase.STORING
+    if phase is ShutdownPhase.STORING and (not unstored or patience_over):
+        phase = ShutdownPhase.OVER
     return phase

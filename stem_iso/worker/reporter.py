@@ -12,7 +12,7 @@ import time
 from collections import deque
 from typing import Any
 
-from stem_iso.brokers.base import Broker, EndedApart, Reclaimed
+from stem_iso.brokers.base import Broker, Reclaimed, UnattendedEnd
 from stem_iso.bus import Bus
 from stem_iso.events import (
     CompletedEvent,
@@ -35,17 +35,17 @@ from stem_iso.signals import Signals
 from stem_iso.task.plan import Finish, Retry
 from stem_iso.task.status import TaskState
 from stem_iso.worker.attempt import Attempt
-from stem_iso.worker.telling import Teller, about
+from stem_iso.worker.telling import SignalEmitter, about
 
 OUTBOX = 10_000  # past this, events for other processes are dropped, the oldest first: the broker is away, or too slow for them
 
 
-class Reporter:
+class EventEmitter:
     """Owned by the consumer thread. `teller` tells the signals, which are for this process alone."""
 
     def __init__(self, worker_id: str, bus: Bus, signals: Signals) -> None:
         self._worker_id, self._bus = worker_id, bus
-        self.teller = Teller(worker_id, bus, signals)
+        self.teller = SignalEmitter(worker_id, bus, signals)
         self._forwarding = False  # whether another process listens
         self._outbox: deque[bytes] = deque(maxlen=OUTBOX)
 
@@ -95,10 +95,10 @@ class Reporter:
         error = TaskError(type="stem_iso.errors.LeaseLost", message="the worker that ran it was lost")
         self._ended(found, found.reason or "worker-lost", error)
 
-    def ended_apart(self, found: EndedApart) -> None:
+    def ended_apart(self, found: UnattendedEnd) -> None:
         self._ended(found, found.reason, found.error)
 
-    def _ended(self, found: Reclaimed | EndedApart, reason: str, error: TaskError | None) -> None:
+    def _ended(self, found: Reclaimed | UnattendedEnd, reason: str, error: TaskError | None) -> None:
         """A task whose end this worker did not make."""
         base = about(self._worker_id, found)
         self.teller.ended(found, reason, error)

@@ -21,8 +21,8 @@ import msgspec
 from stem_iso.brokers.base import Broker
 from stem_iso.errors import BrokerUnavailable, LeaseLost, StemError
 from stem_iso.task.call import (
-    Answer,
     ComposeAsked,
+    ContextAnswer,
     EnqueueAsked,
     ExtendAsked,
     MetaSaid,
@@ -34,32 +34,32 @@ from stem_iso.task.call import (
 )
 from stem_iso.task.status import Progress
 from stem_iso.worker.attempt import Attempt
-from stem_iso.worker.messages import Said
-from stem_iso.worker.reporter import Reporter
+from stem_iso.worker.messages import HandlerMessage
+from stem_iso.worker.reporter import EventEmitter
 
 Question = ExtendAsked | EnqueueAsked | ComposeAsked | RevokeAsked
 NOTE_EVERY = 0.1  # seconds between two notes of one attempt: a handler may report as often as it likes, the store is written this often
 
 
-class Sayings:
+class ContextRequests:
     """Owned by the consumer thread."""
 
-    def __init__(self, reporter: Reporter) -> None:
+    def __init__(self, reporter: EventEmitter) -> None:
         self._reporter = reporter
         self._asked: deque[tuple[Attempt, Question, Callable[[bytes], None]]] = deque()
         self._dirty: set[Attempt] = set()
 
-    def hear(self, said: Said) -> None:
+    def hear(self, said: HandlerMessage) -> None:
         """Progress and meta are taken in; a question waits for `answer`."""
         try:
             saying = decode_saying(said.payload)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self._reporter.trouble(f"the handler said what is no saying: {error}", said.attempt)
-            _reply(said.answer, Answer(error=("RemoteError", f"not understood: {error}")))
+            _reply(said.answer, ContextAnswer(error=("RemoteError", f"not understood: {error}")))
         else:
             self._take(said, saying)
 
-    def _take(self, said: Said, saying: Saying) -> None:
+    def _take(self, said: HandlerMessage, saying: Saying) -> None:
         attempt = said.attempt
         match saying:
             case ProgressSaid(percent, data):
@@ -89,11 +89,11 @@ class Sayings:
         """Carry out all questions. Raises BrokerUnavailable after the one that met it was answered with it."""
         while self._asked:
             attempt, question, answer = self._asked.popleft()
-            told = Answer(error=("RemoteError", "the worker failed to carry it out; its log says why"))
+            told = ContextAnswer(error=("RemoteError", "the worker failed to carry it out; its log says why"))
             try:
-                told = Answer(_carry_out(broker, attempt, question))
+                told = ContextAnswer(_carry_out(broker, attempt, question))
             except StemError as error:
-                told = Answer(error=(type(error).__name__, str(error)))
+                told = ContextAnswer(error=(type(error).__name__, str(error)))
                 if isinstance(error, BrokerUnavailable):
                     raise
             finally:
@@ -103,7 +103,7 @@ class Sayings:
         """Nobody can carry them out now."""
         asked, self._asked = self._asked, deque()
         for _, _, answer in asked:
-            _reply(answer, Answer(error=(type(why).__name__, str(why))))
+            _reply(answer, ContextAnswer(error=(type(why).__name__, str(why))))
 
     def next_note(self) -> float:
         """When something should be noted (monotonic)."""
@@ -133,6 +133,6 @@ def _carry_out(broker: Broker, attempt: Attempt, question: Question) -> Any:
             assert_never(question)
 
 
-def _reply(answer: Callable[[bytes], None] | None, what: Answer) -> None:
+def _reply(answer: Callable[[bytes], None] | None, what: ContextAnswer) -> None:
     if answer is not None:
         answer(encode_answer(what))

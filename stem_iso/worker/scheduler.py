@@ -22,7 +22,7 @@ from math import inf
 
 from stem_iso.brokers.base import Broker, ScheduleRecord
 from stem_iso.task.schedule import Plan, Schedule, decode_schedule, fired, plan
-from stem_iso.worker.reporter import Reporter
+from stem_iso.worker.reporter import EventEmitter
 
 LOOK_EVERY = 1.0  # seconds between looks that only a ring asked for
 LONGEST_SLEEP = 30.0
@@ -31,7 +31,7 @@ LONGEST_SLEEP = 30.0
 class Scheduler:
     """`declared`: what the application's code declares, under its place `owner` ("": nobody can import it)."""
 
-    def __init__(self, declared: Sequence[ScheduleRecord], owner: str, reporter: Reporter) -> None:
+    def __init__(self, declared: Sequence[ScheduleRecord], owner: str, reporter: EventEmitter) -> None:
         self._declared, self._owner, self._reporter = declared, owner, reporter
         self._brought = False
         self._looked = -inf

@@ -31,10 +31,10 @@ from stem_iso.machine import allowed_cores
 from stem_iso.task.retry import RetryStrategy, strategy
 from stem_iso.validation import LEAST_MEMORY, Duration, duration, whole
 from stem_iso.worker.inbox import Inbox
-from stem_iso.worker.interior import Interior
+from stem_iso.worker.interior import WorkerRuntime
 from stem_iso.worker.messages import Message, StopAsked
 from stem_iso.worker.options import Origin, WorkerOptions, names, queues_of
-from stem_iso.worker.signals import Signals
+from stem_iso.worker.signals import StopSignals
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem
@@ -123,7 +123,7 @@ class Worker:
         """Work until the end; in the main thread, take TERM, INT and QUIT meanwhile. Raises BrokerUnavailable where it cannot start."""
         # By command the launcher counts signals, and tells the core over its socket.
         if self._options.origin.keeper_socket is None and threading.current_thread() is threading.main_thread():
-            with Signals(self.stop) as signals:
+            with StopSignals(self.stop) as signals:
                 self.start()
                 signals.wait(self._ended)
         else:
@@ -166,7 +166,7 @@ class Worker:
             raise StemError("this worker has been started before, and runs once: make another Worker")
         self._started = True
         opened: Future[None] = Future()
-        interior = Interior(self.app, self._options, self._bus, self._inbox, loop)
+        interior = WorkerRuntime(self.app, self._options, self._bus, self._inbox, loop)
         threading.Thread(target=interior.live, args=(opened, self._ended), name="stem-iso-consumer", daemon=True).start()
         opened.result()
 

@@ -22,7 +22,7 @@ import traceback
 import weakref
 from collections.abc import Callable
 
-from stem_iso.isolate.child.state import State, of_thread
+from stem_iso.isolate.child.state import ProcessState, of_thread
 
 REFUSED = ("stop", "close", "shutdown_asyncgens", "shutdown_default_executor")
 
@@ -35,7 +35,7 @@ class SharedLoop:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None  # under the lock
         self._thread: int | None = None  # which one serves the loop; written there
-        self._state: State | None = None  # of that thread
+        self._state: ProcessState | None = None  # of that thread
         self._closed = False
         this = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _leave_loop(this()))
@@ -70,7 +70,7 @@ class SharedLoop:
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
-        self._thread, self._state = threading.get_ident(), State(of_thread())
+        self._thread, self._state = threading.get_ident(), ProcessState(of_thread())
         owner = os.getpid()
         while self._enter(loop, owner):
             pass

@@ -20,7 +20,7 @@ from typing import Any
 TAKEN = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
-class Signals:
+class StopSignals:
     """A context manager of the main thread: inside, `stop(at_once)` is called for signals. What was set before is set again at its end."""
 
     def __init__(self, stop: Callable[[bool], None]) -> None:
@@ -28,7 +28,7 @@ class Signals:
         self._before: dict[int, Any] = {}
         self._mask: set[int | signal.Signals] = set()
 
-    def __enter__(self) -> Signals:
+    def __enter__(self) -> StopSignals:
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._fd_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         self._before = {number: signal.signal(number, self._take) for number in TAKEN}

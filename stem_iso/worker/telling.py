@@ -13,7 +13,7 @@ from typing import Any, TypeVar, assert_never
 
 import msgspec
 
-from stem_iso.brokers.base import EndedApart, Reclaimed, Verdict
+from stem_iso.brokers.base import Reclaimed, UnattendedEnd, Verdict
 from stem_iso.bus import Bus
 from stem_iso.isolate.job import IsolateNotice
 from stem_iso.outcome import TaskError
@@ -44,7 +44,7 @@ V = TypeVar("V")
 RESULT_SHOWN = 16 << 10  # encoded bytes: what the consumer thread decodes in some ten microseconds
 
 
-def about(worker_id: str, what: Envelope | Reclaimed | EndedApart) -> dict[str, Any]:
+def about(worker_id: str, what: Envelope | Reclaimed | UnattendedEnd) -> dict[str, Any]:
     """The fields that events and signals of one attempt share, as of now."""
     return {
         "at": time.time(),
@@ -57,7 +57,7 @@ def about(worker_id: str, what: Envelope | Reclaimed | EndedApart) -> dict[str, 
     }
 
 
-class Teller:
+class SignalEmitter:
     """Owned by the consumer thread."""
 
     def __init__(self, worker_id: str, bus: Bus, signals: Signals) -> None:
@@ -122,7 +122,7 @@ class Teller:
             delay = max(0.0, due - of["at"])
             self._tell(channel, TaskRetrySignal(reason=plan.reason, error=plan.error, next_attempt=next, due=due, delay=delay, **of))
 
-    def ended(self, found: Reclaimed | EndedApart, reason: str, error: TaskError | None) -> None:
+    def ended(self, found: Reclaimed | UnattendedEnd, reason: str, error: TaskError | None) -> None:
         """A task whose end this worker did not make: a lease ran out, or it ended in the store."""
         of = about(self._worker_id, found)
         if found.state is TaskState.FAILED and (failed := self._signals.task_failed).listeners:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from stem_iso.isolate.child.state import State, of_thread
+from stem_iso.isolate.child.state import ProcessState, of_thread
 
 
 class Threads:
@@ -39,7 +39,7 @@ class Threads:
             queue.put(None)
 
     def _serve(self, queue: SimpleQueue[Callable[[], None] | None]) -> None:
-        state = State(of_thread())
+        state = ProcessState(of_thread())
         while (work := queue.get()) is not None:
             work()
             del work  # nothing of a finished call is kept

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stem_iso.brokers.base import BrokerOptions
 from stem_iso.brokers.sqlite.broker import SqliteBroker
-from stem_iso.brokers.sqlite.clock import Clock
+from stem_iso.brokers.sqlite.clock import StoreClock
 from stem_iso.brokers.sqlite.connection import Connection
 from stem_iso.brokers.sqlite.database import FileDatabase
 from stem_iso.brokers.sqlite.memory import MemoryDatabase, MemoryStore
@@ -26,8 +26,8 @@ class HandClock:
     lease: float = 500.0
     machine: str = "first boot"
 
-    def as_clock(self) -> Clock:
-        return Clock(lambda: self.wall, lambda: self.lease, lambda: self.machine)
+    def as_clock(self) -> StoreClock:
+        return StoreClock(lambda: self.wall, lambda: self.lease, lambda: self.machine)
 
     def pass_by(self, seconds: float) -> None:
         self.wall += seconds
@@ -39,7 +39,7 @@ def in_memory(clock: HandClock, options: BrokerOptions | None = None) -> SqliteB
 
 
 def in_file(path: Path, clock: HandClock | None = None, options: BrokerOptions | None = None) -> SqliteBroker:
-    return SqliteBroker(FileDatabase(str(path), "normal", clock.as_clock() if clock else Clock()), options or BrokerOptions())
+    return SqliteBroker(FileDatabase(str(path), "normal", clock.as_clock() if clock else StoreClock()), options or BrokerOptions())
 
 
 def python(*arguments: str | Path) -> subprocess.Popen[str]:

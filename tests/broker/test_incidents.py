@@ -19,7 +19,7 @@ from stem_iso.brokers.base import Broker, BrokerOptions, WorkerInfo
 from stem_iso.brokers.opening import open_broker
 from stem_iso.brokers.sqlite import bells, publishing, settling
 from stem_iso.brokers.sqlite.connection import Connection, network_of
-from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.turn import Transaction
 from stem_iso.errors import BrokerUnavailable
 from stem_iso.task.envelope import encode
 from stem_iso.task.plan import Finish
@@ -288,7 +288,7 @@ def test_a_closed_broker_opens_again(path: Path) -> None:
 
 
 def publish_and_be_killed_before_the_ring(broker: Broker, *envelopes: object) -> None:
-    def work(turn: Turn) -> None:
+    def work(turn: Transaction) -> None:
         publishing.publish(turn, [(one, encode(one)) for one in envelopes])  # type: ignore[arg-type]
         turn.rings.clear()
 

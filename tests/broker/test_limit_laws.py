@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from stem_iso.brokers.base import BrokerOptions, Delivery, Permit, Receipt, Settlement, Verdict
 from stem_iso.brokers.sqlite.buckets import FALLBACK
-from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.turn import Transaction
 from stem_iso.task.limits import Rate, TaskLimits
 from stem_iso.task.plan import GiveBack
 from stem_iso.testing.contract.desk import CANCEL, FAILURE, SUCCESS, envelope, next_attempt, settle, take, take_one
@@ -29,7 +29,7 @@ LEASE = 15.0
 TAKEN = Permit(Verdict.DONE)
 
 
-def rows(turn: Turn) -> tuple[int, int, int]:
+def rows(turn: Transaction) -> tuple[int, int, int]:
     """What the limits keep: buckets, starts, and marks on tasks."""
     marks = turn.one("SELECT count(*) FROM task WHERE slot IS NOT NULL OR waits IS NOT NULL")
     return turn.one("SELECT count(*) FROM bucket"), turn.one("SELECT count(*) FROM start"), marks

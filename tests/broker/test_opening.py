@@ -18,7 +18,7 @@ from stem_iso.brokers.sqlite.memory import MemoryStore
 from stem_iso.errors import BrokerUnavailable, InvalidOptions
 from stem_iso.printable import without_password
 from stem_iso.settings import WorkerConfig
-from stem_iso.site import Site
+from stem_iso.site import BrokerConfig
 from stem_iso.testing.contract.desk import envelope
 
 
@@ -172,7 +172,7 @@ def test_a_redis_url_says_where_the_servers_are_and_who_comes(url: str, found: A
 )
 def test_a_password_is_never_shown(url: str) -> None:
     try:
-        shown = repr(parse_url(url)) + repr(Site(url, {}).shown)
+        shown = repr(parse_url(url)) + repr(BrokerConfig(url, {}).shown)
     except InvalidOptions as error:
         shown = str(error)
     assert "hunter2" not in shown

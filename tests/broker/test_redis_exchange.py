@@ -19,7 +19,7 @@ from stem_iso.brokers.opening import open_broker
 from stem_iso.brokers.redis.broker import RedisBroker
 from stem_iso.brokers.redis.exchanging import shared
 from stem_iso.brokers.redis.keys import queue_key
-from stem_iso.brokers.redis.links import Call, Command
+from stem_iso.brokers.redis.links import Command, ScriptCall
 from stem_iso.brokers.redis.records import framed, head_of, parsed, record
 from stem_iso.brokers.redis.settling import told
 from stem_iso.task.envelope import Envelope, decode, encode
@@ -254,8 +254,8 @@ def sent(broker: RedisBroker, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     run = broker._links.run
 
-    def counted(calls: Sequence[Call | Command], seconds: float | None = None) -> list[Any]:
-        words = (word for each in calls for word in (each.args if isinstance(each, Call) else each.words))
+    def counted(calls: Sequence[ScriptCall | Command], seconds: float | None = None) -> list[Any]:
+        words = (word for each in calls for word in (each.args if isinstance(each, ScriptCall) else each.words))
         found.append(sum(len(word) for word in words if isinstance(word, bytes)))
         return run(calls, seconds)
 

@@ -16,7 +16,7 @@ import redis
 from stem_iso.brokers.base import Broker, BrokerOptions, Permit, Receipt, ScheduleRecord, Verdict
 from stem_iso.brokers.opening import open_broker
 from stem_iso.brokers.redis.broker import RedisBroker
-from stem_iso.brokers.redis.links import Ask, Call, Command, Links, connect
+from stem_iso.brokers.redis.links import Ask, Command, Links, ScriptCall, connect
 from stem_iso.brokers.redis.url import parse
 from stem_iso.task.canvas import lay, leaves
 from stem_iso.task.limits import Rate, TaskLimits
@@ -64,7 +64,7 @@ class Mortal:
         return answers
 
     def call(self, script: str, key: str, *args: Any) -> Any:
-        return self.run([Call(script, key, args)])[0]
+        return self.run([ScriptCall(script, key, args)])[0]
 
     def command(self, key: str, *words: Any) -> Any:
         return self.run([Command(key, words)])[0]

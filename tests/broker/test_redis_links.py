@@ -25,7 +25,7 @@ from stem_iso.brokers.redis import connection, loading
 from stem_iso.brokers.redis import links as links_module
 from stem_iso.brokers.redis.address import Access, Node
 from stem_iso.brokers.redis.connection import Wire, unfit
-from stem_iso.brokers.redis.links import Call, Command, Links, Parked, connect
+from stem_iso.brokers.redis.links import BlockingConnection, Command, Links, ScriptCall, connect
 from stem_iso.brokers.redis.slots import slot_of, told
 from stem_iso.brokers.redis.url import parse
 from stem_iso.errors import BrokerUnavailable
@@ -67,7 +67,7 @@ def heard(says: str, within: float = SOON) -> Iterator[None]:
     assert time.monotonic() - began < within
 
 
-def readable(parked: Parked) -> list[Any]:
+def readable(parked: BlockingConnection) -> list[Any]:
     """Its next answers; polled as a worker would."""
     deadline = time.monotonic() + BOUND
     while time.monotonic() < deadline:
@@ -99,7 +99,12 @@ def test_a_slot_that_no_node_has_is_known_as_such() -> None:
 
 def test_scripts_and_commands_are_answered_in_order(redis_url: str) -> None:
     links = linked(redis_url)
-    asked = [Call("double", P, (4,)), Command(P, ("SET", f"{P}:x", b"\x00\xff")), Call("put", P, ("a",)), Command(P, ("GET", f"{P}:x"))]
+    asked = [
+        ScriptCall("double", P, (4,)),
+        Command(P, ("SET", f"{P}:x", b"\x00\xff")),
+        ScriptCall("put", P, ("a",)),
+        Command(P, ("GET", f"{P}:x")),
+    ]
     assert links.run(asked) == [8, b"OK", 1, b"\x00\xff"]
     assert links.call("double", P, 1.5) == 3
     assert links.run([]) == []
@@ -109,7 +114,9 @@ def test_a_server_that_forgot_its_scripts_is_given_them_again(redis_url: str) ->
     links = linked(redis_url)
     links.call("double", P, 1)
     links.command(P, "SCRIPT", "FLUSH")
-    assert links.run([Call("double", P, (2,)), Call("put", P, ("a",)), Command(P, ("PING",)), Call("double", P, (3,))]) == [
+    assert links.run(
+        [ScriptCall("double", P, (2,)), ScriptCall("put", P, ("a",)), Command(P, ("PING",)), ScriptCall("double", P, (3,))]
+    ) == [
         4,
         1,
         b"PONG",
@@ -120,8 +127,8 @@ def test_a_server_that_forgot_its_scripts_is_given_them_again(redis_url: str) ->
 def test_one_refusal_among_answers_leaves_the_connection_in_step(redis_url: str) -> None:
     links = linked(redis_url)
     with heard("rong number of args", within=AT_ONCE):
-        links.run([Call("double", P, (2,)), Call("wrong", P), Call("put", P, ("a",))])
-    assert links.run([Call("double", P, (3,)), Call("put", P, ("b",))]) == [6, 2]
+        links.run([ScriptCall("double", P, (2,)), ScriptCall("wrong", P), ScriptCall("put", P, ("a",))])
+    assert links.run([ScriptCall("double", P, (3,)), ScriptCall("put", P, ("b",))]) == [6, 2]
 
 
 def test_megabytes_go_and_come(redis_url: str) -> None:
@@ -217,7 +224,7 @@ def test_a_cut_before_or_within_the_answer_asks_again(proxied: Proxy, after: int
     links = linked(proxied.url)
     links.call("put", P, "a")
     proxied.cut_answer(after)
-    assert links.run([Call("put", P, ("b",)), Call("put", P, ("c",))]) == [3, 3]  # the second time both are there already
+    assert links.run([ScriptCall("put", P, ("b",)), ScriptCall("put", P, ("c",))]) == [3, 3]  # the second time both are there already
     assert proxied.cuts == 1
 
 
@@ -505,7 +512,7 @@ class Peer:
             polite = Thread(target=self._greet, args=(listener,))
             polite.start()
             port: int = listener.getsockname()[1]
-            self.parked = Parked(Wire(Node("127.0.0.1", port), Access(), time.monotonic() + BOUND, inspect=False), lambda: None)
+            self.parked = BlockingConnection(Wire(Node("127.0.0.1", port), Access(), time.monotonic() + BOUND, inspect=False), lambda: None)
             polite.join()
 
     def _greet(self, listener: socket.socket) -> None:
@@ -650,7 +657,7 @@ KEYS = [f"si:{{q{number}}}" for number in range(12)]
 def test_a_run_over_all_masters_is_answered_in_order(cluster: Cluster) -> None:
     links = linked(cluster.url)
     assert {cluster.master_of(key).port for key in KEYS} == {node.port for node in cluster.masters()}
-    assert links.run([Call("double", key, (number,)) for number, key in enumerate(KEYS)]) == [2 * number for number in range(12)]
+    assert links.run([ScriptCall("double", key, (number,)) for number, key in enumerate(KEYS)]) == [2 * number for number in range(12)]
     assert [links.call("put", key, "a") for key in KEYS] == [1] * 12
     assert links.run([Command(key, ("HLEN", f"{key}:m")) for key in KEYS]) == [1] * 12
     links.close()
@@ -669,13 +676,13 @@ def test_scheme_and_server_that_do_not_fit_are_told_apart(cluster: Cluster, serv
 @pytest.mark.slow
 def test_a_frozen_master_is_heard_of_in_time_and_its_replica_found(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     links = linked(cluster.url)
-    links.run([Call("put", key, ("a",)) for key in KEYS])
+    links.run([ScriptCall("put", key, ("a",)) for key in KEYS])
     frozen = cluster.master_of(KEYS[0])
     monkeypatch.setattr(links_module, "BUDGET", 0.5)
     frozen.freeze()
     try:
         with heard("in time", within=AT_ONCE):
-            links.run([Call("put", key, ("b",)) for key in KEYS])
+            links.run([ScriptCall("put", key, ("b",)) for key in KEYS])
 
         def served() -> bool:
             try:
@@ -692,7 +699,7 @@ def test_a_frozen_master_is_heard_of_in_time_and_its_replica_found(cluster: Clus
 def test_a_master_that_is_killed_is_failed_over_within_a_call_or_two(cluster: Cluster) -> None:
     links = linked(cluster.url)
     parked = links.park(KEYS[0], "BLPOP", f"{KEYS[0]}:g", 30)
-    links.run([Call("put", key, ("a",)) for key in KEYS])
+    links.run([ScriptCall("put", key, ("a",)) for key in KEYS])
     cluster.master_of(KEYS[0]).kill()
     with heard("closed", within=AT_ONCE):
         readable(parked)
@@ -700,7 +707,7 @@ def test_a_master_that_is_killed_is_failed_over_within_a_call_or_two(cluster: Cl
     def served() -> bool:
         began = time.monotonic()
         try:
-            return bool(links.run([Call("put", key, ("b",)) for key in KEYS]))
+            return bool(links.run([ScriptCall("put", key, ("b",)) for key in KEYS]))
         except BrokerUnavailable:
             assert time.monotonic() - began < SOON
             return False

@@ -15,7 +15,7 @@ from stem_iso.brokers.base import Settlement
 from stem_iso.brokers.opening import open_broker
 from stem_iso.brokers.redis import relay
 from stem_iso.brokers.redis.broker import RedisBroker
-from stem_iso.brokers.redis.links import Ask, Call
+from stem_iso.brokers.redis.links import Ask, ScriptCall
 from stem_iso.errors import BrokerUnavailable
 from stem_iso.task.canvas import Tree, leaves
 from stem_iso.task.parts import parts_of
@@ -38,7 +38,7 @@ class Dying:
         broker._links.run = self.run  # type: ignore[method-assign]
 
     def run(self, calls: Sequence[Ask], seconds: float | None = None) -> list[Any]:
-        if not any(isinstance(call, Call) and call.script in HOPS for call in calls):
+        if not any(isinstance(call, ScriptCall) and call.script in HOPS for call in calls):
             return self._run(calls, seconds)
         if self._hops < len(calls):
             self._run(calls[: self._hops], seconds)

@@ -14,18 +14,18 @@ from typing import Any
 
 from stem_iso.isolate import tree
 from stem_iso.isolate.engine import Engine
-from stem_iso.isolate.job import Answer, Boot, Entry, IsolateNotice, Job, LimitNotice, Limits
+from stem_iso.isolate.job import Answer, Boot, EntrypointRef, IsolateNotice, Job, LimitNotice, Limits
 from stem_iso.outcome import Outcome, Succeeded
 
 BOUND = 30.0  # seconds: how long a test waits for what must come soon
 TARGET = "tests.isolate.handlers:boot"
 _numbers = itertools.count(1)
-_entries: dict[str, Entry] = {}
+_entries: dict[str, EntrypointRef] = {}
 
 
-def entry(name: str) -> Entry:
+def entry(name: str) -> EntrypointRef:
     if name not in _entries:
-        _entries[name] = Entry(next(_numbers), lambda ready: name.encode())
+        _entries[name] = EntrypointRef(next(_numbers), lambda ready: name.encode())
     return _entries[name]
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from stem_iso.isolate import keeper, seat
-from stem_iso.isolate.crew import Crew
+from stem_iso.isolate.crew import Isolates
 from stem_iso.isolate.handle import Isolate
 from stem_iso.isolate.lifecycle import Cause
 from stem_iso.outcome import Crashed, Succeeded, TimedOut
@@ -42,13 +42,13 @@ def run_keeper(fd: int, core: int, fault: str) -> None:
     judge, stands = seat.judge, seat.stands
 
     # The two windows of the protocol, between its looks and what follows them, are a millisecond wide here instead of a microsecond.
-    def slow_judge(row: seat.Row, now: float) -> seat.Enforce | seat.LookAgain:
+    def slow_judge(row: seat.SharedRow, now: float) -> seat.Enforce | seat.LookAgain:
         decision = judge(row, now)
         if isinstance(decision, seat.Enforce):
             threading.Event().wait(0.001)
         return decision
 
-    def slow_stands(before: seat.Row, after: seat.Row) -> bool:
+    def slow_stands(before: seat.SharedRow, after: seat.SharedRow) -> bool:
         if fault != "keeper-skips-second-look" and not stands(before, after):
             return False
         threading.Event().wait(0.001)
@@ -60,13 +60,13 @@ def run_keeper(fd: int, core: int, fault: str) -> None:
 
 def run_core(calls_wanted: int, fault: str, ledger: Path) -> dict[str, Any]:
     seat.MARGIN = 0.001
-    condemn = Crew.condemn
+    condemn = Isolates.condemn
 
-    def condemn_but_for_limits(self: Crew, isolate: Isolate, cause: Cause) -> None:
+    def condemn_but_for_limits(self: Isolates, isolate: Isolate, cause: Cause) -> None:
         if cause is not Cause.LIMIT:
             condemn(self, isolate, cause)
 
-    Crew.condemn = condemn_but_for_limits  # type: ignore[method-assign]
+    Isolates.condemn = condemn_but_for_limits  # type: ignore[method-assign]
     if fault == "core-skips-verdict":
         send = seat.Table.send
         seat.Table.send = lambda self, *args: send(self, *args) or True  # type: ignore[method-assign]

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from stem_iso.isolate.fleet import BOOT_TRIES, Assign, Fleet, GiveUp, Order, Retire, Spawn
+from stem_iso.isolate.fleet import BOOT_TRIES, Allocator, Assign, GiveUp, Order, Retire, Spawn
 
 
 class FleetPlay(RuleBasedStateMachine):
@@ -14,7 +14,7 @@ class FleetPlay(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fleet: Fleet[int, int] = Fleet(2, 1)
+        self.fleet: Allocator[int, int] = Allocator(2, 1)
         self.now = 0.0
         self.calls = 0
         self.priority: dict[int, int] = {}
@@ -159,7 +159,7 @@ TestFleet = FleetPlay.TestCase
 
 
 def test_never_more_isolates_than_seats_and_spares() -> None:
-    fleet: Fleet[int, int] = Fleet(2, 1)
+    fleet: Allocator[int, int] = Allocator(2, 1)
     alive: set[int] = set()
     for call in range(50):
         _, orders = fleet.submit(call, 0, 0.0)
@@ -168,14 +168,14 @@ def test_never_more_isolates_than_seats_and_spares() -> None:
 
 
 def test_on_demand_and_a_spare_beside() -> None:
-    fleet: Fleet[str, str] = Fleet(4, 1)
+    fleet: Allocator[str, str] = Allocator(4, 1)
     assert fleet.decide(0.0) == [Spawn(1)]
     assert fleet.ready(1, 0.0) == []
     assert fleet.submit("a", 0, 0.0)[1] == [Assign(1, "a"), Spawn(2)]
 
 
 def test_boots_that_fail_give_up_nothing_while_others_boot_or_run() -> None:
-    fleet: Fleet[int, int] = Fleet(5, 0)
+    fleet: Allocator[int, int] = Allocator(5, 0)
     for call in range(5):
         fleet.submit(call, 0, 0.0)
     now = 0.0

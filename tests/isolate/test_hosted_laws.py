@@ -13,8 +13,8 @@ from stem_iso.isolate.child.replies import pack_reply
 from stem_iso.isolate.deadlines import Alarm
 from stem_iso.isolate.endings import of_hosted_reply
 from stem_iso.isolate.fleet import BOOT_TRIES, backoff
-from stem_iso.isolate.hosted import END_GRACE, LATE, UNREAD, Fate, HostedCall
-from stem_iso.isolate.job import Entry, HostedJob, Limits
+from stem_iso.isolate.hosted import END_GRACE, LATE, UNREAD, Fate, HostCall
+from stem_iso.isolate.job import EntrypointRef, HostedJob, Limits
 from stem_iso.isolate.lifecycle import Cause
 from stem_iso.isolate.roster import Roster
 from stem_iso.isolate.seat import Page
@@ -23,13 +23,13 @@ from stem_iso.outcome import Crashed, Failed, Rejected, RetryAsked, Stopped, Sto
 from tests.isolate.calling import Recorder
 
 
-def call(coroutine: bool = True, **limits: float) -> HostedCall:
-    made = HostedCall(HostedJob(Entry(1, lambda ready: b""), b"", limits=Limits(**limits), coroutine=coroutine), Recorder())  # type: ignore[arg-type]
+def call(coroutine: bool = True, **limits: float) -> HostCall:
+    made = HostCall(HostedJob(EntrypointRef(1, lambda ready: b""), b"", limits=Limits(**limits), coroutine=coroutine), Recorder())  # type: ignore[arg-type]
     made.begin(-1, 1, 100.0)
     return made
 
 
-def rings(one: HostedCall, until: float) -> list[tuple[float, Alarm]]:
+def rings(one: HostCall, until: float) -> list[tuple[float, Alarm]]:
     """When each alarm rings (seconds after the call was sent), if somebody looks at the call as often as it asks."""
     found: list[tuple[float, Alarm]] = []
     while one.next_at < until:

@@ -65,7 +65,7 @@ def test_a_process_is_measured_with_what_descends_from_it() -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as root:
         assert root.stdout is not None
         assert root.stdout.readline() + root.stdout.readline() == b"1\n1\n"
-        meter = memory.Meter(memory.View(root.pid), 1 << 40)
+        meter = memory.Meter(memory.MemoryReader(root.pid), 1 << 40)
         assert not meter.look()
         apart = sum(memory.resident(pid)[0] for pid in memory.family(root.pid))
         assert 80 * MIB < meter.used < 120 * MIB < 130 * MIB < apart < 190 * MIB

@@ -73,7 +73,7 @@ def test_memory_that_did_not_come_is_missed() -> None:
     packed = parcel.pack(bytes(LARGE))
     assert packed.descriptor is not None
     os.close(packed.descriptor)
-    with pytest.raises(parcel.Unreadable, match="did not come"):
+    with pytest.raises(parcel.UnreadablePayload, match="did not come"):
         parcel.unpack(packed.data)
 
 

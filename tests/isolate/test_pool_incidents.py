@@ -519,11 +519,11 @@ def test_killed_at_every_stage_of_a_large_result_there_is_no_wrong_outcome() -> 
 
 
 def test_a_memfd_without_its_seal_is_refused() -> None:
-    from stem_iso.isolate.parcel import Unreadable, mapped
+    from stem_iso.isolate.parcel import UnreadablePayload, mapped
 
     descriptor = os.memfd_create("unsealed", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.write(descriptor, b"x" * 100)
-    with pytest.raises(Unreadable, match="not sealed"):
+    with pytest.raises(UnreadablePayload, match="not sealed"):
         mapped(descriptor)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.close(descriptor)

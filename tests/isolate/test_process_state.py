@@ -138,8 +138,10 @@ def test_a_row_whose_value_cannot_even_be_compared_is_lost_and_named() -> None:
         __hash__ = None  # type: ignore[assignment]
 
     values: dict[str, Any] = {"odd": 1, "plain": 1}
-    rows = [state.Row(name, lambda name=name: values[name], lambda kept, now, name=name: values.update({name: kept})) for name in values]
-    found = state.State(tuple(rows))
+    rows = [
+        state.StateRow(name, lambda name=name: values[name], lambda kept, now, name=name: values.update({name: kept})) for name in values
+    ]
+    found = state.ProcessState(tuple(rows))
     values.update(odd=Odd(), plain=2)
     assert found.restore() == state.Change(restored=("plain",), lost=("odd",))
     assert values["plain"] == 1

@@ -9,23 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stem_iso.isolate import seat
-from stem_iso.isolate.seat import MARGIN, Enforce, LookAgain, Page, Row, Table, judge
+from stem_iso.isolate.seat import MARGIN, Enforce, LookAgain, Page, SharedRow, Table, judge
 
 times = st.floats(1, 1e6)
 rows = st.builds(
-    Row, st.integers(0, 5), st.one_of(st.just(0.0), times), st.integers(0, 5), st.integers(0, 5), st.sampled_from([0, 0, 0, 513])
+    SharedRow, st.integers(0, 5), st.one_of(st.just(0.0), times), st.integers(0, 5), st.integers(0, 5), st.sampled_from([0, 0, 0, 513])
 )
 
 
 @given(rows, times)
-def test_only_a_call_that_runs_past_its_limit_and_margin_is_ended(row: Row, now: float) -> None:
+def test_only_a_call_that_runs_past_its_limit_and_margin_is_ended(row: SharedRow, now: float) -> None:
     runs = row.call != 0 and row.started == row.call != row.finished
     late = row.deadline != 0 and now >= row.deadline + MARGIN
     assert isinstance(judge(row, now), Enforce) == (runs and late and not row.verdict)
 
 
 @given(rows, times)
-def test_the_next_look_is_never_in_the_past_and_never_past_the_limit(row: Row, now: float) -> None:
+def test_the_next_look_is_never_in_the_past_and_never_past_the_limit(row: SharedRow, now: float) -> None:
     match judge(row, now):
         case LookAgain(at):
             assert at > now or at == row.deadline + MARGIN
@@ -36,7 +36,7 @@ def test_the_next_look_is_never_in_the_past_and_never_past_the_limit(row: Row, n
 
 
 @given(rows, rows)
-def test_the_second_look_spares_whatever_moved_on(before: Row, after: Row) -> None:
+def test_the_second_look_spares_whatever_moved_on(before: SharedRow, after: SharedRow) -> None:
     same = (before.call, before.deadline) == (after.call, after.deadline) and after.finished != before.call
     assert seat.stands(before, after) == same
 
@@ -71,7 +71,7 @@ def test_rows_and_pages_hold_what_was_stored() -> None:
     page.started, page.finished = 3, 2
     table.send(1, 3, 12.5)
     table.armed = inf
-    assert table.look(1, other) == Row(3, 12.5, 3, 2, 0)
+    assert table.look(1, other) == SharedRow(3, 12.5, 3, 2, 0)
     assert table.armed == inf
     table.clear(1)
-    assert table.look(1, other) == Row(0, 0.0, 3, 2, 0)
+    assert table.look(1, other) == SharedRow(0, 0.0, 3, 2, 0)

@@ -19,9 +19,9 @@ import msgspec
 from stem_iso.task.canvas import (
     TOO_LARGE,
     Canvas,
-    Cause,
     Count,
     Drop,
+    FailureCause,
     Join,
     Move,
     Ref,
@@ -70,10 +70,10 @@ class Part:
     body: bytes | None
     size: int
     stage: Stage = Stage.WAITING
-    counted: dict[int, bytes | Cause] = field(default_factory=dict)
+    counted: dict[int, bytes | FailureCause] = field(default_factory=dict)
     lease: int = 0
     revoked: bool = False
-    ended: bytes | Cause | None = None
+    ended: bytes | FailureCause | None = None
     begun: list[Envelope] = field(default_factory=list)
 
 
@@ -145,7 +145,7 @@ class Apart:
         part.stage, part.lease = Stage.LEASED, self._number
         return part.lease
 
-    def settle(self, part: Part, lease: int, ended: bytes | Cause | None) -> None:
+    def settle(self, part: Part, lease: int, ended: bytes | FailureCause | None) -> None:
         """None: again (a retry, given back). A lease that another has by now changes nothing."""
         if part.stage is not Stage.LEASED or part.lease != lease:
             return
@@ -179,7 +179,7 @@ class Apart:
 
     def _count(self, part: Part, move: Count) -> None:
         part.counted.setdefault(move.index, move.ended)
-        if isinstance(move.ended, Cause):
+        if isinstance(move.ended, FailureCause):
             self._end(part, move.ended)
         elif len(part.counted) == part.size:
             self._complete(part)
@@ -197,11 +197,11 @@ class Apart:
         for move in dropped(part.then):
             self._send(self.slot(part.ref), move)
 
-    def _from_outside(self, part: Part, state: TaskState, ended: bytes | Cause) -> None:
+    def _from_outside(self, part: Part, state: TaskState, ended: bytes | FailureCause) -> None:
         self.fates[part.ref.id] = state
         self._end(part, ended)
 
-    def _end(self, part: Part, ended: bytes | Cause) -> None:
+    def _end(self, part: Part, ended: bytes | FailureCause) -> None:
         assert part.ended is None, f"{part.ref.id} ended twice"
         part.stage, part.ended = Stage.ENDED, ended
         for move in moves(part.then, part.ref.id, ended):
@@ -212,5 +212,5 @@ class Apart:
         slot.outbox[self._number] = msgspec.msgpack.encode(hop)
 
 
-def cause_of(part: Part, state: TaskState, reason: str | None = None) -> Cause:
-    return Cause(id=part.ref.id, name="step", state=state, reason=reason)
+def cause_of(part: Part, state: TaskState, reason: str | None = None) -> FailureCause:
+    return FailureCause(id=part.ref.id, name="step", state=state, reason=reason)

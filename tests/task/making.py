@@ -25,7 +25,7 @@ from stem_iso.outcome import (
     TimedOut,
     Unregistered,
 )
-from stem_iso.task.call import Answer, CallHeader, Saying, decode_saying, encode_answer, encode_call
+from stem_iso.task.call import CallHeader, ContextAnswer, Saying, decode_saying, encode_answer, encode_call
 from stem_iso.task.codec import pack
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.policy import Policy
@@ -83,7 +83,7 @@ class SpokenPort:
 
     isolated = False
 
-    def __init__(self, *answers: Answer, soft_deadline: float | None = None, hard_deadline: float | None = None) -> None:
+    def __init__(self, *answers: ContextAnswer, soft_deadline: float | None = None, hard_deadline: float | None = None) -> None:
         self.soft_deadline, self.hard_deadline = soft_deadline, hard_deadline
         self.said: list[Saying] = []
         self.beats = 0
@@ -92,7 +92,7 @@ class SpokenPort:
 
     def ask(self, payload: bytes) -> bytes:
         self.said.append(decode_saying(payload))
-        return encode_answer(self._answers.pop(0) if self._answers else Answer())
+        return encode_answer(self._answers.pop(0) if self._answers else ContextAnswer())
 
     def tell(self, payload: bytes) -> None:
         self.said.append(decode_saying(payload))

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from stem_iso.task.canvas import Cause, Tree
+from stem_iso.task.canvas import FailureCause, Tree
 from stem_iso.task.parts import parts_of
 from stem_iso.task.status import TaskState
 from tests.task.canvases import agrees, judge, laid, trees
@@ -150,7 +150,7 @@ class HopByHop(RuleBasedStateMachine):
 
     def compare(self, tree: Tree) -> None:
         seen = self.store.seen
-        named = {id: part.ended.id for id, part in seen.items() if isinstance(part.ended, Cause)}
+        named = {id: part.ended.id for id, part in seen.items() if isinstance(part.ended, FailureCause)}
         for id, expected in judge(tree, self.store.fates, named, self.most).items():
             part = seen[id]
             assert len(part.begun) <= 1
@@ -158,9 +158,9 @@ class HopByHop(RuleBasedStateMachine):
                 assert (part.stage, part.begun) == (Stage.DROPPED, [])
                 continue
             assert part.stage is Stage.ENDED, f"{id} hangs"
-            assert not isinstance(part.ended, Cause) or part.ended.id == id or part.ended.id not in self.revoked
+            assert not isinstance(part.ended, FailureCause) or part.ended.id == id or part.ended.id not in self.revoked
             assert isinstance(part.ended, bytes) is (expected.state is TaskState.SUCCEEDED)
-            assert not expected.by or (isinstance(part.ended, Cause) and part.ended.id in expected.by)
+            assert not expected.by or (isinstance(part.ended, FailureCause) and part.ended.id in expected.by)
             if part.begun and id not in laid(tree).first:
                 assert agrees(expected.before, part.begun[0].previous)
 

@@ -13,9 +13,9 @@ from stem_iso.task.canvas import (
     LINK_FAILED,
     MEMBER_FAILED,
     Canvas,
-    Cause,
     Count,
     Drop,
+    FailureCause,
     Move,
     Skip,
     Start,
@@ -38,7 +38,7 @@ laws = settings(max_examples=200, deadline=None)
 QUEUES = ("a", "b", "c")
 
 causes = st.builds(
-    Cause,
+    FailureCause,
     id=st.just("t1"),
     name=st.just("shop.charge"),
     state=st.sampled_from([TaskState.FAILED, TaskState.CANCELLED]),
@@ -116,7 +116,7 @@ def targets(found: list[Move]) -> Counter[str]:
 
 @laws
 @given(trees(QUEUES), causes)
-def test_an_end_moves_each_neighbour_once_and_in_the_right_way(tree: Tree, cause: Cause) -> None:
+def test_an_end_moves_each_neighbour_once_and_in_the_right_way(tree: Tree, cause: FailureCause) -> None:
     for id, then in thens_of(laid(tree)).items():
         neighbours = Counter([ref.id for ref in (*then.start, *then.errors)] + ([then.join] if then.join else []))
         well, badly = moves(then, id, b"\x01"), moves(then, id, cause)
@@ -133,7 +133,7 @@ def test_an_end_moves_each_neighbour_once_and_in_the_right_way(tree: Tree, cause
 
 @laws
 @given(trees(QUEUES), causes)
-def test_a_move_is_a_message_that_says_all(tree: Tree, cause: Cause) -> None:
+def test_a_move_is_a_message_that_says_all(tree: Tree, cause: FailureCause) -> None:
     decoder = msgspec.msgpack.Decoder(Move)
     for id, then in thens_of(laid(tree)).items():
         for move in (*moves(then, id, b"\x01"), *moves(then, id, cause)):
@@ -142,7 +142,7 @@ def test_a_move_is_a_message_that_says_all(tree: Tree, cause: Cause) -> None:
 
 @laws
 @given(causes, st.sampled_from([LINK_FAILED, MEMBER_FAILED]))
-def test_an_error_names_the_task_that_began_it(cause: Cause, reason: str) -> None:
+def test_an_error_names_the_task_that_began_it(cause: FailureCause, reason: str) -> None:
     error = error_of(cause, reason)
     assert f"{cause.name} ({cause.id})" in error.message
     assert not error.retryable

@@ -24,7 +24,7 @@ from stem_iso import (
     local_context,
 )
 from stem_iso.outcome import RetryAsked
-from stem_iso.task.call import Answer, CallHeader, EnqueueAsked, ExtendAsked, MetaSaid, ProgressSaid, RevokeAsked
+from stem_iso.task.call import CallHeader, ContextAnswer, EnqueueAsked, ExtendAsked, MetaSaid, ProgressSaid, RevokeAsked
 from stem_iso.task.context import RetryRequested, entered
 from tests.task.making import SpokenPort
 
@@ -138,7 +138,7 @@ def test_a_retry_that_cannot_be_meant_raises_in_the_handler(said: dict[str, Any]
 
 
 def test_questions_wait_for_their_answer() -> None:
-    port = SpokenPort(Answer(), Answer(True), Answer(["id-1"]))
+    port = SpokenPort(ContextAnswer(), ContextAnswer(True), ContextAnswer(["id-1"]))
     app = Stem("memory://")
     context = context_over(port, app, root_id="root")
     context.extend_lease(timedelta(minutes=1))
@@ -154,12 +154,12 @@ def test_questions_wait_for_their_answer() -> None:
 @pytest.mark.parametrize("error", [LeaseLost, BrokerUnavailable, PayloadTooLarge])
 def test_an_error_of_the_core_raises_in_the_handler(error: type[StemError]) -> None:
     with pytest.raises(error, match="why"):
-        context_over(SpokenPort(Answer(error=(error.__name__, "why")))).extend_lease(5)
+        context_over(SpokenPort(ContextAnswer(error=(error.__name__, "why")))).extend_lease(5)
 
 
 def test_an_error_without_a_class_here_comes_as_a_remote_one() -> None:
     with pytest.raises(RemoteError, match="Strange: why"):
-        context_over(SpokenPort(Answer(error=("Strange", "why")))).extend_lease(5)
+        context_over(SpokenPort(ContextAnswer(error=("Strange", "why")))).extend_lease(5)
 
 
 def test_what_is_enqueued_in_a_handler_goes_through_its_context_and_has_its_lineage() -> None:
@@ -171,7 +171,7 @@ def test_what_is_enqueued_in_a_handler_goes_through_its_context_and_has_its_line
     @other.task
     def stranger(n: int) -> None: ...
 
-    port = SpokenPort(Answer(["id-1"]), Answer(["id-2", "id-3"]))
+    port = SpokenPort(ContextAnswer(["id-1"]), ContextAnswer(["id-2", "id-3"]))
     with entered(context_over(port, app)):
         assert child.enqueue(1).id == "id-1"
         assert [handle.id for handle in app.enqueue_many([child.s(2), child.s(3)])] == ["id-2", "id-3"]

@@ -15,7 +15,7 @@ import pytest
 from stem_iso import Stem, TaskContext, TaskHandler, TaskOptions
 from stem_iso.isolate.job import FAILED, SUCCEEDED
 from stem_iso.task.codec import pack
-from stem_iso.worker.entries import Definition, Entries, boot_of
+from stem_iso.worker.entries import Definition, EntrypointTable, boot_of
 from tests.task.making import payload_of
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +53,7 @@ class Child:
         boot = boot_of(app)
         if ready is None:
             ready = msgspec.msgpack.encode({})
-        self.definition = Entries(app).entry(name).definition(ready)
+        self.definition = EntrypointTable(app).entry(name).definition(ready)
         hexes = [each.hex() for each in (boot.payload, self.definition, payload_of(args, name=name))]
         done = in_python(["-c", CHILD, *hexes], ROOT, str(ROOT))
         assert done.returncode == 0, done.stderr
@@ -216,7 +216,7 @@ def test_an_entrypoint_that_cannot_be_pickled_fails_where_it_is_pickled() -> Non
     local, lock = Stem("memory://"), threading.Lock()
     local.task(name="n", isolate=True)(lambda: lock)
     with pytest.raises(TypeError, match="pickle"):
-        Entries(local).entry("n").definition(msgspec.msgpack.encode({}))
+        EntrypointTable(local).entry("n").definition(msgspec.msgpack.encode({}))
 
 
 # -- the program's own file ------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from stem_iso.task.plan import GiveBack, Retry
 from stem_iso.task.policy import Policy
 from stem_iso.task.settle import settle
 from stem_iso.worker.attempt import Attempt
-from stem_iso.worker.telling import Teller
+from stem_iso.worker.telling import SignalEmitter
 from tests.task.making import envelopes, outcomes, policies
 
 END_OF = {"succeeded": "task_succeeded", "retried": "task_retry", "failed": "task_failed", "cancelled": "task_revoked", "queued": None}
@@ -37,7 +37,7 @@ def test_an_attempt_has_one_end_and_a_postrun_exactly_if_it_had_begun(
         channel.connect(heard.append)
     attempt = Attempt(DESK, Delivery(Receipt(envelope.id, "boot", 1), encode(envelope), envelope.queue, 0, 30.0), envelope, policy)
     attempt.begun_at = float(begun)
-    Teller("w", bus, signals).settled(attempt, plan, verdict, 0.5)
+    SignalEmitter("w", bus, signals).settled(attempt, plan, verdict, 0.5)
     bus.close()
 
     told = [value.signal for value in heard]

@@ -18,34 +18,34 @@ from stem_iso.brokers.base import (
     BrokerOptions,
     DeadFilter,
     DeadLetter,
-    EndedApart,
     Exchange,
     MemberState,
-    Order,
     Permit,
     QueueCount,
     Receipt,
     Reclaimed,
     Replayed,
+    Revocation,
     ScheduleRecord,
     Settlement,
     StatusRecord,
+    UnattendedEnd,
     Verdict,
     WorkerInfo,
 )
 from stem_iso.brokers.payload import encoded
 from stem_iso.brokers.redis import canvas, gossip, leasing, limits, looking, publishing, schedules, sweeping
-from stem_iso.brokers.redis.dead import Graveyard
+from stem_iso.brokers.redis.dead import DeadLetters
 from stem_iso.brokers.redis.ends import TokenEnds
-from stem_iso.brokers.redis.exchanging import Exchanger, Turn
-from stem_iso.brokers.redis.homes import Homes
+from stem_iso.brokers.redis.exchanging import Exchanger, ExchangeTurn
+from stem_iso.brokers.redis.homes import ReceiptIndex
 from stem_iso.brokers.redis.keys import own_key, queue_key
 from stem_iso.brokers.redis.links import Links
-from stem_iso.brokers.redis.looking import Finder, Memory
-from stem_iso.brokers.redis.parking import BellWatch
+from stem_iso.brokers.redis.looking import Memory, StatusReader
+from stem_iso.brokers.redis.parking import RedisWatch
 from stem_iso.brokers.redis.registry import Registry
-from stem_iso.brokers.redis.relay import Relay, entries_in
-from stem_iso.brokers.redis.revoking import Wishes
+from stem_iso.brokers.redis.relay import OutboxRelay, entries_in
+from stem_iso.brokers.redis.revoking import Revocations
 from stem_iso.brokers.redis.settling import Nonces
 from stem_iso.brokers.redis.waiting import until
 from stem_iso.errors import BrokerUnavailable
@@ -67,15 +67,15 @@ class RedisBroker:
         self._links = links
         self._registry = Registry(links)
         nonces = Nonces()
-        self._homes = Homes(links, self._registry, nonces)
+        self._homes = ReceiptIndex(links, self._registry, nonces)
         self._exchanger = Exchanger(links, self._homes, nonces, options)
-        self._limits = limits.Limits(links)
-        self._relay = Relay(links, limits.relay)
+        self._limits = limits.RateLimits(links)
+        self._relay = OutboxRelay(links, limits.relay)
         self._memory = Memory()
-        self._finder = Finder(links, self._registry, self._memory, lambda boots: gossip.worker_ids(links, boots))
-        self._wishes = Wishes(links, self._registry, self._finder, self._relay)
-        self._graves = Graveyard(links, self._registry, options.dead_letter_ttl)
-        self._watches: WeakSet[BellWatch] = WeakSet()
+        self._finder = StatusReader(links, self._registry, self._memory, lambda boots: gossip.worker_ids(links, boots))
+        self._wishes = Revocations(links, self._registry, self._finder, self._relay)
+        self._graves = DeadLetters(links, self._registry, options.dead_letter_ttl)
+        self._watches: WeakSet[RedisWatch] = WeakSet()
         self._listening = (0.0, False)  # when it was looked up, and what it was
         self._beaten: dict[str, WorkerInfo] = {}  # by id, what was said of a worker last
         self._reclaimed = False  # whether this one has looked for leases that ran out
@@ -159,7 +159,7 @@ class RedisBroker:
                 watch.exchanged(looked=want > 0, idle=idle)
         return answer
 
-    def _followed(self, boot: str, turn: Turn, queues: Sequence[str], want: int) -> Exchange:
+    def _followed(self, boot: str, turn: ExchangeTurn, queues: Sequence[str], want: int) -> Exchange:
         """What begins by these ends is leased by the same step, where seats are left for it."""
         found = turn.exchange
         if not turn.entries or not queues or len(found.deliveries) >= want or found.ready:
@@ -218,14 +218,14 @@ class RedisBroker:
             self._relay.pending(names)
         return found
 
-    def orders(self, boot: str) -> list[Order]:
+    def orders(self, boot: str) -> list[Revocation]:
         return self._wishes.orders(boot)
 
-    def ended_apart(self) -> list[EndedApart]:
+    def ended_apart(self) -> list[UnattendedEnd]:
         return self._wishes.ended_apart()
 
-    def watch(self, boot: str, queues: Sequence[str]) -> BellWatch:
-        watch = BellWatch(self._links, queues)
+    def watch(self, boot: str, queues: Sequence[str]) -> RedisWatch:
+        watch = RedisWatch(self._links, queues)
         self._watches.add(watch)
         return watch
 
@@ -286,7 +286,7 @@ class RedisBroker:
         return answer
 
     def listen(self, timeout: float | None = None) -> Iterator[bytes]:
-        return gossip.Listener(self._links, timeout).events()
+        return gossip.RedisEventStream(self._links, timeout).events()
 
     def close(self) -> None:
         self._links.close()

@@ -19,11 +19,11 @@ from stem_iso.brokers.payload import encoded
 from stem_iso.brokers.redis import placing, publishing
 from stem_iso.brokers.redis.damage import DAMAGE, UNREADABLE, say, text
 from stem_iso.brokers.redis.keys import own_key, queue_key
-from stem_iso.brokers.redis.links import Call, Command, Links
-from stem_iso.brokers.redis.placing import Origin
+from stem_iso.brokers.redis.links import Command, Links, ScriptCall
+from stem_iso.brokers.redis.placing import CanvasOrigin
 from stem_iso.brokers.redis.records import unpack_error
 from stem_iso.brokers.redis.registry import Registry
-from stem_iso.brokers.redis.relay import Entry, Relay, entries_in
+from stem_iso.brokers.redis.relay import OutboxEntry, OutboxRelay, entries_in
 from stem_iso.errors import BrokerUnavailable
 from stem_iso.task.canvas import GROUP, Canvas, Parallel, Ref, Tree, last_of
 from stem_iso.task.parts import group_of, parts_of
@@ -38,23 +38,23 @@ Find = Callable[[str, Sequence[str]], Sequence[StatusRecord | None]]  # the stat
 # -- composed --------------------------------------------------------------------------------------------------------------------------
 
 
-def compose(links: Links, registry: Registry, relay: Relay, canvas: Canvas, options: BrokerOptions) -> None:
+def compose(links: Links, registry: Registry, relay: OutboxRelay, canvas: Canvas, options: BrokerOptions) -> None:
     """Raises PayloadTooLarge, and BrokerUnavailable: where that comes late, the canvas is composed, and a worker sees it through."""
     encoded([step.envelope for step in canvas.steps], options.max_payload_bytes)
     queue = placing.queue_of(canvas)
     publishing.said(registry, {queue, *(step.envelope.queue for step in canvas.steps)}, [canvas.id])
-    post = Call("post", queue_key(queue), ("compose", canvas.id, msgspec.msgpack.encode(canvas)))
+    post = ScriptCall("post", queue_key(queue), ("compose", canvas.id, msgspec.msgpack.encode(canvas)))
     ((number, _),) = publishing.sent(links, [post], [canvas.id], canvas=True)
     with suppress(BrokerUnavailable):
-        relay.compose(canvas, Origin(queue, int(number)))
+        relay.compose(canvas, CanvasOrigin(queue, int(number)))
 
 
 # -- asked about -----------------------------------------------------------------------------------------------------------------------
 
 
-def ask(id: str) -> Call:
+def ask(id: str) -> ScriptCall:
     """What `record` reads."""
-    return Call("group", own_key(id), ("look",))
+    return ScriptCall("group", own_key(id), ("look",))
 
 
 def record(id: str, answer: Sequence[bytes] | None) -> StatusRecord | None:
@@ -95,7 +95,7 @@ def tree(links: Links, id: str) -> Tree | None:
     if found is None:
         return None
     last = last_of(found)
-    outcome = ask(id) if isinstance(last, Parallel) else Call("status", queue_key(last.queue), (id,))
+    outcome = ask(id) if isinstance(last, Parallel) else ScriptCall("status", queue_key(last.queue), (id,))
     (seen,) = links.run([outcome])
     known = seen is not None if isinstance(last, Parallel) else seen[0] is not None
     return found if known else None
@@ -121,7 +121,7 @@ def members(links: Links, id: str, find: Find) -> list[MemberState] | None:
 # -- meant as a whole ------------------------------------------------------------------------------------------------------------------
 
 
-def parts(links: Links, relay: Relay, id: str) -> list[Ref] | None:
+def parts(links: Links, relay: OutboxRelay, id: str) -> list[Ref] | None:
     """What the id of a canvas, or of a group in one, means, in the order in which it is revoked; None for any other id.
 
     Where the author of the canvas has died, it is seen through first: of what is not there, nothing could be revoked.
@@ -139,7 +139,7 @@ def parts(links: Links, relay: Relay, id: str) -> list[Ref] | None:
     return None if whole is None else list(parts_of(whole))
 
 
-def revoke(links: Links, relay: Relay, id: str, asked: str) -> bool:
+def revoke(links: Links, relay: OutboxRelay, id: str, asked: str) -> bool:
     """A group, once its turn in `parts` has come; True if it had not ended. `asked`: what is to be revoked as a whole.
 
     It is said first, in the outbox of the canvas's queue: what follows from it must not depend on whether its author lives.
@@ -150,13 +150,13 @@ def revoke(links: Links, relay: Relay, id: str, asked: str) -> bool:
     queue, told = text(answer[8]), b"1" if id == asked else b""
     number, _ = links.call("post", queue_key(queue), "revoke", id, told)
     with suppress(BrokerUnavailable):
-        relay.run([Entry(queue, int(number), (b"revoke", id.encode(), told))])
+        relay.run([OutboxEntry(queue, int(number), (b"revoke", id.encode(), told))])
     return True
 
 
-def forget(id: str) -> Call:
+def forget(id: str) -> ScriptCall:
     """A group; answered 1 if it was known."""
-    return Call("group", own_key(id), ("forget",))
+    return ScriptCall("group", own_key(id), ("forget",))
 
 
 # -- where it is -----------------------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stem_iso.brokers.redis.address import Address, Node
-from stem_iso.brokers.redis.connection import Lost, Wire
+from stem_iso.brokers.redis.connection import ConnectionLost, Wire
 from stem_iso.brokers.redis.links import Ask, Batch, Links
 from stem_iso.brokers.redis.refusals import PASSING, Refusal
 from stem_iso.brokers.redis.slots import SlotMap, slot_of, told
@@ -47,7 +47,7 @@ class _Round:
     calls: Sequence[Ask]
     left: dict[int, Node | None]
     answers: list[Any]
-    lost: Lost | None = None  # of this turn
+    lost: ConnectionLost | None = None  # of this turn
     pause: bool = False
     turns: int = 0
     batches: list[tuple[Wire, list[int], Batch]] = field(default_factory=list)
@@ -105,14 +105,14 @@ class ClusterLinks(Links):
         if self._stale:
             try:
                 self._look(deadline)
-            except Lost as lost:
+            except ConnectionLost as lost:
                 run.lost, run.pause = lost, True
                 return
         for (node, asking), places in self._grouped(run).items():
             try:
                 wire = self._wire(node, deadline)
                 batch = Batch(wire, [run.calls[each] for each in places], deadline, closed=True, asking=asking)
-            except Lost as lost:
+            except ConnectionLost as lost:
                 self._lose(run, node, lost)
             else:
                 self._sent = True
@@ -120,7 +120,7 @@ class ClusterLinks(Links):
         for wire, places, batch in run.batches:
             try:
                 answers = batch.read()
-            except Lost as lost:
+            except ConnectionLost as lost:
                 self._lose(run, wire.node, lost)
             else:
                 for place, answer in zip(places, answers, strict=True):
@@ -136,11 +136,11 @@ class ClusterLinks(Links):
                 groups.setdefault((node, asked is not None), []).append(place)
         return groups
 
-    def _lose(self, run: _Round, node: Node, lost: Lost) -> None:
+    def _lose(self, run: _Round, node: Node, lost: ConnectionLost) -> None:
         """What was asked of it stays to be done. One that answered before has perhaps only closed an idle connection: no pause."""
         wire = self._wires.pop(node, None)
         run.pause |= wire is None or wire.fresh
-        run.lost, self._stale = Lost(f"{node}: {lost.args[0]}", lost.late), True
+        run.lost, self._stale = ConnectionLost(f"{node}: {lost.args[0]}", lost.late), True
         self._failed.add(node)
 
     def _judge(self, run: _Round, place: int, answer: Any, wire: Wire) -> None:
@@ -165,7 +165,7 @@ class ClusterLinks(Links):
             self._look(deadline)
         node = self._map.master(slot_of(key or ""))
         if node is None:
-            raise Lost(NO_MASTER.reason)
+            raise ConnectionLost(NO_MASTER.reason)
         return node
 
     def _wire(self, node: Node, deadline: float) -> Wire:
@@ -179,24 +179,24 @@ class ClusterLinks(Links):
         """Ask for the map until a node tells it."""
         first = () if self._knowing is None else (self._knowing,)
         found = dict.fromkeys((*first, *self._wires, *self._map.nodes, *self.address.nodes))
-        why = Lost("no node answers")
+        why = ConnectionLost("no node answers")
         for node in sorted(found, key=self._failed.__contains__):
             patience = min(deadline, time.monotonic() + LOOK)
             try:
                 wire = self._wire(node, patience)
                 wire.write([("CLUSTER", "SLOTS")], patience)
                 (answer,) = wire.read(1, patience)
-            except Lost as lost:
+            except ConnectionLost as lost:
                 self._wires.pop(node, None)
                 self._failed.add(node)
-                why = Lost(f"{node}: {lost.args[0]}")
+                why = ConnectionLost(f"{node}: {lost.args[0]}")
                 continue
             if not isinstance(answer, Refusal):
                 self._map, self._knowing, self._stale, self._failed = told(answer, node), None, False, set()
                 return
             if "cluster support disabled" in answer.text:
                 raise BrokerUnavailable(f"{self.url}: {node} is no node of a cluster: write redis://{node}")
-            why = Lost(f"{node}: {answer.reason}")
+            why = ConnectionLost(f"{node}: {answer.reason}")
         raise why
 
 

@@ -10,7 +10,7 @@ Rules
     server is noticed after a minute, and a publish may be sent twice without our knowing.
  2. Each wait ends at a deadline (monotonic) given by the caller. Not bounded: the resolver of host names, and a peer that sends an
     answer a byte at a time.
- 3. After any fault but a refusal the stream of answers is unknown: the wire is closed for good, and `Lost` says what happened.
+ 3. After any fault but a refusal the stream of answers is unknown: the wire is closed for good, and `ConnectionLost` says what happened.
  4. A forked child closes its copies at once; nothing is sent on them, so the parent's session goes on. Left open they would keep the
     parent's session alive after its death.
  5. The version and the eviction policy are looked at whenever a wire is made, since a server can be replaced between two of them.
@@ -41,7 +41,7 @@ FLOOR = (6, 2)
 KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
 
 
-class Lost(Exception):
+class ConnectionLost(Exception):
     """The wire broke, or could not be made: `args[0]` says how. `late`: no answer in time, so what was asked may have been done."""
 
     def __init__(self, how: str, late: bool = False) -> None:
@@ -217,13 +217,13 @@ class _Seam:
         if isinstance(error, (RedisTimeout, TimeoutError)):
             if self.what == "connect":
                 tls = ", does it speak TLS on this port" if self.wire.tls else ""
-                raise Lost(f"no connection in time: is the server alive{tls}, and does a firewall drop packets?") from error
-            raise Lost("the server did not answer in time", late=True) from error
+                raise ConnectionLost(f"no connection in time: is the server alive{tls}, and does a firewall drop packets?") from error
+            raise ConnectionLost("the server did not answer in time", late=True) from error
         if isinstance(error, RedisError):
             refusal = _refusal(error)
-            raise Lost(refusal.reason if refusal.known else explained(error)) from error
+            raise ConnectionLost(refusal.reason if refusal.known else explained(error)) from error
         if isinstance(error, OSError):
-            raise Lost(error.strerror or str(error)) from error
+            raise ConnectionLost(error.strerror or str(error)) from error
 
 
 def _raw(node: Node, access: Access, deadline: float) -> Any:

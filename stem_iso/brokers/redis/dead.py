@@ -18,7 +18,7 @@ import msgspec
 from stem_iso.brokers.base import DeadFilter, DeadLetter, Replayed
 from stem_iso.brokers.redis.damage import DAMAGE, UNREADABLE, say, text
 from stem_iso.brokers.redis.keys import queue_key
-from stem_iso.brokers.redis.links import Call, Command, Links
+from stem_iso.brokers.redis.links import Command, Links, ScriptCall
 from stem_iso.brokers.redis.records import record
 from stem_iso.brokers.redis.registry import Registry
 from stem_iso.brokers.redis.showing import letter
@@ -49,7 +49,7 @@ class _Next(NamedTuple):
     envelope: Envelope
 
 
-class Graveyard:
+class DeadLetters:
     """One per broker, used by its thread. `ttl`: how long a letter is kept, seconds."""
 
     def __init__(self, links: Links, registry: Registry, ttl: float) -> None:
@@ -63,7 +63,7 @@ class Graveyard:
         purged = 0
         for bite in self._bites(which)[1]:
             places = _by_queue(bite, lambda each: each.shown.queue)
-            calls = [Call("purge_dead", queue_key(queue), tuple(each.shown.id for each in some)) for queue, some in places.items()]
+            calls = [ScriptCall("purge_dead", queue_key(queue), tuple(each.shown.id for each in some)) for queue, some in places.items()]
             purged += sum(self._links.run(calls))
         return purged
 
@@ -85,7 +85,7 @@ class Graveyard:
                 said[each.shown.id] = "undecodable"
         places = _by_queue(wanted, lambda each: each.letter.shown.queue)
         nonce = os.urandom(8)
-        calls = [Call("replay", queue_key(queue), (int(dry_run), nonce, *_told(some))) for queue, some in places.items()]
+        calls = [ScriptCall("replay", queue_key(queue), (int(dry_run), nonce, *_told(some))) for queue, some in places.items()]
         for some, answers in zip(places.values(), self._links.run(calls), strict=True):
             for (dead, envelope), answer in zip(some, answers, strict=True):
                 lock = envelope.lock if dry_run and answer in (b"ok", b"unique") else None
@@ -99,7 +99,7 @@ class Graveyard:
         queues = self._registry.known(fresh=True)
         queues = [queue for queue in queues if which.queue in (None, queue)]
         since = "" if which.since is None else which.since
-        answers = self._links.run([Call("dead_ids", queue_key(queue), (self._ttl, since)) for queue in queues])
+        answers = self._links.run([ScriptCall("dead_ids", queue_key(queue), (self._ttl, since)) for queue in queues])
         wanted = None if which.ids is None else set(which.ids)
         found = [
             _Found(float(died), text(id), queue)

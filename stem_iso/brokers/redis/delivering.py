@@ -17,9 +17,9 @@ from typing import NamedTuple, assert_never
 import msgspec
 
 from stem_iso.brokers.redis.keys import own_key, queue_key
-from stem_iso.brokers.redis.links import Call, Command
+from stem_iso.brokers.redis.links import Command, ScriptCall
 from stem_iso.brokers.redis.records import STATES, SUCCEEDED, unpack_error
-from stem_iso.task.canvas import GROUP, LINK_FAILED, MEMBER_FAILED, Cause, Count, Drop, Move, Ref, Skip, Start, Then, error_of, moves
+from stem_iso.task.canvas import GROUP, LINK_FAILED, MEMBER_FAILED, Count, Drop, FailureCause, Move, Ref, Skip, Start, Then, error_of, moves
 from stem_iso.task.status import TaskState
 
 EMPTY, NONE = b"\x90", b"\xc0"  # an empty list, None: encoded
@@ -30,22 +30,22 @@ REVOKED = "revoked"
 Told = tuple[str | bytes, ...]
 
 
-class Link(NamedTuple):
+class CanvasLink(NamedTuple):
     name: str
     then: Then
 
 
-_link = msgspec.msgpack.Decoder(Link)
+_link = msgspec.msgpack.Decoder(CanvasLink)
 _then = msgspec.msgpack.Decoder(Then)
-_cause = msgspec.msgpack.Decoder(Cause)
+_cause = msgspec.msgpack.Decoder(FailureCause)
 
 
 def linked(name: str, then: Then, whole: bool) -> bytes:
     flags = (WHOLE if whole else 0) | (ERRORS if then.errors else 0)
-    return bytes((flags,)) + msgspec.msgpack.encode(Link(name, then))
+    return bytes((flags,)) + msgspec.msgpack.encode(CanvasLink(name, then))
 
 
-def link_in(packed: bytes) -> Link:
+def link_in(packed: bytes) -> CanvasLink:
     return _link.decode(packed[1:])
 
 
@@ -53,22 +53,22 @@ def is_whole(packed: bytes) -> bool:
     return bool(packed[0] & WHOLE)
 
 
-def cause_in(packed: bytes) -> Cause:
+def cause_in(packed: bytes) -> FailureCause:
     return _cause.decode(packed)
 
 
-def ended_in(id: str, name: str, state: bytes, reason: bytes, error: bytes, result: bytes) -> bytes | Cause:
+def ended_in(id: str, name: str, state: bytes, reason: bytes, error: bytes, result: bytes) -> bytes | FailureCause:
     """How a task ended, as its queue tells it."""
     number = int(state)
     if number == SUCCEEDED:
         return result or NONE
-    return Cause(id=id, name=name, state=STATES[number], reason=reason.decode() or None, error=unpack_error(error))
+    return FailureCause(id=id, name=name, state=STATES[number], reason=reason.decode() or None, error=unpack_error(error))
 
 
-def revocation(id: str) -> Call:
+def revocation(id: str) -> ScriptCall:
     """Of a group, in its own slot."""
-    cause = Cause(id=id, name=GROUP, state=TaskState.CANCELLED, reason=REVOKED)
-    return Call("group", own_key(id), ("revoke", msgspec.msgpack.encode(cause)))
+    cause = FailureCause(id=id, name=GROUP, state=TaskState.CANCELLED, reason=REVOKED)
+    return ScriptCall("group", own_key(id), ("revoke", msgspec.msgpack.encode(cause)))
 
 
 # -- calls -----------------------------------------------------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ def revocation(id: str) -> Call:
 class Asked(NamedTuple):
     """A call, and whom it asks: a queue, or a group."""
 
-    call: Call | Command
+    call: ScriptCall | Command
     queue: str = ""
     group: str = ""
 
@@ -118,20 +118,20 @@ def beginning(refs: Sequence[Ref]) -> list[Asked]:
 
 
 def _to_group(id: str, *said: str | bytes | int) -> Asked:
-    return Asked(Call("group", own_key(id), said), group=id)
+    return Asked(ScriptCall("group", own_key(id), said), group=id)
 
 
 def _to_steps(script: str, queue: str, said: Told, ids: Sequence[str]) -> list[Asked]:
     left = iter(ids)
     batches = iter(lambda: tuple(islice(left, BATCH)), ())
-    return [Asked(Call(script, queue_key(queue), (*said, *batch)), queue=queue) for batch in batches]
+    return [Asked(ScriptCall(script, queue_key(queue), (*said, *batch)), queue=queue) for batch in batches]
 
 
 def _counted(move: Count) -> Told:
-    return ("", *_told(move.ended, MEMBER_FAILED)) if isinstance(move.ended, Cause) else (move.ended,)
+    return ("", *_told(move.ended, MEMBER_FAILED)) if isinstance(move.ended, FailureCause) else (move.ended,)
 
 
-def _told(cause: Cause, reason: str) -> tuple[bytes, bytes]:
+def _told(cause: FailureCause, reason: str) -> tuple[bytes, bytes]:
     return msgspec.msgpack.encode(cause), msgspec.msgpack.encode(error_of(cause, reason))
 
 

@@ -18,9 +18,9 @@ from contextlib import suppress
 
 from stem_iso.brokers.base import StatusRecord
 from stem_iso.brokers.redis.keys import own_key, queue_key
-from stem_iso.brokers.redis.links import Call, Command, Links
-from stem_iso.brokers.redis.looking import Finder, Memory
-from stem_iso.brokers.redis.parked import GRACE, Parked
+from stem_iso.brokers.redis.links import Command, Links, ScriptCall
+from stem_iso.brokers.redis.looking import Memory, StatusReader
+from stem_iso.brokers.redis.parked import GRACE, BlockingConnection
 from stem_iso.errors import BrokerUnavailable
 
 SLICE = 2  # seconds
@@ -31,11 +31,11 @@ class TokenEnds:
 
     interval = float(SLICE)
 
-    def __init__(self, links: Links, finder: Finder, memory: Memory) -> None:
+    def __init__(self, links: Links, finder: StatusReader, memory: Memory) -> None:
         self._links, self._finder, self._memory = links, finder, memory
         self._token = uuid.uuid4().hex
         self._slots: dict[str, str] = {}  # id -> where its token lies
-        self._lines: dict[str, _Line] = {}  # by slot; of one server: one, by ""
+        self._lines: dict[str, _EndsConnection] = {}  # by slot; of one server: one, by ""
         self._epoll = select.epoll()
         self._looked = 0.0
         self._reached = True  # the last look has reached the server
@@ -78,10 +78,10 @@ class TokenEnds:
         for id in ids:
             where = self._memory.get(id)  # as of the look just now; a group is in no queue
             self._slots[id] = own_key(id) if where is None else queue_key(where)
-        self._links.run([Call("wait", self._slots[id], (id, self._token)) for id in ids])
+        self._links.run([ScriptCall("wait", self._slots[id], (id, self._token)) for id in ids])
 
     def _unregister(self, ids: Iterable[str]) -> None:
-        self._links.run([Call("unwait", self._slots.pop(id), (id, self._token)) for id in ids])
+        self._links.run([ScriptCall("unwait", self._slots.pop(id), (id, self._token)) for id in ids])
 
     # -- the lists ----------------------------------------------------------------------------------------------------------------------
 
@@ -103,7 +103,7 @@ class TokenEnds:
                 self._lines.pop(name).close()
                 self._looked = 0.0  # what the old one was just given
             if name not in self._lines:
-                self._lines[name] = _Line(self._links, keys, self._epoll)
+                self._lines[name] = _EndsConnection(self._links, keys, self._epoll)
             self._lines[name].ask()
 
     def close(self) -> None:
@@ -115,12 +115,12 @@ class TokenEnds:
         self._epoll.close()
 
 
-class _Line:
+class _EndsConnection:
     """One connection, on which the next ring of some lists is asked for."""
 
     def __init__(self, links: Links, keys: set[str], epoll: select.epoll) -> None:
         self.keys = keys
-        self._parked: Parked = links.park(min(keys))
+        self._parked: BlockingConnection = links.park(min(keys))
         self._due = 0.0  # when silence is a dead server; 0: nothing is asked
         epoll.register(self._parked.fileno(), select.EPOLLIN)
 

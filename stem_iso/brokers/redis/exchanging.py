@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 from stem_iso.brokers.base import BrokerOptions, Delivery, Exchange, Receipt, Settlement, Verdict
 from stem_iso.brokers.redis.damage import say, text
-from stem_iso.brokers.redis.homes import Homes
+from stem_iso.brokers.redis.homes import ReceiptIndex
 from stem_iso.brokers.redis.keys import queue_key
-from stem_iso.brokers.redis.links import Call, Links
+from stem_iso.brokers.redis.links import Links, ScriptCall
 from stem_iso.brokers.redis.records import body_of, priority_of, visibility_of
 from stem_iso.brokers.redis.rounds import in_rounds
 from stem_iso.brokers.redis.settling import VERDICTS, Nonces, Told, told
@@ -28,17 +28,17 @@ BITE, BITE_BYTES = 500, 8 << 20  # plans of one script, and what they bring: res
 ROUND_BYTES = 16 << 20  # and of one round trip
 DELIVERY = 6  # fields
 
-Ask = tuple[str, list[int], Call]  # queue, the places of its plans, what is asked
+Ask = tuple[str, list[int], ScriptCall]  # queue, the places of its plans, what is asked
 
 
-class Lost(NamedTuple):
+class LostFetch(NamedTuple):
     """A fetch whose answer never came."""
 
     boot: str
     sequences: dict[str, int]  # by queue
 
 
-class Turn(NamedTuple):
+class ExchangeTurn(NamedTuple):
     """`entries`: what the scripts left in the outbox of a queue, as they answered it."""
 
     exchange: Exchange
@@ -55,13 +55,13 @@ class Plans(NamedTuple):
 class Exchanger:
     """One per broker, used by its thread."""
 
-    def __init__(self, links: Links, homes: Homes, nonces: Nonces, options: BrokerOptions) -> None:
+    def __init__(self, links: Links, homes: ReceiptIndex, nonces: Nonces, options: BrokerOptions) -> None:
         self._links, self._homes, self._nonces, self._options = links, homes, nonces, options
-        self._lost: list[Lost] = []
+        self._lost: list[LostFetch] = []
         self._sequence = 0
         self._turns = 0
 
-    def exchange(self, boot: str, settlements: Sequence[Settlement], queues: Sequence[str], want: int) -> Turn:
+    def exchange(self, boot: str, settlements: Sequence[Settlement], queues: Sequence[str], want: int) -> ExchangeTurn:
         verdicts = [Verdict.LOST] * len(settlements)
         plans = self._plans(settlements)
         sequences = self._sequences(queues)
@@ -71,7 +71,7 @@ class Exchanger:
         except BaseException:  # whatever it was, Ctrl-C too: what was sent may have been done
             self._nonces.sent([(settlements[place].receipt, told[3]) for each in plans.values() for place, told in zip(*each, strict=True)])
             if want > 0:
-                self._lost.append(Lost(boot, sequences))
+                self._lost.append(LostFetch(boot, sequences))
             raise
         if len(exchange.deliveries) < want:  # else there may be more of theirs
             self._lost = [lost for lost in self._lost if lost.boot != boot or not lost.sequences.keys() <= set(queues)]
@@ -80,7 +80,7 @@ class Exchanger:
             self._homes.over(settlement.receipt)
         for delivery in exchange.deliveries:
             self._homes.leased(delivery.receipt, delivery.queue)
-        return Turn(exchange, turn.entries)
+        return ExchangeTurn(exchange, turn.entries)
 
     def _sequences(self, queues: Sequence[str]) -> dict[str, int]:
         """One for each queue, for two of them may have a task of the same id. They grow within a boot, whichever of its brokers asks."""
@@ -137,7 +137,7 @@ class _Turn:
         if want > 0 and left and not alone:
             shares = shared(counts, left, want)
             calls = [self._call(queue, [], share) for queue, share in shares.items()]
-            calls += [Call("baton", queue_key(queue)) for queue in left if queue not in shares and any(counts[queue])]
+            calls += [ScriptCall("baton", queue_key(queue)) for queue in left if queue not in shares and any(counts[queue])]
             for queue, answer in zip(shares, self._links.run(calls), strict=False):
                 self._heard(queue, answer, True)
             self._deliveries.sort(key=lambda found: -found[0])
@@ -179,9 +179,9 @@ class _Turn:
         visibility = self._visibility if own is None else own
         return Delivery(receipt, body_of(record, note, begun), queue, _times(redeliveries), visibility, bool(revoked))
 
-    def _call(self, queue: str, plans: Sequence[Told], want: int, recover: str = "") -> Call:
+    def _call(self, queue: str, plans: Sequence[Told], want: int, recover: str = "") -> ScriptCall:
         args = (self._boot, self._sequences.get(queue, 0), want, self._visibility, recover, *(word for plan in plans for word in plan))
-        return Call("exchange", queue_key(queue), args)
+        return ScriptCall("exchange", queue_key(queue), args)
 
     def _heard(self, queue: str, answer: list[Any], served: bool) -> None:
         _, entries, fields, due, more, _ = answer

@@ -20,8 +20,8 @@ import msgspec
 from stem_iso.brokers.base import WorkerInfo
 from stem_iso.brokers.redis.damage import DAMAGE, say, text
 from stem_iso.brokers.redis.keys import GOSSIP
-from stem_iso.brokers.redis.links import Call, Links
-from stem_iso.brokers.redis.parked import Parked
+from stem_iso.brokers.redis.links import Links, ScriptCall
+from stem_iso.brokers.redis.parked import BlockingConnection
 from stem_iso.errors import BrokerUnavailable
 
 WORKER_LIFE = 30.0  # seconds, as all below
@@ -88,16 +88,16 @@ def listened(links: Links) -> bool:
 def emit(links: Links, events: Sequence[bytes]) -> None:
     kept = events[-EVENTS_KEPT:]
     bites = [kept[start : start + TELL] for start in range(0, len(kept), TELL)]
-    links.run([Call("events", GOSSIP, ("tell", EVENTS_KEPT, EVENTS_LIFE, *bite)) for bite in bites])
+    links.run([ScriptCall("events", GOSSIP, ("tell", EVENTS_KEPT, EVENTS_LIFE, *bite)) for bite in bites])
 
 
-class Listener:
+class RedisEventStream:
     """Events from the moment it is made. Used by one thread."""
 
     def __init__(self, links: Links, timeout: float | None) -> None:
         self._links, self._timeout = links, timeout
         self._name = uuid.uuid4().hex
-        self._parked: Parked | None = None
+        self._parked: BlockingConnection | None = None
         self._after: bytes = self._hear()
 
     def events(self) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Sequence
 
 from stem_iso.brokers.base import Receipt
 from stem_iso.brokers.redis.keys import queue_key
-from stem_iso.brokers.redis.links import Call, Links
+from stem_iso.brokers.redis.links import Links, ScriptCall
 from stem_iso.brokers.redis.registry import Registry
 
 
@@ -15,7 +15,7 @@ def token(receipt: Receipt) -> str:
     return f"{receipt.boot} {receipt.sequence}"
 
 
-class Homes:
+class ReceiptIndex:
     """One per broker, used by its thread."""
 
     def __init__(self, links: Links, registry: Registry, unanswered: Container[Receipt]) -> None:
@@ -50,6 +50,6 @@ class Homes:
         queues = self._registry.known(fresh=True)
         ids = tuple(receipt.id for receipt in receipts)
         found: dict[str, str] = {}
-        for queue, answer in zip(queues, self._links.run([Call("where", queue_key(queue), ids) for queue in queues]), strict=True):
+        for queue, answer in zip(queues, self._links.run([ScriptCall("where", queue_key(queue), ids) for queue in queues]), strict=True):
             found |= {id: queue for id, here in zip(ids, answer, strict=True) if here}
         return [(receipt, found[receipt.id]) for receipt in receipts if receipt.id in found]

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 from stem_iso.brokers.base import BrokerOptions, Receipt, Reclaimed
 from stem_iso.brokers.losses import at_most_once, too_often
 from stem_iso.brokers.redis.damage import text
-from stem_iso.brokers.redis.homes import Homes, token
+from stem_iso.brokers.redis.homes import ReceiptIndex, token
 from stem_iso.brokers.redis.keys import queue_key
-from stem_iso.brokers.redis.links import Call, Links
+from stem_iso.brokers.redis.links import Links, ScriptCall
 from stem_iso.brokers.redis.records import STATES, head_of, pack, pack_meta, pack_progress
 from stem_iso.task.status import Progress, TaskState
 
@@ -28,13 +28,13 @@ BITE = 500  # receipts of one script
 TOLD = 5  # fields of one that was reclaimed
 
 
-def renew(links: Links, homes: Homes, receipts: Sequence[Receipt], default: float) -> list[Receipt]:
+def renew(links: Links, homes: ReceiptIndex, receipts: Sequence[Receipt], default: float) -> list[Receipt]:
     """The lost ones, in the order of the question. What was settled, and nobody heard of it, has no lease and is not lost: ask again."""
     asks: list[tuple[str, list[Receipt]]] = []
     for queue, mine in homes.of(receipts).items():
         asks += [(queue, mine[start : start + BITE]) for start in range(0, len(mine), BITE)]
     calls = [
-        Call("renew", queue_key(queue), (default, *(word for receipt in mine for word in (receipt.id, token(receipt)))))
+        ScriptCall("renew", queue_key(queue), (default, *(word for receipt in mine for word in (receipt.id, token(receipt)))))
         for queue, mine in asks
     ]
     kept: set[Receipt] = set()
@@ -46,19 +46,19 @@ def renew(links: Links, homes: Homes, receipts: Sequence[Receipt], default: floa
     return lost
 
 
-def extend(links: Links, homes: Homes, receipt: Receipt, by: float) -> bool:
+def extend(links: Links, homes: ReceiptIndex, receipt: Receipt, by: float) -> bool:
     return _held(links, homes, "extend", receipt, by)
 
 
-def mark(links: Links, homes: Homes, receipt: Receipt) -> bool:
+def mark(links: Links, homes: ReceiptIndex, receipt: Receipt) -> bool:
     return _held(links, homes, "mark", receipt)
 
 
-def note(links: Links, homes: Homes, receipt: Receipt, meta: dict[str, Any] | None, progress: Progress | None) -> None:
+def note(links: Links, homes: ReceiptIndex, receipt: Receipt, meta: dict[str, Any] | None, progress: Progress | None) -> None:
     _held(links, homes, "note", receipt, pack_meta(meta), pack_progress(progress))
 
 
-def _held(links: Links, homes: Homes, script: str, receipt: Receipt, *args: bytes | float) -> bool:
+def _held(links: Links, homes: ReceiptIndex, script: str, receipt: Receipt, *args: bytes | float) -> bool:
     for queue in homes.of([receipt]):
         if links.call(script, queue_key(queue), receipt.id, token(receipt), *args):
             return True
@@ -99,11 +99,11 @@ def reclaim(
     return found, entries
 
 
-def _reclaim_call(links: Links, asker: Asker, queue: str, options: BrokerOptions, dropped: Sequence[bytes]) -> Call:
+def _reclaim_call(links: Links, asker: Asker, queue: str, options: BrokerOptions, dropped: Sequence[bytes]) -> ScriptCall:
     key = queue_key(queue)
     most = options.max_redeliveries
     uptime = links.uptime(key) if asker.fresh else None
-    return Call(
+    return ScriptCall(
         "reclaim",
         key,
         (

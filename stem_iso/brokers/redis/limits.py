@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, Protocol
 from stem_iso.brokers.base import Permit, Receipt, Verdict
 from stem_iso.brokers.redis.damage import DAMAGE, say
 from stem_iso.brokers.redis.keys import bucket_key, queue_key
-from stem_iso.brokers.redis.links import Call, Links
+from stem_iso.brokers.redis.links import Links, ScriptCall
 from stem_iso.task.limits import Rate, TaskLimits
 from stem_iso.task.status import CONCURRENCY_LIMIT, RATE_LIMIT
 
@@ -37,7 +37,7 @@ TAKEN = Permit(Verdict.DONE)
 REASONS = {b"rate": RATE_LIMIT, b"concurrency": CONCURRENCY_LIMIT}
 
 
-class Place(NamedTuple):
+class LimitPlace(NamedTuple):
     """One asking: a task of a queue, at a bucket. `number` grows with each of the same task."""
 
     bucket: str
@@ -63,12 +63,12 @@ class Freed(Protocol):
     def frames(self) -> Sequence[bytes]: ...
 
 
-class Limits:
+class RateLimits:
     """One per broker, used by its thread. It remembers which deliveries hold a bucket, to renew them with their leases."""
 
     def __init__(self, links: Links) -> None:
         self._links = links
-        self._held: dict[Receipt, Place] = {}
+        self._held: dict[Receipt, LimitPlace] = {}
 
     def acquire(self, queue: str, receipt: Receipt, limits: TaskLimits, latest: float | None, cancel: Callable[[], Verdict]) -> Permit:
         """`cancel` settles the delivery as `cancelled`, reason `revoked`."""
@@ -77,7 +77,7 @@ class Limits:
         if asked[0] != b"asks":
             return _refused(asked[0], cancel)
         _, number, left, priority = asked
-        place = Place(limits.bucket, queue, receipt.id, number)
+        place = LimitPlace(limits.bucket, queue, receipt.id, number)
         rate = limits.rate or Rate(0, 0.0)
         rules = (rate.count, rate.period, limits.concurrency or 0)
         answer = self._links.call("bucket", bucket_key(limits.bucket), "take", place.member, number, left, 9 - priority, *rules)
@@ -100,7 +100,7 @@ class Limits:
         if not queues:
             return
         asks = [(queue, held[at : at + BITE]) for queue, held in queues.items() for at in range(0, len(held), BITE)]
-        answers = self._links.run([Call("leases", queue_key(queue), tuple(_tokens(held))) for queue, held in asks])
+        answers = self._links.run([ScriptCall("leases", queue_key(queue), tuple(_tokens(held))) for queue, held in asks])
         holds: dict[str, list[bytes]] = {}
         for (_, held), lefts in zip(asks, answers, strict=True):
             for receipt, left in zip(held, lefts, strict=True):
@@ -109,7 +109,7 @@ class Limits:
                 else:
                     place = self._held[receipt]
                     holds.setdefault(place.bucket, []).extend((place.member, place.number, left))
-        self._links.run([Call("bucket", bucket_key(bucket), ("hold", *words)) for bucket, words in holds.items()])
+        self._links.run([ScriptCall("bucket", bucket_key(bucket), ("hold", *words)) for bucket, words in holds.items()])
 
     def settled(self, receipts: Iterable[Receipt]) -> None:
         """These are over, for whatever reason."""
@@ -133,7 +133,7 @@ def _tokens(receipts: Iterable[Receipt]) -> Iterable[str | int]:
 
 def relay(links: Links, entries: Sequence[Freed]) -> None:
     """Free the places that these name, call who is next, and take the entries out of their outboxes."""
-    buckets: dict[str, list[Place]] = {}
+    buckets: dict[str, list[LimitPlace]] = {}
     for entry in entries:
         try:
             place = _place(entry.queue, entry.frames[1].decode(), entry.frames[2])
@@ -145,22 +145,22 @@ def relay(links: Links, entries: Sequence[Freed]) -> None:
     answers = links.run([_free(bucket, places, ()) for bucket, places in bites])
     for (bucket, _), calls in zip(bites, answers, strict=True):
         deliver(links, bucket, calls)
-    links.run([Call("ack", queue_key(entry.queue), (entry.number,)) for entry in entries])
+    links.run([ScriptCall("ack", queue_key(entry.queue), (entry.number,)) for entry in entries])
 
 
 def deliver(links: Links, bucket: str, calls: Sequence[Any]) -> None:
     """Call these into their queues, and whoever is next where one of them is not there any more."""
     while calls:
-        queues: dict[str, list[Place]] = {}
-        due: dict[Place, tuple[bytes, bytes]] = {}
+        queues: dict[str, list[LimitPlace]] = {}
+        due: dict[LimitPlace, tuple[bytes, bytes]] = {}
         for member, number, at, left in zip(*[iter(calls)] * 4, strict=True):
             place = _seen(bucket, member, number)
             queues.setdefault(place.queue, []).append(place)
             due[place] = (at, left)
         told = list(queues.items())
         words = [[word for each in places for word in (each.id, each.number, due[each][1])] for _, places in told]
-        answers = links.run([Call("call", queue_key(queue), (bucket, *words[at])) for at, (queue, _) in enumerate(told)])
-        gone: list[Place] = []
+        answers = links.run([ScriptCall("call", queue_key(queue), (bucket, *words[at])) for at, (queue, _) in enumerate(told)])
+        gone: list[LimitPlace] = []
         heard: list[bytes] = []
         for (_, places), left_ in zip(told, answers, strict=True):
             for place, away in zip(places, left_, strict=True):
@@ -171,17 +171,17 @@ def deliver(links: Links, bucket: str, calls: Sequence[Any]) -> None:
         (calls,) = links.run([_free(bucket, gone, heard)])
 
 
-def _free(bucket: str, places: Sequence[Place], heard: Sequence[bytes]) -> Call:
+def _free(bucket: str, places: Sequence[LimitPlace], heard: Sequence[bytes]) -> ScriptCall:
     words = [word for place in places for word in (place.member, place.number)]
-    return Call("bucket", bucket_key(bucket), ("free", len(places), *words, *heard))
+    return ScriptCall("bucket", bucket_key(bucket), ("free", len(places), *words, *heard))
 
 
-def _place(queue: str, id: str, held: bytes) -> Place:
+def _place(queue: str, id: str, held: bytes) -> LimitPlace:
     """Of P:b: "n boot sequence due bucket"."""
     number, _, _, _, bucket = held.split(b" ", 4)
-    return Place(bucket.decode(), queue, id, number)
+    return LimitPlace(bucket.decode(), queue, id, number)
 
 
-def _seen(bucket: str, member: bytes, number: bytes) -> Place:
+def _seen(bucket: str, member: bytes, number: bytes) -> LimitPlace:
     length, _, rest = member.partition(b" ")
-    return Place(bucket, rest[: int(length)].decode(), rest[int(length) :].decode(), number)
+    return LimitPlace(bucket, rest[: int(length)].decode(), rest[int(length) :].decode(), number)

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 
 from stem_iso.brokers.redis import loading
 from stem_iso.brokers.redis.address import Address, Node
-from stem_iso.brokers.redis.connection import Lost, Wire, Word, Words
-from stem_iso.brokers.redis.parked import Parked
+from stem_iso.brokers.redis.connection import ConnectionLost, Wire, Word, Words
+from stem_iso.brokers.redis.parked import BlockingConnection
 from stem_iso.brokers.redis.refusals import PASSING, Refusal
 from stem_iso.errors import BrokerUnavailable
 
@@ -33,7 +33,7 @@ BUDGET = 4.0  # seconds of one run; a producer hears within 5
 LOST = 0.05  # seconds of a sleep that could not be slept: less would be a busy loop
 
 
-class Call(NamedTuple):
+class ScriptCall(NamedTuple):
     """`script`: the stem of a file in scripts/. `key`: KEYS[1], with a hash tag. `args`: ARGV."""
 
     script: str
@@ -48,7 +48,7 @@ class Command(NamedTuple):
     words: Words
 
 
-Ask = Call | Command
+Ask = ScriptCall | Command
 
 
 class Links(ABC):
@@ -62,7 +62,7 @@ class Links(ABC):
         self.bell = f"si:{address.access.db}:bell"  # the channel; channels know no databases
         self.connected = 0  # how often: after a new one, what a server was told may be forgotten
         self._sent = False  # this run has handed something to a server
-        self._sleeper: tuple[Node, Parked] | None = None  # kept from one `sleep` to the next
+        self._sleeper: tuple[Node, BlockingConnection] | None = None  # kept from one `sleep` to the next
 
     def run(self, calls: Sequence[Ask], seconds: float | None = None) -> list[Any]:
         """The answers (bytes, int, list, None), in the order of `calls`, within `seconds` (BUDGET where nothing is said).
@@ -74,7 +74,7 @@ class Links(ABC):
         self._sent, budget = False, BUDGET if seconds is None else seconds
         try:
             answers = self._run(calls, time.monotonic() + budget)
-        except Lost as lost:
+        except ConnectionLost as lost:
             raise BrokerUnavailable(self._told(lost, budget), unsure=self._sent) from lost
         for answer in answers:
             if isinstance(answer, Refusal):
@@ -83,18 +83,18 @@ class Links(ABC):
         return answers
 
     def call(self, script: str, key: str, *args: Word) -> Any:
-        return self.run([Call(script, key, args)])[0]
+        return self.run([ScriptCall(script, key, args)])[0]
 
     def command(self, key: str, *words: Word) -> Any:
         return self.run([Command(key, words)])[0]
 
-    def park(self, key: str | None, *words: Word) -> Parked:
+    def park(self, key: str | None, *words: Word) -> BlockingConnection:
         """A connection of its own to the node of `key` (None: any), on which `words` were written without waiting for an answer."""
         try:
             deadline = time.monotonic() + BUDGET
             node = self._node(key, deadline)
-            parked = Parked(Wire(node, self.address.access, deadline, inspect=False), self._distrust)
-        except Lost as lost:
+            parked = BlockingConnection(Wire(node, self.address.access, deadline, inspect=False), self._distrust)
+        except ConnectionLost as lost:
             self._distrust()
             raise BrokerUnavailable(self._told(lost)) from lost
         if words:
@@ -105,14 +105,14 @@ class Links(ABC):
         """Until somebody pushes to the list `key` (that is taken), at most `seconds`; less where the server is lost: look again."""
         try:
             self._slept_on(key).asked(seconds, "BLPOP", key, max(0.001, seconds))
-        except (BrokerUnavailable, Lost):
+        except (BrokerUnavailable, ConnectionLost):
             self._wake()
             time.sleep(min(max(0.0, seconds), LOST))  # whoever looks again is told, or asks without being woken
         except BaseException:  # its answer is still to come
             self._wake()
             raise
 
-    def _slept_on(self, key: str) -> Parked:
+    def _slept_on(self, key: str) -> BlockingConnection:
         node = self._node(key, time.monotonic() + BUDGET)
         if self._sleeper is None or self._sleeper[0] != node or not self._sleeper[1].open:
             self._wake()
@@ -150,7 +150,7 @@ class Links(ABC):
     def _distrust(self) -> None:
         """Whoever was parked was sent elsewhere, or lost its server."""
 
-    def _told(self, lost: Lost, budget: float = 0.0) -> str:
+    def _told(self, lost: ConnectionLost, budget: float = 0.0) -> str:
         late = f" ({budget:g} s; what was asked may have been done)" if lost.late and budget else ""
         return f"{self.url}: {lost.args[0]}{late}"
 
@@ -161,7 +161,7 @@ class Batch:
     def __init__(self, wire: Wire, calls: Sequence[Ask], deadline: float, closed: bool = False, asking: bool = False) -> None:
         """`closed`: see `cluster`. `asking`: each of the calls is to a slot that this node is being given."""
         self._wire, self._deadline = wire, deadline
-        found = {each.digest: each for each in (loading.script(call.script) for call in calls if isinstance(call, Call))}
+        found = {each.digest: each for each in (loading.script(call.script) for call in calls if isinstance(call, ScriptCall))}
         self._loads = [each for digest, each in found.items() if digest not in wire.loaded]
         commands: list[Words] = [("SCRIPT", "LOAD", each.text) for each in self._loads]
         for call in calls:
@@ -232,14 +232,14 @@ class Standalone(Links):
                 batch = Batch(wire, calls, deadline)
                 self._sent = True
                 return batch.read()
-            except Lost as lost:
+            except ConnectionLost as lost:
                 self._wire = None
                 if fresh or lost.late:
                     raise
             except BaseException:  # answers are still to come on it: nobody may read them as his own
                 self.close()
                 raise
-        raise Lost("the connection breaks again and again")
+        raise ConnectionLost("the connection breaks again and again")
 
     def _opened(self, deadline: float) -> Wire:
         if self._wire is not None and self._wire.hung_up():

@@ -19,7 +19,7 @@ from stem_iso.brokers.base import QueueCount, StatusRecord
 from stem_iso.brokers.redis import canvas
 from stem_iso.brokers.redis.damage import DAMAGE, say
 from stem_iso.brokers.redis.keys import queue_key
-from stem_iso.brokers.redis.links import Call, Links
+from stem_iso.brokers.redis.links import Links, ScriptCall
 from stem_iso.brokers.redis.registry import Registry
 from stem_iso.brokers.redis.showing import Live, ended, live, unreadable
 
@@ -46,7 +46,7 @@ class Memory:
         return self._queues.get(id)
 
 
-class Finder:
+class StatusReader:
     """One per broker, used by its thread."""
 
     def __init__(self, links: Links, registry: Registry, memory: Memory, boots: Boots) -> None:
@@ -79,7 +79,7 @@ class Finder:
     def _ask(self, places: Sequence[tuple[str, Sequence[str]]], groups: Sequence[str] = ()) -> dict[str, StatusRecord]:
         """One round trip to each node."""
         asks = [(queue, ids[start : start + BITE]) for queue, ids in places for start in range(0, len(ids), BITE)]
-        calls = [Call("status", queue_key(queue), tuple(ids)) for queue, ids in asks]
+        calls = [ScriptCall("status", queue_key(queue), tuple(ids)) for queue, ids in asks]
         answers = self._links.run([*calls, *(canvas.ask(id) for id in groups)])
         found: dict[str, StatusRecord] = {}
         for (queue, ids), answer in zip(asks, answers, strict=False):
@@ -120,7 +120,7 @@ def _record(id: str, queue: str, seen: bytes | list[bytes]) -> StatusRecord:
 def queues(links: Links, registry: Registry, dead_letter_ttl: float) -> list[QueueCount]:
     """Those that hold something."""
     names = registry.known(fresh=True)
-    answers = links.run([Call("counts", queue_key(name), (dead_letter_ttl,)) for name in names])
+    answers = links.run([ScriptCall("counts", queue_key(name), (dead_letter_ttl,)) for name in names])
     return [
         QueueCount(name=name, queued=max(0, answer[0]), delayed=answer[1], running=answer[2], dead=answer[3])
         for name, answer in zip(names, answers, strict=True)

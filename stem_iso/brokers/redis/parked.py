@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from stem_iso.brokers.redis.connection import Lost, Wire, Word
+from stem_iso.brokers.redis.connection import ConnectionLost, Wire, Word
 from stem_iso.brokers.redis.refusals import Refusal
 from stem_iso.errors import BrokerUnavailable
 
@@ -24,7 +24,7 @@ SEND = 1.0  # seconds to hand a few bytes to the system
 GRACE = 2.0  # seconds that the answer to a blocking command may be late: a server that does not even answer then is taken for dead
 
 
-class Parked:
+class BlockingConnection:
     """Owned by one thread. `distrust`: called when it was sent elsewhere, or lost its server. After BrokerUnavailable: park anew."""
 
     def __init__(self, wire: Wire, distrust: Callable[[], None]) -> None:
@@ -40,7 +40,7 @@ class Parked:
     def write(self, *words: Word) -> None:
         try:
             self._wire.write([words], time.monotonic() + SEND)
-        except Lost as lost:
+        except ConnectionLost as lost:
             raise BrokerUnavailable(f"{self._wire.node}: {lost.args[0]}") from lost
 
     def answers(self) -> list[Any]:
@@ -50,9 +50,9 @@ class Parked:
             for answer in self._wire.arrived():
                 if isinstance(answer, Refusal):
                     self._wire.close()
-                    raise Lost(answer.reason)
+                    raise ConnectionLost(answer.reason)
                 found.append(answer)
-        except Lost as lost:
+        except ConnectionLost as lost:
             self._distrust()
             if not found:  # what came before the end counts, and the next read tells of the end
                 raise BrokerUnavailable(f"{self._wire.node}: {lost.args[0]}") from lost

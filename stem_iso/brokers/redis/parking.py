@@ -22,8 +22,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from stem_iso.brokers.redis.keys import REGISTRY, queue_key
-from stem_iso.brokers.redis.links import Call, Links
-from stem_iso.brokers.redis.parked import Parked
+from stem_iso.brokers.redis.links import Links, ScriptCall
+from stem_iso.brokers.redis.parked import BlockingConnection
 from stem_iso.errors import BrokerUnavailable
 
 ASK = 5  # seconds
@@ -32,12 +32,12 @@ MEND_EVERY = 1.0
 BELL = ""
 
 
-class _Line:
+class _WatchConnection:
     """One connection, made when it is first wanted. `keys`: the queues whose batons it asks for; none: it hears the bell."""
 
     def __init__(self, links: Links, keys: Sequence[str], epoll: select.epoll) -> None:
         self._links, self._keys, self._epoll = links, keys, epoll
-        self._parked: Parked | None = None
+        self._parked: BlockingConnection | None = None
         self._asked = False
         self._due = 0.0  # asked: taken for dead by then; not asked, the bell: to be asked whether it lives
         self._mend_at = 0.0
@@ -102,7 +102,7 @@ class _Line:
             parked.close()  # which takes it out of the epoll
 
 
-class BellWatch:
+class RedisWatch:
     """See `stem_iso.brokers.base.Watch`. The broker tells it of each exchange."""
 
     interval = 1.0
@@ -112,8 +112,8 @@ class BellWatch:
         self._epoll = select.epoll()
         keys = [queue_key(queue) for queue in queues]
         together = [[key] for key in keys] if links.clustered else [keys]
-        self._bell = _Line(links, [], self._epoll)
-        self._lines = [self._bell, *(_Line(links, some, self._epoll) for some in together if some)]
+        self._bell = _WatchConnection(links, [], self._epoll)
+        self._lines = [self._bell, *(_WatchConnection(links, some, self._epoll) for some in together if some)]
         self._held: set[str] = set()  # batons that came and were not looked after
         self._idle = True
         for line in self._lines:
@@ -162,4 +162,4 @@ class BellWatch:
         if not held:
             return
         with suppress(BrokerUnavailable):  # as of one that died with it: `reclaim` leaves it again
-            self._links.run([Call("baton", key) for key in sorted(held)])
+            self._links.run([ScriptCall("baton", key) for key in sorted(held)])

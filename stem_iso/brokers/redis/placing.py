@@ -23,9 +23,9 @@ import msgspec
 
 from stem_iso.brokers.redis.delivering import Asked, linked
 from stem_iso.brokers.redis.keys import own_key, queue_key
-from stem_iso.brokers.redis.links import Call, Command
+from stem_iso.brokers.redis.links import Command, ScriptCall
 from stem_iso.brokers.redis.records import frames, record
-from stem_iso.task.canvas import GROUP, TOO_LARGE, Canvas, Cause, Join, Ref, Step, hands_on, too_large
+from stem_iso.task.canvas import GROUP, TOO_LARGE, Canvas, FailureCause, Join, Ref, Step, hands_on, too_large
 from stem_iso.task.policy import RESULT_TTL
 from stem_iso.task.status import TaskState
 
@@ -37,7 +37,7 @@ Placing = Generator[list[Asked], list[Any], tuple[Ref, ...] | None]
 _canvas = msgspec.msgpack.Decoder(Canvas)
 
 
-class Origin(NamedTuple):
+class CanvasOrigin(NamedTuple):
     """The entry of a canvas: the queue in whose outbox it lies, and its number there."""
 
     queue: str
@@ -56,21 +56,21 @@ def canvas_in(body: bytes) -> Canvas:
     return _canvas.decode(body)
 
 
-def place(origin: Origin, canvas: Canvas) -> Placing:
+def place(origin: CanvasOrigin, canvas: Canvas) -> Placing:
     """All parts to their places. Returns those that begin; None where that was another's to do, or cannot be done now."""
     key = queue_key(origin.queue)
     for _ in range(TRIES):
-        (claimed,) = yield [Asked(Call("claim", key, (origin.number,)))]
+        (claimed,) = yield [Asked(ScriptCall("claim", key, (origin.number,)))]
         if claimed is None:
             return None
         tree = (claimed, origin.token, msgspec.msgpack.encode(canvas.tree), _keep(canvas))
-        (token,) = yield [Asked(Call("tree", own_key(canvas.id), tree))]
+        (token,) = yield [Asked(ScriptCall("tree", own_key(canvas.id), tree))]
         if token != -1 and token.decode() != origin.token:
             return (yield from _help(canvas, token.decode()))
         if token != -1 and -1 not in (yield [Asked(call) for call in _calls(canvas, claimed)]):
             first = _first(canvas)
             said = (origin.number, canvas.id, msgspec.msgpack.encode(first))
-            (there,) = yield [Asked(Call("placed", key, said))]
+            (there,) = yield [Asked(ScriptCall("placed", key, said))]
             return first if there else None
     return None
 
@@ -80,7 +80,7 @@ def _help(canvas: Canvas, token: str) -> Placing:
     number, _, queue = token.partition(" ")
     (entry,) = yield [Asked(Command(queue_key(queue), ("HGET", f"{queue_key(queue)}:out", number)))]
     if entry is not None and frames(entry)[0] == b"compose":
-        first = yield from place(Origin(queue, int(number)), canvas)
+        first = yield from place(CanvasOrigin(queue, int(number)), canvas)
         return first or ()
     return ()
 
@@ -99,16 +99,16 @@ def _keep(canvas: Canvas) -> float:
 # -- the calls of one round ------------------------------------------------------------------------------------------------------------
 
 
-def _calls(canvas: Canvas, claimed: bytes) -> Iterator[Call]:
+def _calls(canvas: Canvas, claimed: bytes) -> Iterator[ScriptCall]:
     queues: dict[str, list[Step]] = {}
     for step in canvas.steps:
         queues.setdefault(step.envelope.queue, []).append(step)
     for queue, steps in queues.items():
         for parts in _batches((step.envelope.id, record(step.envelope), _link(canvas, step)) for step in steps):
-            yield Call("place", queue_key(queue), (claimed, *parts))
+            yield ScriptCall("place", queue_key(queue), (claimed, *parts))
     keep, root = _keep(canvas), queue_of(canvas)
     for join in canvas.joins:
-        yield Call("group", own_key(join.id), ("place", claimed, *_group(canvas, join, root, keep)))
+        yield ScriptCall("group", own_key(join.id), ("place", claimed, *_group(canvas, join, root, keep)))
 
 
 def _link(canvas: Canvas, step: Step) -> bytes:
@@ -131,7 +131,7 @@ def _batches(parts: Iterable[tuple[str, bytes, bytes]]) -> Iterator[list[str | b
 def _group(canvas: Canvas, join: Join, root: str, keep: float) -> tuple[str | bytes | int | float, ...]:
     """In the order of `scripts/group.lua`."""
     error = too_large(join.then.most)
-    cause = Cause(id=join.id, name=GROUP, state=TaskState.FAILED, reason=TOO_LARGE, error=error)
+    cause = FailureCause(id=join.id, name=GROUP, state=TaskState.FAILED, reason=TOO_LARGE, error=error)
     encode = msgspec.msgpack.encode
     flags = int(hands_on(join.then)), int(join.id == canvas.id)
     return (join.size, join.then.most, *flags, canvas.id, root, keep, encode(join.then), encode(error), encode(cause))

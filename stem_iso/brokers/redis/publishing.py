@@ -14,9 +14,9 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
-from stem_iso.brokers.redis.connection import Lost
+from stem_iso.brokers.redis.connection import ConnectionLost
 from stem_iso.brokers.redis.keys import queue_key
-from stem_iso.brokers.redis.links import BUDGET, Call, Links
+from stem_iso.brokers.redis.links import BUDGET, Links, ScriptCall
 from stem_iso.brokers.redis.records import record
 from stem_iso.brokers.redis.registry import Registry
 from stem_iso.brokers.redis.rounds import in_rounds
@@ -55,9 +55,9 @@ def said(registry: Registry, queues: Collection[str], ids: Sequence[str]) -> Non
         raise BrokerUnavailable(f"no task was published; while their queues were registered: {error}", task_ids=ids) from error
 
 
-def _bites(pairs: Sequence[tuple[Envelope, bytes]]) -> list[tuple[Call, list[int]]]:
+def _bites(pairs: Sequence[tuple[Envelope, bytes]]) -> list[tuple[ScriptCall, list[int]]]:
     """Each with the places of its envelopes in the batch. One queue's bites keep their order."""
-    found: list[tuple[Call, list[int]]] = []
+    found: list[tuple[ScriptCall, list[int]]] = []
     queues: dict[str, list[int]] = {}
     for place, (envelope, _) in enumerate(pairs):
         queues.setdefault(envelope.queue, []).append(place)
@@ -71,14 +71,14 @@ def _bites(pairs: Sequence[tuple[Envelope, bytes]]) -> list[tuple[Call, list[int
             bite.append(place)
             size += len(body)
             if len(bite) == BITE or size >= BITE_BYTES:
-                found.append((Call("publish", queue_key(queue), tuple(args)), bite))
+                found.append((ScriptCall("publish", queue_key(queue), tuple(args)), bite))
                 args, bite, size = [], [], 0
         if bite:
-            found.append((Call("publish", queue_key(queue), tuple(args)), bite))
+            found.append((ScriptCall("publish", queue_key(queue), tuple(args)), bite))
     return found
 
 
-def sent(links: Links, calls: Sequence[Call], ids: Sequence[str], canvas: bool = False, unsure: bool = False) -> list[Any]:
+def sent(links: Links, calls: Sequence[ScriptCall], ids: Sequence[str], canvas: bool = False, unsure: bool = False) -> list[Any]:
     """What they are answered; asked again while nobody knows whether they were done. Raises BrokerUnavailable, which says how to go on.
 
     `unsure`: some of `ids` may be stored already.
@@ -89,7 +89,7 @@ def sent(links: Links, calls: Sequence[Call], ids: Sequence[str], canvas: bool =
             return links.run(calls, min(BUDGET, max(SPARE, until - time.monotonic() - SPARE)))
         except BrokerUnavailable as error:
             unsure = unsure or error.unsure
-            refused = not isinstance(error.__cause__, Lost)  # which is an answer: asking again brings the same
+            refused = not isinstance(error.__cause__, ConnectionLost)  # which is an answer: asking again brings the same
             if refused or not unsure or time.monotonic() + PAUSE > until - PAUSE:
                 how = f"; {_how_to_go_on(ids, canvas)}" if unsure else ""
                 raise BrokerUnavailable(f"{error}{how}", unsure=unsure, task_ids=ids) from error

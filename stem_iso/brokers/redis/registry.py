@@ -19,7 +19,7 @@ import time
 from collections.abc import Collection, Sequence
 
 from stem_iso.brokers.redis.keys import REGISTRY
-from stem_iso.brokers.redis.links import Call, Command, Links
+from stem_iso.brokers.redis.links import Command, Links, ScriptCall
 
 LIFE = 7 * 86_400.0  # seconds
 SAID_EVERY = 60.0
@@ -44,7 +44,7 @@ class Registry:
         unsaid = [queue for queue in queues if now - self._said.get(queue, -SAID_EVERY) >= SAID_EVERY]
         if not unsaid:
             return
-        self._links.run([Call("register", REGISTRY, (LIFE, *unsaid))])
+        self._links.run([ScriptCall("register", REGISTRY, (LIFE, *unsaid))])
         self._connected = self._links.connected
         self._said |= dict.fromkeys(unsaid, now)
         if not set(unsaid) <= set(self._known):

@@ -27,8 +27,8 @@ from stem_iso.brokers.redis import placing
 from stem_iso.brokers.redis.damage import DAMAGE, say
 from stem_iso.brokers.redis.delivering import Asked, Outcome, beginning, calls, cause_in, ended_in, is_whole, link_in, outcome, revocation
 from stem_iso.brokers.redis.keys import REGISTRY, own_key, queue_key
-from stem_iso.brokers.redis.links import Call, Command, Links
-from stem_iso.brokers.redis.placing import Origin
+from stem_iso.brokers.redis.links import Command, Links, ScriptCall
+from stem_iso.brokers.redis.placing import CanvasOrigin
 from stem_iso.brokers.redis.records import frames
 from stem_iso.task.canvas import Canvas, Move, Ref, dropped, moves
 
@@ -36,7 +36,7 @@ AGE = 1.0  # seconds after which an entry is taken to be left behind
 TAKE = 100  # entries of a queue in one round
 
 
-class Entry(NamedTuple):
+class OutboxEntry(NamedTuple):
     """`frames`: kind, id, what, state, reason, error, result."""
 
     queue: str
@@ -48,36 +48,36 @@ class Entry(NamedTuple):
         return self.frames[0].decode()
 
 
-def entries_in(queue: str, answer: Sequence[bytes]) -> list[Entry]:
+def entries_in(queue: str, answer: Sequence[bytes]) -> list[OutboxEntry]:
     """As scripts answer them: number, entry, number, entry, …"""
-    return [Entry(queue, int(answer[at]), frames(answer[at + 1])) for at in range(0, len(answer), 2)]
+    return [OutboxEntry(queue, int(answer[at]), frames(answer[at + 1])) for at in range(0, len(answer), 2)]
 
 
-def ack(entry: Entry, apart: Sequence[bytes] = ()) -> Call:
+def ack(entry: OutboxEntry, apart: Sequence[bytes] = ()) -> ScriptCall:
     """`apart`: as `scripts/ended_apart.lua` has them behind their 'M'."""
-    return Call("ack", queue_key(entry.queue), (entry.number, *apart))
+    return ScriptCall("ack", queue_key(entry.queue), (entry.number, *apart))
 
 
 # -- running them ----------------------------------------------------------------------------------------------------------------------
 
 Job = Generator[list[Asked], list[Any], None]
-Limits = Callable[[Links, Sequence[Entry]], None]
+Limits = Callable[[Links, Sequence[OutboxEntry]], None]
 
 
-class Relay:
+class OutboxRelay:
     """Used by the broker's thread. `limits`: carries out and acknowledges the entries that are of no canvas."""
 
     def __init__(self, links: Links, limits: Limits) -> None:
         self._links, self._limits = links, limits
 
-    def run(self, entries: Sequence[Entry]) -> None:
+    def run(self, entries: Sequence[OutboxEntry]) -> None:
         """Carry them out, and what follows from them, to the end. Raises BrokerUnavailable: what is left then is still in its outbox."""
         jobs: list[Job] = []
-        others: list[Entry] = []
+        others: list[OutboxEntry] = []
         _sort(entries, jobs, others)
         self._drive(jobs, others)
 
-    def _drive(self, jobs: Sequence[Job], others: list[Entry]) -> None:
+    def _drive(self, jobs: Sequence[Job], others: list[OutboxEntry]) -> None:
         going = [(job, next(job)) for job in jobs]
         told = False
         while going:
@@ -88,17 +88,17 @@ class Relay:
         if others:
             self._limits(self._links, others)
 
-    def compose(self, canvas: Canvas, origin: Origin) -> None:
+    def compose(self, canvas: Canvas, origin: CanvasOrigin) -> None:
         """As `run`, for an entry that its author need not read again."""
-        job = _composed(Entry(origin.queue, origin.number, ()), canvas)
+        job = _composed(OutboxEntry(origin.queue, origin.number, ()), canvas)
         self._drive([job], [])
 
     def pending(self, queues: Sequence[str]) -> None:
         """Run what is left in the outboxes of these queues."""
-        answers = self._links.run([Call("pending", queue_key(queue), (AGE, TAKE)) for queue in queues])
+        answers = self._links.run([ScriptCall("pending", queue_key(queue), (AGE, TAKE)) for queue in queues])
         self.run([entry for queue, answer in zip(queues, answers, strict=True) for entry in entries_in(queue, answer)])
 
-    def _hop(self, going: Sequence[tuple[Job, list[Asked]]], others: list[Entry]) -> list[tuple[Job, list[Asked]]]:
+    def _hop(self, going: Sequence[tuple[Job, list[Asked]]], others: list[OutboxEntry]) -> list[tuple[Job, list[Asked]]]:
         """One for each job, in one round trip; what steps have ended meanwhile are jobs too."""
         answers = iter(self._links.run([asked.call for _, asking in going for asked in asking]))
         on: list[tuple[Job, list[Asked]]] = []
@@ -113,12 +113,12 @@ class Relay:
         return on + [(job, next(job)) for job in fresh]
 
 
-def _tells(call: Call | Command) -> bool:
+def _tells(call: ScriptCall | Command) -> bool:
     """Something is told apart by it, or may be."""
-    return isinstance(call, Call) and (call.script == "skip" or (call.script == "ack" and len(call.args) > 1))
+    return isinstance(call, ScriptCall) and (call.script == "skip" or (call.script == "ack" and len(call.args) > 1))
 
 
-def _sort(entries: Sequence[Entry], jobs: list[Job], others: list[Entry]) -> None:
+def _sort(entries: Sequence[OutboxEntry], jobs: list[Job], others: list[OutboxEntry]) -> None:
     for entry in entries:
         if (job := _job(entry)) is None:
             others.append(entry)
@@ -131,7 +131,7 @@ def _sort(entries: Sequence[Entry], jobs: list[Job], others: list[Entry]) -> Non
 _refs = msgspec.msgpack.Decoder(tuple[Ref, ...])
 
 
-def _job(entry: Entry) -> Job | None:
+def _job(entry: OutboxEntry) -> Job | None:
     """None: it is of no canvas."""
     try:
         return _asked_by(entry)
@@ -140,7 +140,7 @@ def _job(entry: Entry) -> Job | None:
         return _delivered(entry, [], [])
 
 
-def _asked_by(entry: Entry) -> Job | None:
+def _asked_by(entry: OutboxEntry) -> Job | None:
     id, what = entry.frames[1].decode(), entry.frames[2]
     match entry.kind:
         case "end":
@@ -164,8 +164,8 @@ def _closing(id: str, link: bytes) -> list[str]:
     return [id] if is_whole(link) else []
 
 
-def _composed(entry: Entry, canvas: Canvas) -> Job:
-    first = yield from placing.place(Origin(entry.queue, entry.number), canvas)
+def _composed(entry: OutboxEntry, canvas: Canvas) -> Job:
+    first = yield from placing.place(CanvasOrigin(entry.queue, entry.number), canvas)
     if first is not None:
         yield from _delivered(entry, beginning(first), [])
 
@@ -178,7 +178,7 @@ def _outcome(group: str, answer: Sequence[bytes], asked: bool) -> Outcome | None
         return None
 
 
-def _delivered(entry: Entry, asking: list[Asked], closing: list[str], asked: bool = False) -> Job:
+def _delivered(entry: OutboxEntry, asking: list[Asked], closing: list[str], asked: bool = False) -> Job:
     """Hop by hop until nothing moves any more; then the slots of their own that have ended; then the ack."""
     apart: list[bytes] = []
     while asking:
@@ -190,5 +190,5 @@ def _delivered(entry: Entry, asking: list[Asked], closing: list[str], asked: boo
                 closing.append(each.group)
         asking = calls(found)
     if closing:
-        yield [Asked(Call("group", own_key(id), ("close",))) for id in closing]
+        yield [Asked(ScriptCall("group", own_key(id), ("close",))) for id in closing]
     yield [Asked(ack(entry, apart))]

@@ -15,15 +15,15 @@ from itertools import groupby
 
 import msgspec
 
-from stem_iso.brokers.base import EndedApart, Order, Receipt
+from stem_iso.brokers.base import Receipt, Revocation, UnattendedEnd
 from stem_iso.brokers.redis import canvas
 from stem_iso.brokers.redis.damage import DAMAGE, say, text
 from stem_iso.brokers.redis.keys import queue_key
-from stem_iso.brokers.redis.links import Call, Links
-from stem_iso.brokers.redis.looking import BITE, Finder
+from stem_iso.brokers.redis.links import Links, ScriptCall
+from stem_iso.brokers.redis.looking import BITE, StatusReader
 from stem_iso.brokers.redis.records import STATES, frames, unpack_error
 from stem_iso.brokers.redis.registry import Registry
-from stem_iso.brokers.redis.relay import Relay, entries_in
+from stem_iso.brokers.redis.relay import OutboxRelay, entries_in
 from stem_iso.errors import BrokerUnavailable
 from stem_iso.outcome import TaskError
 from stem_iso.task.envelope import Undecodable, decode
@@ -33,10 +33,10 @@ PURGE = 500  # tasks per call, so that a large purge lets others in between
 TOLD = 100  # of each queue per call
 
 
-class Wishes:
+class Revocations:
     """One per broker, used by its thread."""
 
-    def __init__(self, links: Links, registry: Registry, finder: Finder, relay: Relay) -> None:
+    def __init__(self, links: Links, registry: Registry, finder: StatusReader, relay: OutboxRelay) -> None:
         self._links, self._registry, self._finder, self._relay = links, registry, finder, relay
 
     def revoke(self, id: str, terminate: bool = False, queue: str | None = None) -> bool:
@@ -74,7 +74,7 @@ class Wishes:
             places.setdefault(ref.queue, []).append(ref.id)
         calls = [canvas.forget(id) for id in places.pop("", [])]
         for where, ids in places.items():
-            calls += [Call("forget", queue_key(where), (1, *ids[start : start + BITE])) for start in range(0, len(ids), BITE)]
+            calls += [ScriptCall("forget", queue_key(where), (1, *ids[start : start + BITE])) for start in range(0, len(ids), BITE)]
         return any(self._links.run(calls))
 
     def purge(self, queue: str) -> int:
@@ -94,18 +94,18 @@ class Wishes:
 
     # -- for workers -----------------------------------------------------------------------------------------------------------------
 
-    def orders(self, boot: str) -> list[Order]:
+    def orders(self, boot: str) -> list[Revocation]:
         """Of all queues: a worker that has been told to serve others may still hold something of the old ones."""
-        answers = self._links.run([Call("orders", queue_key(name), (boot,)) for name in self._registry.known()])
+        answers = self._links.run([ScriptCall("orders", queue_key(name), (boot,)) for name in self._registry.known()])
         return [
-            Order(Receipt(text(id), boot, int(sequence)), terminate == b"2")
+            Revocation(Receipt(text(id), boot, int(sequence)), terminate == b"2")
             for told in answers
             for id, sequence, terminate in zip(told[::3], told[1::3], told[2::3], strict=True)
         ]
 
-    def ended_apart(self) -> list[EndedApart]:
+    def ended_apart(self) -> list[UnattendedEnd]:
         names = self._registry.known()
-        answers = self._links.run([Call("ended_apart", queue_key(name), (TOLD,)) for name in names])
+        answers = self._links.run([ScriptCall("ended_apart", queue_key(name), (TOLD,)) for name in names])
         told = (_apart(name, entry) for name, entries in zip(names, answers, strict=True) for entry in entries)
         return [each for each in told if each is not None]
 
@@ -113,7 +113,7 @@ class Wishes:
 _told = msgspec.msgpack.Decoder(tuple[str, str, str, int, int, TaskState, str, TaskError | None])
 
 
-def _apart(queue: str, entry: bytes) -> EndedApart | None:
+def _apart(queue: str, entry: bytes) -> UnattendedEnd | None:
     """None where it cannot be read."""
     try:
         return _said_apart(queue, entry)
@@ -122,14 +122,14 @@ def _apart(queue: str, entry: bytes) -> EndedApart | None:
         return None
 
 
-def _said_apart(queue: str, entry: bytes) -> EndedApart:
+def _said_apart(queue: str, entry: bytes) -> UnattendedEnd:
     """See `scripts/ended_apart.lua`."""
     if entry[:1] == b"M":
-        return EndedApart(*_told.decode(entry[1:]))
+        return UnattendedEnd(*_told.decode(entry[1:]))
     id, state, reason, error, head = frames(entry, 1)
     try:
         envelope = decode(head)
         name, run, attempt = envelope.name, envelope.run, envelope.attempt
     except Undecodable:
         name, run, attempt = "", 0, 0
-    return EndedApart(id.decode(), name, queue, run, attempt, STATES[int(state)], reason.decode(), unpack_error(error))
+    return UnattendedEnd(id.decode(), name, queue, run, attempt, STATES[int(state)], reason.decode(), unpack_error(error))

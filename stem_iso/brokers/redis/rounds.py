@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from stem_iso.brokers.redis.links import Call
+from stem_iso.brokers.redis.links import ScriptCall
 
 T = TypeVar("T")
 
 
-def in_rounds(items: Sequence[T], call_of: Callable[[T], Call], most: int) -> list[list[T]]:
+def in_rounds(items: Sequence[T], call_of: Callable[[T], ScriptCall], most: int) -> list[list[T]]:
     """In their order, each round of at most `most` bytes of arguments, or of one item."""
     if len(items) < 2:
         return [list(items)]

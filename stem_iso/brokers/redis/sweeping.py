@@ -6,19 +6,19 @@ Statuses, locks and rung lists expire in the server by themselves; what somebody
 from __future__ import annotations
 
 from stem_iso.brokers.redis.keys import queue_key
-from stem_iso.brokers.redis.links import Call, Links
+from stem_iso.brokers.redis.links import Links, ScriptCall
 from stem_iso.brokers.redis.registry import Registry
 
 
 def sweep(links: Links, registry: Registry, dead_letter_ttl: float) -> int:
     """How many were dropped: a bounded number of each queue."""
-    swept: int = sum(links.run([Call("sweep", queue_key(name), (dead_letter_ttl,)) for name in registry.known()]))
+    swept: int = sum(links.run([ScriptCall("sweep", queue_key(name), (dead_letter_ttl,)) for name in registry.known()]))
     return swept + _unused(links, registry)
 
 
 def _unused(links: Links, registry: Registry) -> int:
     """A queue that holds something stays known, however long nobody has used it."""
     stale = registry.stale()
-    empty = links.run([Call("empty", queue_key(name)) for name in stale])
+    empty = links.run([ScriptCall("empty", queue_key(name)) for name in stale])
     registry.announce([name for name, nothing in zip(stale, empty, strict=True) if not nothing])
     return registry.drop([name for name, nothing in zip(stale, empty, strict=True) if nothing])

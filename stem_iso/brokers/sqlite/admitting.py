@@ -13,14 +13,14 @@ from stem_iso.brokers.base import Permit, Receipt, Verdict
 from stem_iso.brokers.sqlite import buckets
 from stem_iso.brokers.sqlite.leasing import FENCE
 from stem_iso.brokers.sqlite.revoking import cancel
-from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.turn import Transaction
 from stem_iso.task.limits import TaskLimits
 from stem_iso.task.status import CONCURRENCY_LIMIT, RATE_LIMIT
 
 TAKEN = Permit(Verdict.DONE)
 
 
-def acquire(turn: Turn, receipt: Receipt, limits: TaskLimits, latest: float | None) -> Permit:
+def acquire(turn: Transaction, receipt: Receipt, limits: TaskLimits, latest: float | None) -> Permit:
     token = (receipt.id, receipt.boot, receipt.sequence)
     rows = turn.all(f"SELECT seq, slot, revoked, forgotten, ttl, waits FROM task WHERE {FENCE}", token)
     if not rows:
@@ -42,7 +42,7 @@ def acquire(turn: Turn, receipt: Receipt, limits: TaskLimits, latest: float | No
     return Permit(Verdict.DONE, max(buckets.GRAIN, turn.one("SELECT at FROM task WHERE seq = ?", (seq,)) - turn.now))
 
 
-def _take(turn: Turn, bucket: buckets.Bucket, seq: int) -> None:
+def _take(turn: Transaction, bucket: buckets.Bucket, seq: int) -> None:
     # It begins here, and not when it was leased: the account of starts and what the status shows are one.
     turn.run("UPDATE task SET slot = ?, waits = NULL, reason = NULL, started = ? WHERE seq = ?", (bucket.limits.bucket, turn.now, seq))
     if bucket.limits.rate is not None:

@@ -27,13 +27,13 @@ IN_MODIFY = 0x2
 IN_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 
 
-class Bell(Enum):
+class Topic(Enum):
     WORK = "-wake"
     DONE = "-done"
     EVENTS = "-events"
 
 
-class Ear(Protocol):
+class Listener(Protocol):
     interval: float
 
     def fileno(self) -> int: ...

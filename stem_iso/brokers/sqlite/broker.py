@@ -12,18 +12,18 @@ from stem_iso.brokers.base import (
     BrokerOptions,
     DeadFilter,
     DeadLetter,
-    EndedApart,
     Exchange,
     MemberState,
-    Order,
     Permit,
     QueueCount,
     Receipt,
     Reclaimed,
     Replayed,
+    Revocation,
     ScheduleRecord,
     Settlement,
     StatusRecord,
+    UnattendedEnd,
     Verdict,
     WorkerInfo,
 )
@@ -43,8 +43,8 @@ from stem_iso.brokers.sqlite import (
     settling,
     sweeping,
 )
-from stem_iso.brokers.sqlite.parking import BellEnds, BellWatch, Listener, wait, wait_members
-from stem_iso.brokers.sqlite.turn import Database, Turn
+from stem_iso.brokers.sqlite.parking import BellEnds, SqliteEventStream, SqliteWatch, wait, wait_members
+from stem_iso.brokers.sqlite.turn import Database, Transaction
 from stem_iso.task.canvas import Canvas, Tree
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.limits import TaskLimits
@@ -152,7 +152,7 @@ class SqliteBroker:
                 return Exchange([], [], due, ready=due == 0)
         return self._database.write(lambda turn: self._exchange(turn, boot, settlements, queues, want))
 
-    def _exchange(self, turn: Turn, boot: str, settlements: Sequence[Settlement], queues: Sequence[str], want: int) -> Exchange:
+    def _exchange(self, turn: Transaction, boot: str, settlements: Sequence[Settlement], queues: Sequence[str], want: int) -> Exchange:
         verdicts: list[Verdict] = settling.settle(turn, settlements) if settlements else []
         due = leasing.promote(turn, queues)
         self._sequence = leasing.next_sequence(self._sequence)
@@ -185,14 +185,14 @@ class SqliteBroker:
             return []
         return self._database.write(lambda turn: leasing.reclaim(turn, boot, predecessor, self.options, held))
 
-    def orders(self, boot: str) -> list[Order]:
+    def orders(self, boot: str) -> list[Revocation]:
         return self._database.read(lambda turn: leasing.orders(turn, boot))
 
-    def ended_apart(self) -> list[EndedApart]:
+    def ended_apart(self) -> list[UnattendedEnd]:
         return self._database.write(apart.take) if self._database.read(apart.any_left) else []
 
-    def watch(self, boot: str, queues: Sequence[str]) -> BellWatch:
-        return BellWatch(self._database)
+    def watch(self, boot: str, queues: Sequence[str]) -> SqliteWatch:
+        return SqliteWatch(self._database)
 
     def beat(self, worker: WorkerInfo) -> None:
         self._database.write(lambda turn: gossip.beat(turn, worker))
@@ -254,7 +254,7 @@ class SqliteBroker:
 
     def listen(self, timeout: float | None = None) -> Iterator[bytes]:
         self._listeners += 1
-        return Listener(self._database, f"{os.getpid()}-{id(self):x}-{self._listeners}", timeout).events()
+        return SqliteEventStream(self._database, f"{os.getpid()}-{id(self):x}-{self._listeners}", timeout).events()
 
     # -- beyond the contract ----------------------------------------------------------------------------------------------------
 

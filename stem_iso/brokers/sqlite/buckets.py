@@ -25,9 +25,9 @@ from collections.abc import Iterable
 from math import inf
 from typing import NamedTuple
 
-from stem_iso.brokers.sqlite.bells import Bell
+from stem_iso.brokers.sqlite.bells import Topic
 from stem_iso.brokers.sqlite.connection import Row
-from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.turn import Transaction
 from stem_iso.brokers.sqlite.values import is_count, is_text, seconds
 from stem_iso.task.limits import Rate, TaskLimits, wait
 
@@ -44,12 +44,12 @@ class Bucket(NamedTuple):
     starts: int
     parked: float
 
-    def running(self, turn: Turn) -> int:
+    def running(self, turn: Transaction) -> int:
         if self.limits.concurrency is None:
             return 0
         return int(turn.one("SELECT count(*) FROM task WHERE slot = ?", (self.limits.bucket,)))
 
-    def began(self, turn: Turn, ahead: int, most: int) -> dict[int, float]:
+    def began(self, turn: Transaction, ahead: int, most: int) -> dict[int, float]:
         """When those began that must be a period old for the `most` next ones behind `ahead` others, by place; missing: none must."""
         rate = self.limits.rate
         if rate is None:
@@ -58,12 +58,12 @@ class Bucket(NamedTuple):
         rows = turn.all("SELECT number, at FROM start WHERE bucket = ? AND number >= ? ORDER BY number LIMIT ?", (self.number, first, most))
         return {number - first: at for number, at in rows if isinstance(at, int | float)}
 
-    def wait(self, turn: Turn) -> float:
+    def wait(self, turn: Transaction) -> float:
         """Seconds until one more may begin, inf where one that runs must end first."""
         return wait(self.limits, now=turn.lease_now, running=self.running(turn), ahead=0, began=self.began(turn, 0, 1).get(0))
 
 
-def opened(turn: Turn, limits: TaskLimits) -> Bucket:
+def opened(turn: Transaction, limits: TaskLimits) -> Bucket:
     """The bucket, with these limits from now on."""
     rate = limits.rate or Rate(0, 0.0)
     found = found_bucket(turn, limits.bucket)
@@ -80,7 +80,7 @@ INSERT INTO bucket (name, count, period, most, until, offset) VALUES (?, ?, ?, ?
 ON CONFLICT (name) DO UPDATE SET count = excluded.count, period = excluded.period, most = excluded.most"""
 
 
-def found_bucket(turn: Turn, name: str) -> Bucket | None:
+def found_bucket(turn: Transaction, name: str) -> Bucket | None:
     for number, count, period, most, starts, parked in turn.all(_FIND, (name,)):
         if (
             all(map(is_count, (count, starts, 0 if most is None else most)))
@@ -97,7 +97,7 @@ def found_bucket(turn: Turn, name: str) -> Bucket | None:
 _FIND = "SELECT number, count, period, most, starts, parked FROM bucket WHERE name = ?"
 
 
-def write_start(turn: Turn, bucket: Bucket, rate: Rate) -> None:
+def write_start(turn: Transaction, bucket: Bucket, rate: Rate) -> None:
     turn.run("INSERT INTO start VALUES (?, ?, ?)", (bucket.number, bucket.starts, turn.lease_now))
     turn.run("DELETE FROM start WHERE bucket = ? AND number <= ?", (bucket.number, bucket.starts - rate.count))
     turn.run(
@@ -106,7 +106,7 @@ def write_start(turn: Turn, bucket: Bucket, rate: Rate) -> None:
     )
 
 
-def line_up(turn: Turn, bucket: Bucket, seq: int, reason: str, latest: float | None) -> None:
+def line_up(turn: Transaction, bucket: Bucket, seq: int, reason: str, latest: float | None) -> None:
     """This row waits in line, and looks by itself at `latest`, if not before."""
     alone = turn.one("SELECT 1 FROM task WHERE waits = ? AND state = 1 LIMIT 1", (bucket.limits.bucket,)) is None
     parked = turn.now + FALLBACK if alone else max(turn.now + FALLBACK, bucket.parked + SPACING)
@@ -119,7 +119,7 @@ _LINE_UP = """
 UPDATE task SET state = 1, at = ?, waits = ?, reason = ?, slot = NULL, boot = NULL, sequence = NULL, marked = 0 WHERE seq = ?"""
 
 
-def pull(turn: Turn, names: Iterable[str]) -> None:
+def pull(turn: Transaction, names: Iterable[str]) -> None:
     """Move the lines of these buckets."""
     for name in sorted(name for name in set(names) if is_text(name)):
         bucket = found_bucket(turn, name) if _line(turn, name, 1) else None
@@ -127,16 +127,16 @@ def pull(turn: Turn, names: Iterable[str]) -> None:
             _pull(turn, bucket)
 
 
-def _line(turn: Turn, name: str, most: int) -> list[Row]:
+def _line(turn: Transaction, name: str, most: int) -> list[Row]:
     return turn.all("SELECT seq, at FROM task WHERE waits = ? AND state = 1 ORDER BY rank, seq LIMIT ?", (name, most))
 
 
-def _called(turn: Turn, name: str) -> int:
+def _called(turn: Transaction, name: str) -> int:
     """How many were called and have not asked yet: ready, or in a worker's hands."""
     return sum(turn.one(f"SELECT count(*) FROM task WHERE waits = ? AND state = {state}", (name,)) for state in (0, 2))
 
 
-def _pull(turn: Turn, bucket: Bucket) -> None:
+def _pull(turn: Transaction, bucket: Bucket) -> None:
     name, running = bucket.limits.bucket, bucket.running(turn)
     ahead, count, left = _called(turn, name), 0, 0.0
     began = bucket.began(turn, ahead, PULL)
@@ -149,11 +149,11 @@ def _pull(turn: Turn, bucket: Bucket) -> None:
     line[count:] = [row for row in line[count:] if isinstance(row[1], int | float)]
     if count:
         turn.of_keys("UPDATE task SET state = 0 WHERE seq IN ({keys})", [row[0] for row in line[:count]])
-        turn.rings.add(Bell.WORK)
+        turn.rings.add(Topic.WORK)
     for seq, at in line[count:]:
         if 0 < left < inf and turn.now + left + GRAIN < at:
             turn.run("UPDATE task SET at = ? WHERE seq = ?", (turn.now + left + GRAIN, seq))
-            turn.rings.add(Bell.WORK)
+            turn.rings.add(Topic.WORK)
 
 
 # A bucket that nobody holds and nobody waits at says nothing once its last start is a period old.
@@ -161,7 +161,7 @@ STALE = """SELECT number FROM bucket WHERE until <= ? AND NOT EXISTS (SELECT 1 F
   AND NOT EXISTS (SELECT 1 FROM task WHERE waits = bucket.name) LIMIT ?"""
 
 
-def sweep(turn: Turn, most: int) -> int:
+def sweep(turn: Transaction, most: int) -> int:
     stale = [row[0] for row in turn.all(STALE, (turn.lease_now, most))]
     turn.of_keys("DELETE FROM start WHERE bucket IN ({keys})", stale)
     turn.of_keys("DELETE FROM bucket WHERE number IN ({keys})", stale)

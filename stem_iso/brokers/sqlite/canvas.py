@@ -21,11 +21,11 @@ import msgspec
 
 from stem_iso.brokers.base import MemberState
 from stem_iso.brokers.sqlite import apart, schema
-from stem_iso.brokers.sqlite.bells import Bell
-from stem_iso.brokers.sqlite.closing import Ending, bury, close
+from stem_iso.brokers.sqlite.bells import Topic
+from stem_iso.brokers.sqlite.closing import RowEnd, bury, close
 from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.brokers.sqlite.rows import ENDED, INSERT, pack, state_of, undecodable, unpack_error, waiting
-from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.turn import Transaction
 from stem_iso.brokers.sqlite.values import count, data, is_text, seconds, text, unpacked
 from stem_iso.errors import StemError
 from stem_iso.outcome import TaskError
@@ -35,9 +35,9 @@ from stem_iso.task.canvas import (
     MEMBER_FAILED,
     TOO_LARGE,
     Canvas,
-    Cause,
     Count,
     Drop,
+    FailureCause,
     Join,
     Move,
     Ref,
@@ -68,7 +68,7 @@ _STATES = {number: state for state, number in ENDED.items()}
 # -- a canvas comes --------------------------------------------------------------------------------------------------------------------
 
 
-def compose(turn: Turn, canvas: Canvas, bodies: Sequence[tuple[Envelope, bytes]]) -> None:
+def compose(turn: Transaction, canvas: Canvas, bodies: Sequence[tuple[Envelope, bytes]]) -> None:
     """`bodies`: the envelopes of its steps, encoded, in their order."""
     if turn.one("SELECT 1 FROM task WHERE id = ? OR canvas = ?", (canvas.id, canvas.id)):
         return  # it is here already, or was: its outcome may have expired before its other parts have
@@ -82,7 +82,7 @@ def compose(turn: Turn, canvas: Canvas, bodies: Sequence[tuple[Envelope, bytes]]
     turn.of_keys("UPDATE task SET state = -1, at = NULL, reason = 'waiting' WHERE id IN ({keys})", later)
     turn.run("UPDATE task SET tree = ? WHERE id = ?", (msgspec.msgpack.encode(canvas.tree), canvas.id))
     _Moving(turn).empty([join for join in canvas.joins if join.id in first])
-    turn.rings.add(Bell.WORK)
+    turn.rings.add(Topic.WORK)
 
 
 _INSERT_GROUP = """
@@ -97,7 +97,7 @@ FROM (VALUES {rows}) AS v WHERE task.id = v.column1"""
 # -- a part ends -----------------------------------------------------------------------------------------------------------------------
 
 
-class Part(NamedTuple):
+class PartRow(NamedTuple):
     """The row of a part, as far as its neighbours depend on it."""
 
     seq: int
@@ -111,7 +111,7 @@ class Part(NamedTuple):
     whole: int  # its outcome is the canvas's
 
     @classmethod
-    def of(cls, row: Row) -> Part:
+    def of(cls, row: Row) -> PartRow:
         seq, id, name, follows, joined, ttl, forgotten, size, whole = row
         joined = joined if is_text(joined) else None
         return cls(seq, text(id), text(name), data(follows), joined, seconds(ttl), forgotten, size, whole)
@@ -120,23 +120,23 @@ class Part(NamedTuple):
 _PART = "SELECT seq, id, name, follows, joined, ttl, forgotten, size, tree IS NOT NULL FROM task WHERE canvas IS NOT NULL AND "
 
 
-def end(turn: Turn, endings: Sequence[Ending]) -> list[Ending]:
+def end(turn: Transaction, endings: Sequence[RowEnd]) -> list[RowEnd]:
     """End those that are parts of a canvas, and all that follows from it; the others are returned."""
     parts = {row[0]: row for row in turn.of_keys(_PART + "seq IN ({keys})", [ending.seq for ending in endings])}
     linked = [ending for ending in endings if ending.seq in parts]
     if linked:
-        _Moving(turn).ended(linked, {seq: Part.of(row) for seq, row in parts.items()})
+        _Moving(turn).ended(linked, {seq: PartRow.of(row) for seq, row in parts.items()})
     return [ending for ending in endings if ending.seq not in parts]
 
 
 class _Moving:
     """One batch of ends with all that they move, in the order in which it happens."""
 
-    def __init__(self, turn: Turn) -> None:
+    def __init__(self, turn: Transaction) -> None:
         self._turn = turn
-        self._ends: deque[tuple[Part, bytes | Cause]] = deque()
+        self._ends: deque[tuple[PartRow, bytes | FailureCause]] = deque()
 
-    def ended(self, endings: Sequence[Ending], parts: dict[int, Part]) -> None:
+    def ended(self, endings: Sequence[RowEnd], parts: dict[int, PartRow]) -> None:
         # All of them first: what is revoked as a whole must not be skipped part by part.
         close(self._turn, endings)
         for ending in endings:
@@ -145,7 +145,9 @@ class _Moving:
                 self._ends.append((part, ending.result or b"\xc0"))
             else:
                 error = unpack_error(ending.error)
-                self._ends.append((part, Cause(id=part.id, name=part.name, state=_STATES[ending.state], reason=ending.reason, error=error)))
+                self._ends.append(
+                    (part, FailureCause(id=part.id, name=part.name, state=_STATES[ending.state], reason=ending.reason, error=error))
+                )
         self._run()
         self._let_go(endings, parts)
 
@@ -170,9 +172,9 @@ class _Moving:
                         self._drop(move)
                     case _:
                         assert_never(move)
-        self._turn.rings.add(Bell.DONE)
+        self._turn.rings.add(Topic.DONE)
 
-    def _let_go(self, endings: Sequence[Ending], parts: dict[int, Part]) -> None:
+    def _let_go(self, endings: Sequence[RowEnd], parts: dict[int, PartRow]) -> None:
         """Of those that ended from outside: who is still counted on is kept, who is wanted no longer goes."""
         for part in parts.values():
             if part.size is not None:
@@ -191,7 +193,7 @@ class _Moving:
 
     def _start(self, move: Start) -> None:
         rows = self._turn.all(_PART + "id = ? AND state = -1", (move.target.id,))
-        for part in map(Part.of, rows):
+        for part in map(PartRow.of, rows):
             if part.size is not None:
                 self._close(part, schema.SUCCEEDED, result=EMPTY)
                 self._ends.append((part, EMPTY))
@@ -205,10 +207,10 @@ class _Moving:
             due = envelope.not_before
             state = schema.READY if due is None or due <= self._turn.now else schema.DELAYED
             self._turn.run(_BEGIN, (state, due, move.parent or None, envelope.enqueued_at, encode(envelope), part.seq))
-            self._turn.rings.add(Bell.WORK)
+            self._turn.rings.add(Topic.WORK)
 
     def _skip(self, move: Skip) -> None:
-        for part in map(Part.of, self._turn.all(_PART + "id = ? AND state = -1", (move.target.id,))):
+        for part in map(PartRow.of, self._turn.all(_PART + "id = ? AND state = -1", (move.target.id,))):
             self._close(part, schema.FAILED, LINK_FAILED, error_of(move.cause, LINK_FAILED))
             self._ends.append((part, move.cause))
 
@@ -219,10 +221,10 @@ class _Moving:
             self._turn.run("UPDATE tally SET missing = ? WHERE id = ?", (missing, move.join))
         if not missing:
             self._turn.run("DELETE FROM tally WHERE id = ?", (move.join,))
-        elif not isinstance(move.ended, Cause):
+        elif not isinstance(move.ended, FailureCause):
             return
-        for part in map(Part.of, self._turn.all(_PART + "id = ? AND state = -1", (move.join,))):
-            if isinstance(move.ended, Cause):
+        for part in map(PartRow.of, self._turn.all(_PART + "id = ? AND state = -1", (move.join,))):
+            if isinstance(move.ended, FailureCause):
                 self._close(part, schema.FAILED, MEMBER_FAILED, error_of(move.ended, MEMBER_FAILED))
                 self._ends.append((part, move.ended))
             else:
@@ -236,33 +238,35 @@ class _Moving:
 
     # -- what cannot be read ----------------------------------------------------------------------------------------------------------
 
-    def _moves(self, part: Part, ended: bytes | Cause) -> Sequence[Move]:
+    def _moves(self, part: PartRow, ended: bytes | FailureCause) -> Sequence[Move]:
         then = unpacked(_then, part.follows)
         if then is not None:
             return moves(then, part.id, ended)
-        cause = ended if isinstance(ended, Cause) else self._cause(part, "undecodable", undecodable("what follows it cannot be read"))
+        cause = (
+            ended if isinstance(ended, FailureCause) else self._cause(part, "undecodable", undecodable("what follows it cannot be read"))
+        )
         waiting = "SELECT id FROM task WHERE canvas = (SELECT canvas FROM task WHERE seq = ?) AND state = -1"
         return [Skip(Ref(id, ""), cause) for (id,) in self._turn.all(waiting, (part.seq,)) if is_text(id)]
 
-    def _fail(self, part: Part, message: str) -> None:
+    def _fail(self, part: PartRow, message: str) -> None:
         """A step without an envelope never begins."""
         error = undecodable(message)
         bury(self._turn, [(part.seq, "undecodable", pack(error))])
         self._close(part, schema.FAILED, "undecodable", error)
         self._ends.append((part, self._cause(part, "undecodable", error)))
 
-    def _cause(self, part: Part, reason: str, error: TaskError) -> Cause:
-        return Cause(id=part.id, name=part.name, state=_STATES[schema.FAILED], reason=reason, error=error)
+    def _cause(self, part: PartRow, reason: str, error: TaskError) -> FailureCause:
+        return FailureCause(id=part.id, name=part.name, state=_STATES[schema.FAILED], reason=reason, error=error)
 
     # -- a group has all its members ----------------------------------------------------------------------------------------------------
 
-    def _complete(self, part: Part) -> None:
+    def _complete(self, part: PartRow) -> None:
         then = unpacked(_then, part.follows) or Then()
         result = self._results(part.id, then.most)
         if result is None and hands_on(then):
             error = too_large(then.most)
             self._close(part, schema.FAILED, TOO_LARGE, error)
-            ended: bytes | Cause = self._cause(part, TOO_LARGE, error)
+            ended: bytes | FailureCause = self._cause(part, TOO_LARGE, error)
         else:
             self._close(part, schema.SUCCEEDED, result=result)
             ended = EMPTY if result is None else result
@@ -276,7 +280,7 @@ class _Moving:
         return gathered([data(row[0]) or b"\xc0" for row in rows], most)
 
     def _close(
-        self, part: Part, state: int, reason: str | None = None, error: TaskError | None = None, result: bytes | None = None
+        self, part: PartRow, state: int, reason: str | None = None, error: TaskError | None = None, result: bytes | None = None
     ) -> None:
         if part.whole and state == schema.FAILED:
             apart.note(self._turn, [part.seq], state, reason or "failed", pack(error))
@@ -285,7 +289,7 @@ class _Moving:
             until = KEPT
         elif part.forgotten:
             until = self._turn.now
-        close(self._turn, [Ending(part.seq, state, until, reason, pack(error), result)])
+        close(self._turn, [RowEnd(part.seq, state, until, reason, pack(error), result)])
 
     def _release(self, join: str) -> None:
         """The group has ended: the expiry of its members begins."""
@@ -299,7 +303,7 @@ _BEGIN = "UPDATE task SET state = ?, at = ?, reason = NULL, parent = coalesce(?,
 # -- questions -------------------------------------------------------------------------------------------------------------------------
 
 
-def tree(turn: Turn, id: str) -> Tree | None:
+def tree(turn: Transaction, id: str) -> Tree | None:
     body = turn.one("SELECT tree FROM task WHERE id = ? AND (state <= 2 OR at > ?)", (id, turn.now))
     if body is None:
         return None
@@ -309,14 +313,14 @@ def tree(turn: Turn, id: str) -> Tree | None:
     return found
 
 
-def members(turn: Turn, id: str) -> list[MemberState] | None:
+def members(turn: Transaction, id: str) -> list[MemberState] | None:
     if not turn.one("SELECT 1 FROM task WHERE id = ? AND size IS NOT NULL AND (state <= 2 OR at > ?)", (id, turn.now)):
         return None
     rows = turn.all("SELECT id, state, attempt FROM task WHERE joined = ? AND (state <= 2 OR at > ?) ORDER BY place", (id, turn.now))
     return [MemberState(text(member), state_of(state, attempt)) for member, state, attempt in rows]
 
 
-def unended(turn: Turn, id: str) -> int | None:
+def unended(turn: Transaction, id: str) -> int | None:
     """How many members of a group have not ended; None where there is no such group."""
     missing = turn.one(_UNENDED, (id, turn.now))
     return None if missing is None else count(missing)
@@ -327,7 +331,7 @@ SELECT coalesce((SELECT missing FROM tally WHERE tally.id = task.id), 0) FROM ta
 WHERE id = ? AND size IS NOT NULL AND (state <= 2 OR at > ?)"""
 
 
-def parts(turn: Turn, id: str) -> list[str]:
+def parts(turn: Transaction, id: str) -> list[str]:
     """The ids of what `id` means: all parts of a canvas, of a group in it, or the task itself."""
     if not is_text(id):
         return []

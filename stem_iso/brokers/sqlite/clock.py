@@ -28,7 +28,7 @@ def machine_boot() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
+class StoreClock:
     """Tests give one that they move by hand."""
 
     wall: Callable[[], float] = time.time
@@ -36,4 +36,4 @@ class Clock:
     machine: Callable[[], str] = machine_boot
 
 
-SYSTEM = Clock()
+SYSTEM = StoreClock()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.turn import Transaction
 
 
-class Ending(NamedTuple):
+class RowEnd(NamedTuple):
     """`until` is when the status expires, wall clock."""
 
     seq: int
@@ -21,12 +21,12 @@ class Ending(NamedTuple):
     progress: bytes | None = None  # None: as it was
 
 
-def close(turn: Turn, endings: Sequence[Ending]) -> None:
+def close(turn: Transaction, endings: Sequence[RowEnd]) -> None:
     """The row is the status from now on."""
     turn.of_rows(_END, [(*ending, turn.now) for ending in endings])
 
 
-def bury(turn: Turn, rows: Sequence[tuple[int, str, bytes | None]]) -> None:
+def bury(turn: Transaction, rows: Sequence[tuple[int, str, bytes | None]]) -> None:
     """A dead letter for each: (seq, reason, error). Before they are closed, which drops their bodies."""
     turn.of_rows(_BURY, [(turn.now, *row) for row in rows])
 

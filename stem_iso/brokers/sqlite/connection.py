@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stem_iso.brokers.sqlite import schema
-from stem_iso.brokers.sqlite.clock import Clock
+from stem_iso.brokers.sqlite.clock import StoreClock
 from stem_iso.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Busy(BrokerUnavailable):
     """Another program holds SQLite's own lock. Nothing was read or written."""
 
 
-class Unreadable(BrokerUnavailable):
+class UnreadableText(BrokerUnavailable):
     """A text that was asked for is no UTF-8."""
 
 
@@ -79,7 +79,7 @@ class Connection:
             return
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if str(error).startswith(NO_UTF8):
-            raise Unreadable(f"{self.target}: {error}") from error
+            raise UnreadableText(f"{self.target}: {error}") from error
         if code == SQLITE_BUSY:
             raise Busy(
                 f"{self.target}: {error}: another program writes to it (a VACUUM, a backup, a shell with an open transaction?)"
@@ -108,7 +108,7 @@ class Connection:
         """All of `work`, or nothing of it, whatever ends it. Whoever holds SQLite's own lock is waited for until `deadline` (monotonic)."""
         try:
             return self._transact(begin, work, deadline)
-        except Unreadable:
+        except UnreadableText:
             # Undone, and done anew by a connection that reads any text from now on. Not from the first: that costs a tenth of a task.
             self.read_any_text(True)
             return self._transact(begin, work, deadline)
@@ -144,7 +144,7 @@ def _text(raw: bytes) -> str:
     return raw.decode(errors="surrogateescape")
 
 
-def prepare(connection: Connection, clock: Clock, sync: str, *, file: bool) -> None:
+def prepare(connection: Connection, clock: StoreClock, sync: str, *, file: bool) -> None:
     """Pragmas, schema, and the truth about leases of an earlier boot. For a file: under its lock."""
     with connection:
         _is_current(connection, clock)  # a file that is not ours is refused before anything is changed in it
@@ -162,7 +162,7 @@ def prepare(connection: Connection, clock: Clock, sync: str, *, file: bool) -> N
         connection.read_any_text(False)
 
 
-def _is_current(connection: Connection, clock: Clock) -> bool:
+def _is_current(connection: Connection, clock: StoreClock) -> bool:
     """Raises BrokerUnavailable for a file that is not ours."""
     version, ours = connection.one("PRAGMA user_version"), connection.one("PRAGMA application_id") == schema.APPLICATION
     if not ours and (version or connection.one("SELECT count(*) FROM sqlite_master")):
@@ -176,7 +176,7 @@ def _is_current(connection: Connection, clock: Clock) -> bool:
     return bool(version == schema.VERSION and connection.one("SELECT value FROM fact WHERE name = 'machine'") == clock.machine())
 
 
-def _bring_up(connection: Connection, clock: Clock) -> None:
+def _bring_up(connection: Connection, clock: StoreClock) -> None:
     """All that is missing. Asked again in the transaction: another may have done it meanwhile."""
     if _is_current(connection, clock):
         return
@@ -198,7 +198,7 @@ def _run(connection: Connection, statements: str) -> None:
             connection.execute(statement)
 
 
-def _new_boot(connection: Connection, clock: Clock) -> None:
+def _new_boot(connection: Connection, clock: StoreClock) -> None:
     offset = clock.wall() - clock.lease()
     connection.execute("UPDATE start SET at = at - ? + (SELECT offset FROM bucket WHERE bucket.number = start.bucket)", (offset,))
     connection.execute("UPDATE bucket SET until = until - ? + offset, offset = ?", (offset, offset))

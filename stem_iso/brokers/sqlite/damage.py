@@ -13,9 +13,9 @@ from typing import Any
 
 from stem_iso.brokers.sqlite import apart, schema
 from stem_iso.brokers.sqlite.buckets import pull
-from stem_iso.brokers.sqlite.endings import Ending, end
+from stem_iso.brokers.sqlite.endings import RowEnd, end
 from stem_iso.brokers.sqlite.rows import pack, undecodable
-from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.turn import Transaction
 from stem_iso.brokers.sqlite.values import is_count, is_text, seconds
 from stem_iso.task.policy import RESULT_TTL
 
@@ -61,14 +61,14 @@ SOUND = {
 }
 
 
-def never_due(turn: Turn, queue: str) -> list[Fault]:
+def never_due(turn: Transaction, queue: str) -> list[Fault]:
     """Delayed rows that no clock will ever make ready. Two statements, each answered by the index."""
     rows = turn.all("SELECT seq, at FROM task WHERE state = 1 AND queue = ? AND at IS NULL LIMIT ?", (queue, MOST))
     rows += turn.all("SELECT seq, at FROM task WHERE state = 1 AND queue = ? AND at >= '' LIMIT ?", (queue, MOST))
     return [(seq, f"its due time is {str(at)[:60]!r}") for seq, at in rows]
 
 
-def bury(turn: Turn, faults: Sequence[Fault]) -> None:
+def bury(turn: Transaction, faults: Sequence[Fault]) -> None:
     if not faults:
         return
     seqs = [seq for seq, _ in faults]
@@ -80,7 +80,7 @@ def bury(turn: Turn, faults: Sequence[Fault]) -> None:
     turn.of_keys("DELETE FROM lock WHERE id IN (SELECT id FROM task WHERE seq IN ({keys}))", seqs)
     turn.of_keys(_ORPHANS, seqs)
     until = turn.now + RESULT_TTL
-    endings = [Ending(seq, schema.FAILED, until, "undecodable", error) for seq, error in errors.items()]
+    endings = [RowEnd(seq, schema.FAILED, until, "undecodable", error) for seq, error in errors.items()]
     end(turn, endings, locked=True, linked=True)
     pull(turn, [bucket for bucket in buckets if bucket is not None])
 

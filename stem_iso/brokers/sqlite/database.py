@@ -18,12 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from stem_iso.brokers.sqlite.bells import Bell, Ear, Sidecar, SidecarEar
-from stem_iso.brokers.sqlite.clock import Clock
+from stem_iso.brokers.sqlite.bells import Listener, Sidecar, SidecarEar, Topic
+from stem_iso.brokers.sqlite.clock import StoreClock
 from stem_iso.brokers.sqlite.connection import Busy, Connection, Full, network_of, prepare
 from stem_iso.brokers.sqlite.forks import fork_guard
 from stem_iso.brokers.sqlite.lockfile import LockFile
-from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.turn import Transaction
 from stem_iso.errors import BrokerUnavailable
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ WAL_KEPT = 1 << 18  # bytes of an idle WAL that are not worth a checkpoint
 
 
 class FileDatabase:
-    def __init__(self, path: str, sync: str, clock: Clock) -> None:
+    def __init__(self, path: str, sync: str, clock: StoreClock) -> None:
         self.path, self.url = path, f"sqlite:///{path}"
         self._sync, self._clock = sync, clock
         self._mutex = threading.Lock()  # one turn at a time; a fork waits for it
@@ -46,20 +46,20 @@ class FileDatabase:
         # Owned by whoever holds the mutex.
         self._connection: Connection | None = None
         self._lock: LockFile | None = None
-        self._bells: dict[Bell, Sidecar] = {}
-        self._done: Ear | None = None
+        self._bells: dict[Topic, Sidecar] = {}
+        self._done: Listener | None = None
         self._identity: tuple[int, int] | None = None
         self._pid = os.getpid()
 
     # -- turns ------------------------------------------------------------------------------------------------------------------
 
-    def write(self, work: Callable[[Turn], T]) -> T:
+    def write(self, work: Callable[[Transaction], T]) -> T:
         deadline = time.monotonic() + PATIENCE
-        turn: Turn | None = None
+        turn: Transaction | None = None
 
         def body() -> T:
             nonlocal turn
-            turn = Turn(connection, self._clock)
+            turn = Transaction(connection, self._clock)
             return work(turn)
 
         with self._ours():
@@ -73,11 +73,11 @@ class FileDatabase:
                 self._ring(turn.rings)
         return answer
 
-    def read(self, work: Callable[[Turn], T]) -> T:
+    def read(self, work: Callable[[Transaction], T]) -> T:
         deadline = time.monotonic() + PATIENCE
         with self._ours():
             connection, _ = self._open(deadline)
-            whole = partial(connection.transact, "BEGIN", lambda: work(Turn(connection, self._clock)))
+            whole = partial(connection.transact, "BEGIN", lambda: work(Transaction(connection, self._clock)))
             return self._guarded(lambda: _patiently(whole, deadline))
 
     def version(self) -> int:
@@ -100,7 +100,7 @@ class FileDatabase:
             self._identity = None  # a connection that met an I/O error may stay broken: the next turn opens a new one
             raise
 
-    def _ring(self, bells: set[Bell]) -> None:
+    def _ring(self, bells: set[Topic]) -> None:
         """What was done is done, so nothing here is a failure of it: whoever waits looks by himself a little later."""
         for bell in bells:
             try:
@@ -159,7 +159,7 @@ class FileDatabase:
 
     # -- ears -------------------------------------------------------------------------------------------------------------------
 
-    def ear(self, bell: Bell) -> Ear:
+    def ear(self, bell: Topic) -> Listener:
         with self._ours():
             self._open(time.monotonic() + PATIENCE)
             try:
@@ -167,9 +167,9 @@ class FileDatabase:
             except OSError as error:
                 raise BrokerUnavailable(f"{self.path}{bell.value}: {error}") from error
 
-    def done_ear(self) -> Ear:
+    def done_ear(self) -> Listener:
         if self._done is None or self._pid != os.getpid():
-            ear = self.ear(Bell.DONE)
+            ear = self.ear(Topic.DONE)
             self._done = ear
         return self._done
 

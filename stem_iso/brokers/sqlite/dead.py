@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from stem_iso.brokers.base import DeadFilter, DeadLetter, Replayed
-from stem_iso.brokers.sqlite.bells import Bell
+from stem_iso.brokers.sqlite.bells import Topic
 from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.brokers.sqlite.rows import INSERT, unpack_error, waiting
-from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.turn import Transaction
 from stem_iso.brokers.sqlite.unique import holder, take
 from stem_iso.brokers.sqlite.values import count, data, is_text, moment, text
 from stem_iso.task.envelope import Envelope, Undecodable, decode, encode, next_run
@@ -23,17 +23,17 @@ BITE = 500  # per turn: a replay of everything must not keep all others from wri
 LETTER = "id, name, queue, reason, run, attempt, died, error, body"
 
 
-def ids(turn: Turn, which: DeadFilter, ttl: float) -> list[str]:
+def ids(turn: Transaction, which: DeadFilter, ttl: float) -> list[str]:
     """Oldest first; what has outlived `ttl` is not there any more."""
     return [row[0] for row in _select(turn, which, ttl, "id") if is_text(row[0])]
 
 
-def letters(turn: Turn, which: DeadFilter, ttl: float) -> list[Row]:
+def letters(turn: Transaction, which: DeadFilter, ttl: float) -> list[Row]:
     """The same, whole."""
     return [row[:9] for row in _select(turn, which, ttl, LETTER)]
 
 
-def _select(turn: Turn, which: DeadFilter, ttl: float, columns: str) -> list[Row]:
+def _select(turn: Transaction, which: DeadFilter, ttl: float, columns: str) -> list[Row]:
     clauses = ["died > ?"]
     values: list[Any] = [turn.now - ttl]
     for clause, value in (("queue = ?", which.queue), ("name = ?", which.name), ("died >= ?", which.since)):
@@ -63,12 +63,12 @@ def letter(row: Row) -> DeadLetter:
     )
 
 
-def replay_all(turn: Turn, which: DeadFilter, ttl: float, delay: float, dry_run: bool = False) -> list[Replayed]:
+def replay_all(turn: Transaction, which: DeadFilter, ttl: float, delay: float, dry_run: bool = False) -> list[Replayed]:
     taken: set[str] = set()  # locks that a dry run would have taken by then
     return [_replay(turn, row, delay, dry_run, taken) for row in letters(turn, which, ttl)]
 
 
-def _replay(turn: Turn, row: Row, delay: float, dry_run: bool, taken: set[str]) -> Replayed:
+def _replay(turn: Transaction, row: Row, delay: float, dry_run: bool, taken: set[str]) -> Replayed:
     id, run, body = row[0], count(row[4]) + 1, data(row[8])
     try:
         envelope = next_run(decode(body), id, run, turn.now + delay if delay > 0 else None)
@@ -85,7 +85,7 @@ def _replay(turn: Turn, row: Row, delay: float, dry_run: bool, taken: set[str]) 
     return Replayed(id, run)
 
 
-def _held(turn: Turn, envelope: Envelope, taken: set[str]) -> bool:
+def _held(turn: Transaction, envelope: Envelope, taken: set[str]) -> bool:
     if envelope.lock is None:
         return False
     held = holder(turn, envelope.lock) not in (None, envelope.id) or envelope.lock in taken
@@ -93,13 +93,13 @@ def _held(turn: Turn, envelope: Envelope, taken: set[str]) -> bool:
     return held
 
 
-def _revive(turn: Turn, envelope: Envelope) -> None:
+def _revive(turn: Transaction, envelope: Envelope) -> None:
     take(turn, envelope)
     turn.run("DELETE FROM task WHERE id = ?", (envelope.id,))  # a new row: it stands in line as one that arrives now
     turn.of_rows(INSERT, [waiting(envelope, encode(envelope), turn.now)])
     turn.run("DELETE FROM dead WHERE id = ?", (envelope.id,))
-    turn.rings |= {Bell.WORK}
+    turn.rings |= {Topic.WORK}
 
 
-def purge(turn: Turn, ids: Sequence[str]) -> int:
+def purge(turn: Transaction, ids: Sequence[str]) -> int:
     return len(turn.of_keys("DELETE FROM dead WHERE id IN ({keys}) RETURNING id", ids))

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from stem_iso.brokers.sqlite import canvas, schema
-from stem_iso.brokers.sqlite.bells import Bell
-from stem_iso.brokers.sqlite.closing import Ending as Ending
+from stem_iso.brokers.sqlite.bells import Topic
+from stem_iso.brokers.sqlite.closing import RowEnd as RowEnd
 from stem_iso.brokers.sqlite.closing import bury, close
 from stem_iso.brokers.sqlite.rows import with_meta
-from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.turn import Transaction
 
 
 class Again(NamedTuple):
@@ -46,7 +46,7 @@ class Replaced(NamedTuple):
     body: bytes
 
 
-def end(turn: Turn, endings: Sequence[Ending], *, locked: bool, linked: bool) -> None:
+def end(turn: Transaction, endings: Sequence[RowEnd], *, locked: bool, linked: bool) -> None:
     """`locked`: whether one of the rows may hold a unique lock; `linked`: be a part of a canvas."""
     if not endings:
         return
@@ -62,24 +62,24 @@ def end(turn: Turn, endings: Sequence[Ending], *, locked: bool, linked: bool) ->
     gone = [ending.seq for ending in endings if ending.until <= turn.now]
     if gone:
         turn.of_keys("DELETE FROM task WHERE seq IN ({keys})", gone)
-    turn.rings.add(Bell.DONE)
+    turn.rings.add(Topic.DONE)
 
 
-def again(turn: Turn, rows: Sequence[Again]) -> None:
+def again(turn: Transaction, rows: Sequence[Again]) -> None:
     if not rows:
         return
     _carry_meta(turn, [(row.seq, row.meta) for row in rows])
     turn.of_rows(_AGAIN, [row[:4] for row in rows])
-    turn.rings.add(Bell.WORK)
+    turn.rings.add(Topic.WORK)
 
 
-def replace(turn: Turn, rows: Sequence[Replaced]) -> None:
+def replace(turn: Transaction, rows: Sequence[Replaced]) -> None:
     if rows:
         turn.of_rows(_REPLACE, rows)
-        turn.rings.add(Bell.WORK)
+        turn.rings.add(Topic.WORK)
 
 
-def _carry_meta(turn: Turn, rows: Sequence[tuple[int, bytes | None]]) -> None:
+def _carry_meta(turn: Transaction, rows: Sequence[tuple[int, bytes | None]]) -> None:
     """Put what the handler wrote into the envelope that goes on: at its next attempt nobody looks into the status."""
     written = [row for row in rows if row[1] is not None]
     if written:

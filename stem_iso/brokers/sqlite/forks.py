@@ -33,7 +33,7 @@ class Forkable(Protocol):
         """In the child: let go of everything inherited."""
 
 
-class ForkGuard:
+class ConnectionForkGuard:
     """All open databases of this process; asked by the interpreter around every fork."""
 
     def __init__(self) -> None:
@@ -68,6 +68,6 @@ class ForkGuard:
 
 
 @cache
-def fork_guard() -> ForkGuard:
+def fork_guard() -> ConnectionForkGuard:
     """One per process, because forks are a matter of the process; registered when the first database is opened."""
-    return ForkGuard()
+    return ConnectionForkGuard()

@@ -17,15 +17,15 @@ from typing import Any
 
 import msgspec
 
-from stem_iso.brokers.base import BrokerOptions, Delivery, Order, Receipt, Reclaimed
+from stem_iso.brokers.base import BrokerOptions, Delivery, Receipt, Reclaimed, Revocation
 from stem_iso.brokers.losses import at_most_once, too_often
 from stem_iso.brokers.sqlite import damage, schema, values
 from stem_iso.brokers.sqlite.buckets import pull
 from stem_iso.brokers.sqlite.connection import Row
-from stem_iso.brokers.sqlite.endings import Again, Ending
+from stem_iso.brokers.sqlite.endings import Again, RowEnd
 from stem_iso.brokers.sqlite.rows import pack, pack_progress
 from stem_iso.brokers.sqlite.settling import Change, apply
-from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.turn import Transaction
 from stem_iso.task.policy import RESULT_TTL
 from stem_iso.task.status import Progress, TaskState
 
@@ -38,7 +38,7 @@ FENCE = "state = 2 AND id = ? AND boot = ? AND sequence = ?"
 # -- new deliveries -----------------------------------------------------------------------------------------------------------------
 
 
-def quiet(turn: Turn, queues: Sequence[str]) -> float | None:
+def quiet(turn: Transaction, queues: Sequence[str]) -> float | None:
     """Seconds until there may be something to lease: 0 now, None nothing in sight. For a look without the lock."""
     nearest: float | None = None
     for queue in queues:
@@ -52,12 +52,12 @@ def quiet(turn: Turn, queues: Sequence[str]) -> float | None:
     return None if nearest is None else max(0.0, nearest - turn.now)
 
 
-def _earliest(turn: Turn, queue: str) -> float | None:
+def _earliest(turn: Transaction, queue: str) -> float | None:
     due = turn.one("SELECT min(at) FROM task WHERE state = 1 AND queue = ?", (queue,))
     return due if isinstance(due, int | float) else None
 
 
-def promote(turn: Turn, queues: Sequence[str]) -> float | None:
+def promote(turn: Transaction, queues: Sequence[str]) -> float | None:
     """What has come due is ready from now on; seconds until the next does."""
     nearest: float | None = None
     for queue in queues:
@@ -74,7 +74,7 @@ _PROMOTE = """
 UPDATE task SET state = 0 WHERE seq IN (SELECT seq FROM task WHERE state = 1 AND queue = ? AND at <= ? ORDER BY at LIMIT ?)"""
 
 
-def lease(turn: Turn, boot: str, sequence: int, queues: Sequence[str], want: int, default: float) -> tuple[list[Delivery], bool]:
+def lease(turn: Transaction, boot: str, sequence: int, queues: Sequence[str], want: int, default: float) -> tuple[list[Delivery], bool]:
     """Up to `want` deliveries, by priority, then arrival; and whether more wait."""
     found: list[Row] = []
     for queue in queues:  # one query each: `queue IN` would sort all that waits
@@ -115,7 +115,7 @@ def next_sequence(last: int) -> int:
 # -- what a holder does -------------------------------------------------------------------------------------------------------------
 
 
-def renew(turn: Turn, receipts: Sequence[Receipt], default: float) -> list[Receipt]:
+def renew(turn: Transaction, receipts: Sequence[Receipt], default: float) -> list[Receipt]:
     """The lost ones."""
     rows = [(receipt.id, receipt.boot, receipt.sequence, turn.lease_now, default) for receipt in receipts]
     kept = {row[0] for row in turn.of_rows(_RENEW, rows)}
@@ -129,15 +129,15 @@ UPDATE task SET at = CASE WHEN at < v.column4 + 4e9 THEN max(at, v.column4 + coa
 WHERE task.state = 2 AND task.id = v.column1 AND task.boot = v.column2 AND task.sequence = v.column3 RETURNING id"""
 
 
-def extend(turn: Turn, receipt: Receipt, by: float) -> bool:
+def extend(turn: Transaction, receipt: Receipt, by: float) -> bool:
     return bool(turn.run(f"UPDATE task SET at = max(at, ?) WHERE {FENCE}", (turn.lease_now + by, *_token(receipt))).rowcount)
 
 
-def mark(turn: Turn, receipt: Receipt) -> bool:
+def mark(turn: Transaction, receipt: Receipt) -> bool:
     return bool(turn.run(f"UPDATE task SET marked = 1 WHERE {FENCE}", _token(receipt)).rowcount)
 
 
-def note(turn: Turn, receipt: Receipt, meta: dict[str, Any] | None, progress: Progress | None) -> None:
+def note(turn: Transaction, receipt: Receipt, meta: dict[str, Any] | None, progress: Progress | None) -> None:
     turn.run(
         f"UPDATE task SET meta = coalesce(?, meta), progress = coalesce(?, progress) WHERE {FENCE}",
         (None if meta is None else msgspec.msgpack.encode(meta), pack_progress(progress), *_token(receipt)),
@@ -148,15 +148,15 @@ def _token(receipt: Receipt) -> tuple[str, str, int]:
     return receipt.id, receipt.boot, receipt.sequence
 
 
-def orders(turn: Turn, boot: str) -> list[Order]:
+def orders(turn: Transaction, boot: str) -> list[Revocation]:
     rows = turn.all("SELECT id, sequence, revoked FROM task WHERE revoked > 0 AND state = 2 AND boot = ?", (boot,))
-    return [Order(Receipt(id, boot, sequence), terminate=revoked > 1) for id, sequence, revoked in rows]
+    return [Revocation(Receipt(id, boot, sequence), terminate=revoked > 1) for id, sequence, revoked in rows]
 
 
 # -- lost workers -------------------------------------------------------------------------------------------------------------------
 
 
-def expired(turn: Turn, boot: str, predecessor: str | None, held: Collection[Receipt] | None = None) -> list[Row]:
+def expired(turn: Transaction, boot: str, predecessor: str | None, held: Collection[Receipt] | None = None) -> list[Row]:
     """Leases that ran out, and those of a worker known to be gone. Cheap enough to look without the lock."""
     own = held is not None
     found = turn.all(_EXPIRED, (turn.lease_now, boot, own, RECLAIM)) + turn.all(_TIMELESS, (boot, own, RECLAIM))
@@ -176,7 +176,7 @@ _PREDECESSOR = _LOST + "WHERE state = 2 AND boot = ? AND at > ? LIMIT ?"
 
 
 def reclaim(
-    turn: Turn, boot: str, predecessor: str | None, options: BrokerOptions, held: Collection[Receipt] | None = None
+    turn: Transaction, boot: str, predecessor: str | None, options: BrokerOptions, held: Collection[Receipt] | None = None
 ) -> list[Reclaimed]:
     rows, faults = [], []
     for row in expired(turn, boot, predecessor, held):
@@ -199,10 +199,10 @@ def _reclaimed(row: Row, now: float, max_redeliveries: int) -> tuple[Change, Rec
         return Reclaimed(*shown, values.count(run), values.count(attempt), state, reason, values.text(boot))
 
     if revoked:
-        return Ending(seq, schema.CANCELLED, until, "revoked"), told(TaskState.CANCELLED, "revoked")
+        return RowEnd(seq, schema.CANCELLED, until, "revoked"), told(TaskState.CANCELLED, "revoked")
     if marked:
-        return Ending(seq, schema.FAILED, until, "worker-lost", pack(at_most_once())), told(TaskState.FAILED, "worker-lost")
+        return RowEnd(seq, schema.FAILED, until, "worker-lost", pack(at_most_once())), told(TaskState.FAILED, "worker-lost")
     if redeliveries >= max_redeliveries:
         often = pack(too_often(redeliveries + 1, max_redeliveries))
-        return Ending(seq, schema.FAILED, until, "redelivery-limit", often), told(TaskState.FAILED, "redelivery-limit")
+        return RowEnd(seq, schema.FAILED, until, "redelivery-limit", often), told(TaskState.FAILED, "redelivery-limit")
     return Again(seq, schema.READY, None, redeliveries + 1), told(TaskState.QUEUED)

@@ -6,20 +6,20 @@ from collections.abc import Sequence
 
 from stem_iso.brokers.base import QueueCount, StatusRecord
 from stem_iso.brokers.sqlite.rows import SELECT, record
-from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.turn import Transaction
 from stem_iso.brokers.sqlite.values import count, data, is_text, text
 
 # A status past its expiry is unknown, swept or not.
 _BY_ID = SELECT + "WHERE (state <= 2 OR at > ?) AND task.id IN ({keys})"
 
 
-def statuses(turn: Turn, ids: Sequence[str]) -> list[StatusRecord | None]:
+def statuses(turn: Transaction, ids: Sequence[str]) -> list[StatusRecord | None]:
     asked = [id for id in dict.fromkeys(ids) if is_text(id)]
     found = {row[0]: record(row) for row in turn.of_keys(_BY_ID, asked, turn.now)}
     return [found.get(id) for id in ids]
 
 
-def ended(turn: Turn, ids: Sequence[str]) -> dict[str, StatusRecord | None]:
+def ended(turn: Transaction, ids: Sequence[str]) -> dict[str, StatusRecord | None]:
     """Of these, what has ended, and None for what is unknown. Those that go on, mostly all, are only counted out."""
     asked = [id for id in ids if is_text(id)]
     going = {row[0] for row in turn.of_keys("SELECT id FROM task WHERE state <= 2 AND id IN ({keys})", asked)}
@@ -37,7 +37,7 @@ SELECT queue, sum(queued), sum(delayed), sum(running), sum(dead) FROM (
 ) GROUP BY queue ORDER BY queue"""
 
 
-def queues(turn: Turn, dead_letter_ttl: float) -> list[QueueCount]:
+def queues(turn: Transaction, dead_letter_ttl: float) -> list[QueueCount]:
     rows = turn.all(_COUNTS, {"now": turn.now, "alive": turn.now - dead_letter_ttl})
     return [
         QueueCount(name=text(name), queued=count(queued), delayed=count(delayed), running=count(running), dead=count(dead))
@@ -45,5 +45,5 @@ def queues(turn: Turn, dead_letter_ttl: float) -> list[QueueCount]:
     ]
 
 
-def unfinished(turn: Turn, limit: int) -> list[bytes]:
+def unfinished(turn: Transaction, limit: int) -> list[bytes]:
     return [data(row[0]) for row in turn.all("SELECT body FROM task WHERE state BETWEEN 0 AND 2 ORDER BY seq LIMIT ?", (limit,))]

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import TypeVar
 from weakref import WeakSet
 
-from stem_iso.brokers.sqlite.bells import Bell, Ear, PipeEar
-from stem_iso.brokers.sqlite.clock import SYSTEM, Clock
+from stem_iso.brokers.sqlite.bells import Listener, PipeEar, Topic
+from stem_iso.brokers.sqlite.clock import SYSTEM, StoreClock
 from stem_iso.brokers.sqlite.connection import Connection, prepare
-from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.turn import Transaction
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 class MemoryStore:
     """Make one per application and pass it to each `open_broker`. It lives as long as it is referenced."""
 
-    def __init__(self, clock: Clock = SYSTEM) -> None:
+    def __init__(self, clock: StoreClock = SYSTEM) -> None:
         self._clock = clock
         self._inherited: list[Connection] = []  # closing what a fork copied might wait for a thread that is not there
         self._forget()
@@ -31,7 +31,7 @@ class MemoryStore:
     def _forget(self) -> None:
         self._mutex = threading.Lock()  # guards all below
         self._connection: Connection | None = None
-        self._ears: dict[Bell, WeakSet[PipeEar]] = {bell: WeakSet() for bell in Bell}  # who drops an ear unclosed leaves nothing here
+        self._ears: dict[Topic, WeakSet[PipeEar]] = {bell: WeakSet() for bell in Topic}  # who drops an ear unclosed leaves nothing here
         self._pid = os.getpid()
 
     def _ours(self) -> threading.Lock:
@@ -41,10 +41,10 @@ class MemoryStore:
             self._forget()
         return self._mutex
 
-    def turn(self, begin: str, work: Callable[[Turn], T]) -> T:
+    def turn(self, begin: str, work: Callable[[Transaction], T]) -> T:
         with self._ours():
             connection = self._connection or self._open()
-            turn = Turn(connection, self._clock)
+            turn = Transaction(connection, self._clock)
             answer = connection.transact(begin, lambda: work(turn))
             for bell in turn.rings:
                 for ear in self._ears[bell]:
@@ -57,13 +57,13 @@ class MemoryStore:
         self._connection = connection
         return connection
 
-    def ear(self, bell: Bell) -> Ear:
+    def ear(self, bell: Topic) -> Listener:
         with self._ours():
             ear = PipeEar(lambda ear: self._gone(bell, ear))
             self._ears[bell].add(ear)
             return ear
 
-    def _gone(self, bell: Bell, ear: PipeEar) -> None:
+    def _gone(self, bell: Topic, ear: PipeEar) -> None:
         with self._ours():
             self._ears[bell].discard(ear)
 
@@ -75,23 +75,23 @@ class MemoryDatabase:
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
-        self._done: tuple[int, Ear] | None = None  # with the process it was made in
+        self._done: tuple[int, Listener] | None = None  # with the process it was made in
 
-    def write(self, work: Callable[[Turn], T]) -> T:
+    def write(self, work: Callable[[Transaction], T]) -> T:
         return self._store.turn("BEGIN IMMEDIATE", work)
 
-    def read(self, work: Callable[[Turn], T]) -> T:
+    def read(self, work: Callable[[Transaction], T]) -> T:
         return self._store.turn("BEGIN", work)
 
     def version(self) -> int:
         return 0  # every commit rings: nobody can be killed between the two and leave the others alive
 
-    def ear(self, bell: Bell) -> Ear:
+    def ear(self, bell: Topic) -> Listener:
         return self._store.ear(bell)
 
-    def done_ear(self) -> Ear:
+    def done_ear(self) -> Listener:
         if self._done is None or self._done[0] != os.getpid():
-            self._done = (os.getpid(), self._store.ear(Bell.DONE))
+            self._done = (os.getpid(), self._store.ear(Topic.DONE))
         return self._done[1]
 
     def shrink(self) -> None:

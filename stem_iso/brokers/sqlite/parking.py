@@ -14,20 +14,20 @@ from typing import TypeVar
 from stem_iso.brokers.awaited import ended, fewer_than, late
 from stem_iso.brokers.base import StatusRecord
 from stem_iso.brokers.sqlite import canvas, gossip, looking
-from stem_iso.brokers.sqlite.bells import Bell, Ear
-from stem_iso.brokers.sqlite.turn import Database, Turn
+from stem_iso.brokers.sqlite.bells import Listener, Topic
+from stem_iso.brokers.sqlite.turn import Database, Transaction
 
 T = TypeVar("T")
 
 RENEW_LISTENER = gossip.LISTENER_LIFE / 3
 
 
-class BellWatch:
+class SqliteWatch:
     """A worker's: rings for new work and for orders. Behind the bell, commits that nobody rang for are seen by `data_version`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._ear = database.ear(Bell.WORK)
+        self._ear = database.ear(Topic.WORK)
         self._seen = database.version()
         self.interval = self._ear.interval
 
@@ -68,7 +68,7 @@ class BellEnds:
         pass
 
 
-def park(ear: Ear, seconds: float) -> None:
+def park(ear: Listener, seconds: float) -> None:
     """Until it rings, at most `seconds`, and never longer than a deaf ear may sleep."""
     poll = select.poll()
     poll.register(ear.fileno(), select.POLLIN)
@@ -103,16 +103,16 @@ def _until(database: Database, look: Callable[[], T | None], late: Callable[[], 
         park(ear, left)
 
 
-class Listener:
+class SqliteEventStream:
     """Events from the moment it is made. The row that says so is renewed while somebody reads."""
 
     def __init__(self, database: Database, name: str, timeout: float | None) -> None:
         self._database, self._name, self._timeout = database, name, timeout
-        self._ear = database.ear(Bell.EVENTS)
+        self._ear = database.ear(Topic.EVENTS)
         self._number: int = database.write(self._register)
         self._renewed = time.monotonic()
 
-    def _register(self, turn: Turn) -> int:
+    def _register(self, turn: Transaction) -> int:
         gossip.renew_listener(turn, self._name)
         return gossip.position(turn)
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stem_iso.brokers.sqlite.bells import Bell
+from stem_iso.brokers.sqlite.bells import Topic
 from stem_iso.brokers.sqlite.rows import INSERT, waiting
-from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.turn import Transaction
 from stem_iso.brokers.sqlite.unique import holder, take
 from stem_iso.task.envelope import Envelope
 
 
-def holders(turn: Turn, envelopes: Sequence[Envelope]) -> list[str] | None:
+def holders(turn: Transaction, envelopes: Sequence[Envelope]) -> list[str] | None:
     """What `publish` would answer if it had nothing to store: each is known, or its lock is another's. None: there is something to store.
 
     For a look without the writer's lock. What it sees was so at one instant of the call, which is all that an answer can promise.
@@ -30,7 +30,7 @@ def holders(turn: Turn, envelopes: Sequence[Envelope]) -> list[str] | None:
     return ids
 
 
-def publish(turn: Turn, pairs: Sequence[tuple[Envelope, bytes]]) -> list[str]:
+def publish(turn: Transaction, pairs: Sequence[tuple[Envelope, bytes]]) -> list[str]:
     ids, wanted = [], pairs
     if any(envelope.lock is not None for envelope, _ in pairs):
         known = _known(turn, [envelope for envelope, _ in pairs])
@@ -42,9 +42,9 @@ def publish(turn: Turn, pairs: Sequence[tuple[Envelope, bytes]]) -> list[str]:
     else:
         ids = [envelope.id for envelope, _ in pairs]
     if wanted and turn.of_rows(INSERT, [waiting(envelope, body, turn.now) for envelope, body in wanted]):
-        turn.rings.add(Bell.WORK)  # delayed ones ring too: the sleeper may have to wake earlier than it thinks
+        turn.rings.add(Topic.WORK)  # delayed ones ring too: the sleeper may have to wake earlier than it thinks
     return ids
 
 
-def _known(turn: Turn, envelopes: Sequence[Envelope]) -> set[str]:
+def _known(turn: Transaction, envelopes: Sequence[Envelope]) -> set[str]:
     return {row[0] for row in turn.of_keys("SELECT id FROM task WHERE id IN ({keys})", [envelope.id for envelope in envelopes])}

@@ -11,19 +11,19 @@ from typing import Any, NamedTuple
 from stem_iso.brokers import payload
 from stem_iso.brokers.base import ScheduleRecord
 from stem_iso.brokers.sqlite import canvas, publishing
-from stem_iso.brokers.sqlite.bells import Bell
-from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.bells import Topic
+from stem_iso.brokers.sqlite.turn import Transaction
 from stem_iso.brokers.sqlite.values import data, is_text, moment, text
 from stem_iso.task.canvas import Canvas
 from stem_iso.task.envelope import Envelope
 
 
-def listed(turn: Turn) -> list[ScheduleRecord]:
+def listed(turn: Transaction) -> list[ScheduleRecord]:
     rows = turn.all("SELECT name, revision, body, due, owner, paused, fired FROM schedule ORDER BY name")
     return [_record(turn, *row) for row in rows]
 
 
-def _record(turn: Turn, name: Any, revision: Any, body: Any, due: Any, owner: Any, paused: Any, fired: Any) -> ScheduleRecord:
+def _record(turn: Transaction, name: Any, revision: Any, body: Any, due: Any, owner: Any, paused: Any, fired: Any) -> ScheduleRecord:
     """One that cannot be read has no body, which whoever lists it or would fire it says; it can be removed, or declared anew."""
     sound = is_text(name) and is_text(revision) and moment(due) is not None
     return ScheduleRecord(
@@ -37,47 +37,47 @@ def _record(turn: Turn, name: Any, revision: Any, body: Any, due: Any, owner: An
     )
 
 
-def put(turn: Turn, record: ScheduleRecord) -> bool:
+def put(turn: Transaction, record: ScheduleRecord) -> bool:
     known = turn.all("SELECT revision, due FROM schedule WHERE name = ?", (record.name,))
     if known and known[0][0] == record.revision and moment(known[0][1]) is not None:
         turn.run("UPDATE schedule SET owner = ? WHERE name = ?", (record.owner, record.name))
         return False
     turn.run(_PUT, (record.name, record.revision, record.body, record.due, record.owner))
-    turn.rings.add(Bell.WORK)
+    turn.rings.add(Topic.WORK)
     return True
 
 
-def remove(turn: Turn, name: str) -> bool:
+def remove(turn: Transaction, name: str) -> bool:
     return bool(turn.all("DELETE FROM schedule WHERE name = ? RETURNING 1", (name,)))
 
 
-def pause(turn: Turn, name: str) -> bool:
+def pause(turn: Transaction, name: str) -> bool:
     return bool(turn.all("UPDATE schedule SET paused = 1 WHERE name = ? RETURNING 1", (name,)))
 
 
-def resume(turn: Turn, name: str, due: float) -> bool:
+def resume(turn: Transaction, name: str, due: float) -> bool:
     sql = "UPDATE schedule SET due = CASE paused WHEN 1 THEN ? ELSE due END, paused = 0 WHERE name = ? RETURNING 1"
     found = bool(turn.all(sql, (due, name)))
     if found:
-        turn.rings.add(Bell.WORK)
+        turn.rings.add(Topic.WORK)
     return found
 
 
-class Sent(NamedTuple):
+class EncodedFiring(NamedTuple):
     """What is fired, encoded: envelopes of single calls, and canvases with those of their steps."""
 
     pairs: list[tuple[Envelope, bytes]]
     canvases: list[tuple[Canvas, list[tuple[Envelope, bytes]]]]
 
 
-def encoded(sent: Sequence[Envelope | Canvas], limit: int) -> Sent:
+def encoded(sent: Sequence[Envelope | Canvas], limit: int) -> EncodedFiring:
     """Raises PayloadTooLarge."""
     pairs = payload.encoded([each for each in sent if isinstance(each, Envelope)], limit)
     canvases = [each for each in sent if isinstance(each, Canvas)]
-    return Sent(pairs, [(each, payload.encoded([step.envelope for step in each.steps], limit)) for each in canvases])
+    return EncodedFiring(pairs, [(each, payload.encoded([step.envelope for step in each.steps], limit)) for each in canvases])
 
 
-def fire(turn: Turn, record: ScheduleRecord, due: float, sent: Sent) -> bool:
+def fire(turn: Transaction, record: ScheduleRecord, due: float, sent: EncodedFiring) -> bool:
     fired = turn.now if sent.pairs or sent.canvases else record.fired_at
     if not turn.all(_FIRE, (due, fired, record.name, record.revision, record.due)):
         return False

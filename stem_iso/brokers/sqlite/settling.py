@@ -17,9 +17,9 @@ import msgspec
 from stem_iso.brokers.base import Settlement, Verdict
 from stem_iso.brokers.sqlite import schema, values
 from stem_iso.brokers.sqlite.buckets import pull
-from stem_iso.brokers.sqlite.endings import Again, Ending, Replaced, again, end, replace
+from stem_iso.brokers.sqlite.endings import Again, Replaced, RowEnd, again, end, replace
 from stem_iso.brokers.sqlite.rows import ENDED, pack, pack_progress, seconds
-from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.turn import Transaction
 from stem_iso.outcome import TaskError
 from stem_iso.task.envelope import encode
 from stem_iso.task.plan import Finish, GiveBack, Retry
@@ -54,10 +54,10 @@ HELD = """
 SELECT id, seq, boot, sequence, revoked, forgotten, redeliveries, ttl, lock, canvas IS NOT NULL, coalesce(slot, waits)
 FROM task WHERE state = 2 AND id IN ({keys})"""
 
-Change = Ending | Again | Replaced
+Change = RowEnd | Again | Replaced
 
 
-def settle(turn: Turn, settlements: Sequence[Settlement]) -> list[Verdict]:
+def settle(turn: Transaction, settlements: Sequence[Settlement]) -> list[Verdict]:
     rows = turn.of_keys(HELD, [settlement.receipt.id for settlement in settlements])
     held = {row[0]: Held._make(row) for row in rows}
     verdicts, changes, locked, linked, held_buckets = [], [], False, False, set()
@@ -81,8 +81,8 @@ def settle(turn: Turn, settlements: Sequence[Settlement]) -> list[Verdict]:
     return verdicts
 
 
-def apply(turn: Turn, changes: Sequence[Change], *, locked: bool, linked: bool) -> None:
-    end(turn, [change for change in changes if isinstance(change, Ending)], locked=locked, linked=linked)
+def apply(turn: Transaction, changes: Sequence[Change], *, locked: bool, linked: bool) -> None:
+    end(turn, [change for change in changes if isinstance(change, RowEnd)], locked=locked, linked=linked)
     again(turn, [change for change in changes if isinstance(change, Again)])
     replace(turn, [change for change in changes if isinstance(change, Replaced)])
 
@@ -111,14 +111,14 @@ def _meta(settlement: Settlement) -> bytes | None:
     return None if settlement.meta is None else msgspec.msgpack.encode(settlement.meta)
 
 
-def _cancelled(row: Held, settlement: Settlement, now: float) -> Ending:
+def _cancelled(row: Held, settlement: Settlement, now: float) -> RowEnd:
     error: TaskError | None = getattr(settlement.plan, "error", None)
     progress = pack_progress(settlement.progress)
-    return Ending(row.seq, schema.CANCELLED, row.until(now), "revoked", pack(error), None, _meta(settlement), progress)
+    return RowEnd(row.seq, schema.CANCELLED, row.until(now), "revoked", pack(error), None, _meta(settlement), progress)
 
 
-def _finished(row: Held, settlement: Settlement, plan: Finish, now: float) -> Ending:
-    return Ending(
+def _finished(row: Held, settlement: Settlement, plan: Finish, now: float) -> RowEnd:
+    return RowEnd(
         row.seq,
         ENDED[plan.state],
         row.until(now, plan.ttl),

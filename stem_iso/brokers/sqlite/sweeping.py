@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from stem_iso.brokers.sqlite import apart, buckets
 from stem_iso.brokers.sqlite.gossip import EVENTS_LIFE, SILENT, WORKER_LIFE, listened
-from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.turn import Transaction
 
 BITE = 1000
 ODD = 86_400.0  # no worker, no listener is renewed so far in the future. A text is larger than every number
 
 
-def sweep(turn: Turn, dead_letter_ttl: float) -> int:
+def sweep(turn: Transaction, dead_letter_ttl: float) -> int:
     now = turn.now
     swept = (
         turn.run(_ENDED, (now, BITE)).rowcount
@@ -29,7 +29,7 @@ def sweep(turn: Turn, dead_letter_ttl: float) -> int:
 _ENDED = "DELETE FROM task WHERE seq IN (SELECT seq FROM task WHERE state > 2 AND (at <= ? OR at >= '') LIMIT ?)"
 
 
-def due(turn: Turn, dead_letter_ttl: float) -> bool:
+def due(turn: Transaction, dead_letter_ttl: float) -> bool:
     """Whether a sweep would find anything; asked without the lock."""
     now = turn.now
     if turn.all(buckets.STALE, (turn.lease_now, 1)):

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
-from stem_iso.brokers.sqlite.bells import Bell, Ear
-from stem_iso.brokers.sqlite.clock import Clock
+from stem_iso.brokers.sqlite.bells import Listener, Topic
+from stem_iso.brokers.sqlite.clock import StoreClock
 from stem_iso.brokers.sqlite.connection import Connection, Row
 
 T = TypeVar("T")
@@ -16,18 +16,18 @@ T = TypeVar("T")
 CHUNK = 500
 
 
-class Turn:
+class Transaction:
     """`now` is wall clock, `lease_now` the clock of leases; both are read under the writer's lock, so they grow from turn to turn."""
 
     __slots__ = ("all", "lease_now", "now", "one", "rings", "run")
 
-    def __init__(self, connection: Connection, clock: Clock) -> None:
+    def __init__(self, connection: Connection, clock: StoreClock) -> None:
         self.all = connection.all
         self.one = connection.one
         self.run = connection.execute
         self.now = clock.wall()
         self.lease_now = clock.lease()
-        self.rings: set[Bell] = set()
+        self.rings: set[Topic] = set()
 
     def of_rows(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[Row]:
         """Run `sql` with `{rows}` standing for a VALUES list of all rows, in as few statements as there may be."""
@@ -62,18 +62,18 @@ class Database(Protocol):
 
     url: str
 
-    def write(self, work: Callable[[Turn], T]) -> T:
+    def write(self, work: Callable[[Transaction], T]) -> T:
         """All of `work` in one transaction, or none; then rings. Raises BrokerUnavailable."""
 
-    def read(self, work: Callable[[Turn], T]) -> T:
+    def read(self, work: Callable[[Transaction], T]) -> T:
         """One consistent view of the store; never waits for a writer."""
 
     def version(self) -> int:
         """Another number than before where another connection has committed."""
 
-    def ear(self, bell: Bell) -> Ear: ...
+    def ear(self, bell: Topic) -> Listener: ...
 
-    def done_ear(self) -> Ear:
+    def done_ear(self) -> Listener:
         """For `wait`: one that is kept, since closing an inotify descriptor takes milliseconds."""
 
     def shrink(self) -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from stem_iso.brokers.sqlite import apart, schema
 from stem_iso.brokers.sqlite.revoking import cancel
-from stem_iso.brokers.sqlite.turn import Turn
+from stem_iso.brokers.sqlite.turn import Transaction
 from stem_iso.brokers.sqlite.values import data
 from stem_iso.task.envelope import Envelope, Undecodable, decode
 
@@ -40,13 +40,13 @@ SELECT lock.id, task.lock, seq, state, forgotten, ttl, waits, CASE WHEN state IN
 FROM lock LEFT JOIN task ON task.id = lock.id WHERE key = ? AND (until IS NULL OR until > ?)"""
 
 
-def holder(turn: Turn, key: str) -> str | None:
+def holder(turn: Transaction, key: str) -> str | None:
     """The id of the task that keeps others out; None where nobody does."""
     found = _found(turn, key)
     return None if found is None or not _holds(found, key, turn.now) else found.id
 
 
-def take(turn: Turn, envelope: Envelope, mine: Set[str] = frozenset()) -> str:
+def take(turn: Transaction, envelope: Envelope, mine: Set[str] = frozenset()) -> str:
     """Take the envelope's lock, if it has one and nobody else holds it; the id of who holds it now.
 
     `mine`: ids that have taken theirs in this step, and whose rows are written after it.
@@ -64,7 +64,7 @@ def take(turn: Turn, envelope: Envelope, mine: Set[str] = frozenset()) -> str:
     return envelope.id
 
 
-def _found(turn: Turn, key: str) -> Holder | None:
+def _found(turn: Transaction, key: str) -> Holder | None:
     rows = turn.all(_HOLDER, (key, turn.now))
     return Holder._make(rows[0]) if rows else None
 
@@ -84,7 +84,7 @@ def _expired(found: Holder, now: float) -> bool:
     return expires is not None and now >= expires
 
 
-def _end(turn: Turn, found: Holder) -> None:
+def _end(turn: Transaction, found: Holder) -> None:
     if found.seq is not None and _expired(found, turn.now):
         apart.note(turn, [found.seq], schema.CANCELLED, "expired")
         cancel(turn, [(found.seq, found.forgotten, found.ttl, found.waits)], "expired")

@@ -17,7 +17,7 @@ from contextlib import suppress
 from types import TracebackType
 
 
-class ForkGuard:
+class ForkedChildGuard:
     """Around user code, as near to it as can be: nothing else may be left by the child on its way out."""
 
     __slots__ = ("_owner",)

@@ -16,19 +16,19 @@ from typing import Any
 import msgspec
 
 from stem_iso.isolate import parcel
-from stem_iso.isolate.child.fork import ForkGuard
+from stem_iso.isolate.child.fork import ForkedChildGuard
 from stem_iso.isolate.faults import Described, describe, text_of
 from stem_iso.isolate.job import SUCCEEDED, IsolatePort
 
 
-class Start(msgspec.Struct, frozen=True):
+class PoolStart(msgspec.Struct, frozen=True):
     """`initializer` is a packed (function, arguments), empty where there is none."""
 
     preload: tuple[str, ...] = ()
     initializer: bytes = b""
 
 
-class Place(msgspec.Struct, frozen=True):
+class FunctionPlace(msgspec.Struct, frozen=True):
     """Where a function stands. `path` is the program's search path by then: it may have grown since this process was started."""
 
     module: str
@@ -50,7 +50,7 @@ class Missing:
 
 def boot(payload: bytes, port: IsolatePort) -> FunctionRunner:
     """Raises what the user's modules and initializer raise."""
-    start = msgspec.msgpack.decode(payload, type=Start)
+    start = msgspec.msgpack.decode(payload, type=PoolStart)
     for name in start.preload:
         import_module(name)
     if start.initializer:
@@ -67,7 +67,7 @@ class FunctionRunner:
     def define(self, definition: bytes) -> object:
         if definition == CARRIED:
             return None
-        place = msgspec.msgpack.decode(definition, type=Place)
+        place = msgspec.msgpack.decode(definition, type=FunctionPlace)
         sys.path += [entry for entry in place.path if entry not in sys.path]
         try:
             found: Any = import_module(place.module)
@@ -99,7 +99,7 @@ def _call(entry: Any, payload: bytes, port: IsolatePort) -> Any:
         args, kwargs = parcel.unpack(payload, memory)
     if type(entry) is Missing:
         raise entry.error.with_traceback(entry.frames)  # anew, or each call would add its frames
-    with port.armed(), ForkGuard():
+    with port.armed(), ForkedChildGuard():
         return entry(*args, **kwargs)
 
 

@@ -33,11 +33,11 @@ from importlib import import_module
 from math import inf
 
 from stem_iso.isolate.child.entry import as_in_any_program
-from stem_iso.isolate.child.fork import ForkGuard
+from stem_iso.isolate.child.fork import ForkedChildGuard
 from stem_iso.isolate.child.leftovers import NOTHING, STATE, Leftovers
 from stem_iso.isolate.child.port import Pipe
 from stem_iso.isolate.child.replies import pack_reply
-from stem_iso.isolate.child.state import Change, State, of_host
+from stem_iso.isolate.child.state import Change, ProcessState, of_host
 from stem_iso.isolate.child.streams import current, keep_logging, route
 from stem_iso.isolate.interpreter import Program
 from stem_iso.isolate.job import NO_LIMITS, Answer, Boot, HostRunner, LimitNotice, Limits
@@ -81,11 +81,11 @@ LONGEST = 1 << 13  # a line without an end is sent in pieces of this size
 def serve(boot: Boot, program: Program, pipe: Pipe, page: Page, set_title: Callable[[str], None]) -> None:
     """Raises CoreGone at the end of the pipe."""
     voice = Voice(pipe)
-    handler = route(HostedCall(voice, 0, Running(None)), boot.log_level)
+    handler = route(RunningCall(voice, 0, Running(None)), boot.log_level)
     set_title("stem_iso: inline host, booting")
     runner = _runner(boot, program, voice)
     keep_logging(handler)
-    host = Host(runner, voice, page)
+    host = HostProgram(runner, voice, page)
     set_title(TITLE)
     voice.say(READY, 0, host.runner.ready)
     while (received := pipe.receive_or_end()) is not None:
@@ -97,7 +97,7 @@ def _runner(boot: Boot, program: Program, voice: Voice) -> HostRunner:
     try:
         start: Callable[[bytes], HostRunner] = getattr(import_module(module), name)
         as_in_any_program(program)
-        with ForkGuard():
+        with ForkedChildGuard():
             return start(boot.payload)
     except BaseException:  # user code: its import or its start hook may raise anything, SystemExit included
         voice.say(BROKEN, 0, encoded(cut_inside(traceback.format_exc())))
@@ -130,7 +130,7 @@ class Voice:
             self._pipe.send_all(frames)
 
 
-class Host:
+class HostProgram:
     """Used by the main thread."""
 
     def __init__(self, runner: HostRunner, voice: Voice, page: Page) -> None:
@@ -160,7 +160,7 @@ class Host:
         sent_at, heartbeat, told = unpack_hosted(payload)
         if told.definition:
             self._define(told)
-        call = HostedCall(self._voice, number, self._running)
+        call = RunningCall(self._voice, number, self._running)
         with self._voice.speaking():
             self._running.calls[number] = call
         try:
@@ -173,7 +173,7 @@ class Host:
             call.ended(Failed(TaskError(type=kinds[0], message=cut(str(error)), traceback=trace), kinds))
 
     def _define(self, told: CallFrame) -> None:
-        with ForkGuard():
+        with ForkedChildGuard():
             self._entries[told.entry] = self.runner.define(told.definition)
         with self._voice.speaking():
             self._running.defined()
@@ -182,8 +182,8 @@ class Host:
 class Running:
     """The calls that run, and what they may change together. Under the voice's lock, whoever uses it."""
 
-    def __init__(self, state: State | None) -> None:
-        self.calls: dict[int, HostedCall] = {}
+    def __init__(self, state: ProcessState | None) -> None:
+        self.calls: dict[int, RunningCall] = {}
         self._state = state
 
     def defined(self) -> None:
@@ -208,7 +208,7 @@ def limits_of(told: CallFrame, sent_at: float, heartbeat: float) -> Limits:
     )
 
 
-class HostedCall:
+class RunningCall:
     """A call that runs here, as the runner's `HostCaller` and as whoever speaks in it. Number 0 speaks for the process."""
 
     def __init__(self, voice: Voice, number: int, running: Running) -> None:

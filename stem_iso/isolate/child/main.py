@@ -28,7 +28,7 @@ import msgspec
 
 from stem_iso.isolate.child import setup
 from stem_iso.isolate.child.entry import StartMethod, as_in_any_program
-from stem_iso.isolate.child.fork import ForkGuard, flush, flush_before_forks
+from stem_iso.isolate.child.fork import ForkedChildGuard, flush, flush_before_forks
 from stem_iso.isolate.child.leftovers import RETIRED, STATE, Leftovers
 from stem_iso.isolate.child.pinning import Pinning
 from stem_iso.isolate.child.port import CallPort, CoreGone, Pipe
@@ -102,7 +102,7 @@ def boot_runner(boot: Boot, program: Program, pipe: Pipe, port: CallPort) -> Run
     try:
         start: Callable[[bytes, CallPort], Runner] = getattr(import_module(module), name)
         as_in_any_program(program)  # what we import ourselves has been imported
-        with ForkGuard():
+        with ForkedChildGuard():
             return start(boot.payload, port)
     except BaseException:  # user code: its import or its start hook may raise anything, SystemExit included
         pipe.send(BROKEN, 0, encoded(cut_inside(traceback.format_exc())))
@@ -145,7 +145,7 @@ class Calls:
             self._set_title(IDLE_TITLE)
 
     def _define(self, call: CallFrame) -> None:
-        with ForkGuard():
+        with ForkedChildGuard():
             self._entries[call.entry] = self._runner.define(call.definition)
         self._pinning.unpin()
         self._state.take()

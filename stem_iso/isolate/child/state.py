@@ -50,11 +50,11 @@ MORE_LIMITS = (resource.RLIMIT_DATA, resource.RLIMIT_STACK, resource.RLIMIT_CORE
 LC_ALL = _locale.LC_ALL
 
 
-class Lost(Exception):
+class NotRestorable(Exception):
     """This cannot be put back."""
 
 
-class Row(NamedTuple):
+class StateRow(NamedTuple):
     """`restore(kept, now)` puts the kept value back. Raises Lost or OSError where it cannot."""
 
     name: str
@@ -72,10 +72,10 @@ class Change(NamedTuple):
 NOTHING = Change()
 
 
-class State:
+class ProcessState:
     """The rows of one process, or thread, with their values. Used by one thread at a time."""
 
-    def __init__(self, rows: tuple[Row, ...]) -> None:
+    def __init__(self, rows: tuple[StateRow, ...]) -> None:
         self._rows, self._reads = rows, [row.read for row in rows]
         self.take()
 
@@ -103,65 +103,65 @@ class State:
         return Change(tuple(restored), tuple(lost))
 
 
-def _kept(row: Row) -> Any:
+def _kept(row: StateRow) -> Any:
     value = row.read()
     return value.copy() if type(value) in (dict, list) else value
 
 
-def clocks() -> tuple[Row, ...]:
+def clocks() -> tuple[StateRow, ...]:
     """What strikes later, at whoever runs then. They come first, or they would strike us."""
     return (
-        Row("timers", lambda: [*map(signal.getitimer, TIMERS)], _restore_timers),
-        Row("watchdog", faulthandler.cancel_dump_traceback_later, lambda kept, now: None),  # reading it cancels it
+        StateRow("timers", lambda: [*map(signal.getitimer, TIMERS)], _restore_timers),
+        StateRow("watchdog", faulthandler.cancel_dump_traceback_later, lambda kept, now: None),  # reading it cancels it
     )
 
 
-def hard_ones() -> tuple[Row, ...]:
+def hard_ones() -> tuple[StateRow, ...]:
     """What a call may well change past putting back."""
     return (
-        Row("standard streams", _streams, _restore_streams),
-        Row("descriptors 0 to 2", _descriptors, _restore_descriptors),
-        Row("user", os.geteuid, _lost),
-        Row("group", os.getegid, _lost),
-        Row("resource limits", lambda: [*map(resource.getrlimit, LIMITS)], partial(_restore_limits, LIMITS)),
+        StateRow("standard streams", _streams, _restore_streams),
+        StateRow("descriptors 0 to 2", _descriptors, _restore_descriptors),
+        StateRow("user", os.geteuid, _lost),
+        StateRow("group", os.getegid, _lost),
+        StateRow("resource limits", lambda: [*map(resource.getrlimit, LIMITS)], partial(_restore_limits, LIMITS)),
     )
 
 
-def of_thread() -> tuple[Row, ...]:
+def of_thread() -> tuple[StateRow, ...]:
     """What each thread has of its own."""
     return (
-        Row("signal mask", partial(_signal.pthread_sigmask, signal.SIG_BLOCK, ()), _restore_mask),
-        Row("sys.settrace", sys.gettrace, lambda kept, now: sys.settrace(kept)),
-        Row("sys.setprofile", sys.getprofile, lambda kept, now: sys.setprofile(kept)),
-        Row("nice", partial(os.getpriority, os.PRIO_PROCESS, 0), lambda kept, now: os.setpriority(os.PRIO_PROCESS, 0, kept)),
-        Row("CPU affinity", partial(os.sched_getaffinity, 0), lambda kept, now: os.sched_setaffinity(0, kept)),
+        StateRow("signal mask", partial(_signal.pthread_sigmask, signal.SIG_BLOCK, ()), _restore_mask),
+        StateRow("sys.settrace", sys.gettrace, lambda kept, now: sys.settrace(kept)),
+        StateRow("sys.setprofile", sys.getprofile, lambda kept, now: sys.setprofile(kept)),
+        StateRow("nice", partial(os.getpriority, os.PRIO_PROCESS, 0), lambda kept, now: os.setpriority(os.PRIO_PROCESS, 0, kept)),
+        StateRow("CPU affinity", partial(os.sched_getaffinity, 0), lambda kept, now: os.sched_setaffinity(0, kept)),
     )
 
 
-def of_main_thread() -> tuple[Row, ...]:
+def of_main_thread() -> tuple[StateRow, ...]:
     """What only the main thread can change."""
-    return (Row("signal handlers", lambda: [*map(_signal.getsignal, SIGNALS)], _restore_handlers),)
+    return (StateRow("signal handlers", lambda: [*map(_signal.getsignal, SIGNALS)], _restore_handlers),)
 
 
-def of_process() -> tuple[Row, ...]:
+def of_process() -> tuple[StateRow, ...]:
     """What all threads share."""
     umask = os.umask(0o77)
     os.umask(umask)
     return (
-        Row("working folder", _folder, _restore_folder),
-        Row("umask", partial(os.umask, umask), lambda kept, now: None),  # reading it sets it
-        Row("environment", _environment, _restore_environment),
-        Row("locale", partial(_locale.setlocale, LC_ALL, None), lambda kept, now: _locale.setlocale(LC_ALL, kept)),
-        Row("resource limits", lambda: [*map(resource.getrlimit, MORE_LIMITS)], partial(_restore_limits, MORE_LIMITS)),
-        Row("warnings filters", lambda: warnings.filters, _restore_filters),
-        Row("sys.path", lambda: sys.path, _restore_path),
-        Row("hooks", _hooks, _restore_hooks),
-        Row("recursion limit", sys.getrecursionlimit, lambda kept, now: sys.setrecursionlimit(kept)),
-        Row("switch interval", sys.getswitchinterval, lambda kept, now: sys.setswitchinterval(kept)),
-        Row("gc", gc.isenabled, lambda kept, now: gc.enable() if kept else gc.disable()),
-        Row("gc threshold", gc.get_threshold, lambda kept, now: gc.set_threshold(*kept)),
-        Row("socket timeout", socket.getdefaulttimeout, lambda kept, now: socket.setdefaulttimeout(kept)),
-        Row("faulthandler", faulthandler.is_enabled, _lost),
+        StateRow("working folder", _folder, _restore_folder),
+        StateRow("umask", partial(os.umask, umask), lambda kept, now: None),  # reading it sets it
+        StateRow("environment", _environment, _restore_environment),
+        StateRow("locale", partial(_locale.setlocale, LC_ALL, None), lambda kept, now: _locale.setlocale(LC_ALL, kept)),
+        StateRow("resource limits", lambda: [*map(resource.getrlimit, MORE_LIMITS)], partial(_restore_limits, MORE_LIMITS)),
+        StateRow("warnings filters", lambda: warnings.filters, _restore_filters),
+        StateRow("sys.path", lambda: sys.path, _restore_path),
+        StateRow("hooks", _hooks, _restore_hooks),
+        StateRow("recursion limit", sys.getrecursionlimit, lambda kept, now: sys.setrecursionlimit(kept)),
+        StateRow("switch interval", sys.getswitchinterval, lambda kept, now: sys.setswitchinterval(kept)),
+        StateRow("gc", gc.isenabled, lambda kept, now: gc.enable() if kept else gc.disable()),
+        StateRow("gc threshold", gc.get_threshold, lambda kept, now: gc.set_threshold(*kept)),
+        StateRow("socket timeout", socket.getdefaulttimeout, lambda kept, now: socket.setdefaulttimeout(kept)),
+        StateRow("faulthandler", faulthandler.is_enabled, _lost),
     )
 
 
@@ -169,8 +169,8 @@ class IsolateState:
     """An isolate's, of which only `before_reply` holds the reply up."""
 
     def __init__(self) -> None:
-        self._first = State((*clocks(), *hard_ones()))
-        self._rest = State((*of_thread(), *of_main_thread(), *of_process()))
+        self._first = ProcessState((*clocks(), *hard_ones()))
+        self._rest = ProcessState((*of_thread(), *of_main_thread(), *of_process()))
 
     def take(self) -> None:
         self._first.take()
@@ -184,8 +184,8 @@ class IsolateState:
         return self._rest.restore()
 
 
-def of_host() -> State:
-    return State((*clocks(), *hard_ones(), *of_process()))
+def of_host() -> ProcessState:
+    return ProcessState((*clocks(), *hard_ones(), *of_process()))
 
 
 def fresh_context() -> Context:
@@ -200,7 +200,7 @@ def fresh_context() -> Context:
 
 
 def _lost(kept: Any, now: Any) -> None:
-    raise Lost
+    raise NotRestorable
 
 
 def _restore_timers(kept: list[tuple[float, float]], now: list[tuple[float, float]]) -> None:
@@ -211,7 +211,7 @@ def _restore_timers(kept: list[tuple[float, float]], now: list[tuple[float, floa
 
 def _restore_mask(kept: set[int], now: set[int]) -> None:
     if signal.sigpending():  # it would be delivered, to whoever is there for it by then
-        raise Lost
+        raise NotRestorable
     signal.pthread_sigmask(signal.SIG_SETMASK, kept)
 
 
@@ -219,7 +219,7 @@ def _restore_handlers(kept: list[Any], now: list[Any]) -> None:
     for number, before, after in zip(SIGNALS, kept, now, strict=True):
         if before is not after:
             if before is None or number in OURS:  # C code's; behind ours there is more than Python knows
-                raise Lost
+                raise NotRestorable
             signal.signal(number, before)
 
 
@@ -231,7 +231,7 @@ def _streams() -> tuple[Any, ...]:
 def _restore_streams(kept: tuple[Any, ...], now: tuple[Any, ...]) -> None:
     sys.stdin, sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__ = kept[:5]  # type: ignore[misc]
     if sys.stdout.closed or sys.stderr.closed:
-        raise Lost
+        raise NotRestorable
 
 
 def _descriptors() -> list[int]:
@@ -243,7 +243,7 @@ def _restore_descriptors(kept: list[int], now: list[int]) -> None:
     for fd, flags in enumerate(kept):
         fcntl.fcntl(fd, fcntl.F_SETFL, flags)
     if _descriptors() != kept:
-        raise Lost
+        raise NotRestorable
 
 
 def _folder() -> str:
@@ -258,7 +258,7 @@ def _restore_folder(kept: str, now: str) -> None:
         os.chdir(kept)
     except FileNotFoundError:
         if now:
-            raise Lost from None  # else it is gone for everybody, and a new process would stand there as well
+            raise NotRestorable from None  # else it is gone for everybody, and a new process would stand there as well
 
 
 def _environment() -> Any:

@@ -18,14 +18,14 @@ from __future__ import annotations
 from stem_iso.testing.contract.canvas import Canvases
 from stem_iso.testing.contract.dead import DeadLetters
 from stem_iso.testing.contract.gossip import Gossip
-from stem_iso.testing.contract.leases import Leases
-from stem_iso.testing.contract.limits import Limits
+from stem_iso.testing.contract.leases import LeaseRules
+from stem_iso.testing.contract.limits import LimitRules
 from stem_iso.testing.contract.lines import Lines
 from stem_iso.testing.contract.lost import LostWorkers
 from stem_iso.testing.contract.publishing import Publishing
 from stem_iso.testing.contract.rates import Rates
 from stem_iso.testing.contract.revoking import Revoking
-from stem_iso.testing.contract.schedules import Schedules
+from stem_iso.testing.contract.schedules import ScheduleRules
 from stem_iso.testing.contract.settling import Settling
 from stem_iso.testing.contract.timing import Timing
 from stem_iso.testing.contract.unique import Unique
@@ -39,7 +39,7 @@ class BrokerContract(
     Publishing,
     Timing,
     Settling,
-    Leases,
+    LeaseRules,
     LostWorkers,
     Revoking,
     Unique,
@@ -48,9 +48,9 @@ class BrokerContract(
     WholeCanvases,
     Waiting,
     Gossip,
-    Limits,
+    LimitRules,
     Lines,
     Rates,
-    Schedules,
+    ScheduleRules,
 ):
     """Subclass it, and give it a fixture `broker`."""

@@ -13,10 +13,10 @@ from stem_iso.task.envelope import decode
 from stem_iso.task.plan import Finish
 from stem_iso.task.status import TaskState
 from stem_iso.testing.contract.composing import BOUND, chain, compose, group, known, leaf, previous, ready, run, success
-from stem_iso.testing.contract.desk import FAILURE, Desk, counts, next_attempt, settle, status, take, take_one
+from stem_iso.testing.contract.desk import FAILURE, Steps, counts, next_attempt, settle, status, take, take_one
 
 
-class Canvases(Desk):
+class Canvases(Steps):
     def test_a_link_begins_when_the_one_before_it_has_succeeded(self, broker: Broker) -> None:
         canvas = compose(broker, chain(leaf("a"), leaf("b"), leaf("c")))
         assert canvas.id == "c"

@@ -10,7 +10,7 @@ from stem_iso.brokers.base import Broker, DeadFilter, Settlement
 from stem_iso.task.envelope import Envelope, decode
 from stem_iso.task.plan import Finish
 from stem_iso.task.status import TaskState
-from stem_iso.testing.contract.desk import ALL, FAILURE, SUCCESS, Desk, counts, envelope, ids, next_attempt, settle, status, take, take_one
+from stem_iso.testing.contract.desk import ALL, FAILURE, SUCCESS, Steps, counts, envelope, ids, next_attempt, settle, status, take, take_one
 from stem_iso.testing.looking import eventually
 
 
@@ -21,7 +21,7 @@ def bury(broker: Broker, *envelopes: Envelope) -> list[str]:
     return [one.id for one in envelopes]
 
 
-class DeadLetters(Desk):
+class DeadLetters(Steps):
     def test_they_are_found_by_any_field_newest_last(self, broker: Broker) -> None:
         one, two, three = bury(broker, envelope(), envelope(name="mail.send"), envelope(queue="b"))
         assert [letter.id for letter in broker.dead_letters(ALL)] == [one, two, three]

@@ -79,7 +79,7 @@ class Twin(Protocol):
     def twin(self) -> Broker: ...
 
 
-class Desk:
+class Steps:
     """The hooks of the contract."""
 
     def another(self, broker: Broker) -> Broker:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from stem_iso.brokers.base import Broker, WorkerInfo
 from stem_iso.task.plan import Finish
 from stem_iso.task.status import TaskState
-from stem_iso.testing.contract.desk import ALL, SUCCESS, Desk, envelope, ids, settle, status, take, take_one
+from stem_iso.testing.contract.desk import ALL, SUCCESS, Steps, envelope, ids, settle, status, take, take_one
 from stem_iso.testing.looking import eventually
 
 
@@ -18,7 +18,7 @@ def info(*running: str) -> WorkerInfo:
     return WorkerInfo(id="host:1", boot="alpha", hostname="host", pid=1, queues=["default"], seats=2, spares=1, running=list(running))
 
 
-class Gossip(Desk):
+class Gossip(Steps):
     def test_a_worker_is_shown_from_its_first_beat_to_its_goodbye(self, broker: Broker, other: Broker) -> None:
         broker.beat(info())
         (shown,) = other.workers()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from stem_iso.brokers.base import Broker, Receipt, Verdict
 from stem_iso.task.status import Progress, TaskState
-from stem_iso.testing.contract.desk import SUCCESS, Desk, counts, envelope, give_back, ids, settle, status, take, take_one
+from stem_iso.testing.contract.desk import SUCCESS, Steps, counts, envelope, give_back, ids, settle, status, take, take_one
 from stem_iso.testing.looking import eventually, throughout
 
 BRIEF = 0.25  # seconds of a lease that is meant to run out
 
 
-class Leases(Desk):
+class LeaseRules(Steps):
     def test_a_delivery_tells_its_visibility(self, broker: Broker) -> None:
         broker.publish([envelope(), envelope(visibility_timeout=7.0)])
         assert [one.visibility for one in take(broker)] == [broker.options.default_visibility_timeout, 7.0]

@@ -13,7 +13,7 @@ from stem_iso.task.envelope import Envelope
 from stem_iso.task.limits import Rate, TaskLimits
 from stem_iso.task.plan import Finish, GiveBack, Plan
 from stem_iso.task.status import TaskState
-from stem_iso.testing.contract.desk import CANCEL, FAILURE, SUCCESS, Desk, counts, envelope, next_attempt, settle, status, take, take_one
+from stem_iso.testing.contract.desk import CANCEL, FAILURE, SUCCESS, Steps, counts, envelope, next_attempt, settle, status, take, take_one
 from stem_iso.testing.looking import eventually, throughout
 
 ONE = TaskLimits("thumbs.make", concurrency=1)
@@ -37,7 +37,7 @@ def begun(broker: Broker, limits: TaskLimits, boot: str = "alpha") -> Delivery:
     return delivery
 
 
-class Limits(Desk):
+class LimitRules(Steps):
     def test_no_more_than_so_many_at_once_over_all_workers(self, broker: Broker, other: Broker) -> None:
         two = TaskLimits("thumbs.make", concurrency=2)
         publish(broker, 5)

@@ -9,13 +9,13 @@ import pytest
 from stem_iso.brokers.base import Broker, Verdict
 from stem_iso.task.envelope import decode
 from stem_iso.task.status import TaskState
-from stem_iso.testing.contract.desk import CANCEL, SUCCESS, Desk, counts, next_attempt, settle, status, take, take_one
+from stem_iso.testing.contract.desk import CANCEL, SUCCESS, Steps, counts, next_attempt, settle, status, take, take_one
 from stem_iso.testing.contract.limits import ONE, TAKEN, begin, begun, publish
 from stem_iso.testing.contract.timing import quiet, rings
 from stem_iso.testing.looking import eventually
 
 
-class Lines(Desk):
+class Lines(Steps):
     def test_what_is_refused_waits_as_it_was(self, broker: Broker) -> None:
         publish(broker, 1)
         holder = begun(broker, ONE)

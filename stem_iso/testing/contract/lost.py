@@ -7,7 +7,7 @@ import pytest
 from stem_iso.brokers.base import Broker, Verdict
 from stem_iso.task.envelope import decode
 from stem_iso.task.status import TaskState
-from stem_iso.testing.contract.desk import ALL, SUCCESS, Desk, counts, envelope, give_back, next_attempt, settle, status, take_one
+from stem_iso.testing.contract.desk import ALL, SUCCESS, Steps, counts, envelope, give_back, next_attempt, settle, status, take_one
 from stem_iso.testing.looking import eventually
 
 
@@ -16,7 +16,7 @@ def lose(broker: Broker, boot: str) -> None:
     broker.reclaim("successor", predecessor=boot)
 
 
-class LostWorkers(Desk):
+class LostWorkers(Steps):
     def test_a_predecessors_leases_are_taken_at_once(self, broker: Broker, other: Broker) -> None:
         sent = [envelope(), envelope()]
         broker.publish(sent)

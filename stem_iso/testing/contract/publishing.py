@@ -9,10 +9,10 @@ from stem_iso.brokers.base import Broker
 from stem_iso.errors import PayloadTooLarge
 from stem_iso.task.envelope import decode, encode
 from stem_iso.task.status import TaskState
-from stem_iso.testing.contract.desk import RESULT, SUCCESS, Desk, counts, envelope, ids, next_attempt, settle, status, take, take_one
+from stem_iso.testing.contract.desk import RESULT, SUCCESS, Steps, counts, envelope, ids, next_attempt, settle, status, take, take_one
 
 
-class Publishing(Desk):
+class Publishing(Steps):
     def test_an_empty_store_has_nothing_to_give(self, broker: Broker) -> None:
         exchange = broker.exchange("alpha", [], ["default"], 10)
         assert (exchange.deliveries, exchange.next_due, exchange.ready) == ([], None, False)

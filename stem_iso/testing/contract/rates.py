@@ -6,7 +6,7 @@ import time
 
 from stem_iso.brokers.base import Broker
 from stem_iso.task.limits import Rate, TaskLimits
-from stem_iso.testing.contract.desk import SUCCESS, Desk, settle, status, take, take_one
+from stem_iso.testing.contract.desk import SUCCESS, Steps, settle, status, take, take_one
 from stem_iso.testing.contract.limits import ONE, TAKEN, begin, begun, publish
 from stem_iso.testing.looking import eventually, throughout
 
@@ -14,7 +14,7 @@ PERIOD = 0.3
 LATE = 5.0  # seconds, of a machine that is busy
 
 
-class Rates(Desk):
+class Rates(Steps):
     def test_in_no_period_begin_more_than_so_many(self, broker: Broker, other: Broker) -> None:
         three = TaskLimits("thumbs.make", Rate(3, PERIOD))
         publish(broker, 8)

@@ -12,7 +12,7 @@ from stem_iso.testing.contract.desk import (
     ERROR,
     FAILURE,
     SUCCESS,
-    Desk,
+    Steps,
     counts,
     envelope,
     next_attempt,
@@ -23,7 +23,7 @@ from stem_iso.testing.contract.desk import (
 )
 
 
-class Revoking(Desk):
+class Revoking(Steps):
     @pytest.mark.parametrize("waits", ["ready", "delayed", "retrying"])
     def test_what_waits_is_cancelled_at_once(self, broker: Broker, other: Broker, waits: str) -> None:
         sent = envelope(not_before=9e9 if waits == "delayed" else None)

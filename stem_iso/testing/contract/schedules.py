@@ -13,7 +13,7 @@ from stem_iso.brokers.base import Broker, ScheduleRecord
 from stem_iso.errors import PayloadTooLarge
 from stem_iso.task.canvas import lay, leaves
 from stem_iso.testing.contract.composing import chain, leaf, previous, run, success
-from stem_iso.testing.contract.desk import SUCCESS, Desk, counts, envelope, ids, settle, status, take, take_one
+from stem_iso.testing.contract.desk import SUCCESS, Steps, counts, envelope, ids, settle, status, take, take_one
 from stem_iso.testing.contract.timing import quiet, rings
 
 NOW = 1_800_000_000.0
@@ -28,7 +28,7 @@ def stored(broker: Broker, name: str = "nightly") -> ScheduleRecord:
     return found
 
 
-class Schedules(Desk):
+class ScheduleRules(Steps):
     def test_what_is_put_is_listed_by_name(self, broker: Broker, other: Broker) -> None:
         assert broker.schedules() == []
         second, first = schedule("b", owner=""), schedule("a", due=NOW + 0.125)

@@ -16,7 +16,7 @@ from stem_iso.testing.contract.desk import (
     FAILURE,
     RESULT,
     SUCCESS,
-    Desk,
+    Steps,
     counts,
     envelope,
     give_back,
@@ -30,7 +30,7 @@ from stem_iso.testing.contract.desk import (
 from stem_iso.testing.looking import eventually
 
 
-class Settling(Desk):
+class Settling(Steps):
     def test_a_success_keeps_its_result(self, broker: Broker) -> None:
         sent = envelope()
         broker.publish([sent])

@@ -8,7 +8,7 @@ import time
 
 from stem_iso.brokers.base import Broker, Watch
 from stem_iso.task.plan import GiveBack
-from stem_iso.testing.contract.desk import Desk, counts, envelope, ids, next_attempt, settle, take, take_one
+from stem_iso.testing.contract.desk import Steps, counts, envelope, ids, next_attempt, settle, take, take_one
 from stem_iso.testing.looking import eventually, throughout
 
 LATE = 2.0  # seconds; the rule says 0.05 for an idle machine, which the benchmark measures, and tests run on busy ones
@@ -31,7 +31,7 @@ def quiet(watch: Watch) -> None:
         pass
 
 
-class Timing(Desk):
+class Timing(Steps):
     def test_a_delayed_one_is_hidden_until_due_and_then_delivered(self, broker: Broker) -> None:
         due = time.time() + 0.3
         sent = envelope(not_before=due)

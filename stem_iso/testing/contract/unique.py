@@ -15,7 +15,7 @@ from stem_iso.testing.contract.desk import (
     CANCEL,
     FAILURE,
     SUCCESS,
-    Desk,
+    Steps,
     counts,
     envelope,
     next_attempt,
@@ -37,7 +37,7 @@ def is_held(broker: Broker, by: str) -> bool:
     return broker.publish([probe]) == [by] and broker.status([probe.id]) == [None] and broker.queues() == before
 
 
-class Unique(Desk):
+class Unique(Steps):
     def test_held_while_ready_running_given_back_and_retrying(self, broker: Broker, other: Broker) -> None:
         sent = unique()
         broker.publish([sent])

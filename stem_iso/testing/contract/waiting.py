@@ -12,7 +12,7 @@ import pytest
 from stem_iso.brokers.base import Broker, Ends, StatusRecord
 from stem_iso.errors import UnknownResult
 from stem_iso.task.status import TaskState
-from stem_iso.testing.contract.desk import RESULT, SUCCESS, Desk, envelope, next_attempt, settle, take, take_one
+from stem_iso.testing.contract.desk import RESULT, SUCCESS, Steps, envelope, next_attempt, settle, take, take_one
 from stem_iso.testing.looking import throughout
 
 
@@ -41,7 +41,7 @@ class Waiter:
         return self.answer
 
 
-class Waiting(Desk):
+class Waiting(Steps):
     def test_what_has_ended_is_answered_at_once(self, broker: Broker) -> None:
         sent = envelope()
         broker.publish([sent])

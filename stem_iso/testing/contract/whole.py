@@ -7,14 +7,14 @@ import time
 
 import pytest
 
-from stem_iso.brokers.base import Broker, EndedApart, MemberState
+from stem_iso.brokers.base import Broker, MemberState, UnattendedEnd
 from stem_iso.errors import UnknownResult
 from stem_iso.task.status import TaskState
 from stem_iso.testing.contract.composing import BOUND, chain, compose, group, known, leaf, previous, ready, run, success
-from stem_iso.testing.contract.desk import FAILURE, Desk, envelope, settle, take, take_one
+from stem_iso.testing.contract.desk import FAILURE, Steps, envelope, settle, take, take_one
 
 
-class WholeCanvases(Desk):
+class WholeCanvases(Steps):
     def test_a_canvas_is_revoked_as_a_whole(self, broker: Broker) -> None:
         compose(broker, chain(leaf("a"), group("g", leaf("b"), leaf("c")), leaf("d", leaf("sorry"))))
         run(broker, "a", success(1))
@@ -134,8 +134,8 @@ class WholeCanvases(Desk):
         assert broker.revoke("b") and broker.revoke(running.receipt.id)
         broker.purge("default")
         assert other.ended_apart() == [
-            EndedApart("b", "task.b", "default", 0, 0, TaskState.CANCELLED, "revoked"),
-            EndedApart("c", "task.c", "default", 0, 0, TaskState.CANCELLED, "purged"),
+            UnattendedEnd("b", "task.b", "default", 0, 0, TaskState.CANCELLED, "revoked"),
+            UnattendedEnd("c", "task.c", "default", 0, 0, TaskState.CANCELLED, "purged"),
         ]
         assert broker.ended_apart() == []
 
