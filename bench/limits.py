@@ -21,7 +21,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from bench.harness import report, spread
-from stem_iso.isolate.lifecycle import State
+from stem_iso.isolate.engine.lifecycle import State
 from stem_iso.outcome import Crashed, TimedOut
 from tests.isolate.calling import Calls, eventually
 

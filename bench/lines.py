@@ -20,9 +20,9 @@ from typing import Any
 from bench.harness import report
 from stem_iso import Stem, Worker
 from stem_iso.brokers.base import Permit, Receipt
-from stem_iso.brokers.sqlite import admitting
-from stem_iso.brokers.sqlite.turn import Transaction
-from stem_iso.task.limits import TaskLimits
+from stem_iso.brokers.sqlite import acquire
+from stem_iso.brokers.sqlite.transaction import Transaction
+from stem_iso.task.rate_limit import TaskLimits
 
 
 class Asked:
@@ -30,15 +30,15 @@ class Asked:
 
     def __init__(self) -> None:
         self.count = 0
-        self._acquire = admitting.acquire
-        admitting.acquire = self
+        self._acquire = acquire.acquire
+        acquire.acquire = self
 
     def __call__(self, turn: Transaction, receipt: Receipt, limits: TaskLimits, latest: float | None) -> Permit:
         self.count += 1
         return self._acquire(turn, receipt, limits, latest)
 
     def stop(self) -> int:
-        admitting.acquire = self._acquire
+        acquire.acquire = self._acquire
         return self.count
 
 

@@ -30,7 +30,7 @@ from typing import Any, Protocol
 from bench import stuck
 from bench.harness import percentile, report
 from bench.limits import idle
-from stem_iso.isolate import tree
+from stem_iso.isolate.keeper import process_tree
 from tests.isolate.calling import BOUND, Calls, eventually
 
 LIMIT, PATIENCE, SETTLE = 0.5, 4.0, 0.2
@@ -177,7 +177,7 @@ def one(peer: Peer, case: str, ledger: Path) -> Run:
     watcher.join(BOUND)
     sleep(SETTLE)
     _, at, children = started(ledger)
-    alive = [pid for pid in children if not tree.is_dead(pid)]
+    alive = [pid for pid in children if not process_tree.is_dead(pid)]
     for pid in alive:
         os.kill(pid, signal.SIGKILL)
     due = at if case == "crash" else at + LIMIT

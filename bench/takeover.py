@@ -26,7 +26,7 @@ from typing import Any
 
 from bench.harness import report, spread
 from stem_iso import Stem, TaskHandle
-from stem_iso.isolate import tree
+from stem_iso.isolate.keeper import process_tree
 from tests.servers.finding import binaries
 from tests.servers.server import Server
 
@@ -61,14 +61,14 @@ class Worker:
     def below(self) -> set[int]:
         found, left = set[int](), [self.process.pid]
         while left:
-            children = tree.children(left.pop())
+            children = process_tree.children(left.pop())
             found |= {*children}
             left += children
         return found
 
     def kill(self) -> float:
         """Whole; when."""
-        core = next(pid for pid in tree.children(self.process.pid) if tree.title(pid).startswith("stem_iso: worker"))
+        core = next(pid for pid in process_tree.children(self.process.pid) if process_tree.title(pid).startswith("stem_iso: worker"))
         at = monotonic()
         for pid in (self.process.pid, core):
             os.kill(pid, signal.SIGKILL)

@@ -12,8 +12,8 @@ __version__ = "0.2.0"
 
 _NAMES = {  # home: what is public of it
     "app": ("Stem",),
-    "canvas": ("chain", "chord", "group"),
-    "composed": ("CanvasHandle", "GroupHandle", "GroupProgress"),
+    "client.composing": ("chain", "chord", "group"),
+    "client.canvas_result": ("CanvasHandle", "GroupHandle", "GroupProgress"),
     "errors": (
         "BrokerUnavailable",
         "InvalidOptions",
@@ -36,23 +36,23 @@ _NAMES = {  # home: what is public of it
         "WaitRefused",
     ),
     "events": ("WorkerEventType",),
-    "handle": ("TaskHandle",),
+    "client.result": ("TaskHandle",),
     "isolate.limits": ("Limits",),
-    "isolate.pool": ("IsolatePool",),
-    "middleware": ("Middleware",),
+    "isolate.pool.pool": ("IsolatePool",),
+    "task.middleware": ("Middleware",),
     "outcome": ("TaskError",),
-    "parts": ("Chain", "Group", "Link", "Part"),
-    "scheduling": ("ScheduleHandle", "ScheduleInfo"),
+    "client.canvas": ("Chain", "Group", "Link", "Part"),
+    "client.schedules": ("ScheduleHandle", "ScheduleInfo"),
     "task.context": ("TaskContext", "current_context"),
     "task.envelope": ("Envelope",),
     "task.handler": ("TaskHandler",),
     "task.options": ("TaskOptions",),
     "task.registry": ("TaskRegistry",),
-    "task.retry": ("ExponentialJitterRetryStrategy", "RetryStrategy"),
-    "task.simulated": ("local_context",),
+    "task.retry_policy": ("ExponentialJitterRetryStrategy", "RetryStrategy"),
+    "task.local_context": ("local_context",),
     "task.status": ("TaskState", "TaskStatus"),
-    "tasks": ("AsyncTask", "Signature", "Task"),
-    "worker.service": ("Worker",),
+    "client.task": ("AsyncTask", "Signature", "Task"),
+    "worker.worker": ("Worker",),
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}
 __all__ = list(_HOMES)

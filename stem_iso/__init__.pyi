@@ -1,12 +1,22 @@
 # What `__init__.py` imports when it is used, for type checkers and editors, which do not run it. `as`: exported to users.
 
 from stem_iso.app import Stem as Stem
-from stem_iso.canvas import chain as chain
-from stem_iso.canvas import chord as chord
-from stem_iso.canvas import group as group
-from stem_iso.composed import CanvasHandle as CanvasHandle
-from stem_iso.composed import GroupHandle as GroupHandle
-from stem_iso.composed import GroupProgress as GroupProgress
+from stem_iso.client.canvas import Chain as Chain
+from stem_iso.client.canvas import Group as Group
+from stem_iso.client.canvas import Link as Link
+from stem_iso.client.canvas import Part as Part
+from stem_iso.client.canvas_result import CanvasHandle as CanvasHandle
+from stem_iso.client.canvas_result import GroupHandle as GroupHandle
+from stem_iso.client.canvas_result import GroupProgress as GroupProgress
+from stem_iso.client.composing import chain as chain
+from stem_iso.client.composing import chord as chord
+from stem_iso.client.composing import group as group
+from stem_iso.client.result import TaskHandle as TaskHandle
+from stem_iso.client.schedules import ScheduleHandle as ScheduleHandle
+from stem_iso.client.schedules import ScheduleInfo as ScheduleInfo
+from stem_iso.client.task import AsyncTask as AsyncTask
+from stem_iso.client.task import Signature as Signature
+from stem_iso.client.task import Task as Task
 from stem_iso.errors import BrokerUnavailable as BrokerUnavailable
 from stem_iso.errors import InvalidOptions as InvalidOptions
 from stem_iso.errors import IsolateBootError as IsolateBootError
@@ -27,31 +37,21 @@ from stem_iso.errors import UnknownSchedule as UnknownSchedule
 from stem_iso.errors import UnknownTask as UnknownTask
 from stem_iso.errors import WaitRefused as WaitRefused
 from stem_iso.events import WorkerEventType as WorkerEventType
-from stem_iso.handle import TaskHandle as TaskHandle
 from stem_iso.isolate.limits import Limits as Limits
-from stem_iso.isolate.pool import IsolatePool as IsolatePool
-from stem_iso.middleware import Middleware as Middleware
+from stem_iso.isolate.pool.pool import IsolatePool as IsolatePool
 from stem_iso.outcome import TaskError as TaskError
-from stem_iso.parts import Chain as Chain
-from stem_iso.parts import Group as Group
-from stem_iso.parts import Link as Link
-from stem_iso.parts import Part as Part
-from stem_iso.scheduling import ScheduleHandle as ScheduleHandle
-from stem_iso.scheduling import ScheduleInfo as ScheduleInfo
 from stem_iso.task.context import TaskContext as TaskContext
 from stem_iso.task.context import current_context as current_context
 from stem_iso.task.envelope import Envelope as Envelope
 from stem_iso.task.handler import TaskHandler as TaskHandler
+from stem_iso.task.local_context import local_context as local_context
+from stem_iso.task.middleware import Middleware as Middleware
 from stem_iso.task.options import TaskOptions as TaskOptions
 from stem_iso.task.registry import TaskRegistry as TaskRegistry
-from stem_iso.task.retry import ExponentialJitterRetryStrategy as ExponentialJitterRetryStrategy
-from stem_iso.task.retry import RetryStrategy as RetryStrategy
-from stem_iso.task.simulated import local_context as local_context
+from stem_iso.task.retry_policy import ExponentialJitterRetryStrategy as ExponentialJitterRetryStrategy
+from stem_iso.task.retry_policy import RetryStrategy as RetryStrategy
 from stem_iso.task.status import TaskState as TaskState
 from stem_iso.task.status import TaskStatus as TaskStatus
-from stem_iso.tasks import AsyncTask as AsyncTask
-from stem_iso.tasks import Signature as Signature
-from stem_iso.tasks import Task as Task
-from stem_iso.worker.service import Worker as Worker
+from stem_iso.worker.worker import Worker as Worker
 
 __version__: str

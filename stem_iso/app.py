@@ -19,33 +19,33 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, cast, overload
 
-from stem_iso import listening, sending
+from stem_iso.client import enqueue, event_stream
+from stem_iso.client.app_location import locate, revive_app
+from stem_iso.client.broker_pool import BrokerPool
+from stem_iso.client.result import TaskHandle, aside
+from stem_iso.client.schedules import Schedules
+from stem_iso.client.site import BrokerConfig
+from stem_iso.client.task import AsyncTask, Declaring, Signature, Task, TaskBase, Tasks
 from stem_iso.errors import InvalidOptions
-from stem_iso.handle import TaskHandle, aside
-from stem_iso.lending import BrokerPool
-from stem_iso.locate import locate, revive_app
-from stem_iso.middleware import MiddlewareStack
-from stem_iso.scheduling import Schedules
 from stem_iso.signals import Signals
-from stem_iso.site import BrokerConfig
 from stem_iso.task.codec import Converter
 from stem_iso.task.context import TaskContext, current_context
 from stem_iso.task.entrypoint import Entrypoint, entrypoint_of
 from stem_iso.task.handler import FunctionHandler, TaskHandler
+from stem_iso.task.middleware import MiddlewareStack
 from stem_iso.task.names import default_task_name
 from stem_iso.task.options import EnqueueFields, OptionFields, TaskOptions
 from stem_iso.task.registry import TaskRegistry
-from stem_iso.tasks import AsyncTask, Declaring, Signature, Task, TaskBase, Tasks
 from stem_iso.validation import Duration, delay, flag, text
 
 if TYPE_CHECKING:
     from typing import Concatenate
 
     from stem_iso.brokers.base import Broker, BrokerOptions
-    from stem_iso.composed import CanvasHandle
+    from stem_iso.client.canvas import Part
+    from stem_iso.client.canvas_result import CanvasHandle
+    from stem_iso.client.waiting import Watcher
     from stem_iso.events import AnyEvent
-    from stem_iso.parts import Part
-    from stem_iso.waiting import Watcher
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -57,7 +57,7 @@ class Stem:
     ./pyproject.toml, else sqlite:///stem_iso.db, relative to the working folder of this moment. The other keywords are the broker's
     options.
 
-    `app.signals.NAME.connect(listener)`: see `stem_iso.signals`; `app.middleware.add(...)`: see `stem_iso.middleware`.
+    `app.signals.NAME.connect(listener)`: see `stem_iso.signals`; `app.middleware.add(...)`: see `stem_iso.task.middleware`.
 
     Raises InvalidOptions.
     """
@@ -184,33 +184,33 @@ class Stem:
         self, task: str | TaskBase[..., Any], args: Mapping[str, Any] | None = None, **options: Unpack[EnqueueFields]
     ) -> TaskHandle[Any]:
         """Enqueue by name, with arguments by parameter name; a producer needs no handler code. Options as in `Task.using`."""
-        return self.send([sending.signature(self, task, args or {}, options)])[0]
+        return self.send([enqueue.signature(self, task, args or {}, options)])[0]
 
     async def aenqueue(
         self, task: str | TaskBase[..., Any], args: Mapping[str, Any] | None = None, **options: Unpack[EnqueueFields]
     ) -> TaskHandle[Any]:
-        return (await self.asend([sending.signature(self, task, args or {}, options)]))[0]
+        return (await self.asend([enqueue.signature(self, task, args or {}, options)]))[0]
 
     def enqueue_many(self, signatures: Iterable[Signature[R]]) -> list[TaskHandle[R]]:
         """One batch; all of it is checked before any is sent. Handles in the order of the signatures. Raises Misfit for a canvas."""
-        return cast("list[TaskHandle[R]]", self.send(sending.batch(self, signatures)))
+        return cast("list[TaskHandle[R]]", self.send(enqueue.batch(self, signatures)))
 
     async def aenqueue_many(self, signatures: Iterable[Signature[R]]) -> list[TaskHandle[R]]:
-        return cast("list[TaskHandle[R]]", await self.asend(sending.batch(self, signatures)))
+        return cast("list[TaskHandle[R]]", await self.asend(enqueue.batch(self, signatures)))
 
     def enqueue_from(
         self, context: TaskContext, task: str | TaskBase[..., Any], args: Mapping[str, Any], options: Mapping[str, Any]
     ) -> TaskHandle[Any]:
         """As `enqueue`, on behalf of the running task of this context."""
-        return sending.send(self, [sending.signature(self, task, args, options)], context)[0]
+        return enqueue.send(self, [enqueue.signature(self, task, args, options)], context)[0]
 
     def send(self, signatures: Sequence[Signature[Any]]) -> list[TaskHandle[Any]]:
         """Publish these calls in one step: through the task that runs here, if one does, else through the broker."""
-        return sending.send(self, signatures, current_context())
+        return enqueue.send(self, signatures, current_context())
 
     def compose(self, part: Part[Any]) -> CanvasHandle[Any]:
         """What `Part.enqueue` does."""
-        from stem_iso.laying import send
+        from stem_iso.client.canvas_builder import send
 
         return send(self, part, current_context())
 
@@ -229,7 +229,7 @@ class Stem:
 
     def canvas(self, id: str) -> CanvasHandle[Any]:
         """The handle of a canvas that was enqueued anywhere, by the id of its handle. Raises UnknownResult."""
-        from stem_iso.composed import find
+        from stem_iso.client.canvas_result import find
 
         return find(self, id)
 
@@ -248,11 +248,11 @@ class Stem:
 
     def events(self, timeout: Duration | None = None) -> Iterator[AnyEvent]:
         """What happens in all workers, from now on. Ends after `timeout` without an event; closing the iterator stops listening."""
-        return listening.events(self.site, None if timeout is None else delay("timeout", timeout))
+        return event_stream.events(self.site, None if timeout is None else delay("timeout", timeout))
 
     def aevents(self, timeout: Duration | None = None) -> AsyncIterator[AnyEvent]:
         """As `events`, in a loop."""
-        return listening.aevents(self.site, None if timeout is None else delay("timeout", timeout))
+        return event_stream.aevents(self.site, None if timeout is None else delay("timeout", timeout))
 
     # -- the broker ----------------------------------------------------------------------------------------------------------------
 
@@ -273,7 +273,7 @@ class Stem:
     def watcher(self) -> Watcher:
         """What all waits for results go through."""
         if self._watcher is None:
-            from stem_iso.waiting import Watcher
+            from stem_iso.client.waiting import Watcher
 
             # setdefault decides between threads that come at once.
             self._watcher = vars(self).setdefault("_first_watcher", Watcher(self.open_broker))

@@ -34,7 +34,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="stem_iso-retry-") as folder:
         # Before the tasks are imported: their application asks the environment where its broker is, and so does the worker.
         os.environ["STEM_ISO_BROKER"] = arguments.broker or f"sqlite:///{folder}/retry.db"
-        log = Path(folder) / "worker.log"
+        log = Path(folder) / "worker.reporting.log"
         try:
             if arguments.workers_elsewhere:
                 return _visit(Path(arguments.workers_elsewhere))

@@ -83,7 +83,7 @@ def _scan(patterns: Sequence[str], folders: Sequence[Path], folder: Path) -> int
     paths = [trap(folder), *sources(folders)]
     work = [(pattern, batch) for batch in batches(paths) for pattern in patterns]
     print(f"{len(patterns)} patterns over {len(paths)} files: {len(work)} tasks; soft limit {SOFT:g} s, hard limit {HARD:g} s", flush=True)
-    log, live, began = folder / "worker.log", Live(len(work)), time.monotonic()
+    log, live, began = folder / "worker.reporting.log", Live(len(work)), time.monotonic()
     patterns_by_id: dict[str, str] = {}
     tallies = {pattern: Tally(pattern) for pattern in patterns}
     with live.following(patterns_by_id), worker(log) as process:

@@ -45,9 +45,9 @@ from stem_iso.brokers.records import StatusRecord as StatusRecord
 from stem_iso.brokers.records import UnattendedEnd as UnattendedEnd
 from stem_iso.brokers.records import Verdict as Verdict
 from stem_iso.brokers.records import WorkerInfo as WorkerInfo
-from stem_iso.task.canvas import Canvas, Tree
+from stem_iso.task.canvas.tree import Canvas, Tree
 from stem_iso.task.envelope import Envelope
-from stem_iso.task.limits import TaskLimits
+from stem_iso.task.rate_limit import TaskLimits
 from stem_iso.task.status import Progress
 
 

@@ -15,15 +15,15 @@ from collections.abc import Sequence
 
 import click
 
-from stem_iso.cli.dead import dlq
-from stem_iso.cli.look import events, queues, workers
-from stem_iso.cli.schedule import schedule
+from stem_iso.cli.dead_letters import dlq
+from stem_iso.cli.inspect import events, queues, workers
+from stem_iso.cli.schedules import schedule
 from stem_iso.cli.tasks import enqueue, graph, result, revoke, status
 from stem_iso.cli.worker import worker
 from stem_iso.errors import BrokerUnavailable, InvalidOptions, StemError, UnknownTask
-from stem_iso.finding import BrokenModule
 from stem_iso.printable import lines
 from stem_iso.validation import did_you_mean
+from stem_iso.worker.app_import import BrokenModule
 
 USAGE, UNREACHABLE, INTERRUPTED = 2, 3, 130
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stem_iso.cli import show
-from stem_iso.cli.reach import Reach, reaching
+from stem_iso.cli import output
+from stem_iso.cli.options import Reach, reaching
 from stem_iso.errors import TaskFailed
 
 if TYPE_CHECKING:
-    from stem_iso.handle import TaskHandle
+    from stem_iso.client.result import TaskHandle
     from stem_iso.task.status import TaskStatus
 
 
@@ -49,7 +49,7 @@ def enqueue(reach: Reach, name: str, args: dict[str, Any], wait: bool, timeout: 
     except TypeError as error:
         raise click.UsageError(str(error)) from None
     if not wait:
-        show.print_json({"id": handle.id, "name": name}) if reach.as_json else click.echo(handle.id)
+        output.print_json({"id": handle.id, "name": name}) if reach.as_json else click.echo(handle.id)
         return
     if not reach.as_json:
         click.echo(handle.id, err=True)
@@ -62,7 +62,7 @@ def enqueue(reach: Reach, name: str, args: dict[str, Any], wait: bool, timeout: 
 def status(reach: Reach, id: str) -> None:
     """Show what is known of a task."""
     found = reach.stem().handle(id).status()
-    show.print_json(found) if reach.as_json else click.echo(_describe(found))
+    output.print_json(found) if reach.as_json else click.echo(_describe(found))
 
 
 @click.command()
@@ -82,7 +82,7 @@ def graph(reach: Reach, id: str, mermaid: bool) -> None:
     """Show a canvas (a chain, group or chord) and how each part of it stands."""
     canvas = reach.stem().canvas(id)
     if reach.as_json:
-        show.print_json({"id": canvas.id, "graph": canvas.tree, "states": canvas.states()})
+        output.print_json({"id": canvas.id, "graph": canvas.tree, "states": canvas.states()})
     else:
         click.echo(canvas.mermaid() if mermaid else canvas.draw())
 
@@ -98,7 +98,7 @@ def revoke(reach: Reach, id: str, terminate: bool) -> None:
     # After a revoke that found nothing: an unknown id raises here, a finished task says what it is.
     state = handle.status().state.value
     if reach.as_json:
-        show.print_json({"id": id, "revoked": revoked, "state": state})
+        output.print_json({"id": id, "revoked": revoked, "state": state})
     else:
         click.echo("revoked" if revoked else f"nothing to revoke: the task has {state}", err=not revoked)
     if not revoked:
@@ -109,23 +109,25 @@ def _answer(reach: Reach, handle: TaskHandle[Any], timeout: float | None) -> Non
     try:
         value = handle.result(timeout=timeout)
     except TaskFailed as failure:
-        show.print_json(failure.status) if reach.as_json else click.echo(_describe(failure.status), err=True)
+        output.print_json(failure.status) if reach.as_json else click.echo(_describe(failure.status), err=True)
         raise SystemExit(1) from None
     except TimeoutError:
         click.echo(f"Error: {handle.id} has not ended within {timeout:g} s", err=True)
         raise SystemExit(1) from None
     if reach.as_json:
-        show.print_json(handle.status())
+        output.print_json(handle.status())
     else:
-        show.print_text(show.as_text(value))
+        output.print_text(output.as_text(value))
 
 
 def _describe(found: TaskStatus) -> str:
     attempt = f"{found.attempt}" + (f" of run {found.run}" if found.run else "")
-    progress = found.progress and f"{found.progress.percent:g} %" + (f" {show.to_json(found.progress.data)}" if found.progress.data else "")
+    progress = found.progress and f"{found.progress.percent:g} %" + (
+        f" {output.to_json(found.progress.data)}" if found.progress.data else ""
+    )
     error = found.error
     died = error and (f"signal {error.signal}" if error.signal else f"exit code {error.exit_code}" if error.exit_code is not None else None)
-    return show.pairs(
+    return output.pairs(
         [
             ("id", found.id),
             ("name", found.name),
@@ -133,15 +135,15 @@ def _describe(found: TaskStatus) -> str:
             ("state", found.state.value + (f" ({found.reason})" if found.reason else "")),
             ("attempt", attempt),
             ("redelivered", found.redeliveries or None),
-            ("enqueued", found.enqueued_at and show.clock(found.enqueued_at)),
-            ("not before", found.not_before and show.clock(found.not_before)),
-            ("started", found.started_at and show.clock(found.started_at)),
-            ("finished", found.finished_at and show.clock(found.finished_at)),
+            ("enqueued", found.enqueued_at and output.clock(found.enqueued_at)),
+            ("not before", found.not_before and output.clock(found.not_before)),
+            ("started", found.started_at and output.clock(found.started_at)),
+            ("finished", found.finished_at and output.clock(found.finished_at)),
             ("worker", found.worker_id),
             ("parent", found.parent_id),
             ("progress", progress),
             ("meta", found.meta),
-            ("result", None if found.result is None else show.as_text(found.result)),
+            ("result", None if found.result is None else output.as_text(found.result)),
             ("error", error and f"{error.type}: {error.message}"),
             ("died by", died),
             ("stuck at", error and error.stack),

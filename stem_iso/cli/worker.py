@@ -1,4 +1,4 @@
-"""`stem-iso worker`, which is also `python -m stem_iso.worker`: the options of `stem_iso.settings` and nothing of its own.
+"""`stem-iso worker`, which is also `python -m stem_iso.worker`: the options of `stem_iso.config` and nothing of its own.
 
 The launcher that runs next is the keeper: it must stay small and run no user code. So the application is not imported here; the core does
 that, and ends with 2 where it cannot.
@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from stem_iso.settings import SETTINGS, Setting, load
+from stem_iso.config import SETTINGS, Setting, load
 
 
 def _option(setting: Setting) -> click.Option:

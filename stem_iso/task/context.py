@@ -22,7 +22,10 @@ import msgspec
 from stem_iso import errors, validation
 from stem_iso.errors import InvalidOptions, PayloadTooLarge, RemoteError, StemError
 from stem_iso.outcome import RetryAsked
-from stem_iso.task.call import (
+from stem_iso.task.canvas.tree import Canvas
+from stem_iso.task.codec import pack, unpack
+from stem_iso.task.context_meta import Meta
+from stem_iso.task.context_protocol import (
     AT_ONCE,
     CallHeader,
     ComposeAsked,
@@ -35,19 +38,16 @@ from stem_iso.task.call import (
     decode_answer,
     encode_saying,
 )
-from stem_iso.task.canvas import Canvas
-from stem_iso.task.codec import pack, unpack
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.local import LocalPort
-from stem_iso.task.meta import Meta
 from stem_iso.validation import Duration
 
 if TYPE_CHECKING:
     from logging import Logger
 
-    from stem_iso.handle import TaskHandle
+    from stem_iso.client.result import TaskHandle
+    from stem_iso.task.context_port import ContextPort
     from stem_iso.task.options import EnqueueFields
-    from stem_iso.task.port import ContextPort
 
 Offload = Callable[..., Awaitable[Any]]  # runs a blocking call beside the loop: `asyncio.to_thread`
 

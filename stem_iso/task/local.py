@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stem_iso.task.call import ContextAnswer, EnqueueAsked, RevokeAsked, decode_saying, encode_answer
+from stem_iso.task.context_protocol import ContextAnswer, EnqueueAsked, RevokeAsked, decode_saying, encode_answer
 
 
 class LocalPort:

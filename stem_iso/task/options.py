@@ -25,10 +25,10 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 from msgspec import UNSET
 
 from stem_iso.errors import InvalidOptions
-from stem_iso.task import limits
+from stem_iso.task import rate_limit as rate_limit_module
 from stem_iso.task.codec import pack, unpack
 from stem_iso.task.envelope import Envelope
-from stem_iso.task.retry import RetryStrategy, dotted_names, strategy
+from stem_iso.task.retry_policy import RetryStrategy, dotted_names, strategy
 from stem_iso.validation import (
     Duration,
     Size,
@@ -172,8 +172,8 @@ OPTIONS = (
     Option("memory_limit", optional_memory, optional_memory, carried=True),
     Option("soft_limit_action", _soft_limit_action, _soft_limit_action, carried=True),
     Option("result_ttl", optional_duration, optional_duration, carried=True),
-    Option("rate_limit", limits.rate, limits.rate, carried=True),
-    Option("max_concurrency", limits.concurrency, limits.concurrency, carried=True),
+    Option("rate_limit", rate_limit_module.rate, rate_limit_module.rate, carried=True),
+    Option("max_concurrency", rate_limit_module.concurrency, rate_limit_module.concurrency, carried=True),
     Option("limit_key", None, text, carried=True),
     Option("isolate_entrypoint", _entrypoint, None),
     Option("retry_strategy", strategy, None),

@@ -10,9 +10,9 @@ from msgspec import UNSET
 from stem_iso.errors import InvalidOptions
 from stem_iso.outcome import Rejected
 from stem_iso.task.envelope import Envelope
-from stem_iso.task.limits import TaskLimits, limits_of
 from stem_iso.task.options import Form, TaskOptions, check_carried, cores_conflict, form_conflict, limit_conflict
-from stem_iso.task.retry import RetryStrategy
+from stem_iso.task.rate_limit import TaskLimits, limits_of
+from stem_iso.task.retry_policy import RetryStrategy
 
 RESULT_TTL = 86_400.0
 

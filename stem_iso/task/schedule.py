@@ -30,9 +30,9 @@ import msgspec
 from stem_iso import validation
 from stem_iso.errors import InvalidOptions
 from stem_iso.task import cron
-from stem_iso.task.canvas import Canvas, leaves
+from stem_iso.task.canvas.renaming import renamed
+from stem_iso.task.canvas.tree import Canvas, leaves
 from stem_iso.task.envelope import Envelope, decode
-from stem_iso.task.renaming import renamed
 
 CATCH_UP = ("latest", "all", "none")
 LEAST_EVERY = 0.1  # seconds

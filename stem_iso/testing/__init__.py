@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from stem_iso.testing.looking import assert_enqueued, eventually
+from stem_iso.testing.assertions import assert_enqueued, eventually
 
 if TYPE_CHECKING:
     from stem_iso.testing.contract import BrokerContract

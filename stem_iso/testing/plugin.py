@@ -16,7 +16,7 @@ import pytest
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem
-    from stem_iso.worker.service import Worker
+    from stem_iso.worker.worker import Worker
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def stem_app() -> Iterator[Stem]:
 @pytest.fixture
 def stem_worker(stem_app: Stem) -> Iterator[Worker]:
     """A worker of `stem_app` on every queue; at the end of the test it finishes what it runs."""
-    from stem_iso.worker.service import Worker
+    from stem_iso.worker.worker import Worker
 
     with Worker(stem_app) as worker:
         yield worker

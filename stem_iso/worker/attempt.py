@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from stem_iso.brokers.base import Delivery
-from stem_iso.isolate.job import Answer, LimitNotice
+from stem_iso.isolate.interfaces import Answer, LimitNotice
 from stem_iso.outcome import Outcome, StopReason
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.policy import Policy

@@ -26,15 +26,15 @@ import msgspec
 
 from stem_iso.brokers.base import Broker, Delivery, Revocation, Watch
 from stem_iso.errors import BrokerUnavailable
-from stem_iso.worker.chores import ORDERS_EVERY, Chore, EndNoticePublisher, Recoverer, RevocationPoller
-from stem_iso.worker.ending import Shutdown
-from stem_iso.worker.floor import Attempts
+from stem_iso.worker.attempts import Attempts
 from stem_iso.worker.inbox import Inbox
+from stem_iso.worker.maintenance import ORDERS_EVERY, Chore, EndNoticePublisher, Recoverer, RevocationPoller
 from stem_iso.worker.messages import Message, StopAsked
 from stem_iso.worker.options import WorkerOptions
-from stem_iso.worker.pace import PATIENCE
-from stem_iso.worker.reporter import EventEmitter
+from stem_iso.worker.prefetch import PATIENCE
+from stem_iso.worker.reporting.events import EventEmitter
 from stem_iso.worker.scheduler import Scheduler
+from stem_iso.worker.shutdown import Shutdown
 
 COLLECT, COLLECT_MOST = 0.001, 64  # how long, and how many, endings may wait for company
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.1, 5.0

@@ -24,16 +24,16 @@ from typing import Any
 import msgspec
 
 from stem_iso.errors import BrokerUnavailable, InvalidOptions
-from stem_iso.finding import BrokenModule, application
-from stem_iso.isolate.keeper import set_title
+from stem_iso.isolate.keeper.keeper import set_title
+from stem_iso.isolate.keeper.protocol import GOODBYE, SIGNAL, send
 from stem_iso.isolate.linux import become_subreaper
-from stem_iso.isolate.messages import GOODBYE, SIGNAL, send
 from stem_iso.printable import lines
+from stem_iso.worker.app_import import BrokenModule, application
 from stem_iso.worker.launcher import CoreStart
-from stem_iso.worker.log import configure_logging
 from stem_iso.worker.options import Origin
-from stem_iso.worker.outlet import LogWriter, adopt
-from stem_iso.worker.service import Worker
+from stem_iso.worker.reporting.log import configure_logging
+from stem_iso.worker.reporting.log_output import LogWriter, adopt
+from stem_iso.worker.worker import Worker
 
 DONE, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3
 LAST_WORDS = 3.0  # seconds for what is still to be written: somewhat more than `outlet.GRACE`

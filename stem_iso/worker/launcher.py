@@ -33,13 +33,14 @@ from typing import Any
 
 import msgspec
 
-from stem_iso.isolate import interpreter, tree
-from stem_iso.isolate.keeper import Keeper, set_title
+from stem_iso.config import WorkerConfig
+from stem_iso.isolate import interpreter
+from stem_iso.isolate.keeper import process_tree
+from stem_iso.isolate.keeper.keeper import Keeper, set_title
+from stem_iso.isolate.keeper.protocol import GOODBYE, SIGNAL
 from stem_iso.isolate.linux import become_subreaper, forget_inherited_signals, poll_timeout, require_linux, standard_streams
-from stem_iso.isolate.messages import GOODBYE, SIGNAL
-from stem_iso.settings import WorkerConfig
-from stem_iso.worker.log import configure_logging
 from stem_iso.worker.owned import end_with_owner
+from stem_iso.worker.reporting.log import configure_logging
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 30.0
 DEATHS, WITHIN = 5, 60.0
@@ -96,7 +97,7 @@ class CoreKeeper(Keeper):
         self.goodbye: int | None = None
 
     def _kin(self) -> set[int]:
-        self._inherited -= {pid for pid in self._inherited if tree.reaped(pid)}
+        self._inherited -= {pid for pid in self._inherited if process_tree.reaped(pid)}
         return super()._kin() | self._inherited
 
     def heard(self, kind: str, fields: list[Any]) -> None:
@@ -110,7 +111,7 @@ class Launcher:
     def __init__(self, config: WorkerConfig, path: list[str]) -> None:
         self._config, self._path = config, path
         self._signals = LauncherSignals()
-        self._inherited = set(tree.children(os.getpid()))
+        self._inherited = set(process_tree.children(os.getpid()))
         # Each isolate is started in the folder, environment and argv of its core; a fresh core must not inherit those.
         self._env, self._cwd = dict(os.environ), os.getcwd()
         self._argv = [os.fsencode(argument) for argument in sys.argv]
@@ -209,12 +210,12 @@ def launch(config: WorkerConfig, owner: int | None = None) -> int:
     require_linux("a worker")
     path = interpreter.search_path()
     sys.path[:] = interpreter.own_path(path)
-    from stem_iso.isolate import process
+    from stem_iso.isolate.keeper import spawn
 
     standard_streams()
     configure_logging(config.log_level, config.log_format)
     become_subreaper()
-    process.without_trackers()
+    spawn.without_trackers()
     set_title(f"stem_iso: launcher {config.app}".strip())
     launcher = Launcher(config, path)
     if owner is not None:

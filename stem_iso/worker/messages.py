@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from stem_iso.isolate.job import Answer, IsolateNotice, LimitNotice
+from stem_iso.isolate.interfaces import Answer, IsolateNotice, LimitNotice
 from stem_iso.outcome import Outcome
 
 if TYPE_CHECKING:

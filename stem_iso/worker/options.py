@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stem_iso import validation
 from stem_iso.errors import InvalidOptions
-from stem_iso.task.retry import RetryStrategy
+from stem_iso.task.retry_policy import RetryStrategy
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem

@@ -22,7 +22,7 @@ from math import inf
 
 from stem_iso.brokers.base import Broker, ScheduleRecord
 from stem_iso.task.schedule import Plan, Schedule, decode_schedule, fired, plan
-from stem_iso.worker.reporter import EventEmitter
+from stem_iso.worker.reporting.events import EventEmitter
 
 LOOK_EVERY = 1.0  # seconds between looks that only a ring asked for
 LONGEST_SLEEP = 30.0

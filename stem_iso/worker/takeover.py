@@ -18,8 +18,8 @@ fence still keeps the one that lost its lease from settling.
 from __future__ import annotations
 
 from stem_iso.brokers.base import Broker, WorkerInfo
-from stem_iso.worker.chores import Recoverer
 from stem_iso.worker.liveness import is_gone
+from stem_iso.worker.maintenance import Recoverer
 from stem_iso.worker.options import WorkerOptions
 
 LOOK_EVERY, CONFIRM = 1.0, 0.25  # seconds: noticed, confirmed and taken within two

@@ -16,8 +16,8 @@ from pathlib import Path
 import msgspec
 
 from stem_iso.brokers.base import Delivery, Settlement, Verdict
-from stem_iso.brokers.opening import open_broker
-from stem_iso.brokers.sqlite.lockfile import LockFile
+from stem_iso.brokers.sqlite.lock_file import LockFile
+from stem_iso.brokers.url import open_broker
 from stem_iso.task.envelope import Envelope, decode
 from stem_iso.task.plan import Finish, Plan, Retry
 from stem_iso.task.status import TaskState

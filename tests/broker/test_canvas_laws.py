@@ -21,15 +21,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from stem_iso.brokers.base import Broker, BrokerOptions, DeadFilter, Delivery, MemberState, Reclaimed, Settlement, StatusRecord, Verdict
-from stem_iso.brokers.opening import open_broker
-from stem_iso.brokers.redis import loading
+from stem_iso.brokers.redis.client import scripts
 from stem_iso.brokers.sqlite.broker import SqliteBroker
-from stem_iso.task.canvas import Canvas, Tree, last_of, lay, leaves
+from stem_iso.brokers.url import open_broker
+from stem_iso.task.canvas.parts import group_of, parts_of
+from stem_iso.task.canvas.tree import Canvas, Tree, last_of, lay, leaves
 from stem_iso.task.envelope import Envelope, decode
-from stem_iso.task.parts import group_of, parts_of
 from stem_iso.task.plan import Finish, GiveBack, Plan, Retry
 from stem_iso.task.status import TaskState
-from stem_iso.testing.contract.desk import ALL, ERROR, FAILURE, envelope
+from stem_iso.testing.contract.steps import ALL, ERROR, FAILURE, envelope
 from tests.broker.stores import HandClock, in_memory
 from tests.task.canvases import Expected, agrees, groups_in, judge, named_by, trees
 
@@ -320,14 +320,14 @@ class ServerClock:
 
 @pytest.mark.slow
 def test_stored_on_redis(redis_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    shutil.copytree(loading.FOLDER, tmp_path / "scripts")
+    shutil.copytree(scripts.FOLDER, tmp_path / "scripts")
     shared = tmp_path / "scripts" / "common.lua"
     told = "local NOW = tonumber(time[1]) + tonumber(time[2]) / 1e6"
     assert told in shared.read_text()
     shared.write_text(shared.read_text().replace(told, f"{told} + tonumber(call('GET', '{HOURS}') or 0)"))
-    monkeypatch.setattr(loading, "FOLDER", tmp_path / "scripts")
-    loading.script.cache_clear()
+    monkeypatch.setattr(scripts, "FOLDER", tmp_path / "scripts")
+    scripts.script.cache_clear()
     try:
         run_state_machine_as_test(lambda: StoredOnRedis(redis_url), settings=settings(TestStored.settings, max_examples=30))  # type: ignore[arg-type]
     finally:
-        loading.script.cache_clear()
+        scripts.script.cache_clear()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stem_iso.brokers.base import Broker
-from stem_iso.brokers.opening import open_broker
+from stem_iso.brokers.url import open_broker
 from stem_iso.testing import BrokerContract
 from tests.servers.cluster import Cluster
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from stem_iso.brokers.base import Broker
-from stem_iso.brokers.opening import open_broker
+from stem_iso.brokers.url import open_broker
 from stem_iso.task.status import TaskState
 from stem_iso.testing import eventually
 from tests.broker.crowd import URL

@@ -20,12 +20,12 @@ from stem_iso.brokers.base import DeadFilter, Delivery, Settlement
 from stem_iso.brokers.sqlite.broker import SqliteBroker
 from stem_iso.brokers.sqlite.connection import Connection
 from stem_iso.errors import BrokerUnavailable, StemError
-from stem_iso.task.limits import Rate, TaskLimits
+from stem_iso.task.rate_limit import Rate, TaskLimits
 from stem_iso.task.status import TERMINAL, Progress, TaskState
-from stem_iso.testing.contract.composing import chain, compose, group, leaf
-from stem_iso.testing.contract.desk import ALL, FAILURE, SUCCESS, envelope, next_attempt, settle, status, take
-from stem_iso.testing.contract.gossip import info
+from stem_iso.testing.contract.canvas_steps import chain, compose, group, leaf
 from stem_iso.testing.contract.schedules import schedule
+from stem_iso.testing.contract.steps import ALL, FAILURE, SUCCESS, envelope, next_attempt, settle, status, take
+from stem_iso.testing.contract.workers import info
 from tests.broker.stores import HandClock, in_file
 
 VALUES = ("CAST(x'ff41' AS TEXT)", "'no number'", "x'c1ff'", "NULL", "-1", "9223372036854775807", "9e999")

@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 
 from stem_iso.brokers.base import Broker
-from stem_iso.brokers.opening import open_broker
-from stem_iso.brokers.sqlite.lockfile import LockFile
+from stem_iso.brokers.sqlite.lock_file import LockFile
+from stem_iso.brokers.url import open_broker
 from stem_iso.errors import BrokerUnavailable
-from stem_iso.testing.contract.desk import SUCCESS, counts, envelope, settle, status, take, take_one
-from stem_iso.testing.contract.timing import rings
+from stem_iso.testing.contract.delays import rings
+from stem_iso.testing.contract.steps import SUCCESS, counts, envelope, settle, status, take, take_one
 from tests.broker.stores import ROOT
 
 BUSY = "another program writes to it"
@@ -152,8 +152,8 @@ def test_a_planted_bell_is_not_followed_and_costs_no_task(
 def test_files_are_as_open_as_the_umask_says(path: Path, umask: int, mode: int, lock: int) -> None:
     program = """
 import sys
-from stem_iso.brokers.opening import open_broker
-from stem_iso.testing.contract.desk import envelope
+from stem_iso.brokers.url import open_broker
+from stem_iso.testing.contract.steps import envelope
 broker = open_broker(sys.argv[1])
 broker.publish([envelope()])
 broker.watch("alpha", ["default"]).close()
@@ -195,8 +195,8 @@ def test_whoever_can_only_read_cannot_stop_a_writer(broker: Broker, path: Path) 
 def test_what_is_stored_is_stored_though_no_descriptor_is_left_for_the_bell(path: Path) -> None:
     program = """
 import os, resource, sys
-from stem_iso.brokers.opening import open_broker
-from stem_iso.testing.contract.desk import SUCCESS, envelope, settle, take
+from stem_iso.brokers.url import open_broker
+from stem_iso.testing.contract.steps import SUCCESS, envelope, settle, take
 broker = open_broker(sys.argv[1])
 broker.queues()
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))

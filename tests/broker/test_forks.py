@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from stem_iso.brokers.base import Broker
-from stem_iso.brokers.opening import open_broker
+from stem_iso.brokers.url import open_broker
 from stem_iso.testing import eventually
-from stem_iso.testing.contract.desk import SUCCESS, counts, envelope, settle, take, take_one
+from stem_iso.testing.contract.steps import SUCCESS, counts, envelope, settle, take, take_one
 from tests.broker.stores import ROOT, is_sound, python
 
 CROWD = Path(__file__).parent / "crowd.py"
@@ -124,7 +124,7 @@ def test_a_child_that_goes_on_when_the_parent_closes_holds_locks_of_its_own(brok
 def test_an_idle_child_does_not_keep_the_lock_of_a_parent_that_was_killed(broker: Broker, tmp_path: Path) -> None:
     program = """
 import os, sys
-from stem_iso.brokers.opening import open_broker
+from stem_iso.brokers.url import open_broker
 broker = open_broker("sqlite:///jobs.db", cwd=sys.argv[1])
 broker.queues()
 gate, door = os.pipe()

@@ -16,18 +16,19 @@ from pathlib import Path
 import pytest
 
 from stem_iso.brokers.base import Broker, BrokerOptions, WorkerInfo
-from stem_iso.brokers.opening import open_broker
-from stem_iso.brokers.sqlite import bells, publishing, settling
+from stem_iso.brokers.sqlite import notifications, publish
+from stem_iso.brokers.sqlite import settle as settle_module
 from stem_iso.brokers.sqlite.connection import Connection, network_of
-from stem_iso.brokers.sqlite.turn import Transaction
+from stem_iso.brokers.sqlite.transaction import Transaction
+from stem_iso.brokers.url import open_broker
 from stem_iso.errors import BrokerUnavailable
 from stem_iso.task.envelope import encode
 from stem_iso.task.plan import Finish
 from stem_iso.task.status import TaskState
 from stem_iso.testing import eventually
-from stem_iso.testing.contract.composing import chain, compose, group, known, leaf, success
-from stem_iso.testing.contract.desk import ALL, FAILURE, SUCCESS, counts, envelope, ids, settle, status, take, take_one
-from stem_iso.testing.contract.timing import Timing, quiet, rings
+from stem_iso.testing.contract.canvas_steps import chain, compose, group, known, leaf, success
+from stem_iso.testing.contract.delays import Timing, quiet, rings
+from stem_iso.testing.contract.steps import ALL, FAILURE, SUCCESS, counts, envelope, ids, settle, status, take, take_one
 from stem_iso.testing.contract.waiting import Waiting
 from tests.broker.stores import ROOT, HandClock, ask, in_file, in_memory, is_sound, python
 
@@ -183,7 +184,7 @@ def test_a_full_disk_is_an_error_and_no_more(tmp_path: Path) -> None:
     program = """
 import resource, signal, sys
 import msgspec
-from stem_iso.brokers.opening import open_broker
+from stem_iso.brokers.url import open_broker
 from stem_iso.errors import BrokerUnavailable
 from stem_iso.task.envelope import Envelope
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -222,7 +223,7 @@ def test_storage_returns_to_its_baseline(path: Path) -> None:
     for _ in range(5):
         broker.publish([envelope(headers={"x": "y" * 500}, lock=f"k{number}") for number in range(2000)])
         held = take(broker, 2000)
-        broker.exchange("alpha", [settling.Settlement(one.receipt, FAILURE if one is held[0] else SUCCESS) for one in held], [], 0)
+        broker.exchange("alpha", [settle_module.Settlement(one.receipt, FAILURE if one is held[0] else SUCCESS) for one in held], [], 0)
     assert path.stat().st_size > 1_000_000
     clock.pass_by(40 * 86_400)
     while broker.sweep():
@@ -289,7 +290,7 @@ def test_a_closed_broker_opens_again(path: Path) -> None:
 
 def publish_and_be_killed_before_the_ring(broker: Broker, *envelopes: object) -> None:
     def work(turn: Transaction) -> None:
-        publishing.publish(turn, [(one, encode(one)) for one in envelopes])  # type: ignore[arg-type]
+        publish.publish(turn, [(one, encode(one)) for one in envelopes])  # type: ignore[arg-type]
         turn.rings.clear()
 
     broker._database.write(work)  # type: ignore[attr-defined]
@@ -335,7 +336,7 @@ class TestWithoutInotify(Timing, Waiting):
 
     @pytest.fixture
     def broker(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
-        monkeypatch.setattr(bells, "_inotify", lambda path: None)
+        monkeypatch.setattr(notifications, "_inotify", lambda path: None)
         broker = open_broker("sqlite:///jobs.db", cwd=str(tmp_path))
         yield broker
         broker.close()

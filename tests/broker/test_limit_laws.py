@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from stem_iso.brokers.base import BrokerOptions, Delivery, Permit, Receipt, Settlement, Verdict
-from stem_iso.brokers.sqlite.buckets import FALLBACK
-from stem_iso.brokers.sqlite.turn import Transaction
-from stem_iso.task.limits import Rate, TaskLimits
+from stem_iso.brokers.sqlite.rate_limits import FALLBACK
+from stem_iso.brokers.sqlite.transaction import Transaction
 from stem_iso.task.plan import GiveBack
-from stem_iso.testing.contract.desk import CANCEL, FAILURE, SUCCESS, envelope, next_attempt, settle, take, take_one
+from stem_iso.task.rate_limit import Rate, TaskLimits
+from stem_iso.testing.contract.steps import CANCEL, FAILURE, SUCCESS, envelope, next_attempt, settle, take, take_one
 from tests.broker.stores import HandClock, ask, in_file, in_memory
 
 BUCKETS = {

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from stem_iso.brokers.base import BrokerOptions
-from stem_iso.brokers.opening import open_broker, parse_url
-from stem_iso.brokers.redis.address import Access, Address, Node, Tls
-from stem_iso.brokers.redis.url import parse
+from stem_iso.brokers.redis.client.address import Access, Address, Node, Tls
+from stem_iso.brokers.redis.client.url import parse
 from stem_iso.brokers.sqlite.memory import MemoryStore
+from stem_iso.brokers.url import open_broker, parse_url
+from stem_iso.client.site import BrokerConfig
+from stem_iso.config import WorkerConfig
 from stem_iso.errors import BrokerUnavailable, InvalidOptions
 from stem_iso.printable import without_password
-from stem_iso.settings import WorkerConfig
-from stem_iso.site import BrokerConfig
-from stem_iso.testing.contract.desk import envelope
+from stem_iso.testing.contract.steps import envelope
 
 
 def test_options_come_from_the_query_and_a_keyword_wins() -> None:
@@ -182,9 +182,9 @@ def test_redis_is_not_imported_before_it_is_connected_to() -> None:
     program = """
 import sys
 import stem_iso
-from stem_iso.brokers.opening import parse_url
-from stem_iso.brokers.redis.links import connect
-from stem_iso.brokers.redis.url import parse
+from stem_iso.brokers.url import parse_url
+from stem_iso.brokers.redis.client.client import connect
+from stem_iso.brokers.redis.client.url import parse
 stem_iso.Stem("sqlite:///jobs.db").open_broker()
 parse_url("redis://127.0.0.1:1/0")
 links = connect(parse("redis", "127.0.0.1:1/0", {}))
@@ -206,7 +206,7 @@ else:
 def test_nothing_is_opened_and_sqlite3_is_not_imported_before_the_first_use(tmp_path: Path) -> None:
     program = """
 import sys
-from stem_iso.brokers.opening import open_broker
+from stem_iso.brokers.url import open_broker
 brokers = [open_broker("sqlite:///jobs.db"), open_broker("memory://")]
 assert "sqlite3" not in sys.modules
 brokers[1].queues()

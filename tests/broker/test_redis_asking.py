@@ -9,14 +9,14 @@ import pytest
 import redis
 
 from stem_iso.brokers.base import Broker, BrokerOptions, DeadFilter, Replayed
-from stem_iso.brokers.opening import open_broker
 from stem_iso.brokers.redis.keys import REGISTRY, queue_key
-from stem_iso.brokers.redis.registry import LIFE
+from stem_iso.brokers.redis.queues import LIFE
+from stem_iso.brokers.url import open_broker
 from stem_iso.task.status import TaskState
-from stem_iso.testing.contract.composing import chain, compose, group, leaf
+from stem_iso.testing.assertions import eventually
+from stem_iso.testing.contract.canvas_steps import chain, compose, group, leaf
 from stem_iso.testing.contract.dead import bury
-from stem_iso.testing.contract.desk import ALL, FAILURE, SUCCESS, counts, envelope, settle, status, take, take_one
-from stem_iso.testing.looking import eventually
+from stem_iso.testing.contract.steps import ALL, FAILURE, SUCCESS, counts, envelope, settle, status, take, take_one
 
 
 @pytest.fixture

@@ -19,19 +19,19 @@ import pytest
 from stem_iso import Stem
 from stem_iso import group as group_of
 from stem_iso.brokers.base import Broker, BrokerOptions, Delivery, Receipt, Settlement, Verdict
-from stem_iso.brokers.opening import open_broker
-from stem_iso.brokers.redis import links as links_module
-from stem_iso.brokers.redis import publishing as publishing_module
+from stem_iso.brokers.redis import publish as publishing_module
+from stem_iso.brokers.redis.client import client as links_module
 from stem_iso.brokers.redis.keys import REGISTRY, queue_key
+from stem_iso.brokers.url import open_broker
 from stem_iso.errors import BrokerUnavailable
-from stem_iso.task.canvas import lay, leaves
+from stem_iso.task.canvas.tree import lay, leaves
 from stem_iso.task.envelope import decode
-from stem_iso.task.limits import TaskLimits
 from stem_iso.task.plan import Finish, GiveBack, Plan
-from stem_iso.testing.contract.composing import chain, group, leaf, previous
-from stem_iso.testing.contract.desk import ALL, FAILURE, SUCCESS, counts, envelope, next_attempt, take, take_one
+from stem_iso.task.rate_limit import TaskLimits
+from stem_iso.testing.assertions import eventually
+from stem_iso.testing.contract.canvas_steps import chain, group, leaf, previous
 from stem_iso.testing.contract.schedules import schedule
-from stem_iso.testing.looking import eventually
+from stem_iso.testing.contract.steps import ALL, FAILURE, SUCCESS, counts, envelope, next_attempt, take, take_one
 from tests.servers.proxy import Proxy
 from tests.servers.server import Server
 

@@ -17,16 +17,16 @@ import pytest
 import redis
 
 from stem_iso.brokers.base import Broker, BrokerOptions, DeadFilter, Settlement, WorkerInfo
-from stem_iso.brokers.opening import open_broker
 from stem_iso.brokers.redis.keys import REGISTRY
-from stem_iso.task.canvas import lay, leaves
+from stem_iso.brokers.url import open_broker
+from stem_iso.task.canvas.tree import lay, leaves
 from stem_iso.task.envelope import Undecodable, decode
-from stem_iso.task.limits import TaskLimits
 from stem_iso.task.plan import Finish, GiveBack
+from stem_iso.task.rate_limit import TaskLimits
 from stem_iso.task.status import Progress, TaskState
-from stem_iso.testing.contract.composing import chain, group, leaf
-from stem_iso.testing.contract.desk import ALL, FAILURE, SUCCESS, envelope, next_attempt, take
+from stem_iso.testing.contract.canvas_steps import chain, group, leaf
 from stem_iso.testing.contract.schedules import schedule
+from stem_iso.testing.contract.steps import ALL, FAILURE, SUCCESS, envelope, next_attempt, take
 
 P = "si:{default}"
 PLAIN = [f"plain-{number}" for number in range(6)]

@@ -15,18 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stem_iso.brokers.base import Broker, DeadFilter, Receipt, Settlement, Verdict, WorkerInfo
-from stem_iso.brokers.opening import open_broker
 from stem_iso.brokers.redis.broker import RedisBroker
-from stem_iso.brokers.redis.exchanging import shared
+from stem_iso.brokers.redis.client.client import Command, ScriptCall
+from stem_iso.brokers.redis.exchange import shared
 from stem_iso.brokers.redis.keys import queue_key
-from stem_iso.brokers.redis.links import Command, ScriptCall
 from stem_iso.brokers.redis.records import framed, head_of, parsed, record
-from stem_iso.brokers.redis.settling import told
+from stem_iso.brokers.redis.settle import told
+from stem_iso.brokers.url import open_broker
 from stem_iso.task.envelope import Envelope, decode, encode
 from stem_iso.task.plan import Finish
 from stem_iso.task.status import TaskState
 from stem_iso.testing import eventually
-from stem_iso.testing.contract.desk import (
+from stem_iso.testing.contract.steps import (
     ALL,
     FAILURE,
     RESULT,

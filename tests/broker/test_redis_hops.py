@@ -14,17 +14,17 @@ import pytest
 import redis
 
 from stem_iso.brokers.base import Broker, BrokerOptions, Permit, Receipt, ScheduleRecord, Verdict
-from stem_iso.brokers.opening import open_broker
 from stem_iso.brokers.redis.broker import RedisBroker
-from stem_iso.brokers.redis.links import Ask, Command, Links, ScriptCall, connect
-from stem_iso.brokers.redis.url import parse
-from stem_iso.task.canvas import lay, leaves
-from stem_iso.task.limits import Rate, TaskLimits
+from stem_iso.brokers.redis.client.client import Ask, Command, Links, ScriptCall, connect
+from stem_iso.brokers.redis.client.url import parse
+from stem_iso.brokers.url import open_broker
+from stem_iso.task.canvas.tree import lay, leaves
 from stem_iso.task.plan import GiveBack
+from stem_iso.task.rate_limit import Rate, TaskLimits
 from stem_iso.task.status import TaskState
-from stem_iso.testing.contract.composing import chain, leaf
-from stem_iso.testing.contract.desk import SUCCESS, envelope, ids, next_attempt, settle, take, take_one
-from stem_iso.testing.looking import eventually
+from stem_iso.testing.assertions import eventually
+from stem_iso.testing.contract.canvas_steps import chain, leaf
+from stem_iso.testing.contract.steps import SUCCESS, envelope, ids, next_attempt, settle, take, take_one
 from tests.servers.server import Server
 
 TAKEN = Permit(Verdict.DONE)

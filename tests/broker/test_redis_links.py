@@ -21,13 +21,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import _parsers as parsers
 
-from stem_iso.brokers.redis import connection, loading
-from stem_iso.brokers.redis import links as links_module
-from stem_iso.brokers.redis.address import Access, Node
-from stem_iso.brokers.redis.connection import Wire, unfit
-from stem_iso.brokers.redis.links import BlockingConnection, Command, Links, ScriptCall, connect
-from stem_iso.brokers.redis.slots import slot_of, told
-from stem_iso.brokers.redis.url import parse
+from stem_iso.brokers.redis.client import client as links_module
+from stem_iso.brokers.redis.client import connection
+from stem_iso.brokers.redis.client import scripts as scripts_module
+from stem_iso.brokers.redis.client.address import Access, Node
+from stem_iso.brokers.redis.client.client import BlockingConnection, Command, Links, ScriptCall, connect
+from stem_iso.brokers.redis.client.connection import Wire, unfit
+from stem_iso.brokers.redis.client.slots import slot_of, told
+from stem_iso.brokers.redis.client.url import parse
 from stem_iso.errors import BrokerUnavailable
 from tests.servers.cluster import Cluster
 from tests.servers.proxy import Proxy
@@ -52,10 +53,10 @@ def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (tmp_path / "double.lua").write_text("return twice(tonumber(ARGV[1]))")
     (tmp_path / "put.lua").write_text("redis.call('HSET', KEYS[1] .. ':m', ARGV[1], '1') return redis.call('HLEN', KEYS[1] .. ':m')")
     (tmp_path / "wrong.lua").write_text("return redis.call('HSET', KEYS[1])")
-    monkeypatch.setattr(loading, "FOLDER", tmp_path)
-    loading.script.cache_clear()
+    monkeypatch.setattr(scripts_module, "FOLDER", tmp_path)
+    scripts_module.script.cache_clear()
     yield
-    loading.script.cache_clear()
+    scripts_module.script.cache_clear()
 
 
 @contextmanager

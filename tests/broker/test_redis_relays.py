@@ -12,17 +12,17 @@ import msgspec
 import pytest
 
 from stem_iso.brokers.base import Settlement
-from stem_iso.brokers.opening import open_broker
-from stem_iso.brokers.redis import relay
+from stem_iso.brokers.redis import outbox
 from stem_iso.brokers.redis.broker import RedisBroker
-from stem_iso.brokers.redis.links import Ask, ScriptCall
+from stem_iso.brokers.redis.client.client import Ask, ScriptCall
+from stem_iso.brokers.url import open_broker
 from stem_iso.errors import BrokerUnavailable
-from stem_iso.task.canvas import Tree, leaves
-from stem_iso.task.parts import parts_of
+from stem_iso.task.canvas.parts import parts_of
+from stem_iso.task.canvas.tree import Tree, leaves
 from stem_iso.task.plan import Finish
 from stem_iso.task.status import TaskState
-from stem_iso.testing.contract.composing import chain, compose, group, leaf, ready
-from stem_iso.testing.contract.desk import FAILURE, settle
+from stem_iso.testing.contract.canvas_steps import chain, compose, group, leaf, ready
+from stem_iso.testing.contract.steps import FAILURE, settle
 from tests.servers.cluster import Cluster
 from tests.task.canvases import grown, judge, laid, named_by
 
@@ -50,7 +50,7 @@ class Dying:
 
 def seen_through(broker: RedisBroker, queues: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """By another one, that looks until nothing is left."""
-    monkeypatch.setattr(relay, "AGE", 0.0)
+    monkeypatch.setattr(outbox, "AGE", 0.0)
     for _ in range(50):
         broker._relay.pending(queues)
         left = [broker._links.command(f"si:{{{queue}}}", "HLEN", f"si:{{{queue}}}:out") for queue in queues]

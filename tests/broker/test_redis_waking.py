@@ -14,16 +14,16 @@ import pytest
 import redis
 
 from stem_iso.brokers.base import Broker, StatusRecord, Watch
-from stem_iso.brokers.opening import open_broker
+from stem_iso.brokers.redis.client.client import connect
+from stem_iso.brokers.redis.client.url import parse
 from stem_iso.brokers.redis.keys import queue_key
-from stem_iso.brokers.redis.links import connect
-from stem_iso.brokers.redis.url import parse
 from stem_iso.brokers.redis.waiting import until
+from stem_iso.brokers.url import open_broker
 from stem_iso.errors import BrokerUnavailable
 from stem_iso.task.plan import GiveBack
-from stem_iso.testing.contract.desk import SUCCESS, envelope, ids, settle, status, take, take_one
-from stem_iso.testing.contract.timing import quiet, rings
-from stem_iso.testing.looking import eventually, throughout
+from stem_iso.testing.assertions import eventually, throughout
+from stem_iso.testing.contract.delays import quiet, rings
+from stem_iso.testing.contract.steps import SUCCESS, envelope, ids, settle, status, take, take_one
 from tests.servers.server import Server
 
 Start = Callable[..., Server]

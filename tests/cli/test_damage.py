@@ -14,16 +14,16 @@ import msgspec
 import pytest
 
 from stem_iso import Stem
-from stem_iso.brokers.opening import open_broker
+from stem_iso.brokers.url import open_broker
 from stem_iso.cli import main
 from stem_iso.errors import StemError
 from stem_iso.outcome import TaskError
 from stem_iso.task.plan import Finish
 from stem_iso.task.status import TaskState
-from stem_iso.testing.contract.composing import chain, compose, leaf
-from stem_iso.testing.contract.desk import envelope, settle, take_one
-from stem_iso.testing.contract.gossip import info
+from stem_iso.testing.contract.canvas_steps import chain, compose, leaf
 from stem_iso.testing.contract.schedules import schedule
+from stem_iso.testing.contract.steps import envelope, settle, take_one
+from stem_iso.testing.contract.workers import info
 
 DEEP = b"\x91" * 100_000 + b"\xc0"
 BAD = {

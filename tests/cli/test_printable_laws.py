@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stem_iso.cli import show
+from stem_iso.cli import output
 from stem_iso.printable import lines, one_line
-from stem_iso.worker.log import TextFormatter
+from stem_iso.worker.reporting.log import TextFormatter
 
 HOSTILE = st.text(st.one_of(st.characters(), st.sampled_from("\x1b\x07\r\n\t\b\x9b\u202e\u2066\u200f\u2028\x85\ud800\x0b\x1c")))
 FORGED = "done\n2026-11-24 15:04:05.678 INFO    forged\r\x1b[2J"
@@ -39,8 +39,8 @@ def test_further_lines_are_indented_and_harmless(text: str) -> None:
 
 @given(st.lists(HOSTILE, min_size=2, max_size=2), HOSTILE)
 def test_tables_and_pairs_have_no_more_lines_than_rows(row: list[str], text: str) -> None:
-    assert len(show.table(("A", "B"), [row]).split("\n")) == 2
-    shown = show.pairs([("name", text), ("error", row[0])]).split("\n")
+    assert len(output.table(("A", "B"), [row]).split("\n")) == 2
+    shown = output.pairs([("name", text), ("error", row[0])]).split("\n")
     assert all(harmless(line.replace("\t", "")) for line in shown)
     assert all(line.startswith(("name:", "error:", "    ")) for line in shown if line)
 

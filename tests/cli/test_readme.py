@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 
 from stem_iso import Worker
-from stem_iso.cli.defaults import markdown
-from stem_iso.settings import WorkerConfig
+from stem_iso.cli.defaults_table import markdown
+from stem_iso.config import WorkerConfig
 from tests.cli.conftest import ROOT
 
 
 def test_the_table_of_defaults_is_that_of_the_code() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert markdown() in text, "run `python -m stem_iso.cli.defaults` and put its table into the README"
+    assert markdown() in text, "run `python -m stem_iso.cli.defaults_table` and put its table into the README"
 
 
 def test_an_embedded_worker_has_the_defaults_of_the_command() -> None:

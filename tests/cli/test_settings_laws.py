@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stem_iso.config import NAMES, SETTINGS, WorkerConfig, broker_url, load
 from stem_iso.errors import InvalidOptions
-from stem_iso.machine import allowed_cores
-from stem_iso.settings import NAMES, SETTINGS, WorkerConfig, broker_url, load
+from stem_iso.isolate.machine import allowed_cores
 from stem_iso.validation import size
 
 VALUES: dict[str, list[Any]] = {

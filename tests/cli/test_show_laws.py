@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stem_iso.cli import show
+from stem_iso.cli import output
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=5) | st.binary(max_size=5)
 KEYS = st.text(max_size=5) | st.integers(-100, 100) | st.binary(max_size=5) | st.booleans()
@@ -24,19 +24,19 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 @given(VALUES)
 def test_all_that_travels_has_a_form_in_json(value: Any) -> None:
     arrived = msgspec.msgpack.decode(msgspec.msgpack.encode(value), strict=False)
-    written = show.to_json(arrived)
+    written = output.to_json(arrived)
     json.loads(written)
     assert "\n" not in written
 
 
 @given(st.binary())
 def test_bytes_are_base64(value: bytes) -> None:
-    assert base64.b64decode(json.loads(show.to_json({"value": value}))["value"]) == value
+    assert base64.b64decode(json.loads(output.to_json({"value": value}))["value"]) == value
 
 
 @given(st.datetimes(timezones=st.just(UTC)))
 def test_datetimes_are_iso_8601(value: datetime) -> None:
-    assert datetime.fromisoformat(json.loads(show.to_json(value))) == value
+    assert datetime.fromisoformat(json.loads(output.to_json(value))) == value
 
 
 @pytest.mark.parametrize(
@@ -47,4 +47,4 @@ def test_datetimes_are_iso_8601(value: datetime) -> None:
     ],
 )
 def test_columns_are_as_wide_as_they_must_be(head: tuple[str, ...], rows: list[tuple[object, ...]], drawn: str) -> None:
-    assert show.table(head, rows) == drawn
+    assert output.table(head, rows) == drawn

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from stem_iso import Stem, TaskHandle
-from stem_iso.isolate import tree
+from stem_iso.isolate.keeper import process_tree
 from tests.isolate.calling import descendants, eventually
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ class Command:
         self.folder = folder
         self.broker = broker or f"sqlite:///{folder}/jobs.db"
         self.app = Stem(self.broker, default_visibility_timeout=30)
-        self.log = folder / "worker.log"
+        self.log = folder / "worker.reporting.log"
         command = [*through, sys.executable, "-m", "stem_iso.worker", "-A", application, "-c", "4", *options]
         environment = {**os.environ, "STEM_ISO_TEST_BROKER": self.broker, "PYTHONUNBUFFERED": "1", **(env or {})}
         with self.log.open("ab") as log:
@@ -56,7 +56,7 @@ class Command:
 
     @property
     def core(self) -> int:
-        found = [pid for pid in tree.children(self.process.pid) if tree.title(pid).startswith("stem_iso: worker")]
+        found = [pid for pid in process_tree.children(self.process.pid) if process_tree.title(pid).startswith("stem_iso: worker")]
         return found[0] if found else 0
 
     def below(self) -> list[int]:

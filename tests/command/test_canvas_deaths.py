@@ -19,12 +19,12 @@ import msgspec
 import pytest
 
 from stem_iso.brokers.base import Broker
-from stem_iso.brokers.opening import open_broker
-from stem_iso.isolate import tree as processes
-from stem_iso.task.canvas import GROUP, LINK_FAILED, MEMBER_FAILED, Tree, last_of, lay, leaves
+from stem_iso.brokers.url import open_broker
+from stem_iso.isolate.keeper import process_tree as processes
+from stem_iso.task.canvas.parts import parts_of
+from stem_iso.task.canvas.tree import GROUP, LINK_FAILED, MEMBER_FAILED, Tree, last_of, lay, leaves
 from stem_iso.task.codec import pack
 from stem_iso.task.envelope import Envelope
-from stem_iso.task.parts import parts_of
 from stem_iso.task.status import TaskState
 from tests.command.conftest import Command
 from tests.isolate.calling import eventually

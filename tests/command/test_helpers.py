@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stem_iso import TaskFailed
-from stem_iso.isolate import tree
+from stem_iso.isolate.keeper import process_tree
 from stem_iso.testing import eventually
 from tests.command.conftest import Command
 
@@ -26,13 +26,13 @@ def test_helpers_of_the_script_that_became_a_worker_outlive_tasks_and_worker(com
         crash = worker.enqueue("leave", args={"code": 3})
         with pytest.raises(TaskFailed):
             crash.result(timeout=30)
-        assert not tree.is_dead(lives)
+        assert not process_tree.is_dead(lives)
         os.kill(dies, signal.SIGKILL)
-        eventually(lambda: dies not in tree.children(worker.process.pid))  # no zombie of it is left
+        eventually(lambda: dies not in process_tree.children(worker.process.pid))  # no zombie of it is left
         worker.send(signal.SIGTERM)
         assert worker.wait() == 0
-        assert not tree.is_dead(lives)
+        assert not process_tree.is_dead(lives)
     finally:
         for pid in (lives, dies):
-            if not tree.is_dead(pid):
+            if not process_tree.is_dead(pid):
                 os.kill(pid, signal.SIGKILL)

@@ -13,7 +13,7 @@ from time import monotonic
 import pytest
 
 from stem_iso import TaskCancelled, TaskFailed, TaskState
-from stem_iso.isolate import tree
+from stem_iso.isolate.keeper import process_tree
 from tests.command.conftest import Command
 from tests.isolate.calling import assert_dead, eventually, pid_in
 
@@ -28,7 +28,7 @@ def starts(ledger: Path, count: int = 1) -> list[int]:
 
 
 def hosts(worker: Command) -> list[int]:
-    return [pid for pid in tree.children(worker.process.pid) if tree.title(pid).startswith("stem_iso: inline host")]
+    return [pid for pid in process_tree.children(worker.process.pid) if process_tree.title(pid).startswith("stem_iso: inline host")]
 
 
 @pytest.mark.slow

@@ -69,8 +69,8 @@ def test_a_stalled_reader_holds_up_no_task_and_no_stop(command: Start, tmp_path:
 def test_lines_for_which_there_is_no_room_are_counted() -> None:
     program = dedent("""
         import logging, os, sys
-        from stem_iso.worker.log import configure_logging
-        from stem_iso.worker.outlet import ROOM
+        from stem_iso.worker.reporting.log import configure_logging
+        from stem_iso.worker.reporting.log_output import ROOM
 
         configure_logging("info", "text")
         log = logging.getLogger("any")
@@ -91,7 +91,7 @@ def test_lines_for_which_there_is_no_room_are_counted() -> None:
 def test_a_line_for_which_there_was_no_thread_is_written_with_the_next() -> None:
     program = dedent("""
         import logging, threading
-        from stem_iso.worker.log import configure_logging
+        from stem_iso.worker.reporting.log import configure_logging
 
         def refuse(thread):
             raise RuntimeError("can't start new thread")

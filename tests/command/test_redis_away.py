@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from stem_iso import TaskHandle
-from stem_iso.brokers.opening import open_broker
+from stem_iso.brokers.url import open_broker
 from stem_iso.errors import BrokerUnavailable
 from tests.command.conftest import Command
 from tests.isolate.calling import eventually

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from stem_iso import TaskHandle
-from stem_iso.testing.looking import throughout
+from stem_iso.testing.assertions import throughout
 from tests.command.conftest import ROOT, Command
 from tests.isolate.calling import assert_dead, eventually, pid_in
 from tests.servers.fixtures import broker_of

@@ -16,7 +16,7 @@ import pytest
 
 from stem_iso import Stem, TaskContext, TaskFailed, Worker
 from stem_iso.brokers.base import DeadFilter
-from stem_iso.isolate import tree
+from stem_iso.isolate.keeper import process_tree
 from stem_iso.testing import eventually
 from tests.docs import postgres
 from tests.worker.conftest import QuickRetries
@@ -111,12 +111,12 @@ def test_each_order_is_shipped_once_whoever_is_killed_between_any_two_steps(
 def _work_until_all_is_shipped(folder: Path, environ: dict[str, str], shop: Any) -> None:
     """The worker is killed in the middle too, and comes again."""
     command = [sys.executable, "-m", "stem_iso.worker", "-A", "tests.docs.dying:app", "-c", "3"]
-    with (folder / "worker.log").open("wb") as log:
+    with (folder / "worker.reporting.log").open("wb") as log:
         worker = subprocess.Popen(command, cwd=folder, env=environ, stdout=log, stderr=log, start_new_session=True)
     try:
         eventually(lambda: any(shop.parcels().values()), 30)
-        for pid in tree.children(worker.pid):
-            if tree.title(pid).startswith("stem_iso: worker"):
+        for pid in process_tree.children(worker.pid):
+            if process_tree.title(pid).startswith("stem_iso: worker"):
                 os.kill(pid, signal.SIGKILL)
         with shop.app.lending.lend() as broker:
             eventually(lambda: not broker.queues(), 30)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from stem_iso import TaskFailed, TaskState
-from stem_iso.isolate import tree
+from stem_iso.isolate.keeper import process_tree
 from tests.command.conftest import Command
 from tests.hostile.expected import TIMEOUT
 from tests.hostile.proving import APPLICATION, BOUND
@@ -112,4 +112,4 @@ def test_a_stopped_core_keeps_the_limit_and_tells_of_it_when_it_is_continued(sta
     assert caught.value.error is not None and caught.value.error.type == TIMEOUT
     assert survivors(ledger, "s", handle.id) == []
     served(worker)
-    assert worker.core == core and not tree.is_dead(core)
+    assert worker.core == core and not process_tree.is_dead(core)

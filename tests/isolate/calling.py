@@ -12,9 +12,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from stem_iso.isolate import tree
-from stem_iso.isolate.engine import Engine
-from stem_iso.isolate.job import Answer, Boot, EntrypointRef, IsolateNotice, Job, LimitNotice, Limits
+from stem_iso.isolate.engine.engine import Engine
+from stem_iso.isolate.interfaces import Answer, Boot, EntrypointRef, IsolateNotice, Job, LimitNotice, Limits
+from stem_iso.isolate.keeper import process_tree
 from stem_iso.outcome import Outcome, Succeeded
 
 BOUND = 30.0  # seconds: how long a test waits for what must come soon
@@ -130,11 +130,15 @@ def pid_in(ledger: Path) -> int:
 
 
 def assert_dead(*pids: int, within: float = 0.0) -> None:
-    eventually(lambda: all(tree.is_dead(pid) for pid in pids), f"alive: {[pid for pid in pids if not tree.is_dead(pid)]}", within or 0.001)
+    eventually(
+        lambda: all(process_tree.is_dead(pid) for pid in pids),
+        f"alive: {[pid for pid in pids if not process_tree.is_dead(pid)]}",
+        within or 0.001,
+    )
 
 
 def descendants(pid: int) -> list[int]:
-    found = [child for child in tree.children(pid) if not tree.is_dead(child)]
+    found = [child for child in process_tree.children(pid) if not process_tree.is_dead(child)]
     return found + [below for child in found for below in descendants(child)]
 
 

@@ -18,8 +18,8 @@ import msgspec
 
 from stem_iso.errors import SoftTimeLimitExceeded
 from stem_iso.isolate import wire
-from stem_iso.isolate.job import FAILED, SUCCEEDED, CallPort, Runner
-from stem_iso.isolate.seat import Page
+from stem_iso.isolate.interfaces import FAILED, SUCCEEDED, CallPort, Runner
+from stem_iso.isolate.shared_row import Page
 from stem_iso.outcome import TaskError
 from tests.isolate.counting import BEGUN, DONE, REACHED, Counters
 from tests.isolate.escapes import (  # noqa: F401  found by name

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stem_iso.isolate.child.streams import current
-from stem_iso.isolate.hosting import HostBoot
-from stem_iso.isolate.job import Answer, Boot, HostCaller, HostedJob, HostRunner, LimitNotice, Limits
+from stem_iso.isolate.child.output_routing import current
+from stem_iso.isolate.engine.shared_host.supervisor import HostBoot
+from stem_iso.isolate.interfaces import Answer, Boot, HostCaller, HostedJob, HostRunner, LimitNotice, Limits
 from stem_iso.outcome import Failed, StopReason, Succeeded, TaskError
 from tests.isolate.calling import Calls, Recorder, entry
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from stem_iso.isolate import tree
-from stem_iso.isolate.job import IsolateNotice
+from stem_iso.isolate.interfaces import IsolateNotice
+from stem_iso.isolate.keeper import process_tree
 from stem_iso.outcome import Crashed, Outcome, Succeeded, TimedOut
 from tests.isolate.calling import Calls
 
@@ -28,7 +28,7 @@ def keeper(calls: Calls) -> int:
 
 
 def zombies(calls: Calls) -> list[int]:
-    return [pid for pid in tree.children(keeper(calls)) if tree.state(pid) == "Z"]
+    return [pid for pid in process_tree.children(keeper(calls)) if process_tree.state(pid) == "Z"]
 
 
 def warm(calls: Calls, count: int) -> None:

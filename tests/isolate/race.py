@@ -22,10 +22,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from stem_iso.isolate import keeper, seat
-from stem_iso.isolate.crew import Isolates
-from stem_iso.isolate.handle import Isolate
-from stem_iso.isolate.lifecycle import Cause
+from stem_iso.isolate import shared_row
+from stem_iso.isolate.engine.isolate import Isolate
+from stem_iso.isolate.engine.isolates import Isolates
+from stem_iso.isolate.engine.lifecycle import Cause
+from stem_iso.isolate.keeper import keeper
 from stem_iso.outcome import Crashed, Succeeded, TimedOut
 from tests.isolate.calling import Calls, Recorder
 
@@ -36,30 +37,30 @@ SEED = 20_26
 
 
 def run_keeper(fd: int, core: int, fault: str) -> None:
-    seat.MARGIN = 0.001
+    shared_row.MARGIN = 0.001
     if fault == "no-verdict":
-        seat.Table.set_verdict = lambda self, number, verdict: None  # type: ignore[method-assign]
-    judge, stands = seat.judge, seat.stands
+        shared_row.Table.set_verdict = lambda self, number, verdict: None  # type: ignore[method-assign]
+    judge, stands = shared_row.judge, shared_row.stands
 
     # The two windows of the protocol, between its looks and what follows them, are a millisecond wide here instead of a microsecond.
-    def slow_judge(row: seat.SharedRow, now: float) -> seat.Enforce | seat.LookAgain:
+    def slow_judge(row: shared_row.SharedRow, now: float) -> shared_row.Enforce | shared_row.LookAgain:
         decision = judge(row, now)
-        if isinstance(decision, seat.Enforce):
+        if isinstance(decision, shared_row.Enforce):
             threading.Event().wait(0.001)
         return decision
 
-    def slow_stands(before: seat.SharedRow, after: seat.SharedRow) -> bool:
+    def slow_stands(before: shared_row.SharedRow, after: shared_row.SharedRow) -> bool:
         if fault != "keeper-skips-second-look" and not stands(before, after):
             return False
         threading.Event().wait(0.001)
         return True
 
-    seat.judge, seat.stands = slow_judge, slow_stands
+    shared_row.judge, shared_row.stands = slow_judge, slow_stands
     keeper.main(fd, core)
 
 
 def run_core(calls_wanted: int, fault: str, ledger: Path) -> dict[str, Any]:
-    seat.MARGIN = 0.001
+    shared_row.MARGIN = 0.001
     condemn = Isolates.condemn
 
     def condemn_but_for_limits(self: Isolates, isolate: Isolate, cause: Cause) -> None:
@@ -68,8 +69,8 @@ def run_core(calls_wanted: int, fault: str, ledger: Path) -> dict[str, Any]:
 
     Isolates.condemn = condemn_but_for_limits  # type: ignore[method-assign]
     if fault == "core-skips-verdict":
-        send = seat.Table.send
-        seat.Table.send = lambda self, *args: send(self, *args) or True  # type: ignore[method-assign]
+        send = shared_row.Table.send
+        shared_row.Table.send = lambda self, *args: send(self, *args) or True  # type: ignore[method-assign]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, "-m", "tests.isolate.race", "keeper", str(theirs.fileno()), str(os.getpid()), fault]
     guard = subprocess.Popen(command, pass_fds=[theirs.fileno()])

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from stem_iso.isolate import wire
-from stem_iso.isolate.callpipe import CallPipe
+from stem_iso.isolate.engine.call_pipe import CallPipe
 from stem_iso.isolate.linux import receive_with_descriptors, send_with_descriptor
 from tests.isolate.calling import own_descriptors
 

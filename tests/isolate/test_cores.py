@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stem_iso.isolate.cores import VARIABLE, Cores, choose, cpu_list, siblings_of
-from stem_iso.machine import quota
+from stem_iso.isolate.engine.cpus import VARIABLE, Cores, choose, cpu_list, siblings_of
+from stem_iso.isolate.machine import quota
 from stem_iso.outcome import Crashed, Failed, StopReason, TimedOut
 from tests.isolate.calling import Calls, Recorder, eventually
 
@@ -109,7 +109,7 @@ def test_no_more_is_claimed_than_a_cgroup_grants(account: Path) -> None:
 
 
 HOLDER = (
-    "import os, sys, time\nfrom stem_iso.isolate.cores import Cores\n"
+    "import os, sys, time\nfrom stem_iso.isolate.engine.cpus import Cores\n"
     "cores = Cores({0})\nprint(cores.claim(1), flush=True)\nif len(sys.argv) > 1 and os.fork() == 0: os.close(1)\ntime.sleep(60)"
 )
 

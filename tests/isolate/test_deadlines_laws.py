@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stem_iso.isolate.deadlines import ASK_BEFORE, ASK_EARLY, Alarm, Deadlines
-from stem_iso.isolate.job import Limits
+from stem_iso.isolate.engine.deadlines import ASK_BEFORE, ASK_EARLY, Alarm, Deadlines
+from stem_iso.isolate.interfaces import Limits
 from stem_iso.outcome import TimedOut
 
 seconds = st.floats(0.001, 100)

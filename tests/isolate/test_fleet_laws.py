@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from stem_iso.isolate.fleet import BOOT_TRIES, Allocator, Assign, GiveUp, Order, Retire, Spawn
+from stem_iso.isolate.engine.allocator import BOOT_TRIES, Allocator, Assign, GiveUp, Order, Retire, Spawn
 
 
 class FleetPlay(RuleBasedStateMachine):

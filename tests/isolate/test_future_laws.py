@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from stem_iso.isolate.aside import Aside
-from stem_iso.isolate.call import Call
-from stem_iso.isolate.future import CANCELLED, FINISHED, IsolateFuture
+from stem_iso.isolate.engine.call import Call
+from stem_iso.isolate.pool.callback_thread import Aside
+from stem_iso.isolate.pool.future import CANCELLED, FINISHED, IsolateFuture
 from tests.isolate.calling import BOUND
 
 ROUNDS, SEED = 300, 20261126

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stem_iso.isolate.child.replies import pack_reply
-from stem_iso.isolate.deadlines import Alarm
-from stem_iso.isolate.endings import of_hosted_reply
-from stem_iso.isolate.fleet import BOOT_TRIES, backoff
-from stem_iso.isolate.hosted import END_GRACE, LATE, UNREAD, Fate, HostCall
-from stem_iso.isolate.job import EntrypointRef, HostedJob, Limits
-from stem_iso.isolate.lifecycle import Cause
-from stem_iso.isolate.roster import Roster
-from stem_iso.isolate.seat import Page
+from stem_iso.isolate.engine.allocator import BOOT_TRIES, backoff
+from stem_iso.isolate.engine.deadlines import Alarm
+from stem_iso.isolate.engine.endings import of_hosted_reply
+from stem_iso.isolate.engine.lifecycle import Cause
+from stem_iso.isolate.engine.shared_host.call import END_GRACE, LATE, UNREAD, Fate, HostCall
+from stem_iso.isolate.engine.shared_host.roster import Roster
+from stem_iso.isolate.interfaces import EntrypointRef, HostedJob, Limits
+from stem_iso.isolate.shared_row import Page
 from stem_iso.isolate.wire import CallFrame, Garbage, pack_hosted, unpack_hosted
 from stem_iso.outcome import Crashed, Failed, Rejected, RetryAsked, Stopped, StopReason, Succeeded, TaskError, TimedOut
 from tests.isolate.calling import Recorder

@@ -14,8 +14,9 @@ from time import monotonic
 import msgspec
 import pytest
 
-from stem_iso.isolate import tree, wire
-from stem_iso.isolate.job import FAILED, REJECTED, RETRY
+from stem_iso.isolate import wire
+from stem_iso.isolate.interfaces import FAILED, REJECTED, RETRY
+from stem_iso.isolate.keeper import process_tree
 from stem_iso.outcome import BootFailed, Crashed, Failed, Stopped, StopReason, Succeeded, TimedOut
 from tests.isolate.calling import BOUND, Calls, Recorder, assert_dead, descendants, eventually, pid_in
 
@@ -118,7 +119,7 @@ def keeper(calls: Calls) -> Iterator[int]:
     yield pid
     os.kill(pid, signal.SIGCONT)
     assert calls.value("echo", 4) == 4
-    assert calls.engine._crew.link.pid == pid and not tree.is_dead(pid)
+    assert calls.engine._crew.link.pid == pid and not process_tree.is_dead(pid)
 
 
 @pytest.mark.slow
@@ -415,4 +416,4 @@ def test_ctrl_c_to_the_whole_group_does_not_end_a_running_call(calls: Calls, tmp
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(pid, number)
     assert isinstance(running.outcome(), Succeeded)
-    assert not tree.is_dead(pid)
+    assert not process_tree.is_dead(pid)

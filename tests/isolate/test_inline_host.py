@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from stem_iso.isolate import tree, wire
-from stem_iso.isolate.hosted import END_GRACE
-from stem_iso.isolate.job import FAILED, STOPPED, TIMED_OUT, Answer
+from stem_iso.isolate import wire
+from stem_iso.isolate.engine.shared_host.call import END_GRACE
+from stem_iso.isolate.interfaces import FAILED, STOPPED, TIMED_OUT, Answer
+from stem_iso.isolate.keeper import process_tree
 from stem_iso.outcome import BootFailed, Crashed, Stopped, StopReason
 from tests.isolate.calling import Recorder, assert_dead, eventually
 from tests.isolate.hosted import HostCalls
@@ -48,7 +49,7 @@ def test_many_calls_share_a_process_that_is_not_ours(hosts: Hosts, tmp_path: Pat
     running = [calls.start("wait", str(tmp_path / "ledger"), str(tmp_path / "gate")) for _ in range(4)]
     started(tmp_path / "ledger", 4)
     host = [notice.pid for notice in calls.notices if notice.action == "ready"]
-    assert tree.title(host[0]) == "stem_iso: inline host"
+    assert process_tree.title(host[0]) == "stem_iso: inline host"
     (tmp_path / "gate").touch()
     assert {calls.unpickle(each.outcome()) for each in running} == set(host)
     assert host[0] != os.getpid()
@@ -209,7 +210,7 @@ def test_what_a_host_does_not_begin_runs_in_a_fresh_one_and_once(hosts: Hosts, t
     assert old not in [calls.unpickle(each.outcome()) for each in behind]
     (tmp_path / "read").touch()
     assert calls.unpickle(asks.outcome()) == b"LATER"  # so the old host has read what was taken back, which lies before the answer
-    eventually(lambda: tree.is_dead(old), "the old host is still there")
+    eventually(lambda: process_tree.is_dead(old), "the old host is still there")
     assert (tmp_path / "ledger").read_text() == "start\n" * 2
     assert "garbage on the call pipe" not in calls.reasons()
 

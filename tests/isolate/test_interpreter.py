@@ -152,7 +152,7 @@ def test_an_isolate_looks_where_its_program_looks(tmp_path: Path, flags: list[st
     if cwd_first:
         # As with any `python -m`, the program itself would import them from there: here it has imported its own before.
         (downloads / "prog.py").write_text(
-            f"import sys; sys.path.pop(0); import stem_iso.isolate.pool; sys.path.insert(0, {str(downloads)!r})\n{judge}{WHICH}"
+            f"import sys; sys.path.pop(0); import stem_iso.isolate.pool.pool; sys.path.insert(0, {str(downloads)!r})\n{judge}{WHICH}"
         )
     command = [*flags[:-1], str(there / "prog.py")] if not cwd_first else flags
     done = run(*command, cwd=downloads, **({} if cwd_first else {"PYTHONPATH": ROOT}))

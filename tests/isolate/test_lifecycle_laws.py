@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stem_iso.isolate.lifecycle import (
+from stem_iso.isolate.engine.lifecycle import (
     CALL_ENDING,
     Answered,
     Cause,

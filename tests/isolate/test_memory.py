@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stem_iso.isolate import memory, oom
-from stem_iso.isolate.memory import LONGEST, SHARE, SHORTEST, pause
+from stem_iso.isolate.engine import memory, oom
+from stem_iso.isolate.engine.memory import LONGEST, SHARE, SHORTEST, pause
 from stem_iso.outcome import Crashed, MemoryExceeded
 from tests.isolate.calling import Calls, eventually
 

@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stem_iso.isolate import parcel
+from stem_iso.isolate import payload
 from tests.isolate.calling import own_descriptors
 
-LARGE = parcel.LARGE
+LARGE = payload.LARGE
 around = st.sampled_from([0, 1, 63, 64, 65, 65_535, 65_536, LARGE - 1, LARGE, LARGE + 1, 3 * LARGE])
 blobs = around.flatmap(lambda size: st.sampled_from([bytes(size), bytearray(size), "x" * size, "ß" * (size // 2)]))
 values = st.recursive(st.none() | st.integers() | st.text(max_size=20) | blobs, lambda inner: st.lists(inner, max_size=4), max_leaves=6)
 
 
 def through(value: object, outside: bool = True) -> object:
-    packed = parcel.pack(value, outside=outside)
+    packed = payload.pack(value, outside=outside)
     assert outside or packed.descriptor is None
     assert packed.descriptor is None or len(packed.data) < 4096, "what is large does not go through the pipe"
-    return parcel.unpack(packed.data, None if packed.descriptor is None else parcel.mapped(packed.descriptor))
+    return payload.unpack(packed.data, None if packed.descriptor is None else payload.mapped(packed.descriptor))
 
 
 class Holding:
@@ -59,29 +59,29 @@ def test_more_buffers_than_one_write_takes() -> None:
 def test_a_buffer_that_is_not_contiguous_is_refused_and_nothing_is_left() -> None:
     before = own_descriptors()
     with pytest.raises((pickle.PicklingError, BufferError)):
-        parcel.pack(Holding(memoryview(bytearray(4 * LARGE))[::2]))
+        payload.pack(Holding(memoryview(bytearray(4 * LARGE))[::2]))
     assert own_descriptors() <= before
 
 
 def test_whether_it_was_raised_is_known_without_unpickling() -> None:
-    assert parcel.raised(parcel.pack(1, raised=True).data)
-    assert not parcel.raised(parcel.pack(1).data)
-    assert not parcel.raised(b"")
+    assert payload.raised(payload.pack(1, raised=True).data)
+    assert not payload.raised(payload.pack(1).data)
+    assert not payload.raised(b"")
 
 
 def test_memory_that_did_not_come_is_missed() -> None:
-    packed = parcel.pack(bytes(LARGE))
+    packed = payload.pack(bytes(LARGE))
     assert packed.descriptor is not None
     os.close(packed.descriptor)
-    with pytest.raises(parcel.UnreadablePayload, match="did not come"):
-        parcel.unpack(packed.data)
+    with pytest.raises(payload.UnreadablePayload, match="did not come"):
+        payload.unpack(packed.data)
 
 
 def test_a_mapping_keeps_no_descriptor() -> None:
     before = own_descriptors()
     views = []
     for _ in range(50):
-        packed = parcel.pack(Holding(bytearray(LARGE)))
+        packed = payload.pack(Holding(bytearray(LARGE)))
         assert packed.descriptor is not None
-        views.append(parcel.unpack(packed.data, parcel.mapped(packed.descriptor)))
+        views.append(payload.unpack(packed.data, payload.mapped(packed.descriptor)))
     assert own_descriptors() <= before

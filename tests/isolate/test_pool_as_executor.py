@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from stem_iso import IsolatePool, RemoteError
-from stem_iso.machine import allowed_cores
+from stem_iso.isolate.machine import allowed_cores
 from tests.isolate import work
 from tests.isolate.calling import BOUND, eventually
 

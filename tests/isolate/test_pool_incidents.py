@@ -32,9 +32,9 @@ from stem_iso import (
     TimeoutException,
 )
 from stem_iso.errors import RemoteTraceback
-from stem_iso.isolate.handle import Isolate
-from stem_iso.isolate.job import IsolateNotice, LimitNotice
-from stem_iso.isolate.keeping import leave_room
+from stem_iso.isolate.engine.isolate import Isolate
+from stem_iso.isolate.engine.keeper_client import leave_room
+from stem_iso.isolate.interfaces import IsolateNotice, LimitNotice
 from tests.isolate import work
 from tests.isolate.calling import BOUND, assert_dead, eventually, own_descriptors, pid_in
 
@@ -519,7 +519,7 @@ def test_killed_at_every_stage_of_a_large_result_there_is_no_wrong_outcome() -> 
 
 
 def test_a_memfd_without_its_seal_is_refused() -> None:
-    from stem_iso.isolate.parcel import UnreadablePayload, mapped
+    from stem_iso.isolate.payload import UnreadablePayload, mapped
 
     descriptor = os.memfd_create("unsealed", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.write(descriptor, b"x" * 100)
@@ -743,7 +743,7 @@ def test_all_that_a_function_prints_below_the_cap_comes_out_in_order() -> None:
 def test_lines_that_a_stalled_terminal_does_not_take_are_counted_and_said(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("stem_iso.isolate.desk.OUTPUT", 100_000)
+    monkeypatch.setattr("stem_iso.isolate.pool.backend.OUTPUT", 100_000)
     stalled = StalledTerminal()
     with IsolatePool(1) as pool:
         monkeypatch.setattr(sys, "stdout", stalled)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stem_iso.isolate.pressing import STARVED, Press, press
+from stem_iso.isolate.engine.keeper_pressure import STARVED, Press, press
 
 STATES = ["R", "S", "D", "T", "Z", ""]
 

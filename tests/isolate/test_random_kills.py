@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from stem_iso.isolate.lifecycle import State
+from stem_iso.isolate.engine.lifecycle import State
 from stem_iso.outcome import Crashed, Succeeded
 from tests.isolate.calling import BOUND, Calls, Recorder
 from tests.isolate.counting import Counters

@@ -8,8 +8,8 @@ from math import inf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stem_iso.isolate import seat
-from stem_iso.isolate.seat import MARGIN, Enforce, LookAgain, Page, SharedRow, Table, judge
+from stem_iso.isolate import shared_row
+from stem_iso.isolate.shared_row import MARGIN, Enforce, LookAgain, Page, SharedRow, Table, judge
 
 times = st.floats(1, 1e6)
 rows = st.builds(
@@ -38,27 +38,27 @@ def test_the_next_look_is_never_in_the_past_and_never_past_the_limit(row: Shared
 @given(rows, rows)
 def test_the_second_look_spares_whatever_moved_on(before: SharedRow, after: SharedRow) -> None:
     same = (before.call, before.deadline) == (after.call, after.deadline) and after.finished != before.call
-    assert seat.stands(before, after) == same
+    assert shared_row.stands(before, after) == same
 
 
 @given(st.integers(1, 2**48), st.integers(1, 255), st.integers(1, 2**48))
 def test_a_verdict_names_its_call_and_no_other(call: int, reason: int, other: int) -> None:
-    verdict = seat.pack_verdict(call, reason)
-    assert seat.verdict_on(verdict, call)
-    assert seat.verdict_on(verdict, other) == (other == call)
-    assert not seat.verdict_on(0, call)
+    verdict = shared_row.pack_verdict(call, reason)
+    assert shared_row.verdict_on(verdict, call)
+    assert shared_row.verdict_on(verdict, other) == (other == call)
+    assert not shared_row.verdict_on(0, call)
 
 
 def _table() -> Table:
     fd = os.memfd_create("table")
-    os.ftruncate(fd, seat.table_size(4))
+    os.ftruncate(fd, shared_row.table_size(4))
     return Table(fd, 4)
 
 
 def test_a_standing_verdict_forbids_the_next_call() -> None:
     table = _table()
     assert table.send(2, 7, 5.0)
-    table.set_verdict(2, seat.pack_verdict(7, seat.LIMIT))
+    table.set_verdict(2, shared_row.pack_verdict(7, shared_row.LIMIT))
     assert not table.send(2, 8, 6.0)
     assert table.send(3, 9, 6.0), "a verdict in one row says nothing about another"
 

@@ -13,7 +13,7 @@ from time import monotonic
 
 import pytest
 
-from stem_iso.isolate import tree
+from stem_iso.isolate.keeper import process_tree
 from stem_iso.outcome import Crashed, Outcome, Stopped, StopReason, Succeeded, TimedOut
 from tests.isolate.calling import BOUND, Calls, assert_dead, eventually, pid_in
 from tests.isolate.debugger import trace
@@ -78,10 +78,10 @@ def test_an_uninterruptible_child_holds_up_its_own_call_alone(
     assert (notice.pid, notice.title) == (child, f"stat {frozen.path}")
     assert "uninterruptible" in (notice.reason or "")
     assert_others_are_punctual(calls)
-    assert not tree.is_dead(child) and held.outcomes == [], "its end was told while its child lives"
+    assert not process_tree.is_dead(child) and held.outcomes == [], "its end was told while its child lives"
     frozen.thaw()
     assert isinstance(held.outcome(), kind)
-    assert tree.is_dead(child)
+    assert process_tree.is_dead(child)
     eventually(lambda: not zombies(calls), "zombies are left", SECOND)
     assert len(stuck(calls)) == len(held.outcomes) == 1
 
@@ -152,7 +152,7 @@ def test_another_users_process_holds_up_its_own_call_alone(tmp_path: Path, handl
     try:
         assert read(running) == f"stuck {pid}: it belongs to another user, and may not be killed"
         assert read(running) == "others are punctual"
-        assert not tree.is_dead(pid)
+        assert not process_tree.is_dead(pid)
     finally:
         os.kill(pid, signal.SIGKILL)
     assert read(running) == {"stay": "TimedOut", "return": "Succeeded", "crash": "Crashed"}[then]
@@ -176,7 +176,7 @@ def test_what_proc_hides_dies_with_its_call(tmp_path: Path, then: str) -> None:
     pid = pid_in(tmp_path / "pid")
     assert read(running) == "hidden: True"
     assert read(running) == {"stay": "TimedOut", "return": "Succeeded", "crash": "Crashed"}[then]
-    assert tree.is_dead(pid)
+    assert process_tree.is_dead(pid)
     running.communicate(timeout=BOUND)
     assert running.returncode == 0
 
@@ -253,7 +253,7 @@ def test_what_gets_away_from_its_isolate_is_dead_soon_after_the_call(calls: Call
     assert calls.value(handler, str(tmp_path / "pid")) == "done"
     daemon = pid_in(tmp_path / "pid")
     assert_dead(daemon, within=SECOND)
-    eventually(lambda: daemon not in tree.children(keeper(calls)), "it is a zombie", SECOND)
+    eventually(lambda: daemon not in process_tree.children(keeper(calls)), "it is a zombie", SECOND)
 
 
 def test_what_gets_away_dies_while_its_call_and_others_run_on(calls: Calls, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from socket import MSG_PEEK
 import pytest
 
 from stem_iso.isolate import wire
-from stem_iso.isolate.handle import Isolate
+from stem_iso.isolate.engine.isolate import Isolate
 from tests.isolate.calling import Calls, eventually
 
 pytestmark = pytest.mark.repeat

@@ -17,7 +17,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from stem_iso.brokers.base import StatusRecord
-from stem_iso.task.canvas import Canvas, Leaf, Parallel, Series, Tree, lay, leaves
+from stem_iso.task.canvas.tree import Canvas, Leaf, Parallel, Series, Tree, lay, leaves
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.status import TaskState
 

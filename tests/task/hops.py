@@ -16,7 +16,7 @@ from typing import assert_never
 
 import msgspec
 
-from stem_iso.task.canvas import (
+from stem_iso.task.canvas.tree import (
     TOO_LARGE,
     Canvas,
     Count,

@@ -25,8 +25,8 @@ from stem_iso.outcome import (
     TimedOut,
     Unregistered,
 )
-from stem_iso.task.call import CallHeader, ContextAnswer, Saying, decode_saying, encode_answer, encode_call
 from stem_iso.task.codec import pack
+from stem_iso.task.context_protocol import CallHeader, ContextAnswer, Saying, decode_saying, encode_answer, encode_call
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.policy import Policy
 

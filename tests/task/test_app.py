@@ -419,7 +419,7 @@ def make(context: TaskContext, n: int) -> int: return n
         (DECLARED, []),
         (f"{DECLARED}\nmake.s(1); app.check()", []),
         (f"{DECLARED}\nmake.enqueue(1)", ["sqlite3"]),
-        ("import stem_iso.worker.inside", []),
+        ("import stem_iso.worker.child.task_runner", []),
     ],
 )
 def test_a_producer_loads_what_it_uses_and_nothing_else(code: str, loaded: list[str], tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stem_iso.outcome import TaskError
-from stem_iso.task.canvas import (
+from stem_iso.task.canvas.parts import group_of, parts_of
+from stem_iso.task.canvas.tree import (
     LINK_FAILED,
     MEMBER_FAILED,
     Canvas,
@@ -29,7 +30,6 @@ from stem_iso.task.canvas import (
     moves,
     told_of,
 )
-from stem_iso.task.parts import group_of, parts_of
 from stem_iso.task.status import TaskState
 from tests.task.canvases import groups_in, laid, trees
 from tests.task.making import errors

@@ -24,8 +24,8 @@ from stem_iso import (
     local_context,
 )
 from stem_iso.outcome import RetryAsked
-from stem_iso.task.call import CallHeader, ContextAnswer, EnqueueAsked, ExtendAsked, MetaSaid, ProgressSaid, RevokeAsked
 from stem_iso.task.context import RetryRequested, entered
+from stem_iso.task.context_protocol import CallHeader, ContextAnswer, EnqueueAsked, ExtendAsked, MetaSaid, ProgressSaid, RevokeAsked
 from tests.task.making import SpokenPort
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stem_iso.outcome import Rejected, Skipped, Unregistered
-from stem_iso.task.call import CallHeader, decode_call, encode_call
+from stem_iso.task.context_protocol import CallHeader, decode_call, encode_call
 from stem_iso.task.envelope import FIELDS, Envelope, Undecodable, decode, encode
 from stem_iso.task.gates import gate, opened
 from tests.task.making import envelopes, metas

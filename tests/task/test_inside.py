@@ -12,11 +12,11 @@ import msgspec
 import pytest
 
 from stem_iso import SoftTimeLimitExceeded, Stem, TaskContext, TaskHandler, current_context
-from stem_iso.isolate.job import FAILED, REJECTED, RETRY, SUCCEEDED
+from stem_iso.isolate.interfaces import FAILED, REJECTED, RETRY, SUCCEEDED
 from stem_iso.outcome import TaskError
-from stem_iso.task.call import MetaSaid, ProgressSaid
+from stem_iso.task.context_protocol import MetaSaid, ProgressSaid
+from stem_iso.worker.child.task_runner import run_async, run_sync
 from stem_iso.worker.coroutines import run_coroutine
-from stem_iso.worker.inside import run_async, run_sync
 from tests.task.making import SpokenPort, payload_of
 
 

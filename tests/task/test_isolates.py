@@ -13,9 +13,9 @@ import msgspec
 import pytest
 
 from stem_iso import Stem, TaskContext, TaskHandler, TaskOptions
-from stem_iso.isolate.job import FAILED, SUCCEEDED
+from stem_iso.isolate.interfaces import FAILED, SUCCEEDED
 from stem_iso.task.codec import pack
-from stem_iso.worker.entries import Definition, EntrypointTable, boot_of
+from stem_iso.worker.entrypoints import Definition, EntrypointTable, boot_of
 from tests.task.making import payload_of
 
 ROOT = Path(__file__).parents[2]
@@ -24,11 +24,11 @@ ROOT = Path(__file__).parents[2]
 CHILD = """
 import sys
 from tests.task.making import SpokenPort
-from stem_iso.task.call import Answer
+from stem_iso.task.context_protocol import Answer
 boot_payload, definition, call = (bytes.fromhex(each) for each in sys.argv[1:])
 before = set(sys.modules)
-from stem_iso.worker.inside import boot
-from stem_iso.task.call import encode_saying
+from stem_iso.worker.child.task_runner import boot
+from stem_iso.task.context_protocol import encode_saying
 port = SpokenPort(Answer(["id-1"]))
 runner = boot(boot_payload, port)
 kind, body = runner.run(runner.define(definition), call, port)
@@ -104,7 +104,7 @@ apps["hidden"].register(Handler())
 
 
 def ready_of(app: Stem) -> bytes:
-    from stem_iso.worker.entries import signature_of
+    from stem_iso.worker.entrypoints import signature_of
 
     return msgspec.msgpack.encode({handler.name: signature_of(handler) for handler in app.registry})
 
@@ -249,14 +249,14 @@ def test_a_program_is_loaded_under_its_real_name(tmp_path: Path, way: str) -> No
 def test_a_program_that_enqueues_wherever_it_is_imported_is_stopped(tmp_path: Path) -> None:
     program = """
         from stem_iso import Stem
-        from stem_iso.locate import Location, import_app
+        from stem_iso.client.app_location import Location, import_app
         app = Stem("sqlite:///x.db")
         @app.task
         def make() -> None: ...
         make.enqueue()
     """
     (tmp_path / "loose.py").write_text(textwrap.dedent(program))
-    code = 'from stem_iso.locate import Location, import_app; import_app(Location("loose", "app"))'
+    code = 'from stem_iso.client.app_location import Location, import_app; import_app(Location("loose", "app"))'
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, env={"PYTHONPATH": str(ROOT)}
     )

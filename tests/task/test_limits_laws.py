@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from stem_iso import InvalidOptions, TaskOptions
 from stem_iso.outcome import Rejected
+from stem_iso.task.enqueue_options import Declared, EnqueueOptions, envelope_of
 from stem_iso.task.envelope import Envelope, decode, encode
-from stem_iso.task.limits import Rate, TaskLimits, wait
 from stem_iso.task.policy import Policy, resolve_policy
-from stem_iso.task.request import Declared, EnqueueOptions, envelope_of
+from stem_iso.task.rate_limit import Rate, TaskLimits, wait
 
 BARE = Envelope(id="t", name="thumbs.make", args=msgspec.Raw(b"\x80"))
 LIMITED = TaskOptions(rate_limit="10/s", max_concurrency=3)

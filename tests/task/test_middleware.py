@@ -15,12 +15,12 @@ import pytest
 from msgspec.structs import replace
 
 from stem_iso import Envelope, InvalidOptions, Middleware, Stem, StemError, TaskContext, TaskState
-from stem_iso.isolate.job import RETRY, SUCCEEDED
-from stem_iso.publishing import compose
-from stem_iso.task.canvas import Leaf, Series, lay
+from stem_iso.client.publishing import compose
+from stem_iso.isolate.interfaces import RETRY, SUCCEEDED
+from stem_iso.task.canvas.tree import Leaf, Series, lay
 from stem_iso.testing import assert_enqueued
-from stem_iso.worker.entries import boot_of
-from stem_iso.worker.inside import run_async, run_sync
+from stem_iso.worker.child.task_runner import run_async, run_sync
+from stem_iso.worker.entrypoints import boot_of
 from tests.task.making import SpokenPort, payload_of
 from tests.task.test_inside import error_in
 from tests.task.test_isolates import ROOT, Child, in_python

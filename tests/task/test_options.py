@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from stem_iso import ExponentialJitterRetryStrategy, InvalidOptions, SoftTimeLimitExceeded, Stem, TaskOptions, TimeoutException
 from stem_iso.outcome import Rejected
+from stem_iso.task.enqueue_options import NOTHING_SAID, Declared, EnqueueOptions, envelope_of
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.options import (
     CARRIED,
@@ -28,7 +29,6 @@ from stem_iso.task.options import (
     OverridableFields,
 )
 from stem_iso.task.policy import Policy, resolve_policy
-from stem_iso.task.request import NOTHING_SAID, Declared, EnqueueOptions, envelope_of
 
 
 class Refused(ValueError):

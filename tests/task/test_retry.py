@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stem_iso.outcome import TaskError
-from stem_iso.task.retry import ExponentialJitterRetryStrategy, RetryStrategy, matches, safe_delay
+from stem_iso.task.retry_policy import ExponentialJitterRetryStrategy, RetryStrategy, matches, safe_delay
 
 ERROR = TaskError(type="ValueError")
 DEFAULT = ExponentialJitterRetryStrategy(8, 8, dice=lambda: 0.0)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from stem_iso.errors import InvalidOptions
 from stem_iso.task import schedule as planning
-from stem_iso.task.canvas import Canvas, Leaf, Parallel, Series, lay, leaves
+from stem_iso.task.canvas.tree import Canvas, Leaf, Parallel, Series, lay, leaves
 from stem_iso.task.envelope import Envelope, decode, encode
 from stem_iso.task.schedule import MOST_MISSED, Schedule, due_times, fired, fires_at, next_due, plan, schedule_of
 

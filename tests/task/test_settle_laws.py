@@ -27,7 +27,7 @@ from stem_iso.task.envelope import Envelope
 from stem_iso.task.options import TaskOptions
 from stem_iso.task.plan import Finish, GiveBack, Plan, Retry
 from stem_iso.task.policy import Policy, resolve_policy
-from stem_iso.task.settle import kinds_of, needs_delay, settle, wants_retry
+from stem_iso.task.settlement import kinds_of, needs_delay, settle, wants_retry
 from stem_iso.task.status import TaskState
 from tests.task.making import envelopes, metas, outcomes, policies, seconds, troubled
 

@@ -15,7 +15,7 @@ import pytest
 from stem_iso import Stem
 from stem_iso.errors import BrokerUnavailable, TaskCancelled, UnknownResult
 from stem_iso.testing import eventually
-from stem_iso.testing.contract.desk import SUCCESS, settle, take
+from stem_iso.testing.contract.steps import SUCCESS, settle, take
 
 MANY = 300
 

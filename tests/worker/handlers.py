@@ -13,7 +13,7 @@ from typing import Any
 
 from stem_iso import TaskContext
 from stem_iso.errors import PayloadTooLarge, RemoteError
-from stem_iso.task.canvas import Canvas, Join, Parallel, Then
+from stem_iso.task.canvas.tree import Canvas, Join, Parallel, Then
 
 
 class Flaky(Exception):

@@ -6,9 +6,9 @@ import asyncio
 import sys
 import threading
 
-from stem_iso.bus import Bus
 from stem_iso.events import CompletedEvent, ErrorEvent, StartedEvent, WorkerEventType
 from stem_iso.testing import eventually
+from stem_iso.worker.reporting.bus import Bus
 
 
 def completed(number: int) -> CompletedEvent:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from stem_iso.isolate.messages import GOODBYE, HELLO, receive, send
+from stem_iso.isolate.keeper.protocol import GOODBYE, HELLO, receive, send
 
 
 def test_a_goodbye_is_heard_though_the_core_left_without_reading_what_it_was_told():

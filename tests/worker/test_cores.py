@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stem_iso import Stem
-from stem_iso.isolate.cores import VARIABLE
+from stem_iso.isolate.engine.cpus import VARIABLE
 from stem_iso.testing import eventually
 from tests.worker import handlers
 from tests.worker.conftest import Begin

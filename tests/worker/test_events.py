@@ -11,7 +11,7 @@ import pytest
 
 from stem_iso import InvalidOptions, Stem, Worker, WorkerEventType
 from stem_iso.testing import eventually
-from stem_iso.worker.log import JsonFormatter, TextFormatter
+from stem_iso.worker.reporting.log import JsonFormatter, TextFormatter
 from tests.worker import handlers
 from tests.worker.conftest import Begin, QuickRetries
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from stem_iso import Stem, WorkerEventType
 from stem_iso.testing import eventually
-from stem_iso.worker.pace import AHEAD, MOST, Pace
+from stem_iso.worker.prefetch import AHEAD, MOST, Pace
 from tests.worker import handlers
 from tests.worker.conftest import Begin
 

@@ -9,15 +9,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stem_iso.brokers.base import Delivery, Receipt, Verdict
-from stem_iso.bus import Bus
 from stem_iso.outcome import Outcome, Stopped, StopReason
 from stem_iso.signals import Signals
 from stem_iso.task.envelope import Envelope, encode
 from stem_iso.task.plan import GiveBack, Retry
 from stem_iso.task.policy import Policy
-from stem_iso.task.settle import settle
+from stem_iso.task.settlement import settle
 from stem_iso.worker.attempt import Attempt
-from stem_iso.worker.telling import SignalEmitter
+from stem_iso.worker.reporting.bus import Bus
+from stem_iso.worker.reporting.signals import SignalEmitter
 from tests.task.making import envelopes, outcomes, policies
 
 END_OF = {"succeeded": "task_succeeded", "retried": "task_retry", "failed": "task_failed", "cancelled": "task_revoked", "queued": None}

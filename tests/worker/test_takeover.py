@@ -13,7 +13,7 @@ import pytest
 from stem_iso import Stem, WorkerEventType
 from stem_iso.brokers.base import WorkerInfo
 from stem_iso.testing import eventually
-from stem_iso.testing.looking import throughout
+from stem_iso.testing.assertions import throughout
 from stem_iso.worker.liveness import machine, process
 from tests.servers.fixtures import broker_of
 from tests.worker import handlers

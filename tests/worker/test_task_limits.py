@@ -11,7 +11,7 @@ import pytest
 
 from stem_iso import Stem, TaskCancelled, TaskContext, Worker, WorkerEventType
 from stem_iso.testing import eventually
-from stem_iso.testing.looking import throughout
+from stem_iso.testing.assertions import throughout
 from tests.worker import handlers
 from tests.worker.conftest import Begin, QuickRetries
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from stem_iso import TimeoutException
 from stem_iso.events import TaskEvent, TimeoutEvent, decode, encode
-from stem_iso.isolate.answers import error_of
-from stem_iso.isolate.job import LimitNotice
+from stem_iso.isolate.interfaces import LimitNotice
+from stem_iso.isolate.pool.reply import error_of
 from stem_iso.outcome import Overrun, TimedOut
 
 FACTS = Overrun.__struct_fields__

@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any
 from weakref import WeakSet
 
-from stem_iso.brokers.awaited import ended, fewer_than, late
 from stem_iso.brokers.base import (
     BrokerOptions,
     DeadFilter,
@@ -34,25 +33,26 @@ from stem_iso.brokers.base import (
     WorkerInfo,
 )
 from stem_iso.brokers.payload import encoded
-from stem_iso.brokers.redis import canvas, gossip, leasing, limits, looking, publishing, schedules, sweeping
-from stem_iso.brokers.redis.dead import DeadLetters
+from stem_iso.brokers.redis import canvas, expire, lease, publish, rate_limits, schedules, status, workers
+from stem_iso.brokers.redis.client.client import Links
+from stem_iso.brokers.redis.dead_letters import DeadLetters
 from stem_iso.brokers.redis.ends import TokenEnds
-from stem_iso.brokers.redis.exchanging import Exchanger, ExchangeTurn
-from stem_iso.brokers.redis.homes import ReceiptIndex
+from stem_iso.brokers.redis.exchange import Exchanger, ExchangeTurn
 from stem_iso.brokers.redis.keys import own_key, queue_key
-from stem_iso.brokers.redis.links import Links
-from stem_iso.brokers.redis.looking import Memory, StatusReader
-from stem_iso.brokers.redis.parking import RedisWatch
-from stem_iso.brokers.redis.registry import Registry
-from stem_iso.brokers.redis.relay import OutboxRelay, entries_in
-from stem_iso.brokers.redis.revoking import Revocations
-from stem_iso.brokers.redis.settling import Nonces
+from stem_iso.brokers.redis.notifications import RedisWatch
+from stem_iso.brokers.redis.outbox import OutboxRelay, entries_in
+from stem_iso.brokers.redis.queues import Registry
+from stem_iso.brokers.redis.receipts import ReceiptIndex
+from stem_iso.brokers.redis.revoke import Revocations
+from stem_iso.brokers.redis.settle import Nonces
+from stem_iso.brokers.redis.status import Memory, StatusReader
 from stem_iso.brokers.redis.waiting import until
+from stem_iso.brokers.rules import ended, fewer_than, late
 from stem_iso.errors import BrokerUnavailable
-from stem_iso.task.canvas import Canvas, Tree
+from stem_iso.task.canvas.tree import Canvas, Tree
 from stem_iso.task.envelope import Envelope
-from stem_iso.task.limits import TaskLimits
 from stem_iso.task.plan import GiveBack
+from stem_iso.task.rate_limit import TaskLimits
 from stem_iso.task.status import Progress
 
 LISTENING_CACHE = 1.0  # seconds
@@ -69,10 +69,10 @@ class RedisBroker:
         nonces = Nonces()
         self._homes = ReceiptIndex(links, self._registry, nonces)
         self._exchanger = Exchanger(links, self._homes, nonces, options)
-        self._limits = limits.RateLimits(links)
-        self._relay = OutboxRelay(links, limits.relay)
+        self._limits = rate_limits.RateLimits(links)
+        self._relay = OutboxRelay(links, rate_limits.relay)
         self._memory = Memory()
-        self._finder = StatusReader(links, self._registry, self._memory, lambda boots: gossip.worker_ids(links, boots))
+        self._finder = StatusReader(links, self._registry, self._memory, lambda boots: workers.worker_ids(links, boots))
         self._wishes = Revocations(links, self._registry, self._finder, self._relay)
         self._graves = DeadLetters(links, self._registry, options.dead_letter_ttl)
         self._watches: WeakSet[RedisWatch] = WeakSet()
@@ -84,7 +84,7 @@ class RedisBroker:
 
     def publish(self, envelopes: Sequence[Envelope]) -> list[str]:
         pairs = encoded(envelopes, self.options.max_payload_bytes)
-        return publishing.publish(self._links, self._registry, pairs) if pairs else []
+        return publish.publish(self._links, self._registry, pairs) if pairs else []
 
     def status(self, ids: Sequence[str], queue: str | None = None) -> list[StatusRecord | None]:
         return self._finder.statuses(ids, queue) if ids else []
@@ -109,7 +109,7 @@ class RedisBroker:
         return self._wishes.forget(id, queue)
 
     def queues(self) -> list[QueueCount]:
-        return looking.queues(self._links, self._registry, self.options.dead_letter_ttl)
+        return status.queues(self._links, self._registry, self.options.dead_letter_ttl)
 
     def purge(self, queue: str) -> int:
         return self._wishes.purge(queue)
@@ -177,18 +177,18 @@ class RedisBroker:
     def renew(self, receipts: Sequence[Receipt]) -> list[Receipt]:
         if not receipts:
             return []
-        lost = leasing.renew(self._links, self._homes, receipts, self.options.default_visibility_timeout)
+        lost = lease.renew(self._links, self._homes, receipts, self.options.default_visibility_timeout)
         self._limits.settled(lost)
         self._limits.renewed(receipts)
         return lost
 
     def extend(self, receipt: Receipt, by: float) -> bool:
-        kept = leasing.extend(self._links, self._homes, receipt, by)
+        kept = lease.extend(self._links, self._homes, receipt, by)
         self._limits.renewed([receipt])
         return kept
 
     def mark(self, receipt: Receipt) -> bool:
-        return leasing.mark(self._links, self._homes, receipt)
+        return lease.mark(self._links, self._homes, receipt)
 
     def acquire(self, receipt: Receipt, limits: TaskLimits, latest: float | None = None) -> Permit:
         def cancel() -> Verdict:
@@ -206,12 +206,12 @@ class RedisBroker:
         return Permit(Verdict.LOST)
 
     def note(self, receipt: Receipt, meta: dict[str, Any] | None, progress: Progress | None) -> None:
-        leasing.note(self._links, self._homes, receipt, meta, progress)
+        lease.note(self._links, self._homes, receipt, meta, progress)
 
     def reclaim(self, boot: str, predecessor: str | None = None, held: Collection[Receipt] | None = None) -> list[Reclaimed]:
         names = self._registry.known(fresh=predecessor is not None)
-        asker = leasing.Asker(boot, predecessor, held, fresh=not self._reclaimed)
-        found, entries = leasing.reclaim(self._links, asker, names, self.options)
+        asker = lease.Asker(boot, predecessor, held, fresh=not self._reclaimed)
+        found, entries = lease.reclaim(self._links, asker, names, self.options)
         self._reclaimed = True
         self._hand_on(entries)
         with suppress(BrokerUnavailable):  # what was reclaimed is to be told, whatever becomes of the rest
@@ -231,23 +231,23 @@ class RedisBroker:
 
     def beat(self, worker: WorkerInfo) -> None:
         self._registry.announce(worker.queues)
-        gossip.beat(self._links, worker)
+        workers.beat(self._links, worker)
         self._beaten[worker.id] = worker
 
     def goodbye(self, worker_id: str) -> None:
-        gossip.goodbye(self._links, worker_id, self._beaten.pop(worker_id, None))
+        workers.goodbye(self._links, worker_id, self._beaten.pop(worker_id, None))
 
     def neighbours(self, machine: str) -> list[WorkerInfo]:
-        return gossip.neighbours(self._links, machine)
+        return workers.neighbours(self._links, machine)
 
     def unregister(self, dead: WorkerInfo) -> None:
-        gossip.unregister(self._links, dead)
+        workers.unregister(self._links, dead)
 
     def workers(self) -> list[WorkerInfo]:
-        return gossip.workers(self._links)
+        return workers.workers(self._links)
 
     def sweep(self) -> int:
-        return sweeping.sweep(self._links, self._registry, self.options.dead_letter_ttl)
+        return expire.sweep(self._links, self._registry, self.options.dead_letter_ttl)
 
     # -- schedules --------------------------------------------------------------------------------------------------------------
 
@@ -275,18 +275,18 @@ class RedisBroker:
 
     def emit(self, events: Sequence[bytes]) -> None:
         if events and self.listening():
-            gossip.emit(self._links, events)
+            workers.emit(self._links, events)
 
     def listening(self) -> bool:
         looked, answer = self._listening
         now = time.monotonic()
         if now - looked > LISTENING_CACHE:
-            answer = gossip.listened(self._links)
+            answer = workers.listened(self._links)
             self._listening = (now, answer)
         return answer
 
     def listen(self, timeout: float | None = None) -> Iterator[bytes]:
-        return gossip.RedisEventStream(self._links, timeout).events()
+        return workers.RedisEventStream(self._links, timeout).events()
 
     def close(self) -> None:
         self._links.close()

@@ -16,17 +16,17 @@ import msgspec
 
 from stem_iso.brokers.base import BrokerOptions, MemberState, StatusRecord
 from stem_iso.brokers.payload import encoded
-from stem_iso.brokers.redis import placing, publishing
+from stem_iso.brokers.redis import canvas_placement, publish
+from stem_iso.brokers.redis.canvas_placement import CanvasOrigin
+from stem_iso.brokers.redis.client.client import Command, Links, ScriptCall
 from stem_iso.brokers.redis.damage import DAMAGE, UNREADABLE, say, text
 from stem_iso.brokers.redis.keys import own_key, queue_key
-from stem_iso.brokers.redis.links import Command, Links, ScriptCall
-from stem_iso.brokers.redis.placing import CanvasOrigin
+from stem_iso.brokers.redis.outbox import OutboxEntry, OutboxRelay, entries_in
+from stem_iso.brokers.redis.queues import Registry
 from stem_iso.brokers.redis.records import unpack_error
-from stem_iso.brokers.redis.registry import Registry
-from stem_iso.brokers.redis.relay import OutboxEntry, OutboxRelay, entries_in
 from stem_iso.errors import BrokerUnavailable
-from stem_iso.task.canvas import GROUP, Canvas, Parallel, Ref, Tree, last_of
-from stem_iso.task.parts import group_of, parts_of
+from stem_iso.task.canvas.parts import group_of, parts_of
+from stem_iso.task.canvas.tree import GROUP, Canvas, Parallel, Ref, Tree, last_of
 from stem_iso.task.status import TaskState
 
 _tree: msgspec.msgpack.Decoder[Tree] = msgspec.msgpack.Decoder(Tree)
@@ -41,10 +41,10 @@ Find = Callable[[str, Sequence[str]], Sequence[StatusRecord | None]]  # the stat
 def compose(links: Links, registry: Registry, relay: OutboxRelay, canvas: Canvas, options: BrokerOptions) -> None:
     """Raises PayloadTooLarge, and BrokerUnavailable: where that comes late, the canvas is composed, and a worker sees it through."""
     encoded([step.envelope for step in canvas.steps], options.max_payload_bytes)
-    queue = placing.queue_of(canvas)
-    publishing.said(registry, {queue, *(step.envelope.queue for step in canvas.steps)}, [canvas.id])
+    queue = canvas_placement.queue_of(canvas)
+    publish.said(registry, {queue, *(step.envelope.queue for step in canvas.steps)}, [canvas.id])
     post = ScriptCall("post", queue_key(queue), ("compose", canvas.id, msgspec.msgpack.encode(canvas)))
-    ((number, _),) = publishing.sent(links, [post], [canvas.id], canvas=True)
+    ((number, _),) = publish.sent(links, [post], [canvas.id], canvas=True)
     with suppress(BrokerUnavailable):
         relay.compose(canvas, CanvasOrigin(queue, int(number)))
 

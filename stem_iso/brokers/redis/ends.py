@@ -17,10 +17,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from stem_iso.brokers.base import StatusRecord
+from stem_iso.brokers.redis.client.blocking import GRACE, BlockingConnection
+from stem_iso.brokers.redis.client.client import Command, Links, ScriptCall
 from stem_iso.brokers.redis.keys import own_key, queue_key
-from stem_iso.brokers.redis.links import Command, Links, ScriptCall
-from stem_iso.brokers.redis.looking import Memory, StatusReader
-from stem_iso.brokers.redis.parked import GRACE, BlockingConnection
+from stem_iso.brokers.redis.status import Memory, StatusReader
 from stem_iso.errors import BrokerUnavailable
 
 SLICE = 2  # seconds

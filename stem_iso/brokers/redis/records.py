@@ -22,7 +22,7 @@ import msgspec
 
 from stem_iso.brokers.redis.damage import DAMAGE
 from stem_iso.outcome import TaskError
-from stem_iso.task.canvas import Ref, Start, started
+from stem_iso.task.canvas.tree import Ref, Start, started
 from stem_iso.task.envelope import Envelope, Undecodable, decode, encode
 from stem_iso.task.status import Progress, TaskState
 

@@ -19,11 +19,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from stem_iso.brokers.base import ScheduleRecord
+from stem_iso.brokers.redis.client.client import Links
 from stem_iso.brokers.redis.damage import DAMAGE, say, text
 from stem_iso.brokers.redis.keys import SCHEDULES
-from stem_iso.brokers.redis.links import Links
 from stem_iso.brokers.redis.records import frames
-from stem_iso.task.canvas import Canvas
+from stem_iso.task.canvas.tree import Canvas
 from stem_iso.task.envelope import Envelope
 
 STORED = f"{SCHEDULES}:s"

@@ -18,7 +18,7 @@ from contextlib import suppress
 from math import inf
 from typing import TypeVar
 
-from stem_iso.brokers.redis.links import Links
+from stem_iso.brokers.redis.client.client import Links
 from stem_iso.errors import BrokerUnavailable
 
 T = TypeVar("T")

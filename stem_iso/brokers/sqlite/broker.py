@@ -29,25 +29,25 @@ from stem_iso.brokers.base import (
 )
 from stem_iso.brokers.payload import encoded
 from stem_iso.brokers.sqlite import (
-    admitting,
-    apart,
+    acquire,
     canvas,
     damage,
-    dead,
-    gossip,
-    leasing,
-    looking,
-    publishing,
-    revoking,
+    dead_letters,
+    end_notices,
+    expire,
+    lease,
+    publish,
+    revoke,
     schedules,
-    settling,
-    sweeping,
+    settle,
+    status,
+    workers,
 )
-from stem_iso.brokers.sqlite.parking import BellEnds, SqliteEventStream, SqliteWatch, wait, wait_members
-from stem_iso.brokers.sqlite.turn import Database, Transaction
-from stem_iso.task.canvas import Canvas, Tree
+from stem_iso.brokers.sqlite.transaction import Database, Transaction
+from stem_iso.brokers.sqlite.waiting import BellEnds, SqliteEventStream, SqliteWatch, wait, wait_members
+from stem_iso.task.canvas.tree import Canvas, Tree
 from stem_iso.task.envelope import Envelope
-from stem_iso.task.limits import TaskLimits
+from stem_iso.task.rate_limit import TaskLimits
 from stem_iso.task.status import Progress
 
 LISTENING_CACHE = 1.0  # seconds
@@ -62,7 +62,7 @@ class SqliteBroker:
         self.url = database.url
         self._database = database
         self._searched = 0.0  # when rows that no clock makes ready were last sought
-        self._sequence = 0  # of the last lease, see `leasing.next_sequence`
+        self._sequence = 0  # of the last lease, see `lease.next_sequence`
         self._listening = (0.0, False)  # when it was looked up, and what it was
         self._listeners = 0
 
@@ -72,13 +72,13 @@ class SqliteBroker:
         pairs = encoded(envelopes, self.options.max_payload_bytes)
         if pairs and all(envelope.lock is not None for envelope in envelopes):
             # A crowd that wants what is taken only looks: it would else stand in line for the lock, and the worker behind it.
-            holders = self._database.read(lambda turn: publishing.holders(turn, envelopes))
+            holders = self._database.read(lambda turn: publish.holders(turn, envelopes))
             if holders is not None:
                 return holders
-        return self._database.write(lambda turn: publishing.publish(turn, pairs)) if pairs else []
+        return self._database.write(lambda turn: publish.publish(turn, pairs)) if pairs else []
 
     def status(self, ids: Sequence[str], queue: str | None = None) -> list[StatusRecord | None]:
-        return self._database.read(lambda turn: looking.statuses(turn, ids)) if ids else []
+        return self._database.read(lambda turn: status.statuses(turn, ids)) if ids else []
 
     def wait(self, id: str, timeout: float | None, queue: str | None = None) -> StatusRecord:
         return wait(self._database, lambda: self.status([id])[0], id, timeout)
@@ -87,18 +87,18 @@ class SqliteBroker:
         return BellEnds(self._database)
 
     def revoke(self, id: str, terminate: bool = False, queue: str | None = None) -> bool:
-        return self._database.write(lambda turn: revoking.revoke(turn, id, terminate))
+        return self._database.write(lambda turn: revoke.revoke(turn, id, terminate))
 
     def forget(self, id: str, queue: str | None = None) -> bool:
-        return self._database.write(lambda turn: revoking.forget(turn, id))
+        return self._database.write(lambda turn: revoke.forget(turn, id))
 
     def queues(self) -> list[QueueCount]:
-        return self._database.read(lambda turn: looking.queues(turn, self.options.dead_letter_ttl))
+        return self._database.read(lambda turn: status.queues(turn, self.options.dead_letter_ttl))
 
     def purge(self, queue: str) -> int:
-        upto = self._database.read(revoking.newest)
+        upto = self._database.read(revoke.newest)
         purged = 0
-        while bite := self._database.write(lambda turn: revoking.purge(turn, queue, upto)):
+        while bite := self._database.write(lambda turn: revoke.purge(turn, queue, upto)):
             purged += bite
         return purged
 
@@ -122,42 +122,42 @@ class SqliteBroker:
 
     def dead_letters(self, which: DeadFilter) -> list[DeadLetter]:
         ttl = self.options.dead_letter_ttl
-        return [dead.letter(row) for row in self._database.read(lambda turn: dead.letters(turn, which, ttl))]
+        return [dead_letters.letter(row) for row in self._database.read(lambda turn: dead_letters.letters(turn, which, ttl))]
 
     def replay(self, which: DeadFilter, delay: float = 0.0, dry_run: bool = False) -> list[Replayed]:
         ttl = self.options.dead_letter_ttl
         if dry_run:
-            return self._database.read(partial(dead.replay_all, which=which, ttl=ttl, delay=delay, dry_run=True))
+            return self._database.read(partial(dead_letters.replay_all, which=which, ttl=ttl, delay=delay, dry_run=True))
         replayed: list[Replayed] = []
         for bite in self._dead(which):
-            replayed += self._database.write(partial(dead.replay_all, which=bite, ttl=ttl, delay=delay))
+            replayed += self._database.write(partial(dead_letters.replay_all, which=bite, ttl=ttl, delay=delay))
         return replayed
 
     def purge_dead(self, which: DeadFilter) -> int:
-        return sum(self._database.write(partial(dead.purge, ids=bite.ids or [])) for bite in self._dead(which))
+        return sum(self._database.write(partial(dead_letters.purge, ids=bite.ids or [])) for bite in self._dead(which))
 
     def _dead(self, which: DeadFilter) -> Iterator[DeadFilter]:
         """Those that are meant now, in bites."""
-        found = self._database.read(lambda turn: dead.ids(turn, which, self.options.dead_letter_ttl))
-        for start in range(0, len(found), dead.BITE):
-            yield DeadFilter(ids=found[start : start + dead.BITE])
+        found = self._database.read(lambda turn: dead_letters.ids(turn, which, self.options.dead_letter_ttl))
+        for start in range(0, len(found), dead_letters.BITE):
+            yield DeadFilter(ids=found[start : start + dead_letters.BITE])
 
     # -- workers ----------------------------------------------------------------------------------------------------------------
 
     def exchange(self, boot: str, settlements: Sequence[Settlement], queues: Sequence[str], want: int) -> Exchange:
         if not settlements:
             # An idle look takes no lock: many workers woken by one task would else stand in line to find nothing.
-            due = self._database.read(lambda turn: leasing.quiet(turn, queues))
+            due = self._database.read(lambda turn: lease.quiet(turn, queues))
             if due is None or due > 0 or want <= 0:
                 return Exchange([], [], due, ready=due == 0)
         return self._database.write(lambda turn: self._exchange(turn, boot, settlements, queues, want))
 
     def _exchange(self, turn: Transaction, boot: str, settlements: Sequence[Settlement], queues: Sequence[str], want: int) -> Exchange:
-        verdicts: list[Verdict] = settling.settle(turn, settlements) if settlements else []
-        due = leasing.promote(turn, queues)
-        self._sequence = leasing.next_sequence(self._sequence)
+        verdicts: list[Verdict] = settle.settle(turn, settlements) if settlements else []
+        due = lease.promote(turn, queues)
+        self._sequence = lease.next_sequence(self._sequence)
         default = self.options.default_visibility_timeout
-        deliveries, more = leasing.lease(turn, boot, self._sequence, queues, max(0, want), default)
+        deliveries, more = lease.lease(turn, boot, self._sequence, queues, max(0, want), default)
         if (want > 0 and not deliveries) or turn.lease_now - self._searched > SEARCH:
             self._searched = turn.lease_now
             for queue in queues:
@@ -166,54 +166,54 @@ class SqliteBroker:
 
     def renew(self, receipts: Sequence[Receipt]) -> list[Receipt]:
         default = self.options.default_visibility_timeout
-        return self._database.write(lambda turn: leasing.renew(turn, receipts, default)) if receipts else []
+        return self._database.write(lambda turn: lease.renew(turn, receipts, default)) if receipts else []
 
     def extend(self, receipt: Receipt, by: float) -> bool:
-        return self._database.write(lambda turn: leasing.extend(turn, receipt, by))
+        return self._database.write(lambda turn: lease.extend(turn, receipt, by))
 
     def mark(self, receipt: Receipt) -> bool:
-        return self._database.write(lambda turn: leasing.mark(turn, receipt))
+        return self._database.write(lambda turn: lease.mark(turn, receipt))
 
     def acquire(self, receipt: Receipt, limits: TaskLimits, latest: float | None = None) -> Permit:
-        return self._database.write(lambda turn: admitting.acquire(turn, receipt, limits, latest))
+        return self._database.write(lambda turn: acquire.acquire(turn, receipt, limits, latest))
 
     def note(self, receipt: Receipt, meta: dict[str, Any] | None, progress: Progress | None) -> None:
-        self._database.write(lambda turn: leasing.note(turn, receipt, meta, progress))
+        self._database.write(lambda turn: lease.note(turn, receipt, meta, progress))
 
     def reclaim(self, boot: str, predecessor: str | None = None, held: Collection[Receipt] | None = None) -> list[Reclaimed]:
-        if not self._database.read(lambda turn: leasing.expired(turn, boot, predecessor, held)):
+        if not self._database.read(lambda turn: lease.expired(turn, boot, predecessor, held)):
             return []
-        return self._database.write(lambda turn: leasing.reclaim(turn, boot, predecessor, self.options, held))
+        return self._database.write(lambda turn: lease.reclaim(turn, boot, predecessor, self.options, held))
 
     def orders(self, boot: str) -> list[Revocation]:
-        return self._database.read(lambda turn: leasing.orders(turn, boot))
+        return self._database.read(lambda turn: lease.orders(turn, boot))
 
     def ended_apart(self) -> list[UnattendedEnd]:
-        return self._database.write(apart.take) if self._database.read(apart.any_left) else []
+        return self._database.write(end_notices.take) if self._database.read(end_notices.any_left) else []
 
     def watch(self, boot: str, queues: Sequence[str]) -> SqliteWatch:
         return SqliteWatch(self._database)
 
     def beat(self, worker: WorkerInfo) -> None:
-        self._database.write(lambda turn: gossip.beat(turn, worker))
+        self._database.write(lambda turn: workers.beat(turn, worker))
 
     def goodbye(self, worker_id: str) -> None:
-        self._database.write(lambda turn: gossip.goodbye(turn, worker_id))
+        self._database.write(lambda turn: workers.goodbye(turn, worker_id))
 
     def neighbours(self, machine: str) -> list[WorkerInfo]:
-        return self._database.read(lambda turn: gossip.neighbours(turn, machine))
+        return self._database.read(lambda turn: workers.neighbours(turn, machine))
 
     def unregister(self, dead: WorkerInfo) -> None:
-        self._database.write(lambda turn: gossip.unregister(turn, dead))
+        self._database.write(lambda turn: workers.unregister(turn, dead))
 
     def workers(self) -> list[WorkerInfo]:
-        return self._database.read(gossip.workers)
+        return self._database.read(workers.workers)
 
     def sweep(self) -> int:
         ttl = self.options.dead_letter_ttl
         swept = 0
-        if self._database.read(lambda turn: sweeping.due(turn, ttl)):
-            swept = self._database.write(lambda turn: sweeping.sweep(turn, ttl))
+        if self._database.read(lambda turn: expire.due(turn, ttl)):
+            swept = self._database.write(lambda turn: expire.sweep(turn, ttl))
         self._database.shrink()
         return swept
 
@@ -242,13 +242,13 @@ class SqliteBroker:
 
     def emit(self, events: Sequence[bytes]) -> None:
         if events and self.listening():
-            self._database.write(lambda turn: gossip.emit(turn, events))
+            self._database.write(lambda turn: workers.emit(turn, events))
 
     def listening(self) -> bool:
         looked, answer = self._listening
         now = time.monotonic()
         if now - looked > LISTENING_CACHE:
-            answer = self._database.read(gossip.listened)
+            answer = self._database.read(workers.listened)
             self._listening = (now, answer)
         return answer
 
@@ -260,7 +260,7 @@ class SqliteBroker:
 
     def unfinished(self, limit: int) -> list[bytes]:
         """Bodies of what waits or runs, oldest first; nothing is touched. For tests that ask what was enqueued."""
-        return self._database.read(lambda turn: looking.unfinished(turn, limit))
+        return self._database.read(lambda turn: status.unfinished(turn, limit))
 
     def twin(self) -> SqliteBroker:
         """Another broker on the same store, for another thread."""

@@ -20,16 +20,17 @@ from typing import NamedTuple, assert_never
 import msgspec
 
 from stem_iso.brokers.base import MemberState
-from stem_iso.brokers.sqlite import apart, schema
-from stem_iso.brokers.sqlite.bells import Topic
+from stem_iso.brokers.sqlite import end_notices, schema
 from stem_iso.brokers.sqlite.closing import RowEnd, bury, close
 from stem_iso.brokers.sqlite.connection import Row
+from stem_iso.brokers.sqlite.notifications import Topic
 from stem_iso.brokers.sqlite.rows import ENDED, INSERT, pack, state_of, undecodable, unpack_error, waiting
-from stem_iso.brokers.sqlite.turn import Transaction
+from stem_iso.brokers.sqlite.transaction import Transaction
 from stem_iso.brokers.sqlite.values import count, data, is_text, seconds, text, unpacked
 from stem_iso.errors import StemError
 from stem_iso.outcome import TaskError
-from stem_iso.task.canvas import (
+from stem_iso.task.canvas.parts import group_of, parts_of
+from stem_iso.task.canvas.tree import (
     GROUP,
     LINK_FAILED,
     MEMBER_FAILED,
@@ -54,7 +55,6 @@ from stem_iso.task.canvas import (
     too_large,
 )
 from stem_iso.task.envelope import Envelope, Undecodable, decode, encode
-from stem_iso.task.parts import group_of, parts_of
 from stem_iso.task.policy import RESULT_TTL
 
 KEPT = 1e15  # an expiry that no clock reaches: its group has not ended
@@ -283,7 +283,7 @@ class _Moving:
         self, part: PartRow, state: int, reason: str | None = None, error: TaskError | None = None, result: bytes | None = None
     ) -> None:
         if part.whole and state == schema.FAILED:
-            apart.note(self._turn, [part.seq], state, reason or "failed", pack(error))
+            end_notices.note(self._turn, [part.seq], state, reason or "failed", pack(error))
         until = self._turn.now + (RESULT_TTL if part.ttl is None else part.ttl)
         if part.joined is not None and self._waits(part.joined):
             until = KEPT

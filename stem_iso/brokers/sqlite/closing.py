@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from stem_iso.brokers.sqlite.turn import Transaction
+from stem_iso.brokers.sqlite.transaction import Transaction
 
 
 class RowEnd(NamedTuple):

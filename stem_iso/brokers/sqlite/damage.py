@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from stem_iso.brokers.sqlite import apart, schema
-from stem_iso.brokers.sqlite.buckets import pull
+from stem_iso.brokers.sqlite import end_notices, schema
 from stem_iso.brokers.sqlite.endings import RowEnd, end
+from stem_iso.brokers.sqlite.rate_limits import pull
 from stem_iso.brokers.sqlite.rows import pack, undecodable
-from stem_iso.brokers.sqlite.turn import Transaction
+from stem_iso.brokers.sqlite.transaction import Transaction
 from stem_iso.brokers.sqlite.values import is_count, is_text, seconds
 from stem_iso.task.policy import RESULT_TTL
 
@@ -75,7 +75,7 @@ def bury(turn: Transaction, faults: Sequence[Fault]) -> None:
     buckets = [row[0] for row in turn.of_keys("SELECT coalesce(slot, waits) FROM task WHERE seq IN ({keys})", seqs)]
     errors = {seq: pack(undecodable(what)) for seq, what in faults}
     for seq, error in errors.items():
-        apart.note(turn, [seq], schema.FAILED, "undecodable", error)
+        end_notices.note(turn, [seq], schema.FAILED, "undecodable", error)
     # Where the id or the key is what is damaged, the two no longer find each other.
     turn.of_keys("DELETE FROM lock WHERE id IN (SELECT id FROM task WHERE seq IN ({keys}))", seqs)
     turn.of_keys(_ORPHANS, seqs)

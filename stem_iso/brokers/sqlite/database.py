@@ -18,12 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from stem_iso.brokers.sqlite.bells import Listener, Sidecar, SidecarEar, Topic
 from stem_iso.brokers.sqlite.clock import StoreClock
 from stem_iso.brokers.sqlite.connection import Busy, Connection, Full, network_of, prepare
-from stem_iso.brokers.sqlite.forks import fork_guard
-from stem_iso.brokers.sqlite.lockfile import LockFile
-from stem_iso.brokers.sqlite.turn import Transaction
+from stem_iso.brokers.sqlite.fork_safety import fork_guard
+from stem_iso.brokers.sqlite.lock_file import LockFile
+from stem_iso.brokers.sqlite.notifications import Listener, Sidecar, SidecarEar, Topic
+from stem_iso.brokers.sqlite.transaction import Transaction
 from stem_iso.errors import BrokerUnavailable
 
 T = TypeVar("T")

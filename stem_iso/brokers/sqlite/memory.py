@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import TypeVar
 from weakref import WeakSet
 
-from stem_iso.brokers.sqlite.bells import Listener, PipeEar, Topic
 from stem_iso.brokers.sqlite.clock import SYSTEM, StoreClock
 from stem_iso.brokers.sqlite.connection import Connection, prepare
-from stem_iso.brokers.sqlite.turn import Transaction
+from stem_iso.brokers.sqlite.notifications import Listener, PipeEar, Topic
+from stem_iso.brokers.sqlite.transaction import Transaction
 
 T = TypeVar("T")
 

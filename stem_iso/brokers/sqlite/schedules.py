@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 from stem_iso.brokers import payload
 from stem_iso.brokers.base import ScheduleRecord
-from stem_iso.brokers.sqlite import canvas, publishing
-from stem_iso.brokers.sqlite.bells import Topic
-from stem_iso.brokers.sqlite.turn import Transaction
+from stem_iso.brokers.sqlite import canvas, publish
+from stem_iso.brokers.sqlite.notifications import Topic
+from stem_iso.brokers.sqlite.transaction import Transaction
 from stem_iso.brokers.sqlite.values import data, is_text, moment, text
-from stem_iso.task.canvas import Canvas
+from stem_iso.task.canvas.tree import Canvas
 from stem_iso.task.envelope import Envelope
 
 
@@ -81,7 +81,7 @@ def fire(turn: Transaction, record: ScheduleRecord, due: float, sent: EncodedFir
     fired = turn.now if sent.pairs or sent.canvases else record.fired_at
     if not turn.all(_FIRE, (due, fired, record.name, record.revision, record.due)):
         return False
-    publishing.publish(turn, sent.pairs)
+    publish.publish(turn, sent.pairs)
     for whole, bodies in sent.canvases:
         canvas.compose(turn, whole, bodies)
     return True

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import NamedTuple
 
-from stem_iso.brokers.sqlite import apart, schema
-from stem_iso.brokers.sqlite.revoking import cancel
-from stem_iso.brokers.sqlite.turn import Transaction
+from stem_iso.brokers.sqlite import end_notices, schema
+from stem_iso.brokers.sqlite.revoke import cancel
+from stem_iso.brokers.sqlite.transaction import Transaction
 from stem_iso.brokers.sqlite.values import data
 from stem_iso.task.envelope import Envelope, Undecodable, decode
 
@@ -86,5 +86,5 @@ def _expired(found: Holder, now: float) -> bool:
 
 def _end(turn: Transaction, found: Holder) -> None:
     if found.seq is not None and _expired(found, turn.now):
-        apart.note(turn, [found.seq], schema.CANCELLED, "expired")
+        end_notices.note(turn, [found.seq], schema.CANCELLED, "expired")
         cancel(turn, [(found.seq, found.forgotten, found.ttl, found.waits)], "expired")

@@ -4,7 +4,7 @@
     CALL ── unpack ──> function(*args, **kwargs) ── pack ──> REPLY
 
 For the runtime a call that could be answered at all has succeeded; whether the function returned or raised is a bit in the answer's last
-byte (`parcel.RAISED`), which the program's side reads without unpickling the rest.
+byte (`payloads.RAISED`), which the program's side reads without unpickling the rest.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 
 import msgspec
 
-from stem_iso.isolate import parcel
+from stem_iso.isolate import payload as payloads
 from stem_iso.isolate.child.fork import ForkedChildGuard
-from stem_iso.isolate.faults import Described, describe, text_of
-from stem_iso.isolate.job import SUCCEEDED, IsolatePort
+from stem_iso.isolate.interfaces import SUCCEEDED, IsolatePort
+from stem_iso.isolate.remote_errors import Described, describe, text_of
 
 
 class PoolStart(msgspec.Struct, frozen=True):
@@ -54,7 +54,7 @@ def boot(payload: bytes, port: IsolatePort) -> FunctionRunner:
     for name in start.preload:
         import_module(name)
     if start.initializer:
-        function, args = parcel.unpack(start.initializer)
+        function, args = payloads.unpack(start.initializer)
         function(*args)
     return FunctionRunner()
 
@@ -80,7 +80,7 @@ class FunctionRunner:
     def run(self, entry: Any, payload: bytes, port: IsolatePort) -> tuple[int, bytes]:
         try:
             value = _call(entry, payload, port)
-            packed = parcel.pack(value, bulky=parcel.is_bulk(value))
+            packed = payloads.pack(value, bulky=payloads.is_bulk(value))
         except BaseException as error:  # user code may raise anything, SystemExit included
             packed = _failure(error)
         if packed.descriptor is not None:
@@ -92,22 +92,22 @@ def _call(entry: Any, payload: bytes, port: IsolatePort) -> Any:
     memory = None
     if port.descriptor is not None:
         descriptor, port.descriptor = port.descriptor, None
-        memory = parcel.mapped(descriptor)
+        memory = payloads.mapped(descriptor)
     if entry is None:
-        entry, args, kwargs = parcel.unpack(payload, memory)
+        entry, args, kwargs = payloads.unpack(payload, memory)
     else:
-        args, kwargs = parcel.unpack(payload, memory)
+        args, kwargs = payloads.unpack(payload, memory)
     if type(entry) is Missing:
         raise entry.error.with_traceback(entry.frames)  # anew, or each call would add its frames
     with port.armed(), ForkedChildGuard():
         return entry(*args, **kwargs)
 
 
-def _failure(error: BaseException) -> parcel.Parcel:
+def _failure(error: BaseException) -> payloads.Parcel:
     told, text = described(error)
-    packed = parcel.pack((told, text), raised=True, outside=False)
+    packed = payloads.pack((told, text), raised=True, outside=False)
     if len(packed.data) > MOST_FAILED:  # a group of hundreds, each with a megabyte of its own
-        packed = parcel.pack((Described(told.type, told.message, None, (), None, ()), text), raised=True, outside=False)
+        packed = payloads.pack((Described(told.type, told.message, None, (), None, ()), text), raised=True, outside=False)
     return packed
 
 

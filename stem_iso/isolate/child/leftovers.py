@@ -12,8 +12,8 @@ import os
 import sys
 from contextlib import suppress
 
+from stem_iso.isolate.keeper.process_tree import children, reaped
 from stem_iso.isolate.linux import WALL
-from stem_iso.isolate.tree import children, reaped
 
 # What a reply says was left. STATE: the process was changed in a way that cannot be put back (`state`).
 NOTHING, THREADS, PROCESSES, STATE = 0, 1, 2, 3

@@ -27,22 +27,22 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from stem_iso.isolate.child import setup
+from stem_iso.isolate.child.cpu_pinning import Pinning
 from stem_iso.isolate.child.entry import StartMethod, as_in_any_program
 from stem_iso.isolate.child.fork import ForkedChildGuard, flush, flush_before_forks
 from stem_iso.isolate.child.leftovers import RETIRED, STATE, Leftovers
-from stem_iso.isolate.child.pinning import Pinning
+from stem_iso.isolate.child.output_routing import keep_logging
 from stem_iso.isolate.child.port import CallPort, CoreGone, Pipe
 from stem_iso.isolate.child.registration import register_with
 from stem_iso.isolate.child.state import IsolateState, fresh_context
-from stem_iso.isolate.child.streams import keep_logging
+from stem_iso.isolate.interfaces import Boot, Runner
 from stem_iso.isolate.interpreter import Program
-from stem_iso.isolate.job import Boot, Runner
-from stem_iso.isolate.seat import Page
+from stem_iso.isolate.shared_row import Page
 from stem_iso.isolate.wire import BROKEN, CALL, READY, CallFrame, Frame, unpack_call
 from stem_iso.text import cut_inside, encoded
 
 if TYPE_CHECKING:
-    from stem_iso.isolate.process import Fds
+    from stem_iso.isolate.keeper.spawn import Fds
 
 IDLE_TITLE = "stem_iso: idle"
 
@@ -77,9 +77,9 @@ def main(fds: Fds, program: Program) -> None:
 def serve(pipe: Pipe, page: Page, stack: int, program: Program) -> None:
     boot = msgspec.msgpack.decode(pipe.receive().payload, type=Boot)
     if boot.hosts:
-        from stem_iso.isolate.child import host
+        from stem_iso.isolate.child import shared_host
 
-        host.serve(boot, program, pipe, page, titles())
+        shared_host.serve(boot, program, pipe, page, titles())
         return
     port = CallPort(pipe)
     setup.dump_before_raising(stack)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from stem_iso.isolate.job import FAILED, REJECTED, RETRY, STOPPED, SUCCEEDED, TIMED_OUT
+from stem_iso.isolate.interfaces import FAILED, REJECTED, RETRY, STOPPED, SUCCEEDED, TIMED_OUT
 from stem_iso.outcome import Failed, Outcome, Rejected, RetryAsked, Stopped, Succeeded, TimedOut
 
 _encode = msgspec.msgpack.Encoder().encode

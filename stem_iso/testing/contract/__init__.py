@@ -16,21 +16,21 @@ Time passes for real, in short leases and delays, and is waited for with bounds.
 from __future__ import annotations
 
 from stem_iso.testing.contract.canvas import Canvases
+from stem_iso.testing.contract.canvas_lifecycle import WholeCanvases
 from stem_iso.testing.contract.dead import DeadLetters
-from stem_iso.testing.contract.gossip import Gossip
+from stem_iso.testing.contract.delays import Timing
 from stem_iso.testing.contract.leases import LeaseRules
+from stem_iso.testing.contract.limit_lines import Lines
 from stem_iso.testing.contract.limits import LimitRules
-from stem_iso.testing.contract.lines import Lines
-from stem_iso.testing.contract.lost import LostWorkers
-from stem_iso.testing.contract.publishing import Publishing
+from stem_iso.testing.contract.lost_workers import LostWorkers
+from stem_iso.testing.contract.publish import Publishing
 from stem_iso.testing.contract.rates import Rates
-from stem_iso.testing.contract.revoking import Revoking
+from stem_iso.testing.contract.revoke import Revoking
 from stem_iso.testing.contract.schedules import ScheduleRules
-from stem_iso.testing.contract.settling import Settling
-from stem_iso.testing.contract.timing import Timing
+from stem_iso.testing.contract.settle import Settling
 from stem_iso.testing.contract.unique import Unique
 from stem_iso.testing.contract.waiting import Waiting
-from stem_iso.testing.contract.whole import WholeCanvases
+from stem_iso.testing.contract.workers import Gossip
 
 __all__ = ["BrokerContract"]
 

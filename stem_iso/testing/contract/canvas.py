@@ -12,8 +12,8 @@ from stem_iso.outcome import TaskError
 from stem_iso.task.envelope import decode
 from stem_iso.task.plan import Finish
 from stem_iso.task.status import TaskState
-from stem_iso.testing.contract.composing import BOUND, chain, compose, group, known, leaf, previous, ready, run, success
-from stem_iso.testing.contract.desk import FAILURE, Steps, counts, next_attempt, settle, status, take, take_one
+from stem_iso.testing.contract.canvas_steps import BOUND, chain, compose, group, known, leaf, previous, ready, run, success
+from stem_iso.testing.contract.steps import FAILURE, Steps, counts, next_attempt, settle, status, take, take_one
 
 
 class Canvases(Steps):

@@ -10,8 +10,21 @@ from stem_iso.brokers.base import Broker, DeadFilter, Settlement
 from stem_iso.task.envelope import Envelope, decode
 from stem_iso.task.plan import Finish
 from stem_iso.task.status import TaskState
-from stem_iso.testing.contract.desk import ALL, FAILURE, SUCCESS, Steps, counts, envelope, ids, next_attempt, settle, status, take, take_one
-from stem_iso.testing.looking import eventually
+from stem_iso.testing.assertions import eventually
+from stem_iso.testing.contract.steps import (
+    ALL,
+    FAILURE,
+    SUCCESS,
+    Steps,
+    counts,
+    envelope,
+    ids,
+    next_attempt,
+    settle,
+    status,
+    take,
+    take_one,
+)
 
 
 def bury(broker: Broker, *envelopes: Envelope) -> list[str]:

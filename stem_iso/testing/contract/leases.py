@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from stem_iso.brokers.base import Broker, Receipt, Verdict
 from stem_iso.task.status import Progress, TaskState
-from stem_iso.testing.contract.desk import SUCCESS, Steps, counts, envelope, give_back, ids, settle, status, take, take_one
-from stem_iso.testing.looking import eventually, throughout
+from stem_iso.testing.assertions import eventually, throughout
+from stem_iso.testing.contract.steps import SUCCESS, Steps, counts, envelope, give_back, ids, settle, status, take, take_one
 
 BRIEF = 0.25  # seconds of a lease that is meant to run out
 

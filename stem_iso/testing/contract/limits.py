@@ -10,11 +10,11 @@ import pytest
 
 from stem_iso.brokers.base import Broker, Delivery, Permit, Verdict
 from stem_iso.task.envelope import Envelope
-from stem_iso.task.limits import Rate, TaskLimits
 from stem_iso.task.plan import Finish, GiveBack, Plan
+from stem_iso.task.rate_limit import Rate, TaskLimits
 from stem_iso.task.status import TaskState
-from stem_iso.testing.contract.desk import CANCEL, FAILURE, SUCCESS, Steps, counts, envelope, next_attempt, settle, status, take, take_one
-from stem_iso.testing.looking import eventually, throughout
+from stem_iso.testing.assertions import eventually, throughout
+from stem_iso.testing.contract.steps import CANCEL, FAILURE, SUCCESS, Steps, counts, envelope, next_attempt, settle, status, take, take_one
 
 ONE = TaskLimits("thumbs.make", concurrency=1)
 TAKEN = Permit(Verdict.DONE)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 from stem_iso.brokers.base import Broker
-from stem_iso.task.limits import Rate, TaskLimits
-from stem_iso.testing.contract.desk import SUCCESS, Steps, settle, status, take, take_one
+from stem_iso.task.rate_limit import Rate, TaskLimits
+from stem_iso.testing.assertions import eventually, throughout
 from stem_iso.testing.contract.limits import ONE, TAKEN, begin, begun, publish
-from stem_iso.testing.looking import eventually, throughout
+from stem_iso.testing.contract.steps import SUCCESS, Steps, settle, status, take, take_one
 
 PERIOD = 0.3
 LATE = 5.0  # seconds, of a machine that is busy

@@ -11,10 +11,10 @@ import pytest
 
 from stem_iso.brokers.base import Broker, ScheduleRecord
 from stem_iso.errors import PayloadTooLarge
-from stem_iso.task.canvas import lay, leaves
-from stem_iso.testing.contract.composing import chain, leaf, previous, run, success
-from stem_iso.testing.contract.desk import SUCCESS, Steps, counts, envelope, ids, settle, status, take, take_one
-from stem_iso.testing.contract.timing import quiet, rings
+from stem_iso.task.canvas.tree import lay, leaves
+from stem_iso.testing.contract.canvas_steps import chain, leaf, previous, run, success
+from stem_iso.testing.contract.delays import quiet, rings
+from stem_iso.testing.contract.steps import SUCCESS, Steps, counts, envelope, ids, settle, status, take, take_one
 
 NOW = 1_800_000_000.0
 

@@ -10,7 +10,8 @@ from stem_iso.brokers.base import Broker, Settlement
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.plan import Finish, GiveBack
 from stem_iso.task.status import TaskState
-from stem_iso.testing.contract.desk import (
+from stem_iso.testing.assertions import eventually
+from stem_iso.testing.contract.steps import (
     ALL,
     CANCEL,
     FAILURE,
@@ -24,7 +25,6 @@ from stem_iso.testing.contract.desk import (
     take,
     take_one,
 )
-from stem_iso.testing.looking import eventually
 
 
 def unique(**fields: object) -> Envelope:

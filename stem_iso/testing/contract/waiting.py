@@ -12,8 +12,8 @@ import pytest
 from stem_iso.brokers.base import Broker, Ends, StatusRecord
 from stem_iso.errors import UnknownResult
 from stem_iso.task.status import TaskState
-from stem_iso.testing.contract.desk import RESULT, SUCCESS, Steps, envelope, next_attempt, settle, take, take_one
-from stem_iso.testing.looking import throughout
+from stem_iso.testing.assertions import throughout
+from stem_iso.testing.contract.steps import RESULT, SUCCESS, Steps, envelope, next_attempt, settle, take, take_one
 
 
 class Waiter:

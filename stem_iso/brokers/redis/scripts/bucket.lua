@@ -24,7 +24,7 @@ local set = call('HMGET', I, 'count', 'period', 'most', 'parked', 'told')
 local count, period, most = int(set[1]), int(set[2]), int(set[3])
 local parked, told = int(set[4]), set[5]
 
--- Seconds until one more may begin behind `ahead` that were called: 0 now, math.huge when another one has ended. As stem_iso.task.limits.
+-- Seconds until one more may begin behind `ahead` that were called: 0 now, math.huge when another one has ended. As stem_iso.task.rate_limit.
 local function wait(ahead)
   if most > 0 and call('ZCARD', H) + ahead >= most then
     return math.huge

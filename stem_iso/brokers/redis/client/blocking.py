@@ -1,0 +1,83 @@
+"""A connection on which something was asked whose answer is not waited for: BLPOP until there is an item, SUBSCRIBE for good.
+
+    parked = links.park(key, "BLPOP", key, 2)        written; nothing waits
+    poll.register(parked.fileno(), POLLIN)
+    parked.answers()   -> [] nothing whole yet       [[key, item]]       [None] the BLPOP ran out
+    parked.write("BLPOP", key, 2)                     again, on the same connection
+    parked.asked(2, "BLPOP", key, 2)                  the same, and waits for its answer
+
+Its owner says how long an answer may stay away: a server that vanished is not noticed here before the keepalive of the system does.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+from typing import Any
+
+from stem_iso.brokers.redis.client.connection import ConnectionLost, Wire, Word
+from stem_iso.brokers.redis.client.errors import Refusal
+from stem_iso.errors import BrokerUnavailable
+
+SEND = 1.0  # seconds to hand a few bytes to the system
+GRACE = 2.0  # seconds that the answer to a blocking command may be late: a server that does not even answer then is taken for dead
+
+
+class BlockingConnection:
+    """Owned by one thread. `distrust`: called when it was sent elsewhere, or lost its server. After BrokerUnavailable: park anew."""
+
+    def __init__(self, wire: Wire, distrust: Callable[[], None]) -> None:
+        self._wire, self._distrust = wire, distrust
+
+    def fileno(self) -> int:
+        """For poll: readable when an answer, or the end of the connection, is there. Raises BrokerUnavailable once closed."""
+        try:
+            return self._wire.fileno()
+        except OSError as error:
+            raise BrokerUnavailable(f"{self._wire.node}: {error}") from error
+
+    def write(self, *words: Word) -> None:
+        try:
+            self._wire.write([words], time.monotonic() + SEND)
+        except ConnectionLost as lost:
+            raise BrokerUnavailable(f"{self._wire.node}: {lost.args[0]}") from lost
+
+    def answers(self) -> list[Any]:
+        """All whole answers that have arrived; it never waits. Raises BrokerUnavailable where the server refused, or has gone."""
+        found: list[Any] = []
+        try:
+            for answer in self._wire.arrived():
+                if isinstance(answer, Refusal):
+                    self._wire.close()
+                    raise ConnectionLost(answer.reason)
+                found.append(answer)
+        except ConnectionLost as lost:
+            self._distrust()
+            if not found:  # what came before the end counts, and the next read tells of the end
+                raise BrokerUnavailable(f"{self._wire.node}: {lost.args[0]}") from lost
+        return found
+
+    def asked(self, seconds: float, *words: Word) -> list[Any]:
+        """What a command answers that blocks for `seconds` at most; nothing where even that did not come, and the connection is closed."""
+        self.write(*words)
+        deadline = time.monotonic() + seconds + GRACE
+        while not (answers := self.answers()):
+            if (left := deadline - time.monotonic()) <= 0:
+                self.close()
+                break
+            self.poll(left)
+        return answers
+
+    def poll(self, seconds: float) -> None:
+        """Wait until it is readable, at most so long."""
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        poll.poll(seconds * 1000)
+
+    @property
+    def open(self) -> bool:
+        return self._wire.open
+
+    def close(self) -> None:
+        self._wire.close()

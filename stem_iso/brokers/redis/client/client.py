@@ -1,0 +1,262 @@
+"""What the rest of the Redis broker asks servers with.
+
+    links.run([Call("publish", P, ...), Command("si:{q}:g", ("LLEN", "si:{q}:g"))])  ->  answers, in order; one round trip per node
+
+Rules
+ 1. A call names a script and ONE key, whose slot is where it runs; the script derives its other keys, of the same slot. A command is routed
+    by the key beside its words.
+ 2. All that is asked is idempotent, because it may be sent twice: after a cut, a redirection, a server that forgot its scripts. Calls to
+    one node are carried out in the order given, save those that it refused at first: they follow.
+ 3. One run, with its connecting, redirecting and sending again, ends within BUDGET: an answer to all, or BrokerUnavailable. Where no answer
+    came in time, what was asked may have been done; asking again is harmless.
+ 4. A script is given to a server before its first call over a connection, in the same write. NOSCRIPT (SCRIPT FLUSH) gives it again.
+ 5. One object per thread. Connections are opened by first use. In a forked child all are closed, and its own are opened.
+
+Not promised: a bound for the resolver of host names.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from stem_iso.brokers.redis.client import scripts
+from stem_iso.brokers.redis.client.address import Address, Node
+from stem_iso.brokers.redis.client.blocking import BlockingConnection
+from stem_iso.brokers.redis.client.connection import ConnectionLost, Wire, Word, Words
+from stem_iso.brokers.redis.client.errors import PASSING, Refusal
+from stem_iso.errors import BrokerUnavailable
+
+BUDGET = 4.0  # seconds of one run; a producer hears within 5
+LOST = 0.05  # seconds of a sleep that could not be slept: less would be a busy loop
+
+
+class ScriptCall(NamedTuple):
+    """`script`: the stem of a file in scripts/. `key`: KEYS[1], with a hash tag. `args`: ARGV."""
+
+    script: str
+    key: str
+    args: tuple[Word, ...] = ()
+
+
+class Command(NamedTuple):
+    """`key` only says which slot; `words` are the whole command."""
+
+    key: str
+    words: Words
+
+
+Ask = ScriptCall | Command
+
+
+class Links(ABC):
+    """To all servers of one address. `url`: for people, without user and password."""
+
+    clustered: bool
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.url = address.shown
+        self.bell = f"si:{address.access.db}:bell"  # the channel; channels know no databases
+        self.connected = 0  # how often: after a new one, what a server was told may be forgotten
+        self._sent = False  # this run has handed something to a server
+        self._sleeper: tuple[Node, BlockingConnection] | None = None  # kept from one `sleep` to the next
+
+    def run(self, calls: Sequence[Ask], seconds: float | None = None) -> list[Any]:
+        """The answers (bytes, int, list, None), in the order of `calls`, within `seconds` (BUDGET where nothing is said).
+
+        Raises BrokerUnavailable, after all of them were read; `unsure` where an answer is missing, or some were refused and others done.
+        """
+        if not calls:
+            return []
+        self._sent, budget = False, BUDGET if seconds is None else seconds
+        try:
+            answers = self._run(calls, time.monotonic() + budget)
+        except ConnectionLost as lost:
+            raise BrokerUnavailable(self._told(lost, budget), unsure=self._sent) from lost
+        for answer in answers:
+            if isinstance(answer, Refusal):
+                done = any(not isinstance(each, Refusal) for each in answers)
+                raise BrokerUnavailable(answer.said(self.url), unsure=done)
+        return answers
+
+    def call(self, script: str, key: str, *args: Word) -> Any:
+        return self.run([ScriptCall(script, key, args)])[0]
+
+    def command(self, key: str, *words: Word) -> Any:
+        return self.run([Command(key, words)])[0]
+
+    def park(self, key: str | None, *words: Word) -> BlockingConnection:
+        """A connection of its own to the node of `key` (None: any), on which `words` were written without waiting for an answer."""
+        try:
+            deadline = time.monotonic() + BUDGET
+            node = self._node(key, deadline)
+            parked = BlockingConnection(Wire(node, self.address.access, deadline, inspect=False), self._distrust)
+        except ConnectionLost as lost:
+            self._distrust()
+            raise BrokerUnavailable(self._told(lost)) from lost
+        if words:
+            parked.write(*words)
+        return parked
+
+    def sleep(self, key: str, seconds: float) -> None:
+        """Until somebody pushes to the list `key` (that is taken), at most `seconds`; less where the server is lost: look again."""
+        try:
+            self._slept_on(key).asked(seconds, "BLPOP", key, max(0.001, seconds))
+        except (BrokerUnavailable, ConnectionLost):
+            self._wake()
+            time.sleep(min(max(0.0, seconds), LOST))  # whoever looks again is told, or asks without being woken
+        except BaseException:  # its answer is still to come
+            self._wake()
+            raise
+
+    def _slept_on(self, key: str) -> BlockingConnection:
+        node = self._node(key, time.monotonic() + BUDGET)
+        if self._sleeper is None or self._sleeper[0] != node or not self._sleeper[1].open:
+            self._wake()
+            self._sleeper = node, self.park(key)
+        return self._sleeper[1]
+
+    def _wake(self) -> None:
+        sleeper, self._sleeper = self._sleeper, None
+        if sleeper is not None:
+            sleeper[1].close()
+
+    def close(self) -> None:
+        """Close what is open; a later use opens anew. What is parked is its owner's to close."""
+        self._wake()
+
+    def uptime(self, key: str) -> float | None:
+        """For how many seconds the server of `key` has been up, by what it said when it was connected to; None where it did not say."""
+        wire = self._connected(key)
+        return None if wire is None or wire.up_since is None else time.monotonic() - wire.up_since
+
+    @abstractmethod
+    def _connected(self, key: str) -> Wire | None: ...
+
+    @abstractmethod
+    def slot(self, key: str) -> int:
+        """Keys of one slot are on one node, now and always."""
+
+    @abstractmethod
+    def _run(self, calls: Sequence[Ask], deadline: float) -> list[Any]: ...
+
+    @abstractmethod
+    def _node(self, key: str | None, deadline: float) -> Node: ...
+
+    @abstractmethod
+    def _distrust(self) -> None:
+        """Whoever was parked was sent elsewhere, or lost its server."""
+
+    def _told(self, lost: ConnectionLost, budget: float = 0.0) -> str:
+        late = f" ({budget:g} s; what was asked may have been done)" if lost.late and budget else ""
+        return f"{self.url}: {lost.args[0]}{late}"
+
+
+class Batch:
+    """What one wire was asked in one write, until it is read."""
+
+    def __init__(self, wire: Wire, calls: Sequence[Ask], deadline: float, closed: bool = False, asking: bool = False) -> None:
+        """`closed`: see `cluster`. `asking`: each of the calls is to a slot that this node is being given."""
+        self._wire, self._deadline = wire, deadline
+        found = {each.digest: each for each in (scripts.script(call.script) for call in calls if isinstance(call, ScriptCall))}
+        self._loads = [each for digest, each in found.items() if digest not in wire.loaded]
+        commands: list[Words] = [("SCRIPT", "LOAD", each.text) for each in self._loads]
+        for call in calls:
+            if asking:
+                commands.append(("ASKING",))
+            commands.append(_words(call, closed))
+        self._count, self._step = len(calls), 2 if asking else 1
+        wire.write(commands, deadline)
+
+    def read(self) -> list[Any]:
+        answers = self._wire.read(len(self._loads) + self._count * self._step, self._deadline)
+        for script, answer in zip(self._loads, answers, strict=False):
+            if isinstance(answer, Refusal):
+                return [answer] * self._count
+            self._wire.loaded.add(script.digest)
+        return answers[len(self._loads) + self._step - 1 :: self._step]
+
+
+def _words(call: Ask, closed: bool) -> Words:
+    if isinstance(call, Command):
+        return call.words
+    digest = scripts.script(call.script).digest
+    if closed:
+        return ("EVALSHA", digest, 2, call.key, f"{call.key}:-", *call.args)
+    return ("EVALSHA", digest, 1, call.key, *call.args)
+
+
+def forgotten(answers: Sequence[Any]) -> list[int]:
+    return [place for place, answer in enumerate(answers) if isinstance(answer, Refusal) and answer.code == "NOSCRIPT"]
+
+
+class Standalone(Links):
+    """One server. A wire that broke since its last use is replaced once, at once; a new one that breaks is BrokerUnavailable."""
+
+    clustered = False
+
+    def __init__(self, address: Address) -> None:
+        super().__init__(address)
+        self._wire: Wire | None = None
+
+    def close(self) -> None:
+        super().close()
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
+
+    def slot(self, key: str) -> int:
+        return 0
+
+    def _connected(self, key: str) -> Wire | None:
+        return self._wire
+
+    def _run(self, calls: Sequence[Ask], deadline: float) -> list[Any]:
+        answers = self._ask(calls, deadline)
+        if again := forgotten(answers):
+            self._opened(deadline).loaded.clear()
+            for place, answer in zip(again, self._ask([calls[each] for each in again], deadline), strict=True):
+                answers[place] = answer
+        if any(isinstance(answer, Refusal) and answer.code in PASSING for answer in answers):
+            self.close()
+        return answers
+
+    def _ask(self, calls: Sequence[Ask], deadline: float) -> list[Any]:
+        for _ in range(2):
+            wire = self._opened(deadline)
+            fresh = wire.fresh
+            try:
+                batch = Batch(wire, calls, deadline)
+                self._sent = True
+                return batch.read()
+            except ConnectionLost as lost:
+                self._wire = None
+                if fresh or lost.late:
+                    raise
+            except BaseException:  # answers are still to come on it: nobody may read them as his own
+                self.close()
+                raise
+        raise ConnectionLost("the connection breaks again and again")
+
+    def _opened(self, deadline: float) -> Wire:
+        if self._wire is not None and self._wire.hung_up():
+            self._wire.close()
+        if self._wire is None or not self._wire.open:
+            self._wire = Wire(self.address.nodes[0], self.address.access, deadline)
+            self.connected += 1
+        return self._wire
+
+    def _node(self, key: str | None, deadline: float) -> Node:
+        return self.address.nodes[0]
+
+    def _distrust(self) -> None: ...
+
+
+def connect(address: Address) -> Links:
+    """Opens nothing."""
+    from stem_iso.brokers.redis.client.cluster import ClusterLinks
+
+    return ClusterLinks(address) if address.cluster else Standalone(address)

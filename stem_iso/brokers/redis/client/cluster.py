@@ -1,0 +1,210 @@
+"""A Redis Cluster: each call goes to the master of its key's slot, and on from there until it was carried out or BUDGET is spent.
+
+    run ── group by master ──> write to all, read from all ──┬─> answered
+             ^                                               ├─> MOVED                    where its target says; the map is asked for anew
+             │                                               ├─> ASK                      its target, after ASKING, for this once
+             └──────────── again, in time ───────────────────┼─> NOSCRIPT                 with the script
+                                                             ├─> TRYAGAIN, CLUSTERDOWN, READONLY, LOADING    after a pause
+                                                             └─> connection lost          after a pause: its replica takes over meanwhile
+
+Rules
+ 1. Each script touches one slot, and all calls are idempotent: sent again to another node, they do no harm.
+ 2. A slot that is being moved is closed to scripts. A script derives its keys, so it must not run where half of them have gone. Each call
+    names two keys that never exist (KEYS[1], and KEYS[1] with ":-"): the old node then says ASK, the new one TRYAGAIN (two keys, one of
+    them missing), and nothing is carried out before the slot has arrived. Plain commands name the one key they touch.
+ 3. The map of slots is asked for at first use and after any sign that it is old, from whichever node answers; nodes that failed last.
+ 4. Failover takes what Redis takes (`cluster-node-timeout`, and a vote). A call that meets it waits for BUDGET and then fails; a later
+    one finds the new master.
+
+What Redis Cluster itself does not promise: a master that dies takes along what it had not yet handed to its replica. Tasks published in
+that moment can be lost, those settled in it can run again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stem_iso.brokers.redis.client.address import Address, Node
+from stem_iso.brokers.redis.client.client import Ask, Batch, Links
+from stem_iso.brokers.redis.client.connection import ConnectionLost, Wire
+from stem_iso.brokers.redis.client.errors import PASSING, Refusal
+from stem_iso.brokers.redis.client.slots import SlotMap, slot_of, told
+from stem_iso.errors import BrokerUnavailable
+
+PAUSE = 0.05  # seconds before a call is sent again to a cluster that is changing
+PATIENT = 3  # turns without a pause
+LOOK = 1.0  # seconds for one node to tell the map
+NO_MASTER = Refusal("CLUSTERDOWN", "no node has this slot")
+
+
+@dataclass
+class _Round:
+    """What a run has still to do. `left`: place of a call -> the node that ASK named for it, if one did."""
+
+    calls: Sequence[Ask]
+    left: dict[int, Node | None]
+    answers: list[Any]
+    lost: ConnectionLost | None = None  # of this turn
+    pause: bool = False
+    turns: int = 0
+    batches: list[tuple[Wire, list[int], Batch]] = field(default_factory=list)
+
+
+class ClusterLinks(Links):
+    clustered = True
+
+    def __init__(self, address: Address) -> None:
+        super().__init__(address)
+        self._wires: dict[Node, Wire] = {}
+        self._map = SlotMap()
+        self._knowing: Node | None = None  # the node that MOVED named: asked for the map before the others
+        self._stale = True
+        self._failed: set[Node] = set()  # since the map was told
+
+    def close(self) -> None:
+        super().close()
+        wires, self._wires = self._wires, {}
+        for wire in wires.values():
+            wire.close()
+
+    def slot(self, key: str) -> int:
+        return slot_of(key)
+
+    def _connected(self, key: str) -> Wire | None:
+        node = self._map.master(slot_of(key))
+        return None if node is None else self._wires.get(node)
+
+    def _distrust(self) -> None:
+        self._stale = True
+
+    # -- a run -----------------------------------------------------------------------------------------------------------------------
+
+    def _run(self, calls: Sequence[Ask], deadline: float) -> list[Any]:
+        run = _Round(calls, dict.fromkeys(range(len(calls))), [None] * len(calls))
+        try:
+            while True:
+                self._turn(run, deadline)
+                if not run.left:
+                    return run.answers
+                if time.monotonic() + (PAUSE if run.pause else 0) >= deadline:
+                    break
+                if run.pause:
+                    time.sleep(PAUSE)
+        except BaseException:  # answers are still to come: nobody may read them as his own
+            self.close()
+            raise
+        if run.lost is not None:
+            raise run.lost
+        return [_unfollowed(answer) for answer in run.answers]
+
+    def _turn(self, run: _Round, deadline: float) -> None:
+        run.lost, run.pause, run.batches, run.turns = None, False, [], run.turns + 1
+        if self._stale:
+            try:
+                self._look(deadline)
+            except ConnectionLost as lost:
+                run.lost, run.pause = lost, True
+                return
+        for (node, asking), places in self._grouped(run).items():
+            try:
+                wire = self._wire(node, deadline)
+                batch = Batch(wire, [run.calls[each] for each in places], deadline, closed=True, asking=asking)
+            except ConnectionLost as lost:
+                self._lose(run, node, lost)
+            else:
+                self._sent = True
+                run.batches.append((wire, places, batch))
+        for wire, places, batch in run.batches:
+            try:
+                answers = batch.read()
+            except ConnectionLost as lost:
+                self._lose(run, wire.node, lost)
+            else:
+                for place, answer in zip(places, answers, strict=True):
+                    self._judge(run, place, answer, wire)
+
+    def _grouped(self, run: _Round) -> dict[tuple[Node, bool], list[int]]:
+        groups: dict[tuple[Node, bool], list[int]] = {}
+        for place, asked in run.left.items():
+            node = asked or self._map.master(slot_of(run.calls[place].key))
+            if node is None:
+                run.answers[place], run.pause, self._stale = NO_MASTER, True, True
+            else:
+                groups.setdefault((node, asked is not None), []).append(place)
+        return groups
+
+    def _lose(self, run: _Round, node: Node, lost: ConnectionLost) -> None:
+        """What was asked of it stays to be done. One that answered before has perhaps only closed an idle connection: no pause."""
+        wire = self._wires.pop(node, None)
+        run.pause |= wire is None or wire.fresh
+        run.lost, self._stale = ConnectionLost(f"{node}: {lost.args[0]}", lost.late), True
+        self._failed.add(node)
+
+    def _judge(self, run: _Round, place: int, answer: Any, wire: Wire) -> None:
+        run.answers[place], run.left[place] = answer, None
+        match answer:
+            case Refusal(code="NOSCRIPT"):
+                wire.loaded.clear()
+            case Refusal(code="MOVED"):
+                self._knowing, self._stale = _target(answer, wire), True
+                run.pause |= run.turns > PATIENT  # nodes disagree, as during a failover
+            case Refusal(code="ASK"):
+                run.left[place] = _target(answer, wire)
+            case Refusal(code=code) if code in PASSING:
+                run.pause = self._stale = True
+            case _:
+                del run.left[place]
+
+    # -- nodes -----------------------------------------------------------------------------------------------------------------------
+
+    def _node(self, key: str | None, deadline: float) -> Node:
+        if self._stale:
+            self._look(deadline)
+        node = self._map.master(slot_of(key or ""))
+        if node is None:
+            raise ConnectionLost(NO_MASTER.reason)
+        return node
+
+    def _wire(self, node: Node, deadline: float) -> Wire:
+        wire = self._wires.get(node)
+        if wire is None or not wire.open:
+            wire = self._wires[node] = Wire(node, self.address.access, deadline)
+            self.connected += 1
+        return wire
+
+    def _look(self, deadline: float) -> None:
+        """Ask for the map until a node tells it."""
+        first = () if self._knowing is None else (self._knowing,)
+        found = dict.fromkeys((*first, *self._wires, *self._map.nodes, *self.address.nodes))
+        why = ConnectionLost("no node answers")
+        for node in sorted(found, key=self._failed.__contains__):
+            patience = min(deadline, time.monotonic() + LOOK)
+            try:
+                wire = self._wire(node, patience)
+                wire.write([("CLUSTER", "SLOTS")], patience)
+                (answer,) = wire.read(1, patience)
+            except ConnectionLost as lost:
+                self._wires.pop(node, None)
+                self._failed.add(node)
+                why = ConnectionLost(f"{node}: {lost.args[0]}")
+                continue
+            if not isinstance(answer, Refusal):
+                self._map, self._knowing, self._stale, self._failed = told(answer, node), None, False, set()
+                return
+            if "cluster support disabled" in answer.text:
+                raise BrokerUnavailable(f"{self.url}: {node} is no node of a cluster: write redis://{node}")
+            why = ConnectionLost(f"{node}: {answer.reason}")
+        raise why
+
+
+def _unfollowed(answer: Any) -> Any:
+    """A hint of a slot on the move that no time was left to follow: for the caller its slot is being moved, as TRYAGAIN says."""
+    return Refusal("TRYAGAIN", answer.text) if isinstance(answer, Refusal) and answer.code in ("ASK", "MOVED") else answer
+
+
+def _target(answer: Refusal, wire: Wire) -> Node:
+    host, port = answer.target
+    return Node(host or wire.node.host, port)

@@ -1,0 +1,158 @@
+"""Dead letters: a hash of them and their times, beside the queue they died in, apart from their status, because they live longer.
+
+A replay is the task's next run under the same id: run + 1, attempt 0, no expiry, as new in its queue. Refused where another holds its lock
+(`unique`), where the body is no envelope (`undecodable`), and where a task of this id is alive again (`active`). What another has replayed
+or purged meanwhile is left out.
+
+    ids by time, of all queues ──> bites ──> letters ──> filter ──> per queue: replay, purge      each letter is compared in the slot
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from stem_iso.brokers.base import DeadFilter, DeadLetter, Replayed
+from stem_iso.brokers.redis.client.client import Command, Links, ScriptCall
+from stem_iso.brokers.redis.damage import DAMAGE, UNREADABLE, say, text
+from stem_iso.brokers.redis.keys import queue_key
+from stem_iso.brokers.redis.queues import Registry
+from stem_iso.brokers.redis.records import record
+from stem_iso.brokers.redis.status_records import letter
+from stem_iso.task.envelope import Envelope, Undecodable, decode, next_run
+
+BITE = 50  # per round trip, of letters that may have a megabyte each: a replay sends every one back twice
+
+T = TypeVar("T")
+
+
+class _Found(NamedTuple):
+    died: float
+    id: str
+    queue: str
+
+
+class _Letter(NamedTuple):
+    """`raw`: as it is stored, for the script to compare."""
+
+    shown: DeadLetter
+    raw: bytes
+
+
+class _Next(NamedTuple):
+    """What a replay would put in its place."""
+
+    letter: _Letter
+    envelope: Envelope
+
+
+class DeadLetters:
+    """One per broker, used by its thread. `ttl`: how long a letter is kept, seconds."""
+
+    def __init__(self, links: Links, registry: Registry, ttl: float) -> None:
+        self._links, self._registry, self._ttl = links, registry, ttl
+
+    def letters(self, which: DeadFilter) -> list[DeadLetter]:
+        """Newest last."""
+        return [each.shown for bite in self._bites(which)[1] for each in bite]
+
+    def purge(self, which: DeadFilter) -> int:
+        purged = 0
+        for bite in self._bites(which)[1]:
+            places = _by_queue(bite, lambda each: each.shown.queue)
+            calls = [ScriptCall("purge_dead", queue_key(queue), tuple(each.shown.id for each in some)) for queue, some in places.items()]
+            purged += sum(self._links.run(calls))
+        return purged
+
+    def replay(self, which: DeadFilter, delay: float = 0.0, dry_run: bool = False) -> list[Replayed]:
+        now, bites = self._bites(which)
+        taken: set[str] = set()  # locks that a dry run would have taken by then
+        replayed: list[Replayed] = []
+        for bite in bites:
+            replayed += self._replay(bite, now + delay if delay > 0 else None, dry_run, taken)
+        return replayed
+
+    def _replay(self, bite: Sequence[_Letter], due: float | None, dry_run: bool, taken: set[str]) -> list[Replayed]:
+        wanted: list[_Next] = []
+        said: dict[str, str] = {}
+        for each in bite:
+            try:
+                wanted.append(_Next(each, _next_run(each.shown, due)))
+            except Undecodable:
+                said[each.shown.id] = "undecodable"
+        places = _by_queue(wanted, lambda each: each.letter.shown.queue)
+        nonce = os.urandom(8)
+        calls = [ScriptCall("replay", queue_key(queue), (int(dry_run), nonce, *_told(some))) for queue, some in places.items()]
+        for some, answers in zip(places.values(), self._links.run(calls), strict=True):
+            for (dead, envelope), answer in zip(some, answers, strict=True):
+                lock = envelope.lock if dry_run and answer in (b"ok", b"unique") else None
+                said[dead.shown.id] = "unique" if lock in taken else answer.decode()
+                if lock is not None:
+                    taken.add(lock)
+        return [_replayed(each.shown, said[each.shown.id]) for each in bite if said[each.shown.id] != "gone"]
+
+    def _bites(self, which: DeadFilter) -> tuple[float, Iterator[list[_Letter]]]:
+        """The server's clock, and what is meant now, oldest first, read as it is asked for."""
+        queues = self._registry.known(fresh=True)
+        queues = [queue for queue in queues if which.queue in (None, queue)]
+        since = "" if which.since is None else which.since
+        answers = self._links.run([ScriptCall("dead_ids", queue_key(queue), (self._ttl, since)) for queue in queues])
+        wanted = None if which.ids is None else set(which.ids)
+        found = [
+            _Found(float(died), text(id), queue)
+            for queue, answer in zip(queues, answers, strict=True)
+            for id, died in zip(answer[1::2], answer[2::2], strict=True)
+            if wanted is None or text(id) in wanted
+        ]
+        found.sort()
+        now = float(answers[0][0]) if answers else 0.0
+        bites = (self._read(found[start : start + BITE]) for start in range(0, len(found), BITE))
+        return now, ([each for each in bite if which.name in (None, each.shown.name)] for bite in bites)
+
+    def _read(self, found: Sequence[_Found]) -> list[_Letter]:
+        places = _by_queue(found, lambda each: each.queue)
+        commands = []
+        for queue, some in places.items():
+            key = queue_key(queue)
+            commands.append(Command(key, ("HMGET", f"{key}:x", *(each.id for each in some))))
+        raw: dict[_Found, bytes] = {}
+        for some, answer in zip(places.values(), self._links.run(commands), strict=True):
+            raw |= {each: data for each, data in zip(some, answer, strict=True) if data is not None}
+        return [_Letter(_shown(each, raw[each]), raw[each]) for each in found if each in raw]
+
+
+def _shown(found: _Found, raw: bytes) -> DeadLetter:
+    try:
+        return letter(found.id, found.queue, raw)
+    except DAMAGE:
+        say(f"the dead letter {found.id} of queue {found.queue}")
+        return DeadLetter(
+            id=found.id, name="", queue=found.queue, reason=UNREADABLE, run=0, attempt=0, died_at=found.died, error=None, body=raw
+        )
+
+
+def _by_queue(items: Sequence[T], queue_of: Callable[[T], str]) -> dict[str, list[T]]:
+    places: dict[str, list[T]] = {}
+    for each in items:
+        places.setdefault(queue_of(each), []).append(each)
+    return places
+
+
+def _next_run(of: DeadLetter, due: float | None) -> Envelope:
+    """Raises Undecodable. In the queue it died in, whatever it says itself."""
+    return msgspec.structs.replace(next_run(decode(of.body), of.id, of.run + 1, due), queue=of.queue)
+
+
+def _told(some: Sequence[_Next]) -> Iterator[bytes | str | float]:
+    for dead, envelope in some:
+        yield dead.shown.id
+        yield dead.raw
+        yield record(envelope)
+        yield "" if envelope.unique_for is None else envelope.unique_for
+
+
+def _replayed(shown: DeadLetter, answer: str) -> Replayed:
+    return Replayed(shown.id, shown.run + 1) if answer == "ok" else Replayed(shown.id, shown.run, answer)

@@ -1,0 +1,24 @@
+"""Drop what has expired: dead letters, and the names of queues that are no longer used.
+
+Statuses, locks and rung lists expire in the server by themselves; what somebody left in an outbox is handed on by `reclaim`.
+"""
+
+from __future__ import annotations
+
+from stem_iso.brokers.redis.client.client import Links, ScriptCall
+from stem_iso.brokers.redis.keys import queue_key
+from stem_iso.brokers.redis.queues import Registry
+
+
+def sweep(links: Links, registry: Registry, dead_letter_ttl: float) -> int:
+    """How many were dropped: a bounded number of each queue."""
+    swept: int = sum(links.run([ScriptCall("sweep", queue_key(name), (dead_letter_ttl,)) for name in registry.known()]))
+    return swept + _unused(links, registry)
+
+
+def _unused(links: Links, registry: Registry) -> int:
+    """A queue that holds something stays known, however long nobody has used it."""
+    stale = registry.stale()
+    empty = links.run([ScriptCall("empty", queue_key(name)) for name in stale])
+    registry.announce([name for name, nothing in zip(stale, empty, strict=True) if not nothing])
+    return registry.drop([name for name, nothing in zip(stale, empty, strict=True) if nothing])

@@ -1,0 +1,104 @@
+"""Envelopes into their queues, one script per queue and bite, all in one round trip.
+
+Sent twice, nothing changes: an id that lives, or has ended within its tombstone's life, is left alone, and a unique lock that it holds is
+answered as its own. So what was sent, and had no answer, is sent again as long as its caller is still within his five seconds; in the end
+the error names the ids, with which the caller may do the same. Where nothing could be sent, it fails at once.
+Each bite is whole or not at all; a batch over several queues, or of more than a bite, may be stored in part where the server goes away
+under it. Who then publishes it again, completes it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from typing import Any
+
+from stem_iso.brokers.redis.client.client import BUDGET, Links, ScriptCall
+from stem_iso.brokers.redis.client.connection import ConnectionLost
+from stem_iso.brokers.redis.client.rounds import in_rounds
+from stem_iso.brokers.redis.keys import queue_key
+from stem_iso.brokers.redis.queues import Registry
+from stem_iso.brokers.redis.records import record
+from stem_iso.errors import BrokerUnavailable
+from stem_iso.task.envelope import Envelope
+
+BITE, BITE_BYTES = 2000, 8 << 20  # of one script: the server does nothing else meanwhile
+ROUND_BYTES = 32 << 20  # of one round trip
+PATIENCE = 4.9  # seconds of a producer: he hears within 5
+SPARE, PAUSE = 0.8, 0.1  # the last of them are for one more try; between two tries that end early
+NAMED = 3  # ids in a message
+
+
+def publish(links: Links, registry: Registry, pairs: Sequence[tuple[Envelope, bytes]]) -> list[str]:
+    """Their ids, or those who hold their locks, in their order."""
+    ids = [envelope.id for envelope, _ in pairs]
+    queues = {envelope.queue for envelope, _ in pairs}
+    said(registry, queues, ids)
+    bites = _bites(pairs)
+    answers: list[Any] = []
+    for some in in_rounds(bites, lambda bite: bite[0], ROUND_BYTES):
+        answers += sent(links, [call for call, _ in some], ids, unsure=bool(answers))  # earlier rounds are stored
+    with suppress(BrokerUnavailable):  # they are stored: whoever uses the queue next says its name
+        registry.announce(queues)  # asks nothing, unless we had to connect anew, to a server that may have lost what it was told
+    for (_, places), refused in zip(bites, answers, strict=True):
+        for at in range(0, len(refused), 2):
+            ids[places[int(refused[at])]] = refused[at + 1].decode()
+    return ids
+
+
+def said(registry: Registry, queues: Collection[str], ids: Sequence[str]) -> None:
+    """Their queues are in use. Nothing was published where that cannot be said."""
+    try:
+        registry.announce(queues)
+    except BrokerUnavailable as error:
+        raise BrokerUnavailable(f"no task was published; while their queues were registered: {error}", task_ids=ids) from error
+
+
+def _bites(pairs: Sequence[tuple[Envelope, bytes]]) -> list[tuple[ScriptCall, list[int]]]:
+    """Each with the places of its envelopes in the batch. One queue's bites keep their order."""
+    found: list[tuple[ScriptCall, list[int]]] = []
+    queues: dict[str, list[int]] = {}
+    for place, (envelope, _) in enumerate(pairs):
+        queues.setdefault(envelope.queue, []).append(place)
+    for queue, places in queues.items():
+        args: list[bytes | str | float] = []
+        bite: list[int] = []
+        size = 0
+        for place in places:
+            envelope, body = pairs[place]
+            args += (envelope.id, record(envelope, body), "" if envelope.unique_for is None else envelope.unique_for)
+            bite.append(place)
+            size += len(body)
+            if len(bite) == BITE or size >= BITE_BYTES:
+                found.append((ScriptCall("publish", queue_key(queue), tuple(args)), bite))
+                args, bite, size = [], [], 0
+        if bite:
+            found.append((ScriptCall("publish", queue_key(queue), tuple(args)), bite))
+    return found
+
+
+def sent(links: Links, calls: Sequence[ScriptCall], ids: Sequence[str], canvas: bool = False, unsure: bool = False) -> list[Any]:
+    """What they are answered; asked again while nobody knows whether they were done. Raises BrokerUnavailable, which says how to go on.
+
+    `unsure`: some of `ids` may be stored already.
+    """
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return links.run(calls, min(BUDGET, max(SPARE, until - time.monotonic() - SPARE)))
+        except BrokerUnavailable as error:
+            unsure = unsure or error.unsure
+            refused = not isinstance(error.__cause__, ConnectionLost)  # which is an answer: asking again brings the same
+            if refused or not unsure or time.monotonic() + PAUSE > until - PAUSE:
+                how = f"; {_how_to_go_on(ids, canvas)}" if unsure else ""
+                raise BrokerUnavailable(f"{error}{how}", unsure=unsure, task_ids=ids) from error
+        time.sleep(PAUSE)
+
+
+def _how_to_go_on(ids: Sequence[str], canvas: bool) -> str:
+    if canvas:
+        return f"it may be stored or not: app.canvas({ids[0]!r}) finds it, or says that it was never enqueued"
+    named = ", ".join(map(repr, ids[:NAMED])) + (f" and {len(ids) - NAMED} more (`task_ids`)" if len(ids) > NAMED else "")
+    what = f"task {named} may be stored" if len(ids) == 1 else f"tasks {named} may be stored, all or some,"
+    return f"{what} or not: enqueue the same again with the same task_id, which makes no second one"

@@ -1,0 +1,187 @@
+"""The last gate before an attempt runs: its limits. The bucket lies in one slot, the task in that of its queue; nothing spans the two.
+
+    ask      queue    lost · revoked · from here on every end of this delivery leaves "free" in the outbox (P:b)
+    take     bucket   room: it holds the bucket ─> taken          none: it stands in line there ──┐
+    line_up  queue    its lease is over, it is delayed, or back at once if it was called by now <─┘
+    free     bucket   (relay, from the outbox) its place and its turn are void; the next of the line are called ──┐
+    call     queue    those come to the head of their queue, in their order; those that have gone are freed <─────┘
+    free     bucket   … and these calls were delivered. Until it hears that, a bucket says them again to whoever touches it
+
+Rules
+ 1. A task stands in line before it leaves its worker's hands, and `call` finds it on either side of `line_up`: no wake-up falls between.
+ 2. Whoever dies between two hops dies with a lease: its end leaves "free" in the outbox, which is relayed until it is done. A holder whose
+    "free" never comes (a failover took it) lets go 30 s after the lease that was told last.
+ 3. Each asking has a number that grows, so an end that is relayed late, or twice, leaves a newer asking of the same task alone.
+ 4. Room that opens is offered to the line, 16 at once, and is held for a minute for each that was called and has not asked; an arrival that
+    finds room does not wait behind them. A look in a minute, SPACING apart, is the net below.
+ 5. Starts and leases are on the clock of the bucket's server; between two servers only durations travel.
+
+Not promised: that a rate is exact across a failover that lost writes, or a step of the server's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from stem_iso.brokers.base import Permit, Receipt, Verdict
+from stem_iso.brokers.redis.client.client import Links, ScriptCall
+from stem_iso.brokers.redis.damage import DAMAGE, say
+from stem_iso.brokers.redis.keys import bucket_key, queue_key
+from stem_iso.task.rate_limit import Rate, TaskLimits
+from stem_iso.task.status import CONCURRENCY_LIMIT, RATE_LIMIT
+
+GRAIN = 0.001  # seconds: a wait of 0 would say that it was taken
+BITE = 500  # places in one call
+TAKEN = Permit(Verdict.DONE)
+REASONS = {b"rate": RATE_LIMIT, b"concurrency": CONCURRENCY_LIMIT}
+
+
+class LimitPlace(NamedTuple):
+    """One asking: a task of a queue, at a bucket. `number` grows with each of the same task."""
+
+    bucket: str
+    queue: str
+    id: str
+    number: bytes
+
+    @property
+    def member(self) -> bytes:
+        """As the bucket knows the task: the length of the queue's name, a blank, the name, the id."""
+        queue = self.queue.encode()
+        return b"%d %b%b" % (len(queue), queue, self.id.encode())
+
+
+class Freed(Protocol):
+    """An entry of the outbox of a queue: "free", the id, and what P:b said of it."""
+
+    @property
+    def queue(self) -> str: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def frames(self) -> Sequence[bytes]: ...
+
+
+class RateLimits:
+    """One per broker, used by its thread. It remembers which deliveries hold a bucket, to renew them with their leases."""
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+        self._held: dict[Receipt, LimitPlace] = {}
+
+    def acquire(self, queue: str, receipt: Receipt, limits: TaskLimits, latest: float | None, cancel: Callable[[], Verdict]) -> Permit:
+        """`cancel` settles the delivery as `cancelled`, reason `revoked`."""
+        token = (receipt.id, receipt.boot, receipt.sequence)
+        asked = self._links.call("ask", queue_key(queue), *token, limits.bucket)
+        if asked[0] != b"asks":
+            return _refused(asked[0], cancel)
+        _, number, left, priority = asked
+        place = LimitPlace(limits.bucket, queue, receipt.id, number)
+        rate = limits.rate or Rate(0, 0.0)
+        rules = (rate.count, rate.period, limits.concurrency or 0)
+        answer = self._links.call("bucket", bucket_key(limits.bucket), "take", place.member, number, left, 9 - priority, *rules)
+        if answer[0]:
+            self._held[receipt] = place
+            deliver(self._links, limits.bucket, answer[1])
+            return TAKEN
+        _, why, look, calls = answer
+        until = "" if latest is None else repr(latest)
+        waits = self._links.call("line_up", queue_key(queue), *token, number, look, until, REASONS[why])
+        deliver(self._links, limits.bucket, calls)
+        return Permit(Verdict.DONE, max(GRAIN, float(waits[1]))) if waits[0] == b"waits" else _refused(waits[0], cancel)
+
+    def renewed(self, receipts: Iterable[Receipt]) -> None:
+        """The leases of these were moved: their places go with them."""
+        queues: dict[str, list[Receipt]] = {}
+        for receipt in receipts:
+            if (place := self._held.get(receipt)) is not None:
+                queues.setdefault(place.queue, []).append(receipt)
+        if not queues:
+            return
+        asks = [(queue, held[at : at + BITE]) for queue, held in queues.items() for at in range(0, len(held), BITE)]
+        answers = self._links.run([ScriptCall("leases", queue_key(queue), tuple(_tokens(held))) for queue, held in asks])
+        holds: dict[str, list[bytes]] = {}
+        for (_, held), lefts in zip(asks, answers, strict=True):
+            for receipt, left in zip(held, lefts, strict=True):
+                if left is None:
+                    del self._held[receipt]
+                else:
+                    place = self._held[receipt]
+                    holds.setdefault(place.bucket, []).extend((place.member, place.number, left))
+        self._links.run([ScriptCall("bucket", bucket_key(bucket), ("hold", *words)) for bucket, words in holds.items()])
+
+    def settled(self, receipts: Iterable[Receipt]) -> None:
+        """These are over, for whatever reason."""
+        for receipt in receipts:
+            self._held.pop(receipt, None)
+
+
+def _refused(answer: bytes, cancel: Callable[[], Verdict]) -> Permit:
+    if answer == b"lost":
+        return Permit(Verdict.LOST)
+    return Permit(Verdict.LOST if cancel() is Verdict.LOST else Verdict.CANCELLED)
+
+
+def _tokens(receipts: Iterable[Receipt]) -> Iterable[str | int]:
+    for receipt in receipts:
+        yield from (receipt.id, receipt.boot, receipt.sequence)
+
+
+# -- room ------------------------------------------------------------------------------------------------------------------------------
+
+
+def relay(links: Links, entries: Sequence[Freed]) -> None:
+    """Free the places that these name, call who is next, and take the entries out of their outboxes."""
+    buckets: dict[str, list[LimitPlace]] = {}
+    for entry in entries:
+        try:
+            place = _place(entry.queue, entry.frames[1].decode(), entry.frames[2])
+        except DAMAGE:
+            say(f"entry {entry.number} of what queue {entry.queue} hands on")
+            continue
+        buckets.setdefault(place.bucket, []).append(place)
+    bites = [(bucket, places[at : at + BITE]) for bucket, places in buckets.items() for at in range(0, len(places), BITE)]
+    answers = links.run([_free(bucket, places, ()) for bucket, places in bites])
+    for (bucket, _), calls in zip(bites, answers, strict=True):
+        deliver(links, bucket, calls)
+    links.run([ScriptCall("ack", queue_key(entry.queue), (entry.number,)) for entry in entries])
+
+
+def deliver(links: Links, bucket: str, calls: Sequence[Any]) -> None:
+    """Call these into their queues, and whoever is next where one of them is not there any more."""
+    while calls:
+        queues: dict[str, list[LimitPlace]] = {}
+        due: dict[LimitPlace, tuple[bytes, bytes]] = {}
+        for member, number, at, left in zip(*[iter(calls)] * 4, strict=True):
+            place = _seen(bucket, member, number)
+            queues.setdefault(place.queue, []).append(place)
+            due[place] = (at, left)
+        told = list(queues.items())
+        words = [[word for each in places for word in (each.id, each.number, due[each][1])] for _, places in told]
+        answers = links.run([ScriptCall("call", queue_key(queue), (bucket, *words[at])) for at, (queue, _) in enumerate(told)])
+        gone: list[LimitPlace] = []
+        heard: list[bytes] = []
+        for (_, places), left_ in zip(told, answers, strict=True):
+            for place, away in zip(places, left_, strict=True):
+                if away:
+                    gone.append(place)
+                else:
+                    heard += (place.member, place.number, due[place][0])
+        (calls,) = links.run([_free(bucket, gone, heard)])
+
+
+def _free(bucket: str, places: Sequence[LimitPlace], heard: Sequence[bytes]) -> ScriptCall:
+    words = [word for place in places for word in (place.member, place.number)]
+    return ScriptCall("bucket", bucket_key(bucket), ("free", len(places), *words, *heard))
+
+
+def _place(queue: str, id: str, held: bytes) -> LimitPlace:
+    """Of P:b: "n boot sequence due bucket"."""
+    number, _, _, _, bucket = held.split(b" ", 4)
+    return LimitPlace(bucket.decode(), queue, id, number)
+
+
+def _seen(bucket: str, member: bytes, number: bytes) -> LimitPlace:
+    length, _, rest = member.partition(b" ")
+    return LimitPlace(bucket, rest[: int(length)].decode(), rest[int(length) :].decode(), number)

@@ -1,0 +1,50 @@
+"""Drop what has expired, a bounded number per turn: 1 µs a row, so no sweep holds the lock for more than some milliseconds."""
+
+from __future__ import annotations
+
+from stem_iso.brokers.sqlite import end_notices, rate_limits
+from stem_iso.brokers.sqlite.transaction import Transaction
+from stem_iso.brokers.sqlite.workers import EVENTS_LIFE, SILENT, WORKER_LIFE, listened
+
+BITE = 1000
+ODD = 86_400.0  # no worker, no listener is renewed so far in the future. A text is larger than every number
+
+
+def sweep(turn: Transaction, dead_letter_ttl: float) -> int:
+    now = turn.now
+    swept = (
+        turn.run(_ENDED, (now, BITE)).rowcount
+        + turn.run("DELETE FROM dead WHERE id IN (SELECT id FROM dead WHERE died <= ? LIMIT ?)", (now - dead_letter_ttl, BITE)).rowcount
+        + turn.run("DELETE FROM lock WHERE until <= ?", (now,)).rowcount
+        + turn.run(f"DELETE FROM worker WHERE {SILENT}", (now - WORKER_LIFE,)).rowcount
+        + turn.run("DELETE FROM worker WHERE seen > ?", (now + ODD,)).rowcount
+        + turn.run("DELETE FROM listener WHERE until <= ? OR until > ?", (now, now + ODD)).rowcount
+    )
+    kept_since = now - EVENTS_LIFE if listened(turn) else now
+    swept += rate_limits.sweep(turn, BITE) + end_notices.sweep(turn)
+    return swept + turn.run("DELETE FROM event WHERE at <= ?", (kept_since,)).rowcount
+
+
+# A text is larger than every number: a time that is none would else never come.
+_ENDED = "DELETE FROM task WHERE seq IN (SELECT seq FROM task WHERE state > 2 AND (at <= ? OR at >= '') LIMIT ?)"
+
+
+def due(turn: Transaction, dead_letter_ttl: float) -> bool:
+    """Whether a sweep would find anything; asked without the lock."""
+    now = turn.now
+    if turn.all(rate_limits.STALE, (turn.lease_now, 1)):
+        return True
+    return any(
+        turn.one(sql, (limit,))
+        for sql, limit in (
+            ("SELECT 1 FROM task WHERE state > 2 AND (at <= ? OR at >= '') LIMIT 1", now),
+            ("SELECT 1 FROM dead WHERE died <= ? LIMIT 1", now - dead_letter_ttl),
+            ("SELECT 1 FROM lock WHERE until <= ? LIMIT 1", now),
+            (f"SELECT 1 FROM worker WHERE {SILENT} LIMIT 1", now - WORKER_LIFE),
+            ("SELECT 1 FROM worker WHERE seen > ? LIMIT 1", now + ODD),
+            ("SELECT 1 FROM listener WHERE until <= ? LIMIT 1", now),
+            ("SELECT 1 FROM listener WHERE until > ? LIMIT 1", now + ODD),
+            ("SELECT 1 FROM apart WHERE at <= ? LIMIT 1", now - end_notices.LIFE),
+            ("SELECT 1 FROM event WHERE at <= ? LIMIT 1", now - EVENTS_LIFE if listened(turn) else now),
+        )
+    )

@@ -1,0 +1,85 @@
+"""One transaction as its work sees it: statements, one `now` for all of them, and the bells to ring once it is committed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, Protocol, TypeVar
+
+from stem_iso.brokers.sqlite.clock import StoreClock
+from stem_iso.brokers.sqlite.connection import Connection, Row
+from stem_iso.brokers.sqlite.notifications import Listener, Topic
+
+T = TypeVar("T")
+
+# Rows per statement: SQLite takes 32,766 variables, and 500 rows have all of the gain there is.
+CHUNK = 500
+
+
+class Transaction:
+    """`now` is wall clock, `lease_now` the clock of leases; both are read under the writer's lock, so they grow from turn to turn."""
+
+    __slots__ = ("all", "lease_now", "now", "one", "rings", "run")
+
+    def __init__(self, connection: Connection, clock: StoreClock) -> None:
+        self.all = connection.all
+        self.one = connection.one
+        self.run = connection.execute
+        self.now = clock.wall()
+        self.lease_now = clock.lease()
+        self.rings: set[Topic] = set()
+
+    def of_rows(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[Row]:
+        """Run `sql` with `{rows}` standing for a VALUES list of all rows, in as few statements as there may be."""
+        answers: list[Row] = []
+        for start in range(0, len(rows), CHUNK):
+            part = rows[start : start + CHUNK]
+            answers += self.all(_with_values(sql, len(part), len(part[0])), [value for row in part for value in row])
+        return answers
+
+    def of_keys(self, sql: str, keys: Sequence[Any], *before: Any) -> list[Row]:
+        """Run `sql` with `{keys}` standing for a list of them; `before` are the values of the variables in front of it."""
+        answers: list[Row] = []
+        for start in range(0, len(keys), CHUNK):
+            part = keys[start : start + CHUNK]
+            answers += self.all(_with_keys(sql, len(part)), (*before, *part))
+        return answers
+
+
+@lru_cache(maxsize=2048)
+def _with_values(sql: str, rows: int, width: int) -> str:
+    one = f"({','.join('?' * width)})"
+    return sql.replace("{rows}", ",".join([one] * rows))
+
+
+@lru_cache(maxsize=2048)
+def _with_keys(sql: str, count: int) -> str:
+    return sql.replace("{keys}", ",".join("?" * count))
+
+
+class Database(Protocol):
+    """Who runs turns."""
+
+    url: str
+
+    def write(self, work: Callable[[Transaction], T]) -> T:
+        """All of `work` in one transaction, or none; then rings. Raises BrokerUnavailable."""
+
+    def read(self, work: Callable[[Transaction], T]) -> T:
+        """One consistent view of the store; never waits for a writer."""
+
+    def version(self) -> int:
+        """Another number than before where another connection has committed."""
+
+    def ear(self, bell: Topic) -> Listener: ...
+
+    def done_ear(self) -> Listener:
+        """For `wait`: one that is kept, since closing an inotify descriptor takes milliseconds."""
+
+    def shrink(self) -> None:
+        """Give some free pages back to the file system."""
+
+    def twin(self) -> Database:
+        """Another one on the same store."""
+
+    def close(self) -> None: ...

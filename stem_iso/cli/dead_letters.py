@@ -1,0 +1,147 @@
+"""Dead letters: what failed for good, and how to let it run again."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+import msgspec
+
+from stem_iso import validation
+from stem_iso.brokers.base import DeadFilter, DeadLetter, Replayed
+from stem_iso.cli import output
+from stem_iso.cli.options import Reach, reaching
+from stem_iso.printable import one_line
+from stem_iso.task.envelope import Envelope, Undecodable, decode
+
+
+def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """A date or a time, local where it names no zone, in wall-clock seconds."""
+    if value is None:
+        return None
+    try:
+        return datetime.fromisoformat(value).astimezone(UTC).timestamp()
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{value!r} is no date: write 2026-01-31 or 2026-01-31T12:00:00+01:00", ctx, param) from None
+
+
+def filtering(command: Any) -> Any:
+    command = click.option("--since", callback=_moment, metavar="DATE", help="Those that died on that day or later.")(command)
+    command = click.option("--queue", help="Those of this queue.")(command)
+    return click.option("--name", help="Those of this task.")(command)
+
+
+@click.group()
+def dlq() -> None:
+    """Dead letters: list, show, replay, purge."""
+
+
+@dlq.command("list")
+@filtering
+@reaching
+def list_dead(reach: Reach, queue: str | None, name: str | None, since: float | None) -> None:
+    """List dead letters, newest last."""
+    letters = reach.open().dead_letters(DeadFilter(None, queue, name, since))
+    if reach.as_json:
+        output.print_json([_as_data(letter, whole=False) for letter in letters])
+    elif not letters:
+        click.echo("no dead letters")
+    else:
+        rows = [(letter.id, letter.name, letter.queue, letter.reason, output.clock(letter.died_at), _why(letter)) for letter in letters]
+        click.echo(output.table(("ID", "TASK", "QUEUE", "REASON", "DIED", "ERROR"), rows))
+
+
+@dlq.command("show")
+@click.argument("id")
+@reaching
+def show_dead(reach: Reach, id: str) -> None:
+    """Show one dead letter with its arguments and its error."""
+    letters = reach.open().dead_letters(DeadFilter([id]))
+    if not letters:
+        raise _no_such([id])
+    data = _as_data(letters[0], whole=True)
+    if reach.as_json:
+        output.print_json(data)
+        return
+    error = letters[0].error
+    told = {**data, "died_at": output.clock(letters[0].died_at), "error": error and f"{error.type}: {error.message}"}
+    click.echo(output.pairs([*told.items(), ("stuck at", error and error.stack), ("traceback", error and error.traceback)]))
+
+
+@dlq.command()
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--all", "everything", is_flag=True, help="All dead letters (that the other options choose).")
+@click.option("--dry-run", is_flag=True, help="Change nothing; say what would be done.")
+@click.option("--delay", type=click.FloatRange(min=0), default=0.0, metavar="S", help="Let them run no sooner than that.")
+@filtering
+@reaching
+def replay(reach: Reach, ids: tuple[str, ...], everything: bool, dry_run: bool, delay: float, **chosen: Any) -> None:
+    """Enqueue dead letters again, under their ids, as a new run."""
+    if not ids and not everything and not any(value is not None for value in chosen.values()):
+        raise click.UsageError("which? Give ids, or --queue, --name or --since, or --all")
+    if ids and everything:
+        raise click.UsageError("ids or --all, not both")
+    answers = reach.open().replay(DeadFilter(ids or None, **chosen), validation.delay("delay", delay), dry_run)
+    if reach.as_json:
+        output.print_json(answers)
+    else:
+        for answer in answers:
+            click.echo(one_line(f"{answer.id}  {_replayed(answer, dry_run)}"))
+        click.echo(f"{sum(answer.refused is None for answer in answers)} {'would be ' if dry_run else ''}replayed", err=True)
+    missing = sorted(set(ids) - {answer.id for answer in answers})
+    if missing:
+        raise _no_such(missing)
+    if any(answer.refused for answer in answers):
+        raise SystemExit(1)
+
+
+@dlq.command()
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--yes", is_flag=True, help="Do not ask, on a terminal either.")
+@filtering
+@reaching
+def purge(reach: Reach, ids: tuple[str, ...], yes: bool, **chosen: Any) -> None:
+    """Delete dead letters: those given, those that the options choose, or all."""
+    broker, which = reach.open(), DeadFilter(ids or None, **chosen)
+    if not yes and sys.stdin.isatty():
+        click.confirm(f"Delete {len(broker.dead_letters(which))} dead letters for good?", abort=True, err=True)
+    count = broker.purge_dead(which)
+    output.print_json({"purged": count}) if reach.as_json else click.echo(f"{count} deleted")
+    if len(set(ids)) > count:
+        raise click.ClickException(f"{len(set(ids)) - count} of the ids are no dead letters")
+
+
+def _no_such(ids: list[str]) -> click.ClickException:
+    return click.ClickException(f"no dead letter has the id {', '.join(ids)}")
+
+
+def _replayed(answer: Replayed, dry_run: bool) -> str:
+    if answer.refused:
+        return f"stays dead: {answer.refused}"
+    return f"{'would become' if dry_run else 'is now'} run {answer.run}"
+
+
+def _why(letter: DeadLetter) -> str:
+    written = f"{letter.error.type}: {letter.error.message}".splitlines()[0] if letter.error else ""
+    return written if len(written) <= 60 else written[:59] + "…"
+
+
+def _as_data(letter: DeadLetter, whole: bool) -> dict[str, Any]:
+    data: dict[str, Any] = {name: getattr(letter, name) for name in letter.__struct_fields__ if name != "body"}
+    data["died_at"] = output.moment(letter.died_at)
+    if whole:
+        data.update(_contents(letter.body))
+    return data
+
+
+def _contents(body: bytes) -> dict[str, Any]:
+    """What was asked for; the raw bytes where they are no envelope."""
+    try:
+        envelope: Envelope = decode(body)
+        args = msgspec.msgpack.decode(envelope.args)
+    except (Undecodable, msgspec.MsgspecError, ValueError, RecursionError):
+        return {"body": body}
+    said = {"priority": envelope.priority, "headers": envelope.headers, "meta": envelope.meta, "redeliveries": envelope.redeliveries}
+    return {"args": args, **said, "enqueued_at": output.moment(envelope.enqueued_at)}

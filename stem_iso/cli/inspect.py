@@ -1,0 +1,119 @@
+"""What all workers do: queues, workers, events."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import click
+import msgspec
+
+from stem_iso import events as happened
+from stem_iso.brokers.base import QueueCount, WorkerInfo
+from stem_iso.cli import output
+from stem_iso.cli.options import Reach, reaching
+from stem_iso.printable import one_line
+
+
+@click.group(invoke_without_command=True)
+@reaching
+def queues(reach: Reach) -> None:
+    """Show the queues that hold something, and how many workers serve each; or empty one."""
+    context = click.get_current_context()
+    if context.invoked_subcommand is not None:
+        context.obj = reach
+        return
+    broker = reach.open()
+    counts = broker.queues()
+    if reach.as_json:
+        output.print_json(counts)
+    elif not counts:
+        click.echo("all queues are empty")
+    else:
+        served = Counter(queue for worker in broker.workers() for queue in worker.queues)
+        click.echo(output.table(("QUEUE", "QUEUED", "DELAYED", "RUNNING", "DEAD", "WORKERS"), [_count(count, served) for count in counts]))
+
+
+@queues.command()
+@click.argument("name")
+@reaching
+def purge(reach: Reach, name: str) -> None:
+    """Cancel all that waits in a queue; what runs is left alone."""
+    # `queues --broker URL purge NAME` means what it says as well as `queues purge NAME --broker URL`.
+    reach = reach.over(click.get_current_context().find_object(Reach))
+    count = reach.open().purge(name)
+    output.print_json({"name": name, "purged": count}) if reach.as_json else click.echo(f"{count} cancelled")
+
+
+@click.command()
+@reaching
+def workers(reach: Reach) -> None:
+    """Show the workers that live. A core in brackets belongs to one running task alone."""
+    found = reach.open().workers()
+    if reach.as_json:
+        output.print_json([_as_data(worker) for worker in found])
+    elif not found:
+        click.echo("no workers")
+    else:
+        now = time.time()
+        head = ("WORKER", "HOST", "PID", "QUEUES", "SEATS", "RUNNING", "CORES", "UP", "SEEN")
+        click.echo(output.table(head, [_row(worker, now) for worker in found]))
+
+
+@click.command()
+@reaching
+def events(reach: Reach) -> None:
+    """Show what happens in all workers, as it happens, until Ctrl-C."""
+    for event in reach.stem().events():
+        click.echo(output.to_json(event) if reach.as_json else _line(event))
+
+
+def _count(count: QueueCount, served: Counter[str]) -> tuple[object, ...]:
+    """Work that nobody serves is the commonest reason why nothing happens."""
+    waits = count.queued or count.delayed
+    workers = served[count.name] or ("none" if waits else 0)
+    return count.name, count.queued, count.delayed, count.running, count.dead, workers
+
+
+def _row(worker: WorkerInfo, now: float) -> tuple[object, ...]:
+    up, seen = output.seconds(now - worker.started_at), output.seconds(max(0.0, now - worker.seen_at)) + " ago"
+    held = {core for cores in worker.pinned.values() for core in cores}
+    cores = ",".join(f"[{core}]" if core in held else str(core) for core in worker.cores)
+    return worker.id, worker.hostname, worker.pid, ",".join(worker.queues), worker.seats, len(worker.running), cores, up, seen
+
+
+def _as_data(worker: WorkerInfo) -> dict[str, object]:
+    return {**msgspec.structs.asdict(worker), "started_at": output.moment(worker.started_at), "seen_at": output.moment(worker.seen_at)}
+
+
+def _line(event: happened.AnyEvent) -> str:
+    moment = output.moment(event.at)
+    at = moment.astimezone().strftime("%H:%M:%S.%f")[:-3] if moment else "-"
+    name, task_id = getattr(event, "name", None), getattr(event, "task_id", None)
+    about = f"{name} {task_id}  " if task_id else ""
+    return one_line(f"{at}  {event.type.value:<9}  {about}{_details(event)}".rstrip())
+
+
+def _details(event: happened.AnyEvent) -> str:
+    match event:
+        case happened.ProgressEvent():
+            return f"{event.percent:g} %" + ("" if event.data is None else f" {output.to_json(event.data)}")
+        case happened.TimeoutEvent():
+            stuck = event.stack.strip().splitlines()
+            where = f" at {stuck[0].strip()}" if stuck else ""
+            dead = "" if event.dead_at is None else f", dead {event.dead_at * 1000:.1f} ms after it"
+            return f"{event.level} limit of {output.seconds(event.limit)}{dead}{where}"
+        case happened.CompletedEvent():
+            return f"in {output.seconds(event.elapsed)}"
+        case happened.RetriedEvent():
+            return f"{event.reason}; again in {output.seconds(event.delay)}"
+        case happened.FailedEvent():
+            return event.reason + (f": {event.error.type}: {event.error.message}" if event.error else "")
+        case happened.RevokedEvent():
+            return event.reason
+        case happened.ErrorEvent():
+            return event.message
+        case happened.IsolateEvent():
+            return f"{event.action} {event.pid}" + (f" ({event.reason})" if event.reason else "")
+        case _:
+            return ""

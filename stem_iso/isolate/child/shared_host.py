@@ -1,0 +1,321 @@
+"""The isolate's program with many seats: the inline host.
+
+    main thread          reads the pipe: CALL ──> started = n · begin      ANSWER ──> the question      STOP ──> cancel      PING
+    threads, the loop    run handlers, and speak: BEGUN · PRINT · LOG · ASK · TELL · BEAT · LIMIT · REPLY, each with its call's number
+
+Rules
+ 1. The main thread never waits for a handler: a question of one call is answered while another's handler blocks. (It does wait for the
+    interpreter lock, and for the import that an entrypoint asks for whose application cannot be imported as a whole.)
+ 2. `started` in the page is the highest number whose frame was whole, stored before a byte of it is decoded. Numbers only grow and frames
+    come in order, so that one word says of every call whether it had started, at whatever instant the process dies: a frame of its own
+    might be half written then, and a word per call would be a second memory to keep.
+ 3. One frame at a time is written, under a lock, which is reentrant because a finalizer may print in the midst of it.
+ 4. A call has one question on its way; others of its threads wait for their turn here.
+ 5. A call that has a limit says on which thread it runs before its handler's first step: where C code keeps the interpreter lock, this
+    process's own clock stands still, and the core asks that thread for its stack by a signal.
+ 6. A call that the core takes back, because this thread did not come to it, is not begun (`seat`).
+ 7. What a call leaves running (a thread, a task, a subprocess) goes on after its end, and ends with the process: it cannot be told whose
+    it is. Its words are nobody's. What has died of it is reaped when no call runs.
+ 8. What calls changed in the process (`state`) is put back when the last of them ends, and its log says so; where it cannot be put back the
+    reply says that too, and the core sends no more calls here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
+from math import inf
+
+from stem_iso.isolate.child.entry import as_in_any_program
+from stem_iso.isolate.child.fork import ForkedChildGuard
+from stem_iso.isolate.child.leftovers import NOTHING, STATE, Leftovers
+from stem_iso.isolate.child.output_routing import current, keep_logging, route
+from stem_iso.isolate.child.port import Pipe
+from stem_iso.isolate.child.replies import pack_reply
+from stem_iso.isolate.child.state import Change, ProcessState, of_host
+from stem_iso.isolate.interfaces import NO_LIMITS, Answer, Boot, HostRunner, LimitNotice, Limits
+from stem_iso.isolate.interpreter import Program
+from stem_iso.isolate.shared_row import Page
+from stem_iso.isolate.wire import (
+    ANSWER,
+    ASK,
+    BEAT,
+    BEGUN,
+    BROKEN,
+    CALL,
+    HARD_LIMIT,
+    LIMIT,
+    LIMIT_HEAD,
+    LOG,
+    PING,
+    PONG,
+    PRINT,
+    READY,
+    REPLY,
+    SILENCE,
+    SOFT_LIMIT,
+    STOP,
+    TELL,
+    THREAD,
+    UNBEGUN,
+    CallFrame,
+    Frame,
+    frame,
+    pack_log,
+    unpack_hosted,
+)
+from stem_iso.outcome import Failed, Outcome, Overrun, StopReason, TaskError, TimedOut
+from stem_iso.text import cut, cut_inside, encoded
+
+TITLE = "stem_iso: inline host"
+PIECE = 1 << 16  # of a text that is printed at once: no frame is larger
+LONGEST = 1 << 13  # a line without an end is sent in pieces of this size
+
+
+def serve(boot: Boot, program: Program, pipe: Pipe, page: Page, set_title: Callable[[str], None]) -> None:
+    """Raises CoreGone at the end of the pipe."""
+    voice = Voice(pipe)
+    handler = route(RunningCall(voice, 0, Running(None)), boot.log_level)
+    set_title("stem_iso: inline host, booting")
+    runner = _runner(boot, program, voice)
+    keep_logging(handler)
+    host = HostProgram(runner, voice, page)
+    set_title(TITLE)
+    voice.say(READY, 0, host.runner.ready)
+    while (received := pipe.receive_or_end()) is not None:
+        host.hear(received)
+
+
+def _runner(boot: Boot, program: Program, voice: Voice) -> HostRunner:
+    module, _, name = boot.target.partition(":")
+    try:
+        start: Callable[[bytes], HostRunner] = getattr(import_module(module), name)
+        as_in_any_program(program)
+        with ForkedChildGuard():
+            return start(boot.payload)
+    except BaseException:  # user code: its import or its start hook may raise anything, SystemExit included
+        voice.say(BROKEN, 0, encoded(cut_inside(traceback.format_exc())))
+        os._exit(1)
+
+
+class Voice:
+    """The way to the core, for all threads. A process that a handler forked has none."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+        self._lock: AbstractContextManager[bool] = threading.RLock()
+        self.forked = False
+        os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        self.forked = True
+
+    def speaking(self) -> AbstractContextManager[bool]:
+        """The lock. Raises RuntimeError in a forked process, where it may be held for ever by a thread that is not there."""
+        if self.forked:
+            raise RuntimeError("the task's context belongs to its process: one that the handler forked cannot use it")
+        return self._lock
+
+    def say(self, kind: int, number: int, payload: bytes = b"") -> None:
+        self.send(frame(kind, number, payload))
+
+    def send(self, frames: bytes) -> None:
+        with self.speaking():
+            self._pipe.send_all(frames)
+
+
+class HostProgram:
+    """Used by the main thread."""
+
+    def __init__(self, runner: HostRunner, voice: Voice, page: Page) -> None:
+        self.runner, self._voice, self._page = runner, voice, page
+        self._entries: dict[int, object] = {}
+        self._running, self._leftovers = Running(of_host()), Leftovers()
+
+    def hear(self, received: Frame) -> None:
+        kind, number, payload = received
+        if kind == CALL:
+            if not self._page.may_begin(number):
+                self._voice.say(UNBEGUN, number)
+                return
+            if not self._running.calls:
+                self._leftovers.reap()
+            self._begin(number, payload)
+        elif kind == PING:
+            self.runner.ping(lambda: self._voice.say(PONG, number))
+        elif (call := self._running.calls.get(number)) is None:
+            return  # it has ended meanwhile
+        elif kind == ANSWER:
+            call.answered(payload)
+        elif kind == STOP:
+            self.runner.stop(call.running_as, StopReason(payload.decode()))
+
+    def _begin(self, number: int, payload: bytes) -> None:
+        sent_at, heartbeat, told = unpack_hosted(payload)
+        if told.definition:
+            self._define(told)
+        call = RunningCall(self._voice, number, self._running)
+        with self._voice.speaking():
+            self._running.calls[number] = call
+        try:
+            limits = limits_of(told, sent_at, heartbeat)
+            call.limited = limits is not NO_LIMITS
+            call.running_as = self.runner.begin(self._entries[told.entry], told.payload, limits, sent_at, call)
+        except Exception as error:  # no thread, too short a limit; and what the user's event loop raises, which a call has to bear alone
+            kinds = tuple(cut(f"{cls.__module__}.{cls.__qualname__}") for cls in type(error).__mro__)
+            trace = cut_inside(traceback.format_exc())
+            call.ended(Failed(TaskError(type=kinds[0], message=cut(str(error)), traceback=trace), kinds))
+
+    def _define(self, told: CallFrame) -> None:
+        with ForkedChildGuard():
+            self._entries[told.entry] = self.runner.define(told.definition)
+        with self._voice.speaking():
+            self._running.defined()
+
+
+class Running:
+    """The calls that run, and what they may change together. Under the voice's lock, whoever uses it."""
+
+    def __init__(self, state: ProcessState | None) -> None:
+        self.calls: dict[int, RunningCall] = {}
+        self._state = state
+
+    def defined(self) -> None:
+        """What importing the user's module changed stays, where it can be told from what calls do."""
+        if self._state is not None and not self.calls:
+            self._state.take()
+
+    def remove(self, number: int) -> Change:
+        """What had been changed, if this was the last one."""
+        self.calls.pop(number, None)
+        return Change() if self.calls or self._state is None else self._state.restore()
+
+
+def limits_of(told: CallFrame, sent_at: float, heartbeat: float) -> Limits:
+    if told.soft_deadline == told.hard_deadline == heartbeat == inf:
+        return NO_LIMITS
+    return Limits(
+        soft=None if told.soft_deadline == inf else told.soft_deadline - sent_at,
+        hard=None if told.hard_deadline == inf else told.hard_deadline - sent_at,
+        heartbeat=None if heartbeat == inf else heartbeat,
+        raise_soft=told.raises,
+    )
+
+
+class RunningCall:
+    """A call that runs here, as the runner's `HostCaller` and as whoever speaks in it. Number 0 speaks for the process."""
+
+    def __init__(self, voice: Voice, number: int, running: Running) -> None:
+        self._voice, self._number, self._running = voice, number, running
+        self.limited = False
+        self.running_as: object = None
+        # The rest is under the voice's lock.
+        self._open = True
+        self._questions: deque[tuple[bytes, Answer]] = deque()  # the first of them is on its way
+        self._lines = {1: b"", 2: b""}  # what has no end of line yet
+
+    # -- HostCaller ----------------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        if self.limited:
+            self._say(BEGUN, THREAD.pack(threading.get_native_id()))
+        token = current.set(self)
+        try:
+            yield
+        finally:
+            current.reset(token)
+
+    def ending(self, ending: TimedOut) -> None:
+        self._limit(SILENCE if ending.silent else HARD_LIMIT, ending)
+
+    def sent(self) -> None:
+        """The core knows."""
+
+    def asked(self, payload: bytes, answer: Answer | None) -> None:
+        if answer is None:
+            self._say(TELL, payload)
+            return
+        with self._voice.speaking():
+            self._questions.append((payload, answer))
+            if len(self._questions) == 1:
+                self._say(ASK, payload)
+
+    def received(self, descriptor: int) -> None:
+        """Nothing in a host is sent one."""
+        os.close(descriptor)
+
+    def beat(self) -> None:
+        self._say(BEAT)
+
+    def limit_reached(self, notice: LimitNotice) -> None:
+        if notice.level == "soft":  # the hard one is in the reply
+            self._limit(SOFT_LIMIT, notice)
+
+    def _limit(self, level: int, reached: Overrun) -> None:
+        self._say(LIMIT, LIMIT_HEAD.pack(level, reached.elapsed) + reached.stack.encode(errors="replace"))
+
+    def output(self, level: int, logger: str, text: str) -> None:
+        self.logged(level, logger, text)
+
+    def ended(self, outcome: Outcome) -> None:
+        tag, result = pack_reply(outcome)
+        with self._voice.speaking():
+            rest = [frame(PRINT, self._number, bytes((stream,)) + text) for stream, text in self._lines.items() if text]
+            self._open = False
+            change = self._running.remove(self._number)
+            rest += [frame(LOG, self._number, pack_log(logging.WARNING, "stem_iso", text)) for text in _reports(change)]
+            head = bytes((tag, STATE if change.lost else NOTHING))
+            self._voice.send(b"".join((*rest, frame(REPLY, self._number, head + result))))
+
+    # -- the pipe ------------------------------------------------------------------------------------------------------------------
+
+    def answered(self, payload: bytes) -> None:
+        with self._voice.speaking():
+            if not self._questions:
+                return
+            _, answer = self._questions.popleft()
+            if self._questions:
+                self._say(ASK, self._questions[0][0])
+        answer(payload)
+
+    def _say(self, kind: int, payload: bytes = b"") -> None:
+        with self._voice.speaking():
+            if self._open:
+                self._voice.say(kind, self._number, payload)
+
+    # -- Speaker -------------------------------------------------------------------------------------------------------------------
+
+    def printed(self, stream: int, data: bytes) -> bool:
+        if self._voice.forked:
+            return False
+        with self._voice.speaking():
+            if not self._open:
+                return False
+            text = self._lines[stream] + data
+            end = text.rfind(b"\n") + 1
+            if len(text) - end > LONGEST:
+                end = len(text)
+            self._lines[stream] = text[end:]
+            for at in range(0, end, PIECE):
+                self._voice.say(PRINT, self._number, bytes((stream,)) + text[at : min(at + PIECE, end)])
+        return True
+
+    def logged(self, level: int, logger: str, text: str) -> bool:
+        if self._voice.forked or not self._open:
+            return False
+        self._say(LOG, pack_log(level, logger, text))
+        return True
+
+
+def _reports(change: Change) -> Iterator[str]:
+    if change.restored:
+        yield f"this call, or one beside it, changed its process, and it was put back: {', '.join(change.restored)}"
+    if change.lost:
+        yield f"this call, or one beside it, changed its process in what cannot be put back: {', '.join(change.lost)}"

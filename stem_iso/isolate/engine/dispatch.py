@@ -1,0 +1,95 @@
+"""A call meets its isolate: everything between the fleet's order and the frame on its way.
+
+    Assign(isolate, call) ── definition, if the isolate does not know the entry ── number, deadlines ── seat row ── frame
+
+The order of the writes to the seat row is the protocol of `seat`: a verdict that stands means that nothing is sent.
+"""
+
+from __future__ import annotations
+
+import logging
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from stem_iso.isolate import shared_row
+from stem_iso.isolate.engine import endings
+from stem_iso.isolate.engine.call import Call, call_frame
+from stem_iso.isolate.engine.deadlines import Deadlines
+from stem_iso.isolate.engine.lifecycle import Cause, State
+from stem_iso.outcome import Failed
+
+if TYPE_CHECKING:
+    from stem_iso.isolate.engine.isolate import Isolate
+    from stem_iso.isolate.engine.isolates import Isolates
+
+
+class Dispatch:
+    """Used under the engine's lock."""
+
+    def __init__(self, crew: Isolates) -> None:
+        self._crew = crew
+        self._numbers = 0  # of calls: never used twice, so that a row or a frame names one call for ever
+
+    def assign(self, isolate: Isolate, call: Call) -> None:
+        if call.stop is not None:
+            self._crew.end_unbegun(call)
+            self._crew.obey(self._crew.fleet.freed(isolate.number, monotonic()))
+            return
+        if call.job.limits.memory is not None and isolate.hidden:
+            self._refuse(isolate, call, endings.unmeasured())
+            return
+        definition = self._definition(isolate, call)
+        if definition is None:
+            return
+        self._numbers += 1
+        now, crew = monotonic(), self._crew
+        deadlines = Deadlines(call.job.limits, now)
+        isolate.assign(call, self._numbers, deadlines)
+        call.caller.sent()
+        kill_at = deadlines.kill_at
+        if not crew.link.table.send(isolate.seat, self._numbers, 0.0 if kill_at == inf else kill_at):
+            crew.condemn(isolate, Cause.VERDICT)
+            return
+        if kill_at + shared_row.MARGIN < crew.link.table.armed:
+            crew.link.wake()
+        if call.job.limits.cpus is not None:
+            self._claim(isolate, call, call.job.limits.cpus)
+        crew.push(isolate, call_frame(self._numbers, call.job, now, definition, isolate.cpus), call.job.descriptor)
+        crew.clocks.arm(deadlines.next_at)
+        if call.job.limits.memory is not None:
+            crew.watcher.watch(isolate.number, self._numbers, isolate.view, call.job.limits.memory)
+        isolate.sent_number = self._numbers
+
+    def _refuse(self, isolate: Isolate, call: Call, outcome: Failed) -> None:
+        self._crew.end(call, outcome)
+        self._crew.obey(self._crew.fleet.freed(isolate.number, monotonic()))
+
+    def _claim(self, isolate: Isolate, call: Call, count: int) -> None:
+        isolate.cpus = self._crew.cores.claim(count)
+        if not isolate.cpus:
+            text = f"no {count} of {len(self._crew.cores.allowed)} cores are free for this call alone: it runs on all of them"
+            self._crew.told.append(lambda: call.caller.output(logging.WARNING, "stem_iso", text))
+
+    def interrupted(self) -> None:
+        """A submitter's thread was interrupted while it sent a call: an isolate that may hold half of it, or none, is of no use."""
+        self._crew.orders = []  # no turn is in the middle of any: what is left of them is the interrupted thread's
+        for number in self._crew.fleet.booting - self._crew.isolates.keys():
+            self._crew.fleet.gone(number, monotonic())  # it was counted, and never ordered
+        for number in list(self._crew.fleet.busy):
+            isolate = self._crew.isolates[number]
+            if isolate.sent_number != isolate.call_number or (isolate.call is None and isolate.life.state is State.IDLE):
+                self._crew.condemn(isolate, Cause.UNSENT)
+
+    def _definition(self, isolate: Isolate, call: Call) -> bytes | None:
+        """What tells this isolate of the entry, empty if it knows; None: it cannot be told, and the call has ended."""
+        entry = call.job.entry
+        if entry.number in isolate.known:
+            return b""
+        try:
+            definition = entry.definition(isolate.ready)
+        except BaseException as error:  # user code, in the core: pickling an entrypoint calls whatever it refers to
+            self._refuse(isolate, call, endings.unsendable(error))
+            return None
+        isolate.known.add(entry.number)
+        return definition

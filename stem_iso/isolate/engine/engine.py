@@ -1,0 +1,266 @@
+"""The engine: one thread that runs calls in isolates, watches their clocks, and ends them.
+
+    submit ──> fleet ──Assign──> row, socket ──> isolate
+    epoll:  output · stacks · replies · exits (pidfd) · keeper · timer · wake-ups ──> lifecycle, fleet ──> Caller.*
+
+Rules
+ 1. Decisions are taken in `lifecycle`, `fleet` and `deadlines`; this file moves bytes and time between them and the kernel.
+ 2. All state is under one lock, held for microseconds. A submitter that finds a free isolate sends by itself, without waking this thread.
+    Callers are told outside the lock, on this thread (`sent` alone is told under it).
+ 3. One deadline a call, scanned when the timer fires: the timer is set anew only when the earliest gets earlier.
+ 4. In one turn what isolates printed is read before what they replied, so that text is told before the end of its call.
+ 5. One turn takes in a bounded number of bytes, lines and frames of each isolate; the rest is the next turn's (`crew.behind`).
+ 6. A kill waits for nothing that a handler can prolong (`clocks`): `tree` kills step by step, many side by side. An end is told when the
+    keeper has confirmed the exit and swept.
+ 7. A keeper that is silent for 100 ms after an exit is sent SIGCONT, after 1 s SIGKILL (`pressing`). When it is gone, all trees die; a
+    keeper of our own is replaced, and by command (`keeper_socket`) the process leaves, because its parent is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic
+from typing import Any
+
+from stem_iso.isolate.engine.call import Call
+from stem_iso.isolate.engine.isolates import Isolates
+from stem_iso.isolate.engine.keeper_connection import KeeperConnection, KeeperLost
+from stem_iso.isolate.engine.shared_host.call import HostCall
+from stem_iso.isolate.engine.shared_host.supervisor import HostBoot
+from stem_iso.isolate.interfaces import Boot, Caller, HostedJob, IsolateNotice, Job
+from stem_iso.isolate.linux import Timer, require_linux
+from stem_iso.outcome import Stopped, StopReason
+
+log = logging.getLogger("stem_iso.isolate")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Counts of this moment."""
+
+    busy: int
+    idle: int
+    booting: int
+    dying: int
+    waiting: int
+
+
+def _ignore(notice: IsolateNotice) -> None:
+    """Nobody wants to know of isolates."""
+
+
+class Engine:
+    """Runs jobs, `size` at a time, with `spares` isolates booted beside them. Usable from any thread between `start` and `close`."""
+
+    def __init__(
+        self,
+        boot: Boot,
+        *,
+        size: int,
+        spares: int = 1,
+        max_calls: int | None = None,
+        max_memory: int | None = None,
+        host: HostBoot | None = None,
+        on_isolate: Callable[[IsolateNotice], None] = _ignore,
+        on_keeper: Callable[[str, list[object]], None] | None = None,
+        on_closed: Callable[[], None] | None = None,
+        keeper_socket: socket.socket | None = None,
+    ) -> None:
+        require_linux("running tasks in isolates")
+        self._keeper_socket, self._on_keeper, self._on_closed = keeper_socket, on_keeper, on_closed
+        self._lock: Any = threading.RLock()
+        self._commands: deque[Callable[[], None]] = deque()
+        self._asleep, self._polled = False, True
+        self._closing = threading.Event()
+        self._closed = threading.Event()
+        self._crew = Isolates(boot, size, spares, max_calls, max_memory, host, on_isolate, self._command)
+        self._thread = threading.Thread(target=self._run, name="stem_iso-engine", daemon=True)
+
+    # -- for everybody ------------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the keeper and the spares; returns when the keeper is there. Raises KeeperLost where it does not start."""
+        self._epoll = select.epoll()
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._timer = Timer()
+        for fd in (self._wake_fd, self._timer.fd):
+            self._epoll.register(fd, select.EPOLLIN)
+        self._crew.open(KeeperConnection(self._keeper_socket), self._epoll, self._timer)
+        self._epoll.register(self._crew.link.socket, select.EPOLLIN)
+        self._crew.wake_up(monotonic())
+        self._thread.start()
+
+    def submit(self, job: Job, caller: Caller) -> Call | HostCall:
+        """Run it as soon as its turn comes, or, where it is a HostedJob, at once; `caller` hears what becomes of it."""
+        call = HostCall(job, caller) if isinstance(job, HostedJob) else Call(job, caller)
+        if self._lock._is_owned():  # a signal's handler or a finalizer, in the middle of another call's submission
+            self._command(lambda: self._submit_late(call, caller))
+            return call
+        with self._lock:
+            refused = self._closing.is_set()
+            if not refused:
+                try:
+                    self._crew.submit(call)
+                except BaseException:  # Ctrl-C, in the main thread, between any two steps
+                    self._command(self._crew.dispatch.interrupted)
+                    raise
+            told = bool(self._crew.told)
+        if refused:
+            caller.ended(Stopped(StopReason.SHUTDOWN, started=False))
+        elif told:
+            self._wake()
+        return call
+
+    def _submit_late(self, call: Call | HostCall, caller: Caller) -> None:
+        if self._closing.is_set():
+            self._crew.told.append(partial(caller.ended, Stopped(StopReason.SHUTDOWN, started=False)))
+        else:
+            self._crew.submit(call)
+
+    def stop(self, call: Call | HostCall, reason: StopReason) -> None:
+        """Kill it: it ends as Stopped, unless its complete reply is there first. One that has ended is left alone.
+
+        A hosted coroutine is cancelled instead, a hosted thread left to end; a shutdown ends both, with their host if need be.
+        """
+        if isinstance(call, Call):
+            call.stop = call.stop or reason  # from here on it is not begun any more
+        self._command(lambda: self._crew.stop(call, reason))
+
+    def withdraw(self, call: Call | HostCall) -> bool:
+        """Take back a call that still waits: True, and its caller hears no more of it. False once it has been sent, or has ended."""
+        if self._lock._is_owned():
+            return False
+        with self._lock:
+            return self._crew.withdraw(call)
+
+    def resize(self, size: int, spares: int) -> None:
+        self._command(lambda: self._crew.obey(self._crew.fleet.resize(size, spares, monotonic())))
+
+    @property
+    def size(self) -> int:
+        """Seats."""
+        return self._crew.fleet.size
+
+    @property
+    def spares(self) -> int:
+        return self._crew.fleet.spares
+
+    def stats(self) -> EngineStats:
+        """Without the lock: a signal's handler may ask wherever it interrupts, and counts of a moment need no more."""
+        fleet = self._crew.fleet
+        return EngineStats(len(fleet.busy), len(fleet.idle), len(fleet.booting), len(fleet.dying), fleet.waiting)
+
+    @property
+    def keeper(self) -> int:
+        """The pid of the keeper, the launcher's by command. Another one where that was killed and replaced."""
+        pid: int = self._crew.link.pid
+        return pid
+
+    def pinned(self) -> list[tuple[Caller, tuple[int, ...]]]:
+        """The calls that have cores of their own now."""
+        with self._lock:
+            return [(isolate.call.caller, isolate.cpus) for isolate in self._crew.isolates.values() if isolate.call and isolate.cpus]
+
+    def close(self, wait: bool = True, at_once: bool = False) -> None:
+        """Kill what runs and tell whoever still waits; idle isolates run their exit hooks, in bounded time, but not with `at_once`. With
+        `wait`, return when all are dead. Takes no lock of the caller's.
+        """
+        if not self._closing.is_set():
+            self._command(self._begin_close)
+        if at_once and not self._closed.is_set():
+            self._command(self._crew.kill_leaving)
+        if wait and self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._closed.wait()
+            self._thread.join()
+
+    # -- the thread ---------------------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not (self._closing.is_set() and self._crew.empty and not self._crew.told):
+                try:
+                    self._turn()
+                except BaseException:  # a fault of ours, or user code that runs here: the limits of all other calls must go on
+                    log.exception("a turn of the engine failed")
+        finally:
+            self._crew.watcher.close()
+            self._crew.cores.close()
+            self._crew.link.close()
+            self._epoll.close()
+            self._timer.close()
+            os.close(self._wake_fd)
+            self._closed.set()
+            if self._on_closed is not None:
+                self._on_closed()
+
+    def _turn(self) -> None:
+        self._asleep = True
+        ready = self._poll()
+        self._asleep = False
+        with self._lock:
+            self._crew.output(fd for fd, _ in ready)
+            for fd, flags in ready:
+                if fd == self._timer.fd:
+                    self._timer.acknowledge()
+                    self._crew.clocks.tick(monotonic())
+                elif fd == self._wake_fd:
+                    os.eventfd_read(fd)
+                elif fd == self._crew.link.socket.fileno():
+                    self._hear_keeper()
+                else:
+                    self._crew.event(fd, flags)
+            self._crew.catch_up()
+            for _ in range(len(self._commands)):  # those that come meanwhile are the next turn's: the clocks must go on
+                self._commands.popleft()()
+            told, self._crew.told = self._crew.told, []
+        for tell in told:
+            try:
+                tell()
+            except BaseException:  # a caller's code: the others are told all the same
+                log.exception("a caller failed to hear of its call")
+
+    def _poll(self) -> list[tuple[int, int]]:
+        """What is ready. Commands spare the system call, but not twice in a row: a flood of them must not stop the clocks."""
+        at_hand = bool(self._commands or self._crew.told)
+        self._polled = not at_hand or not self._polled
+        return self._epoll.poll(0 if at_hand or self._crew.behind else -1, 256) if self._polled else []
+
+    def _hear_keeper(self) -> None:
+        try:
+            for (kind, *fields), fds in self._crew.link.receive():
+                if not self._crew.keeping.heard(kind, fields, fds) and self._on_keeper is not None:
+                    self._crew.told.append(partial(self._on_keeper, kind, fields))
+        except KeeperLost:
+            self._keeper_lost()
+
+    def _keeper_lost(self) -> None:
+        self._epoll.unregister(self._crew.link.socket)
+        self._crew.keeping.lost()
+        if self._keeper_socket is not None:
+            # Our parent is dead and all trees are: a worker whose leases run out elsewhere is better than one without a keeper.
+            log.error("the launcher died: all isolates were killed and this worker leaves; its tasks run again when their leases end")
+            os._exit(1)
+        self._crew.link.close()
+        self._crew.link = KeeperConnection()
+        self._epoll.register(self._crew.link.socket, select.EPOLLIN)
+        self._crew.keeping.replaced()
+
+    def _begin_close(self) -> None:
+        self._closing.set()
+        self._crew.close_down()
+
+    def _command(self, command: Callable[[], None]) -> None:
+        self._commands.append(command)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._asleep:
+            os.eventfd_write(self._wake_fd, 1)

@@ -1,0 +1,299 @@
+"""One isolate as the engine holds it: its descriptors, its state, its clocks. Decides nothing by itself.
+
+call socket ⇄ frames        stack <─ faulthandler        stdout, stderr <─ capture        pidfd: death
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections import deque
+from contextlib import ExitStack, suppress
+from math import inf
+from typing import TYPE_CHECKING
+
+from stem_iso.isolate import wire
+from stem_iso.isolate.child.setup import NUDGE_SIGNAL, RAISE_SIGNAL, STACK_SIGNAL
+from stem_iso.isolate.engine import stacks
+from stem_iso.isolate.engine.call_pipe import CallPipe
+from stem_iso.isolate.engine.deadlines import Deadlines
+from stem_iso.isolate.engine.lifecycle import Cause, Lifecycle
+from stem_iso.isolate.engine.memory import MemoryReader
+from stem_iso.isolate.engine.output import STDERR, STDOUT, CapturedOutput
+from stem_iso.isolate.keeper import process_tree
+from stem_iso.isolate.keeper.orphans import why_alive
+from stem_iso.isolate.shared_row import Page
+
+if TYPE_CHECKING:
+    from stem_iso.isolate.engine.call import Call
+    from stem_iso.isolate.engine.keeper_connection import KeeperConnection
+
+CHUNK = 1 << 16  # one read empties a full pipe
+NUDGES = (0.01, 0.1)  # seconds after the signal that raises: it may come between a look for signals and the call that blocks
+LEAVE_WITHIN = 2.0  # seconds for an idle isolate that is not needed any more to run its exit hooks; then it is killed
+STUCK_AFTER = 0.75  # seconds: a process that was killed and does not die is named, and its place is taken by another
+ASK_AGAIN = 0.05  # seconds until a keeper whose queue was full is asked again
+TURN = 1 << 20  # bytes of output read in one turn: a flood must not hold up the limits of others
+
+TURN_BLOCKS = 20  # and blocks of lines, each of which costs as much as many bytes
+FRAMES = 200  # frames that are taken in from one isolate in one turn
+
+
+class Isolate:
+    """Owned by the engine, under its lock."""
+
+    def __init__(self, number: int, seat: int, boot_deadline: float, largest_frame: int) -> None:
+        self.number, self.seat = number, seat
+        self.life = Lifecycle()
+        self.boot_deadline = boot_deadline
+        self.pid, self.pidfd, self.unkept = 0, -1, False  # unkept: it has outlived its keeper, and nobody will report its exit
+        self.view, self.hidden = MemoryReader(0), False  # what reads its memory; whether /proc has never shown it
+        self.link: KeeperConnection | None = None  # to its keeper, for what this process may not signal
+        self.call: Call | None = None
+        self.call_number = self.sent_number = 0
+        self.calls = 0
+        self.deadlines: Deadlines | None = None
+        self.known: set[int] = set()  # entries whose definition is there
+        self.adopt = self.ready = b""  # the first frame to it, and what it said of itself in its own
+        self.capture = CapturedOutput()
+        self.broken = ""  # the boot's traceback
+        self.kill: process_tree.Kill | None = None
+        self.kill_at = self.leave_by = inf  # when the kill goes on; by when it is to have left by itself
+        self.killed: process_tree.Killed = ()
+        self.signalled_at = self.died_at = 0.0
+        self.soft_notice: tuple[float, float] | None = None  # limit and elapsed of a soft event that waits for its stack
+        self.stack_due = inf
+        self.set_aside, self.booted = False, False
+        self.nudges: deque[float] = deque()  # when the soft limit's exception is asked for again
+        self.memory_used = 0  # bytes, when that was too much
+        self.cpus: tuple[int, ...] = ()  # of its call alone
+        self.soft_stack = ""  # of the call that runs
+        # When the keeper is pressed for the report of the exit; its turns when we last looked; whether it was sent SIGCONT.
+        self.press, self.turns, self.pressed = 0.0, -1, False
+        self.ended_streams: set[int] = set()
+        self._dump, self._asked = "", False  # what the stack pipe brought; whether it may bring more
+        # The kill for a limit that waits for a stack: why, and until when at most.
+        self.last_look: tuple[Cause, float] | None = None
+        self.backlog: list[wire.Frame] = []  # received, and not taken in yet: too many for one turn
+        self._open(largest_frame)
+
+    def _open(self, largest_frame: int) -> None:
+        """Its descriptors. Raises OSError, and leaves none open."""
+        with ExitStack() as undo:
+            self.pipe = CallPipe(largest_frame)
+            undo.callback(self.pipe.close)
+            undo.callback(os.close, self.pipe.theirs)
+            page = os.memfd_create("stem_iso-page", os.MFD_CLOEXEC)
+            undo.callback(os.close, page)
+            os.ftruncate(page, Page.SIZE)
+            self.page = Page(page)
+            undo.callback(self.page.close)
+            pipes = []
+            for _ in range(3):
+                pipes.append(os.pipe2(os.O_CLOEXEC))
+                for fd in pipes[-1]:
+                    undo.callback(os.close, fd)
+            undo.pop_all()
+        self.stack_fd, self.stdout_fd, self.stderr_fd = (reader for reader, _ in pipes)
+        for reader in self.streams:
+            os.set_blocking(reader, False)
+        self.theirs = (page, self.pipe.theirs, *(writer for _, writer in pipes))
+
+    @property
+    def streams(self) -> tuple[int, int, int]:
+        return self.stack_fd, self.stdout_fd, self.stderr_fd
+
+    def hand_over(self) -> None:
+        """The isolate's ends are with the keeper now."""
+        for fd in self.theirs:
+            os.close(fd)
+        self.theirs = ()
+
+    # -- a call --------------------------------------------------------------------------------------------------------------------
+
+    def assign(self, call: Call, number: int, deadlines: Deadlines) -> None:
+        self.life.assigned()
+        self.call, self.call_number, self.deadlines = call, number, deadlines
+        self.calls += 1
+        self.soft_stack = ""
+        if self._asked:
+            self.forget_stack()  # it came too late for the call before
+        call.isolate = self.number
+        self.capture.reset()
+
+    def release(self) -> Call:
+        """The call has ended here, or goes elsewhere."""
+        assert self.call is not None
+        call, self.call, self.deadlines = self.call, None, None
+        self.nudges.clear()  # none may hit the next call
+        self.last_look = None
+        call.isolate = None
+        return call
+
+    def worn_out(self, max_calls: int | None, max_memory: int | None) -> Cause | None:
+        """Whether it should be replaced after this call."""
+        if max_calls is not None and self.calls >= max_calls:
+            return Cause.MAX_CALLS
+        if max_memory is not None and self.view.resident()[0] > max_memory:
+            return Cause.MAX_MEMORY
+        return None
+
+    def alarm(self) -> float:
+        """When there is something to do for it, monotonic."""
+        if self.died_at:
+            return self.press
+        at = min(self.stack_due, self.kill_at, self.leave_by, self.boot_deadline, self.nudges[0] if self.nudges else inf)
+        if self.signalled_at:
+            return at if self.set_aside else min(at, self.signalled_at + STUCK_AFTER)
+        if self.last_look is not None:
+            at = min(at, self.last_look[1])
+        return at if self.deadlines is None else min(at, self.deadlines.next_at)
+
+    # -- what it prints ------------------------------------------------------------------------------------------------------------
+
+    def read_output(self, fd: int) -> list[tuple[str, str]]:
+        """(stream, block of lines) of what one descriptor has for us, bounded in bytes and lines; at least what a pipe holds."""
+        stream = STDOUT if fd == self.stdout_fd else STDERR
+        blocks: list[tuple[str, str]] = []
+        for _ in range(TURN // CHUNK):
+            data = _read(fd)
+            if data is None:
+                self.ended_streams.add(fd)
+                break
+            if data:
+                blocks += [(stream, block) for block in self.capture.feed(stream, data)]
+            if len(data) < CHUNK or len(blocks) > TURN_BLOCKS:
+                break
+        return blocks
+
+    # -- stacks --------------------------------------------------------------------------------------------------------------------
+
+    def ask_stack(self) -> None:
+        """What came before counts until a new one is there."""
+        self._asked = True
+        self._signal(STACK_SIGNAL)
+
+    def raise_soft(self, now: float) -> None:
+        """The same, and `SoftTimeLimitExceeded` in the handler behind it."""
+        self._asked = True
+        self._signal(RAISE_SIGNAL)
+        self.nudges = deque(now + later for later in NUDGES)
+
+    def nudge(self, now: float) -> None:
+        """Once raised it is not raised again, however often it is said."""
+        while self.nudges and self.nudges[0] <= now:
+            self.nudges.popleft()
+            self._signal(NUDGE_SIGNAL)
+
+    def _signal(self, number: int) -> None:
+        if process_tree.send(self.pidfd, number) is process_tree.SignalResult.REFUSED and self.link is not None:
+            self.link.forward(self.number, number)
+
+    def may_dump(self) -> bool:
+        """Whether its main thread will write its stack as soon as it has a CPU: it runs, and neither blocks nor ignores the signal."""
+        return process_tree.state(self.pid) in ("R", "S") and process_tree.takes(self.pid, STACK_SIGNAL)
+
+    def forget_stack(self) -> None:
+        self.read_stack()
+        self._dump, self._asked = "", False
+
+    def read_stack(self) -> bool:
+        """Take in what there is of a dump, bounded; True if it may be complete."""
+        if data := _read(self.stack_fd):
+            self._dump = (self._dump + data.decode(errors="replace"))[-CHUNK:]
+        if data is None:
+            self.ended_streams.add(self.stack_fd)
+        return stacks.complete(self._dump)
+
+    @property
+    def awaits_stack(self) -> bool:
+        """Whether somebody waits for a dump that is on its way."""
+        return self.soft_notice is not None or self.last_look is not None
+
+    @property
+    def stack_ended(self) -> bool:
+        return self.stack_fd in self.ended_streams
+
+    def take_stack(self) -> str:
+        self.read_stack()
+        dumps, self._dump = self._dump, ""
+        return stacks.readable(dumps)
+
+    def last_stack(self) -> str:
+        """Where the handler was at its end; on a machine too busy for the signal to get through in time, where it was at its soft limit."""
+        found = self.take_stack()
+        if found or not self.soft_stack:
+            return found
+        return f"At the soft limit, since none came at the hard one. {self.soft_stack}"
+
+    # -- the end -------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether nothing runs in it, so that it can end as any program does."""
+        return self.booted and not self.life.working
+
+    def dismiss(self, now: float) -> None:
+        """The end of its pipe: it leaves by itself."""
+        self.leave_by = now + LEAVE_WITHIN
+        with suppress(OSError):  # it is dead
+            self.pipe.link.shutdown(socket.SHUT_WR)
+
+    def begin_kill(self, now: float, link: KeeperConnection) -> None:
+        self.leave_by = inf
+        self.signalled_at = now
+        if self.pidfd < 0:  # never adopted (`keeping`): it leaves by itself, or with the keeper
+            return
+        if process_tree.send(self.pidfd, 0) is process_tree.SignalResult.REFUSED:
+            self.kill = _kill_by_keeper(link, self.number)
+        else:
+            self.kill = process_tree.kill_tree(self.pid, self.pidfd, self.call.job.title if self.call else "")
+        self.advance_kill(now)
+        with suppress(OSError):  # with CAP_SYS_NICE a victim on a full machine gets a CPU to die on 10 ms sooner
+            os.sched_setscheduler(self.pid, os.SCHED_RR, os.sched_param(1))
+
+    def advance_kill(self, now: float) -> None:
+        if self.kill is None:
+            return
+        try:
+            self.kill_at = now + next(self.kill)
+        except StopIteration as done:
+            self.killed, self.kill, self.kill_at = done.value, None, inf
+
+    def why_alive(self) -> str:
+        return why_alive(self.pid, process_tree.send(self.pidfd, 0) is process_tree.SignalResult.REFUSED)
+
+    def stderr(self) -> str:
+        """The last lines."""
+        return "\n".join(self.capture.tail)
+
+    def close(self) -> None:
+        self.hand_over()
+        self.page.close()
+        self.pipe.close()
+        for fd in (*self.streams, self.pidfd):
+            if fd >= 0:
+                os.close(fd)
+
+
+def _kill_by_keeper(link: KeeperConnection, number: int) -> process_tree.Kill:
+    """For an isolate that this process may not kill: its program has given up rights that the isolate has, and the keeper too."""
+    while not link.kill(number):
+        yield ASK_AGAIN
+    return ()
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _read(fd: int) -> bytes | None:
+    """What is there, empty if nothing is; None at the end."""
+    try:
+        return os.read(fd, CHUNK) or None
+    except BlockingIOError:
+        return b""

@@ -1,0 +1,183 @@
+"""A crew's dealings with its keeper: what it is asked for, what it reports, and what is done when it is lost.
+
+free seat ──> launch ── START ──> keeper ── STARTED, pidfd ──> ADOPT, the isolate's first frame
+                                         ├─ FAILED: there never was a process
+                                         └─ EXITED ──> exits
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from stem_iso.isolate import wire
+from stem_iso.isolate.engine.endings import Exit, earliest
+from stem_iso.isolate.engine.isolate import STUCK_AFTER, Isolate
+from stem_iso.isolate.engine.keeper_connection import KeeperLost
+from stem_iso.isolate.engine.lifecycle import Cause, State
+from stem_iso.isolate.engine.memory import MemoryReader
+from stem_iso.isolate.interfaces import Boot, IsolateNotice
+from stem_iso.isolate.keeper import process_tree, protocol
+from stem_iso.isolate.keeper.keeper import SEATS
+from stem_iso.isolate.keeper.protocol import EXITED, FAILED, STARTED, STUCK
+
+if TYPE_CHECKING:
+    from stem_iso.isolate.engine.isolates import Isolates
+
+
+NO_ARGV = (TypeError, ValueError, AttributeError, RecursionError)  # what comes of a sys.argv that is no list of texts
+ROOM = 24  # descriptors that are left free by the last isolate
+
+
+class KeeperClient:
+    """Used under the engine's lock."""
+
+    def __init__(self, crew: Isolates) -> None:
+        self._crew = crew
+        self._seats = list(range(SEATS))
+
+    @property
+    def free_seat(self) -> int:
+        """A row in the table; `launch` takes it."""
+        return self._seats[-1]
+
+    def give_back(self, seat: int) -> None:
+        self._seats.append(seat)
+
+    def spawn(self, number: int) -> None:
+        crew = self._crew
+        if crew.fleet.closed:
+            crew.fleet.gone(number, monotonic())
+            return
+        try:
+            isolate = Isolate(number, self.free_seat, monotonic() + crew.boot.time_limit, crew.boot.largest_frame)
+            leave_room(isolate)
+        except OSError as error:  # no descriptor, no memory
+            crew.exits.last_broken = f"{type(error).__name__}: {error}"
+            if crew.fleet.boot_failures == 0:  # said once, until a boot succeeds again
+                crew.no_process(crew.exits.last_broken)
+            crew.obey(crew.fleet.boot_failed(number, monotonic()))
+        else:
+            self.launch(isolate, crew.boot)
+
+    def launch(self, isolate: Isolate, boot: Boot) -> None:
+        crew = self._crew
+        self._seats.pop()
+        crew.isolates[isolate.number] = isolate
+        isolate.adopt = wire.frame(wire.ADOPT, 0, msgspec.msgpack.encode(boot))
+        for fd in (*isolate.streams, isolate.pipe.link.fileno()):
+            crew.register(fd, isolate)
+        try:
+            prelude = protocol.prelude(boot.secrets, max(1, crew.cores.most // crew.fleet.size))
+            crew.link.start(isolate.number, isolate.seat, isolate.theirs, prelude)
+        except KeeperLost:
+            return  # the engine sees the end of the link, and then all isolates go
+        except (OSError, MemoryError, *NO_ARGV) as error:  # no descriptor, no memory, a stopped keeper whose queue is full
+            crew.exits.not_started(isolate, f"{type(error).__name__}: {error}")
+        else:
+            isolate.hand_over()
+            crew.exits.spawning()
+            crew.clocks.arm(isolate.boot_deadline)
+
+    def heard(self, kind: str, fields: list[Any], fds: list[int]) -> bool:
+        """A message of the keeper; False if it is not about isolates."""
+        if kind == STUCK:
+            self._stuck(*fields)
+            return True
+        if kind not in (STARTED, FAILED, EXITED):
+            return False
+        isolate = self._crew.isolates[fields[0]]
+        if kind == STARTED:
+            self._started(isolate, fields[1], fields[2], fields[3], fds)
+        elif kind == FAILED:
+            self._crew.exits.not_started(isolate, fields[1])
+        else:
+            code, status, killed, signalled, died = fields[1:]
+            every = _once((*isolate.killed, *((pid, title) for pid, title in killed)))
+            # Where this process was stopped, or its GIL held, the keeper acted and saw before it.
+            times = earliest(isolate.signalled_at, signalled), earliest(isolate.died_at, died)
+            self._crew.exits.gone(isolate, Exit(code, status, every, *times))
+        return True
+
+    def _stuck(self, number: int, pid: int, title: str, why: str) -> None:
+        self._crew.emit(IsolateNotice("stuck", pid, why, title=title))
+        isolate = self._crew.isolates.get(number)
+        if isolate is not None:
+            self._crew.set_aside(isolate)
+
+    def lost(self) -> None:
+        """Kill every tree by ourselves, now, and end what ran there. What does not die is waited for with its call unended, as ever."""
+        self._pause(True)
+        isolates = list(self._crew.isolates.values())
+        for isolate in isolates:
+            if isolate.life.condemned(Cause.KEEPER_LOST):
+                self._crew.count_out(isolate)
+        held = [isolate for isolate in isolates if isolate.pidfd >= 0]
+        for isolate in held:
+            process_tree.run(isolate.kill or process_tree.kill_tree(isolate.pid, isolate.pidfd))
+            isolate.kill = None
+        self._crew.link.cut_lifeline()
+        end = monotonic() + STUCK_AFTER
+        for isolate in isolates:
+            if isolate not in held or process_tree.has_exited(isolate.pidfd, max(0.0, end - monotonic())):
+                self._crew.exits.gone(isolate, Exit(died_at=monotonic()))
+            else:
+                isolate.unkept = True
+                self._stuck(isolate.number, isolate.pid, process_tree.title(isolate.pid), isolate.why_alive())
+
+    def replaced(self) -> None:
+        """There is a new one, which the link talks to."""
+        self._pause(False)
+        self._crew.wake_up(monotonic())
+
+    def _pause(self, paused: bool) -> None:
+        self._crew.fleet.paused = self._crew.hosting.roster.paused = paused
+
+    def _started(self, isolate: Isolate, pid: int, hides: bool, shown: int, fds: list[int]) -> None:
+        """Its process is there: from now on it can be killed, and may run what it is told."""
+        crew = self._crew
+        isolate.pid = pid
+        if len(fds) != 1 + shown:
+            for fd in fds:
+                os.close(fd)
+            # This process has no descriptor free: nobody could kill it, so it is not adopted, and leaves without user code.
+            isolate.broken = "no descriptor was free for its process"
+            with suppress(OSError):
+                isolate.pipe.link.shutdown(socket.SHUT_WR)
+            return
+        isolate.pidfd, isolate.link = fds[0], crew.link
+        isolate.view, isolate.hidden = MemoryReader(pid, *fds[1:]), hides and not shown
+        crew.register(isolate.pidfd, isolate)
+        crew.push(isolate, isolate.adopt)
+        crew.notice(isolate, "spawned")
+        if isolate.life.state is State.DYING:
+            crew.begin_kill(isolate)
+
+
+def leave_room(isolate: Isolate) -> None:
+    """Raises OSError, and takes the isolate down, where it would use up the last descriptors: booting it needs some for a moment, and so do
+    looks into /proc, an inline host, and the program itself."""
+    taken: list[int] = []
+    try:
+        for _ in range(ROOM):
+            taken.append(os.dup(isolate.stack_fd))
+    except OSError:
+        isolate.close()
+        raise
+    finally:
+        for fd in taken:
+            os.close(fd)
+
+
+def _once(killed: Iterable[tuple[int, str]]) -> tuple[tuple[int, str], ...]:
+    """Each process once: where the core was slow, the keeper has killed the same ones beside it."""
+    found: dict[int, str] = {}
+    for pid, title in killed:
+        found[pid] = found.get(pid) or title
+    return tuple(found.items())

@@ -1,0 +1,1 @@
+"""Inline hosts: isolates that run many calls at a time."""

@@ -1,0 +1,92 @@
+"""An inline host as the engine holds it: an isolate with many calls. Decides one thing: whether it has still a reason to live.
+
+It drains when a call in it is over, that is, was told to end and has not; and when it does not begin what it is sent, because C code in it
+keeps the interpreter lock. It takes no more then, and what it has not begun runs elsewhere (`seat`). Where a call is over, the host is
+killed when all that runs in it is over; else when it is empty.
+
+What runs in it undisturbed is waited for, without a bound, because there is none that would be just: a thread may have hours of good work
+left, and nobody can save what it has done so far. The price is a seat for each call that is over, held as long; each such call holds one
+host, so there are never more hosts than seats, and one. A coroutine is waited for only while the loop turns: behind another that blocks it
+there is nothing to wait for. Whether it turns is asked every second.
+
+Not promised: a call that the host has read in the instant before the lock was taken waits for whoever has it, with its seat. A coroutine
+that blocks the loop, and that no limit ends, holds up its neighbours, as everywhere in asyncio. A host is not recycled:
+`max_calls` and `max_memory` are for isolates.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+
+from stem_iso.isolate.child.setup import STACK_SIGNAL
+from stem_iso.isolate.engine.isolate import Isolate
+from stem_iso.isolate.engine.lifecycle import State
+from stem_iso.isolate.engine.shared_host.call import HostCall
+from stem_iso.isolate.linux import signal_thread
+
+PING_EVERY, PONG_WITHIN = 1.0, 2.0  # seconds
+
+
+class SharedHost(Isolate):
+    """Owned by the engine, under its lock."""
+
+    def __init__(self, number: int, seat: int, boot_deadline: float, largest_frame: int) -> None:
+        super().__init__(number, seat, boot_deadline, largest_frame)
+        self.hosted: dict[int, HostCall] = {}  # by number, in the order they were sent
+        self.draining = False
+        self.stacks: deque[HostCall] = deque()  # who waits for a stack; the first is being asked
+        self._ping_at = inf
+        self._pinged_at, self._ping = inf, 0
+        self.blocked = False  # the loop has not answered
+
+    @property
+    def awaits_stack(self) -> bool:
+        return bool(self.stacks)
+
+    @property
+    def may_leave(self) -> bool:
+        return self.booted and not self.hosted
+
+    def alarm(self) -> float:
+        at = super().alarm()
+        if self.died_at or self.signalled_at:
+            return at
+        return min(at, self._ping_at, self._pinged_at + PONG_WITHIN, *(call.next_at for call in self.hosted.values()))
+
+    def ask_stack_of(self, thread: int) -> None:
+        """By a signal to that thread. A pidfd reaches a process's first thread only, so this goes by number; the keeper reaps the process
+        after its report, so until we have heard of the exit the number is nobody else's."""
+        self.forget_stack()
+        if thread and not self.died_at:
+            signal_thread(self.pid, thread, STACK_SIGNAL)
+
+    # -- draining ------------------------------------------------------------------------------------------------------------------
+
+    def begin_drain(self, now: float) -> bool:
+        """True the first time."""
+        if self.draining:
+            return False
+        self.draining, self._ping_at = True, now
+        return True
+
+    @property
+    def done_draining(self) -> bool:
+        """Nothing runs here that is worth waiting for."""
+        innocent = [call for call in self.hosted.values() if not call.over]
+        stands_still = self.blocked and len(innocent) < len(self.hosted) and all(call.job.coroutine for call in innocent)
+        return self.draining and self.life.state is State.IDLE and (not innocent or stands_still)
+
+    def ping(self, now: float) -> int:
+        """The number of a ping that is due, else 0."""
+        if now >= self._pinged_at + PONG_WITHIN:
+            self.blocked, self._pinged_at, self._ping_at = True, inf, now
+        if now < self._ping_at:
+            return 0
+        self._ping += 1
+        self._ping_at, self._pinged_at = inf, now
+        return self._ping
+
+    def pong(self, number: int, now: float) -> None:
+        if number == self._ping:
+            self.blocked, self._pinged_at, self._ping_at = False, inf, now + PING_EVERY

@@ -1,0 +1,1 @@
+"""`IsolatePool`: isolation without a queue, as a `concurrent.futures.Executor`."""

@@ -1,0 +1,257 @@
+"""What a pool and its views share: the engine, the calls that have not ended, and the end of it all.
+
+    submit ── pack ──> Ticket, Job ──> engine ──> Ticket.ended ──> future settled
+                                          └─ notices, printed lines ──> threads of their own (`aside`)
+
+    open ──shut──> no new calls ──last call ended──> engine closed ──> threads ended
+      └────kill──────────^ and all calls cancelled
+
+Rules
+ 1. The lock is held for a few instructions, and never while the engine's is taken. It is reentrant: a finalizer may cancel anywhere.
+ 2. Whatever the end (`shutdown`, the pool forgotten, the interpreter's exit), what was submitted is finished first, but for `kill`.
+ 3. A forked child has no engine: it is refused, and its end touches nothing of the parent's.
+ 4. At most MEMFDS payloads wait in memfds; what more is submitted meanwhile travels through the pipe, slower, but costs no descriptor.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from threading import RLock
+from typing import Any
+
+from stem_iso.errors import IsolateBootError
+from stem_iso.isolate.engine.call import Call
+from stem_iso.isolate.engine.engine import Engine
+from stem_iso.isolate.engine.keeper_connection import KeeperLost
+from stem_iso.isolate.engine.output import STDERR, STDOUT
+from stem_iso.isolate.interfaces import Boot, IsolateNotice, Job, LimitNotice, Limits
+from stem_iso.isolate.payload import is_bulk, pack
+from stem_iso.isolate.pool.callback_thread import Aside
+from stem_iso.isolate.pool.function_refs import Names, title_of
+from stem_iso.isolate.pool.future import CANCELLED, FINISHED, IsolateFuture
+from stem_iso.isolate.pool.gate import OpenCalls
+from stem_iso.isolate.pool.ticket import PoolCall
+from stem_iso.outcome import StopReason
+
+log = logging.getLogger("stem_iso.isolate")
+
+Notice = LimitNotice | IsolateNotice
+Listener = Callable[[Notice], object]
+
+MEMFDS = 64
+NOTICES = 10_000  # that may wait for a listener that lags
+OUTPUT, LINE = 64 << 20, 64  # bytes of text that may wait for a terminal that lags; what a block of it costs beside
+
+
+class PoolBackend:
+    """Owned by its pool, which it does not know: a pool that is forgotten ends."""
+
+    def __init__(self, boot: Boot, *, size: int, spares: int, max_calls: int | None, max_memory: int | None) -> None:
+        self.lock = RLock()
+        self.gate = OpenCalls()
+        self._process = os.getpid()
+        self._memfds: set[PoolCall] = set()  # those whose payload lies in one
+        self._names = Names()
+        self._listeners: tuple[Listener, ...] = ()
+        self._callbacks = Aside("stem_iso-callbacks")
+        self.notices, self._output = Aside("stem_iso-listeners", NOTICES, "notices"), Aside("stem_iso-output", OUTPUT, "lines of output")
+        self.engine = Engine(
+            boot,
+            size=size,
+            spares=spares,
+            max_calls=max_calls,
+            max_memory=max_memory,
+            on_isolate=self.notify,
+            on_closed=self._engine_closed,
+        )
+        try:
+            self.engine.start()
+        except KeeperLost as error:
+            raise IsolateBootError(str(error)) from None
+        atexit.register(self._at_exit)
+
+    @property
+    def size(self) -> int:
+        return self.engine.size
+
+    # -- in ------------------------------------------------------------------------------------------------------------------------
+
+    def submit(self, gate: OpenCalls, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], limits: Limits) -> IsolateFuture[Any]:
+        """Raises RuntimeError in a forked child, and where gate or pool is shut."""
+        self.refuse_if_shut(gate)
+        future: IsolateFuture[Any] = IsolateFuture(self)
+        named = self._names.find(function)
+        try:
+            bulky = any(map(is_bulk, args))
+            given = (args, kwargs) if named else (function, args, kwargs)
+            packed = pack(given, outside=len(self._memfds) < MEMFDS, bulky=bulky, by_name=True)
+        except Exception as error:  # user code: it fails this call, and no other
+            error.add_note(f"The arguments of {title_of(function)[len('stem_iso: ') :]} cannot be sent to an isolate.")
+            future.settle(FINISHED, error=error.with_traceback(None))  # its frames hold the arguments
+            return future
+        entry, title = (named.entry, named.title) if named else (self._names.carried, title_of(function))
+        ticket = PoolCall(self, gate, future, packed.descriptor)
+        try:
+            self._enter(gate, ticket)
+            call = self.engine.submit(Job(entry, packed.data, title, limits, 0, packed.descriptor), ticket)
+            assert isinstance(call, Call)
+            future.begun(call)
+        except BaseException:  # it was shut meanwhile; or Ctrl-C anywhere in between: nobody has the future, or may wait for its end
+            future.cancel()
+            self.leave(gate, ticket)
+            raise
+        return future
+
+    def refuse_if_shut(self, gate: OpenCalls) -> None:
+        if os.getpid() != self._process:
+            self.refuse_elsewhere()
+        gate.refuse_if_shut()
+        self.gate.refuse_if_shut()
+
+    def _enter(self, gate: OpenCalls, ticket: PoolCall) -> None:
+        with self.lock:
+            gate.refuse_if_shut()
+            self.gate.refuse_if_shut()
+            if ticket.memfd is not None:
+                self._memfds.add(ticket)
+            self.gate.live.add(ticket)
+            if gate is not self.gate:
+                gate.live.add(ticket)
+
+    # -- what the futures and tickets need -----------------------------------------------------------------------------------------
+
+    def cancel(self, call: Call) -> None:
+        self.engine.stop(call, StopReason.REVOKED)
+
+    def run_aside(self, work: Callable[[], object]) -> None:
+        self._callbacks.put(work)
+
+    def refuse_elsewhere(self) -> None:
+        if os.getpid() != self._process:
+            raise RuntimeError(f"this IsolatePool belongs to process {self._process}: make another one after a fork")
+
+    def leave(self, gate: OpenCalls, ticket: PoolCall) -> None:
+        with self.lock:
+            if self._memfds:
+                self._memfds.discard(ticket)
+            self.gate.leave(ticket)
+            if gate is not self.gate:
+                gate.leave(ticket)
+        if self.gate.is_shut and self.gate.drained.is_set():
+            self.engine.close(wait=False)
+
+    # -- what is told --------------------------------------------------------------------------------------------------------------
+
+    def listen(self, listener: Listener) -> None:
+        with self.lock:
+            self._listeners = (*self._listeners, listener)
+
+    def notify(self, notice: Notice) -> None:
+        for listener in self._listeners:
+            self.notices.put(partial(listener, notice))
+
+    def printed(self, level: int, logger: str, text: str) -> None:
+        self._output.put(partial(show, level, logger, text), len(text) + LINE, text.count("\n") + 1)
+
+    @property
+    def dropped(self) -> int:
+        """Notices and lines of output that nobody took in time."""
+        return self.notices.dropped + self._output.dropped
+
+    # -- the end -------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def elsewhere(self) -> bool:
+        return os.getpid() != self._process
+
+    def shut(self) -> None:
+        """No new calls; the engine closes with the last one. Waits for nothing, and takes no lock but its own."""
+        if self.elsewhere:
+            return
+        with self.lock:
+            self.gate.shut()
+        if self.gate.drained.is_set():
+            self.engine.close(wait=False)
+
+    def shutdown(self, wait: bool, cancel_futures: bool) -> None:
+        if self.elsewhere:
+            return
+        self.shut()
+        if cancel_futures:
+            self.withdraw(self.gate)
+        if wait:
+            self.gate.drained.wait()
+            self.engine.close()
+            # From a callback or a listener it waits for neither: two that do so at once would wait for each other.
+            self._close_asides(wait=not any(aside.is_here for aside in self._asides))
+
+    def kill(self) -> None:
+        """Everything, now."""
+        if self.elsewhere:
+            return
+        self.shut()
+        self._cancel_all()
+        self.engine.close(at_once=True)
+        for ticket in self._cancel_all():  # what an interrupted thread had not quite submitted
+            ticket.close()
+        self._close_asides(wait=False)  # a callback may take as long as it likes: this does not
+
+    def withdraw(self, gate: OpenCalls) -> None:
+        """Cancel what has not begun."""
+        with self.lock:
+            tickets = list(gate.live)
+        for ticket in tickets:
+            call = ticket.future.call
+            if call is not None and self.engine.withdraw(call):
+                ticket.future.settle(CANCELLED)
+                ticket.close()
+
+    def _cancel_all(self) -> list[PoolCall]:
+        with self.lock:
+            tickets = list(self.gate.live)
+        for ticket in tickets:
+            ticket.future.cancel()
+        return tickets
+
+    @property
+    def _asides(self) -> tuple[Aside, ...]:
+        return self._callbacks, self.notices, self._output
+
+    def _close_asides(self, wait: bool) -> None:
+        for aside in self._asides:
+            aside.close(wait)
+
+    def _engine_closed(self) -> None:
+        self._close_asides(wait=False)
+        atexit.unregister(self._at_exit)
+
+    def _at_exit(self) -> None:
+        """As the executors of the standard library: what was submitted is finished, unless Ctrl-C ended the program or does now."""
+        try:
+            if ended_by_ctrl_c():
+                self.kill()
+            else:
+                self.shutdown(wait=True, cancel_futures=False)
+        except KeyboardInterrupt:
+            self.kill()
+            raise
+
+
+def ended_by_ctrl_c() -> bool:
+    """Whether the interpreter leaves because of a KeyboardInterrupt that nobody caught; in a REPL it would have gone on."""
+    return issubclass(getattr(sys, "last_type", None) or Exception, KeyboardInterrupt) and not hasattr(sys, "ps1")
+
+
+def show(level: int, logger: str, text: str) -> None:
+    """What a function printed goes where this program prints, and what it logged where this program logs."""
+    if logger in (STDOUT, STDERR):
+        stream = sys.stdout if logger == STDOUT else sys.stderr
+        if stream is not None:
+            print(text, file=stream, flush=True)
+    else:
+        logging.getLogger(logger).log(level, "%s", text)

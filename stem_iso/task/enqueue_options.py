@@ -1,0 +1,130 @@
+"""From what a producer asks for to the envelope that is published.
+
+    task + args + Using (said at enqueue) + TaskOptions (the handler's, if its code is here) ── envelope_of ──> Envelope
+
+Rules
+ 1. What was said at enqueue overrides the handler's, a default value included; what was not said stays UNSET, and the worker's handler
+    decides (its code may be newer). What the broker itself must know (queue, priority, visibility, lock, expiry) is written out.
+ 2. The unique key is queue, task, and `unique_key` or a hash of the arguments in a canonical encoding; never headers or meta.
+ 3. The clock and the id are arguments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from stem_iso.errors import InvalidOptions
+from stem_iso.task import rate_limit
+from stem_iso.task.arguments import pack_arguments
+from stem_iso.task.envelope import Envelope
+from stem_iso.task.names import joined
+from stem_iso.task.options import CARRIED, ENQUEUE_CHECKS, Form, TaskOptions, checked, cores_conflict, form_conflict, limit_conflict
+
+
+@dataclass(frozen=True, slots=True)
+class EnqueueOptions:
+    """What was said at enqueue: only the names that were given, checked and normalised."""
+
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    def and_(self, more: Mapping[str, Any]) -> EnqueueOptions:
+        """Raises InvalidOptions. What is said later wins."""
+        given = {**self.given, **checked(more, ENQUEUE_CHECKS)}
+        if "delay" in given and "eta" in given:
+            raise InvalidOptions("give delay or eta, not both")
+        conflict = limit_conflict(given.get("soft_time_limit"), given.get("hard_time_limit"))
+        if conflict:
+            raise InvalidOptions(conflict)
+        return EnqueueOptions(given)
+
+
+NOTHING_SAID = EnqueueOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What this process knows of a task: its name, and where its code is here, what the handler declared."""
+
+    name: str
+    options: TaskOptions | None = None
+    form: Form = Form.ISOLATED
+
+
+def envelope_of(
+    declared: Declared, args: Mapping[str, Any], using: EnqueueOptions, *, id: str, now: float, lineage: tuple[str, str] | None = None
+) -> Envelope:
+    """Raises InvalidOptions, and TypeError for arguments that cannot be sent."""
+    given = using.given
+    options = declared.options or TaskOptions()
+    _refuse_conflicts(declared, options, given)
+    queue = given.get("queue", options.queue)
+    unique_for = given.get("unique_for", options.unique_for)
+    lock = _lock(declared.name, queue, args, given, options)
+    if given.get("unique_for") is not None and lock is None:
+        raise InvalidOptions(f"unique_for ({unique_for:g} s) means nothing without unique=True")
+    fields = {name: given[name] for name in CARRIED if name in given}
+    if options.visibility_timeout is not None:
+        fields.setdefault("visibility_timeout", options.visibility_timeout)
+    return Envelope(
+        id=id,
+        name=declared.name,
+        args=msgspec.Raw(pack_arguments(declared.name, args)),
+        queue=queue,
+        priority=given.get("priority", options.priority),
+        headers=given.get("headers", {}),
+        meta=given.get("meta", {}),
+        enqueued_at=now,
+        not_before=given["eta"] if "eta" in given else now + given["delay"] if given.get("delay") else None,
+        expires=_expires(given.get("expires", options.expires), now),
+        lock=lock,
+        unique_for=unique_for if lock else None,
+        parent_id=lineage[0] if lineage else None,
+        root_id=lineage[1] if lineage else None,
+        **fields,
+    )
+
+
+def _refuse_conflicts(declared: Declared, options: TaskOptions, given: Mapping[str, Any]) -> None:
+    def said(name: str) -> Any:
+        return given[name] if name in given else getattr(options, name)
+
+    conflict = limit_conflict(said("soft_time_limit"), said("hard_time_limit")) or form_conflict(declared.form, said)
+    if conflict is None and declared.options is not None and "cpus" in given:
+        conflict = cores_conflict(said("cpus"), said("cpu_bound"))
+    if conflict is None and declared.options is not None:
+        conflict = rate_limit.key_conflict(given.get("limit_key"), said("rate_limit"), said("max_concurrency"))
+    if conflict:
+        raise InvalidOptions(f"{declared.name}: {conflict}")
+
+
+def _expires(value: Any, now: float) -> float | None:
+    if isinstance(value, datetime):
+        return value.timestamp()
+    return None if value is None else now + float(value)
+
+
+def _lock(name: str, queue: str, args: Mapping[str, Any], given: Mapping[str, Any], options: TaskOptions) -> str | None:
+    # A key of one's own says "unique" by itself, unless it was switched off in the same breath.
+    if not given.get("unique", options.unique or "unique_key" in given):
+        return None
+    key = given.get("unique_key")
+    if key is None:
+        key = hashlib.sha256(pack_arguments(name, args, canonical=True)).hexdigest()[:32]
+    return joined(queue, name, key)
+
+
+def as_later_step(envelope: Envelope, using: EnqueueOptions, now: float) -> Envelope:
+    """A step of a canvas that others come before: its delay and its expiry count from its start. `now`: as `envelope_of` was told."""
+    fixed = isinstance(using.given.get("expires"), datetime)
+    changes: dict[str, Any] = {}
+    if using.given.get("delay"):
+        changes |= {"starts_in": using.given["delay"], "not_before": None}
+    if envelope.expires is not None and not fixed:
+        changes |= {"expires_in": envelope.expires - now, "expires": None}
+    return msgspec.structs.replace(envelope, **changes) if changes else envelope

@@ -1,0 +1,26 @@
+"""Where attempts report to: the inbox, and what their threads must know of listeners before they put something into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stem_iso.events import WorkerEventType
+from stem_iso.worker.attempt import Attempt
+from stem_iso.worker.inbox import Inbox
+from stem_iso.worker.messages import Message
+from stem_iso.worker.reporting.events import EventEmitter
+
+Output = Callable[[Attempt, int, str, str], object]  # attempt, level, logger, text; must not block
+
+
+class AttemptReports:
+    """Used by every thread that runs attempts."""
+
+    def __init__(self, inbox: Inbox[Message], reporter: EventEmitter, output: Output) -> None:
+        self.put, self.put_now = inbox.put, inbox.put_now
+        self.output = output
+        self._reporter = reporter
+
+    @property
+    def wants_begun(self) -> bool:
+        return self._reporter.wants(WorkerEventType.STARTED) or self._reporter.teller.wants_begun

@@ -1,0 +1,246 @@
+"""The attempts that sit in seats, with their leases, and every change to them.
+
+    Delivery ── admit ──> seat ── Ended ──> ledger ── stored ──> lease dropped
+                 └─ refused ─────────────────^
+
+Rules
+ 1. A seat is taken from the gate to `AttemptEnded`; a lease is held from the fetch to the stored settlement, or until it is lost.
+ 2. A lost attempt (another worker has the task) is told to end, keeps its seat until it has, and is then forgotten: nothing is settled.
+ 3. A revoke with `terminate` ends the exact attempt that it names; without, it ends only what has not begun.
+ 4. While tasks are short, some are submitted beyond the seats (`pace`): the engine then fills a seat by itself, without waking this thread.
+    What waits there for too long, or while the worker drains, is withdrawn and goes back to the queue.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from math import inf
+from typing import assert_never
+
+from stem_iso.brokers.base import Broker, Delivery, Receipt, Revocation, Verdict
+from stem_iso.outcome import Stopped, StopReason
+from stem_iso.task.rate_limit import TaskLimits
+from stem_iso.worker.admission import Admitted, admit
+from stem_iso.worker.attempt import Attempt
+from stem_iso.worker.attempt_port import AttemptReports
+from stem_iso.worker.context_requests import ContextRequests
+from stem_iso.worker.dispatcher import Dispatcher
+from stem_iso.worker.inline.call import InlineJob
+from stem_iso.worker.leases import Leases
+from stem_iso.worker.messages import AttemptEnded, Beaten, Begun, HandlerMessage, IsolateChanged, LimitReached, Trouble
+from stem_iso.worker.prefetch import PATIENCE, Pace
+from stem_iso.worker.reporting.events import EventEmitter
+from stem_iso.worker.resolved_handlers import HandlerCache
+from stem_iso.worker.settlements import PendingSettlements
+
+monotonic = time.monotonic
+AttemptMessage = AttemptEnded | Begun | HandlerMessage | Beaten | LimitReached | IsolateChanged | Trouble
+
+
+class Attempts:
+    """Owned by the consumer thread."""
+
+    def __init__(
+        self,
+        desk: AttemptReports,
+        handlers: HandlerCache,
+        hosts: Dispatcher,
+        ledger: PendingSettlements,
+        reporter: EventEmitter,
+        *,
+        seats: int,
+        grace: float,
+        cores_changed: Callable[[], None],
+    ) -> None:
+        self._desk, self._handlers, self._hosts, self._seats, self._grace = desk, handlers, hosts, seats, grace
+        self._cores_changed = cores_changed
+        self.ledger, self._reporter = ledger, reporter
+        self.leases, self.sayings, self.pace = Leases(), ContextRequests(reporter), Pace()
+        self._seated: dict[Receipt, Attempt] = {}
+        self.lined_up = False  # something was put in line for its limits, so what the store said is due next may be out of date
+        self._inline = 0  # how many of them run in this process
+        self._ahead: deque[tuple[float, Attempt]] = deque()  # since when; those that were submitted beyond the seats, the oldest first
+
+    def __len__(self) -> int:
+        """How many seats are taken."""
+        return len(self._seated)
+
+    def ids(self) -> list[str]:
+        return [attempt.envelope.id for attempt in self._seated.values()]
+
+    @property
+    def room(self) -> int:
+        """How many attempts may be here: the seats, and what may wait at the engine for one. Inline handlers need a seat to begin."""
+        return self._seats + (0 if self._inline else self.pace.stock(self._seats))
+
+    @property
+    def waiting(self) -> int:
+        return max(0, len(self._seated) - self._seats)
+
+    def stale_at(self) -> float:
+        """When the oldest one that waits beyond the seats has waited for too long."""
+        while self._ahead and self._ahead[0][1].begun_at:
+            self._ahead.popleft()
+        return self._ahead[0][0] + PATIENCE if self._ahead else inf
+
+    def drop_strays(self, at_hand: Iterable[Delivery]) -> None:
+        """Leases that nobody here answers for: an error lost their deliveries on the way. They come back when they have run out."""
+        accounted = {*self._seated, *self.ledger.receipts(), *(delivery.receipt for delivery in at_hand)}
+        for receipt in self.leases.keep(accounted):
+            self._reporter.trouble(f"task {receipt.id} was lost here by an error; it comes back when its lease has run out")
+
+    # -- in ------------------------------------------------------------------------------------------------------------------------
+
+    def leased(self, delivery: Delivery, now: float) -> None:
+        self.leases.hold(delivery.receipt, delivery.visibility, now)
+        self.ledger.seen(delivery.receipt.id)
+
+    def admit(self, delivery: Delivery, broker: Broker, ahead: bool) -> bool:
+        """Through the gates and into a seat, or straight to the ledger. Raises BrokerUnavailable with nothing done.
+
+        `ahead`: all seats are taken, so it may only wait at the engine; False for one that cannot, with nothing done.
+        """
+        found = admit(delivery, self._handlers, time.time(), self._grace)
+        if ahead and isinstance(found, Admitted) and _needs_a_seat(found):
+            return False
+        attempt = Attempt(self._desk, delivery, found.envelope, found.policy)
+        if not isinstance(found, Admitted):
+            self.ledger.close(attempt, found.outcome, monotonic())
+        elif found.policy.limits is not None and not self._may_begin(attempt, found.policy.limits, broker):
+            pass  # it is out of our hands
+        elif not found.policy.acks_late and not broker.mark(delivery.receipt):
+            self._lost_unbegun(attempt)
+        else:
+            self._reporter.teller.received(attempt)
+            self._hosts.run(attempt, found.job)  # what it calls back comes through the inbox: nothing is missed by seating it after
+            self._seated[delivery.receipt] = attempt
+            self._inline += not attempt.killable
+            if ahead:
+                self._ahead.append((monotonic(), attempt))
+        return True
+
+    def _may_begin(self, attempt: Attempt, limits: TaskLimits, broker: Broker) -> bool:
+        """Asked last of all gates, and for a free seat only: what is counted as begun begins now."""
+        permit = broker.acquire(attempt.delivery.receipt, limits, attempt.envelope.expires)
+        if permit.verdict is Verdict.DONE and not permit.wait:
+            return True
+        if permit.verdict is Verdict.LOST:
+            self._lost_unbegun(attempt)
+            return False
+        self.leases.drop(attempt.delivery.receipt)
+        if permit.verdict is Verdict.CANCELLED:
+            self._reporter.revoked(attempt, "revoked")
+        else:
+            self.lined_up = True
+            self.ledger.lined_up(attempt.envelope.id, time.time() + permit.wait)
+        return False
+
+    def _lost_unbegun(self, attempt: Attempt) -> None:
+        self.leases.drop(attempt.delivery.receipt)
+        self._reporter.trouble("the lease was lost before the task began: another worker has it", attempt)
+
+    def give_back(self, delivery: Delivery) -> None:
+        """It was fetched, and will not run here: the worker is stopping."""
+        found = admit(delivery, self._handlers, time.time(), self._grace)
+        outcome = Stopped(StopReason.SHUTDOWN, started=False) if isinstance(found, Admitted) else found.outcome
+        self.ledger.close(Attempt(self._desk, delivery, found.envelope, found.policy), outcome, monotonic())
+
+    # -- what is told --------------------------------------------------------------------------------------------------------------
+
+    def hear(self, message: AttemptMessage) -> None:
+        match message:
+            case AttemptEnded():
+                self._ended(message)
+            case Begun(attempt):
+                self._reporter.started(attempt)
+                if attempt.policy.cpus is not None:
+                    self._cores_changed()
+            case HandlerMessage():
+                self.sayings.hear(message)
+            case Beaten(attempt):
+                self.leases.beat(attempt.delivery.receipt)
+                self._reporter.beaten(attempt)
+            case LimitReached(attempt, notice):
+                self._reporter.limit(attempt, notice)
+            case IsolateChanged(notice):
+                self._reporter.isolate(notice)
+            case Trouble(text, traceback, about):
+                self._reporter.trouble(text, about, traceback)
+            case _:
+                assert_never(message)
+
+    def _ended(self, message: AttemptEnded) -> None:
+        attempt = message.attempt
+        receipt = attempt.delivery.receipt
+        if self._seated.pop(receipt, None) is None:
+            return  # given up before: its lease was left to run out
+        self._inline -= not attempt.killable
+        self.sayings.forget(attempt)
+        if attempt.policy.cpus is not None:
+            self._cores_changed()
+        self.pace.ended(message.at - attempt.begun_at if attempt.begun_at else 0.0)
+        if attempt.lost or not self.ledger.close(attempt, message.outcome, message.at):
+            self.leases.drop(receipt)
+
+    # -- what is ordered -----------------------------------------------------------------------------------------------------------
+
+    def lost(self, receipts: Iterable[Receipt]) -> None:
+        """Other workers have these now."""
+        for receipt in receipts:
+            self.leases.drop(receipt)
+            attempt = self._seated.get(receipt)
+            if attempt is not None:
+                attempt.lost = True
+                attempt.stop(StopReason.LEASE_LOST)
+                self._reporter.trouble("the lease was lost: another worker has the task, and what is done here does not count", attempt)
+
+    def obey(self, orders: Iterable[Revocation]) -> None:
+        for order in orders:
+            attempt = self._seated.get(order.receipt)
+            if attempt is not None and not self._withdrawn(attempt, StopReason.REVOKED) and order.terminate:
+                attempt.stop(StopReason.REVOKED)
+                if not attempt.alone:
+                    text = "it is revoked, and cannot be ended: an inline sync handler runs to its end; isolated ones are killed"
+                    self._reporter.trouble(text, attempt)
+
+    def give_back_unbegun(self) -> None:
+        """What waits for an isolate goes back to the queue; what has begun is left alone."""
+        self._ahead.clear()
+        for attempt in list(self._seated.values()):
+            self._withdrawn(attempt, StopReason.SHUTDOWN)
+
+    def give_back_ahead(self) -> None:
+        """What waits beyond the seats goes back: it could run elsewhere."""
+        while self._ahead:
+            self._withdrawn(self._ahead.popleft()[1], StopReason.SHUTDOWN)
+
+    def _withdrawn(self, attempt: Attempt, reason: StopReason) -> bool:
+        if attempt.delivery.receipt not in self._seated or not attempt.withdraw():
+            return False
+        del self._seated[attempt.delivery.receipt]
+        self.ledger.close(attempt, Stopped(reason, started=False), monotonic())
+        return True
+
+    def stop_all(self) -> None:
+        for attempt in self._seated.values():
+            attempt.stop(StopReason.SHUTDOWN)
+
+    def abandon(self, killable: bool) -> None:
+        """Wait no longer for these. Their leases run out, so that nobody starts them beside us."""
+        for receipt, attempt in [each for each in self._seated.items() if each[1].killable is killable]:
+            del self._seated[receipt]
+            self._inline -= not attempt.killable
+            self.sayings.forget(attempt)
+            self.leases.drop(receipt)
+            self._reporter.trouble("the worker stops while this still runs, and cannot end it; its lease is left to run out", attempt)
+
+    def stored(self, attempts: Iterable[Attempt]) -> None:
+        for attempt in attempts:
+            self.leases.drop(attempt.delivery.receipt)
+
+
+def _needs_a_seat(found: Admitted) -> bool:
+    """Whether it begins when it is admitted, so that it cannot be admitted to wait."""
+    return isinstance(found.job, InlineJob) or not found.policy.acks_late or found.policy.limits is not None

@@ -1,0 +1,1 @@
+"""The worker's half of an isolate: what runs a handler there."""

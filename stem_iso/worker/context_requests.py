@@ -1,0 +1,138 @@
+"""What a handler said to its context, carried out by the consumer.
+
+    Said(attempt, payload) ── decode ──> progress, meta   kept with the attempt: stored now and then, and with the settlement, whatever
+                                                          the attempt's end (S4: also when it was killed)
+                                         extend, enqueue, revoke ──> broker ──> answer; an error there raises in the handler
+
+Rules
+ 1. In order: what was said before the end is carried out before the end is settled.
+ 2. While the broker is away, a question is answered with BrokerUnavailable at once; the handler decides what that means.
+ 3. A payload that is no saying costs its sender an error, and nobody else anything.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, assert_never
+
+import msgspec
+
+from stem_iso.brokers.base import Broker
+from stem_iso.errors import BrokerUnavailable, LeaseLost, StemError
+from stem_iso.task.context_protocol import (
+    ComposeAsked,
+    ContextAnswer,
+    EnqueueAsked,
+    ExtendAsked,
+    MetaSaid,
+    ProgressSaid,
+    RevokeAsked,
+    Saying,
+    decode_saying,
+    encode_answer,
+)
+from stem_iso.task.status import Progress
+from stem_iso.worker.attempt import Attempt
+from stem_iso.worker.messages import HandlerMessage
+from stem_iso.worker.reporting.events import EventEmitter
+
+Question = ExtendAsked | EnqueueAsked | ComposeAsked | RevokeAsked
+NOTE_EVERY = 0.1  # seconds between two notes of one attempt: a handler may report as often as it likes, the store is written this often
+
+
+class ContextRequests:
+    """Owned by the consumer thread."""
+
+    def __init__(self, reporter: EventEmitter) -> None:
+        self._reporter = reporter
+        self._asked: deque[tuple[Attempt, Question, Callable[[bytes], None]]] = deque()
+        self._dirty: set[Attempt] = set()
+
+    def hear(self, said: HandlerMessage) -> None:
+        """Progress and meta are taken in; a question waits for `answer`."""
+        try:
+            saying = decode_saying(said.payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            self._reporter.trouble(f"the handler said what is no saying: {error}", said.attempt)
+            _reply(said.answer, ContextAnswer(error=("RemoteError", f"not understood: {error}")))
+        else:
+            self._take(said, saying)
+
+    def _take(self, said: HandlerMessage, saying: Saying) -> None:
+        attempt = said.attempt
+        match saying:
+            case ProgressSaid(percent, data):
+                attempt.progress = Progress(percent, data)
+                self._reporter.progress(attempt, percent, data)
+                self._dirty.add(attempt)
+            case MetaSaid(meta):
+                attempt.meta = meta
+                self._dirty.add(attempt)
+            case ExtendAsked() | EnqueueAsked() | ComposeAsked() | RevokeAsked():
+                if said.answer is not None:
+                    self._asked.append((attempt, saying, said.answer))
+            case _:
+                assert_never(saying)
+
+    def forget(self, attempt: Attempt) -> None:
+        """It has ended: the settlement carries what it wrote, and nobody waits for its answers."""
+        self._dirty.discard(attempt)
+
+    # -- with the broker -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._asked)
+
+    def answer(self, broker: Broker) -> None:
+        """Carry out all questions. Raises BrokerUnavailable after the one that met it was answered with it."""
+        while self._asked:
+            attempt, question, answer = self._asked.popleft()
+            told = ContextAnswer(error=("RemoteError", "the worker failed to carry it out; its log says why"))
+            try:
+                told = ContextAnswer(_carry_out(broker, attempt, question))
+            except StemError as error:
+                told = ContextAnswer(error=(type(error).__name__, str(error)))
+                if isinstance(error, BrokerUnavailable):
+                    raise
+            finally:
+                _reply(answer, told)  # whatever happened here: its handler waits for it
+
+    def refuse(self, why: StemError) -> None:
+        """Nobody can carry them out now."""
+        asked, self._asked = self._asked, deque()
+        for _, _, answer in asked:
+            _reply(answer, ContextAnswer(error=(type(why).__name__, str(why))))
+
+    def next_note(self) -> float:
+        """When something should be noted (monotonic)."""
+        return min((attempt.noted_at + NOTE_EVERY for attempt in self._dirty), default=float("inf"))
+
+    def note(self, broker: Broker, now: float) -> None:
+        for attempt in [each for each in self._dirty if each.noted_at + NOTE_EVERY <= now]:
+            if not attempt.lost:
+                broker.note(attempt.delivery.receipt, attempt.meta, attempt.progress)
+            attempt.noted_at = now
+            self._dirty.discard(attempt)
+
+
+def _carry_out(broker: Broker, attempt: Attempt, question: Question) -> Any:
+    match question:
+        case ExtendAsked(by):
+            if attempt.lost or not broker.extend(attempt.delivery.receipt, by):
+                raise LeaseLost("the lease is another worker's")
+            return None
+        case EnqueueAsked(envelopes):
+            return broker.publish(envelopes)
+        case ComposeAsked(canvas):
+            return broker.compose(canvas)
+        case RevokeAsked(id, terminate):
+            return broker.revoke(id, terminate)
+        case _:
+            assert_never(question)
+
+
+def _reply(answer: Callable[[bytes], None] | None, what: ContextAnswer) -> None:
+    if answer is not None:
+        answer(encode_answer(what))

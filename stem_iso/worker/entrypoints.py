@@ -1,0 +1,185 @@
+"""The parent's half of an entrypoint's journey: how isolates start, and what tells them which code to run. `inside.py` is the other half.
+
+    boot_of(app) ─────────> Boot ── once per isolate ──> boot: the application imported, its hooks run ── ready: what it found ──┐
+    Entries(app).entry(n) ─> Entry.definition(ready) <───────────────────────────────────────────────────────────────────────────┘
+                                └── {"name": n}       the isolate's own application has this very handler
+                                    {"place": "m:q"}  a function that can be imported, of an application that cannot be
+                                    {"pickled": ...}  what nobody can import: closures, lambdas, functions of a REPL
+
+Rule: cloudpickle carries only what the isolate cannot find by itself; a module's function by value would be a second copy of its globals.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from stem_iso.brokers.records import BrokerOptions
+from stem_iso.client.app_location import Location, locate
+from stem_iso.client.task import TaskBase
+from stem_iso.isolate.engine.shared_host.supervisor import HostBoot
+from stem_iso.isolate.interfaces import Boot, EntrypointRef
+from stem_iso.task.context_protocol import AT_ONCE
+from stem_iso.task.handler import FunctionHandler, TaskHandler, declared_entrypoint, form_of
+from stem_iso.task.names import main_name, module_name
+from stem_iso.task.options import Form
+from stem_iso.worker.app_transfer import carried, names_of, pickled
+from stem_iso.worker.catalog import Listed, listed
+
+if TYPE_CHECKING:
+    from stem_iso.app import Stem
+
+log = logging.getLogger("stem_iso.worker")  # where all that handlers log ends up
+
+TARGET, HOST_TARGET = "stem_iso.worker.child.task_runner:boot", "stem_iso.worker.child.shared_host:boot"
+
+
+TEXTS = 4 << 20  # bytes that an error with its traceback, or a log record, may have beside: each is cut where it is sent
+
+
+class BootPayload(msgspec.Struct, frozen=True, kw_only=True):
+    """`main` is what `__main__` means in the parent. `broker`, and the folder that a relative one means, are the parent's, which may have
+    been told another one than its application names; it has no password where that is `withheld`. `modules` declare tasks beside the
+    application's own. `carried` is for an isolate whose application cannot be found, `middleware` (names) for one whose application can:
+    see `carrying`.
+    """
+
+    location: Location
+    main: str
+    path: list[str]
+    folder: str
+    broker: str
+    withheld: bool
+    site_folder: str
+    max_result_bytes: int
+    max_payload_bytes: int
+    modules: list[str] = []
+    carried: dict[str, bytes | None] = {}
+    middleware: list[str] = []
+
+    @property
+    def of_program(self) -> bool:
+        """The application stands in the program's own module, perhaps below `if __name__ == "__main__":`, where no isolate finds it."""
+        return bool(self.location) and self.location.module == self.main
+
+
+class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One of `place` and `pickled` where the name alone does not do. `whole`: the function takes its parameters, not `(context, args)`;
+    `coroutine`: an inline host runs it on its loop;
+    `catalog`: the siblings of a task whose application cannot be imported.
+    """
+
+    name: str
+    place: str | None = None
+    pickled: bytes | None = None
+    whole: bool = False
+    coroutine: bool = False
+    catalog: list[Listed] = []
+
+
+def boot_of(app: Stem, secrets: Sequence[str] = (), options: BrokerOptions | None = None, time_limit: float = 60.0) -> Boot:
+    """How an isolate of this application starts. `secrets` are names of environment variables that it must not see."""
+    location, options = locate(app), options or app.broker_options
+    app.site.withhold(secrets)
+    payload = BootPayload(
+        location=location,
+        main=main_name(),
+        path=[entry or os.getcwd() for entry in sys.path if isinstance(entry, str)],
+        folder=os.getcwd(),
+        broker=app.site.public if app.site.withheld else app.broker,
+        withheld=app.site.withheld,
+        site_folder=app.site.folder,
+        max_result_bytes=options.max_result_bytes,
+        max_payload_bytes=options.max_payload_bytes,
+        modules=_modules(app, location),
+        carried=carried(app, location),
+        middleware=names_of(app.middleware),
+    )
+    largest = max(options.max_result_bytes, AT_ONCE * options.max_payload_bytes) + TEXTS
+    level = log.getEffectiveLevel()
+    return Boot(TARGET, msgspec.msgpack.encode(payload), tuple(secrets), time_limit, largest_frame=largest, log_level=level)
+
+
+def host_boot_of(app: Stem, isolate: Boot) -> HostBoot:
+    """How its inline host starts: as an isolate does, and with the worker, if the application has handlers for it."""
+    at_start = any(form_of(handler) is not Form.ISOLATED for handler in app.registry)
+    return HostBoot(replace(isolate, target=HOST_TARGET, hosts=True), at_start)
+
+
+class EntrypointTable:
+    """The entrypoints of an application, each with its number."""
+
+    def __init__(self, app: Stem) -> None:
+        self._app, self._numbers = app, count(1)
+
+    def entry(self, name: str) -> EntrypointRef:
+        """A new entry for this task's handler as it is now. Raises UnknownTask."""
+        handler = self._app.registry.resolve(name)
+        return EntrypointRef(next(self._numbers), lambda ready: self._definition(handler, ready))
+
+    def _definition(self, handler: TaskHandler[Any], ready: bytes) -> bytes:
+        """What an isolate needs to run this handler; `ready` is what it said it has. Raises what pickling raises."""
+        found: dict[str, str] = msgspec.msgpack.decode(ready)
+        if found.get(handler.name) == signature_of(handler):
+            definition = Definition(name=handler.name)
+        else:
+            definition = msgspec.structs.replace(_carried(handler), catalog=listed(self._app.registry))
+        if form_of(handler) is Form.ASYNC:
+            definition = msgspec.structs.replace(definition, coroutine=True)
+        return msgspec.msgpack.encode(definition)
+
+
+def signature_of(handler: TaskHandler[Any], main: str | None = None) -> str:
+    """Where a handler's code stands, to tell two handlers of one name apart. `main`: as in `names.dotted`."""
+    code = code_of(handler)
+    return f"{module_name(str(getattr(code, '__module__', '')), main)}:{getattr(code, '__qualname__', type(code).__qualname__)}"
+
+
+def code_of(handler: TaskHandler[Any]) -> Callable[..., Any]:
+    declared = declared_entrypoint(handler)
+    if declared is not None:
+        return declared
+    return handler.function if isinstance(handler, FunctionHandler) else handler.call
+
+
+def function_at(place: str, name: str) -> Callable[..., Any] | None:
+    """What stands at "module:qualified.name", or is the code behind the task that stands there; None where there is nothing to call."""
+    module, _, qualname = place.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    if isinstance(found, TaskBase):
+        return code_of(found.app.registry.resolve(name)) if name in found.app.registry else None
+    return found if callable(found) else None
+
+
+def _carried(handler: TaskHandler[Any]) -> Definition:
+    code = code_of(handler)
+    whole = isinstance(handler, FunctionHandler) and declared_entrypoint(handler) is None
+    place = _place(code, handler.name)
+    if place is not None:
+        return Definition(name=handler.name, place=place, whole=whole)
+    # Resolved here: a string annotation finds its name among the module's globals, which do not travel with the function.
+    hints = dict(handler.parameters.hints) if isinstance(handler, FunctionHandler) and whole else None
+    return Definition(name=handler.name, pickled=pickled((code, hints)), whole=whole)
+
+
+def _place(code: Callable[..., Any], name: str) -> str | None:
+    """Where an import finds the code of this task; None if nowhere."""
+    module = str(getattr(code, "__module__", ""))
+    place = f"{module}:{getattr(code, '__qualname__', '')}"
+    return place if module != "__main__" and function_at(place, name) is code else None
+
+
+def _modules(app: Stem, location: Location) -> list[str]:
+    """Where tasks and hooks are declared beside the application's module: a spare imports them before it is ready, on nobody's time."""
+    places = [_place(code_of(handler), handler.name) for handler in app.registry]
+    places += [_place(hook, "") for hook in app.isolate_start_hooks]  # a hook that nobody imports there would never run
+    return sorted({place.partition(":")[0] for place in places if place} - {location.module, main_name()}) if location else []

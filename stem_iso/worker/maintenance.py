@@ -1,0 +1,138 @@
+"""What a worker does for the queue besides running tasks: small objects of one shape, called by the consumer when they are due.
+
+    Recoverer   leases that ran out (D2)      every claim_interval, right after our own were renewed; those of a dead worker at once
+    Takeover    workers that died (D14)       every second; the file is `takeover`
+    Control     revokes of what we hold (D10) when the watch rings, at most every 20 ms
+    Herald      ends that no worker has seen          when the watch rings, at most every 0.25 s
+    Sweeper     what has expired (B4)         every 5 s, at once again while there is more
+    Scheduler   what comes due by schedule    at its time; the file is `scheduler`
+    Beat        "this worker lives"           every 5 s, and soon after cores have changed hands
+
+Rules
+ 1. `run` may raise BrokerUnavailable; `due` then stands, and the consumer comes back when the broker does.
+ 2. None of them blocks for longer than one call to the broker.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+import msgspec
+
+from stem_iso.brokers.base import Broker, Receipt, Revocation, WorkerInfo
+from stem_iso.worker.options import WorkerOptions
+from stem_iso.worker.reporting.events import EventEmitter
+
+BEAT_EVERY, BEAT_SOON = 5.0, 0.2
+SWEEP_EVERY = 5.0
+ORDERS_EVERY = 0.02
+NEWS_EVERY = 0.25
+
+
+class Chore(Protocol):
+    due: float  # monotonic
+
+    def run(self, broker: Broker, now: float) -> None: ...
+
+
+class LostWorker(msgspec.Struct):
+    """A boot whose leases are taken, all of them. `dead` is its worker, None for a core of our own launcher; `taken` counts them."""
+
+    boot: str
+    dead: WorkerInfo | None = None
+    taken: int = 0
+
+
+class Recoverer:
+    """`held`: the receipts of this worker. What it does not hold of its own was lost by an error on its way, and is redelivered too."""
+
+    def __init__(self, options: WorkerOptions, interval: float, reporter: EventEmitter, held: Collection[Receipt]) -> None:
+        self._boot, self._interval, self._reporter, self._held = options.boot, interval, reporter, held
+        self._lost = deque(LostWorker(boot) for boot in options.origin.predecessors)
+        self.due = 0.0
+        self.found = False  # something was redelivered: a look at the queue is worth its price
+
+    def take_over(self, dead: WorkerInfo) -> None:
+        self._lost.append(LostWorker(dead.boot, dead))
+        self.due = 0.0
+
+    def run(self, broker: Broker, now: float) -> None:
+        lost = self._lost[0] if self._lost else None
+        reclaimed = broker.reclaim(self._boot, None if lost is None else lost.boot, self._held)
+        self.found = self.found or bool(reclaimed)
+        for each in reclaimed:
+            self._reporter.reclaimed(each)
+        if lost is not None:
+            taken = sum(each.boot == lost.boot for each in reclaimed)
+            lost.taken += taken
+            if not taken:  # a reclaim takes a bounded number: none are left
+                self._over(broker, lost)
+        self.due = now if self._lost else now + self._interval
+
+    def _over(self, broker: Broker, lost: LostWorker) -> None:
+        if lost.dead is not None:
+            broker.unregister(lost.dead)
+        self._lost.popleft()
+        if lost.dead is not None and lost.taken:
+            who = f"worker {lost.dead.id} (pid {lost.dead.pid})"
+            why = "died without a goodbye: none of its processes is left on this machine"
+            self._reporter.trouble(f"{who} {why}; {lost.taken} of its tasks are redelivered")
+
+
+class RevocationPoller:
+    def __init__(self, boot: str, obey: Callable[[list[Revocation]], None]) -> None:
+        self._boot, self._obey = boot, obey
+        self.due = float("inf")
+        self._last = 0.0
+
+    def rung(self, now: float) -> None:
+        """The watch says that there is something new; it does not say what."""
+        self.due = min(self.due, max(now, self._last + ORDERS_EVERY))
+
+    def run(self, broker: Broker, now: float) -> None:
+        orders = broker.orders(self._boot)
+        self._last, self.due = now, float("inf")
+        self._obey(orders)
+
+
+class EndNoticePublisher:
+    """Tells of what was revoked or purged while it waited, and of canvases that failed: one worker of all does, whichever is first."""
+
+    def __init__(self, reporter: EventEmitter) -> None:
+        self._reporter = reporter
+        self.due = 0.0
+        self._last = 0.0
+
+    def rung(self, now: float) -> None:
+        self.due = min(self.due, max(now, self._last + NEWS_EVERY))
+
+    def run(self, broker: Broker, now: float) -> None:
+        found = broker.ended_apart()
+        self._last, self.due = now, now if found else float("inf")
+        for each in found:
+            self._reporter.ended_apart(each)
+
+
+class Sweeper:
+    def __init__(self) -> None:
+        self.due = time.monotonic() + SWEEP_EVERY
+
+    def run(self, broker: Broker, now: float) -> None:
+        self.due = now + (0.05 if broker.sweep() else SWEEP_EVERY)
+
+
+class Heartbeat:
+    def __init__(self, describe: Callable[[], WorkerInfo]) -> None:
+        self._describe = describe
+        self.due = 0.0
+
+    def soon(self) -> None:
+        """Something changed that people look for: who has which cores."""
+        self.due = min(self.due, time.monotonic() + BEAT_SOON)
+
+    def run(self, broker: Broker, now: float) -> None:
+        broker.beat(self._describe())
+        self.due = now + BEAT_EVERY

@@ -1,0 +1,1 @@
+"""What happened in a worker, told: events, signals, log records."""

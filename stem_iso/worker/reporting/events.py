@@ -1,0 +1,146 @@
+"""From what happened to events: made only if somebody wants them, told once, and after the fact is stored.
+
+    consumer ── completed, retried, failed, … ──> Event ──┬──> bus (listeners in this process)
+                                                          └──> outbox ──> broker.emit, while somebody listens elsewhere
+
+All events of a worker are made here, on the consumer thread, so that every listener sees them in one order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+from stem_iso.brokers.base import Broker, Reclaimed, UnattendedEnd
+from stem_iso.events import (
+    CompletedEvent,
+    ErrorEvent,
+    Event,
+    FailedEvent,
+    HeartbeatEvent,
+    IsolateEvent,
+    ProgressEvent,
+    RetriedEvent,
+    RevokedEvent,
+    StartedEvent,
+    TimeoutEvent,
+    WorkerEventType,
+    encode,
+)
+from stem_iso.isolate.interfaces import IsolateNotice, LimitNotice
+from stem_iso.outcome import TaskError
+from stem_iso.signals import Signals
+from stem_iso.task.plan import Finish, Retry
+from stem_iso.task.status import TaskState
+from stem_iso.worker.attempt import Attempt
+from stem_iso.worker.reporting.bus import Bus
+from stem_iso.worker.reporting.signals import SignalEmitter, about
+
+OUTBOX = 10_000  # past this, events for other processes are dropped, the oldest first: the broker is away, or too slow for them
+
+
+class EventEmitter:
+    """Owned by the consumer thread. `teller` tells the signals, which are for this process alone."""
+
+    def __init__(self, worker_id: str, bus: Bus, signals: Signals) -> None:
+        self._worker_id, self._bus = worker_id, bus
+        self.teller = SignalEmitter(worker_id, bus, signals)
+        self._forwarding = False  # whether another process listens
+        self._outbox: deque[bytes] = deque(maxlen=OUTBOX)
+
+    def wants(self, type: WorkerEventType) -> bool:
+        return self._forwarding or self._bus.wants(type)
+
+    # -- tasks ---------------------------------------------------------------------------------------------------------------------
+
+    def started(self, attempt: Attempt) -> None:
+        self.teller.prerun(attempt)
+        if self.wants(WorkerEventType.STARTED):
+            self._send(StartedEvent(**self._of(attempt)))
+
+    def beaten(self, attempt: Attempt) -> None:
+        if self.wants(WorkerEventType.HEARTBEAT):
+            self._send(HeartbeatEvent(**self._of(attempt)))
+
+    def progress(self, attempt: Attempt, percent: float, data: Any) -> None:
+        if self.wants(WorkerEventType.PROGRESS):
+            self._send(ProgressEvent(percent=percent, data=data, **self._of(attempt)))
+
+    def limit(self, attempt: Attempt, notice: LimitNotice) -> None:
+        if self.wants(WorkerEventType.TIMEOUT):
+            self._send(TimeoutEvent(level=notice.level, **notice.facts(), **self._of(attempt)))
+
+    def finished(self, attempt: Attempt, plan: Finish, elapsed: float) -> None:
+        if plan.state is TaskState.SUCCEEDED:
+            if self.wants(WorkerEventType.COMPLETED):
+                self._send(CompletedEvent(elapsed=elapsed, **self._of(attempt)))
+        elif plan.state is TaskState.CANCELLED:
+            self.revoked(attempt, plan.reason or "revoked")
+        elif self.wants(WorkerEventType.FAILED):
+            self._send(FailedEvent(reason=plan.reason or "", error=plan.error, **self._of(attempt)))
+
+    def revoked(self, attempt: Attempt, reason: str) -> None:
+        if self.wants(WorkerEventType.REVOKED):
+            self._send(RevokedEvent(reason=reason, **self._of(attempt)))
+
+    def retried(self, attempt: Attempt, plan: Retry) -> None:
+        if self.wants(WorkerEventType.RETRIED):
+            at, due = time.time(), plan.successor.not_before
+            due = at if due is None else due
+            self._send(RetriedEvent(reason=plan.reason, delay=max(0.0, due - at), due=due, error=plan.error, **self._of(attempt)))
+
+    def reclaimed(self, found: Reclaimed) -> None:
+        """A lease ran out, and that ended its task."""
+        error = TaskError(type="stem_iso.errors.LeaseLost", message="the worker that ran it was lost")
+        self._ended(found, found.reason or "worker-lost", error)
+
+    def ended_apart(self, found: UnattendedEnd) -> None:
+        self._ended(found, found.reason, found.error)
+
+    def _ended(self, found: Reclaimed | UnattendedEnd, reason: str, error: TaskError | None) -> None:
+        """A task whose end this worker did not make."""
+        base = about(self._worker_id, found)
+        self.teller.ended(found, reason, error)
+        if found.state is TaskState.FAILED and self.wants(WorkerEventType.FAILED):
+            self._send(FailedEvent(reason=reason, error=error, **base))
+        elif found.state is TaskState.CANCELLED and self.wants(WorkerEventType.REVOKED):
+            self._send(RevokedEvent(reason=reason, **base))
+
+    # -- the rest ------------------------------------------------------------------------------------------------------------------
+
+    def isolate(self, notice: IsolateNotice) -> None:
+        self.teller.isolate(notice)
+        if self.wants(WorkerEventType.ISOLATE):
+            self._send(
+                IsolateEvent(
+                    at=time.time(),
+                    worker_id=self._worker_id,
+                    action=notice.action,
+                    pid=notice.pid,
+                    reason=notice.reason,
+                    traceback=notice.traceback,
+                    title=notice.title,
+                )
+            )
+
+    def trouble(self, message: str, attempt: Attempt | None = None, traceback: str = "") -> None:
+        if self.wants(WorkerEventType.ERROR):
+            of = self._of(attempt) if attempt is not None else {"at": time.time(), "worker_id": self._worker_id}
+            self._send(ErrorEvent(message=message, traceback=traceback, **of))
+
+    def forward(self, broker: Broker) -> None:
+        """Once a turn. Events are no reason to stop working: a broker that refuses them loses them."""
+        self._forwarding = broker.listening()
+        if self._outbox:
+            events = list(self._outbox)
+            self._outbox.clear()
+            broker.emit(events)
+
+    def _of(self, attempt: Attempt) -> dict[str, Any]:
+        return about(self._worker_id, attempt.envelope)
+
+    def _send(self, event: Event) -> None:
+        self._bus.publish(event)
+        if self._forwarding:
+            self._outbox.append(encode(event))

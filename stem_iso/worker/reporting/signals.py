@@ -1,0 +1,179 @@
+"""From what happened in a worker to signals: made only where somebody listens, told on the bus's thread, after the fact is stored.
+
+    floor ─ received, prerun      ledger ─ settled      recoverer, herald ─ ended      ending, interior ─ the worker      crew ─ isolates
+
+All are made on the consumer thread, so that listeners hear of an attempt in order. `stem_iso.signals` says what is told when.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, TypeVar, assert_never
+
+import msgspec
+
+from stem_iso.brokers.base import Reclaimed, UnattendedEnd, Verdict
+from stem_iso.isolate.interfaces import IsolateNotice
+from stem_iso.outcome import TaskError
+from stem_iso.signals import (
+    Channel,
+    IsolateRecycledSignal,
+    IsolateSpawnedSignal,
+    Signals,
+    TaskFailedSignal,
+    TaskPostrunSignal,
+    TaskPrerunSignal,
+    TaskReceivedSignal,
+    TaskRetrySignal,
+    TaskRevokedSignal,
+    TaskSucceededSignal,
+    WorkerReadySignal,
+    WorkerShutdownSignal,
+    WorkerStoppingSignal,
+)
+from stem_iso.task.codec import unpack
+from stem_iso.task.envelope import Envelope
+from stem_iso.task.plan import Finish, GiveBack, Plan, Retry
+from stem_iso.task.status import TaskState
+from stem_iso.worker.attempt import Attempt
+from stem_iso.worker.options import WorkerOptions
+from stem_iso.worker.reporting.bus import Bus
+
+V = TypeVar("V")
+RESULT_SHOWN = 16 << 10  # encoded bytes: what the consumer thread decodes in some ten microseconds
+
+
+def about(worker_id: str, what: Envelope | Reclaimed | UnattendedEnd) -> dict[str, Any]:
+    """The fields that events and signals of one attempt share, as of now."""
+    return {
+        "at": time.time(),
+        "worker_id": worker_id,
+        "task_id": what.id,
+        "name": what.name,
+        "queue": what.queue,
+        "run": what.run,
+        "attempt": what.attempt,
+    }
+
+
+class SignalEmitter:
+    """Owned by the consumer thread."""
+
+    def __init__(self, worker_id: str, bus: Bus, signals: Signals) -> None:
+        self._worker_id, self._bus, self._signals = worker_id, bus, signals
+        self._ready = False  # told, and so its end will be
+
+    @property
+    def wants_begun(self) -> bool:
+        return bool(self._signals.task_prerun.listeners)
+
+    # -- tasks ---------------------------------------------------------------------------------------------------------------------
+
+    def received(self, attempt: Attempt) -> None:
+        if (channel := self._signals.task_received).listeners:
+            self._tell(channel, TaskReceivedSignal(redeliveries=attempt.envelope.redeliveries, **self._of(attempt)))
+
+    def prerun(self, attempt: Attempt) -> None:
+        if (channel := self._signals.task_prerun).listeners:
+            self._tell(channel, TaskPrerunSignal(**self._of(attempt)))
+
+    def settled(self, attempt: Attempt, plan: Plan, verdict: Verdict, elapsed: float) -> None:
+        """What the broker made of its end; `elapsed` is seconds."""
+        if verdict is Verdict.LOST or not self._wants_ends():
+            return
+        if verdict is Verdict.CANCELLED:
+            plan = Finish(TaskState.CANCELLED, "revoked")
+        match plan:
+            case Finish(state, reason):
+                self._finished(attempt, plan, elapsed)
+            case Retry(reason=reason):
+                state = TaskState.RETRIED
+                self._retry(attempt, plan)
+            case GiveBack():
+                state, reason = TaskState.QUEUED, None
+            case _:
+                assert_never(plan)
+        if attempt.begun_at and (channel := self._signals.task_postrun).listeners:
+            self._tell(channel, TaskPostrunSignal(state=state.value, reason=reason, elapsed=elapsed, **self._of(attempt)))
+
+    def _wants_ends(self) -> bool:
+        told = self._signals
+        either = told.task_postrun.listeners or told.task_succeeded.listeners or told.task_retry.listeners
+        return bool(either or told.task_failed.listeners or told.task_revoked.listeners)
+
+    def _finished(self, attempt: Attempt, plan: Finish, elapsed: float) -> None:
+        signals = self._signals
+        if plan.state is TaskState.SUCCEEDED:
+            if signals.task_succeeded.listeners:
+                result, of = plan.result or b"", self._of(attempt)
+                told = TaskSucceededSignal(elapsed=elapsed, result=_shown(result), result_bytes=len(result), **of)
+                self._tell(signals.task_succeeded, told)
+        elif plan.state is TaskState.CANCELLED:
+            if signals.task_revoked.listeners:
+                self._tell(signals.task_revoked, TaskRevokedSignal(reason=plan.reason or "revoked", **self._of(attempt)))
+        elif signals.task_failed.listeners:
+            self._tell(signals.task_failed, TaskFailedSignal(reason=plan.reason or "", error=plan.error, **self._of(attempt)))
+
+    def _retry(self, attempt: Attempt, plan: Retry) -> None:
+        if (channel := self._signals.task_retry).listeners:
+            of, next, due = self._of(attempt), plan.successor.attempt, plan.successor.not_before
+            due = of["at"] if due is None else due
+            delay = max(0.0, due - of["at"])
+            self._tell(channel, TaskRetrySignal(reason=plan.reason, error=plan.error, next_attempt=next, due=due, delay=delay, **of))
+
+    def ended(self, found: Reclaimed | UnattendedEnd, reason: str, error: TaskError | None) -> None:
+        """A task whose end this worker did not make: a lease ran out, or it ended in the store."""
+        of = about(self._worker_id, found)
+        if found.state is TaskState.FAILED and (failed := self._signals.task_failed).listeners:
+            self._tell(failed, TaskFailedSignal(reason=reason, error=error, **of))
+        elif found.state is TaskState.CANCELLED and (revoked := self._signals.task_revoked).listeners:
+            self._tell(revoked, TaskRevokedSignal(reason=reason, **of))
+
+    # -- the worker ----------------------------------------------------------------------------------------------------------------
+
+    def ready(self, options: WorkerOptions, broker: str) -> None:
+        self._ready = True
+        if (channel := self._signals.worker_ready).listeners:
+            told = WorkerReadySignal(
+                boot=options.boot,
+                pid=os.getpid(),
+                broker=broker,
+                queues=options.queues,
+                seats=options.seats,
+                spares=options.spares,
+                **self._here(),
+            )
+            self._tell(channel, told)
+
+    def stopping(self, at_once: bool) -> None:
+        if (channel := self._signals.worker_stopping).listeners:
+            self._tell(channel, WorkerStoppingSignal(at_once=at_once, **self._here()))
+
+    def shutdown(self) -> None:
+        if self._ready and (channel := self._signals.worker_shutdown).listeners:
+            self._tell(channel, WorkerShutdownSignal(**self._here()))
+
+    def isolate(self, notice: IsolateNotice) -> None:
+        if notice.action == "spawned" and (spawned := self._signals.isolate_spawned).listeners:
+            self._tell(spawned, IsolateSpawnedSignal(pid=notice.pid, **self._here()))
+        elif notice.action == "recycled" and (recycled := self._signals.isolate_recycled).listeners:
+            self._tell(recycled, IsolateRecycledSignal(pid=notice.pid, reason=notice.reason or "", **self._here()))
+
+    def _here(self) -> dict[str, Any]:
+        return {"at": time.time(), "worker_id": self._worker_id}
+
+    def _of(self, attempt: Attempt) -> dict[str, Any]:
+        return about(self._worker_id, attempt.envelope)
+
+    def _tell(self, channel: Channel[V], value: V) -> None:
+        self._bus.tell(channel.listeners, value)
+
+
+def _shown(result: bytes) -> Any:
+    if not 0 < len(result) <= RESULT_SHOWN:
+        return None
+    try:
+        return unpack(result)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None  # an isolate can answer anything; who asks for the result is told

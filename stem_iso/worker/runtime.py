@@ -1,0 +1,191 @@
+"""The inside of a running worker: everything that is built for one life of it, on the consumer's thread, and taken down there.
+
+open    broker (the first word with it: a beat) ─ engine ─ gates, ledger, floor ─ Consumer
+live    Consumer.run
+close   engine, inline host ─ the last events ─ goodbye ─ broker ─ listeners
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from stem_iso.brokers.base import Broker, WorkerInfo
+from stem_iso.errors import BrokerUnavailable
+from stem_iso.isolate.engine.engine import Engine
+from stem_iso.isolate.interfaces import Caller, IsolateNotice
+from stem_iso.task.handler import form_of
+from stem_iso.task.options import Form
+from stem_iso.worker.attempt import Attempt
+from stem_iso.worker.attempt_port import AttemptReports
+from stem_iso.worker.attempts import Attempts
+from stem_iso.worker.consumer import Consumer
+from stem_iso.worker.dispatcher import Dispatcher
+from stem_iso.worker.entrypoints import EntrypointTable, boot_of, host_boot_of
+from stem_iso.worker.inbox import Inbox
+from stem_iso.worker.inline.runner import Around, Inline
+from stem_iso.worker.liveness import machine, process
+from stem_iso.worker.maintenance import Heartbeat, Recoverer, Sweeper
+from stem_iso.worker.messages import IsolateChanged, Message, Trouble
+from stem_iso.worker.options import WorkerOptions
+from stem_iso.worker.reporting.bus import Bus
+from stem_iso.worker.reporting.events import EventEmitter
+from stem_iso.worker.reporting.log import LogSubscriber
+from stem_iso.worker.resolved_handlers import HandlerCache
+from stem_iso.worker.scheduler import Scheduler
+from stem_iso.worker.settlements import PendingSettlements
+from stem_iso.worker.takeover import Takeover
+
+if TYPE_CHECKING:
+    from stem_iso.app import Stem
+
+log = logging.getLogger("stem_iso.worker")
+
+
+class OwnProcess(Around):
+    """What inline handlers share with an embedded worker: the interpreter lock, and so its leases."""
+
+    def __init__(self, inbox: Inbox[Message]) -> None:
+        self._inbox = inbox
+
+    def trouble(self, text: str, traceback: str) -> None:
+        self._inbox.put_now(Trouble(text, traceback))
+
+    def held(self, callers: list[Caller], late: float) -> None:
+        for caller in callers:
+            if isinstance(caller, Attempt):
+                text = f"held up this process for {late:.1f} s, longer than a third of the shortest lease: declare it isolated"
+                self._inbox.put_now(Trouble(f"the inline handler {caller.envelope.name!r} {text}", "", caller))
+
+
+class WorkerRuntime:
+    """One life of one worker."""
+
+    def __init__(self, app: Stem, options: WorkerOptions, bus: Bus, inbox: Inbox[Message], loop: asyncio.AbstractEventLoop | None) -> None:
+        self._app, self._options, self._bus, self._inbox = app, options, bus, inbox
+        self._reporter = EventEmitter(options.id, bus, app.signals)
+        self._logged = LogSubscriber(bus)
+        self._broker = app.open_broker()
+        sizes = self._broker.options
+        inline = Inline(
+            loop=loop,
+            max_result_bytes=sizes.max_result_bytes,
+            max_payload_bytes=sizes.max_payload_bytes,
+            around=OwnProcess(inbox),
+        )
+        self._hosts = Dispatcher(self._make_engine, inline)
+        self._started_at = time.time()
+        self._machine = machine()
+        self._beat: Heartbeat | None = None
+        self._launcher = os.getppid() if options.origin.keeper_socket is not None else None
+
+    def live(self, opened: Future[None], ended: Future[None]) -> None:
+        """The consumer's thread. `opened` is done when the first look at the queue is due, or says why there will be none."""
+        try:
+            consumer = self._open()
+        except BaseException as error:
+            self._close()
+            ended.set_result(None)
+            opened.set_exception(error)
+        else:
+            opened.set_result(None)
+            self._run(consumer, ended)
+
+    def _run(self, consumer: Consumer, ended: Future[None]) -> None:
+        try:
+            consumer.run()
+        except BaseException as error:  # user code can raise SystemExit into a turn; the worker ends, and says why
+            log.exception("the worker failed")
+            self._close()
+            ended.set_exception(error)
+        else:
+            self._close()
+            ended.set_result(None)
+
+    def _open(self) -> Consumer:
+        options, broker = self._options, self._broker
+        scheduler = Scheduler(self._app.schedules.declared(), self._app.schedules.owner(), self._reporter)
+        ledger = PendingSettlements(self._reporter, options.retry_strategy, broker.options.max_result_bytes, count_retries=options.burst)
+        desk = AttemptReports(self._inbox, self._reporter, self._logged.output)
+        by_command = options.origin.keeper_socket is not None
+        handlers = HandlerCache(self._app, EntrypointTable(self._app), hosted=by_command)
+        floor = Attempts(
+            *(desk, handlers, self._hosts, ledger, self._reporter),
+            seats=options.seats,
+            grace=options.unregistered_grace,
+            cores_changed=lambda: beat.soon(),
+        )
+        recoverer = Recoverer(options, broker.options.claim_interval, self._reporter, floor.leases.held())
+        takeover = Takeover(options, self._machine, recoverer)
+        takeover.run(broker, time.monotonic())
+        beat = self._beat = Heartbeat(lambda: self._describe(broker, floor.ids()))
+        beat.run(broker, time.monotonic())  # where the broker cannot be reached, nothing is started
+        if by_command or any(form_of(handler) is Form.ISOLATED for handler in self._app.registry):
+            self._hosts.start_engine()
+        self._logged.started(options, broker.url)
+        self._reporter.teller.ready(options, broker.url)
+        return Consumer(options, broker, self._inbox, floor, self._reporter, scheduler, recoverer, [takeover, beat, Sweeper()])
+
+    def _close(self) -> None:
+        self._hosts.close()
+        with suppress(BrokerUnavailable):
+            self._reporter.forward(self._broker)
+            self._broker.goodbye(self._options.id)
+        self._broker.close()
+        self._inbox.close()
+        self._logged.stopped()
+        self._reporter.teller.shutdown()
+        self._bus.close()
+
+    def _describe(self, broker: Broker, running: list[str]) -> WorkerInfo:
+        options = self._options
+        return WorkerInfo(
+            id=options.id,
+            boot=options.boot,
+            hostname=socket.gethostname(),
+            pid=os.getpid(),
+            queues=list(options.queues),
+            seats=options.seats,
+            spares=options.spares,
+            running=running,
+            cores=sorted(os.sched_getaffinity(0)),
+            pinned=self._hosts.pinned(),
+            started_at=self._started_at,
+            seen_at=time.time(),
+            broker=broker.url,
+            machine=self._machine,
+            processes=self._processes(),
+        )
+
+    def _processes(self) -> list[tuple[int, int]]:
+        """Those that make this worker: it lives as long as one of them does."""
+        pids = {os.getpid(), self._launcher, self._hosts.keeper()}
+        return [found for pid in sorted(pid for pid in pids if pid) if (found := process(pid)) is not None]
+
+    def _make_engine(self) -> Engine:
+        options = self._options
+        if self._beat is not None:
+            self._beat.soon()  # there is a keeper from now on, which may outlive this process for an instant
+        boot = boot_of(self._app, options.secrets, self._broker.options)
+        return Engine(
+            boot,
+            size=options.seats,
+            spares=options.spares,
+            max_calls=options.max_calls,
+            max_memory=options.max_memory,
+            host=host_boot_of(self._app, boot) if options.origin.keeper_socket is not None else None,
+            on_isolate=self._isolate_changed,
+            on_keeper=options.origin.on_keeper,
+            keeper_socket=options.origin.keeper_socket,
+        )
+
+    # -- on other threads ----------------------------------------------------------------------------------------------------------
+
+    def _isolate_changed(self, notice: IsolateNotice) -> None:
+        self._inbox.put_now(IsolateChanged(notice))

@@ -1,0 +1,149 @@
+"""Endings that wait to be stored, and what is told when they are.
+
+    Ended(outcome) ── settle() ──> Closing(plan) ── exchange ──> Verdict ──> event, exactly once
+                                      │   ^
+                                      └───┘ the broker is away: kept, in order, until it is back
+
+Rules
+ 1. An outcome becomes a plan once, at its end; the strategy's delay is asked for then, and never again.
+ 2. Events follow the verdict: what was not stored is not told. A lost lease is told as an ERROR, and as nothing else.
+ 3. Nothing else is remembered of a task once its verdict is known, but what `--burst` must wait for: the retries made here, and
+    what was put in line here for its limits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import assert_never
+
+import msgspec
+
+from stem_iso.brokers.base import Receipt, Settlement, Verdict
+from stem_iso.outcome import Failed, Outcome, Succeeded, TaskError
+from stem_iso.task.plan import Finish, GiveBack, Plan, Retry
+from stem_iso.task.retry_policy import ExponentialJitterRetryStrategy, RetryStrategy, safe_delay
+from stem_iso.task.settlement import Troubled, error_of, needs_delay, settle
+from stem_iso.worker.attempt import Attempt
+from stem_iso.worker.reporting.events import EventEmitter
+
+BATCH = 256  # settlements in one exchange: after an outage a long list must not hold up a renewal
+
+
+class PendingSettlement(msgspec.Struct):
+    attempt: Attempt
+    plan: Plan
+    elapsed: float
+
+
+class PendingSettlements:
+    """Owned by the consumer thread."""
+
+    def __init__(self, reporter: EventEmitter, strategy: RetryStrategy | None, max_result_bytes: int, count_retries: bool) -> None:
+        self._reporter = reporter
+        self._default = ExponentialJitterRetryStrategy()
+        self._strategy = strategy or self._default
+        self._max_result_bytes = max_result_bytes
+        self._pending: deque[PendingSettlement] = deque()
+        self._count_retries = count_retries
+        self._lined_up: dict[str, float] = {}  # the same of those that wait for a limit
+        self._retries: dict[str, float] = {}  # id -> due (wall clock), of retries made here and not seen since; for --burst alone
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def close(self, attempt: Attempt, outcome: Outcome, ended_at: float) -> bool:
+        """Take in the end of an attempt. False where nothing may be settled."""
+        if isinstance(outcome, Succeeded) and len(outcome.result) > self._max_result_bytes:
+            outcome = self._too_large(len(outcome.result))
+        delay = self._delay(attempt, outcome)
+        plan = settle(attempt.envelope, outcome, attempt.policy, now=time.time(), delay=delay, meta=attempt.meta)
+        if plan is None:
+            return False
+        elapsed = ended_at - attempt.begun_at if attempt.begun_at else 0.0
+        self._pending.append(PendingSettlement(attempt, plan, elapsed))
+        return True
+
+    def _delay(self, attempt: Attempt, outcome: Outcome) -> float | None:
+        policy = attempt.policy
+        if isinstance(outcome, Succeeded) or not isinstance(outcome, Troubled) or not needs_delay(attempt.envelope, outcome, policy):
+            return None
+        strategy = policy.retry_strategy or self._strategy
+        delay, wrong = safe_delay(strategy, attempt.envelope.attempt, error_of(outcome), self._default)
+        if wrong is not None:
+            self._reporter.trouble(wrong, attempt)
+        return delay
+
+    def _too_large(self, size: int) -> Failed:
+        message = f"the result has {size} bytes, max_result_bytes is {self._max_result_bytes}; store it elsewhere and return where it is"
+        return Failed(TaskError(type="ValueError", message=message, retryable=False), ("ValueError", "Exception"))
+
+    # -- with the broker -----------------------------------------------------------------------------------------------------------
+
+    def batch(self) -> list[Settlement]:
+        """What the next exchange settles."""
+        return [
+            Settlement(closing.attempt.delivery.receipt, closing.plan, closing.attempt.meta, closing.attempt.progress)
+            for closing, _ in zip(self._pending, range(BATCH), strict=False)
+        ]
+
+    def stored(self, verdicts: list[Verdict]) -> list[Attempt]:
+        """The verdicts of the batch, in its order; tells the events, and returns the attempts that are over."""
+        over = []
+        for verdict in verdicts:
+            closing = self._pending.popleft()
+            over.append(closing.attempt)
+            self._tell(closing, verdict)
+        return over
+
+    def _tell(self, closing: PendingSettlement, verdict: Verdict) -> None:
+        attempt, plan = closing.attempt, closing.plan
+        self._reporter.teller.settled(attempt, plan, verdict, closing.elapsed)
+        if verdict is Verdict.DONE:
+            match plan:
+                case Finish():
+                    self._reporter.finished(attempt, plan, closing.elapsed)
+                case Retry():
+                    if self._count_retries:
+                        self._retries[attempt.envelope.id] = plan.successor.not_before or 0.0
+                    self._reporter.retried(attempt, plan)
+                case GiveBack():
+                    pass  # no ending: the attempt will be made again
+                case _:
+                    assert_never(plan)
+        elif verdict is Verdict.CANCELLED:
+            self._reporter.revoked(attempt, "revoked")
+        elif not attempt.lost:  # else it has been told
+            text = "the lease was lost: another worker has the task, or the broker knows it no more; what was done here does not count"
+            self._reporter.trouble(text, attempt)
+
+    # -- for --burst ---------------------------------------------------------------------------------------------------------------
+
+    def seen(self, id: str) -> None:
+        """It was delivered again."""
+        if self._count_retries:
+            self._retries.pop(id, None)
+            self._lined_up.pop(id, None)
+
+    def lined_up(self, id: str, due: float) -> None:
+        """It waits for one of its limits, and comes again at `due` (wall clock) or before."""
+        if self._count_retries:
+            self._lined_up[id] = due
+
+    def awaits(self, now: float, delayed: bool) -> bool:
+        """Whether a retry made here, or what had to wait for a limit here, is still to come.
+
+        One that is long due, and not ready, was taken by somebody else. What waits for a limit may be due at any time: `delayed` says
+        whether these queues hold anything at all that waits for its time.
+        """
+        waiting = (*self._retries.values(), *(self._lined_up.values() if delayed else ()))
+        return any(now < due + 1.0 for due in waiting)
+
+    def receipts(self) -> Iterator[Receipt]:
+        """Those of endings that are still to be stored."""
+        return (closing.attempt.delivery.receipt for closing in self._pending)
+
+    def undelivered(self) -> list[Attempt]:
+        """Those whose outcome has not been stored, for a worker that gives up."""
+        return [closing.attempt for closing in self._pending]
