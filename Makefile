@@ -44,7 +44,7 @@ test-slow: $(VENV)/stamp
 	$(PYTEST) -m slow
 
 essentials: lint
-	$(PYTEST) -k 'not Redis' tests/broker/test_contract.py tests/isolate
+	$(PYTEST) -k 'not Redis' tests/brokers/test_contract.py tests/isolate
 
 interpreter:
 	@$(FIND_PYTHON)
@@ -69,7 +69,7 @@ chaos-redis: $(VENV)/stamp
 
 races: $(VENV)/stamp
 	STEM_ISO_RACES=10000 $(PY) -m pytest -s tests/isolate/test_the_race.py
-	STEM_ISO_RACES=2000 $(PY) -m pytest tests/isolate/test_the_seat_row.py
+	STEM_ISO_RACES=2000 $(PY) -m pytest tests/isolate/test_shared_row.py
 
 kills: $(VENV)/stamp
 	STEM_ISO_KILLS=5000 $(PY) -m pytest -s tests/isolate/test_random_kills.py

@@ -18,7 +18,7 @@ from stem_iso.brokers.sqlite.transaction import Transaction
 from stem_iso.task.plan import GiveBack
 from stem_iso.task.rate_limit import Rate, TaskLimits
 from stem_iso.testing.contract.steps import CANCEL, FAILURE, SUCCESS, envelope, next_attempt, settle, take, take_one
-from tests.broker.stores import HandClock, ask, in_file, in_memory
+from tests.brokers.stores import HandClock, ask, in_file, in_memory
 
 BUCKETS = {
     "rate": TaskLimits("rate", Rate(3, 10.0)),

@@ -30,7 +30,7 @@ from stem_iso.testing.contract.canvas_steps import chain, compose, group, known,
 from stem_iso.testing.contract.delays import Timing, quiet, rings
 from stem_iso.testing.contract.steps import ALL, FAILURE, SUCCESS, counts, envelope, ids, settle, status, take, take_one
 from stem_iso.testing.contract.waiting import Waiting
-from tests.broker.stores import ROOT, HandClock, ask, in_file, in_memory, is_sound, python
+from tests.brokers.stores import ROOT, HandClock, ask, in_file, in_memory, is_sound, python
 
 CROWD = Path(__file__).parent / "crowd.py"
 

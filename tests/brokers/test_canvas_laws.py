@@ -30,7 +30,7 @@ from stem_iso.task.envelope import Envelope, decode
 from stem_iso.task.plan import Finish, GiveBack, Plan, Retry
 from stem_iso.task.status import TaskState
 from stem_iso.testing.contract.steps import ALL, ERROR, FAILURE, envelope
-from tests.broker.stores import HandClock, in_memory
+from tests.brokers.stores import HandClock, in_memory
 from tests.task.canvases import Expected, agrees, groups_in, judge, named_by, trees
 
 QUEUES = ("a", "b")

@@ -17,8 +17,8 @@ from stem_iso.brokers.base import Broker
 from stem_iso.brokers.url import open_broker
 from stem_iso.task.status import TaskState
 from stem_iso.testing import eventually
-from tests.broker.crowd import URL
-from tests.broker.stores import is_sound, python
+from tests.brokers.crowd import URL
+from tests.brokers.stores import is_sound, python
 
 CROWD = Path(__file__).parent / "crowd.py"
 KILLS = 30

@@ -15,7 +15,7 @@ from stem_iso.brokers.base import Broker
 from stem_iso.brokers.url import open_broker
 from stem_iso.testing import eventually
 from stem_iso.testing.contract.steps import SUCCESS, counts, envelope, settle, take, take_one
-from tests.broker.stores import ROOT, is_sound, python
+from tests.brokers.stores import ROOT, is_sound, python
 
 CROWD = Path(__file__).parent / "crowd.py"
 

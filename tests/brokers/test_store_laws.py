@@ -18,7 +18,7 @@ from stem_iso.task.envelope import Envelope, decode
 from stem_iso.task.plan import Finish, GiveBack, Retry
 from stem_iso.task.status import TaskState
 from stem_iso.testing.contract.steps import ALL, ERROR, RESULT, envelope
-from tests.broker.stores import HandClock, in_memory
+from tests.brokers.stores import HandClock, in_memory
 
 LOCKS = (None, "k1", "k2")
 BOOTS = ("alpha", "beta")

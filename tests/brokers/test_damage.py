@@ -26,7 +26,7 @@ from stem_iso.testing.contract.canvas_steps import chain, compose, group, leaf
 from stem_iso.testing.contract.schedules import schedule
 from stem_iso.testing.contract.steps import ALL, FAILURE, SUCCESS, envelope, next_attempt, settle, status, take
 from stem_iso.testing.contract.workers import info
-from tests.broker.stores import HandClock, in_file
+from tests.brokers.stores import HandClock, in_file
 
 VALUES = ("CAST(x'ff41' AS TEXT)", "'no number'", "x'c1ff'", "NULL", "-1", "9223372036854775807", "9e999")
 QUEUES = ("default", "held")

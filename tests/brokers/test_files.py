@@ -22,7 +22,7 @@ from stem_iso.brokers.url import open_broker
 from stem_iso.errors import BrokerUnavailable
 from stem_iso.testing.contract.delays import rings
 from stem_iso.testing.contract.steps import SUCCESS, counts, envelope, settle, status, take, take_one
-from tests.broker.stores import ROOT
+from tests.brokers.stores import ROOT
 
 BUSY = "another program writes to it"
 
