@@ -210,7 +210,7 @@ def test_programs_are_as_short_as_the_package() -> None:
 
 
 PLANTED: list[tuple[Rule, str, str]] = [
-    (arrows, "task.settlement", "from stem_iso.brokers.base import Plan"),
+    (arrows, "task.settlement", "from stem_iso.brokers.base import Broker"),
     (arrows, "isolate.engine.engine", "from stem_iso import task"),
     (arrows, "isolate.engine.engine", "def late():\n    import stem_iso.worker.core"),
     (arrows, "app", "from stem_iso.isolate import interfaces"),

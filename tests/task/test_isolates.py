@@ -24,12 +24,12 @@ ROOT = Path(__file__).parents[2]
 CHILD = """
 import sys
 from tests.task.making import SpokenPort
-from stem_iso.task.context_protocol import Answer
+from stem_iso.task.context_protocol import ContextAnswer
 boot_payload, definition, call = (bytes.fromhex(each) for each in sys.argv[1:])
 before = set(sys.modules)
 from stem_iso.worker.child.task_runner import boot
 from stem_iso.task.context_protocol import encode_saying
-port = SpokenPort(Answer(["id-1"]))
+port = SpokenPort(ContextAnswer(["id-1"]))
 runner = boot(boot_payload, port)
 kind, body = runner.run(runner.define(definition), call, port)
 foreign = [name for name in ("loky", "redis", "sqlite3", "click", "asyncio") if name in set(sys.modules) - before]

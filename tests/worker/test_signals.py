@@ -300,7 +300,7 @@ def test_who_disconnects_hears_no_more_and_who_connects_twice_hears_once(app: St
 def test_a_signal_that_nobody_listens_to_is_never_built(app: Stem, begin: Begin, monkeypatch):
     add = app.task(name="add", isolate=True)(handlers.add)
     told: list[object] = []
-    monkeypatch.setattr("stem_iso.worker.reporting.signals.Teller._tell", lambda self, channel, value: told.append(value))
+    monkeypatch.setattr("stem_iso.worker.reporting.signals.SignalEmitter._tell", lambda self, channel, value: told.append(value))
     monkeypatch.setattr(Channel, "tell", lambda self, value: told.append(value))
     worker, _ = begin(app)
     assert add.enqueue(1).result(timeout=30) == 2

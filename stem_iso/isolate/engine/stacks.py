@@ -12,9 +12,8 @@ FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+|\?\?\?) in (?P<na
 HEAD = re.compile(r"\(most recent call first\):$", re.MULTILINE)
 OURS = (
     "/stem_iso/isolate/child/",
-    "/stem_iso/worker/inside",
-    "/stem_iso/worker/inline",
-    "/stem_iso/worker/threads",
+    "/stem_iso/worker/child/",
+    "/stem_iso/worker/inline/",
     "/loky/backend/",
     "/multiprocessing/process.py",
     "<frozen runpy>",

@@ -7,7 +7,7 @@ from hashlib import sha1
 from pathlib import Path
 from typing import NamedTuple
 
-FOLDER = Path(__file__).parent / "scripts"
+FOLDER = Path(__file__).parents[1] / "scripts"
 
 
 class Script(NamedTuple):
