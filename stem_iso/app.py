@@ -8,8 +8,8 @@
 Rules
  1. A `Stem` opens nothing when it is made: a producer imports no loky, and sqlite3 or redis only with its first connection; an isolate,
     which imports the application for its handlers' sake, none of them at all.
- 2. It is used by any thread, and survives a fork (`lending`).
- 3. It pickles as a name (`locate`): what unpickles it gets the application of that place.
+ 2. It is used by any thread, and survives a fork (`client/broker_pool.py`).
+ 3. It pickles as a name (`client/app_location.py`): what unpickles it gets the application of that place.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a worker is told, and where from.
+"""Settings of a worker, and the four places from which they are read.
 
     command line  >  STEM_ISO_*  >  [tool.stem_iso] of ./pyproject.toml  >  the defaults of WorkerConfig
                                   └──────────────── load ────────────────┘

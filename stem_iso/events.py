@@ -1,4 +1,4 @@
-"""What happens in a worker, as frozen values; logging, callbacks, iterators and other processes are subscribers.
+"""Events of a worker, as frozen values. Logging, callbacks, iterators and other processes subscribe to them.
 
 Each event has `type, at (wall clock), worker_id`; one that concerns a task also `task_id, name, queue, run, attempt`. On the wire an event
 is a msgpack or JSON map with its type in `type`, so that `decode` finds the class again.

@@ -1,10 +1,10 @@
-"""The closed union of endings: how one attempt can end.
+"""Outcome: the closed union of endings of one attempt.
 
-        isolate ──┐
-        inline ───┼──> Outcome ──> settle(...) -> Plan ──> the broker
-        gates ────┘
+        isolate ────┐
+        inline ─────┼──> Outcome ──> settle(...) -> Plan ──> the broker
+        admission ──┘
 
-Every ending takes this one road, a crash included, so that a limit, a retry, a lock or a chord is told of each ending once.
+Every ending takes this one road, a crash included, so that a limit, a retry, a lock or a chord sees each ending once.
 Match with `match` and close with `assert_never`: a new ending then breaks the type check, not production.
 """
 

@@ -1,4 +1,4 @@
-"""Signals: `app.signals.task_retry.connect(listener)`, and what each tells its listeners, as one frozen value.
+"""Signals: `app.signals.task_retry.connect(listener)`, and the frozen value that each hands to its listeners.
 
     producer      app.enqueue ── before_task_publish ── broker ── after_task_publish          in the caller's thread
     worker        received ── prerun ── (succeeded | retry | failed | revoked) ── postrun     on the bus's thread, after the fact is stored
@@ -9,8 +9,8 @@ Where they are told
    the isolate (by command: the inline host) whose handler enqueues. All parts of a canvas are told when it is stored, whenever they will
    run; neither a retry nor what a schedule fires is told. `aenqueue` runs them on a thread beside the loop.
  - The others are told in the worker's process: the program of an embedded `Worker`; by command the core, which imports the application, so
-   that what its module connects is connected there. They share the rules of `bus`: one thread for all listeners, in order; one that lags
-   past 10,000 waiting values loses some, and the loss is told; none can hold up a task.
+   that what its module connects is connected there. They share the rules of the event bus (`worker/reporting/bus.py`): one thread for all
+   listeners, in order; one that lags past 10,000 waiting values loses some, and the loss is told; none can hold up a task.
 
 What is told of an attempt, by the worker that made it, once each
  1. `received` when the task has passed the gates and has a seat; `prerun` when its call is sent; one of `succeeded`, `retry`, `failed` and

@@ -7,7 +7,7 @@
 Rules
  1. A check takes a field's name and the value given. It returns the value to keep, or raises InvalidOptions, which names the field, the
     value and the way out.
- 2. A check knows no table: which option has which check stands where the option is declared (`task.options`, `settings`).
+ 2. A check knows no table: which option has which check stands where the option is declared (`task/options.py`, `config.py`).
  3. The module is cheap to import: every isolate imports it.
 """
 

@@ -1,4 +1,4 @@
-"""Dead letters: what failed for good, and how to let it run again."""
+"""Dead letters: commands that list, show, replay and purge what failed for good."""
 
 from __future__ import annotations
 

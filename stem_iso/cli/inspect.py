@@ -1,4 +1,4 @@
-"""What all workers do: queues, workers, events."""
+"""Commands that inspect all workers: queues, workers, events."""
 
 from __future__ import annotations
 

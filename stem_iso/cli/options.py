@@ -1,4 +1,4 @@
-"""What every command shares: `--json`, `-A`, `--broker`, and from the last two to an application.
+"""Options that every command shares: `--json`, `-A`, `--broker`, and from the last two to an application.
 
     -A module:app            that application; --broker takes the place of its own broker
     --broker URL alone       an application without tasks: enough to look and to enqueue by name

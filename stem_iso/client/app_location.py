@@ -1,4 +1,4 @@
-"""Where an application lives, so that another process can find it again.
+"""Location of an application: the module and attribute by which another process finds it again.
 
     Stem ── locate ──> Location(module, attribute, file) ── travels ──> isolate: import_app ──> the same application
                        Location("", "", None): nobody can find it (a REPL, an application made inside a function)

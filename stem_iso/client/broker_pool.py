@@ -1,4 +1,4 @@
-"""Brokers of a producer, lent to one thread at a time.
+"""Pool of a producer's brokers, each lent to one thread at a time.
 
     with lending.lend() as broker:      an idle one, else a new one; back among the idle afterwards
         broker.publish(...)

@@ -3,8 +3,8 @@
     Part[R]      what can be enqueued, and has a result of type R: Signature, Chain, Group
     Link[A, R]   what needs a result of type A before it: `task.after(...)`, or a chain or group that begins with one
 
-They are made by `task.s`, `task.after`, and the functions of `canvas`; `|` is `chain`. What does not fit is refused there, by what stands
-at the end of this file.
+They are made by `task.s`, `task.after`, and the functions of `composing`; `|` is `chain`. What does not fit is refused there, by the
+checks at the end of this file.
 """
 
 from __future__ import annotations

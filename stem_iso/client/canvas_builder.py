@@ -1,4 +1,4 @@
-"""From what was composed to what a broker stores, and out.
+"""Builder of canvases: from the parts that were composed to the tree and the envelopes that a broker stores.
 
 Part ── build ──> Tree + an envelope for each call ── lay ──> Canvas ──┬──> context.compose ──> core    inside a task
                                                                        └──> broker.compose              outside of one

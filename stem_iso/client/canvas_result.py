@@ -1,4 +1,4 @@
-"""The producer's grip on a canvas: its result, its members as they come, its end as a whole, and how it stands as a drawing.
+"""Client-side handle of a canvas: the result, the members as they come, the end of the whole, a drawing of how it stands.
 
     chain(...).enqueue() ──> CanvasHandle     as the handle of its last task; `revoke` and `forget` mean all of it
     group(...).enqueue() ──> GroupHandle      results in order, or as they come

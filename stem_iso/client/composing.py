@@ -6,7 +6,7 @@
 
 Rules
  1. What does not fit is refused where it is composed (`Misfit`): by the type checker where it can, else by parameters and annotations.
- 2. Values (`parts`): composing changes nothing, and a part may be used in several canvases. Ids are given when it is enqueued.
+ 2. Values (`canvas`): composing changes nothing, and a part may be used in several canvases. Ids are given when it is enqueued.
  3. A canvas belongs to one application. A unique task is refused in it: nobody could say what stands behind one that already waits.
 """
 

@@ -1,4 +1,4 @@
-"""From a call to its envelope, and out: the clock and the ids of `task.request` are thrown here.
+"""Enqueue: from a call to its envelope, and out. The clock and the ids of `task/enqueue_options.py` come from here.
 
 task + args + options ── signature ──> Signature ── envelope_of ──> Envelope ── publish ──> ids ──> handles
 """

@@ -1,6 +1,6 @@
-"""What happens in all workers, as an iterator. Each listener has a broker of its own, closed with the iterator.
+"""Stream of the events of all workers, as an iterator. Each stream has a broker of its own, which is closed with the iterator.
 
-An event of a newer version, which is not known here, is passed over.
+An event of a newer version, unknown here, is skipped.
 """
 
 from __future__ import annotations

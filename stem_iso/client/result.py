@@ -1,4 +1,4 @@
-"""The producer's grip on one task: its status, its result, its end.
+"""Client-side handle of one task: status, result, revoke.
 
     handle = make.enqueue("cat.png")
     handle.result(timeout=60) ── the application's watcher ──> the terminal status ──> R | TaskFailed | TaskCancelled

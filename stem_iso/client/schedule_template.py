@@ -1,4 +1,4 @@
-"""What a schedule stores of its call, or of its canvas: envelopes that are made once and sent each time it fires.
+"""Template of a schedule: the envelopes of its call or canvas, made once and sent each time the schedule fires.
 
     task.s(...) | chain | group | chord ── record_of ──> ScheduleRecord(revision: a hash of all that it says)
 

@@ -7,9 +7,9 @@
 
 Rules
  1. Importing opens nothing: what is declared while any module is imported is kept here, and brought to the broker by workers.
- 2. A worker that starts puts what its application declares, and removes what the same application (`locate`: "module:attribute") declared
-    before and does no more. What a program put, or an application that nobody can import, is removed by hand alone. Two applications on
-    one broker need two places, or each would remove the other's.
+ 2. A worker that starts puts what its application declares, and removes what the same application ("module:attribute", see
+    `app_location.py`) declared before and does no more. What a program put, or an application that nobody can import, is removed by
+    hand alone. Two applications on one broker need two places, or each would remove the other's.
  3. Whatever the code says again unchanged keeps its due time, so a restart misses nothing; what it says differently is planned anew.
  4. A pause is an operator's word: code does not undo it, and what comes due meanwhile is not made up, whatever `catch_up` says.
  5. What is stored is data: the call as an envelope, never pickled. Queue, priority, expiry and lock are those known where it was put.

@@ -1,4 +1,4 @@
-"""Where an application's broker is: its URL, its options, and the folder that a relative path means."""
+"""Broker configuration of an application: its URL, its options, and the folder that a relative path means."""
 
 from __future__ import annotations
 

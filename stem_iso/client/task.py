@@ -1,12 +1,12 @@
-"""What `@app.task` makes of a function: something to call here, and to enqueue for a worker.
+"""Task: a function under `@app.task`, to be called here or enqueued for a worker.
 
     make("cat.png")             runs here and now, with a local context
     make.enqueue("cat.png")     runs in a worker; TaskHandle[R]
     make.using(delay=30)        the same task with options of this enqueue
-    make.s("cat.png")           the call as a value, to compose (`canvas`), or for `enqueue_many`
+    make.s("cat.png")           the call as a value, to compose (`client/canvas.py`), or for `enqueue_many`
     make.after(width=64)        the same, but for the first argument: the result of what stands before it
 
-A task is a name and an application; what it knows of a handler it asks of the application, so that it can be pickled as a name.
+A task is a name and an application. It gets its handler from the application, so it can be pickled as a name.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a handler sees of its own task, the same names inline and in an isolate.
+"""Context of a running task: what its handler sees and may ask, by the same names inline and in an isolate.
 
-    handler ── context.progress(50) ──> Saying (task/call.py) ── Port.tell ──> core
-    handler <── context.extend_lease() <── Answer <── Port.ask ─┘
+    handler ── context.progress(50) ──> Saying (context_protocol.py) ── ContextPort.tell ──> core
+    handler <── context.extend_lease() <── ContextAnswer <── ContextPort.ask ─┘
 
 The context holds values and a port; whether the port is a pipe or a queue between threads is not its business. What it cannot do by
 itself (make an envelope out of a task and options) it asks of its `Sender`, the application.

@@ -1,4 +1,4 @@
-"""What a context needs of the transport below it. `isolate.job.Port` is one; this layer knows no isolation."""
+"""Port of a context: what it needs of the transport below it. `isolate.interfaces.CallPort` is one; this layer knows no isolation."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What travels between the worker and the code that runs a handler, as bytes: the call itself, and what its context says.
+"""Protocol between a worker and the code that runs a handler, as bytes: the call itself, and the sayings of its context.
 
     worker ── CallHeader + args ──> handler's side (an isolate, or a thread or loop of the worker)
     worker <── Saying ───────────── context.progress(), .meta[...] = ..., .extend_lease(), .enqueue(), .revoke()
-    worker ─── Answer ────────────> for the sayings that wait for one
+    worker ─── ContextAnswer ─────> for the sayings that wait for one
 
 The same bytes inline and isolated; only the transport differs.
 """

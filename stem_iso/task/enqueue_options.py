@@ -1,9 +1,9 @@
-"""From what a producer asks for to the envelope that is published.
+"""Options of one enqueue, and the envelope that they make.
 
-    task + args + Using (said at enqueue) + TaskOptions (the handler's, if its code is here) ── envelope_of ──> Envelope
+    task + args + EnqueueOptions (given at enqueue) + TaskOptions (the handler's, if its code is here) ── envelope_of ──> Envelope
 
 Rules
- 1. What was said at enqueue overrides the handler's, a default value included; what was not said stays UNSET, and the worker's handler
+ 1. What was given at enqueue overrides the handler's, a default value included; what was not given stays UNSET, and the worker's handler
     decides (its code may be newer). What the broker itself must know (queue, priority, visibility, lock, expiry) is written out.
  2. The unique key is queue, task, and `unique_key` or a hash of the arguments in a canonical encoding; never headers or meta.
  3. The clock and the id are arguments.

@@ -1,4 +1,4 @@
-"""What runs, inline or in an isolate: encoded arguments in, encoded result out.
+"""Entrypoint of an attempt, inline or in an isolate: encoded arguments in, encoded result out.
 
     Job.payload ── decode_call ──> header, args ── Entrypoint.unpack ──> values ── Entrypoint(context, values) ──> value ── pack ──> bytes
 

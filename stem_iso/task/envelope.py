@@ -1,4 +1,4 @@
-"""The message that asks for one attempt.
+"""Envelope: the message that asks for one attempt of a task.
 
     producer: Envelope ── encode ──> bytes in the broker ── decode ──> worker: Envelope
 

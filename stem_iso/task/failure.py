@@ -1,4 +1,4 @@
-"""A `Failed` out of any exception at all, however hostile: one whose `__str__` raises, with causes in a circle, or a message of 100 MB.
+"""Failures: a `Failed` out of any exception, however hostile: one whose `__str__` raises, causes in a circle, a message of 100 MB.
 
 The traceback begins at the user's handler: the frames above it are this package's (and the event loop's) and say nothing about the error.
 """

@@ -1,4 +1,4 @@
-"""The gates of a delivery, before it may run.
+"""Gates of a delivery: the checks before it may run.
 
 bytes ── decode ──> resolve ──> revoked? ──> expired? ──> run
            │           │            │            │

@@ -1,4 +1,4 @@
-"""The port of a task that is simply called: nobody listens, nothing is limited, and nothing is asked of a broker."""
+"""Local port of a task that is simply called: nobody listens, nothing is limited, and nothing is asked of a broker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One attempt, simulated: what a test of a handler, or a script that calls it, says about the task that there is not.
+"""Local context: one simulated attempt, for a test of a handler or a script that calls it.
 
 with local_context(id="order-7", attempt=2):
     charge("ann", 500)          # sees the third attempt of order-7

@@ -1,4 +1,4 @@
-"""Middleware: what an application wants done around every publish, and around every handler.
+"""Middleware: code of an application around every publish, and around every handler.
 
     class Traced(Middleware):
         def enqueue(self, envelopes, call_next):                # in the process that enqueues

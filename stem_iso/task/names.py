@@ -1,4 +1,4 @@
-"""Names that mean the same in every process: of exceptions, functions and tasks.
+"""Names of exceptions, functions and tasks that mean the same in every process.
 
 `__main__` is the trap: the program's own module has that name in one process only. An isolate loads the same file under its real name
 (`__spec__`, else the file's stem), so names made from it must say that one.

@@ -2,7 +2,7 @@
 
     @app.task(queue="images", hard_time_limit=timedelta(seconds=30))    make.using(priority=9, delay=30)
                     │                                                                   │
-              OptionFields ── declared ──> TaskOptions                        EnqueueFields ── enqueued ──> Using
+              OptionFields ── declared ──> TaskOptions                        EnqueueFields ── enqueued ──> EnqueueOptions
                                  └────────────── OPTIONS: the check of each option ──────────────┘
 
 Rules
@@ -10,7 +10,7 @@ Rules
     a field of `Envelope` if it is carried; a test holds these together. All that treats options alike goes by the table.
  2. Nonsense is refused at birth, with the field, the value and the way out; an unknown name gets a "did you mean".
  3. A duration is given as seconds or as a `timedelta` and kept as seconds.
- 4. Exception types are kept as dotted names, because they are matched against errors of other processes (see `retry.py`).
+ 4. Exception types are kept as dotted names, because they are matched against errors of other processes (see `retry_policy.py`).
  5. What cannot be enforced is refused: a hard limit on an inline sync handler could only be noticed after the handler has returned.
 """
 

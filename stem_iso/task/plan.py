@@ -1,4 +1,4 @@
-"""What one ending does to the store, as data, so that a broker can carry it out in one transaction.
+"""Plan: what one ending does to the store, as data, so that a broker can carry it out in one transaction.
 
     Finish    the task is over: status, dead letter (exactly when it failed), lock released, waiters woken
     Retry     the same id once more: attempt + 1, not before `due`

@@ -1,4 +1,4 @@
-"""What holds for one attempt: the handler's options, overridden by what was said at enqueue. Resolved once, then only read."""
+"""Policy of one attempt: the handler's options, overridden by those given at enqueue. Resolved once, then only read."""
 
 from __future__ import annotations
 

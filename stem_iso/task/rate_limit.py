@@ -1,4 +1,4 @@
-"""How many attempts of a task may begin in a while, and how many may run at once. Pure; who counts is the broker.
+"""Limits of rate and concurrency: how many attempts of a task may begin in a period, how many may run at once. Pure; the broker counts.
 
     rate_limit="100/m"  ──> Rate(100, 60.0)  ──┐
     max_concurrency=3   ───────────────────────┼──> TaskLimits(bucket) ── broker.acquire(receipt, limits) ──> it runs, or waits in line

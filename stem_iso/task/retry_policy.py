@@ -1,4 +1,4 @@
-"""When to try again: the delay before an attempt, and which errors deserve one.
+"""Retry policy: the delay before the next attempt, and the errors that get one.
 
     delay of attempt n, seconds
       max ┤            ┌──────────   capped = min(base · 2^n, max)

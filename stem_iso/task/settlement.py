@@ -1,4 +1,4 @@
-"""The one function that decides how an attempt ends: its outcome in, the plan out.
+"""Settlement: the one function that decides how an attempt ends, its outcome in, the plan out.
 
     Succeeded ───────────────────────────────> Finish(succeeded)
     Failed TimedOut MemoryExceeded ──────┐

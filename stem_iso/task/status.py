@@ -1,4 +1,4 @@
-"""What is known of a task: its state, and everything that `handle.status()` shows.
+"""Status of a task: its state, and everything that `handle.status()` shows.
 
     queued ──> running ──> succeeded | failed | cancelled        terminal: final within its run
       ^           │

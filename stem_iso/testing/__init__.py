@@ -1,4 +1,4 @@
-"""For those who test their tasks, or write a broker.
+"""Helpers for tests of tasks, and the contract for those who write a broker.
 
     from stem_iso.testing import BrokerContract      every rule of the contract, as tests: subclass it and give it a fixture `broker`
     from stem_iso.testing import assert_enqueued     what an application has sent

@@ -1,4 +1,4 @@
-"""Look until it is so; look at what an application has sent."""
+"""Assertions for tests: wait until something is so; look at what an application has sent."""
 
 from __future__ import annotations
 

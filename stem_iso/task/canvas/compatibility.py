@@ -1,4 +1,4 @@
-"""Whether the result of one task can be the first argument of the next, as far as their annotations say.
+"""Compatibility of two tasks: whether the result of one can be the first argument of the next, as far as annotations say.
 
     -> int | None ──kinds──> {int, nil} ∩ {int, float} <──kinds── (width: float)
 

@@ -1,4 +1,4 @@
-"""A canvas as text, and as a Mermaid flowchart. `states` says how each part stands, by id; empty before it is enqueued.
+"""Drawings of a canvas: as text, and as a Mermaid flowchart. `states` says how each part stands, by id; empty before it is enqueued.
 
 chain                                 flowchart LR
 ├─ fetch        succeeded                 n1["fetch"]:::succeeded --> n2["parse"]
