@@ -1,8 +1,8 @@
-"""What the isolation runtime is asked to do, and what it answers.
+"""Interfaces of the isolation runtime: jobs, the callbacks of their submitter, and the code that runs inside an isolate.
 
     submitter ── Job ──> engine ── CALL ──> isolate (child.main) ── Runner.run ──> reply
         ^                  │
-        └── Caller.* <─────┘   asked · timed_out · output · ended(Outcome), ended exactly once
+        └── Caller.* <─────┘   asked · limit_reached · output · ended(Outcome), ended exactly once
 
 The runtime carries bytes. What a payload means is known to two parties alone: the submitter, and the `Runner` that the isolate's
 `Boot.target` returns, which is the submitter's code on the other side.
@@ -33,7 +33,7 @@ class Boot:
     secrets: tuple[str, ...] = ()
     time_limit: float = 60.0
     hosts: bool = False
-    largest_frame: int = 1 << 31  # bytes that it may send at once: what says to be larger is garbage
+    largest_frame: int = 1 << 31  # bytes that it may send at once: a frame that claims more is garbage
     log_level: int = 30  # logging.WARNING, as everywhere in Python
 
 
@@ -163,10 +163,10 @@ TIMED_OUT, STOPPED = 4, 5  # a host says these of a call that it ended by itself
 class Runner(Protocol):
     """The submitter's code inside the isolate."""
 
-    ready: bytes  # told to the core once; an Entry's `definition` may look at it
+    ready: bytes  # sent to the core once; `EntrypointRef.definition` may read it
 
     def define(self, definition: bytes) -> object:
-        """The entrypoint of these bytes; kept by the child under the entry's number."""
+        """The entrypoint of these bytes; kept by the isolate under the entrypoint's number."""
 
     def run(self, entry: object, payload: bytes, port: IsolatePort) -> tuple[int, bytes]:
         """Run the call on this (the main) thread. Returns (SUCCEEDED, result bytes), (FAILED, msgpack of `outcome.Failed`'s fields
@@ -180,7 +180,7 @@ class Runner(Protocol):
 
 
 class HostCaller(Caller, Protocol):
-    """Who hears of a hosted call, on its own side of the pipe. Usable from any thread."""
+    """Receiver of what a hosted call does, on the host's side of the pipe. Usable from any thread."""
 
     def running(self) -> AbstractContextManager[None]:
         """Entered around all of the call, by the thread that runs it, or in its task: what is printed inside is the call's."""
@@ -198,7 +198,7 @@ class HostRunner(Protocol):
         """As `Runner.define`."""
 
     def begin(self, entry: object, payload: bytes, limits: Limits, sent_at: float, caller: HostCaller) -> object:
-        """Start the call, whose clock began at `sent_at`; `caller` hears its end, exactly once. Returns what `stop` knows it by."""
+        """Start the call, whose clock began at `sent_at`; `caller.ended` is called exactly once. Returns what `stop` knows it by."""
 
     def stop(self, running: Any, reason: StopReason) -> None:
         """Cancel it, if it is a coroutine; it ends as Stopped, or as what it says in its last steps."""

@@ -1,4 +1,4 @@
-"""The interpreter that a process of ours gets: the program's flags, and a search path on which our own imports find what they mean.
+"""Flags and search path of the interpreters that we start: the program's, arranged so that our imports find our packages.
 
     program ── arguments, own_path, Program ──> keeper ──> isolate: imports ours by `own_path`, then sees what `Program` says
 

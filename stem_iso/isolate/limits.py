@@ -1,4 +1,4 @@
-"""What one call in an isolate may use: time, memory, cores. Frozen, and refuses nonsense at birth."""
+"""Limits of one call in an isolate: time, memory, cores. Frozen, and refuses nonsense at birth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernel calls that Python 3.11 has no name for, and the check that this kernel has them (W3)."""
+"""Linux calls that Python 3.11 has no name for, and the check that this kernel has them."""
 
 from __future__ import annotations
 

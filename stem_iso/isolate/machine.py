@@ -1,4 +1,4 @@
-"""How much of this machine a process may use: what `taskset`, a cpuset and a cgroup's quota leave of its cores."""
+"""Cores that this process may use: what `taskset`, a cpuset and a cgroup's quota leave of the machine's."""
 
 from __future__ import annotations
 

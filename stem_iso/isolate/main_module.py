@@ -1,4 +1,4 @@
-"""What stands in the program's `__main__`, where no isolate can import it: one namespace per isolate, filled piece by piece.
+"""Transfer of the program's `__main__`, which no isolate can import: one namespace per isolate, filled piece by piece.
 
     program:  value ── Pickler ──> pickle, in which what stands in `__main__` is a name
                           └─ names, and those that their code uses ──> each pickled apart: a unit ──> the table

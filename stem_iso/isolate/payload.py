@@ -1,4 +1,4 @@
-"""Values as bytes, and what is too large for a pipe as memory: the pickling of both sides of a pool.
+"""Payloads: pickled values as bytes for the pipe, and large ones in a memfd beside it. Both sides of a pool use them.
 
     value ── pickle, protocol 5 ──> chunks, buffers ──┬─ small ──> data: pickle · kind
                                                       └─ large ──> data: table · length · kind      memfd: [pickle] [buffer] ...
@@ -50,7 +50,7 @@ class Parcel(NamedTuple):
 
 
 class UnreadablePayload(Exception):
-    """Bytes that are no parcel, or came without their memory."""
+    """Bytes that are no payload, or came without their memory."""
 
 
 class _Sink:
@@ -86,7 +86,7 @@ def is_bulk(value: object) -> bool:
 
 
 def unpack(data: bytes, memory: memoryview | None = None) -> Any:
-    """The value. `memory` is what `mapped` made of the descriptor that came with it. Raises what unpickling raises, and Unreadable."""
+    """The value. `memory` is what `mapped` made of the descriptor that came with it. Raises what unpickling raises, UnreadablePayload."""
     kind = data[-1] if data else 0
     if kind & NAMED:
         end = len(data) - (_COUNT.size if kind & OUTSIDE else 1) - _LENGTH.size
@@ -109,7 +109,7 @@ def raised(data: bytes) -> bool:
 
 
 def mapped(descriptor: int) -> memoryview:
-    """The memory behind a descriptor that came, which is closed. Raises Unreadable, OSError."""
+    """The memory behind a descriptor that came, which is closed. Raises UnreadablePayload, OSError."""
     try:
         seals = fcntl.fcntl(descriptor, F_GET_SEALS)
         size = os.fstat(descriptor).st_size

@@ -1,4 +1,4 @@
-"""Errors that travel: of the same type, with arguments, notes, causes and group, or, where that cannot be, as text.
+"""Errors from another process: of the same type, with arguments, notes, causes and group, or, where that cannot be, as text.
 
     isolate: error ── describe ──> Described(type, message, pickled, notes, cause, members)     each cause and each member the same way
     program: rebuild <──────────── ... and the traceback of the isolate as the last of the causes, as the standard library does

@@ -1,4 +1,4 @@
-"""The seat row: what core, keeper and isolate know of one isolate at the same instant, in shared memory; and what the keeper makes of it.
+"""The shared row: what core, keeper and isolate know of one isolate at the same instant, in shared memory; and what the keeper makes of it.
 
     table (one memfd for all seats; core and keeper)          page (one memfd an isolate; core, keeper, isolate)
     ┌ header   armed: when the keeper wakes by itself ┐       ┌ started: the call whose whole frame the isolate held  ┐

@@ -38,7 +38,7 @@ from stem_iso.text import cut, encoded
 MAGIC = 0xA5
 ADOPT, CALL, ANSWER, READY, BROKEN, REPLY, ASK, TELL, BEAT, LOG, STOP, PING, BEGUN, PRINT, LIMIT, PONG, UNBEGUN = range(1, 18)
 HEADER = struct.Struct("<BBIQ")
-LARGEST = 1 << 31  # what a size may say: beyond it is garbage; of an isolate's frames less, as its job says (`Boot.largest_frame`)
+LARGEST = 1 << 31  # what a size may say: beyond it is garbage; of an isolate's frames less, as `Boot.largest_frame` says
 MOST_LOGGED = 1 << 20  # bytes of one record
 
 # entry, raise at soft limit, soft and hard deadline (inf: none), length of definition and of title, how many cores

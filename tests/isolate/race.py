@@ -1,4 +1,4 @@
-"""Calls of random length around their limit, with the core stopped at random: the seat row's protocol under fire.
+"""Calls of random length around their limit, with the core stopped at random: the shared row's protocol under fire.
 
     python -m tests.isolate.race CALLS FAULT
 

@@ -1,4 +1,4 @@
-"""The seat row's protocol, raced; and the proof that the race would find each of its steps missing."""
+"""The shared row's protocol, raced; and the proof that the race would find each of its steps missing."""
 
 from __future__ import annotations
 

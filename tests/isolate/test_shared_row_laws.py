@@ -1,4 +1,4 @@
-"""The keeper's decision from one look at a seat row."""
+"""The keeper's decision from one look at a shared row."""
 
 from __future__ import annotations
 

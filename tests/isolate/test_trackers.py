@@ -82,7 +82,7 @@ def test_what_was_made_is_removed_whoever_is_killed(tmp_path: Path, victim: str)
         keeper, isolate = int(running.stdout.readline()), int(running.stdout.readline())
         eventually(file.exists, "it made nothing")
         eventually(
-            lambda: any(b"isolate.tracker" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in process_tree.children(keeper)),
+            lambda: any(b"keeper.tracker" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in process_tree.children(keeper)),
             "no tracker was started",
         )
         os.kill({"program": running.pid, "keeper": keeper, "isolate": isolate}[victim], signal.SIGKILL)

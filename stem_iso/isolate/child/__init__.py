@@ -1,1 +1,4 @@
-"""What runs inside an isolate. Imports nothing of the parent's side but the words both speak (`wire`, `job`, `seat`, `linux`)."""
+"""Programs that run inside an isolate and inside the inline host.
+
+Of the parent's side they import only what both sides use: `wire`, `interfaces`, `shared_row`, `linux`.
+"""

@@ -1,4 +1,4 @@
-"""A call on cores of its own: every thread of this process goes there, native thread pools get that size; afterwards all is as before.
+"""Pinning of a call to cores of its own: all threads of the process go there, native thread pools get that size; then all is as before.
 
 Pools of libraries that are loaded during the call read the environment; those that are there already are resized by threadpoolctl, where
 it is installed. The threads that a library has started keep their pool's size otherwise: two threads on one core are slow, not wrong.

@@ -38,7 +38,7 @@ def run(pipe: int) -> NoReturn:
             child = pickle.load(parent)
     finally:
         del MAIN_PROCESS._inheriting
-    for fd in {preparation["tracker_fd"], preparation["mp_tracker_fd"]}:  # the keeper has no trackers (`isolate.process`)
+    for fd in {preparation["tracker_fd"], preparation["mp_tracker_fd"]}:  # the keeper has no trackers (`keeper.spawn`)
         os.close(fd)
     sys.exit(child._bootstrap())
 

@@ -1,9 +1,9 @@
 """The end of a process that a handler forked and that comes back: it ends where the handler does, as a program ends at its last line.
 
-    with ForkGuard():            parent: nothing
+    with ForkedChildGuard():     parent: nothing
         handler()                child:  exit code as Python's own, traceback to stderr, what it printed flushed; os._exit
 
-What would follow is the parent's: the reply, the seat row, atexit, and the text that stood in buffers at the fork, which therefore is
+What would follow is the parent's: the reply, the shared row, atexit, and the text that stood in buffers at the fork, which therefore is
 flushed before each fork (`flush_before_forks`). A child that ends by itself (`os._exit`, exec, multiprocessing's) never comes here.
 """
 

@@ -1,10 +1,10 @@
-"""A pool's half of the isolate: functions and arguments in, results and errors out.
+"""Runner of a pool's functions inside an isolate: functions and arguments in, results and errors out.
 
     boot(payload) ── modules imported, initializer called ──> FunctionRunner
     CALL ── unpack ──> function(*args, **kwargs) ── pack ──> REPLY
 
-For the runtime a call that could be answered at all has succeeded; whether the function returned or raised is a bit in the answer's last
-byte (`payloads.RAISED`), which the program's side reads without unpickling the rest.
+For the runtime a call that could be answered at all has succeeded; whether the function returned or raised is a bit in the reply's last
+byte (`payload.RAISED`), which the program's side reads without unpickling the rest.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def boot(payload: bytes, port: IsolatePort) -> FunctionRunner:
 
 
 class FunctionRunner:
-    """`isolate.job.Runner` for plain functions."""
+    """`isolate.interfaces.Runner` for plain functions."""
 
     ready = b""
 

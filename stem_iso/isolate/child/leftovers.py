@@ -1,4 +1,4 @@
-"""What a handler left behind when it returned: threads, or processes. Asked after every call, so it must cost next to nothing.
+"""Leftovers of a call: threads and processes that its handler left behind. Looked for after every call, so it costs next to nothing.
 
     start-up ── take ──> its threads and children, which stay        call ──> left_behind: what is there beyond these
 

@@ -1,4 +1,4 @@
-"""What calls of the inline host print and log: each word goes where the call that says it belongs.
+"""Routing of output in the inline host: what a call prints or logs is sent under that call's number.
 
     print ──> sys.stdout (text) ──> Routed ──┬─ inside a call: PRINT frames, line by line, under the call's number
     logging ─────────────────────────────────┤

@@ -91,7 +91,7 @@ class Arming:
 
 
 class CallPort:
-    """`Port` for the call that runs now."""
+    """`isolate.interfaces.IsolatePort` for the call that runs now."""
 
     isolated = True
 

@@ -1,4 +1,4 @@
-"""What registers semaphores, shared memory and folders for removal registers them with the isolate's tracker, outside of its tree.
+"""Registration of semaphores, shared memory and folders for removal: with the isolate's tracker, which is outside of its tree.
 
     multiprocessing, loky ── already hold the pipe's writer
     a copy of loky in another package (joblib) ── starts a tracker ── spawnv_passfds ──> its pipe's writer becomes a copy of ours

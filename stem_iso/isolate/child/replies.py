@@ -1,4 +1,4 @@
-"""From the outcome of a hosted call to its reply. Pure; `isolate.endings` reads it on the other side.
+"""Replies of hosted calls, from their outcomes. Pure; `engine.endings` reads them on the other side.
 
 An isolate's runner packs its reply by itself. Where many calls share a process, the limits and stops of a call end it there too.
 """

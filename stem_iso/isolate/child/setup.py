@@ -1,4 +1,4 @@
-"""Before any user code: make this process one that can be killed whole, and that disturbs nobody (I11).
+"""Set-up of an isolate's process before any user code: it can be killed whole, and disturbs nobody.
 
 session of its own · subreaper · no blocked signals · TERM and INT do nothing here, and are the default again in what the handler forks or
 executes · first to go when the kernel has no memory · /dev/null as stdin · stdout and stderr into pipes · all descriptors close on exec ·
@@ -71,7 +71,7 @@ def own_descriptors(stdout: int, stderr: int) -> None:
 
 
 def forget(fd: int) -> None:
-    """Close a descriptor and every copy of it: `mmap` keeps one, and a handler that writes to all it finds would reach the seat row."""
+    """Close a descriptor and every copy of it: `mmap` keeps one, and a handler that writes to all it finds would reach the shared row."""
     what = os.readlink(f"/proc/self/fd/{fd}")
     for entry in os.listdir("/proc/self/fd"):
         with suppress(OSError):

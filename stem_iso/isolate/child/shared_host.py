@@ -13,7 +13,7 @@ Rules
  4. A call has one question on its way; others of its threads wait for their turn here.
  5. A call that has a limit says on which thread it runs before its handler's first step: where C code keeps the interpreter lock, this
     process's own clock stands still, and the core asks that thread for its stack by a signal.
- 6. A call that the core takes back, because this thread did not come to it, is not begun (`seat`).
+ 6. A call that the core takes back, because this thread did not come to it, is not begun (`shared_row`).
  7. What a call leaves running (a thread, a task, a subprocess) goes on after its end, and ends with the process: it cannot be told whose
     it is. Its words are nobody's. What has died of it is reaped when no call runs.
  8. What calls changed in the process (`state`) is put back when the last of them ends, and its log says so; where it cannot be put back the

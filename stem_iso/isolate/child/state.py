@@ -1,4 +1,4 @@
-"""What a call can leave changed in its process, as a table: how it is read, and how it is put back.
+"""Process state that a call can leave changed, as a table: how each row is read, and how it is put back.
 
     start-up ── take ──> values     call ── restore ──> equal? nothing to do · put back · cannot be put back: the process is replaced
 
@@ -55,7 +55,7 @@ class NotRestorable(Exception):
 
 
 class StateRow(NamedTuple):
-    """`restore(kept, now)` puts the kept value back. Raises Lost or OSError where it cannot."""
+    """`restore(kept, now)` puts the kept value back. Raises NotRestorable or OSError where it cannot."""
 
     name: str
     read: Callable[[], Any]

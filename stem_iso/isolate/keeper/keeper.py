@@ -1,14 +1,14 @@
 """The keeper: the small process that is the isolates' parent, and that enforces when the core cannot.
 
     core ⇄ SEQPACKET ⇄ keeper ── loky ──> isolates          one thread, one loop, no user code
-                          └ reads the seat rows, kills trees, sweeps orphans
+                          └ reads the shared rows, kills trees, sweeps orphans
 
 Rules
  1. It is parent and subreaper of every isolate, so that whatever an isolate leaves behind falls to it. A child of it that is no isolate and
     not the core is an orphan, and is killed (`orphans`), at each exit and some times a second while there are isolates. (A watcher beside
     the isolates would not do: daemons fall past it to init.)
  2. It sleeps to the earliest limit in the table, 30 ms past it, and says so in `armed`; a core that sends an earlier one wakes it. Verdict,
-    fence, second look, kill: see `seat`.
+    fence, second look, kill: see `shared_row`.
  3. On an isolate's exit: sweep its orphans, report, then reap. Reaping first would make the report wait for it (1 to 5 ms). An isolate
     that a debugger holds, or an orphan that will not die, holds up that one report, and is named (STUCK).
  4. When the core ends, all trees die. What comes then is its owner's business: the embedded keeper leaves, the launcher starts a new core.
@@ -173,7 +173,7 @@ class Keeper:
             for fd in self._unsent.popleft()[2]:
                 os.close(fd)
 
-    # -- the core's wishes ---------------------------------------------------------------------------------------------------------
+    # -- messages from the core ----------------------------------------------------------------------------------------------------
 
     def _listen(self) -> bool:
         try:
@@ -199,7 +199,7 @@ class Keeper:
         return True
 
     def heard(self, kind: str, fields: list[Any]) -> None:
-        """A message that is not about isolates; a launcher listens to GOODBYE. WAKE needs nothing but the turn it causes."""
+        """A message that is not about isolates; a launcher overrides this for GOODBYE. WAKE needs nothing but the turn it causes."""
 
     def _start(self, number: int, seat_number: int, fds: list[int]) -> None:
         from stem_iso.isolate.keeper import spawn  # loky costs 50 ms: the core has its HELLO before

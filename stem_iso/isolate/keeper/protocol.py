@@ -1,7 +1,7 @@
-"""What core and keeper say to each other over their SEQPACKET socket; descriptors travel beside it (SCM_RIGHTS).
+"""Messages between core and keeper on their SEQPACKET socket; descriptors travel beside them (SCM_RIGHTS).
 
-keeper -> core   HELLO [pid, boot]               + table, lifeline's write end
-                 STARTED [isolate, pid, hides, n]         + pidfd, and n of its files in /proc where that hides processes (`memory.View`)
+keeper -> core   HELLO [pid]                     + table, lifeline's write end
+                 STARTED [isolate, pid, hides, n]         + pidfd, and n of its files in /proc where that hides processes (`MemoryReader`)
                  FAILED [isolate, text]
                  EXITED [isolate, code, status, killed, signalled, died]      after the sweep; code and status as in waitid(2)
                  STUCK [isolate, pid, title, why]      what keeps that EXITED from coming; 0 for the isolate: nobody knows whose it is

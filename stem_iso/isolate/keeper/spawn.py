@@ -1,4 +1,4 @@
-"""Start one LokyProcess, from the keeper.
+"""Start of an isolate as a LokyProcess, in the keeper.
 
 The keeper has none of loky's two resource trackers (19 and 12 MiB): it registers nothing itself, so both tracker objects get a descriptor
 of /dev/null. What isolates register goes to a tracker of their own (`trackers`).

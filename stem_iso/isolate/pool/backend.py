@@ -1,7 +1,7 @@
-"""What a pool and its views share: the engine, the calls that have not ended, and the end of it all.
+"""Backend of a pool and of its limited views: the engine, the open calls, the shutdown.
 
-    submit ── pack ──> Ticket, Job ──> engine ──> Ticket.ended ──> future settled
-                                          └─ notices, printed lines ──> threads of their own (`aside`)
+    submit ── pack ──> PoolCall, Job ──> engine ──> PoolCall.ended ──> future settled
+                                            └─ notices, printed lines ──> threads of their own (`callback_thread`)
 
     open ──shut──> no new calls ──last call ended──> engine closed ──> threads ended
       └────kill──────────^ and all calls cancelled
@@ -123,7 +123,7 @@ class PoolBackend:
             if gate is not self.gate:
                 gate.live.add(ticket)
 
-    # -- what the futures and tickets need -----------------------------------------------------------------------------------------
+    # -- what futures and calls need -----------------------------------------------------------------------------------------------
 
     def cancel(self, call: Call) -> None:
         self.engine.stop(call, StopReason.REVOKED)
@@ -145,7 +145,7 @@ class PoolBackend:
         if self.gate.is_shut and self.gate.drained.is_set():
             self.engine.close(wait=False)
 
-    # -- what is told --------------------------------------------------------------------------------------------------------------
+    # -- notices, output -----------------------------------------------------------------------------------------------------------
 
     def listen(self, listener: Listener) -> None:
         with self.lock:

@@ -1,10 +1,10 @@
-"""A thread on which user code runs, so that it holds up nothing that kills: callbacks of futures, listeners, printed lines.
+"""Thread for user code, which may block and must delay no kill: callbacks of futures, listeners, printed lines.
 
     engine, submitters ── put(work) ──> queue ──> one daemon thread, from the first work on
 
 Rules
  1. Whatever is raised is logged, SystemExit included, and the next work runs all the same. Ctrl-C alone goes on, where it belongs.
- 2. With `most`, no more than so much waits; what comes then is dropped, counted, and said in the log: a listener that lags costs notices,
+ 2. With `most`, no more than so much waits; what comes then is dropped, counted and logged: a listener that lags costs notices,
     not memory.
  3. `close` lets what waits be done, and waits for it, unless it is this thread itself that closes.
 """

@@ -1,7 +1,7 @@
-"""Which functions travel by name: the program's half of what `child.functions` finds again.
+"""References to functions that travel by name; `child.functions` resolves them in the isolate.
 
-    function ── importable? ──> Entry(n, place)      once per isolate; a number afterwards
-        └─ lambda, closure, partial, bound method, of __main__ or a REPL ──> Entry(0): its bytes come with each call, as they are then
+    function ── importable? ──> EntrypointRef(n, place)      once per isolate; a number afterwards
+        └─ lambda, closure, partial, bound method, of __main__ or a REPL ──> EntrypointRef(0): its bytes come with each call
 
 By name only what stands where its name says, in a module that an isolate can import. A function that was replaced there since it was first
 used still travels by its name, as the standard library's executors would have it.

@@ -8,7 +8,7 @@ Rules
     handler may cancel a future wherever it interrupts.
  2. The condition that `concurrent.futures.wait` and `as_completed` need is made when they first ask for it, because making one costs more
     than the whole way of a future through a pool. Once it exists the state changes only under it as well: they install their waiters
-    under it, and must be told of each change after that, and of none before. Order: condition, then lock.
+    under it, and must be notified of each change after that, and of none before. Order: condition, then lock.
  3. `result()` waits on a bare lock. Whoever waits adds one; settling releases it.
  4. The value is unpickled by whoever first asks for it, once, never by who settles: unpickling is user code.
  5. `running()` is no state: it is true from the start of the call until it is settled.

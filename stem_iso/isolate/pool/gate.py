@@ -1,4 +1,4 @@
-"""What went in and has not come out: the calls of a pool, or of one of its views."""
+"""Open calls of a pool, or of one of its limited views: submitted and not ended."""
 
 from __future__ import annotations
 

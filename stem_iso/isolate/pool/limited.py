@@ -1,6 +1,6 @@
-"""An executor that gives every call the same limits. The pool is one (its limits: none), and so is each of its views.
+"""Executors that give every call the same limits. The pool is one (its limits: none), and so is each of its views.
 
-pool.with_limits(hard=2) ──> View ── submit · map · run ──> the pool's isolates
+pool.with_limits(hard=2) ──> LimitedPool ── submit · map · run ──> the pool's isolates
 """
 
 from __future__ import annotations

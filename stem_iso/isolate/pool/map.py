@@ -52,7 +52,7 @@ class Results(Iterator[T]):
         self._submit, self._function, self._chunksize, self._window = submit, function, chunksize, window
         self._refuse_if_shut, self._inputs = refuse_if_shut, [iter(each) for each in inputs]
         self._items: Iterator[tuple[Any, ...]] | None = zip(*self._inputs, strict=False)
-        self._broken: Exception | None = None  # what the input, or the end of the pool, raised: told behind the results before it
+        self._broken: Exception | None = None  # what the input, or the end of the pool, raised: raised behind the results before it
         self._ends_at = None if timeout is None else monotonic() + timeout
         self._fill()
 

@@ -1,12 +1,12 @@
 """`IsolatePool`: isolation without a queue, as a `concurrent.futures.Executor`.
 
-    program ── submit ──> desk ──> engine ──> isolate: one call at a time, killed at its limit with all that it started
-       ^                                            │
-       └──── future, listeners, printed lines <─────┘
+    program ── submit ──> backend ──> engine ──> isolate: one call at a time, killed at its limit with all that it started
+       ^                                               │
+       └────── future, listeners, printed lines <──────┘
 
-    limited  submit, map, run, with_limits       results  the window of a `map`         future   settled once, opened by the asker
-    desk     what went in and how it ends        parcel   values as bytes and memory    faults   errors that travel
-    naming   what travels by name                aside    threads for user code         ticket   one call
+    backend   engine, open calls, shutdown       future           settled once, opened by asker    payload        values as bytes and memory
+    limited   submit, map, run, with_limits      reply            from an outcome to a result      remote_errors  errors that travel
+    map       the window of a `map`              callback_thread  threads for user code            function_refs  what travels by name
 
 Rules
  1. The engine's thread runs no user code: arguments are pickled by the submitter, results unpickled by the asker, callbacks and listeners

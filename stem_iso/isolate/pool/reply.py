@@ -1,4 +1,4 @@
-"""From an `Outcome` of the runtime to what a future of a pool holds: bytes that the asker opens, or an error that is known here."""
+"""Replies of a pool's calls: from the runtime's `Outcome` to bytes that the asker opens, or to an error that is known here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One call of a pool as the engine's caller: it settles the future, and frees what the call held."""
+"""Caller of one call of a pool: it settles the future, and frees what the call held."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Memfd:
-    """A descriptor that is closed when nobody refers to it: also where Ctrl-C tore a submit in two, and no end of the call is told."""
+    """A descriptor that is closed when nobody refers to it: also where Ctrl-C tore a submit in two, and no end of the call is reported."""
 
     __slots__ = ("_descriptor",)
 
@@ -30,7 +30,7 @@ class Memfd:
 
 
 class PoolCall:
-    """`isolate.job.Caller`; made for one call. Nothing in it runs user code: what does is put aside."""
+    """`isolate.interfaces.Caller`; made for one call. Nothing in it runs user code: what does is put aside."""
 
     __slots__ = ("_desk", "_gate", "_memory", "future", "memfd")
 
@@ -60,7 +60,7 @@ class PoolCall:
         try:
             self._memory = payloads.mapped(descriptor)
         except (payloads.UnreadablePayload, OSError):
-            self._memory = None  # whoever opens the reply is told so
+            self._memory = None  # whoever opens the reply gets the error
 
     def ended(self, outcome: Outcome) -> None:
         try:
