@@ -1,4 +1,4 @@
-"""The fleet: how many isolates, and which call goes where, played at random against its rules."""
+"""The allocator: how many isolates, and which call goes where, played at random against its rules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stem_iso.isolate.engine.allocator import BOOT_TRIES, Allocator, Assign, Giv
 
 
 class FleetPlay(RuleBasedStateMachine):
-    """The driver of the fleet, with isolates that boot, answer, die and get stuck as the dice say."""
+    """The driver of the allocator, with isolates that boot, answer, die and get stuck as the dice say."""
 
     def __init__(self) -> None:
         super().__init__()

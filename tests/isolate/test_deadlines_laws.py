@@ -1,4 +1,4 @@
-"""The clocks of one call."""
+"""The deadlines of one call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The clocks of a hosted call, and its fate; which host takes calls; what is written before a call begins or is taken back."""
+"""The deadlines of a hosted call, and its fate; which host takes calls; what is written before a call begins or is taken back."""
 
 from __future__ import annotations
 

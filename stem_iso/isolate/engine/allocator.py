@@ -1,12 +1,12 @@
-"""How many isolates there are, and which call goes where. Pure: events in, orders out, `now` as an argument.
+"""The allocator: how many isolates there are, and which call goes where. Pure: events in, orders out, `now` as an argument.
 
     submit ─> waiting (priority, then arrival) ─> Assign(isolate, call)        isolates: booting, idle, busy, dying, stuck
-                                               └> Seat(call): to the inline host
+                                               └> SharedSlot(call): to the inline host
 
 Rules
  1. No call waits beside a free isolate while a seat is free. A seat is taken from the assignment to the confirmed end of the call.
  2. On demand: enough isolates for the calls there are, plus `spares`; never more than `size + spares` that live or are dying.
- 3. No churn: an isolate that stands idle is kept, unless the fleet was made smaller.
+ 3. No churn: an isolate that stands idle is kept, unless `resize` asked for fewer.
  4. Calls start by priority (highest first), then by arrival; a requeued call keeps its place.
  5. A boot that fails delays the next one (0.1 s, doubled, 30 s at most), until one that was begun after it succeeds. After BOOT_TRIES
     failures in a row whatever waits is given up, and so is what comes later if the next boot fails as well: a clear error, never a spawn
@@ -55,7 +55,7 @@ class Spawn:
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """Kill this idle isolate: the fleet was made smaller."""
+    """Kill this idle isolate: `resize` asked for fewer."""
 
     isolate: int
 
@@ -232,7 +232,7 @@ class Allocator(Generic[C, H]):
 
     def _adjust(self, orders: list[Order[C, H]], now: float) -> None:
         wanted = 0 if self.closed or self.paused else min(self.size, len(self.busy) + self.waiting) + self.spares
-        # A fleet whose boots fail tries with one at a time, or each round would cost as many processes as there are calls.
+        # While boots fail one isolate is tried at a time, or each round would cost as many processes as there are calls.
         room = 1 - len(self.booting) if self.boot_failures else wanted
         if now >= self.boot_after:
             while self.living < wanted and room > 0:

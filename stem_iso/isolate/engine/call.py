@@ -1,4 +1,4 @@
-"""A call on its way: the job, whom to tell, and where it stands."""
+"""One call in the engine: its job, its caller, the isolate that it is in; and the frame that sends it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cores of one's own (I9): which there are, who has them, and which come next.
+"""CPU cores that one call has for itself (I9): which there are, who has them, and which come next.
 
     allowed set (taskset, cpuset) ─┐
     quota (cgroup cpu.max) ────────┼─> choose ──> lock the byte of each core ──> claim ── give_back ──> free
@@ -9,7 +9,7 @@ Rules
  2. One account for all workers of the machine: byte n of one file is core n, locked by whoever has it (an open-file-description lock,
     so it is gone the moment its holder dies, and asking who has what takes no lock). A fork of the program closes its copy of the file.
  3. Where a cgroup grants less time than there are cores, no more cores are claimed than it grants.
- 4. Nothing here waits. What cannot be had now is not had: the call runs on all allowed cores, and is told so.
+ 4. Nothing here waits. What cannot be had now is not had: the call runs on all allowed cores, and its log says so.
 
 Not promised: that nobody else runs on a claimed core. Calls that claim none, and other programs, share all of them.
 """

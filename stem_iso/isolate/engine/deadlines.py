@@ -1,4 +1,4 @@
-"""The clocks of one call. Pure: monotonic seconds come in as `now`.
+"""The deadlines of one call. Pure: monotonic seconds come in as `now`.
 
    sent ------- soft ---------- hard - 200 ms ----- hard - 20 ms --- hard
                  │                   │                   │             │
@@ -7,7 +7,7 @@
     who watches                   what can be ended       its stack                   alarms ring
     engine, a call in an isolate  every call              is asked for before         at the limit
     inline host, embedded worker  coroutines, no thread   is seen at the alarm        at the limit
-    engine, a hosted call         coroutines, no thread   is asked for at the alarm   late, for the host keeps the limits (`hosted`)
+    engine, a hosted call         coroutines, no thread   is asked for at the alarm   late, for the host keeps the limits (`shared_host`)
 
 1. Each alarm rings once; after HARD or SILENCE none. A heartbeat moves the silence limit, and with it when its stack is asked for.
 2. The stack for the hard limit is asked for 20 ms before it, because the kill waits for nothing that a handler can prolong; at the start if
@@ -34,7 +34,7 @@ class Alarm(Enum):
     STACK = "stack"
     HARD = "hard"
     SILENCE = "silence"
-    OVER = "over"  # the last two are of hosted calls alone (`hosted`)
+    OVER = "over"  # the last two are of hosted calls alone (`shared_host.call`)
     UNREAD = "unread"
 
 
@@ -64,7 +64,7 @@ class Deadlines:
 
     @property
     def kill_at(self) -> float:
-        """When the limit that ends the call is reached, as things stand, or was; inf: never. What the seat row holds for the keeper."""
+        """When the limit that ends the call is reached, as things stand, or was; inf: never. What the shared row holds for the keeper."""
         return min(self.hard_at, self.silent_at)
 
     @property
@@ -109,7 +109,7 @@ class Deadlines:
         self._next()
 
     def drop_soft(self) -> None:
-        """It has been told."""
+        """It has been reported."""
         self.soft_at = inf
         self._next()
 

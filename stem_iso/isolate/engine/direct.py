@@ -63,7 +63,7 @@ class Direct:
         return bytes(self._view[:size]), self._descriptors() if self._message.controllen else []
 
     def forget(self) -> None:
-        """The socket is closed, and its number may be another's by now: whoever still sends is told so (EBADF)."""
+        """The socket is closed, and its number may be another's by now: a later send fails (EBADF)."""
         self._fd = -1
 
     def _descriptors(self) -> list[int]:

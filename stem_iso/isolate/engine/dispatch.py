@@ -1,8 +1,8 @@
-"""A call meets its isolate: everything between the fleet's order and the frame on its way.
+"""The sending of calls: everything between the allocator's order and the frame in the call pipe.
 
-    Assign(isolate, call) ── definition, if the isolate does not know the entry ── number, deadlines ── seat row ── frame
+    Assign(isolate, call) ── definition, if the isolate does not know the entry ── number, deadlines ── shared row ── frame
 
-The order of the writes to the seat row is the protocol of `seat`: a verdict that stands means that nothing is sent.
+The order of the writes to the shared row is the protocol of `shared_row`: a verdict that stands means that nothing is sent.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Dispatch:
                 self._crew.condemn(isolate, Cause.UNSENT)
 
     def _definition(self, isolate: Isolate, call: Call) -> bytes | None:
-        """What tells this isolate of the entry, empty if it knows; None: it cannot be told, and the call has ended."""
+        """The definition of the entry, empty if this isolate has it; None: it cannot be made, and the call has ended."""
         entry = call.job.entry
         if entry.number in isolate.known:
             return b""

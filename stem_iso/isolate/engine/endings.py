@@ -1,4 +1,4 @@
-"""From how a call ended in its isolate (`lifecycle.Ending`) to the `Outcome` that its caller hears. Pure."""
+"""The endings of calls: a reply, or how a call ended in its isolate (`lifecycle.Ending`), becomes the `Outcome` for its caller. Pure."""
 
 from __future__ import annotations
 

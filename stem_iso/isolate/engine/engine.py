@@ -1,19 +1,19 @@
-"""The engine: one thread that runs calls in isolates, watches their clocks, and ends them.
+"""The engine: one thread that runs calls in isolates, watches their deadlines, and ends them.
 
-    submit ──> fleet ──Assign──> row, socket ──> isolate
-    epoll:  output · stacks · replies · exits (pidfd) · keeper · timer · wake-ups ──> lifecycle, fleet ──> Caller.*
+    submit ──> allocator ──Assign──> shared row, call pipe ──> isolate
+    epoll:  output · stacks · replies · exits (pidfd) · keeper · timer · wake-ups ──> lifecycle, allocator ──> Caller.*
 
 Rules
- 1. Decisions are taken in `lifecycle`, `fleet` and `deadlines`; this file moves bytes and time between them and the kernel.
+ 1. Decisions are taken in `lifecycle`, `allocator` and `deadlines`; this file moves bytes and time between them and the kernel.
  2. All state is under one lock, held for microseconds. A submitter that finds a free isolate sends by itself, without waking this thread.
-    Callers are told outside the lock, on this thread (`sent` alone is told under it).
+    Callbacks of callers run outside the lock, on this thread (`sent` alone runs under it).
  3. One deadline a call, scanned when the timer fires: the timer is set anew only when the earliest gets earlier.
- 4. In one turn what isolates printed is read before what they replied, so that text is told before the end of its call.
- 5. One turn takes in a bounded number of bytes, lines and frames of each isolate; the rest is the next turn's (`crew.behind`).
- 6. A kill waits for nothing that a handler can prolong (`clocks`): `tree` kills step by step, many side by side. An end is told when the
-    keeper has confirmed the exit and swept.
- 7. A keeper that is silent for 100 ms after an exit is sent SIGCONT, after 1 s SIGKILL (`pressing`). When it is gone, all trees die; a
-    keeper of our own is replaced, and by command (`keeper_socket`) the process leaves, because its parent is gone.
+ 4. In one turn what isolates printed is read before what they replied, so that text reaches the caller before the end of its call.
+ 5. One turn takes in a bounded number of bytes, lines and frames of each isolate; the rest is the next turn's (`Isolates.behind`).
+ 6. A kill waits for nothing that a handler can prolong (`timers`): `process_tree` kills step by step, many side by side. The end of a
+    killed call is reported when the keeper has confirmed the exit and swept.
+ 7. A keeper that is silent for 100 ms after an exit is sent SIGCONT, after 1 s SIGKILL (`keeper_pressure`). When the keeper is gone, all
+    trees die; a keeper of our own is replaced, and by command (`keeper_socket`) the process leaves, because its parent is gone.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class EngineStats:
 
 
 def _ignore(notice: IsolateNotice) -> None:
-    """Nobody wants to know of isolates."""
+    """For engines whose owner does not follow their isolates."""
 
 
 class Engine:
@@ -99,7 +99,7 @@ class Engine:
         self._thread.start()
 
     def submit(self, job: Job, caller: Caller) -> Call | HostCall:
-        """Run it as soon as its turn comes, or, where it is a HostedJob, at once; `caller` hears what becomes of it."""
+        """Run it as soon as its turn comes, or, where it is a HostedJob, at once; `caller` is called with what becomes of it."""
         call = HostCall(job, caller) if isinstance(job, HostedJob) else Call(job, caller)
         if self._lock._is_owned():  # a signal's handler or a finalizer, in the middle of another call's submission
             self._command(lambda: self._submit_late(call, caller))
@@ -135,7 +135,7 @@ class Engine:
         self._command(lambda: self._crew.stop(call, reason))
 
     def withdraw(self, call: Call | HostCall) -> bool:
-        """Take back a call that still waits: True, and its caller hears no more of it. False once it has been sent, or has ended."""
+        """Take back a call that still waits: True, and its caller is not called any more. False once it has been sent, or has ended."""
         if self._lock._is_owned():
             return False
         with self._lock:
@@ -170,8 +170,8 @@ class Engine:
             return [(isolate.call.caller, isolate.cpus) for isolate in self._crew.isolates.values() if isolate.call and isolate.cpus]
 
     def close(self, wait: bool = True, at_once: bool = False) -> None:
-        """Kill what runs and tell whoever still waits; idle isolates run their exit hooks, in bounded time, but not with `at_once`. With
-        `wait`, return when all are dead. Takes no lock of the caller's.
+        """Kill what runs and end what waits; idle isolates run their exit hooks, in bounded time, but not with `at_once`. With `wait`,
+        return when all are dead. Takes no lock of the caller's.
         """
         if not self._closing.is_set():
             self._command(self._begin_close)
@@ -218,17 +218,17 @@ class Engine:
                 else:
                     self._crew.event(fd, flags)
             self._crew.catch_up()
-            for _ in range(len(self._commands)):  # those that come meanwhile are the next turn's: the clocks must go on
+            for _ in range(len(self._commands)):  # those that come meanwhile are the next turn's: the timers must go on
                 self._commands.popleft()()
             told, self._crew.told = self._crew.told, []
         for tell in told:
             try:
                 tell()
-            except BaseException:  # a caller's code: the others are told all the same
+            except BaseException:  # a caller's code: the callbacks of others run all the same
                 log.exception("a caller failed to hear of its call")
 
     def _poll(self) -> list[tuple[int, int]]:
-        """What is ready. Commands spare the system call, but not twice in a row: a flood of them must not stop the clocks."""
+        """What is ready. Commands spare the system call, but not twice in a row: a flood of them must not stop the timers."""
         at_hand = bool(self._commands or self._crew.told)
         self._polled = not at_hand or not self._polled
         return self._epoll.poll(0 if at_hand or self._crew.behind else -1, 256) if self._polled else []

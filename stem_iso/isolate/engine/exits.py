@@ -1,6 +1,6 @@
-"""An isolate has gone: what that means for its call, and for the fleet.
+"""The exit of an isolate: what it means for its call, and for the allocator.
 
-exit confirmed, orphans swept ──> last words ──> lifecycle ──> Outcome, or another isolate for a call that never started
+exit confirmed, orphans swept ──> last frames ──> lifecycle ──> Outcome, or another isolate for a call that never started
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ExitHandler:
 
     def __init__(self, crew: Isolates) -> None:
         self._crew = crew
-        self.last_broken = ""  # what the newest boot failure said
+        self.last_broken = ""  # the text of the newest boot failure
         self._oom_kills = OomKills()
 
     def spawning(self) -> None:
@@ -97,7 +97,7 @@ class ExitHandler:
                 self._crew.report(isolate, self.death(isolate, end))
 
     def death(self, isolate: Isolate, end: Exit) -> Crashed:
-        """What a call that ran there is told where nobody of ours killed it."""
+        """The outcome of a call that ran there where nobody of ours killed it."""
         starved = end.signal == "SIGKILL" and self._oom_kills.grew()
         return Crashed(end.exit_code, end.signal, isolate.stderr(), isolate.take_stack(), starved)
 

@@ -1,4 +1,4 @@
-"""What isolates say, frame by frame and line by line, passed on to whom it concerns."""
+"""The reader of isolates' frames and output: each frame, line and stack goes to the caller, lifecycle or timer that it concerns."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ class FrameReader:
             raise Garbage(f"kind {kind} during a call")
 
     def last_words(self, isolate: Isolate) -> None:
-        """What it wrote before it died; a reply among it counts."""
+        """The frames that it wrote before it died; a reply among them counts."""
         backlog, isolate.backlog = isolate.backlog, []
         for frame in chain(backlog, isolate.pipe.drain()):
             try:
                 self._crew.hear(isolate, frame)
             except Garbage:
                 return
-            except Exception:  # as while it lived: its bytes must not keep its end from being told
+            except Exception:  # as while it lived: its bytes must not keep its end from being reported
                 log.exception("isolate %d left what could not be taken in", isolate.pid)
                 return
 
@@ -86,7 +86,7 @@ class FrameReader:
         return lambda payload: self._later(lambda: send(payload))
 
     def _alive(self, isolate: Isolate) -> None:
-        """Any word of the handler proves that it is alive."""
+        """Any frame of the handler proves that it is alive."""
         deadlines = isolate.deadlines
         if deadlines is not None and deadlines.beat(monotonic()):
             self._crew.link.table.set_deadline(isolate.seat, deadlines.kill_at)
@@ -128,7 +128,7 @@ class FrameReader:
     # -- soft limit ----------------------------------------------------------------------------------------------------------------
 
     def soft_event(self, isolate: Isolate) -> None:
-        """Tell of the soft limit, with the stack as far as it has come; nothing if there is none to tell of."""
+        """Report the soft limit, with the stack as far as it has come; nothing if there is none to report."""
         if isolate.soft_notice is None or isolate.call is None:
             return
         (limit, elapsed), isolate.soft_notice = isolate.soft_notice, None

@@ -1,6 +1,6 @@
-"""One isolate as the engine holds it: its descriptors, its state, its clocks. Decides nothing by itself.
+"""One isolate in the engine: its descriptors, its state, its deadlines. Decides nothing by itself.
 
-call socket ⇄ frames        stack <─ faulthandler        stdout, stderr <─ capture        pidfd: death
+call pipe ⇄ frames        stack pipe ─> dumps of faulthandler        stdout, stderr ─> captured output        pidfd ─> death
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Isolate:
         self.calls = 0
         self.deadlines: Deadlines | None = None
         self.known: set[int] = set()  # entries whose definition is there
-        self.adopt = self.ready = b""  # the first frame to it, and what it said of itself in its own
+        self.adopt = self.ready = b""  # the first frame to it, and what its own first frame held
         self.capture = CapturedOutput()
         self.broken = ""  # the boot's traceback
         self.kill: process_tree.Kill | None = None
@@ -181,7 +181,7 @@ class Isolate:
         self.nudges = deque(now + later for later in NUDGES)
 
     def nudge(self, now: float) -> None:
-        """Once raised it is not raised again, however often it is said."""
+        """Ask again for the exception of the soft limit; once raised it is not raised again, however often it is asked for."""
         while self.nudges and self.nudges[0] <= now:
             self.nudges.popleft()
             self._signal(NUDGE_SIGNAL)
@@ -243,7 +243,7 @@ class Isolate:
     def begin_kill(self, now: float, link: KeeperConnection) -> None:
         self.leave_by = inf
         self.signalled_at = now
-        if self.pidfd < 0:  # never adopted (`keeping`): it leaves by itself, or with the keeper
+        if self.pidfd < 0:  # never adopted (`keeper_client`): it leaves by itself, or with the keeper
             return
         if process_tree.send(self.pidfd, 0) is process_tree.SignalResult.REFUSED:
             self.kill = _kill_by_keeper(link, self.number)

@@ -1,10 +1,10 @@
 """The isolates of one engine, and what is done with them.
 
-    orders of the fleet ──> spawn · send (dispatch) · retire · give up
-    frames, output, exits ──> lifecycle ──> what callers hear (`told`)
-    clocks ──> soft limits, stacks, kills
+    orders of `allocator` ──> spawn · send (`dispatch`) · retire · give up
+    frames, output, exits ──> `lifecycle` ──> `told`, the callbacks of callers
+    `timers` ──> soft limits, stacks, kills
 
-Everything here runs under the engine's lock. What callers must hear is put into `told`, and said by the engine outside it.
+Everything here runs under the engine's lock. Callbacks of callers wait in `told` until the engine has left the lock.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class Isolates:
             self.condemn(isolate, Cause.MEMORY)
 
     def close_down(self) -> None:
-        """Everything ends: what runs is killed, what waits is told, what is idle leaves."""
+        """Everything ends: what runs is killed, what waits ends as stopped, what is idle leaves."""
         self.fleet.closed = True
         self.hosting.close_down()
         for call in self.fleet.withdraw_all():
@@ -249,7 +249,7 @@ class Isolates:
             self._garbage(isolate, fd)
         else:
             if not frames and isolate.pipe.at_end():
-                self.unregister(fd)  # its end says nothing; its exit will
+                self.unregister(fd)  # the end of a pipe proves nothing; the exit will
 
     def _garbage(self, isolate: Isolate, fd: int) -> None:
         self.behind.discard(isolate)

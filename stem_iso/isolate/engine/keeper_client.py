@@ -1,8 +1,8 @@
-"""A crew's dealings with its keeper: what it is asked for, what it reports, and what is done when it is lost.
+"""The client of the keeper: asks for isolates, takes in the keeper's reports, and kills all trees when the keeper is lost.
 
-free seat ──> launch ── START ──> keeper ── STARTED, pidfd ──> ADOPT, the isolate's first frame
-                                         ├─ FAILED: there never was a process
-                                         └─ EXITED ──> exits
+free row ──> launch ── START ──> keeper ── STARTED, pidfd ──> ADOPT, the isolate's first frame
+                                        ├─ FAILED: there never was a process
+                                        └─ EXITED ──> `exits`
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class KeeperClient:
                 self._stuck(isolate.number, isolate.pid, process_tree.title(isolate.pid), isolate.why_alive())
 
     def replaced(self) -> None:
-        """There is a new one, which the link talks to."""
+        """There is a new keeper, which `link` talks to."""
         self._pause(False)
         self._crew.wake_up(monotonic())
 
@@ -140,7 +140,7 @@ class KeeperClient:
         self._crew.fleet.paused = self._crew.hosting.roster.paused = paused
 
     def _started(self, isolate: Isolate, pid: int, hides: bool, shown: int, fds: list[int]) -> None:
-        """Its process is there: from now on it can be killed, and may run what it is told."""
+        """Its process is there: from now on it can be killed, and may run what it is sent."""
         crew = self._crew
         isolate.pid = pid
         if len(fds) != 1 + shown:

@@ -1,4 +1,4 @@
-"""The core's end of the keeper: where isolates come from, and where their exits are told.
+"""The connection to the keeper: requests for isolates go out, reports of their exits come in.
 
 A program that embeds a worker or a pool starts a keeper of its own; by command the keeper is the launcher, and hands its socket down.
 """
@@ -21,7 +21,7 @@ from stem_iso.isolate.keeper.protocol import FORWARD, HELLO, KILL, START, WAKE
 from stem_iso.isolate.linux import fill_standard_descriptors
 from stem_iso.isolate.shared_row import Table
 
-HELLO_LIMIT = 30.0  # seconds for the keeper's first word; it takes 20 ms on an idle machine
+HELLO_LIMIT = 30.0  # seconds for the keeper's first message; it takes 20 ms on an idle machine
 
 
 class KeeperLost(Exception):
@@ -92,7 +92,7 @@ class KeeperConnection:
 
     def wake(self) -> None:
         """An earlier limit stands in the table."""
-        with suppress(BlockingIOError):  # a keeper that is stopped has a queue full of words that cause its turn
+        with suppress(BlockingIOError):  # a keeper that is stopped has a queue full of messages that cause its turn
             protocol.send(self.socket, WAKE)
 
     def kill(self, number: int) -> bool:
@@ -128,7 +128,7 @@ class KeeperConnection:
         self._closed = True
         if self._process is not None:
             # A fork of this program may hold a copy: closing ours alone would not be an end for the keeper. By command the launcher has
-            # still to hear a goodbye.
+            # still to receive GOODBYE.
             with suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()

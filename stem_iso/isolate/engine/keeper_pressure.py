@@ -1,4 +1,4 @@
-"""What the core does about a keeper that has not reported the exit of an isolate. Pure.
+"""Pressure on a keeper that has not reported the exit of an isolate: what the core does, and when. Pure.
 
     exit seen ── 100 ms ──> SIGCONT ── 0.9 s ──> SIGKILL           all trees die with it, so it must be certain that it is of no more use
 
@@ -24,7 +24,7 @@ class Press(Enum):
 
 
 def press(*, at_work: bool, woken: bool, state: str, since: float) -> Press:
-    """`at_work`: it turned since the last look, or its word is unread; `woken`: it was sent SIGCONT since then, 0.9 s ago; `state`: its
+    """`at_work`: it turned since the last look, or its message is unread; `woken`: it was sent SIGCONT since then, 0.9 s ago; `state`: its
     letter in /proc/PID/stat, empty where that is hidden; `since`: seconds since the exit."""
     if at_work:
         return Press.WAIT

@@ -3,7 +3,7 @@
                ready          assigned
     BOOTING ---------> IDLE ----------> BUSY
        |                 ^  <---------- /
-       |                 |    replied  /          (a reply with leftovers: condemned at once, told at the exit)
+       |                 |    replied  /          (a reply with leftovers: condemned at once, reported at the exit)
        |   condemned     |            /
        +--------------> DYING <------+
                          |
@@ -88,7 +88,7 @@ class IllegalTransition(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The handler's own word, complete."""
+    """The handler's own reply, complete."""
 
     outcome: Outcome
 

@@ -155,7 +155,7 @@ class OpenTree:
             found[pid] = view.resident()
             if os.path.exists(f"/proc/{pid}/statm"):
                 queue += process_tree.children(pid)
-            else:  # only the list of its first thread is at hand: children of the others are found by what they say of themselves
+            else:  # only the list of its first thread is at hand: children of the others are found by the parent that each names
                 shown = process_tree.families() if shown is None else shown
                 queue += [*view.children(), *shown.get(pid, ())]
         self._held = {pid: view for pid, view in self._held.items() if pid in found}

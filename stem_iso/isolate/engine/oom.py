@@ -1,4 +1,4 @@
-"""Was it the kernel's out-of-memory killer? It says so to nobody, but it counts.
+"""The kernel's out-of-memory killer: whether a SIGKILL was its. The kernel reports that to nobody, but counts its kills.
 
     own cgroup: memory.events (v2), memory.oom_control (v1) ──┐
     the machine: /proc/vmstat, where there is no such cgroup ─┴──> kills so far ── grown? ──> the SIGKILL of this death was most likely its

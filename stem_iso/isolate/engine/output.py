@@ -1,6 +1,6 @@
-"""What a handler prints, cut at line ends, with a cap per call. Pure.
+"""The captured output of a handler: what it prints, cut at line ends, with a cap per call. Pure.
 
-Lines go on in blocks: a million empty lines are one mebibyte, but told one by one they would hold up every limit for seconds.
+Lines go on in blocks: a million empty lines are one mebibyte, but passed on one by one they would hold up every limit for seconds.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections import deque
 
 CAP = 1 << 20  # bytes a call, printed and logged together; the rest is dropped and counted
 TAIL = 20  # lines of stderr that a crash report shows
-BLOCK = 500  # lines that are told together, at most
+BLOCK = 500  # lines that are passed on together, at most
 LONGEST = 1 << 13  # a line without an end is cut here, so that a flood without newlines comes out too
 
 STDOUT, STDERR = "stdout", "stderr"

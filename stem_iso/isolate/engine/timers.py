@@ -1,6 +1,7 @@
-"""The clocks of a crew: limits, stacks, kills that go on, boots that hang, a keeper that does not report.
+"""The timers of all isolates: limits, stacks, kills that go on, boots that hang, a keeper that does not report.
 
-One timer for all. It is set anew only when the earliest alarm gets earlier; when it fires, every isolate's next alarm is looked at.
+One timer of the kernel serves all. It is set anew only when the earliest alarm gets earlier; when it fires, every isolate's next alarm is
+looked at.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""A call of an inline host, as the core holds it: its clocks, and what its host's death means for it. Pure: `now` comes in.
+"""One call of an inline host: its deadlines, and what its host's death means for it. Pure: `now` comes in.
 
    sent ──── soft ── +50 ms ──── hard, or silence ── +50 ms ──────── +2 s          sent ── +2 s
                      Alarm.SOFT          Alarm.HARD, SILENCE         Alarm.OVER              Alarm.UNREAD
 
 Rules
- 1. The host keeps the limits, and says so; the core's alarms ring only where it could not, because C code keeps its interpreter lock. SOFT
-    asks the call's thread for its stack by a signal, and tells of the limit; HARD and SILENCE do so for the limit that ends the call.
- 2. OVER: the call was told to end, by a limit or a stop, and has not within its grace. It ends with its host (`hosting`).
+ 1. The host keeps the limits, and reports them; the core's alarms ring only where it could not, because C code keeps its interpreter lock.
+    SOFT asks the call's thread for its stack by a signal, and reports the limit; HARD and SILENCE do so for the limit that ends the call.
+ 2. OVER: the call was told to end, by a limit or a stop, and has not within its grace. It ends with its host (`supervisor`).
  3. A thread cannot be told to end. Only a shutdown ends it, with its host, and then at once: it has no last steps to wait for.
  4. UNREAD: by now the host has begun the call, or it will not for some time, and others should.
- 5. A heartbeat, or any other word, moves the silence and nothing else.
+ 5. A heartbeat, or any other frame, moves the silence and nothing else.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stem_iso.isolate.engine.output import CapturedOutput
 from stem_iso.isolate.interfaces import Caller, HostedJob
 from stem_iso.outcome import StopReason
 
-LATE = 0.05  # seconds that a host may be late with the notice of a limit before the core tells of it
+LATE = 0.05  # seconds that a host may be late with the notice of a limit before the core reports it
 UNREAD = 2.0  # seconds that a host has to begin a call, for which its main thread needs nothing but the interpreter lock
 END_GRACE = 2.0  # seconds from the limit, or the stop, that a coroutine has for its last steps
 
@@ -58,8 +58,8 @@ class HostCall:
 
     def _reset(self, sent_at: float) -> None:
         self.deadlines = Deadlines(self.job.limits, sent_at, asks=False, ends=self.job.coroutine, late=LATE)
-        self.thread = 0  # where it runs, as the kernel counts threads; 0: nobody has said
-        self.capture: CapturedOutput | None = None  # made for the first word
+        self.thread = 0  # where it runs, as the kernel counts threads; 0: not known
+        self.capture: CapturedOutput | None = None  # made for the first line
         self.stack = ""  # where it was at its limit
         self.ending: Cause | None = None  # what told it to end: LIMIT, SILENCE or STOPPED
         self.over = False

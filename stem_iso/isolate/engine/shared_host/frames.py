@@ -1,4 +1,4 @@
-"""What inline hosts say, frame by frame, passed on to whom it concerns; and the stacks that the core asks for in their place.
+"""The reader of inline hosts' frames; and of the stacks that the core asks for where the host cannot send one.
 
 A stack is asked of one thread at a time, because the answer does not say whose it is: others wait in `host.stacks`.
 """
@@ -151,19 +151,19 @@ class HostFrameReader:
             self._crew.clocks.arm(call.next_at)
 
     def ask_stack(self, host: SharedHost, call: HostCall, now: float) -> None:
-        """The host has not told of a limit of this call: by a signal, then."""
+        """By a signal, because the host has not reported a limit of this call."""
         if call not in host.stacks:
             host.stacks.append(call)
             if len(host.stacks) == 1:
                 self._ask_next(host, now)
 
     def stack_came(self, host: SharedHost) -> None:
-        """Or has been waited for long enough."""
+        """A stack has come, or has been waited for long enough."""
         self._tell_late(host.stacks.popleft(), host.take_stack())
         self._ask_next(host, monotonic())
 
     def _tell_late(self, call: HostCall, stack: str) -> None:
-        """What the host has not told: by now of both limits, perhaps."""
+        """What the host has not reported: by now both limits, perhaps."""
         if call.soft_elapsed:
             self._tell_soft(call, call.soft_elapsed, stack)
         if call.ending is not None:

@@ -1,8 +1,8 @@
-"""An inline host as the engine holds it: an isolate with many calls. Decides one thing: whether it has still a reason to live.
+"""One inline host in the engine: an isolate with many calls. Decides one thing: whether the host has still a reason to live.
 
-It drains when a call in it is over, that is, was told to end and has not; and when it does not begin what it is sent, because C code in it
-keeps the interpreter lock. It takes no more then, and what it has not begun runs elsewhere (`seat`). Where a call is over, the host is
-killed when all that runs in it is over; else when it is empty.
+A host drains when a call in it is over, that is, was told to end and has not; and when it does not begin what it is sent, because C code
+in it keeps the interpreter lock. It takes no more then, and what it has not begun runs elsewhere (`Page.take_back`). Where a call is over,
+the host is killed when all that runs in it is over; else when it is empty.
 
 What runs in it undisturbed is waited for, without a bound, because there is none that would be just: a thread may have hours of good work
 left, and nobody can save what it has done so far. The price is a seat for each call that is over, held as long; each such call holds one
@@ -56,7 +56,7 @@ class SharedHost(Isolate):
 
     def ask_stack_of(self, thread: int) -> None:
         """By a signal to that thread. A pidfd reaches a process's first thread only, so this goes by number; the keeper reaps the process
-        after its report, so until we have heard of the exit the number is nobody else's."""
+        after its report, so until that report the number is nobody else's."""
         self.forget_stack()
         if thread and not self.died_at:
             signal_thread(self.pid, thread, STACK_SIGNAL)

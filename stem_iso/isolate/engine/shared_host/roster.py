@@ -1,12 +1,12 @@
-"""Which inline host takes calls, and when one is started. Pure: events in, `now` as an argument; what comes back is the host to start.
+"""The roster of inline hosts: which one takes calls, and when one is started. Pure: events and `now` in, the host to start out.
 
     a host: booting ──> open ──> draining ──> gone
-                          └ takes the calls that have a seat (`fleet`)
+                          └ takes the calls that have a seat (`allocator`)
 
 Rules
  1. At most one host boots or is open. One that drains takes no more, and a fresh one takes its place at once.
  2. A host is wanted while calls wait for one, and always where the worker has inline handlers (`eager`).
- 3. Boots that fail are delayed as the fleet's are, and whoever waits is given up after as many. A host that dies by itself before it has
+ 3. Boots that fail are delayed as in `allocator`, and whoever waits is given up after as many. A host that dies by itself before it has
     begun a call counts as one whose boot failed: else a program that dies soon after its start would be started for ever. One that a call
     brought down does not: that is the call's affair.
 """
@@ -17,7 +17,7 @@ from stem_iso.isolate.engine.allocator import BOOT_TRIES, backoff
 
 
 class Roster:
-    """Owned by the engine, under its lock. Hosts are negative numbers, never used twice: the fleet's isolates are positive."""
+    """Owned by the engine, under its lock. Hosts are negative numbers, never used twice: other isolates are positive."""
 
     def __init__(self, eager: bool) -> None:
         self.eager = eager

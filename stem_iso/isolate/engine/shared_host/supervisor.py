@@ -1,15 +1,15 @@
-"""The inline hosts of one engine, and what is done with them.
+"""The supervisor of an engine's inline hosts: starts them, sends them calls, drains and ends them.
 
-    roster ──> launch      fleet: a seat, in turn ──> send
+    roster ──> launch      allocator: a seat, in turn ──> send
     alarms ──> soft limit, stack, over ──> drain ──> kill, when nothing in it is worth waiting for (`host`)
-    the exit ──> the fate of each call that was there ──> told, or given to the next host
+    the exit ──> the fate of each call that was there ──> outcome, or the next host
 
 Rules
- 1. A call is told once: at its reply, or when its host's exit is confirmed and swept (I4). A reply read after the kill wins.
- 2. `page.started` is the highest number that the host had whole (`child.host`): what was sent after it runs elsewhere, uncounted, and after
-    REASSIGNMENTS such deaths ends as crashed.
+ 1. A call is reported once: at its reply, or when its host's exit is confirmed and swept (I4). A reply read after the kill wins.
+ 2. `page.started` is the highest number that the host had whole (`child.shared_host`): what was sent after it runs elsewhere, uncounted,
+    and after REASSIGNMENTS such deaths ends as crashed.
  3. When a host dies by itself, all that had started in it has crashed: nobody can say whose fault it was.
- 4. A call has its seat from the moment it is sent until it is told; one that is over holds it as long as its host lives.
+ 4. A call has its seat from the moment it is sent until it is reported; one that is over holds it as long as its host lives.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class HostSupervisor:
         self._fleet.host_open = self.roster.open is not None
 
     def stuck(self, host: SharedHost) -> None:
-        """It does not die: its seats are free, its calls are not told."""
+        """It does not die: its seats are free, its calls are not reported."""
         for call in host.hosted.values():
             self._unseat(call)
 
@@ -220,7 +220,7 @@ class HostSupervisor:
             self._crew.condemn(host, Cause.DRAINED)
 
     def gone(self, host: SharedHost, end: Exit, broken: str | None, death: Crashed) -> None:
-        """The exit is confirmed, its descendants are dead, its last words read. `broken`: why its boot failed, None where it had not;
+        """The exit is confirmed, its descendants are dead, its last frames read. `broken`: why its boot failed, None where it had not;
         `death`: what it was, if nobody of ours killed it."""
         self.left(host)
         for call in list(host.hosted.values()):
