@@ -1,12 +1,12 @@
-"""The contract of every broker.
+"""Contract of every broker.
 
     producer ── publish ──> queue ── exchange ──> Delivery(receipt, body) ──> worker
                               ^                                              │
                               └── Retry, GiveBack ── exchange <── Settlement(receipt, plan)
 
 Rules (the contract suite in `stem_iso.testing` holds each)
- 1. A broker is synchronous and is used by one thread at a time; a worker gives it a thread of its own and groups what it asks. A connection
-    is opened by first use, never at construction, and is abandoned in a forked child, which opens its own.
+ 1. A broker is synchronous and is used by one thread at a time; a worker gives it a thread of its own and sends requests in batches.
+    A connection is opened by first use, never at construction, and is abandoned in a forked child, which opens its own.
  2. A plan is carried out in one atomic step, or not at all. The fence is the receipt: a receipt whose delivery was given to another
     changes nothing and is answered with `Verdict.LOST`. An expired lease that nobody took is still its holder's.
  3. Publishing is idempotent by (id, run, attempt): the same envelope again changes nothing.
@@ -14,7 +14,7 @@ Rules (the contract suite in `stem_iso.testing` holds each)
     queues, equals come in any order, and neither starves.
  5. Lease ends use a clock that wall-clock steps do not move; due times, expiry and TTL are wall clock.
  6. A foreign exception stops here: what a store raises becomes `BrokerUnavailable`.
- 7. Whoever parks is woken: `Watch.fileno()` turns readable when there may be something new.
+ 7. Whoever waits is woken: `Watch.fileno()` turns readable when there may be something new.
  8. A part of a canvas that waits for others is `queued`, reason `waiting`, and stands in no queue. However a part ends, in whoever's hands,
     its moves (`task.canvas.moves`) are carried out, each once. A member's result is kept until its group has ended, whatever its TTL.
 
@@ -52,7 +52,7 @@ from stem_iso.task.status import Progress
 
 
 class Watch(Protocol):
-    """How a parked thread learns that there may be something new. Owned by the thread that asked for it."""
+    """Wake-ups of a thread that waits for something new. Owned by the thread that asked for it."""
 
     interval: float  # call `changed()` at least this often: some stores cannot always ring
 
@@ -202,7 +202,7 @@ class Broker(Protocol):
         ...
 
     def orders(self, boot: str) -> list[Revocation]:
-        """Revokes of what this boot holds. The same order is told each time until its delivery is settled."""
+        """Revokes of what this boot holds. The same order is answered each time until its delivery is settled."""
         ...
 
     def ended_apart(self) -> list[UnattendedEnd]:

@@ -1,4 +1,4 @@
-"""What is said of a task that a broker ends because its workers were lost. Pure."""
+"""Errors of tasks that a broker ends because their workers were lost. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes in and out of a broker, as values. `base` says what is done with them.
+"""Records of a broker: the values that go in and out. `base` says what is done with them.
 
 Durations are seconds; times of records that are shown to people are wall-clock seconds since the epoch.
 """
@@ -44,7 +44,7 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """An envelope leased to a worker. `body` is undecoded: only the worker's gate may find out that it is no envelope."""
+    """An envelope leased to a worker. `body` is undecoded: only the worker's admission may find out that it is no envelope."""
 
     receipt: Receipt
     body: bytes
@@ -121,7 +121,7 @@ class UnattendedEnd:
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """A wish of somebody else about a delivery that this worker holds: the run was revoked; `terminate` asks for a kill at once."""
+    """The run of a delivery that this worker holds was revoked; `terminate` asks for a kill at once."""
 
     receipt: Receipt
     terminate: bool

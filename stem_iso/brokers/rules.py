@@ -1,4 +1,4 @@
-"""What somebody who waits is told, by every broker alike: that it has ended, that there is no such thing, that it is late. Pure."""
+"""Answers to those who wait, the same from every broker: it has ended, there is no such thing, it is late. Pure."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""From a URL to a broker. The options of a broker stand in the URL's query or are keywords of `Stem`; a keyword wins.
+"""Broker URLs: parsed, and opened as a broker. The options of a broker stand in the URL's query or are keywords of `Stem`; a keyword wins.
 
 memory://                        for the threads of one process, which share a `MemoryStore`
 sqlite:///relative.db            relative to the working folder
 sqlite:////absolute.db?sync=full
-redis://user:password@host/0     rediss://, unix://, redis+cluster://, rediss+cluster://: see `brokers.redis.url`
+redis://user:password@host/0     rediss://, unix://, redis+cluster://, rediss+cluster://: see `brokers.redis.client.url`
 
 No error shows what could be a password.
 """

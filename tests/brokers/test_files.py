@@ -1,4 +1,4 @@
-"""What others do to the files of a database: a tool that writes, planted links, other users, a full disk, no descriptor left."""
+"""Others at the files of a database: a tool that writes, planted links, other users, a full disk, no descriptor left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can happen to a file and to its machine."""
+"""Incidents of a database file and of its machine."""
 
 from __future__ import annotations
 

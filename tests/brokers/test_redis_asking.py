@@ -1,4 +1,4 @@
-"""What the Redis broker knows over all queues of a server: bare ids, counts, dead letters, wishes; and that it forgets what is over."""
+"""Questions of the Redis broker over all queues: bare ids, counts, dead letters, revocations; and that it forgets what is over."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_a_letter_whose_task_lives_again_stays_dead(brokers: Callable[..., Broke
     assert len(take(broker)) == 1 and len(broker.dead_letters(DeadFilter(ids=[sent.id]))) == 1
 
 
-# -- wishes ----------------------------------------------------------------------------------------------------------------------------
+# -- revocations ------------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_revoke_and_a_lease_at_once_never_lose_the_revoke(brokers: Callable[..., Broker]) -> None:

@@ -1,4 +1,4 @@
-"""Connections to Redis: what is heard, and how soon, when a server refuses, stalls, dies, is cut off, or is another one than before."""
+"""Connections to Redis: what callers get, and how soon, when a server refuses, stalls, dies, is cut off, or is another one than before."""
 
 from __future__ import annotations
 

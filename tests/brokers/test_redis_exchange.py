@@ -1,4 +1,4 @@
-"""What a worker's turn over Redis promises beyond the contract: turns that nobody heard of, several queues, and what a record keeps."""
+"""Exchanges over Redis, beyond the contract: turns whose answer was lost, several queues, and what a record keeps."""
 
 from __future__ import annotations
 

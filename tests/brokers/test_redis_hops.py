@@ -1,4 +1,4 @@
-"""What crosses slots on Redis: whoever dies between two hops, no room is lost, no limit broken, no firing missed or doubled."""
+"""Hops between slots on Redis: whoever dies between two hops, no room is lost, no limit broken, no firing missed or doubled."""
 
 from __future__ import annotations
 

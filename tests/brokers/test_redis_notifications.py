@@ -1,4 +1,4 @@
-"""Parked workers and waiters of the Redis broker: woken one by one, and still woken after connections, servers and neighbours have died."""
+"""Wake-ups of workers and waiters on Redis: woken one by one, and still woken after connections, servers and neighbours have died."""
 
 from __future__ import annotations
 

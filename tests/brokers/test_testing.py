@@ -1,4 +1,4 @@
-"""What is shipped for tests: importable without pytest, and honest when something is not so."""
+"""Test tools that are shipped: importable without pytest, and honest when something is not so."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@
       ended      :s:<id> status, expires            :x letters, :xd by died      :u:<lock> holder
       beside     :c redeliveries :k marked :v revoked :f forgotten :n note :p progress :y why :b bucket :h answered :e waiters
       canvas     :w waits :t its link :o how it began                            :out entries for other slots, :on their numbers
-      workers    :g baton (wakes one)  :a ended apart  :i:<boot> newest turn
+      workers    :g wake-up token      :a ended apart  :i:<boot> newest turn
 
 Rules
  1. A script touches one slot, so the same mechanism serves one server and a cluster. What concerns two slots goes through the outbox of the
@@ -20,12 +20,12 @@ Rules
  6. A value that cannot be read concerns its own task alone, in scripts as in Python: its neighbours never notice.
 
   broker       the facade: one call of the contract
-  address · url · connection · links · cluster · slots · parked · refusals · loading · rounds     how a server is asked
-  keys · records · showing · damage           names, what lies in a slot, how people see it, and what cannot be read
-  publishing · exchanging · settling · leasing · homes      a task's life
-  looking · waiting · revoking · dead · registry · parking · sweeping      those who ask, wait and wish
-  limits · schedules · gossip                 slots of their own
-  relay · delivering · placing · canvas       what crosses slots
+  client/      how a server is asked: addresses, connections, scripts, one server or a cluster
+  keys · records · status_records · damage    names, what lies in a slot, how people see it, and what cannot be read
+  publish · exchange · settle · lease · receipts            a task's life
+  status · waiting · ends · revoke · dead_letters · queues · notifications · expire      those who ask, wait and revoke
+  rate_limits · schedules · workers           slots of their own
+  outbox · canvas_moves · canvas_placement · canvas         what crosses slots
 
 Not promised: atomicity over two queues; that a lost answer is recognised later than a status's tombstone lives (a minute where the result
 is not kept); anything that a failover takes back, but for leases, which then run out.

@@ -1,4 +1,4 @@
-"""The contract, call by call: what each asks of the servers is in the module of its subject.
+"""Redis broker: the contract, call by call. What each call asks of the servers is in the module of its subject.
 
 Where a step leaves entries in an outbox, they are relayed before it answers. If the server goes away under that, the step is done all the
 same: what follows from it is in the outbox, and somebody's `reclaim` hands it on.
@@ -195,7 +195,7 @@ class RedisBroker:
             # The flag makes it `cancelled`, for as long as the envelope says.
             return self.exchange(receipt.boot, [Settlement(receipt, GiveBack())], [], 0).verdicts[0]
 
-        if receipt in self._homes.unanswered:  # it was cancelled here, and nobody heard of it
+        if receipt in self._homes.unanswered:  # it was cancelled here, and the answer was lost
             verdict = cancel()
             return Permit(Verdict.LOST if verdict is Verdict.LOST else Verdict.CANCELLED)
         for queue in self._homes.of([receipt]):
@@ -214,7 +214,7 @@ class RedisBroker:
         found, entries = lease.reclaim(self._links, asker, names, self.options)
         self._reclaimed = True
         self._hand_on(entries)
-        with suppress(BrokerUnavailable):  # what was reclaimed is to be told, whatever becomes of the rest
+        with suppress(BrokerUnavailable):  # what was reclaimed is to be reported, whatever becomes of the rest
             self._relay.pending(names)
         return found
 

@@ -4,7 +4,7 @@
     group   own slot of its id: its record, its members' results  its status is that record
     step    its queue: as any task, with its link beside it
 
-`relay` says how the end of one part moves the others, `placing` how all get there.
+`outbox` says how the end of one part moves the others, `canvas_placement` how all get there.
 """
 
 from __future__ import annotations

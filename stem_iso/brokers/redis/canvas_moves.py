@@ -1,4 +1,4 @@
-"""What a move is at the place where its target lives: a call of one script, and what its answer says. Pure.
+"""Moves of a canvas as script calls: one call where the target lives, and what its answer says. Pure.
 
     Start ┐            queue: begin · skip · drop   ── steps; what they end or drop there goes into that queue's own outbox
     Skip  ├─ calls ──> group: start · skip · count  ── `Outcome` where that ended it: the asker has to deliver what it moves
@@ -97,7 +97,7 @@ class Asked(NamedTuple):
 
 
 def calls(found: Sequence[Move]) -> list[Asked]:
-    """One for each group, and one for all steps of a queue that are to be told the same."""
+    """One for each group, and one for all steps of a queue that get the same message."""
     made: list[Asked] = []
     same: dict[tuple[str, str, Told], list[str]] = {}
     for move in found:
@@ -153,7 +153,7 @@ def _told(cause: FailureCause, reason: str) -> tuple[bytes, bytes]:
 
 
 class Outcome(NamedTuple):
-    """A group has ended. `apart`: what is to be told of it, where it is a whole canvas and has failed, or was revoked by its id."""
+    """A group has ended. `apart`: its end notice, where it is a whole canvas and has failed, or was revoked by its id."""
 
     moves: list[Move]
     apart: list[bytes]

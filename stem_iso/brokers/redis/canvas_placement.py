@@ -1,4 +1,4 @@
-"""How a canvas gets to its slots: one entry in the outbox of its first step's queue, and from there all parts to their places.
+"""Placement of a canvas: one entry in the outbox of its first step's queue, and from there all parts to their places.
 
     post ──> compose entry ── claim ──> tree ──> place, place, … ──> placed: the entry is a `begin` now ──> begin ──> ack
              all of it, one write       own slot   every slot

@@ -1,8 +1,8 @@
-"""What is stored and cannot be read: one value of many, which must stop nobody else. It is said once, and the rest goes on.
+"""Damage: one stored value of many cannot be read, and must stop nobody else. It is logged once, and the rest goes on.
 
 a task's record, or what lies over it   delivered as it is; the worker finds that it is no envelope, and buries it as `undecodable`
 a status, a group                       failed, `undecodable`: who waits for it has waited enough
-an entry of the outbox, news, a beat    dropped: what it said is lost; leases and the net below each limit bring the rest in order
+an entry of the outbox, news, heartbeat dropped: what it said is lost; leases and the net below each limit bring the rest in order
 """
 
 from __future__ import annotations

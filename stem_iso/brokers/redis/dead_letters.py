@@ -4,7 +4,7 @@ A replay is the task's next run under the same id: run + 1, attempt 0, no expiry
 (`unique`), where the body is no envelope (`undecodable`), and where a task of this id is alive again (`active`). What another has replayed
 or purged meanwhile is left out.
 
-    ids by time, of all queues ──> bites ──> letters ──> filter ──> per queue: replay, purge      each letter is compared in the slot
+    ids by time, of all queues ──> batches ──> letters ──> filter ──> per queue: replay, purge      each letter is compared in the slot
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Ends of many tasks, heard by one thread: one token for all of them, one list per slot, one connection on which a BLPOP was left.
+"""Ends of many tasks for one thread: one token for all of them, one list per slot, one connection on which a BLPOP was left.
 
     new ids ── look ─ going on ─> register token ─> look again ─┐         who ends a task ── RPUSH <P>:e:<token>
          ^                                                      v                                  │
          └───────────────────────────────── epoll <── BLPOP, left on a connection <────────────────┘
 
-A ring says "look", never at what: all are looked at, in a round trip of some hundreds each. Behind it all are registered and looked at each
-`SLICE` seconds: what a failover took along (a registration, a ring) costs no more than that.
+A wake-up says "look", never at what: all are looked at, in a round trip of some hundreds each. Behind it all are registered and looked
+at each `SLICE` seconds: what a failover took along (a registration, a ring) costs no more than that.
 """
 
 from __future__ import annotations

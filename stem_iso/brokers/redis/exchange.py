@@ -1,11 +1,11 @@
-"""One turn of a worker: its plans carried out, what has come due made ready, new deliveries leased.
+"""Exchange of a worker: its plans carried out, what has come due made ready, new deliveries leased.
 
     one queue      one script does all of it: one round trip
     several        look: settle, promote, count by priority ── share out `want`, 9 first ──> fetch, each its share
                    among equals the turn begins with another queue each time, so that none starves;
-                   what is ready in a queue that gives nothing keeps a baton: those who serve others of these queues may have a seat
+                   what is ready in a queue that gives nothing keeps a wake-up token: those who serve others of these queues may have a seat
 
-Where the answer to a turn is lost, what it did is not: settlements are known by their nonce (`settling`), and leases by the sequence, which
+Where the answer to a turn is lost, what it did is not: settlements are known by their nonce (`settle`), and leases by the sequence, which
 the next turn names, to take its deliveries over. It also forbids the lost turn to happen later.
 """
 

@@ -1,4 +1,4 @@
-"""Drop what has expired: dead letters, and the names of queues that are no longer used.
+"""Expiry: dead letters, and the names of queues that are no longer used, are dropped.
 
 Statuses, locks and rung lists expire in the server by themselves; what somebody left in an outbox is handed on by `reclaim`.
 """

@@ -1,9 +1,9 @@
-"""Deliveries: kept, marked, noted; and taken from those who do not renew.
+"""Leases of deliveries: renewed, marked, noted; and reclaimed from those who do not renew.
 
 The fence is the token that lies beside the id as its lease. A lease that ran out is still its holder's until somebody reclaims it, so
 renewing asks for the token and never for the time. Only the server's clock counts.
 
-A lease that ran out while the server was away is nobody's fault: after a gap in the rounds of `reclaim`, holders have 6 s to renew. Not
+A lease that ran out while the server was away is nobody's fault: after a gap in the calls of `reclaim`, holders have 6 s to renew. Not
 so where who looks has just come, to a server that was up all the time: then nobody was there to look, and nobody is to be waited for.
 
     reclaim of an expired lease:  revoked ─> cancelled · marked ─> failed, worker-lost · delivered too often ─> failed, redelivery-limit

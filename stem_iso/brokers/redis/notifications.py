@@ -1,16 +1,17 @@
-"""How a worker is woken: one descriptor over connections on which a blocking command was left.
+"""Wake-ups of a worker: one descriptor over connections on which a blocking command was left.
 
     publish, retry, give back ── LPUSH <P>:g, at most one ──> BLPOP, left by a worker with idle seats     new work: one worker wakes
     revoke, purge, schedules ─── PUBLISH bell ──────────────> SUBSCRIBE, by every worker                  orders, news: all of them look
 
 Rules
- 1. The baton says "look", never what. Who looks and leaves work behind passes it on (`exchange` does), so no work waits for a busy worker.
+ 1. The wake-up token says "look", never what. Who looks and leaves work behind passes it on (`exchange` does), so no work waits for a busy
+    worker.
  2. It is only asked for while seats are idle. One that comes when all of them are taken goes back, and is not asked for again until then.
- 3. A look comes first, the asking after it: what was published between the two has left its baton.
+ 3. A look comes first, the asking after it: what was published between the two has left its token.
  4. A connection that breaks is made anew, at most once a second, and `changed()` then says True: what rang meanwhile was not heard. Nothing
     of this raises. The server answers each BLPOP within `ASK` seconds, and each PING: silence is taken for a dead peer.
 
-Not promised: that the baton survives a worker that dies between its pop and its look. The work then waits for the next publish, or for
+Not promised: that the token survives a worker that dies between its pop and its look. The work then waits for the next publish, or for
 somebody's `reclaim`, which leaves one where work is ready and none lies.
 """
 
@@ -33,13 +34,13 @@ BELL = ""
 
 
 class _WatchConnection:
-    """One connection, made when it is first wanted. `keys`: the queues whose batons it asks for; none: it hears the bell."""
+    """One connection, made when it is first wanted. `keys`: the queues whose tokens it asks for; none: it is subscribed to the channel."""
 
     def __init__(self, links: Links, keys: Sequence[str], epoll: select.epoll) -> None:
         self._links, self._keys, self._epoll = links, keys, epoll
         self._parked: BlockingConnection | None = None
         self._asked = False
-        self._due = 0.0  # asked: taken for dead by then; not asked, the bell: to be asked whether it lives
+        self._due = 0.0  # asked: taken for dead by then; not asked, the channel: to be asked whether it lives
         self._mend_at = 0.0
 
     def made(self, now: float) -> bool:
@@ -58,7 +59,7 @@ class _WatchConnection:
         return True
 
     def ask(self, now: float) -> None:
-        """For the batons, where that is not done already; of the bell, now and then, whether it still hears."""
+        """For the tokens, where that is not done already; of the channel, now and then, whether it still answers."""
         if self._parked is None or self._asked or (not self._keys and now < self._due):
             return
         words: tuple[str | int, ...] = ("BLPOP", *(f"{key}:g" for key in self._keys), ASK) if self._keys else ("PING",)
@@ -70,7 +71,7 @@ class _WatchConnection:
         self._asked, self._due = True, now + ASK + PATIENCE
 
     def heard(self, now: float) -> list[str]:
-        """What rang: keys of queues whose batons are ours now, or BELL."""
+        """What rang: keys of queues whose tokens are ours now, or BELL."""
         if self._parked is None:
             return []
         try:
@@ -103,7 +104,7 @@ class _WatchConnection:
 
 
 class RedisWatch:
-    """See `stem_iso.brokers.base.Watch`. The broker tells it of each exchange."""
+    """See `stem_iso.brokers.base.Watch`. The broker calls `exchanged` after each exchange."""
 
     interval = 1.0
 
@@ -114,7 +115,7 @@ class RedisWatch:
         together = [[key] for key in keys] if links.clustered else [keys]
         self._bell = _WatchConnection(links, [], self._epoll)
         self._lines = [self._bell, *(_WatchConnection(links, some, self._epoll) for some in together if some)]
-        self._held: set[str] = set()  # batons that came and were not looked after
+        self._held: set[str] = set()  # tokens that came and were not looked after
         self._idle = True
         for line in self._lines:
             line.made(time.monotonic())
@@ -146,7 +147,7 @@ class RedisWatch:
     def close(self) -> None:
         self._idle = False
         for line in self._lines:
-            self._held |= line.asked  # whether a baton came just now is not known, and a look at an empty queue does no harm
+            self._held |= line.asked  # whether a token came just now is not known, and a look at an empty queue does no harm
             line.close()
         self._put_back()
         self._epoll.close()

@@ -1,4 +1,4 @@
-"""The relay: what an end leaves in the outbox of its queue is carried to where it belongs, which is another slot.
+"""Outbox relay: what an end leaves in the outbox of its queue is carried to where it belongs, which is another slot.
 
     outbox entry ── job ──> calls ──> answers ──> calls … ──> close ──> ack: the entry is gone
          ^                              │
@@ -12,7 +12,7 @@ Rules
  2. An entry is gone only when all that it moved is durable elsewhere: a step in its queue, or in that queue's outbox. A group has none:
     it answers the message that ended it with its outcome each time, so that the next relay goes on behind it.
  3. A group expires from `close` on, when what it moved is in its place. One that has not ended stays.
- 4. What ended apart is told with the ack, hence once.
+ 4. End notices are written with the ack, hence once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from stem_iso.brokers.redis.records import frames
 from stem_iso.task.canvas.tree import Canvas, Move, Ref, dropped, moves
 
 AGE = 1.0  # seconds after which an entry is taken to be left behind
-TAKE = 100  # entries of a queue in one round
+TAKE = 100  # entries of a queue in one batch
 
 
 class OutboxEntry(NamedTuple):
@@ -114,7 +114,7 @@ class OutboxRelay:
 
 
 def _tells(call: ScriptCall | Command) -> bool:
-    """Something is told apart by it, or may be."""
+    """It writes an end notice, or may."""
     return isinstance(call, ScriptCall) and (call.script == "skip" or (call.script == "ack" and len(call.args) > 1))
 
 

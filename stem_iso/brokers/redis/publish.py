@@ -1,10 +1,10 @@
-"""Envelopes into their queues, one script per queue and bite, all in one round trip.
+"""Publishing: envelopes into their queues, one script per queue and batch, all in one round trip.
 
 Sent twice, nothing changes: an id that lives, or has ended within its tombstone's life, is left alone, and a unique lock that it holds is
 answered as its own. So what was sent, and had no answer, is sent again as long as its caller is still within his five seconds; in the end
 the error names the ids, with which the caller may do the same. Where nothing could be sent, it fails at once.
-Each bite is whole or not at all; a batch over several queues, or of more than a bite, may be stored in part where the server goes away
-under it. Who then publishes it again, completes it.
+Each script's batch is stored whole or not at all; what goes to several queues, or is more than one batch, may be stored in part where the
+server goes away under it. Who then publishes the same again, completes it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from stem_iso.task.envelope import Envelope
 
 BITE, BITE_BYTES = 2000, 8 << 20  # of one script: the server does nothing else meanwhile
 ROUND_BYTES = 32 << 20  # of one round trip
-PATIENCE = 4.9  # seconds of a producer: he hears within 5
+PATIENCE = 4.9  # seconds of a producer, who gets an answer within 5
 SPARE, PAUSE = 0.8, 0.1  # the last of them are for one more try; between two tries that end early
 NAMED = 3  # ids in a message
 
@@ -38,9 +38,9 @@ def publish(links: Links, registry: Registry, pairs: Sequence[tuple[Envelope, by
     bites = _bites(pairs)
     answers: list[Any] = []
     for some in in_rounds(bites, lambda bite: bite[0], ROUND_BYTES):
-        answers += sent(links, [call for call, _ in some], ids, unsure=bool(answers))  # earlier rounds are stored
+        answers += sent(links, [call for call, _ in some], ids, unsure=bool(answers))  # earlier batches are stored
     with suppress(BrokerUnavailable):  # they are stored: whoever uses the queue next says its name
-        registry.announce(queues)  # asks nothing, unless we had to connect anew, to a server that may have lost what it was told
+        registry.announce(queues)  # asks nothing, unless we had to connect anew, to a server that may have lost what it knew
     for (_, places), refused in zip(bites, answers, strict=True):
         for at in range(0, len(refused), 2):
             ids[places[int(refused[at])]] = refused[at + 1].decode()
@@ -56,7 +56,7 @@ def said(registry: Registry, queues: Collection[str], ids: Sequence[str]) -> Non
 
 
 def _bites(pairs: Sequence[tuple[Envelope, bytes]]) -> list[tuple[ScriptCall, list[int]]]:
-    """Each with the places of its envelopes in the batch. One queue's bites keep their order."""
+    """Each with the places of its envelopes in the batch. One queue's batches keep their order."""
     found: list[tuple[ScriptCall, list[int]]] = []
     queues: dict[str, list[int]] = {}
     for place, (envelope, _) in enumerate(pairs):

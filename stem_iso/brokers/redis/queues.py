@@ -1,4 +1,4 @@
-"""Which queues there are: a sorted set of names, each with the time until which it is kept.
+"""Registry of queues: a sorted set of names, each with the time until which it is kept.
 
     producer, before its first publish to a queue ──┐
     worker, with its beats ─────────────────────────┴─> ZADD GT until ──> read by whoever looks for a bare id, counts, or sweeps

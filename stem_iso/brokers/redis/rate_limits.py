@@ -1,16 +1,16 @@
-"""The last gate before an attempt runs: its limits. The bucket lies in one slot, the task in that of its queue; nothing spans the two.
+"""Admission of an attempt: the limits of its task. The bucket lies in one slot, the task in that of its queue; nothing spans the two.
 
     ask      queue    lost · revoked · from here on every end of this delivery leaves "free" in the outbox (P:b)
     take     bucket   room: it holds the bucket ─> taken          none: it stands in line there ──┐
     line_up  queue    its lease is over, it is delayed, or back at once if it was called by now <─┘
-    free     bucket   (relay, from the outbox) its place and its turn are void; the next of the line are called ──┐
+    free     bucket   (from the outbox, by its relay) its place and its turn are void; the next of the line are called ──┐
     call     queue    those come to the head of their queue, in their order; those that have gone are freed <─────┘
     free     bucket   … and these calls were delivered. Until it hears that, a bucket says them again to whoever touches it
 
 Rules
  1. A task stands in line before it leaves its worker's hands, and `call` finds it on either side of `line_up`: no wake-up falls between.
  2. Whoever dies between two hops dies with a lease: its end leaves "free" in the outbox, which is relayed until it is done. A holder whose
-    "free" never comes (a failover took it) lets go 30 s after the lease that was told last.
+    "free" never comes (a failover took it) lets go 30 s after the last lease end that it knows.
  3. Each asking has a number that grows, so an end that is relayed late, or twice, leaves a newer asking of the same task alone.
  4. Room that opens is offered to the line, 16 at once, and is held for a minute for each that was called and has not asked; an arrival that
     finds room does not wait behind them. A look in a minute, SPACING apart, is the net below.

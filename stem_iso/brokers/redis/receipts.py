@@ -1,4 +1,4 @@
-"""Which queue a receipt is of. Receipts do not say; the broker that leased them remembers, and asks all queues about those of another."""
+"""Queues of receipts. Receipts do not say them; the broker that leased them remembers, and asks all queues about those of another."""
 
 from __future__ import annotations
 

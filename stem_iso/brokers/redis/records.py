@@ -1,4 +1,4 @@
-"""What the queue slot stores, as bytes: the record of a task, its final status, a dead letter, an entry of the outbox.
+"""Records of a queue's slot, as bytes: the record of a task, its final status, a dead letter, an entry of the outbox.
 
     record    flags B, priority B, [visibility d] [ttl d] [due d] [starts_in d] [lock H+bytes], head, envelope
     head      start H, length I: where in the envelope its `args` lie; or, as the flag HEAD says, length I + an envelope without the large

@@ -1,10 +1,10 @@
-"""Wishes of those who wait: revoke, forget, purge; and what they leave for workers: orders, and what ended apart.
+"""Revocations: revoke, forget, purge; and what they leave for workers: orders and end notices.
 
-    waits ── revoke, purge ──> cancelled here and now, told of in <P>:a ── ended_apart, by any worker, once
-    runs ─── revoke ────────> flagged in <P>:v ── bell ──> its holder asks for `orders`; its end is `cancelled`, whatever it does
+    waits ── revoke, purge ──> cancelled here and now, notice in <P>:a ── ended_apart, by any worker, once
+    runs ─── revoke ────────> flagged in <P>:v ── wake ──> its holder asks for `orders`; its end is `cancelled`, whatever it does
 
-A canvas's or a group's id means all of its parts, in the order of `task.parts.parts_of`: no part is begun that was still to be revoked.
-Parts that follow one another in one slot are one call; after a crash between two calls the same wish completes it.
+A canvas's or a group's id means all of its parts, in the order of `parts_of`: no part is begun that was still to be revoked.
+Parts that follow one another in one slot are one call; after a crash between two calls the same revoke completes it.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Revocations:
     # -- for workers -----------------------------------------------------------------------------------------------------------------
 
     def orders(self, boot: str) -> list[Revocation]:
-        """Of all queues: a worker that has been told to serve others may still hold something of the old ones."""
+        """Of all queues: a worker that serves others now may still hold something of the old ones."""
         answers = self._links.run([ScriptCall("orders", queue_key(name), (boot,)) for name in self._registry.known()])
         return [
             Revocation(Receipt(text(id), boot, int(sequence)), terminate == b"2")

@@ -1,6 +1,6 @@
-"""Plans as what the script of the exchange is told, and what is remembered of those whose answer never came.
+"""Settlements as arguments of the exchange script, and the nonces of those whose answer never came.
 
-    Settlement ── told ──> kind, id, token, nonce, a, b, tail ──> `exchange.lua`: fence, revoked?, carry out ──> digit ──> Verdict
+    Settlement ── args ──> kind, id, token, nonce, a, b, tail ──> `exchange.lua`: fence, revoked?, carry out ──> digit ──> Verdict
 
 A settlement is sent with a nonce, eight random bytes. Where its answer is lost, the next one for the same receipt bears the same nonce, and
 a store that has carried out the first answers the second with what it did then. Another nonce for a receipt that is used up is LOST.

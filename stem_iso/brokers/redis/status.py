@@ -1,4 +1,4 @@
-"""Questions that change nothing: the status of tasks, what the queues hold.
+"""Status of tasks and counts of queues: questions that change nothing.
 
     ids ── asked where they are thought to be ──> every known queue, and the id's own slot (a group) ──> queues that came meanwhile
            a hint, or the memory of this broker     one pipelined round trip per node

@@ -1,4 +1,4 @@
-"""What a slot tells of a task, as people see it: `StatusRecord` of one that lives or has ended, `DeadLetter` of one that died.
+"""Status of a task as people see it: `StatusRecord` of one that lives or has ended, `DeadLetter` of one that died.
 
 States queued, running, retried are never written: they follow from where the record stands.
 """

@@ -1,4 +1,4 @@
-"""How a thread waits for an end: it leaves a token where the task is, looks, and sleeps on a list of its own.
+"""Waiting for an end: a thread leaves a token where the task is, looks, and sleeps on a list of its own.
 
     look ─ ended ─> answer                          who ends the task ── RPUSH <P>:e:<token> ── for each token of the id
       └ register token ─> look ─> BLPOP, a slice ─┐

@@ -1,4 +1,4 @@
-"""What workers tell: that they live, and what happens in them. All in one slot, all of it gone by itself when nobody tells any more.
+"""Workers and their events: who lives, and what happens in whom. All in one slot, all of it gone by itself when nobody writes any more.
 
     beat ──> shown for 30 s                    emit ── somebody listens? ──> a stream, 10,000 long, a minute old ──XREAD BLOCK──> listener
                                                              └ nobody ─> dropped                    says every 3 s that it lives, for 10 s

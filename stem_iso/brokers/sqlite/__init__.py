@@ -9,13 +9,15 @@ One row per task, updated in place from birth to expiry: nothing is copied betwe
 partial indexes hold exactly the rows that one question asks for, and their conditions are written literally in every statement, because
 SQLite uses a partial index only where it can prove the condition from the text.
 
-  broker       the facade: one call of the contract, one transaction; rings after the commit
-  admitting · buckets     limits of tasks: the question and its answer; what is counted, and the line that waits
-  publishing · leasing · settling · endings · revoking · dead · looking · gossip · sweeping     what a transaction does, one subject each
-  rows · values · damage     a row of `task` as values; a column as a value of its type, whatever it holds; rows that cannot be read
-  database · memory     who runs a transaction: a file under a lock, or the one connection of a `MemoryStore`
-  connection   the only import of sqlite3; pragmas; schema     schema: the tables
-  lockfile · bells · forks · clock     the writer's turn; wake-ups; what a fork may inherit; the two clocks
+  broker       the facade: one call of the contract, one transaction; wakes others after the commit
+  publish · lease · settle · endings · revoke · unique · dead_letters · status · schedules · workers · expire     what a transaction does
+  canvas · end_notices     tasks that follow one another; ends that no worker has seen
+  acquire · rate_limits     limits of tasks: the question and its answer; what is counted, and the line that waits
+  rows · closing · values · damage     a row of `task` as values; its end; a column as a value of its type; rows that cannot be read
+  transaction · database · memory     one transaction; who runs it: a file under a lock, or the one connection of a `MemoryStore`
+  connection · schema     the only import of sqlite3, and pragmas; the tables
+  notifications · waiting     wake-ups; how a thread waits for one
+  lock_file · descriptor · fork_safety · clock     the writer's turn; files beside a database; what a fork may inherit; the two clocks
 
 Not promised: network file systems (refused), more than one machine, and survival of the last commits at a power loss unless `sync=full`.
 """

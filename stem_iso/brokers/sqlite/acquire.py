@@ -1,4 +1,4 @@
-"""The last gate before an attempt runs: its limits, asked and answered in one transaction.
+"""Admission of an attempt: the limits of its task, checked and taken in one transaction.
 
     the lease is lost ─> LOST · it holds the bucket already ─> taken · revoked meanwhile ─> CANCELLED · room ─> taken · none ─> in line
 

@@ -1,4 +1,4 @@
-"""The contract, call by call: each is one turn of the database; what happens in it is in the module of its subject."""
+"""SQLite broker: each call of the contract is one transaction of the database. What happens in it is in the module of its subject."""
 
 from __future__ import annotations
 

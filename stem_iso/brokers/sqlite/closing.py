@@ -1,4 +1,4 @@
-"""The last words of a row: what is written where a task has ended, whatever ended it."""
+"""The end of a row: what is written where a task has ended, whatever ended it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Rows that cannot be delivered, because a column of them holds what it cannot hold: each becomes a dead letter as it stands.
 
-    lease, promote, reclaim ── a fault? ──> bury ──> dead letter, status `failed`, reason `undecodable`, told of (`apart`); neighbours go on
+    lease, promote, reclaim ── a fault? ──> bury ──> dead letter, status `failed`, reason `undecodable`, end notice; neighbours go on
 
 A replay makes a new row of the envelope, which is in the row's body and mostly sound: nothing that can still be read is thrown away. The
 body itself is not looked at here: that it is no envelope is found out by the worker that decodes it, and ends the same way.

@@ -1,6 +1,7 @@
 """A database file, for many processes.
 
-    turn = mutex (threads of this object) → opened, and still the file of that name? → lock file → BEGIN IMMEDIATE … COMMIT → unlock → ring
+    transaction = mutex (threads of this object) → opened, and still the file of that name? → lock file → BEGIN IMMEDIATE … COMMIT
+                  → unlock → wake those who listen
 
 Opened by first use, again after a fork, after an error, and when the file was removed or replaced under us: SQLite would go on writing into
 the unlinked one without a word.
@@ -38,7 +39,7 @@ class FileDatabase:
     def __init__(self, path: str, sync: str, clock: StoreClock) -> None:
         self.path, self.url = path, f"sqlite:///{path}"
         self._sync, self._clock = sync, clock
-        self._mutex = threading.Lock()  # one turn at a time; a fork waits for it
+        self._mutex = threading.Lock()  # one transaction at a time; a fork waits for it
         self._silent = False  # whether it was said that nobody can be woken
         self._forget()
 
@@ -51,7 +52,7 @@ class FileDatabase:
         self._identity: tuple[int, int] | None = None
         self._pid = os.getpid()
 
-    # -- turns ------------------------------------------------------------------------------------------------------------------
+    # -- transactions -----------------------------------------------------------------------------------------------------------
 
     def write(self, work: Callable[[Transaction], T]) -> T:
         deadline = time.monotonic() + PATIENCE
@@ -87,7 +88,7 @@ class FileDatabase:
                 return int(connection.one("PRAGMA data_version"))
 
     def _ours(self) -> threading.Lock:
-        if self._pid != os.getpid():  # a fork that the interpreter was not told of
+        if self._pid != os.getpid():  # a fork that the interpreter does not know of
             self.abandon(at_rest=not (self._connection and self._connection.in_transaction))
         return self._mutex
 
@@ -97,7 +98,7 @@ class FileDatabase:
         except (Busy, Full):
             raise  # the connection is as good as before; a full disk has no room for opening another
         except BrokerUnavailable:
-            self._identity = None  # a connection that met an I/O error may stay broken: the next turn opens a new one
+            self._identity = None  # a connection that met an I/O error may stay broken: the next transaction opens a new one
             raise
 
     def _ring(self, bells: set[Topic]) -> None:
@@ -157,7 +158,7 @@ class FileDatabase:
         except FileNotFoundError:
             return None
 
-    # -- ears -------------------------------------------------------------------------------------------------------------------
+    # -- listeners --------------------------------------------------------------------------------------------------------------
 
     def ear(self, bell: Topic) -> Listener:
         with self._ours():
@@ -202,7 +203,7 @@ class FileDatabase:
                 self._done = None
 
     def _shut(self) -> None:
-        """Close all but the ear. Under the lock where it can be had: the last connection to close writes the WAL back."""
+        """Close all but the listener. Under the lock where it can be had: the last connection to close writes the WAL back."""
         connection, lock, bells = self._connection, self._lock, self._bells
         self._connection, self._lock, self._bells, self._identity = None, None, {}, None
         try:
@@ -219,7 +220,7 @@ class FileDatabase:
             for bell in bells.values():
                 bell.close()
 
-    # -- forks (see `forks`) ----------------------------------------------------------------------------------------------------
+    # -- forks (see `fork_safety`) ----------------------------------------------------------------------------------------------
 
     def rest(self, deadline: float) -> bool:
         return self._mutex.acquire(timeout=max(0.0, deadline - time.monotonic()))

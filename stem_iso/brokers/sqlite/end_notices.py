@@ -1,4 +1,4 @@
-"""Ends that no worker has seen: kept for a short while, so that one of them can tell.
+"""End notices: ends that no worker has seen, kept for a short while, so that one worker can report them.
 
 revoke, purge, a canvas that fails ── note ──> `apart` ── take, by any worker, once ──> events, signals
 """

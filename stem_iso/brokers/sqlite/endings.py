@@ -1,6 +1,6 @@
-"""What becomes of a leased or waiting row, decided elsewhere and carried out here for many rows at once.
+"""Changes of leased and waiting rows, decided elsewhere and written here for many rows at once.
 
-    Ending     terminal: dead letter if it failed, lock released, body dropped: the row is now the status. Where that
+    RowEnd     terminal: dead letter if it failed, lock released, body dropped: the row is now the status. Where that
                is wanted no longer (ttl 0, forgotten) the row goes as well
     Again      waits once more under the same envelope: given back, redelivered
     Replaced   waits once more under a new envelope: the next attempt

@@ -1,4 +1,4 @@
-"""Drop what has expired, a bounded number per turn: 1 µs a row, so no sweep holds the lock for more than some milliseconds."""
+"""Expiry: a bounded number of expired rows is dropped per transaction; at 1 µs a row no sweep holds the lock for more than milliseconds."""
 
 from __future__ import annotations
 

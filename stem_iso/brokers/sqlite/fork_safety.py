@@ -1,11 +1,11 @@
-"""What a fork may inherit of an open database: nothing.
+"""Fork safety: a child inherits nothing of an open database.
 
 SQLite keeps, per process, an account of the locks it believes to hold; a forked child inherits the account but not the locks. A child that
 went on would commit into nowhere, and one that merely opened the file anew beside the inherited handle would share its false account. So:
 
     before a fork     every database ends the transaction, or the opening, that it is in, and begins no other (a bounded wait)
     in the child      closes its copies: connection (idle: nothing is written or rolled back; the parent's POSIX locks stay the parent's),
-                      lock file (never LOCK_UN: that would release the parent's), sidecars, ears. It opens its own at its first use.
+                      lock file (never LOCK_UN: that would release the parent's), sidecars, listeners. It opens its own at its first use.
     in the parent     goes on; nothing was closed
 
 A copy that could not be brought to rest is kept, untouched, to the child's end.

@@ -1,4 +1,4 @@
-"""Deliveries: leased, kept, marked, noted; and taken from those who do not renew.
+"""Leases of deliveries: taken, renewed, marked, noted; and reclaimed from those who do not renew.
 
 The fence is (id, boot, sequence) of a row in state LEASED. A lease that ran out is still its holder's until somebody reclaims it, so
 renewing asks for the token and never for the time.
@@ -182,7 +182,7 @@ def reclaim(
     for row in expired(turn, boot, predecessor, held):
         what = damage.fault({"redeliveries": row[8]})
         rows.append(row) if what is None else faults.append((row[2], what))
-    damage.bury(turn, faults)  # told of as what it is, not as a lost worker
+    damage.bury(turn, faults)  # reported as what it is, not as a lost worker
     decided = [_reclaimed(row, turn.now, options.max_redeliveries) for row in rows]
     locked, linked = (any(row[column] is not None for row in rows) for column in (-3, -2))
     apply(turn, [change for change, _ in decided], locked=locked, linked=linked)

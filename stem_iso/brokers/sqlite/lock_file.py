@@ -1,4 +1,4 @@
-"""Whose turn it is to write: a lock on a file beside the database.
+"""Write lock: a lock on a file beside the database says whose turn it is to write.
 
 SQLite's own busy handler lets a writer wait for 1.7 s under load, since waiters sleep ever longer and never queue; a try every 0.3 ms on
 a lock file kept the worst wait at 48 ms with eight processes. The lock is held over COMMIT, so a checkpoint has the file to itself as well.

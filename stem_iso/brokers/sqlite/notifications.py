@@ -1,13 +1,14 @@
-"""Wake-ups: whoever commits rings, whoever parks hears it.
+"""Wake-ups: whoever commits notifies a topic, whoever waits listens to it.
 
     writer: COMMIT ── one byte into PATH-wake ──inotify──> a worker's `Watch`          new work, orders
                       one byte into PATH-done ──inotify──> who waits for a result
                       one byte into PATH-events ─inotify─> who listens to events
 
-A ring says "look", never what. It comes after the commit, so who hears it sees the work, and a bell that cannot be rung (no descriptor
-left, a full disk) is no failure of what was stored: it is logged, once. That, and a writer killed between the two, is made up for by
-`data_version` every 250 ms. Sidecars need no registration and leave nothing stale behind a kill. Watching `-wal` itself would wake
-everybody four times per commit, each time before it is visible. Where inotify cannot be had (128 instances per user), the ear is polled.
+A wake-up says "look", never what. It comes after the commit, so who gets it sees the work, and a topic that cannot be notified (no
+descriptor left, a full disk) is no failure of what was stored: it is logged, once. That, and a writer killed between the two, is made up
+for by `data_version` every 250 ms. Sidecars need no registration and leave nothing stale behind a kill. Watching `-wal` itself would wake
+everybody four times per commit, each time before it is visible. Where inotify cannot be had (128 instances per user), the listener is
+polled.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from typing import Protocol
 
 from stem_iso.brokers.sqlite.descriptor import Descriptor, opened_beside
 
-INTERVAL = 0.25  # seconds between looks at data_version behind the bell
-POLL = 0.01  # without a bell
+INTERVAL = 0.25  # seconds between looks at data_version behind the wake-ups
+POLL = 0.01  # without wake-ups
 
 IN_MODIFY = 0x2
 IN_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
@@ -53,13 +54,13 @@ def drain(fd: int) -> bool:
 
 
 class SidecarEar:
-    """inotify on one sidecar; deaf, with a short `interval`, where there is no inotify."""
+    """inotify on one sidecar; without wake-ups, and with a short `interval`, where there is no inotify."""
 
     def __init__(self, path: str, mode: int | None) -> None:
         os.close(opened_beside(path, os.O_WRONLY, mode))
         fd = _inotify(path)
         self.interval = POLL if fd is None else INTERVAL
-        # Deaf: a pipe that nobody writes to is good for poll, and never readable.
+        # Without inotify: a pipe that nobody writes to is good for poll, and never readable.
         self._ends = [Descriptor(end) for end in ((fd,) if fd is not None else os.pipe())]
 
     def fileno(self) -> int:
@@ -90,7 +91,7 @@ def _inotify(path: str) -> int | None:
 
 
 class Sidecar:
-    """The writer's end of one bell. Opened at the first ring."""
+    """The writer's end of one topic. Opened at its first wake-up."""
 
     def __init__(self, path: str, mode: int | None) -> None:
         self._file = Descriptor(opened_beside(path, os.O_WRONLY, mode))
@@ -114,7 +115,7 @@ class PipeEar:
             os.set_blocking(end.fd, False)
 
     def ring(self) -> None:
-        # What is stored is stored, whatever becomes of the bell. A full pipe: it will hear.
+        # What is stored is stored, whatever becomes of the wake-up. A full pipe wakes its reader anyway.
         with suppress(OSError):
             os.write(self._writer.fd, b"\n")
 

@@ -1,6 +1,6 @@
-"""Wishes of those who wait: revoke, forget, purge.
+"""Revocations: revoke, forget, purge.
 
-What waits ends here and now. What runs is flagged: its holder is told by `orders`, and `settling` sees the flag whatever the holder does.
+What waits ends here and now. What runs is flagged: `orders` shows the flag to its holder, and `settle` sees it whatever the holder does.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def revoke(turn: Transaction, id: str, terminate: bool) -> bool:
         turn.of_keys("UPDATE task SET revoked = max(revoked, ?) WHERE id IN ({keys})", leased, 2 if terminate else 1)
         turn.rings.add(Topic.WORK)
     waiting = [row for row in rows if row[1] != schema.LEASED]
-    # What stood in a queue is told of, and the canvas itself; not each of its parts that were still far from one.
+    # What stood in a queue has an end notice, and the canvas itself; not each of its parts that were still far from one.
     end_notices.note(turn, [row[2] for row in waiting if row[1] != schema.WAITING or row[0] == id], schema.CANCELLED, "revoked")
     cancel(turn, [row[2:] for row in waiting], "revoked")
     return bool(rows)
@@ -42,7 +42,7 @@ def forget(turn: Transaction, id: str) -> bool:
 
 
 def purge(turn: Transaction, queue: str, upto: int) -> int:
-    """One bite of the rows up to `upto`, the newest when the purge began; 0 when none is left."""
+    """One batch of the rows up to `upto`, the newest when the purge began; 0 when none is left."""
     rows = turn.all("SELECT seq, forgotten, ttl, waits FROM task WHERE state = 0 AND queue = ? AND seq <= ? LIMIT ?", (queue, upto, PURGE))
     rows += turn.all("SELECT seq, forgotten, ttl, waits FROM task WHERE state = 1 AND queue = ? AND seq <= ? LIMIT ?", (queue, upto, PURGE))
     end_notices.note(turn, [row[0] for row in rows], schema.CANCELLED, "purged")

@@ -1,4 +1,4 @@
-"""The end of an attempt: what a plan means for the row it is about, and whether it may be carried out at all.
+"""Settlement of an attempt: what a plan means for its row, and whether it may be carried out at all.
 
     receipt of another lease ─> LOST, nothing changes
     run revoked, plan is anything but a success or a cancel ─> CANCELLED

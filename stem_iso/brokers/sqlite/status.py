@@ -1,4 +1,4 @@
-"""Questions that change nothing: the status of tasks, what the queues hold."""
+"""Status of tasks and counts of queues: questions that change nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One transaction as its work sees it: statements, one `now` for all of them, and the bells to ring once it is committed."""
+"""One transaction as its work sees it: statements, one `now` for all of them, and the topics to notify once it is committed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHUNK = 500
 
 
 class Transaction:
-    """`now` is wall clock, `lease_now` the clock of leases; both are read under the writer's lock, so they grow from turn to turn."""
+    """`now` is wall clock, `lease_now` the clock of leases; both are read under the writer's lock, so they grow."""
 
     __slots__ = ("all", "lease_now", "now", "one", "rings", "run")
 
@@ -58,12 +58,12 @@ def _with_keys(sql: str, count: int) -> str:
 
 
 class Database(Protocol):
-    """Who runs turns."""
+    """Who runs transactions."""
 
     url: str
 
     def write(self, work: Callable[[Transaction], T]) -> T:
-        """All of `work` in one transaction, or none; then rings. Raises BrokerUnavailable."""
+        """All of `work` in one transaction, or none; then wakes others. Raises BrokerUnavailable."""
 
     def read(self, work: Callable[[Transaction], T]) -> T:
         """One consistent view of the store; never waits for a writer."""
@@ -74,7 +74,7 @@ class Database(Protocol):
     def ear(self, bell: Topic) -> Listener: ...
 
     def done_ear(self) -> Listener:
-        """For `wait`: one that is kept, since closing an inotify descriptor takes milliseconds."""
+        """For `wait`: a listener that is kept, since closing an inotify descriptor takes milliseconds."""
 
     def shrink(self) -> None:
         """Give some free pages back to the file system."""

@@ -1,4 +1,4 @@
-"""Values of columns as what they should be.
+"""Values of columns: each as the type that it should have.
 
 A column of SQLite holds whatever was written into it: another program, a bad disk or a fault of ours can leave a text where a number
 belongs, bytes that are no UTF-8, or msgpack that is cut short. A batch reads many rows, so one such value must cost its own row alone:

@@ -1,4 +1,4 @@
-"""How a thread waits: for work, for a result, for events. All of one shape: listen first, then look, then sleep until it rings.
+"""Waiting of a thread: for work, for a result, for events. All of one shape: listen first, then look, then sleep until a wake-up.
 
 Listening first closes the gap in which something could happen between the look and the sleep.
 """
@@ -23,7 +23,7 @@ RENEW_LISTENER = workers.LISTENER_LIFE / 3
 
 
 class SqliteWatch:
-    """A worker's: rings for new work and for orders. Behind the bell, commits that nobody rang for are seen by `data_version`."""
+    """A worker's: woken by new work and by orders. Commits without a wake-up are seen by `data_version`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -36,7 +36,7 @@ class SqliteWatch:
 
     def changed(self) -> bool:
         rang = self._ear.heard()
-        seen, self._seen = self._seen, self._database.version()  # read after the bell: what rang is covered by it
+        seen, self._seen = self._seen, self._database.version()  # read after the wake-up, which it thereby covers
         return rang or seen != self._seen
 
     def close(self) -> None:
@@ -69,7 +69,7 @@ class BellEnds:
 
 
 def park(ear: Listener, seconds: float) -> None:
-    """Until it rings, at most `seconds`, and never longer than a deaf ear may sleep."""
+    """Until a wake-up, at most `seconds`, and never longer than the listener's interval."""
     poll = select.poll()
     poll.register(ear.fileno(), select.POLLIN)
     poll.poll(max(0.0, min(seconds, ear.interval)) * 1000)

@@ -1,4 +1,4 @@
-"""What workers tell: that they live, and what happens in them.
+"""Workers and their events: who lives, and what happens in whom.
 
 Events are kept only while somebody listens, at most 10,000 of them and for a minute: a listener that lags loses the oldest, nobody else
 loses anything. A listener is a row with a short life that its reader renews, so a killed one is forgotten after 10 s.

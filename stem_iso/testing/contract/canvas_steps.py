@@ -1,4 +1,4 @@
-"""What the rules of canvases need: small trees, and the steps of a worker through them."""
+"""Steps that the rules of canvases need: small trees, and the way of a worker through them."""
 
 from __future__ import annotations
 

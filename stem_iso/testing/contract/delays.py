@@ -1,4 +1,4 @@
-"""Delayed envelopes, and how a parked worker is woken."""
+"""Delayed envelopes, and how a waiting worker is woken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a holder may do, and that nobody else may."""
+"""Leases: what a holder may do, and that nobody else may."""
 
 from __future__ import annotations
 

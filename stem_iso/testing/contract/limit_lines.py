@@ -1,4 +1,4 @@
-"""What must wait for a limit: it waits as it was, in its order, and is called as soon as there is room."""
+"""Lines at a limit: what must wait waits as it was, in its order, and is called as soon as there is room."""
 
 from __future__ import annotations
 

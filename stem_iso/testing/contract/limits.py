@@ -1,4 +1,4 @@
-"""Limits of tasks: room that is taken in one step, and given back by every end. See `lines` and `rates` for the others."""
+"""Limits of tasks: room that is taken in one step, and given back by every end. See `limit_lines` and `rates` for the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers that do not come back: counted, capped, and told apart from those that run at most once."""
+"""Workers that do not come back: counted, capped, and kept apart from those that run at most once."""
 
 from __future__ import annotations
 

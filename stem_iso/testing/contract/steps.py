@@ -1,4 +1,4 @@
-"""What every rule needs: envelopes, and the small steps of a producer and a worker."""
+"""Steps that every rule needs: envelopes, and the small steps of a producer and a worker."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What speaks to Redis: addresses, connections, scripts, one server or a cluster. Knows nothing of tasks."""
+"""Redis client: addresses, connections, scripts, one server or a cluster. Knows nothing of tasks."""

@@ -1,4 +1,4 @@
-"""Where the servers are, and how one gets in: a redis URL as values. Passwords are in no `repr` and in nothing that is shown.
+"""Address of Redis servers: nodes, user, password, TLS, as values. Passwords are in no `repr` and in nothing that is shown.
 
 redis://user:password@host:6379/0      unix:///run/redis.sock?db=0      redis+cluster://host:7000,host:7001,host:7002
 rediss://host:6380/0?ssl_ca_certs=/etc/ca.pem                            rediss+cluster://host:7000

@@ -1,4 +1,4 @@
-"""A connection on which something was asked whose answer is not waited for: BLPOP until there is an item, SUBSCRIBE for good.
+"""Connection with a blocking command: its answer is polled for and not waited for. BLPOP until there is an item, SUBSCRIBE for good.
 
     parked = links.park(key, "BLPOP", key, 2)        written; nothing waits
     poll.register(parked.fileno(), POLLIN)

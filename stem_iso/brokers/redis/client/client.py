@@ -1,6 +1,6 @@
-"""What the rest of the Redis broker asks servers with.
+"""Redis client: calls of scripts and commands, sent to the servers that have their keys.
 
-    links.run([Call("publish", P, ...), Command("si:{q}:g", ("LLEN", "si:{q}:g"))])  ->  answers, in order; one round trip per node
+    links.run([ScriptCall("publish", P, ...), Command("si:{q}:g", ("LLEN", "si:{q}:g"))])  ->  answers, in order; one round trip per node
 
 Rules
  1. A call names a script and ONE key, whose slot is where it runs; the script derives its other keys, of the same slot. A command is routed
@@ -60,7 +60,7 @@ class Links(ABC):
         self.address = address
         self.url = address.shown
         self.bell = f"si:{address.access.db}:bell"  # the channel; channels know no databases
-        self.connected = 0  # how often: after a new one, what a server was told may be forgotten
+        self.connected = 0  # how often: after a new one, what a server was sent may be forgotten
         self._sent = False  # this run has handed something to a server
         self._sleeper: tuple[Node, BlockingConnection] | None = None  # kept from one `sleep` to the next
 
@@ -107,7 +107,7 @@ class Links(ABC):
             self._slept_on(key).asked(seconds, "BLPOP", key, max(0.001, seconds))
         except (BrokerUnavailable, ConnectionLost):
             self._wake()
-            time.sleep(min(max(0.0, seconds), LOST))  # whoever looks again is told, or asks without being woken
+            time.sleep(min(max(0.0, seconds), LOST))  # whoever looks again gets the error, or asks without being woken
         except BaseException:  # its answer is still to come
             self._wake()
             raise

@@ -1,4 +1,4 @@
-"""One connection to one server: the only place that imports redis-py, and only when a connection is wanted.
+"""Connection to one server: the only place that imports redis-py, and only when a connection is wanted.
 
     Wire(node, access, deadline)      connects, logs in, and looks whether the server will do
     write(commands, deadline)         all of them in one send
@@ -53,7 +53,7 @@ class Wire:
     """Used by one thread. `loaded`: digests of scripts that this server was given over this wire."""
 
     def __init__(self, node: Node, access: Access, deadline: float, inspect: bool = True) -> None:
-        """Raises Lost, and BrokerUnavailable for a server that will not do: too old, or one that evicts."""
+        """Raises ConnectionLost, and BrokerUnavailable for a server that will not do: too old, or one that evicts."""
         self.node, self.tls = node, access.tls is not None
         self.loaded: set[str] = set()
         self.fresh = True  # nothing has been answered yet
@@ -200,7 +200,7 @@ def inherited() -> WeakSet[Wire]:
 
 @dataclass(frozen=True, slots=True)
 class _Seam:
-    """`with _Seam(wire, "read"):` any fault closes the wire; what the system and redis-py raise becomes Lost."""
+    """`with _Seam(wire, "read"):` any fault closes the wire; what the system and redis-py raise becomes ConnectionLost."""
 
     wire: Wire
     what: str

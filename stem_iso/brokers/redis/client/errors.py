@@ -1,4 +1,4 @@
-"""What a server refuses, and what to do about it.
+"""Refusals of a server, and what to do about them.
 
 Some refusals lead on (NOSCRIPT, MOVED, ASK, TRYAGAIN): whoever asked follows them. The others end as BrokerUnavailable, in words that say
 what is wrong and what an operator does about it.

@@ -1,4 +1,4 @@
-"""Calls that are large: together in one round trip where that arrives within its seconds, else in several. Pure."""
+"""Batches of large calls: one round trip where that arrives within its seconds, else several. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def in_rounds(items: Sequence[T], call_of: Callable[[T], ScriptCall], most: int) -> list[list[T]]:
-    """In their order, each round of at most `most` bytes of arguments, or of one item."""
+    """In their order, each batch of at most `most` bytes of arguments, or of one item."""
     if len(items) < 2:
         return [list(items)]
     rounds: list[list[T]] = [[]]

@@ -1,4 +1,4 @@
-"""Which node has a key: CRC16 of its hash tag, and the map that the cluster tells. (Pure.)"""
+"""Slots of a cluster: CRC16 of a key's hash tag, and the map from slots to nodes. Pure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SlotMap:
     nodes: tuple[Node, ...] = ()
 
     def master(self, slot: int) -> Node | None:
-        """None where no node has the slot, as far as was told."""
+        """None where no node has the slot, as far as is known."""
         place = bisect_right(self.ranges, slot, key=lambda each: each[0]) - 1
         if place < 0 or slot > self.ranges[place][1]:
             return None
