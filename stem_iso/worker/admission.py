@@ -1,4 +1,4 @@
-"""The gates of one delivery (D5), decided here and acted on by the consumer. Pure but for the look at the registry.
+"""The admission of one delivery (D5): decided here, carried out by `attempts`. Pure, except that it reads the registry.
 
 Delivery ── decode ─ resolve ─ revoked? ─ expired? ─ options ──> Admitted ──> (limits) ──> (mark) ──> Job
               └─────────┴─────────┴──────────┴──────────┴─────> Refused(outcome): settled without having run
@@ -27,7 +27,7 @@ class Admitted(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """`envelope` is a stand-in where the bytes were none: it names the delivery and its queue, for the event."""
+    """`envelope` is a stand-in where the bytes could not be decoded: it names the delivery and its queue, for the event."""
 
     envelope: Envelope
     policy: Policy

@@ -1,12 +1,12 @@
-"""From what people type after `-A` to the application.
+"""Import of the application that `-A` names.
 
     "thumbs:app"    module and attribute (dots in the attribute go on: "thumbs:apps.main")
     "thumbs"        the attribute may be left out where the module holds exactly one Stem
 
 Rules
  1. The working folder is first on `sys.path`, whatever started this program, unless it was started with -P or -I, which forbid that.
- 2. Two kinds of failure. What was typed is wrong: `InvalidOptions`, one line. The user's module raised while it was imported:
-    `BrokenModule`, which carries the user's own traceback without our frames, since that is where the fault is.
+ 2. Two kinds of failure. The name is wrong: `InvalidOptions`, one line. The user's module raised while it was imported: `BrokenModule`,
+    with the user's own traceback and without our frames, since the fault is in the module.
  3. Nothing here opens a broker; one that no other process could reach is refused (`shared`).
 """
 

@@ -1,10 +1,10 @@
-"""What an application has beside its tasks, on its way to isolates that cannot import it: hooks, middleware, listeners of publishing.
+"""The transfer of an application to isolates that cannot import it: of its hooks, its middleware, and its listeners of publishing.
 
     parent:  Stem ── carried ──> {name: pickled, None where that could not be} ── BootPayload ──> isolate: unpack ──> its bare application
 
-Hooks and middleware must arrive: where one cannot be pickled, the worker, or the isolate that misses it, says so and does not start. A
-listener harms no task: one that cannot be pickled is named in the log, and hears nothing of what isolated handlers enqueue.
-Where the application is found by importing it, nothing travels; that its middleware is the worker's own is checked by name.
+Hooks and middleware must arrive: where one cannot be pickled, the worker, or the isolate that lacks it, raises and does not start. A
+missing listener harms no task: one that cannot be pickled is named in the log, and hears nothing of what isolated handlers enqueue.
+Where the isolate imports the application, nothing travels, and the names of its middleware are compared with the worker's.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def carried(app: Stem, location: Location) -> dict[str, bytes | None]:
 
 
 def _attempted(name: str, value: object, sure: bool) -> bytes | None:
-    """`sure`: no isolate will find the application; else most likely one does, and nobody asks for this."""
+    """`sure`: no isolate can import the application; else most likely all can, and none needs this."""
     try:
         return pickled(value)
     except BaseException as error:  # pickling runs user code
@@ -80,5 +80,5 @@ def refuse_others(middleware: MiddlewareStack, workers: list[str], main: str) ->
 
 
 def pickled(value: object) -> bytes:
-    """For `parcel.unpack` in an isolate. What stands in `__main__` goes by name, into the namespace that the isolate's handlers share."""
+    """For `payload.unpack` in an isolate. What stands in `__main__` goes by name, into the namespace that the isolate's handlers share."""
     return pack(value, outside=False, by_name=True).data

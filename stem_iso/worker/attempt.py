@@ -1,14 +1,14 @@
-"""One attempt, from the lease to the last word about it.
+"""One attempt at a task, from its lease to its settlement.
 
     1 leased ─ 2 decoded ─ 3 resolved ─ 4 admitted ─ 5 marked ─ 6 submitted ─ 7 begun ─ 8 ended ─ 9 settled
                └── undecodable, unregistered, invalid, revoked, expired: straight to 8 ──────┘
 
-    steps 1–6 and 9   the consumer thread (the gates decide 2–4)
-    steps 7 and 8     told by the engine's thread, or by an inline handler's
+    steps 1–6 and 9   the consumer thread (`admission` decides 2–4)
+    steps 7 and 8     the engine's thread, or an inline handler's, which puts a message into the inbox
 
-An `Attempt` is what a host (the engine, or the inline host) calls back: each method puts one message into the consumer's inbox and returns,
-so no host ever waits for a queue. Nothing is settled before `AttemptEnded` has come out of that inbox (I4).
-Fields are written by the consumer alone, but `begun_at`, which the host writes when the call's clock starts.
+An `Attempt` is the `Caller` of whoever runs it (the engine, or `Inline`): each method puts one message into the consumer's inbox and
+returns, so no runner ever waits for the queue. Nothing is settled before `AttemptEnded` has come out of that inbox (I4).
+The consumer alone writes the fields, except `begun_at`: the runner writes it when the call's clock starts.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class AttemptPort(Protocol):
 
 
 class Attempt:
-    """The state of one leased delivery that passed the gates; also its `Caller`."""
+    """The state of one leased delivery; also the `Caller` of its call."""
 
     __slots__ = (
         *("alone", "begun_at", "delivery", "desk", "envelope", "halt", "killable", "lost"),
@@ -57,8 +57,8 @@ class Attempt:
     def __init__(self, desk: AttemptPort, delivery: Delivery, envelope: Envelope, policy: Policy) -> None:
         self.desk, self.delivery, self.envelope, self.policy = desk, delivery, envelope, policy
         self.begun_at = 0.0  # monotonic, 0 before step 7
-        self.halt: Callable[[StopReason], None] | None = None  # how its host ends it; None before step 6
-        self.take_back: Callable[[], bool] | None = None  # how its host gives it up before step 7; None where step 7 follows at once
+        self.halt: Callable[[StopReason], None] | None = None  # how its runner ends it; None before step 6
+        self.take_back: Callable[[], bool] | None = None  # how its runner gives it up before step 7; None where step 7 follows at once
         self.stop_reason: StopReason | None = None  # the first stop that was asked for
         self.lost = False  # the delivery is another's, or has been given up: nothing may be settled
         self.killable = True  # False for an inline handler in this process: it can be asked to end, no more
@@ -71,16 +71,16 @@ class Attempt:
         return f"<Attempt {self.envelope.name} {self.envelope.id} {self.envelope.run}.{self.envelope.attempt}>"
 
     def stop(self, reason: StopReason) -> None:
-        """Ask its host to end it; the first reason stands. It is over when `AttemptEnded` comes, not before."""
+        """Have its runner end it; the first reason stands. The attempt is over when `AttemptEnded` comes, not before."""
         if self.stop_reason is None and self.halt is not None:
             self.stop_reason = reason
             self.halt(reason)
 
     def withdraw(self) -> bool:
-        """True if it had not begun, and never will: its host says no more about it."""
+        """True if the attempt had not begun, and never will: no message about it comes any more."""
         return not self.begun_at and self.take_back is not None and self.take_back()
 
-    # -- the host's side: `Caller` -------------------------------------------------------------------------------------------------
+    # -- `Caller`, on the runner's thread -----------------------------------------------------------------------------------------
 
     def sent(self) -> None:
         first, self.begun_at = not self.begun_at, monotonic()

@@ -1,4 +1,4 @@
-"""Where attempts report to: the inbox, and what their threads must know of listeners before they put something into it."""
+"""The port that attempts report to: the consumer's inbox, the log of their output, and whether anybody listens to their begin."""
 
 from __future__ import annotations
 

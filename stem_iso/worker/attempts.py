@@ -1,14 +1,14 @@
-"""The attempts that sit in seats, with their leases, and every change to them.
+"""The attempts in flight: which seat and which lease each has, and every change to them.
 
-    Delivery ── admit ──> seat ── Ended ──> ledger ── stored ──> lease dropped
-                 └─ refused ─────────────────^
+    Delivery ── admit ──> seat ── AttemptEnded ──> settlements ── stored ──> lease dropped
+                 └─ refused ────────────────────────^
 
 Rules
- 1. A seat is taken from the gate to `AttemptEnded`; a lease is held from the fetch to the stored settlement, or until it is lost.
- 2. A lost attempt (another worker has the task) is told to end, keeps its seat until it has, and is then forgotten: nothing is settled.
+ 1. A seat is taken from admission to `AttemptEnded`; a lease is held from the fetch to the stored settlement, or until it is lost.
+ 2. A lost attempt (another worker has the task) is stopped, keeps its seat until it has ended, and is then forgotten: nothing is settled.
  3. A revoke with `terminate` ends the exact attempt that it names; without, it ends only what has not begun.
- 4. While tasks are short, some are submitted beyond the seats (`pace`): the engine then fills a seat by itself, without waking this thread.
-    What waits there for too long, or while the worker drains, is withdrawn and goes back to the queue.
+ 4. While tasks are short, some are submitted beyond the seats (`prefetch`): the engine then fills a seat by itself, without waking this
+    thread. What waits there for too long, or while the worker drains, is withdrawn and goes back to the queue.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Attempts:
         self.leases, self.sayings, self.pace = Leases(), ContextRequests(reporter), Pace()
         self._seated: dict[Receipt, Attempt] = {}
         self.lined_up = False  # something was put in line for its limits, so what the store said is due next may be out of date
-        self._inline = 0  # how many of them run in this process
-        self._ahead: deque[tuple[float, Attempt]] = deque()  # since when; those that were submitted beyond the seats, the oldest first
+        self._inline = 0  # how many attempts run in this process
+        self._ahead: deque[tuple[float, Attempt]] = deque()  # (since when, attempt) of those submitted beyond the seats, the oldest first
 
     def __len__(self) -> int:
         """How many seats are taken."""
@@ -91,16 +91,16 @@ class Attempts:
         for receipt in self.leases.keep(accounted):
             self._reporter.trouble(f"task {receipt.id} was lost here by an error; it comes back when its lease has run out")
 
-    # -- in ------------------------------------------------------------------------------------------------------------------------
+    # -- deliveries ----------------------------------------------------------------------------------------------------------------
 
     def leased(self, delivery: Delivery, now: float) -> None:
         self.leases.hold(delivery.receipt, delivery.visibility, now)
         self.ledger.seen(delivery.receipt.id)
 
     def admit(self, delivery: Delivery, broker: Broker, ahead: bool) -> bool:
-        """Through the gates and into a seat, or straight to the ledger. Raises BrokerUnavailable with nothing done.
+        """Into a seat, or straight to the settlements where it is refused. Raises BrokerUnavailable with nothing done.
 
-        `ahead`: all seats are taken, so it may only wait at the engine; False for one that cannot, with nothing done.
+        `ahead`: all seats are taken, so the delivery may only wait at the engine. False for one that cannot wait there, with nothing done.
         """
         found = admit(delivery, self._handlers, time.time(), self._grace)
         if ahead and isinstance(found, Admitted) and _needs_a_seat(found):
@@ -109,12 +109,12 @@ class Attempts:
         if not isinstance(found, Admitted):
             self.ledger.close(attempt, found.outcome, monotonic())
         elif found.policy.limits is not None and not self._may_begin(attempt, found.policy.limits, broker):
-            pass  # it is out of our hands
+            pass  # the broker has put it in line, or it is lost
         elif not found.policy.acks_late and not broker.mark(delivery.receipt):
             self._lost_unbegun(attempt)
         else:
             self._reporter.teller.received(attempt)
-            self._hosts.run(attempt, found.job)  # what it calls back comes through the inbox: nothing is missed by seating it after
+            self._hosts.run(attempt, found.job)  # calls back through the inbox, so seating the attempt afterwards misses nothing
             self._seated[delivery.receipt] = attempt
             self._inline += not attempt.killable
             if ahead:
@@ -122,7 +122,7 @@ class Attempts:
         return True
 
     def _may_begin(self, attempt: Attempt, limits: TaskLimits, broker: Broker) -> bool:
-        """Asked last of all gates, and for a free seat only: what is counted as begun begins now."""
+        """Whether its limits let it begin. The last check, and for a free seat only: what is counted as begun begins now."""
         permit = broker.acquire(attempt.delivery.receipt, limits, attempt.envelope.expires)
         if permit.verdict is Verdict.DONE and not permit.wait:
             return True
@@ -142,12 +142,12 @@ class Attempts:
         self._reporter.trouble("the lease was lost before the task began: another worker has it", attempt)
 
     def give_back(self, delivery: Delivery) -> None:
-        """It was fetched, and will not run here: the worker is stopping."""
+        """The worker is stopping: this delivery was fetched, and will not run here."""
         found = admit(delivery, self._handlers, time.time(), self._grace)
         outcome = Stopped(StopReason.SHUTDOWN, started=False) if isinstance(found, Admitted) else found.outcome
         self.ledger.close(Attempt(self._desk, delivery, found.envelope, found.policy), outcome, monotonic())
 
-    # -- what is told --------------------------------------------------------------------------------------------------------------
+    # -- messages ------------------------------------------------------------------------------------------------------------------
 
     def hear(self, message: AttemptMessage) -> None:
         match message:
@@ -175,7 +175,7 @@ class Attempts:
         attempt = message.attempt
         receipt = attempt.delivery.receipt
         if self._seated.pop(receipt, None) is None:
-            return  # given up before: its lease was left to run out
+            return  # abandoned before: its lease was left to run out
         self._inline -= not attempt.killable
         self.sayings.forget(attempt)
         if attempt.policy.cpus is not None:
@@ -184,7 +184,7 @@ class Attempts:
         if attempt.lost or not self.ledger.close(attempt, message.outcome, message.at):
             self.leases.drop(receipt)
 
-    # -- what is ordered -----------------------------------------------------------------------------------------------------------
+    # -- losses, revocations, stops ------------------------------------------------------------------------------------------------
 
     def lost(self, receipts: Iterable[Receipt]) -> None:
         """Other workers have these now."""
@@ -228,7 +228,7 @@ class Attempts:
             attempt.stop(StopReason.SHUTDOWN)
 
     def abandon(self, killable: bool) -> None:
-        """Wait no longer for these. Their leases run out, so that nobody starts them beside us."""
+        """Wait no longer for these. Their leases are left to run out, so that nobody starts them while they still run here."""
         for receipt, attempt in [each for each in self._seated.items() if each[1].killable is killable]:
             del self._seated[receipt]
             self._inline -= not attempt.killable
@@ -242,5 +242,5 @@ class Attempts:
 
 
 def _needs_a_seat(found: Admitted) -> bool:
-    """Whether it begins when it is admitted, so that it cannot be admitted to wait."""
+    """Whether it begins as soon as it is admitted, so that it cannot wait at the engine."""
     return isinstance(found.job, InlineJob) or not found.policy.acks_late or found.policy.limits is not None

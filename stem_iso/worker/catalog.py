@@ -1,4 +1,4 @@
-"""The tasks of an application that an isolate cannot import, as far as enqueueing needs them.
+"""The catalog of an application's tasks, for isolates that cannot import it: what enqueueing needs of each.
 
     parent: registry ── listed ──> [Listed] ── with the entrypoint's definition ──> isolate: add ──> stand-ins in its bare application
 

@@ -1,18 +1,18 @@
 """The consumer: one thread that owns the broker's connection and all state of the queue.
 
-    one turn   inbox ──> endings, sayings, stops          what other threads told
-               broker: renew ─ answers ─ exchange(settlements, free seats) ─ chores ─ events
-               deliveries ──> gates ──> (mark) ──> hosts
-               park in poll(): the inbox's bell, the broker's watch, until the earliest thing that is due
+    one turn   inbox ──> ends, context requests, stops    the messages of other threads
+               broker: renew ─ context requests ─ exchange(settlements, free seats) ─ maintenance ─ events
+               deliveries ──> admission ──> (limits, mark) ──> dispatcher
+               park in poll(): the inbox's eventfd, the broker's watch, until the earliest thing that is due
 
 Rules
- 1. The engine's thread and the handlers' only append to the inbox; everything below is touched by this thread alone. No locks, no asyncio.
- 2. Settling and fetching are one step (`exchange`). It is made at once where a seat would stand idle; otherwise endings are collected for a
-    millisecond, or until there are 64. While tasks are short, a few are fetched ahead of the seats (`pace`).
- 3. A broker that is away stops the turn, not the tasks: endings are kept in order, questions are answered with the error, and the broker is
-    tried again after 0.1 s, doubled up to 5 s. When it is back, leases are renewed before anything else.
- 4. Nothing is settled before `Ended`. Leases live until their settlement is stored, also through a long drain.
- 5. While all seats are taken, a watch that rings without end (a producer that never rests) is listened to every 20 ms, for orders.
+ 1. The engine's thread and the handlers' only append to the inbox; this thread alone touches everything below. No locks, no asyncio.
+ 2. Settling and fetching are one step (`exchange`). It is made at once where a seat would stand idle; otherwise settlements are collected
+    for a millisecond, or until there are 64: the batch window. While tasks are short, a few are fetched ahead of the seats (`prefetch`).
+ 3. A broker that is away stops the turn, not the tasks: settlements are kept in order, context requests are answered with the error, and
+    the broker is tried again after 0.1 s, doubled up to 5 s. When it is back, leases are renewed before anything else.
+ 4. Nothing is settled before `AttemptEnded`. Leases live until their settlement is stored, also through a long drain.
+ 5. While all seats are taken, a watch that fires without end (a producer that never rests) is read every 20 ms, for revocations.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from stem_iso.worker.reporting.events import EventEmitter
 from stem_iso.worker.scheduler import Scheduler
 from stem_iso.worker.shutdown import Shutdown
 
-COLLECT, COLLECT_MOST = 0.001, 64  # how long, and how many, endings may wait for company
+COLLECT, COLLECT_MOST = 0.001, 64  # the batch window: how long settlements may wait, and how many of them
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.1, 5.0
 LONGEST_PARK = 60.0
 BURST_LOOK = 0.25  # how soon a retry that another worker took is no longer waited for
@@ -45,7 +45,7 @@ monotonic = time.monotonic
 
 
 class Consumer:
-    """`run` is the thread. Built by the service, on that thread, with a broker that has answered."""
+    """`run` is the thread. Built by `WorkerRuntime`, on that thread, with a broker that has answered."""
 
     def __init__(
         self,
@@ -64,24 +64,24 @@ class Consumer:
         self._scheduler = scheduler
         self._herald = EndNoticePublisher(reporter)
         self._chores: tuple[Chore, ...] = (self._recoverer, self._control, self._herald, scheduler, *chores)
-        self._incoming: deque[Delivery] = deque()  # leased, and not yet through the gates: an inline one may have to wait
+        self._incoming: deque[Delivery] = deque()  # leased, and not yet admitted: one for an inline handler may have to wait
         self._taken_at = 0.0  # when the last of them came
         self._ending = Shutdown(options, floor, reporter, self._give_back)
-        self._hungry = True  # a look at the queue may find something
+        self._hungry = True  # an exchange may find something in the queues
         self._exchanged_at = -inf
         self._due_at = inf  # when the earliest delayed task is due
         self._retry_at, self._backoff = 0.0, 0.0  # while the broker is away
         self._watch: Watch = broker.watch(options.boot, options.queues)
         self._inbox.watch(self._watch.fileno())
         self._watch_at = 0.0
-        self._deaf_until = -inf  # -inf: listening
+        self._deaf_until = -inf  # -inf: the watch is in the poll
 
     def run(self) -> None:
         while not self._ending.over:
             try:
                 self._turn()
-            except BaseException:  # one turn of the loop: the next one may do better, and no user code in it may end the worker
-                self._reporter.trouble("a turn of the worker failed", traceback=traceback.format_exc())  # which is logged, elsewhere
+            except BaseException:  # of one turn: the next one may do better, and user code in it must not end the worker
+                self._reporter.trouble("a turn of the worker failed", traceback=traceback.format_exc())  # the log's listener writes it
                 self._retry_at = monotonic() + FIRST_BACKOFF
         self._listen(False)
         self._watch.close()
@@ -119,7 +119,7 @@ class Consumer:
                 self._floor.hear(message)
 
     def _work(self, now: float) -> None:
-        """All that needs the broker. Raises BrokerUnavailable, with what was done taken down and the rest still due."""
+        """All that needs the broker. Raises BrokerUnavailable; what was done stays done, and the rest is still due."""
         floor, broker = self._floor, self._broker
         if receipts := floor.leases.due(now):
             lost = broker.renew(receipts)
@@ -131,7 +131,7 @@ class Consumer:
             floor.sayings.answer(broker)
         if floor.sayings.next_note() <= now:
             floor.sayings.note(broker, now)
-        self._fill(now)  # before the chores, each of which is a round trip more until the handler begins
+        self._fill(now)  # before maintenance, where each request would delay the handler by a round trip
         if self._recoverer.due <= now:
             floor.drop_strays(self._incoming)
         for chore in self._chores:
@@ -153,7 +153,7 @@ class Consumer:
         return idle > 0 and (found or now >= min(self._due_at, self._block_until()))
 
     def _idle_seats(self) -> int:
-        """Those that nothing is at hand for, and that may be filled."""
+        """How many seats may be filled and have no delivery at hand."""
         if not self._ending.running:
             return 0
         return max(0, self._options.seats - len(self._floor) - len(self._incoming))
@@ -195,19 +195,19 @@ class Consumer:
                 self._incoming.appendleft(delivery)
                 raise
             except BaseException:
-                # Not a word about it to the broker: the lease runs out, is counted, and in the end the task is dead-lettered.
+                # The broker is not asked: the lease runs out and is counted, and in the end the task is dead-lettered.
                 floor.leases.drop(delivery.receipt)
                 raise
             if floor.lined_up:
                 floor.lined_up, self._hungry = False, True
 
     def _give_back(self) -> None:
-        """What is at hand goes back to its queue."""
+        """Give the deliveries at hand back to their queues."""
         while self._incoming:
             self._floor.give_back(self._incoming.popleft())
 
     def _obey(self, orders: list[Revocation]) -> None:
-        """What waits here and was revoked must not run; the floor ends what runs."""
+        """Mark what was revoked among the deliveries at hand, so that it does not run; `Attempts` ends what runs."""
         revoked = {order.receipt for order in orders}
         if revoked:
             self._incoming = deque(

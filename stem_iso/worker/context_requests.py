@@ -1,13 +1,13 @@
-"""What a handler said to its context, carried out by the consumer.
+"""The requests of handlers to their context, carried out by the consumer.
 
-    Said(attempt, payload) ── decode ──> progress, meta   kept with the attempt: stored now and then, and with the settlement, whatever
-                                                          the attempt's end (S4: also when it was killed)
-                                         extend, enqueue, revoke ──> broker ──> answer; an error there raises in the handler
+    HandlerMessage(attempt, payload) ── decode ──> progress, meta    kept with the attempt; stored every 0.1 s at most, and with the
+                                                                     settlement, however the attempt ends (S4: also when it is killed)
+                                                   extend, enqueue, compose, revoke ──> broker ──> answer; its error raises in the handler
 
 Rules
- 1. In order: what was said before the end is carried out before the end is settled.
- 2. While the broker is away, a question is answered with BrokerUnavailable at once; the handler decides what that means.
- 3. A payload that is no saying costs its sender an error, and nobody else anything.
+ 1. In order: what a handler sent before its end is carried out before the end is settled.
+ 2. While the broker is away, a request is answered with BrokerUnavailable at once; the handler decides what that means.
+ 3. A payload that is no request costs its sender an error, and nobody else anything.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class ContextRequests:
         self._dirty: set[Attempt] = set()
 
     def hear(self, said: HandlerMessage) -> None:
-        """Progress and meta are taken in; a question waits for `answer`."""
+        """Keep progress and meta with the attempt; what needs the broker waits for `answer`."""
         try:
             saying = decode_saying(said.payload)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -76,7 +76,7 @@ class ContextRequests:
                 assert_never(saying)
 
     def forget(self, attempt: Attempt) -> None:
-        """It has ended: the settlement carries what it wrote, and nobody waits for its answers."""
+        """The attempt has ended: its settlement carries what it wrote, and nobody waits for answers to it."""
         self._dirty.discard(attempt)
 
     # -- with the broker -----------------------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ class ContextRequests:
         return bool(self._asked)
 
     def answer(self, broker: Broker) -> None:
-        """Carry out all questions. Raises BrokerUnavailable after the one that met it was answered with it."""
+        """Carry out all requests. Raises BrokerUnavailable, after the request that met it was answered with it."""
         while self._asked:
             attempt, question, answer = self._asked.popleft()
             told = ContextAnswer(error=("RemoteError", "the worker failed to carry it out; its log says why"))
@@ -97,16 +97,16 @@ class ContextRequests:
                 if isinstance(error, BrokerUnavailable):
                     raise
             finally:
-                _reply(answer, told)  # whatever happened here: its handler waits for it
+                _reply(answer, told)  # whatever happened here: the handler waits for an answer
 
     def refuse(self, why: StemError) -> None:
-        """Nobody can carry them out now."""
+        """Answer all requests with this error: they cannot be carried out now."""
         asked, self._asked = self._asked, deque()
         for _, _, answer in asked:
             _reply(answer, ContextAnswer(error=(type(why).__name__, str(why))))
 
     def next_note(self) -> float:
-        """When something should be noted (monotonic)."""
+        """When progress or meta should be stored (monotonic)."""
         return min((attempt.noted_at + NOTE_EVERY for attempt in self._dirty), default=float("inf"))
 
     def note(self, broker: Broker, now: float) -> None:

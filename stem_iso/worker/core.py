@@ -5,9 +5,9 @@
 
 Exit codes (W1): 0 done · 1 failed · 2 usage or import · 3 the broker cannot be reached.
 
-The core runs no handler: what may hold the interpreter lock, or crash, has no place beside limits and leases. It has its own process
-group and disregards TERM and INT: signals count in the launcher alone. No handler of ours is SIG_IGN, because programs that the application
-starts while it is imported would inherit that.
+The core runs no handler: code that may hold the interpreter lock, or crash, has no place beside limits and leases. The core has its own
+process group and does nothing on TERM and INT: the launcher alone counts signals. The core never sets SIG_IGN, because programs that the
+application starts while it is imported would inherit that.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from stem_iso.worker.reporting.log_output import LogWriter, adopt
 from stem_iso.worker.worker import Worker
 
 DONE, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3
-LAST_WORDS = 3.0  # seconds for what is still to be written: somewhat more than `outlet.GRACE`
+LAST_WORDS = 3.0  # seconds for what is still to be written: somewhat more than `log_output.GRACE`
 SWITCH_INTERVAL = 0.0005  # with Python's 5 ms, a consumer in the midst of a large batch, or a listener, could hold up a kill as long
 
 log = logging.getLogger("stem_iso.worker")
 
 
 def run_core(start: CoreStart, keeper_socket: socket.socket, outlet: LogWriter) -> int:
-    """Work until the end; the exit code. What is wrong with the start is said on stderr, in one line or with the user's own traceback."""
+    """Work until the end; the exit code. An error at the start goes to stderr, in one line or with the user's own traceback."""
     try:
         worker = _worker(start, keeper_socket, outlet)
         worker.run()
@@ -93,7 +93,7 @@ def _take_no_signals() -> None:
 
 
 def _leave(code: int, outlet: LogWriter) -> None:
-    """By the ordinary way out, unless a handler's thread would hold it up, or somebody who does not read what this process says."""
+    """Exit as every program does, or at once where a thread of the application, or a stalled reader of the log, would hold that up."""
     words = threading.Thread(target=_last_words, args=(outlet,), name="stem-iso-last-words", daemon=True)
     words.start()
     words.join(LAST_WORDS)

@@ -1,8 +1,8 @@
-"""A coroutine in a loop of its own, where a soft limit may strike the thread at any instruction.
+"""A coroutine in a loop of its own, where the signal of a soft limit may arrive at any instruction.
 
-the signal strikes the handler's own step   SoftTimeLimitExceeded is raised in it, as in any function
-it strikes the waiting loop                 the loop is left; the task is cancelled with a mark, and the loop entered again; where the
-                                            cancellation enters the handler, `_marked` makes it a SoftTimeLimitExceeded
+it arrives in a step of the handler   SoftTimeLimitExceeded is raised there, as in any function
+it arrives in the waiting loop        the loop is left; the task is cancelled with a mark, and the loop entered again; where the
+                                      cancellation enters the handler, `_marked` makes it a SoftTimeLimitExceeded
 """
 
 from __future__ import annotations

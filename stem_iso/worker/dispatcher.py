@@ -1,11 +1,11 @@
-"""Where attempts run. One seat wherever it is.
+"""The dispatcher: gives each attempt to what runs it. An attempt takes one seat wherever it runs.
 
     Attempt + Job        ──> Engine    an isolate; can always be killed
-    Attempt + HostedJob  ──> Engine    the inline host, by command: a thread or a coroutine; can be killed with the host
+    Attempt + HostedJob  ──> Engine    a shared host, by command: a thread or a coroutine there; can be killed with the host
     Attempt + InlineJob  ──> Inline    a thread or the loop of this process, in an embedded worker
 
-By command no handler runs in this process, so that none can hold up a renewal or a kill (D2). An embedded worker starts its engine where
-any handler is isolated (its spares boot while the queue is still being opened), else with the first isolated task: one of inline handlers
+By command no handler runs in this process, so that none can hold up a renewal or a kill (D2). An embedded worker starts its engine at once
+where any handler is isolated, so that its spares boot early; else with the first isolated task. A worker with inline handlers
 alone has no keeper and no isolates.
 """
 
@@ -22,7 +22,7 @@ from stem_iso.worker.inline.runner import Inline
 
 
 class Dispatcher:
-    """Started and closed by the service, used by the consumer thread."""
+    """Started and closed by `WorkerRuntime`, used by the consumer thread."""
 
     def __init__(self, make_engine: Callable[[], Engine], inline: Inline) -> None:
         self._make_engine, self._inline = make_engine, inline
@@ -47,16 +47,16 @@ class Dispatcher:
             attempt.halt, attempt.take_back = partial(engine.stop, call), partial(engine.withdraw, call)
 
     def keeper(self) -> int | None:
-        """The pid of who outlives this process to kill what runs in others; None while nothing does."""
+        """The pid of the keeper, which outlives this process to kill its isolates; None while there is none."""
         return None if self._engine is None else self._engine.keeper
 
     def pinned(self) -> dict[str, list[int]]:
-        """Which tasks have cores of their own now, and which."""
+        """The cores of each task that has cores of its own now, by task id."""
         found = [] if self._engine is None else self._engine.pinned()
         return {caller.envelope.id: list(cpus) for caller, cpus in found if isinstance(caller, Attempt)}
 
     def close(self) -> None:
-        """Everything in processes of its own is dead when this returns; threads of this one may still be running."""
+        """Every isolate and host is dead when this returns; inline handlers of this process may still run."""
         if self._engine is not None:
             self._engine.close()
         self._inline.close()

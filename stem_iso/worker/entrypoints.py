@@ -1,7 +1,8 @@
-"""The parent's half of an entrypoint's journey: how isolates start, and what tells them which code to run. `inside.py` is the other half.
+"""The entrypoints of an application, as isolates get them: how an isolate starts, and which code it is to run. `child.task_runner` is the
+other half, in the isolate.
 
-    boot_of(app) ─────────> Boot ── once per isolate ──> boot: the application imported, its hooks run ── ready: what it found ──┐
-    Entries(app).entry(n) ─> Entry.definition(ready) <───────────────────────────────────────────────────────────────────────────┘
+    boot_of(app) ─────────────────> Boot ── once per isolate ──> boot: the application imported, its hooks run ── ready: its tasks ──┐
+    EntrypointTable(app).entry(n) ─> EntrypointRef.definition(ready) <───────────────────────────────────────────────────────────────┘
                                 └── {"name": n}       the isolate's own application has this very handler
                                     {"place": "m:q"}  a function that can be imported, of an application that cannot be
                                     {"pickled": ...}  what nobody can import: closures, lambdas, functions of a REPL
@@ -41,14 +42,13 @@ log = logging.getLogger("stem_iso.worker")  # where all that handlers log ends u
 TARGET, HOST_TARGET = "stem_iso.worker.child.task_runner:boot", "stem_iso.worker.child.shared_host:boot"
 
 
-TEXTS = 4 << 20  # bytes that an error with its traceback, or a log record, may have beside: each is cut where it is sent
+TEXTS = 4 << 20  # more bytes for an error with its traceback, or a log record: each is cut where it is sent
 
 
 class BootPayload(msgspec.Struct, frozen=True, kw_only=True):
-    """`main` is what `__main__` means in the parent. `broker`, and the folder that a relative one means, are the parent's, which may have
-    been told another one than its application names; it has no password where that is `withheld`. `modules` declare tasks beside the
-    application's own. `carried` is for an isolate whose application cannot be found, `middleware` (names) for one whose application can:
-    see `carrying`.
+    """`main` is what `__main__` means in the parent. `broker`, and the folder that a relative one means, are the parent's: its application
+    may name another one. Where the password is `withheld`, `broker` has none. `modules` declare tasks beside the application's own.
+    `carried` is for an isolate that cannot import the application, `middleware` (names) for one that can: see `app_transfer`.
     """
 
     location: Location
@@ -72,7 +72,7 @@ class BootPayload(msgspec.Struct, frozen=True, kw_only=True):
 
 class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One of `place` and `pickled` where the name alone does not do. `whole`: the function takes its parameters, not `(context, args)`;
-    `coroutine`: an inline host runs it on its loop;
+    `coroutine`: a shared host runs it on its loop;
     `catalog`: the siblings of a task whose application cannot be imported.
     """
 
@@ -108,7 +108,7 @@ def boot_of(app: Stem, secrets: Sequence[str] = (), options: BrokerOptions | Non
 
 
 def host_boot_of(app: Stem, isolate: Boot) -> HostBoot:
-    """How its inline host starts: as an isolate does, and with the worker, if the application has handlers for it."""
+    """How the shared host of this application starts: as an isolate does, and with the worker if the application has inline handlers."""
     at_start = any(form_of(handler) is not Form.ISOLATED for handler in app.registry)
     return HostBoot(replace(isolate, target=HOST_TARGET, hosts=True), at_start)
 
@@ -125,7 +125,7 @@ class EntrypointTable:
         return EntrypointRef(next(self._numbers), lambda ready: self._definition(handler, ready))
 
     def _definition(self, handler: TaskHandler[Any], ready: bytes) -> bytes:
-        """What an isolate needs to run this handler; `ready` is what it said it has. Raises what pickling raises."""
+        """What an isolate needs to run this handler; `ready` is what it found. Raises what pickling raises."""
         found: dict[str, str] = msgspec.msgpack.decode(ready)
         if found.get(handler.name) == signature_of(handler):
             definition = Definition(name=handler.name)
@@ -137,7 +137,7 @@ class EntrypointTable:
 
 
 def signature_of(handler: TaskHandler[Any], main: str | None = None) -> str:
-    """Where a handler's code stands, to tell two handlers of one name apart. `main`: as in `names.dotted`."""
+    """Where a handler's code stands: it distinguishes two handlers of one name. `main`: as in `names.dotted`."""
     code = code_of(handler)
     return f"{module_name(str(getattr(code, '__module__', '')), main)}:{getattr(code, '__qualname__', type(code).__qualname__)}"
 

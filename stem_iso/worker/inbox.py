@@ -1,12 +1,13 @@
-"""What other threads tell the consumer: a deque, and a bell that is rung only while the consumer is parked.
+"""The inbox of the consumer: a deque of messages, and an eventfd that is written only while the consumer is parked.
 
     engine thread, handlers, stop() ── put ──> deque ── take ──> consumer
                                          └─ eventfd, if it is parked
 
-Rule: the consumer says that it is parked *before* it looks at the deque a last time, and a sender looks at that word *after* it has put.
-So one of the two sees the other, and no message waits for the end of a park. A busy consumer costs its senders no system call.
+Rule: the consumer sets `_parked` *before* it looks at the deque a last time, and a sender reads `_parked` *after* it has put. So one of the
+two sees the other, and no message waits for the end of a park. A busy consumer costs its senders no system call.
 
-Where endings may wait for company, the consumer names a `quorum` and parks for a millisecond at most: one wake-up serves many.
+Where messages may wait for the end of a batch window, the consumer sets a `quorum` and parks for a millisecond at most: one wake-up serves
+many.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Inbox(Generic[T]):
         self.quorum = 1  # written by the consumer before it parks
 
     def put(self, item: T) -> None:
-        """It may wait for company, until `quorum` items are there or the park is over."""
+        """The item may wait in a batch window, until `quorum` items are there or the park is over."""
         self._items.append(item)
         if self._parked and len(self._items) >= self.quorum:
             self._ring()
@@ -60,7 +61,7 @@ class Inbox(Generic[T]):
         self._poll.unregister(fd)
 
     def park(self, seconds: float) -> list[int]:
-        """Sleep until something is put, a watched descriptor is readable, or time is up. Returns the descriptors that rang."""
+        """Sleep until something is put, a watched descriptor is readable, or time is up. Returns the readable ones."""
         self._parked = True
         try:
             ready = self._poll.poll(0 if len(self._items) >= self.quorum else max(0, seconds) * 1000)

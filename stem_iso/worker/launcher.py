@@ -1,4 +1,4 @@
-"""The launcher: what `python -m stem_iso.worker` is. It takes the signals, is the keeper of each core it starts, and runs no user code.
+"""The launcher, which `python -m stem_iso.worker` starts: it takes the signals, is the keeper of its core, and runs no user code.
 
     launcher ── starts ──> core (its own process group; imports the application, runs the queue)
        │ TERM, INT, HUP: SIGNAL 1, 2, ...   QUIT: SIGNAL 2         core ends with GOODBYE code ──> launcher exits with that code
@@ -7,8 +7,8 @@
 Rules
  1. Signals count here alone, so that one Ctrl-C, or one `systemctl stop` that signals every process, is one signal.
  2. A core that dies is replaced after 1 s, doubled up to 30 s; five deaths in a minute end the launcher with exit code 1.
- 3. A core that was told to stop and does not is killed: 10 s after "at once", 10 s after its shutdown time-out.
- 4. The loop never waits for whoever reads the log (`outlet`).
+ 3. A core that does not stop when it should is killed: 10 s after "at once", 10 s after its shutdown time-out.
+ 4. The loop never waits for whoever reads the log (`log_output`).
  5. The configuration travels in a memfd, not in the arguments, which `ps` shows: a broker's URL may hold a password.
  6. Children that this process has from before it became a launcher (a script that started a helper, and then `exec`s the worker) are no
     orphans, and live on. What such a helper itself leaves behind later cannot be told from what a task left, and is killed.
@@ -51,17 +51,17 @@ log = logging.getLogger("stem_iso.worker")
 
 
 class CoreStart(msgspec.Struct, frozen=True):
-    """What a core is told. `boot` names it in receipts; `predecessors` are dead boots whose leases it takes; `path` is what the application
-    is looked for in.
+    """The start message of a core. `boot` names the core in receipts; `path` is where the application is looked for.
 
-    More than one, because the last may have died before it had taken those of the one before it.
+    `predecessors` are dead boots whose leases this core takes: more than one, because the last core may have died before it had taken the
+    leases of the one before.
     """
 
     config: WorkerConfig
     boot: str
     path: list[str]
     predecessors: tuple[str, ...] = ()
-    argv: list[bytes] = []  # the user's: what runs in the core and its isolates reads in it what was typed
+    argv: list[bytes] = []  # the launcher's, so that the application reads in its `sys.argv` what was typed
 
 
 class LauncherSignals:
@@ -106,7 +106,7 @@ class CoreKeeper(Keeper):
 
 
 class Launcher:
-    """Starts cores, one after the other, until one leaves on purpose or is told to."""
+    """Starts cores, one after the other, until one leaves on purpose or a signal asks for the end."""
 
     def __init__(self, config: WorkerConfig, path: list[str]) -> None:
         self._config, self._path = config, path
@@ -149,7 +149,7 @@ class Launcher:
             if pidfd in events:
                 break
             if self._signals.count > told:
-                self._signals.drain()  # before the count is read: a signal between the two would be heard by nobody
+                self._signals.drain()  # before the count is read: else a signal between the two would be lost
                 told = self._signals.count
                 keeper.send(SIGNAL, told)
                 self._say_stopping(told)
@@ -181,7 +181,7 @@ class Launcher:
             log.info("stopping at once: what runs is killed and given back")
 
     def _patience(self) -> float:
-        """Until when a core that was told to stop may take; inf while nobody has told it."""
+        """Until when the core may take to stop; inf while it need not stop."""
         if self._signals.count == 0:
             return inf
         grace = AT_ONCE_GRACE if self._signals.count > 1 else self._config.shutdown_timeout + DRAIN_GRACE

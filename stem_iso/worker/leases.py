@@ -1,13 +1,13 @@
-"""When each lease is renewed. Pure: time comes in as `now` (monotonic seconds).
+"""The leases of this worker, and when each is renewed. Pure: time comes in as `now` (monotonic seconds).
 
     |--------- visibility ---------|
     leased    1/3 renew   2/3 renew
 
 Rules
  1. A lease is renewed at a third of its visibility, so that two renewals may fail before it runs out.
- 2. Those that are nearly due go along: one write renews many.
- 3. A lease is renewed for a delivery that somebody here still answers for: in a seat, at hand, or ended and to be stored. One that an error
-    lost on its way is dropped, and comes back when it has run out.
+ 2. Leases that are nearly due are renewed together with one that is due: one write renews many.
+ 3. A lease is renewed while its delivery is in a seat, at hand, or ended and to be stored. Where an error lost the delivery, the lease is
+    dropped, and the task comes back when the lease has run out.
  4. `heartbeat()` renews at once; a handler that calls it in a tight loop is renewed every twentieth of its visibility, 0.1 s at most.
 """
 
@@ -48,11 +48,11 @@ class Leases:
         self._beaten.discard(receipt)
 
     def held(self) -> Collection[Receipt]:
-        """As of any time it is looked at."""
+        """A live view of the receipts."""
         return self._held.keys()
 
     def keep(self, accounted: Set[Receipt]) -> list[Receipt]:
-        """Drop all others: they run out, and come back. Which ones that were."""
+        """Drop all others: their leases run out, and the tasks come back. Returns what was dropped."""
         strays = [receipt for receipt in self._held if receipt not in accounted]
         for receipt in strays:
             self.drop(receipt)

@@ -1,16 +1,16 @@
-"""What a worker does for the queue besides running tasks: small objects of one shape, called by the consumer when they are due.
+"""The maintenance of the queue by a worker: small objects of one shape (`Chore`) that the consumer runs when they are due.
 
-    Recoverer   leases that ran out (D2)      every claim_interval, right after our own were renewed; those of a dead worker at once
-    Takeover    workers that died (D14)       every second; the file is `takeover`
-    Control     revokes of what we hold (D10) when the watch rings, at most every 20 ms
-    Herald      ends that no worker has seen          when the watch rings, at most every 0.25 s
-    Sweeper     what has expired (B4)         every 5 s, at once again while there is more
-    Scheduler   what comes due by schedule    at its time; the file is `scheduler`
-    Beat        "this worker lives"           every 5 s, and soon after cores have changed hands
+    Recoverer            leases that ran out (D2)        every claim_interval, after our own were renewed; those of a dead worker at once
+    Takeover             workers that died (D14)         every second; in `takeover`
+    RevocationPoller     revokes of what we hold (D10)   when the watch fires, at most every 20 ms
+    EndNoticePublisher   ends that no worker has seen    when the watch fires, at most every 0.25 s
+    Sweeper              what has expired (B4)           every 5 s, at once again while there is more
+    Scheduler            what comes due by schedule      at its time; in `scheduler`
+    Heartbeat            "this worker lives"             every 5 s, and soon after a task got cores of its own, or gave them back
 
 Rules
  1. `run` may raise BrokerUnavailable; `due` then stands, and the consumer comes back when the broker does.
- 2. None of them blocks for longer than one call to the broker.
+ 2. No chore waits for anything but the broker's answers.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class LostWorker(msgspec.Struct):
 
 
 class Recoverer:
-    """`held`: the receipts of this worker. What it does not hold of its own was lost by an error on its way, and is redelivered too."""
+    """`held`: the receipts of this worker. A lease of this worker that is not among them was lost by an error, and is redelivered too."""
 
     def __init__(self, options: WorkerOptions, interval: float, reporter: EventEmitter, held: Collection[Receipt]) -> None:
         self._boot, self._interval, self._reporter, self._held = options.boot, interval, reporter, held
         self._lost = deque(LostWorker(boot) for boot in options.origin.predecessors)
         self.due = 0.0
-        self.found = False  # something was redelivered: a look at the queue is worth its price
+        self.found = False  # something was redelivered, so that an exchange is worth its price
 
     def take_over(self, dead: WorkerInfo) -> None:
         self._lost.append(LostWorker(dead.boot, dead))
@@ -89,7 +89,7 @@ class RevocationPoller:
         self._last = 0.0
 
     def rung(self, now: float) -> None:
-        """The watch says that there is something new; it does not say what."""
+        """The watch fired: there is something new, perhaps a revocation."""
         self.due = min(self.due, max(now, self._last + ORDERS_EVERY))
 
     def run(self, broker: Broker, now: float) -> None:
@@ -99,7 +99,7 @@ class RevocationPoller:
 
 
 class EndNoticePublisher:
-    """Tells of what was revoked or purged while it waited, and of canvases that failed: one worker of all does, whichever is first."""
+    """Emits the end of what was revoked or purged while it waited, and of canvases that failed. The first worker to ask gets each."""
 
     def __init__(self, reporter: EventEmitter) -> None:
         self._reporter = reporter
@@ -130,7 +130,7 @@ class Heartbeat:
         self.due = 0.0
 
     def soon(self) -> None:
-        """Something changed that people look for: who has which cores."""
+        """Beat soon: the record has changed, in the cores that tasks have."""
         self.due = min(self.due, time.monotonic() + BEAT_SOON)
 
     def run(self, broker: Broker, now: float) -> None:

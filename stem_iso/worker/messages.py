@@ -1,4 +1,4 @@
-"""What the consumer is told by other threads, in order: one small value per message, and the only road into the consumer's state."""
+"""The messages of other threads to the consumer, which come in order and are the only way to change its state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stem_iso.outcome import Outcome
 if TYPE_CHECKING:
     from stem_iso.worker.attempt import Attempt
 
-# Structs, not frozen dataclasses: made in C, they cost a tenth, and one is made per task on the hot path.
+# Structs, not frozen dataclasses: they are made in C and cost a tenth, and each task makes one on the hot path.
 
 
 class AttemptEnded(msgspec.Struct):
@@ -45,7 +45,7 @@ class IsolateChanged(msgspec.Struct):
 
 
 class Trouble(msgspec.Struct):
-    """Something is wrong that is nobody's outcome; it becomes an ERROR event."""
+    """An error that is no task's outcome; it becomes an ERROR event."""
 
     message: str
     traceback: str = ""

@@ -1,4 +1,4 @@
-"""What a worker is told, checked at birth and only read afterwards. The numbers' home for the command is `settings.WorkerConfig`."""
+"""The options of a worker, checked when it is made and only read afterwards. The command has its defaults in `config.WorkerConfig`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a worker comes from. `boot` names it in receipts.
+    """What started a worker. `boot` names it in receipts.
 
-    By command a launcher stands behind it, which is its keeper: the process then ends with the worker, and whatever that left behind.
-    `predecessors` are the launcher's dead cores, whose leases this one takes at once.
+    By command that is a launcher, which is also the keeper: `keeper_socket` leads there. `predecessors` are the launcher's dead cores,
+    whose leases this worker takes at once.
     """
 
     boot: str = field(default_factory=lambda: uuid.uuid4().hex)

@@ -1,10 +1,10 @@
-"""Signals of a program that gives its main thread to a worker.
+"""Stop signals of a program that gives its main thread to a worker.
 
     TERM, INT   the first: drain; a second: at once          QUIT: at once
 
-Python runs signal handlers in the main thread, between two bytecodes; a main thread that sleeps in a lock does not notice a signal that the
-kernel gave to another thread, which it does where a first one is still pending. So the main thread sleeps in poll(), on the descriptor into
-which Python's own C handler writes in whatever thread.
+Python runs signal handlers in the main thread, between two bytecodes. While a first signal is pending there, the kernel gives a second one
+to another thread, and a main thread that sleeps in a lock does not notice that one. So the main thread sleeps in poll(), on the descriptor
+into which Python's own C handler writes in whatever thread.
 """
 
 from __future__ import annotations

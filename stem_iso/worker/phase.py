@@ -1,4 +1,4 @@
-"""How a worker ends, as a table. Pure.
+"""The phases of a worker's shutdown. Pure.
 
                drain asked               grace over, or at once             nothing runs                 stored, or given up
     RUNNING ────────────────> DRAINING ─────────────────────────> KILLING ───────────────> STORING ───────────────────────> OVER
@@ -6,11 +6,11 @@
                DRAINING ── nothing runs ──────────────────────────────────────────────────────^
 
     RUNNING    fetches
-    DRAINING   fetches nothing; what runs goes on, with its limits, its renewals, its sayings
-    KILLING    what still runs has been told to end; nothing is settled before it has
+    DRAINING   fetches nothing; what runs goes on, with its limits, renewals and context requests
+    KILLING    what still runs has been stopped or killed; nothing is settled before it has ended
     STORING    the last outcomes go to the broker, which may be away
 
-A step may be asked for in any phase; what lies behind is never taken up again.
+A stop may be asked for in any phase. No phase comes twice.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How many deliveries may wait in this worker for a seat. Pure.
+"""Prefetch: how many deliveries may wait in this worker for a seat. Pure.
 
-One exchange with SQLite costs 60 µs for one task and 240 µs for sixteen. So a worker whose tasks last a millisecond fetches some more than
-it has seats: a seat that falls free is filled without asking, and what ended meanwhile is settled in one step.
+One exchange with SQLite costs 60 µs for one task and 240 µs for sixteen. So a worker whose tasks last a millisecond fetches some more tasks
+than it has seats: a seat that falls free is filled without a request, and what ended meanwhile is settled in one step.
 
 Rules
  1. Only tasks that have lately been short are fetched ahead, and only as many as the seats should finish within `AHEAD`: what waits here

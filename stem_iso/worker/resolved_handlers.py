@@ -1,6 +1,6 @@
-"""What this worker knows of each handler: looked at once, so that a delivery costs a dictionary look-up and no reflection.
+"""The resolved handlers of this worker: each is resolved once, so that a delivery costs a dictionary look-up and no reflection.
 
-envelope.name ── registry ──> handler ── once ──> Known(form, policy, limits, entry | entrypoint)
+envelope.name ── registry ──> handler ── once ──> ResolvedHandler(form, policy, limits, entry | entrypoint)
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ def limits_of(policy: Policy | Rejected) -> Limits:
 
 
 class HandlerCache:
-    """Owned by the consumer thread. A handler that is replaced (`override=True`) while the worker runs is looked at anew."""
+    """Owned by the consumer thread. A handler that is replaced (`override=True`) while the worker runs is resolved anew."""
 
     def __init__(self, app: Stem, entries: EntryMaker, *, hosted: bool = False) -> None:
-        """`hosted`: inline handlers run in the inline host, not in this process."""
+        """`hosted`: inline handlers run in the shared host, not in this process."""
         self._app, self._entries, self._hosted = app, entries, hosted
         self._known: dict[str, ResolvedHandler] = {}
 

@@ -1,8 +1,8 @@
-"""The inside of a running worker: everything that is built for one life of it, on the consumer's thread, and taken down there.
+"""The parts of a running worker: built for one life of it, on the consumer's thread, and taken down there.
 
-open    broker (the first word with it: a beat) ─ engine ─ gates, ledger, floor ─ Consumer
+open    handlers, settlements, attempts ─ broker (the first look of takeover, a heartbeat) ─ engine ─ Consumer
 live    Consumer.run
-close   engine, inline host ─ the last events ─ goodbye ─ broker ─ listeners
+close   engine, inline handlers ─ the last events ─ goodbye ─ broker ─ log and signals ─ bus
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""The chore that fires schedules; every worker has one, and the broker decides who fires which due time.
+"""The scheduler, which fires schedules: every worker has one, and the broker decides who fires which due time.
 
     start ── put what the application declares, remove what it no longer does
     due   ── read all schedules ── plan each ── fire ──> queue           sleep until the earliest that comes next
 
 Rules
- 1. A look is one read of a small table. It is taken when a due time has come, when the watch rang (at most once a second: a ring mostly
-    means tasks), and every 30 s, since the wall clock may have been set, or the machine have slept.
+ 1. A look is one read of a small table. It is taken when a due time has come, when the watch fired (at most once a second: mostly that
+    means new tasks), and every 30 s, since the wall clock may have been set, or the machine may have slept.
  2. Firing needs no handler's code, so any worker of the broker fires any schedule, whatever queues it serves.
- 3. A schedule that cannot be planned here (no cronsim, no such zone) is told of once, and left to others.
+ 3. A schedule that cannot be planned here (no cronsim, no such zone) is reported once, and left to others.
  4. A worker that drains goes on firing: what it fires is for whoever fetches.
 
 A due time fires by the wall clock of whoever fires it first: machines whose clocks differ fire as early as the fastest of them. A clock
@@ -24,7 +24,7 @@ from stem_iso.brokers.base import Broker, ScheduleRecord
 from stem_iso.task.schedule import Plan, Schedule, decode_schedule, fired, plan
 from stem_iso.worker.reporting.events import EventEmitter
 
-LOOK_EVERY = 1.0  # seconds between looks that only a ring asked for
+LOOK_EVERY = 1.0  # seconds between looks that only the watch asked for
 LONGEST_SLEEP = 30.0
 
 
@@ -38,10 +38,10 @@ class Scheduler:
         self._waiting: dict[str, tuple[ScheduleRecord, Schedule, Plan]] = {}  # as of the last look, so that the next one is cheap
         self._told: dict[str, str] = {}  # name -> the revision that cannot be fired here
         self.due = 0.0
-        self.fired = False  # a look at the queue is worth its price
+        self.fired = False  # so that an exchange is worth its price
 
     def rung(self, now: float) -> None:
-        """The watch says that there is something new; it does not say what."""
+        """The watch fired: there is something new, perhaps a schedule."""
         self.due = min(self.due, max(now, self._looked + LOOK_EVERY))
 
     def run(self, broker: Broker, now: float) -> None:
@@ -80,7 +80,7 @@ class Scheduler:
             return planned.at
         planned = plan(schedule, record.due, now)
         if not broker.fire(record, planned.due, fired(schedule, planned.fire, now)):
-            return now  # another was faster, or somebody changed it: the next look tells
+            return now  # another worker was faster, or somebody changed it: the next look shows which
         self.fired = self.fired or bool(planned.fire)
         return planned.at
 

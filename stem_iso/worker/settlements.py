@@ -1,14 +1,14 @@
-"""Endings that wait to be stored, and what is told when they are.
+"""The settlements that wait to be stored, and the events that follow when they are.
 
-    Ended(outcome) ── settle() ──> Closing(plan) ── exchange ──> Verdict ──> event, exactly once
-                                      │   ^
-                                      └───┘ the broker is away: kept, in order, until it is back
+    AttemptEnded(outcome) ── settle() ──> PendingSettlement(plan) ── exchange ──> Verdict ──> event, exactly once
+                                             │   ^
+                                             └───┘ while the broker is away: kept, in order
 
 Rules
- 1. An outcome becomes a plan once, at its end; the strategy's delay is asked for then, and never again.
- 2. Events follow the verdict: what was not stored is not told. A lost lease is told as an ERROR, and as nothing else.
- 3. Nothing else is remembered of a task once its verdict is known, but what `--burst` must wait for: the retries made here, and
-    what was put in line here for its limits.
+ 1. An outcome becomes a plan once, when the attempt ends; the retry strategy computes its delay then, and never again.
+ 2. Events follow the verdict: what was not stored has no event. A lost lease is an ERROR event, and nothing else.
+ 3. When the verdict of a task is known, only what `--burst` must wait for is remembered: the retries made here, and what was put in line
+    here for its limits.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class PendingSettlements:
         self._max_result_bytes = max_result_bytes
         self._pending: deque[PendingSettlement] = deque()
         self._count_retries = count_retries
-        self._lined_up: dict[str, float] = {}  # the same of those that wait for a limit
+        self._lined_up: dict[str, float] = {}  # id -> due (wall clock), of those that wait here for a limit; for --burst alone
         self._retries: dict[str, float] = {}  # id -> due (wall clock), of retries made here and not seen since; for --burst alone
 
     def __len__(self) -> int:
         return len(self._pending)
 
     def close(self, attempt: Attempt, outcome: Outcome, ended_at: float) -> bool:
-        """Take in the end of an attempt. False where nothing may be settled."""
+        """Plan the settlement of an attempt that has ended. False where nothing may be settled."""
         if isinstance(outcome, Succeeded) and len(outcome.result) > self._max_result_bytes:
             outcome = self._too_large(len(outcome.result))
         delay = self._delay(attempt, outcome)
@@ -89,7 +89,7 @@ class PendingSettlements:
         ]
 
     def stored(self, verdicts: list[Verdict]) -> list[Attempt]:
-        """The verdicts of the batch, in its order; tells the events, and returns the attempts that are over."""
+        """Take the verdicts of the batch, in its order, and emit the events. Returns the attempts that are over."""
         over = []
         for verdict in verdicts:
             closing = self._pending.popleft()
@@ -114,20 +114,20 @@ class PendingSettlements:
                     assert_never(plan)
         elif verdict is Verdict.CANCELLED:
             self._reporter.revoked(attempt, "revoked")
-        elif not attempt.lost:  # else it has been told
+        elif not attempt.lost:  # else `Attempts.lost` has emitted it
             text = "the lease was lost: another worker has the task, or the broker knows it no more; what was done here does not count"
             self._reporter.trouble(text, attempt)
 
     # -- for --burst ---------------------------------------------------------------------------------------------------------------
 
     def seen(self, id: str) -> None:
-        """It was delivered again."""
+        """This task was delivered again."""
         if self._count_retries:
             self._retries.pop(id, None)
             self._lined_up.pop(id, None)
 
     def lined_up(self, id: str, due: float) -> None:
-        """It waits for one of its limits, and comes again at `due` (wall clock) or before."""
+        """This task waits for one of its limits, and comes again at `due` (wall clock) or before."""
         if self._count_retries:
             self._lined_up[id] = due
 
@@ -141,9 +141,9 @@ class PendingSettlements:
         return any(now < due + 1.0 for due in waiting)
 
     def receipts(self) -> Iterator[Receipt]:
-        """Those of endings that are still to be stored."""
+        """The receipts of settlements that are still to be stored."""
         return (closing.attempt.delivery.receipt for closing in self._pending)
 
     def undelivered(self) -> list[Attempt]:
-        """Those whose outcome has not been stored, for a worker that gives up."""
+        """The attempts whose settlement has not been stored, for a worker that gives up."""
         return [closing.attempt for closing in self._pending]

@@ -1,9 +1,9 @@
-"""Where a worker stands between its first fetch and its last word: the phases of `phase`, with their clocks and what each begins with.
+"""The shutdown of a worker: the phases of `phase`, with their deadlines and what each of them begins with.
 
 DRAINING   what has not begun goes back; the rest has `shutdown_timeout`
-KILLING    everything is told to end; what can be killed is, an inline host when its coroutines have had 2 s, and has 15 s in all (a process
-           in uninterruptible sleep outlasts any signal); inline handlers in this process have 2 s
-STORING    the broker has 5 s to be back
+KILLING    every attempt is stopped. What can be killed is killed, an inline host after its coroutines have had 2 s; all that has 15 s,
+           since a process in uninterruptible sleep outlasts any signal. Inline handlers in this process have 2 s
+STORING    the broker has 5 s to come back
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Shutdown:
         self._enter(asked(self.phase, Ask.AT_ONCE if at_once else Ask.DRAIN), now)
 
     def look(self, now: float, at_hand: int) -> None:
-        """`at_hand`: deliveries that are not yet on the floor."""
+        """`at_hand`: deliveries that are not yet attempts."""
         if self.running:
             return
         if now >= self._inline_at:

@@ -1,4 +1,4 @@
-"""Takeover: a worker that died whole is noticed by others on its machine, and its leases are taken at once (D14).
+"""Takeover of a dead worker: others on its machine notice that all its processes are gone, and take its leases at once (D14).
 
     record of a neighbour ── all its processes gone? ── still gone, a quarter of a second later? ──> Recoverer: its leases, then its record
                                   └─ one lives, or nobody can say ──> nothing: its leases run out by themselves
@@ -54,5 +54,5 @@ class Takeover:
         self.due = now + (CONFIRM if self._suspects else LOOK_EVERY)
 
     def _is_dead(self, worker: WorkerInfo) -> bool:
-        """Our launcher has buried its own dead cores, and started us after that."""
+        """Predecessors are dead without a look: our launcher killed what was left of them before it started us."""
         return worker.boot in self._predecessors or (bool(worker.processes) and all(is_gone(pid, start) for pid, start in worker.processes))

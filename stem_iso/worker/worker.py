@@ -1,14 +1,15 @@
-"""The worker: what people start and stop. Embedded, and as the core of the command.
+"""The worker that people start and stop: embedded in a program, or as the core of the command.
 
     run()                 blocks; main thread; TERM, INT: drain, a second one or QUIT: at once
     await serve()         in a loop of yours, which then also runs the inline async handlers; cancelling it drains
     with Worker(app):     in the background; leaving the block drains
 
-Start: broker ─ engine (spares boot, the application imported) ─ consumer.
-Stop: the consumer stops fetching ─ attempts end, then are killed and given back ─ their leases, which outlive them, or a long task would be
-taken over while it ends ─ engine ─ events for other processes ─ broker, last because all settle through it ─ listeners, who hear of it all.
+Start: broker ─ engine (spares boot, and import the application) ─ consumer.
+Stop: the consumer stops fetching ─ attempts end, or are killed and given back ─ their leases end, after the attempts: else another worker
+would take over a long task while it ends ─ engine ─ events for other processes ─ broker, which all settlements need ─ listeners, who hear
+of all this.
 
-A worker runs once: what it is made of belongs to that one life (`interior`), which is one thread's.
+A worker runs once. Its parts belong to that one life (`runtime`) and to one thread.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ class Worker:
 
     def run(self) -> None:
         """Work until the end; in the main thread, take TERM, INT and QUIT meanwhile. Raises BrokerUnavailable where it cannot start."""
-        # By command the launcher counts signals, and tells the core over its socket.
+        # By command the launcher counts signals, and sends the count to the core over its socket.
         if self._options.origin.keeper_socket is None and threading.current_thread() is threading.main_thread():
             with StopSignals(self.stop) as signals:
                 self.start()

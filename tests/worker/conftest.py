@@ -1,4 +1,4 @@
-"""An application, a worker, and an ear: what every incident is made of."""
+"""Fixtures of the worker's tests: an application, a worker, and a listener to its events."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def devour(size: int) -> int:
 
 
 def cores(context: TaskContext) -> list[list[int] | None]:
-    """What it is told, and what the kernel says."""
+    """The cores that it is given, and those that the kernel shows."""
     return [None if context.cpus is None else sorted(context.cpus), sorted(os.sched_getaffinity(0))]
 
 

@@ -1,4 +1,4 @@
-"""How attempts end, and what is told and stored then: with real isolates and a real database."""
+"""How attempts end, and what is stored and emitted then: with real isolates and a real database."""
 
 from __future__ import annotations
 

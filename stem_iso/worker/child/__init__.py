@@ -1,1 +1,1 @@
-"""The worker's half of an isolate: what runs a handler there."""
+"""The worker's half of isolates and shared hosts: runs the handlers there."""

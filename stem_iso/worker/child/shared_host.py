@@ -1,12 +1,12 @@
-"""The queue's half of the inline host: handlers without an entrypoint, in a process of their own, by command.
+"""The host of inline handlers by command: a process of their own, shared by their calls. The queue's half of it.
 
-    core: HostedJob ── CALL ──> child.host ── begin ──> Inline: threads and the loop, as in an embedded worker
-    core: Caller.*  <── frames ── HostCaller <───────────┘
+    core: HostedJob ── CALL ──> isolate.child.shared_host ── begin ──> TaskHost: Inline, threads and the loop, as in an embedded worker
+    core: Caller.*  <── frames ── HostCaller <─────────────────────────────────────┘
 
 Rules
- 1. What a handler sees here is what it sees in an embedded worker, and what an isolate gives beside: its application imported, the hooks of
-    `on_isolate_start` run once before the first call, its text in the worker's log under its task.
- 2. The lease is the core's to renew, so nobody here watches the interpreter lock: who holds it holds up its neighbours, and no lease.
+ 1. A handler sees here what it sees in an embedded worker, and also what an isolate gives: its application is imported, the hooks of
+    `on_isolate_start` run once before the first call, and its output is in the worker's log under its task.
+ 2. The core renews the lease, so nobody here watches the interpreter lock: a call that holds it holds up its neighbours, and no lease.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def boot(payload: bytes) -> TaskHost:
 
 
 class HostAround(Around):
-    """The host's: the caller knows which call a thread or a task runs, and tells the core of limits."""
+    """The caller knows which call a thread or a task runs, and reports limits to the core."""
 
     def __init__(self, main: str) -> None:
         self.main = main
@@ -52,7 +52,7 @@ class HostAround(Around):
 
 
 class TaskHost(TaskRunner):
-    """`isolate.job.HostRunner` for tasks."""
+    """`isolate.interfaces.HostRunner` for tasks."""
 
     def __init__(self, told: BootPayload) -> None:
         super().__init__(told)

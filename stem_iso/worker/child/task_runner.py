@@ -1,10 +1,10 @@
-"""The queue's half of the child, and of an inline call: bytes in, the handler run, bytes out.
+"""The runner of handlers, in an isolate and inline: the bytes of a call in, the bytes of its reply out.
 
     payload ── decode ──> header, arguments ── convert ──> call ── encode ──> (SUCCEEDED | FAILED | RETRY | REJECTED, bytes)
                              │                              │
                              └── TaskContext over the port ─┘     the same inline and isolated; only the port differs
 
-    isolate:  boot(payload, port) ──> Runner: define (once per entrypoint), run (once per call)
+    isolate:  boot(payload, port) ──> TaskRunner: define (once per entrypoint), run (once per call)
     inline:   run_sync(entrypoint, payload, port) in a thread · await run_async(entrypoint, payload, port) on a loop
 
 Rules
@@ -130,10 +130,10 @@ R = TypeVar("R")
 
 
 def _surely(step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | Reply:
-    """What the step answers; where even that raises, a reply that says so: a call without an end would keep its seat for ever."""
+    """The value of the step; where the step raises, a reply that names the error: a call without an end would keep its seat for ever."""
     try:
         return step(*args, **kwargs)
-    except BaseException as error:  # the steps read what users made, and memory may be out: it is the end of this call alone
+    except BaseException as error:  # the steps read what users made, and memory may be short: only this call ends
         return FAILED, last_resort(error)
 
 
@@ -211,7 +211,7 @@ def settle_in(payload: bytes) -> BootPayload:
 
 
 class TaskRunner:
-    """`isolate.job.Runner` for tasks."""
+    """`isolate.interfaces.Runner` for tasks."""
 
     def __init__(self, told: BootPayload) -> None:
         self.told = told
@@ -221,7 +221,7 @@ class TaskRunner:
         except NotThere:
             if not told.of_program:
                 raise
-            # A program that makes its application below `if __name__ == "__main__":`, which stays shut here: its code is carried.
+            # The program makes its application below `if __name__ == "__main__":`, which does not run here: its code is carried.
             self._app, self._carried = Stem(told.broker), True
         self._app.site = BrokerConfig(told.broker, self._app.site.overrides)
         self._app.site.folder, self._app.site.in_isolate, self._app.site.withheld = told.site_folder, True, told.withheld

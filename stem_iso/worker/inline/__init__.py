@@ -1,1 +1,1 @@
-"""Handlers without an entrypoint, run in this process: coroutines on one loop, functions in threads."""
+"""Inline handlers, run in this process: coroutines on one loop, functions in threads."""

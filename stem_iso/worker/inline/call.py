@@ -1,9 +1,9 @@
-"""One running inline call, and what its handler may say (`Port`): the twin of the child's port, without a pipe.
+"""One running inline call, and its `CallPort`: as the port of an isolate, without a pipe.
 
     handler's thread or loop ── ask, tell, beat ──> Caller (the consumer's inbox)
                              <── answer ──────────  consumer
 
-Rule: nothing is told of a call after its end, and its end is told once; `finish` and `notice` meet under the call's lock.
+Rule: the caller gets one end, and no notice after it; `finish` and `notice` take the call's lock.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NOBODY_ANSWERS = encode_answer(ContextAnswer(error=("RemoteError", "the task has
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InlineJob:
-    """`payload` as in `task.call`; `visibility` (seconds) sets how closely the GIL is watched.
+    """`payload` as in `task.context_protocol`; `visibility` (seconds) sets how closely the GIL is watched.
 
     `begun_at`: when its clock began (monotonic); None: now.
     """
@@ -50,7 +50,7 @@ class InlineJob:
 
 
 class Question:
-    """A handler that waits for an answer. The first answer counts."""
+    """A request of a handler that waits for its answer. The first answer counts."""
 
     def __init__(self) -> None:
         self._arrived = threading.Event()
@@ -67,7 +67,7 @@ class Question:
 
 
 class InlineCall:
-    """Made by the host at the moment the call begins."""
+    """Made by `Inline` at the moment the call begins."""
 
     isolated = False
     cpus: frozenset[int] | None = None  # a thread or a coroutine shares its process's
@@ -77,7 +77,7 @@ class InlineCall:
         self.begun_at = self.beaten_at = monotonic() if job.begun_at is None else job.begun_at
         self.soft_deadline = None if job.limits.soft is None else self.begun_at + job.limits.soft
         self.hard_deadline = None if job.limits.hard is None else self.begun_at + job.limits.hard
-        self.deadlines = Deadlines(job.limits, self.begun_at, asks=False, ends=job.is_async)  # the clock's from the first look on
+        self.deadlines = Deadlines(job.limits, self.begun_at, asks=False, ends=job.is_async)  # from its first look on the clock owns it
         self.thread: int | None = None  # of a sync handler; of the loop for an async one
         self.task: asyncio.Task[None] | None = None  # written on the loop's thread
         self.context: Context | None = None  # what the task runs in; written with it
@@ -89,11 +89,11 @@ class InlineCall:
         self._lock = threading.Lock()
         self._questions: list[Question] = []  # under the lock
 
-    # -- Port: called by the handler -----------------------------------------------------------------------------------------------
+    # -- `CallPort`: called by the handler -----------------------------------------------------------------------------------------
 
     def ask(self, payload: bytes) -> bytes:
         question = Question()
-        self.beaten_at = monotonic()  # any word proves that the handler is alive
+        self.beaten_at = monotonic()  # any request proves that the handler is alive
         with self._lock:
             if self._closed:
                 return NOBODY_ANSWERS
@@ -128,7 +128,7 @@ class InlineCall:
         finally:
             self._armed_now = False
 
-    # -- the host's side -----------------------------------------------------------------------------------------------------------
+    # -- called by `Inline` ----------------------------------------------------------------------------------------------------------
 
     def raise_soft(self) -> None:
         """On the loop's thread: cancel the handler, once, and only while it is inside `armed()`."""
@@ -136,7 +136,7 @@ class InlineCall:
             self._soft_raised = self.task.cancel()
 
     def end(self, ending: Outcome) -> bool:
-        """On the loop's thread: cancel the handler; its end will mean `ending`. False if it is over, or ending already."""
+        """On the loop's thread: cancel the handler, with `ending` as its outcome. False if it is over, or ending already."""
         if self.ending is not None or self.task is None or not self.task.cancel():
             return False
         self.ending = ending
@@ -156,7 +156,7 @@ class InlineCall:
         self.abandon()
 
     def abandon(self) -> None:
-        """It has ended, or its worker: whoever waits for an answer, a thread that it left behind, gets an error, now or later."""
+        """The call has ended, or its worker: a thread of it that asks something, now or later, gets an error."""
         with self._lock:
             self._closed, questions = True, list(self._questions)
         for question in questions:

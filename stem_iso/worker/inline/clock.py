@@ -1,4 +1,4 @@
-"""A thread that looks at what is due, for inline handlers (the engine has a clock of its own).
+"""The clock of inline handlers: a thread that runs what is due. (The engine has timers of its own.)
 
 No heap: there are no more running calls than seats, so a look at all of them is cheaper than keeping an order, and a call that has ended
 leaves nothing behind.

@@ -1,19 +1,19 @@
-"""Handlers without an entrypoint: they run in this process, async ones on one loop, sync ones in threads. The process is that of an
-embedded worker, or, by command, the inline host (`hosted`).
+"""The runner of inline handlers: in this process, async ones on one loop, sync ones in threads. The process is that of an embedded worker,
+or, by command, a shared host (`child.shared_host`).
 
     consumer, or host ── submit(InlineJob, caller) ──> thread  run_sync ──┐
         ^                                       └────> loop    run_async ─┤
-        └─────── Caller.*  <── the same calls that the engine makes ──────┘       clock thread: soft, hard, heartbeat, the GIL's watch
+        └─────── Caller.*  <── the same calls that the engine makes ──────┘       clock thread: soft, hard, heartbeat, the GIL
 
 What can be enforced here, and what cannot
  - Soft limit: an event with the stack of the handler's thread or coroutine; "raise" cancels a coroutine, and the cancellation leaves the
    handler as `SoftTimeLimitExceeded`.
- - Hard limit, silence, a stop: a coroutine is cancelled and its end is told when it has ended, as a time-out even where it swallowed the
-   cancellation. A thread cannot be ended: it is left to end, and its reply counts.
- - Each call has a context (`contextvars`) of its own. What it changes in its thread is put back (`threads`, `shared_loop`); what it changes
-   in the process is put back where that is the inline host. In an embedded worker nobody can tell its change from the program's own.
- - C code that keeps the GIL holds up leases and limits alike. It cannot be prevented in one process, so it is named (`on_held`) where it
-   lasted longer than a third of the shortest lease that an inline handler holds.
+ - Hard limit, silence, a stop: a coroutine is cancelled, and its outcome follows when it has ended: a time-out, even where the coroutine
+   swallowed the cancellation. A thread cannot be ended: it is left to end, and its reply counts.
+ - Each call has a context (`contextvars`) of its own. What a call changes in its thread is put back (`threads`, `shared_loop`); what it
+   changes in the process is put back in a shared host only. In an embedded worker a call's change looks like the program's own.
+ - C code that keeps the GIL holds up leases and limits alike. One process cannot prevent that, so the call is named (`Around.held`) where
+   the GIL was held for longer than a third of the shortest lease of an inline handler.
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ monotonic = time.monotonic
 
 
 class Around:
-    """What an inline call touches of the process around it, beside its caller. In a worker's own process: nothing."""
+    """The process around an inline call. Here it does nothing; an embedded worker and a shared host override what they need."""
 
     main: str | None = None  # what `__main__` means, if not this process's own
 
     def running(self, caller: Caller) -> AbstractContextManager[None]:
-        """Entered around all of a call, by the thread that runs it, or in its task."""
+        """Entered around the whole call, by the thread that runs it, or in its task."""
         return nullcontext()
 
     def ending(self, caller: Caller, ending: TimedOut) -> None:
         """A coroutine has reached its hard limit, or that of silence, and is being cancelled."""
 
     def trouble(self, text: str, traceback: str) -> None:
-        """Something is wrong that is no call's outcome."""
+        """An error that is no call's outcome."""
 
     def held(self, callers: list[Caller], late: float) -> None:
         """The interpreter lock was held for `late` seconds, longer than the leases bear; one of these did it."""
@@ -146,7 +146,7 @@ class Inline:
         except asyncio.CancelledError as error:
             if call.ending is None and self._loop is not None:  # the program cancels what runs in its loop: it ends, and we with it
                 call.ending = Stopped(StopReason.SHUTDOWN, started=False)
-            # Else a guest did, itself or another coroutine of this loop: a failure, since what is given back would do so for ever.
+            # Else a handler did, this one or another of this loop: a failure, since a task that is given back would do it again for ever.
             reply = failed_reply(error, self._around.main)
         except GeneratorExit:  # its loop is gone (`throw_away`), and nobody waits for a reply
             return
@@ -223,7 +223,7 @@ class Inline:
             self._loop.call_soon_threadsafe(act)
 
     def _loop_lost(self, loop: asyncio.AbstractEventLoop) -> None:
-        """What ran there never goes on; what had not begun begins on the next one."""
+        """The loop was broken: what ran there never goes on; what had not begun begins on the next loop."""
         with self._lock:
             running = [call for call in self._running if call.job.is_async]
         for call in running:

@@ -1,13 +1,13 @@
-"""The event loop that inline coroutines share, on a thread of its own: it outlives whatever one of them does to it.
+"""The event loop that inline handlers share, on a thread of its own: it outlives whatever one of them does to it.
 
-    run(act) ──> loop ──> ended by a guest?  SystemExit, KeyboardInterrupt, a stop     the same loop goes on; reported
-                     └──> broken by a guest? its selector is closed, its state gone    its calls are ended, a new loop is made; reported
+    run(act) ──> loop ──> ended by a handler?  SystemExit, KeyboardInterrupt, a stop     the same loop goes on; reported
+                     └──> broken by a handler? its selector is closed, its state gone    its calls are ended, a new loop is made; reported
 
 Rules
  1. asyncio hands a SystemExit or KeyboardInterrupt of any task to whoever runs the loop, after it has stored it in the task: who awaits
     that task gets it as any exception, so that the handler fails, and the loop has nothing to end for.
- 2. `stop`, `close` and the two shutdowns of the loop raise in the guest that calls them. Where it finds a way around (`BaseEventLoop.stop`
-    as a function), the loop is entered again.
+ 2. `stop`, `close` and the two shutdowns of the loop raise in the handler that calls them. Where a handler finds a way around that
+    (`BaseEventLoop.stop` as a function), the loop is entered again.
  3. A process that a coroutine forked has no part in this loop, whose selector it shares with its parent: what comes back here ends there.
 
 A loop that the program gave (`Worker.serve`) is its own: there SystemExit ends the program, as it does without us.
@@ -28,7 +28,7 @@ REFUSED = ("stop", "close", "shutdown_asyncgens", "shutdown_default_executor")
 
 
 class SharedLoop:
-    """`trouble` hears what a guest did to the loop, `lost` that its coroutines will never go on; both on the loop's thread."""
+    """`trouble` reports what a handler did to the loop; `lost` ends the calls of a loop that never goes on. On the loop's thread."""
 
     def __init__(self, trouble: Callable[[str, str], None], lost: Callable[[asyncio.AbstractEventLoop], None]) -> None:
         self._trouble, self._lost = trouble, lost
@@ -83,7 +83,7 @@ class SharedLoop:
             delattr(loop, name)
         try:
             loop.close()
-        except Exception:  # what a guest broke may not even close, and would not when its memory is freed
+        except Exception:  # a broken loop may not even close, and would not when its memory is freed
             setattr(loop, "close", lambda: None)  # noqa: B010 - a method
 
     def _enter(self, loop: asyncio.AbstractEventLoop, owner: int) -> bool:
@@ -94,7 +94,7 @@ class SharedLoop:
             _end_fork(owner)
             text = f"a part of a coroutine ended by {type(error).__name__}, which asyncio hands to its loop; the loop goes on"
             self._trouble(text, "".join(traceback.format_exception(error)))
-        except BaseException as error:  # a guest closed what the loop stands on: its selector, its descriptors
+        except BaseException as error:  # a handler closed what the loop needs: its selector, its descriptors
             _end_fork(owner)
             text = "the loop of inline coroutines was broken by one of them; a new one is made"
             self._trouble(text, "".join(traceback.format_exception(error)))

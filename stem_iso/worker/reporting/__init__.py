@@ -1,1 +1,1 @@
-"""What happened in a worker, told: events, signals, log records."""
+"""Reports of what happens in a worker: events, signals, log records."""

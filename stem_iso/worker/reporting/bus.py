@@ -1,16 +1,16 @@
-"""Events reach their listeners on a thread of their own, so that none of them can hold up a lease, a limit or a task.
+"""The event bus of a worker: calls listeners on a thread of its own, so that none of them can hold up a lease, a limit or a task.
 
     consumer ── publish ──> queue (bounded) ── dispatch thread ──> listener, listener, Stream ──> async for
              ── tell ─────>                                     ──> the listeners of one of the application's signals
 
 Rules
- 1. `wants(type)` is what a maker of events asks first: an event that nobody listens to is never built. So with signals; the first that is
-    told starts the thread.
- 2. Listeners run one at a time, in the order of the events. One that raises is logged, and told in an ERROR event (unless it was handling
-    one: that would never end); the others get the event all the same.
- 3. One that lags costs events, never tasks: past `capacity` waiting events new ones are dropped, and the loss is told in an ERROR event,
-    once a second at most: a listener that lags does so for long.
-    What is posted (captured output) has a room of its own, in bytes: a flood of lines costs no event, and its poster tells what is lost.
+ 1. `wants(type)` comes before an event is made: an event that nobody listens to is never made. So with signals; the first one starts the
+    thread.
+ 2. Listeners run one at a time, in the order of the events. A listener that raises is logged, and named in an ERROR event (unless it was
+    handling one: that would never end); the others get the event all the same.
+ 3. A listener that lags costs events, never tasks: past `capacity` waiting events new ones are dropped, and an ERROR event gives their
+    number, once a second at most, since a listener that lags does so for long.
+    What is posted (captured output) has a bound of its own, in bytes: a flood of lines costs no event. Who posts reports what is lost.
  4. `close` delivers what waits, within a bound: a listener that hangs cannot hold up the end of the worker.
 """
 
@@ -31,7 +31,7 @@ from typing import TypeVar
 from stem_iso.events import ErrorEvent, Event, WorkerEventType
 
 L = TypeVar("L", bound=Callable[..., object])
-Listener = Callable[..., object]  # called with one event; its answer is not looked at
+Listener = Callable[..., object]  # called with one event; what it returns is not used
 
 CAPACITY = 10_000
 LOSS_EVERY = 1.0  # seconds
@@ -40,7 +40,7 @@ log = logging.getLogger("stem_iso.worker")
 
 
 class Bus:
-    """Listeners of one worker. `publish` and `post` may be called from any thread and never block."""
+    """The listeners of one worker. `publish` and `post` may be called from any thread and never block."""
 
     def __init__(self, worker_id: str, *, capacity: int = CAPACITY) -> None:
         self._worker_id = worker_id

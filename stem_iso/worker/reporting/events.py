@@ -1,4 +1,4 @@
-"""From what happened to events: made only if somebody wants them, told once, and after the fact is stored.
+"""The emitter of events: made only if somebody listens, emitted once, and after the fact is stored.
 
     consumer ── completed, retried, failed, … ──> Event ──┬──> bus (listeners in this process)
                                                           └──> outbox ──> broker.emit, while somebody listens elsewhere
@@ -41,7 +41,7 @@ OUTBOX = 10_000  # past this, events for other processes are dropped, the oldest
 
 
 class EventEmitter:
-    """Owned by the consumer thread. `teller` tells the signals, which are for this process alone."""
+    """Owned by the consumer thread. `teller` emits the signals, which are for this process alone."""
 
     def __init__(self, worker_id: str, bus: Bus, signals: Signals) -> None:
         self._worker_id, self._bus = worker_id, bus

@@ -1,12 +1,12 @@
-"""The one subscriber that turns events into `logging` records, and what handlers print into lines with their task's id.
+"""The log subscriber: turns events into `logging` records, and what handlers print into lines with their task's id.
 
     Event ──────────────> record of `stem_iso.worker`: level and sentence by type, fields in `extra` (task_id, task, queue, run, attempt)
     handler's output ───> the same logger, "[name id] text"
 
 Rules
- 1. What no logger would show is not asked for: at level WARNING a completed task costs nothing here.
+ 1. The subscriber listens only to events that the logger's level lets through: at level WARNING a completed task costs nothing here.
  2. Records are made on the bus's dispatch thread: a log that blocks holds up nobody but other listeners. By command it does not block
-    (`outlet`).
+    (`log_output`).
  3. The text log is a log of lines: what others wrote begins no line of its own, and no terminal obeys it (`printable`).
 """
 
@@ -75,7 +75,7 @@ class LogSubscriber:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._started = False
-        self._lost: dict[str, tuple[Attempt, int]] = {}  # by task: lines for which there was no room, not told of yet
+        self._lost: dict[str, tuple[Attempt, int]] = {}  # by task: lines for which there was no room, not reported yet
 
     def started(self, options: WorkerOptions, broker: str) -> None:
         self._started = True
@@ -210,7 +210,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(level: str, format: str) -> LogWriter:
-    """Log to stderr, as the command does. `level` as in `settings.LOG_LEVELS`, `format` "text" or "json"."""
+    """Log to stderr, as the command does. `level` as in `config.LOG_LEVELS`, `format` "text" or "json"."""
     outlet = LogWriter()
     outlet.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[outlet], force=True)

@@ -1,16 +1,17 @@
-"""Where a process of a worker by command writes its log, on a thread of its own: to stderr, or to the handlers that the application has.
+"""The log output of a worker by command, on a thread of its own: to stderr, or to the handlers that the application has.
 
-    any thread ── log of the application ──> Outlet, on the root ──┐
-               └─ log of ours ───> Relay, on "stem_iso" ───────────┴─> queue ──> writer ──> descriptor 2
-                                                                                      └──> the application's handlers, where it has some
+    any thread ── log of the application ──> LogWriter, on the root ──┐
+               └─ log of ours ──> LogRelay, on "stem_iso" ────────────┴─> queue ──> its thread ──> descriptor 2
+                                                                                          └──> the application's handlers, if any
+
 Rules
- 1. Who logs never waits. A reader of stderr that stalls (Ctrl-S, the log driver of a container) holds up the writer, and no limit or stop.
+ 1. Who logs never waits. A reader of stderr that stalls (Ctrl-S, the log driver of a container) holds up this thread, and no limit or stop.
  2. Past `ROOM` bytes lines are dropped, and their number is logged when there is room again.
  3. At the end what waits is written, for `GRACE` seconds at most.
  4. Nobody writes to sys.stderr: its lock, held by a write that does not return, would hold up the end of the interpreter.
- 5. An application that configures logging while it is imported (`dictConfig` disables every logger that it does not name) hides nothing of
-    ours: `adopt` undoes that. Its own handlers then get our records; where the root has none any more, stderr does. Our loggers have the
-    worker's level, unless the application set one on "stem_iso".
+ 5. An application that configures logging while it is imported (`dictConfig` disables every logger that it does not name) hides none of our
+    records: `adopt` enables our loggers again. The application's own handlers then get our records; where the root has none any more,
+    stderr does. Our loggers have the worker's level, unless the application set one on "stem_iso".
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ Item: TypeAlias = "str | tuple[LogRelay, logging.LogRecord]"
 
 
 class LogWriter(logging.Handler):
-    """Writes to stderr, in the order in which it was asked. Its thread starts with the first line."""
+    """Writes lines and records in the order in which they were put. Its thread starts with the first of them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +46,7 @@ class LogWriter(logging.Handler):
         self._items: deque[tuple[Item, int]] = deque()
         self._waiting = 0  # bytes, those included that are being written
         self._dropped = 0  # lines, not logged yet
-        self._grace = GRACE  # what is left of it
+        self._grace = GRACE  # what is left of GRACE
         self._thread: threading.Thread | None = None
         os.register_at_fork(after_in_child=self._forked)
 
@@ -130,7 +131,7 @@ class LogWriter(logging.Handler):
 
 
 class LogRelay(logging.Handler):
-    """On the logger above all of ours: hands records to the writer, which gives them to whoever is to have them."""
+    """On the logger above all of ours: puts each record into the writer's queue, and on the writer's thread gives it to its handlers."""
 
     def __init__(self, outlet: LogWriter, theirs: list[logging.Handler], propagates: bool) -> None:
         super().__init__()
@@ -148,7 +149,7 @@ class LogRelay(logging.Handler):
                     to_stderr(self._outlet.format(record) + "\n")
                 elif record.levelno >= handler.level:
                     handler.handle(record)
-            except BaseException:  # user code; one that calls sys.exit() must not end the log
+            except BaseException:  # user code; a handler that calls sys.exit() must not end the log
                 to_stderr(f"{self._outlet.format(record)}\nthe handler {handler!r} raised\n{traceback.format_exc()}")
 
 

@@ -1,8 +1,9 @@
-"""From what happened in a worker to signals: made only where somebody listens, told on the bus's thread, after the fact is stored.
+"""The emitter of signals: made only where somebody listens, sent on the bus's thread, after the fact is stored.
 
-    floor ─ received, prerun      ledger ─ settled      recoverer, herald ─ ended      ending, interior ─ the worker      crew ─ isolates
+    Attempts             received, prerun        Recoverer, EndNoticePublisher   ended       Isolates   isolate
+    PendingSettlements   settled                 WorkerRuntime, Shutdown         ready, stopping, shutdown
 
-All are made on the consumer thread, so that listeners hear of an attempt in order. `stem_iso.signals` says what is told when.
+All are made on the consumer thread, so that listeners hear of an attempt in order. `stem_iso.signals` says which signal comes when.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class SignalEmitter:
 
     def __init__(self, worker_id: str, bus: Bus, signals: Signals) -> None:
         self._worker_id, self._bus, self._signals = worker_id, bus, signals
-        self._ready = False  # told, and so its end will be
+        self._ready = False  # `worker_ready` was sent, and so `worker_shutdown` will be
 
     @property
     def wants_begun(self) -> bool:
@@ -79,7 +80,7 @@ class SignalEmitter:
             self._tell(channel, TaskPrerunSignal(**self._of(attempt)))
 
     def settled(self, attempt: Attempt, plan: Plan, verdict: Verdict, elapsed: float) -> None:
-        """What the broker made of its end; `elapsed` is seconds."""
+        """The verdict of the broker on an attempt that ended after `elapsed` seconds."""
         if verdict is Verdict.LOST or not self._wants_ends():
             return
         if verdict is Verdict.CANCELLED:
@@ -176,4 +177,4 @@ def _shown(result: bytes) -> Any:
     try:
         return unpack(result)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None  # an isolate can answer anything; who asks for the result is told
+        return None  # an isolate can reply anything; whoever asks for the result gets the error
