@@ -10,6 +10,7 @@ offender, because a check that cannot fail holds nothing.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -207,6 +208,28 @@ def test_programs_are_as_short_as_the_package() -> None:
     found = list(sources(ROOT / "entrypoints"))
     assert found
     assert [fault for source in found for rule in (sizes, heads) for fault in rule(source)] == []
+
+
+# -- the documents ---------------------------------------------------------------------------------------------------------------------
+
+DOCUMENTS = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "SECURITY.md"]
+NAMED_FILE = re.compile(r"(?<![\w./-])(?:stem_iso|tests)/[\w/]+\.py\b")
+
+
+def missing_files(text: str) -> list[str]:
+    return [path for path in NAMED_FILE.findall(text) if not (ROOT / path).is_file()]
+
+
+def test_the_files_named_in_the_documents_exist() -> None:
+    assert len(NAMED_FILE.findall((ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"))) > 50
+    assert {path.name: missing for path in DOCUMENTS if (missing := missing_files(path.read_text(encoding="utf-8")))} == {}
+
+
+def test_a_file_that_is_gone_is_found() -> None:
+    assert missing_files("see `stem_iso/manager.py`, `stem_iso/app.py` and `tests/isolate/gone.py`") == [
+        "stem_iso/manager.py",
+        "tests/isolate/gone.py",
+    ]
 
 
 PLANTED: list[tuple[Rule, str, str]] = [
