@@ -32,7 +32,6 @@ from stem_iso.brokers.base import (
     Verdict,
     WorkerInfo,
 )
-from stem_iso.brokers.payload import encoded
 from stem_iso.brokers.redis import canvas, expire, lease, publish, rate_limits, schedules, status, workers
 from stem_iso.brokers.redis.client.client import Links
 from stem_iso.brokers.redis.dead_letters import DeadLetters
@@ -47,7 +46,7 @@ from stem_iso.brokers.redis.revoke import Revocations
 from stem_iso.brokers.redis.settle import Nonces
 from stem_iso.brokers.redis.status import Memory, StatusReader
 from stem_iso.brokers.redis.waiting import until
-from stem_iso.brokers.rules import ended, fewer_than, late
+from stem_iso.brokers.rules import encoded, ended, fewer_than, late
 from stem_iso.errors import BrokerUnavailable
 from stem_iso.task.canvas.tree import Canvas, Tree
 from stem_iso.task.envelope import Envelope

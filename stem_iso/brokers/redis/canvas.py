@@ -15,7 +15,6 @@ from contextlib import suppress
 import msgspec
 
 from stem_iso.brokers.base import BrokerOptions, MemberState, StatusRecord
-from stem_iso.brokers.payload import encoded
 from stem_iso.brokers.redis import canvas_placement, publish
 from stem_iso.brokers.redis.canvas_placement import CanvasOrigin
 from stem_iso.brokers.redis.client.client import Command, Links, ScriptCall
@@ -24,6 +23,7 @@ from stem_iso.brokers.redis.keys import own_key, queue_key
 from stem_iso.brokers.redis.outbox import OutboxEntry, OutboxRelay, entries_in
 from stem_iso.brokers.redis.queues import Registry
 from stem_iso.brokers.redis.records import unpack_error
+from stem_iso.brokers.rules import encoded
 from stem_iso.errors import BrokerUnavailable
 from stem_iso.task.canvas.parts import group_of, parts_of
 from stem_iso.task.canvas.tree import GROUP, Canvas, Parallel, Ref, Tree, last_of

@@ -16,12 +16,12 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from stem_iso.brokers.base import BrokerOptions, Receipt, Reclaimed
-from stem_iso.brokers.losses import at_most_once, too_often
 from stem_iso.brokers.redis.client.client import Links, ScriptCall
 from stem_iso.brokers.redis.damage import text
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.receipts import ReceiptIndex, token
 from stem_iso.brokers.redis.records import STATES, head_of, pack, pack_meta, pack_progress
+from stem_iso.brokers.rules import at_most_once, too_often
 from stem_iso.task.status import Progress, TaskState
 
 BITE = 500  # receipts of one script

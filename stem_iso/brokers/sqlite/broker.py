@@ -27,7 +27,7 @@ from stem_iso.brokers.base import (
     Verdict,
     WorkerInfo,
 )
-from stem_iso.brokers.payload import encoded
+from stem_iso.brokers.rules import encoded
 from stem_iso.brokers.sqlite import (
     acquire,
     canvas,

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from stem_iso.brokers.base import BrokerOptions, Delivery, Receipt, Reclaimed, Revocation
-from stem_iso.brokers.losses import at_most_once, too_often
+from stem_iso.brokers.rules import at_most_once, too_often
 from stem_iso.brokers.sqlite import damage, schema, values
 from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.brokers.sqlite.endings import Again, RowEnd

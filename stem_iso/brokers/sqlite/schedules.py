@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from stem_iso.brokers import payload
+from stem_iso.brokers import rules
 from stem_iso.brokers.base import ScheduleRecord
 from stem_iso.brokers.sqlite import canvas, publish
 from stem_iso.brokers.sqlite.notifications import Topic
@@ -72,9 +72,9 @@ class EncodedFiring(NamedTuple):
 
 def encoded(sent: Sequence[Envelope | Canvas], limit: int) -> EncodedFiring:
     """Raises PayloadTooLarge."""
-    pairs = payload.encoded([each for each in sent if isinstance(each, Envelope)], limit)
+    pairs = rules.encoded([each for each in sent if isinstance(each, Envelope)], limit)
     canvases = [each for each in sent if isinstance(each, Canvas)]
-    return EncodedFiring(pairs, [(each, payload.encoded([step.envelope for step in each.steps], limit)) for each in canvases])
+    return EncodedFiring(pairs, [(each, rules.encoded([step.envelope for step in each.steps], limit)) for each in canvases])
 
 
 def fire(turn: Transaction, record: ScheduleRecord, due: float, sent: EncodedFiring) -> bool:
