@@ -13,7 +13,7 @@ SQLite uses a partial index only where it can prove the condition from the text.
   publish · lease · settle · endings · revoke · unique · dead_letters · status · schedules · workers · expire     what a transaction does
   canvas · end_notices     tasks that follow one another; ends that no worker has seen
   acquire · rate_limits     limits of tasks: the question and its answer; what is counted, and the line that waits
-  rows · closing · values · damage     a row of `task` as values; its end; a column as a value of its type; rows that cannot be read
+  rows · values · damage     a row of `task` as values, and its end; a column as a value of its type; rows that cannot be read
   transaction · database · memory     one transaction; who runs it: a file under a lock, or the one connection of a `MemoryStore`
   connection · schema     the only import of sqlite3, and pragmas; the tables
   notifications · waiting     wake-ups; how a thread waits for one

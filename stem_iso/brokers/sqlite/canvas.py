@@ -21,10 +21,9 @@ import msgspec
 
 from stem_iso.brokers.base import MemberState
 from stem_iso.brokers.sqlite import end_notices, schema
-from stem_iso.brokers.sqlite.closing import RowEnd, bury, close
 from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.brokers.sqlite.notifications import Topic
-from stem_iso.brokers.sqlite.rows import ENDED, INSERT, pack, state_of, undecodable, unpack_error, waiting
+from stem_iso.brokers.sqlite.rows import ENDED, INSERT, RowEnd, bury, close, pack, state_of, undecodable, unpack_error, waiting
 from stem_iso.brokers.sqlite.transaction import Transaction
 from stem_iso.brokers.sqlite.values import count, data, is_text, seconds, text, unpacked
 from stem_iso.errors import StemError

@@ -14,10 +14,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from stem_iso.brokers.sqlite import canvas, schema
-from stem_iso.brokers.sqlite.closing import RowEnd as RowEnd
-from stem_iso.brokers.sqlite.closing import bury, close
 from stem_iso.brokers.sqlite.notifications import Topic
-from stem_iso.brokers.sqlite.rows import with_meta
+from stem_iso.brokers.sqlite.rows import RowEnd, bury, close, with_meta
 from stem_iso.brokers.sqlite.transaction import Transaction
 
 

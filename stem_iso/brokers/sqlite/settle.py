@@ -16,9 +16,9 @@ import msgspec
 
 from stem_iso.brokers.base import Settlement, Verdict
 from stem_iso.brokers.sqlite import schema, values
-from stem_iso.brokers.sqlite.endings import Again, Replaced, RowEnd, again, end, replace
+from stem_iso.brokers.sqlite.endings import Again, Replaced, again, end, replace
 from stem_iso.brokers.sqlite.rate_limits import pull
-from stem_iso.brokers.sqlite.rows import ENDED, pack, pack_progress, seconds
+from stem_iso.brokers.sqlite.rows import ENDED, RowEnd, pack, pack_progress, seconds
 from stem_iso.brokers.sqlite.transaction import Transaction
 from stem_iso.outcome import TaskError
 from stem_iso.task.envelope import encode
