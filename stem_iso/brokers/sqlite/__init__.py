@@ -17,7 +17,7 @@ SQLite uses a partial index only where it can prove the condition from the text.
   transaction · database · memory     one transaction; who runs it: a file under a lock, or the one connection of a `MemoryStore`
   connection · schema     the only import of sqlite3, and pragmas; the tables
   notifications · waiting     wake-ups; how a thread waits for one
-  lock_file · descriptor · fork_safety · clock     the writer's turn; files beside a database; what a fork may inherit; the two clocks
+  lock_file · fork_safety · clock     the writer's turn, and files beside a database; what a fork may inherit; the two clocks
 
 Not promised: network file systems (refused), more than one machine, and survival of the last commits at a power loss unless `sync=full`.
 """

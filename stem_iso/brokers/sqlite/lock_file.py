@@ -1,4 +1,6 @@
-"""Write lock: a lock on a file beside the database says whose turn it is to write.
+"""Files beside a database: how they are opened, and the lock on one of them that says whose turn it is to write.
+
+A file is opened under its very name, links refused, and is closed with the object that owns its descriptor.
 
 SQLite's own busy handler lets a writer wait for 1.7 s under load, since waiters sleep ever longer and never queue; a try every 0.3 ms on
 a lock file kept the worst wait at 48 ms with eight processes. The lock is held over COMMIT, so a checkpoint has the file to itself as well.
@@ -13,14 +15,15 @@ that it can be opened. A read lock would stand in its way too, so nobody may rea
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
 import struct
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
-from stem_iso.brokers.sqlite.descriptor import Descriptor, opened_beside
 from stem_iso.errors import BrokerUnavailable
 
 NAP = 0.0003  # seconds between two tries: a commit takes 0.02–0.2 ms
@@ -28,6 +31,60 @@ NAP = 0.0003  # seconds between two tries: a commit takes 0.02–0.2 ms
 # struct flock: type, whence, start, length (0: all of it), pid (0, as these locks belong to no process). Elsewhere than on Linux: flock.
 _SETLK: int | None = getattr(fcntl, "F_OFD_SETLK", None)
 _LOCK, _UNLOCK = (struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0) for kind in (fcntl.F_WRLCK, fcntl.F_UNLCK))
+
+
+class Descriptor:
+    """Owns `fd`. Closing twice is harmless: the number may be another file's by then, so it is forgotten with the first."""
+
+    __slots__ = ("__weakref__", "fd")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self, _close: Callable[[int], None] = os.close) -> None:  # bound here: at the interpreter's end `os` may be gone
+        if self.fd >= 0:
+            _close(self.fd)
+
+
+def opened_beside(path: str, flags: int, mode: int | None) -> int:
+    """A descriptor of a file beside the database, which is made where it is missing: with `mode`, or with what the umask says for None.
+
+    Only a plain file of that very name: a link could lead what is written, or made, to any place. Raises OSError, which says what to do.
+    """
+    flags |= os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO would let its opener wait for a reader
+    try:
+        fd = _opened(path, flags, mode)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise _strange(path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise _strange(path)
+    return fd
+
+
+def _opened(path: str, flags: int, mode: int | None) -> int:
+    try:
+        return os.open(path, flags)
+    except FileNotFoundError:
+        pass
+    try:
+        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:  # made meanwhile
+        return os.open(path, flags)
+    if mode is not None:
+        os.fchmod(fd, mode)  # as open as the database, whatever the umask of who happens to make it
+    return fd
+
+
+def _strange(path: str) -> OSError:
+    return OSError(errno.ELOOP, f"{path} is a link or no plain file, and is not followed; remove it")
 
 
 class LockFile:

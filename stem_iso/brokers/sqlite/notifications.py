@@ -19,7 +19,7 @@ from contextlib import suppress
 from enum import Enum
 from typing import Protocol
 
-from stem_iso.brokers.sqlite.descriptor import Descriptor, opened_beside
+from stem_iso.brokers.sqlite.lock_file import Descriptor, opened_beside
 
 INTERVAL = 0.25  # seconds between looks at data_version behind the wake-ups
 POLL = 0.01  # without wake-ups
