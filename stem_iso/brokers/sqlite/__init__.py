@@ -10,7 +10,7 @@ partial indexes hold exactly the rows that one question asks for, and their cond
 SQLite uses a partial index only where it can prove the condition from the text.
 
   broker       the facade: one call of the contract, one transaction; wakes others after the commit
-  publish · lease · settle · endings · revoke · unique · dead_letters · status · schedules · workers · expire     what a transaction does
+  publish · lease · settle · revoke · unique · dead_letters · status · schedules · workers · expire     what a transaction does
   canvas · end_notices     tasks that follow one another; ends that no worker has seen
   acquire · rate_limits     limits of tasks: the question and its answer; what is counted, and the line that waits
   rows · values · damage     a row of `task` as values, and its end; a column as a value of its type; rows that cannot be read

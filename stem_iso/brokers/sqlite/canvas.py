@@ -1,6 +1,6 @@
 """Canvases in rows: every part is a row of `task` from the beginning, and its end moves its neighbours in the same transaction.
 
-    end(endings) ── those of no canvas ──> back to `endings`
+    end(endings) ── those of no canvas ──> back to `settle`
          └ parts ── close ── moves ──> Start: READY · Skip: FAILED · Count: the group's `tally` · Drop: gone
                        ^                               │                      │
                        └───────────────────────────────┴──── they end too <───┘

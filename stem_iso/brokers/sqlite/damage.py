@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from stem_iso.brokers.sqlite import end_notices, schema
-from stem_iso.brokers.sqlite.endings import end
 from stem_iso.brokers.sqlite.rate_limits import pull
 from stem_iso.brokers.sqlite.rows import RowEnd, pack, undecodable
+from stem_iso.brokers.sqlite.settle import end
 from stem_iso.brokers.sqlite.transaction import Transaction
 from stem_iso.brokers.sqlite.values import is_count, is_text, seconds
 from stem_iso.task.policy import RESULT_TTL

@@ -21,10 +21,9 @@ from stem_iso.brokers.base import BrokerOptions, Delivery, Receipt, Reclaimed, R
 from stem_iso.brokers.rules import at_most_once, too_often
 from stem_iso.brokers.sqlite import damage, schema, values
 from stem_iso.brokers.sqlite.connection import Row
-from stem_iso.brokers.sqlite.endings import Again
 from stem_iso.brokers.sqlite.rate_limits import pull
 from stem_iso.brokers.sqlite.rows import RowEnd, pack, pack_progress
-from stem_iso.brokers.sqlite.settle import Change, apply
+from stem_iso.brokers.sqlite.settle import Again, Change, apply
 from stem_iso.brokers.sqlite.transaction import Transaction
 from stem_iso.task.policy import RESULT_TTL
 from stem_iso.task.status import Progress, TaskState

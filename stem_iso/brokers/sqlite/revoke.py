@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from stem_iso.brokers.sqlite import end_notices, schema, values
 from stem_iso.brokers.sqlite.canvas import KEPT, parts
 from stem_iso.brokers.sqlite.connection import Row
-from stem_iso.brokers.sqlite.endings import end
 from stem_iso.brokers.sqlite.notifications import Topic
 from stem_iso.brokers.sqlite.rate_limits import pull
 from stem_iso.brokers.sqlite.rows import RowEnd
+from stem_iso.brokers.sqlite.settle import end
 from stem_iso.brokers.sqlite.transaction import Transaction
 from stem_iso.task.policy import RESULT_TTL
 

@@ -1,10 +1,16 @@
-"""Settlement of an attempt: what a plan means for its row, and whether it may be carried out at all.
+"""Settlement of attempts: what a plan means for its row, whether it may be carried out at all, and how the change is written.
 
-    receipt of another lease ─> LOST, nothing changes
-    run revoked, plan is anything but a success or a cancel ─> CANCELLED
-    else ─> DONE
+    Settlement ── decide ──> receipt of another lease                                           ─> LOST, nothing changes
+                             run revoked, plan is anything but a success or a cancel            ─> CANCELLED, a change
+                             else                                                               ─> DONE, a change
 
-`decide` is pure; the rows it answers with are written by `endings`, in the same transaction that leases the next deliveries.
+    change   RowEnd     terminal: dead letter if it failed, lock released, body dropped: the row is now the status. Where that
+                        is wanted no longer (ttl 0, forgotten) the row goes as well
+             Again      waits once more under the same envelope: given back, redelivered
+             Replaced   waits once more under a new envelope: the next attempt
+
+`decide` is pure; the changes are written for many rows at once, in the same transaction that leases the next deliveries. All ways to end go
+through `end`, whoever decided them, so a lock, a dead letter or a canvas cannot be missed by one of them.
 """
 
 from __future__ import annotations
@@ -15,10 +21,10 @@ from typing import NamedTuple, assert_never
 import msgspec
 
 from stem_iso.brokers.base import Settlement, Verdict
-from stem_iso.brokers.sqlite import schema, values
-from stem_iso.brokers.sqlite.endings import Again, Replaced, again, end, replace
+from stem_iso.brokers.sqlite import canvas, schema, values
+from stem_iso.brokers.sqlite.notifications import Topic
 from stem_iso.brokers.sqlite.rate_limits import pull
-from stem_iso.brokers.sqlite.rows import ENDED, RowEnd, pack, pack_progress, seconds
+from stem_iso.brokers.sqlite.rows import ENDED, RowEnd, bury, close, pack, pack_progress, seconds, with_meta
 from stem_iso.brokers.sqlite.transaction import Transaction
 from stem_iso.outcome import TaskError
 from stem_iso.task.envelope import encode
@@ -54,7 +60,36 @@ HELD = """
 SELECT id, seq, boot, sequence, revoked, forgotten, redeliveries, ttl, lock, canvas IS NOT NULL, coalesce(slot, waits)
 FROM task WHERE state = 2 AND id IN ({keys})"""
 
+
+class Again(NamedTuple):
+    seq: int
+    state: int  # READY or DELAYED
+    at: float | None
+    redeliveries: int
+    meta: bytes | None = None  # None: as it was
+
+
+class Replaced(NamedTuple):
+    seq: int
+    state: int
+    at: float | None
+    queue: str
+    rank: int
+    run: int
+    attempt: int
+    reason: str | None
+    error: bytes | None
+    visibility: float | None
+    ttl: float | None
+    meta: bytes | None
+    progress: bytes | None
+    body: bytes
+
+
 Change = RowEnd | Again | Replaced
+
+
+# -- what a plan means -----------------------------------------------------------------------------------------------------------------
 
 
 def settle(turn: Transaction, settlements: Sequence[Settlement]) -> list[Verdict]:
@@ -79,12 +114,6 @@ def settle(turn: Transaction, settlements: Sequence[Settlement]) -> list[Verdict
     if held_buckets:
         pull(turn, held_buckets)
     return verdicts
-
-
-def apply(turn: Transaction, changes: Sequence[Change], *, locked: bool, linked: bool) -> None:
-    end(turn, [change for change in changes if isinstance(change, RowEnd)], locked=locked, linked=linked)
-    again(turn, [change for change in changes if isinstance(change, Again)])
-    replace(turn, [change for change in changes if isinstance(change, Replaced)])
 
 
 def decide(row: Held, settlement: Settlement, now: float) -> tuple[Verdict, Change]:
@@ -159,3 +188,76 @@ def _replaced(row: Held, settlement: Settlement, plan: Retry | GiveBack, due: fl
         pack_progress(settlement.progress),
         encode(successor),
     )
+
+
+# -- how a change is written -----------------------------------------------------------------------------------------------------------
+
+
+def apply(turn: Transaction, changes: Sequence[Change], *, locked: bool, linked: bool) -> None:
+    end(turn, [change for change in changes if isinstance(change, RowEnd)], locked=locked, linked=linked)
+    again(turn, [change for change in changes if isinstance(change, Again)])
+    replace(turn, [change for change in changes if isinstance(change, Replaced)])
+
+
+def end(turn: Transaction, endings: Sequence[RowEnd], *, locked: bool, linked: bool) -> None:
+    """`locked`: whether one of the rows may hold a unique lock; `linked`: be a part of a canvas."""
+    if not endings:
+        return
+    failed = [(ending.seq, ending.reason or "failed", ending.error) for ending in endings if ending.state == schema.FAILED]
+    if failed:
+        _carry_meta(turn, [(ending.seq, ending.meta) for ending in endings if ending.state == schema.FAILED])
+        bury(turn, failed)
+    if locked:
+        turn.of_keys(_UNLOCK, [ending.seq for ending in endings])
+    if linked:
+        endings = canvas.end(turn, endings)
+    close(turn, [ending for ending in endings if ending.until > turn.now])
+    gone = [ending.seq for ending in endings if ending.until <= turn.now]
+    if gone:
+        turn.of_keys("DELETE FROM task WHERE seq IN ({keys})", gone)
+    turn.rings.add(Topic.DONE)
+
+
+def again(turn: Transaction, rows: Sequence[Again]) -> None:
+    if not rows:
+        return
+    _carry_meta(turn, [(row.seq, row.meta) for row in rows])
+    turn.of_rows(_AGAIN, [row[:4] for row in rows])
+    turn.rings.add(Topic.WORK)
+
+
+def replace(turn: Transaction, rows: Sequence[Replaced]) -> None:
+    if rows:
+        turn.of_rows(_REPLACE, rows)
+        turn.rings.add(Topic.WORK)
+
+
+def _carry_meta(turn: Transaction, rows: Sequence[tuple[int, bytes | None]]) -> None:
+    """Put what the handler wrote into the envelope that goes on: at its next attempt nobody looks into the status."""
+    written = [row for row in rows if row[1] is not None]
+    if written:
+        turn.of_rows(_META, written)
+    for seq, body, meta in turn.of_keys(
+        "SELECT seq, body, meta FROM task WHERE meta IS NOT NULL AND seq IN ({keys})", [row[0] for row in rows]
+    ):
+        carried = with_meta(body, meta)
+        if carried != body:
+            turn.run("UPDATE task SET body = ? WHERE seq = ?", (carried, seq))
+
+
+_META = "UPDATE task SET meta = v.column2 FROM (VALUES {rows}) AS v WHERE task.seq = v.column1"
+
+# By key and holder: a lock that outlived `unique_for` may be another's by now.
+_UNLOCK = "DELETE FROM lock WHERE (key, id) IN (SELECT lock, id FROM task WHERE lock IS NOT NULL AND seq IN ({keys}))"
+
+_AGAIN = """
+UPDATE task SET state = v.column2, at = v.column3, redeliveries = v.column4, boot = NULL, sequence = NULL, marked = 0,
+  slot = NULL
+FROM (VALUES {rows}) AS v WHERE task.seq = v.column1"""
+
+_REPLACE = """
+UPDATE task SET state = v.column2, at = v.column3, queue = v.column4, rank = v.column5, run = v.column6, attempt = v.column7,
+  reason = v.column8, error = v.column9, visibility = v.column10, ttl = v.column11,
+  meta = coalesce(v.column12, meta), progress = coalesce(v.column13, progress), body = v.column14,
+  boot = NULL, sequence = NULL, marked = 0, slot = NULL, waits = NULL
+FROM (VALUES {rows}) AS v WHERE task.seq = v.column1"""
