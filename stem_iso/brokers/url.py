@@ -3,7 +3,7 @@
 memory://                        for the threads of one process, which share a `MemoryStore`
 sqlite:///relative.db            relative to the working folder
 sqlite:////absolute.db?sync=full
-redis://user:password@host/0     rediss://, unix://, redis+cluster://, rediss+cluster://: see `brokers.redis.client.url`
+redis://user:password@host/0     rediss://, unix://, redis+cluster://, rediss+cluster://: see `brokers.redis.client.address`
 
 No error shows what could be a password.
 """
@@ -94,7 +94,7 @@ def _taken_apart(url: str) -> tuple[BrokerAddress, Address | None]:
 
 def _redis(scheme: str, rest: str) -> tuple[BrokerAddress, Address]:
     # Imported here: the other brokers need none of it.
-    from stem_iso.brokers.redis.client.url import parse
+    from stem_iso.brokers.redis.client.address import parse
 
     place, _, query = rest.partition("?")
     if "@" in query and "@" not in place:
@@ -105,7 +105,7 @@ def _redis(scheme: str, rest: str) -> tuple[BrokerAddress, Address]:
 
 
 def _redis_options() -> tuple[str, ...]:
-    from stem_iso.brokers.redis.client.url import OPTIONS
+    from stem_iso.brokers.redis.client.address import OPTIONS
 
     return OPTIONS
 

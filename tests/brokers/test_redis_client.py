@@ -24,11 +24,10 @@ from redis import _parsers as parsers
 from stem_iso.brokers.redis.client import client as links_module
 from stem_iso.brokers.redis.client import connection
 from stem_iso.brokers.redis.client import scripts as scripts_module
-from stem_iso.brokers.redis.client.address import Access, Node
+from stem_iso.brokers.redis.client.address import Access, Node, parse
 from stem_iso.brokers.redis.client.client import BlockingConnection, Command, Links, ScriptCall, connect
 from stem_iso.brokers.redis.client.connection import Wire, unfit
 from stem_iso.brokers.redis.client.slots import slot_of, told
-from stem_iso.brokers.redis.client.url import parse
 from stem_iso.errors import BrokerUnavailable
 from tests.servers.cluster import Cluster
 from tests.servers.proxy import Proxy

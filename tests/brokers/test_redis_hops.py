@@ -15,8 +15,8 @@ import redis
 
 from stem_iso.brokers.base import Broker, BrokerOptions, Permit, Receipt, ScheduleRecord, Verdict
 from stem_iso.brokers.redis.broker import RedisBroker
+from stem_iso.brokers.redis.client.address import parse
 from stem_iso.brokers.redis.client.client import Ask, Command, Links, ScriptCall, connect
-from stem_iso.brokers.redis.client.url import parse
 from stem_iso.brokers.url import open_broker
 from stem_iso.task.canvas.tree import lay, leaves
 from stem_iso.task.plan import GiveBack

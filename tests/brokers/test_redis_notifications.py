@@ -14,8 +14,8 @@ import pytest
 import redis
 
 from stem_iso.brokers.base import Broker, StatusRecord, Watch
+from stem_iso.brokers.redis.client.address import parse
 from stem_iso.brokers.redis.client.client import connect
-from stem_iso.brokers.redis.client.url import parse
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.waiting import until
 from stem_iso.brokers.url import open_broker

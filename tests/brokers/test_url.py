@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from stem_iso.brokers.base import BrokerOptions
-from stem_iso.brokers.redis.client.address import Access, Address, Node, Tls
-from stem_iso.brokers.redis.client.url import parse
+from stem_iso.brokers.redis.client.address import Access, Address, Node, Tls, parse
 from stem_iso.brokers.sqlite.memory import MemoryStore
 from stem_iso.brokers.url import open_broker, parse_url
 from stem_iso.client.site import BrokerConfig
@@ -184,7 +183,7 @@ import sys
 import stem_iso
 from stem_iso.brokers.url import parse_url
 from stem_iso.brokers.redis.client.client import connect
-from stem_iso.brokers.redis.client.url import parse
+from stem_iso.brokers.redis.client.address import parse
 stem_iso.Stem("sqlite:///jobs.db").open_broker()
 parse_url("redis://127.0.0.1:1/0")
 links = connect(parse("redis", "127.0.0.1:1/0", {}))
