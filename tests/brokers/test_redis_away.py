@@ -521,7 +521,7 @@ def test_a_full_server_takes_no_tasks_but_lets_workers_empty_its_queues(server: 
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_a_batch_that_the_server_took_in_part_is_told_as_such(server: Start, rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if rounds == 2:
-        monkeypatch.setattr(publishing_module, "ROUND_BYTES", 1)
+        monkeypatch.setattr(publishing_module, "ROUND_TRIP_BYTES", 1)
     behind = server()
     broker = open_broker(behind.url)
     broker.publish([envelope(queue="default"), envelope(queue="other")])

@@ -16,8 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from stem_iso.brokers.base import BrokerOptions, Delivery, Exchange, Receipt, Settlement, Verdict
-from stem_iso.brokers.redis.client.client import Links, ScriptCall
-from stem_iso.brokers.redis.client.rounds import in_rounds
+from stem_iso.brokers.redis.client.client import Links, ScriptCall, round_trips
 from stem_iso.brokers.redis.damage import say, text
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.receipts import ReceiptIndex
@@ -25,7 +24,7 @@ from stem_iso.brokers.redis.records import body_of, priority_of, visibility_of
 from stem_iso.brokers.redis.settle import VERDICTS, Nonces, Told, told
 
 BITE, BITE_BYTES = 500, 8 << 20  # plans of one script, and what they bring: results may have megabytes each
-ROUND_BYTES = 16 << 20  # and of one round trip
+ROUND_TRIP_BYTES = 16 << 20  # and of one round trip
 DELIVERY = 6  # fields
 
 Ask = tuple[str, list[int], ScriptCall]  # queue, the places of its plans, what is asked
@@ -164,7 +163,7 @@ class _Turn:
                 served = want if end == len(mine.told) and queue in queues else 0
                 asks.append((queue, mine.places[start:end], self._call(queue, mine.told[start:end], served)))
         counts: dict[str, list[int]] = {}
-        for some in in_rounds(asks, lambda ask: ask[2], ROUND_BYTES):
+        for some in round_trips(asks, lambda ask: ask[2], ROUND_TRIP_BYTES):
             for (queue, places, _), answer in zip(some, self._links.run([call for *_, call in some]), strict=True):
                 for place, digit in zip(places, answer[0], strict=True):
                     verdicts[place] = VERDICTS[digit]

@@ -14,9 +14,8 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
-from stem_iso.brokers.redis.client.client import BUDGET, Links, ScriptCall
+from stem_iso.brokers.redis.client.client import BUDGET, Links, ScriptCall, round_trips
 from stem_iso.brokers.redis.client.connection import ConnectionLost
-from stem_iso.brokers.redis.client.rounds import in_rounds
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.queues import Registry
 from stem_iso.brokers.redis.records import record
@@ -24,7 +23,7 @@ from stem_iso.errors import BrokerUnavailable
 from stem_iso.task.envelope import Envelope
 
 BITE, BITE_BYTES = 2000, 8 << 20  # of one script: the server does nothing else meanwhile
-ROUND_BYTES = 32 << 20  # of one round trip
+ROUND_TRIP_BYTES = 32 << 20  # of one round trip
 PATIENCE = 4.9  # seconds of a producer, who gets an answer within 5
 SPARE, PAUSE = 0.8, 0.1  # the last of them are for one more try; between two tries that end early
 NAMED = 3  # ids in a message
@@ -37,8 +36,8 @@ def publish(links: Links, registry: Registry, pairs: Sequence[tuple[Envelope, by
     said(registry, queues, ids)
     bites = _bites(pairs)
     answers: list[Any] = []
-    for some in in_rounds(bites, lambda bite: bite[0], ROUND_BYTES):
-        answers += sent(links, [call for call, _ in some], ids, unsure=bool(answers))  # earlier batches are stored
+    for some in round_trips(bites, lambda bite: bite[0], ROUND_TRIP_BYTES):
+        answers += sent(links, [call for call, _ in some], ids, unsure=bool(answers))  # those of earlier round trips are stored
     with suppress(BrokerUnavailable):  # they are stored: whoever uses the queue next says its name
         registry.announce(queues)  # asks nothing, unless we had to connect anew, to a server that may have lost what it knew
     for (_, places), refused in zip(bites, answers, strict=True):

@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from stem_iso.brokers.redis.client import scripts
 from stem_iso.brokers.redis.client.address import Address, Node
@@ -28,6 +28,8 @@ from stem_iso.brokers.redis.client.blocking import BlockingConnection
 from stem_iso.brokers.redis.client.connection import ConnectionLost, Wire, Word, Words
 from stem_iso.brokers.redis.client.errors import PASSING, Refusal
 from stem_iso.errors import BrokerUnavailable
+
+T = TypeVar("T")
 
 BUDGET = 4.0  # seconds of one run; a producer hears within 5
 LOST = 0.05  # seconds of a sleep that could not be slept: less would be a busy loop
@@ -75,7 +77,7 @@ class Links(ABC):
         try:
             answers = self._run(calls, time.monotonic() + budget)
         except ConnectionLost as lost:
-            raise BrokerUnavailable(self._told(lost, budget), unsure=self._sent) from lost
+            raise BrokerUnavailable(self._reason(lost, budget), unsure=self._sent) from lost
         for answer in answers:
             if isinstance(answer, Refusal):
                 done = any(not isinstance(each, Refusal) for each in answers)
@@ -96,7 +98,7 @@ class Links(ABC):
             parked = BlockingConnection(Wire(node, self.address.access, deadline, inspect=False), self._distrust)
         except ConnectionLost as lost:
             self._distrust()
-            raise BrokerUnavailable(self._told(lost)) from lost
+            raise BrokerUnavailable(self._reason(lost)) from lost
         if words:
             parked.write(*words)
         return parked
@@ -150,7 +152,7 @@ class Links(ABC):
     def _distrust(self) -> None:
         """Whoever was parked was sent elsewhere, or lost its server."""
 
-    def _told(self, lost: ConnectionLost, budget: float = 0.0) -> str:
+    def _reason(self, lost: ConnectionLost, budget: float = 0.0) -> str:
         late = f" ({budget:g} s; what was asked may have been done)" if lost.late and budget else ""
         return f"{self.url}: {lost.args[0]}{late}"
 
@@ -253,6 +255,22 @@ class Standalone(Links):
         return self.address.nodes[0]
 
     def _distrust(self) -> None: ...
+
+
+def round_trips(items: Sequence[T], call_of: Callable[[T], ScriptCall], most: int) -> list[list[T]]:
+    """The items in their order, cut so that each round trip arrives within its seconds: at most `most` bytes of arguments, or one item."""
+    if len(items) < 2:
+        return [list(items)]
+    trips: list[list[T]] = [[]]
+    size = 0
+    for item in items:
+        brings = sum(len(word) for word in call_of(item).args if isinstance(word, bytes))
+        size += brings
+        if size > most and trips[-1]:
+            trips.append([])
+            size = brings
+        trips[-1].append(item)
+    return trips
 
 
 def connect(address: Address) -> Links:
