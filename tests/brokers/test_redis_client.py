@@ -26,8 +26,8 @@ from stem_iso.brokers.redis.client import connection
 from stem_iso.brokers.redis.client import scripts as scripts_module
 from stem_iso.brokers.redis.client.address import Access, Node, parse
 from stem_iso.brokers.redis.client.client import BlockingConnection, Command, Links, ScriptCall, connect
+from stem_iso.brokers.redis.client.cluster import slot_map, slot_of
 from stem_iso.brokers.redis.client.connection import Wire, unfit
-from stem_iso.brokers.redis.client.slots import slot_of, told
 from stem_iso.errors import BrokerUnavailable
 from tests.servers.cluster import Cluster
 from tests.servers.proxy import Proxy
@@ -89,9 +89,9 @@ def test_a_key_has_the_slot_of_the_cluster_specification(key: str, slot: int) ->
 
 
 def test_a_slot_that_no_node_has_is_known_as_such() -> None:
-    told_so = told([[0, 99, [b"a", 1, b"id"], [b"", 2, b"id"]], [200, 299, [None, 3, b"id"]]], Node("asked", 9))
-    assert [told_so.master(slot) for slot in (0, 99, 100, 199, 200, 300)] == [Node("a", 1)] * 2 + [None] * 2 + [Node("asked", 3), None]
-    assert told_so.nodes == (Node("a", 1), Node("asked", 2), Node("asked", 3))
+    found = slot_map([[0, 99, [b"a", 1, b"id"], [b"", 2, b"id"]], [200, 299, [None, 3, b"id"]]], Node("asked", 9))
+    assert [found.master(slot) for slot in (0, 99, 100, 199, 200, 300)] == [Node("a", 1)] * 2 + [None] * 2 + [Node("asked", 3), None]
+    assert found.nodes == (Node("a", 1), Node("asked", 2), Node("asked", 3))
 
 
 # -- asking --------------------------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A Redis Cluster: each call goes to the master of its key's slot, and on from there until it was carried out or BUDGET is spent.
+"""Client of a Redis Cluster: each call goes to the master of its key's slot, and on from there until it was carried out or BUDGET is spent.
 
     run ── group by master ──> write to all, read from all ──┬─> answered
              ^                                               ├─> MOVED                    where its target says; the map is asked for anew
@@ -22,7 +22,9 @@ that moment can be lost, those settled in it can run again.
 
 from __future__ import annotations
 
+import binascii
 import time
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,17 +33,56 @@ from stem_iso.brokers.redis.client.address import Address, Node
 from stem_iso.brokers.redis.client.client import Ask, Batch, Links
 from stem_iso.brokers.redis.client.connection import ConnectionLost, Wire
 from stem_iso.brokers.redis.client.errors import PASSING, Refusal
-from stem_iso.brokers.redis.client.slots import SlotMap, slot_of, told
 from stem_iso.errors import BrokerUnavailable
 
+SLOTS = 16_384
 PAUSE = 0.05  # seconds before a call is sent again to a cluster that is changing
 PATIENT = 3  # turns without a pause
-LOOK = 1.0  # seconds for one node to tell the map
+LOOK = 1.0  # seconds for one node to answer with the map
 NO_MASTER = Refusal("CLUSTERDOWN", "no node has this slot")
 
 
+# -- which node has a key (pure) -------------------------------------------------------------------------------------------------------
+
+
+def slot_of(key: str) -> int:
+    """As the cluster specification says: what stands between the first { and the next }, where that is something, else the whole key."""
+    _, opened, rest = key.partition("{")
+    tag, closed, _ = rest.partition("}")
+    return binascii.crc_hqx((tag if opened and closed and tag else key).encode(), 0) % SLOTS
+
+
+@dataclass(frozen=True)
+class SlotMap:
+    """`ranges`: (first, last, master), sorted. `nodes`: all that are known, replicas included."""
+
+    ranges: tuple[tuple[int, int, Node], ...] = ()
+    nodes: tuple[Node, ...] = ()
+
+    def master(self, slot: int) -> Node | None:
+        """None where no node has the slot, as far as is known."""
+        place = bisect_right(self.ranges, slot, key=lambda each: each[0]) - 1
+        if place < 0 or slot > self.ranges[place][1]:
+            return None
+        return self.ranges[place][2]
+
+
+def slot_map(answer: Sequence[Any], asked: Node) -> SlotMap:
+    """From an answer to CLUSTER SLOTS. A node without a host is the one that was asked, or shares its host."""
+    ranges = []
+    nodes: dict[Node, None] = {}
+    for first, last, *members in answer:
+        found = [Node((host or b"").decode() or asked.host, port) for host, port, *_ in members]
+        nodes |= dict.fromkeys(found)
+        ranges.append((first, last, found[0]))
+    return SlotMap(tuple(sorted(ranges, key=lambda each: each[0])), tuple(nodes))
+
+
+# -- calls of a run --------------------------------------------------------------------------------------------------------------------
+
+
 @dataclass
-class _Round:
+class _Run:
     """What a run has still to do. `left`: place of a call -> the node that ASK named for it, if one did."""
 
     calls: Sequence[Ask]
@@ -62,7 +103,7 @@ class ClusterLinks(Links):
         self._map = SlotMap()
         self._knowing: Node | None = None  # the node that MOVED named: asked for the map before the others
         self._stale = True
-        self._failed: set[Node] = set()  # since the map was told
+        self._failed: set[Node] = set()  # since the map was asked for
 
     def close(self) -> None:
         super().close()
@@ -83,7 +124,7 @@ class ClusterLinks(Links):
     # -- a run -----------------------------------------------------------------------------------------------------------------------
 
     def _run(self, calls: Sequence[Ask], deadline: float) -> list[Any]:
-        run = _Round(calls, dict.fromkeys(range(len(calls))), [None] * len(calls))
+        run = _Run(calls, dict.fromkeys(range(len(calls))), [None] * len(calls))
         try:
             while True:
                 self._turn(run, deadline)
@@ -100,7 +141,7 @@ class ClusterLinks(Links):
             raise run.lost
         return [_unfollowed(answer) for answer in run.answers]
 
-    def _turn(self, run: _Round, deadline: float) -> None:
+    def _turn(self, run: _Run, deadline: float) -> None:
         run.lost, run.pause, run.batches, run.turns = None, False, [], run.turns + 1
         if self._stale:
             try:
@@ -126,7 +167,7 @@ class ClusterLinks(Links):
                 for place, answer in zip(places, answers, strict=True):
                     self._judge(run, place, answer, wire)
 
-    def _grouped(self, run: _Round) -> dict[tuple[Node, bool], list[int]]:
+    def _grouped(self, run: _Run) -> dict[tuple[Node, bool], list[int]]:
         groups: dict[tuple[Node, bool], list[int]] = {}
         for place, asked in run.left.items():
             node = asked or self._map.master(slot_of(run.calls[place].key))
@@ -136,14 +177,14 @@ class ClusterLinks(Links):
                 groups.setdefault((node, asked is not None), []).append(place)
         return groups
 
-    def _lose(self, run: _Round, node: Node, lost: ConnectionLost) -> None:
+    def _lose(self, run: _Run, node: Node, lost: ConnectionLost) -> None:
         """What was asked of it stays to be done. One that answered before has perhaps only closed an idle connection: no pause."""
         wire = self._wires.pop(node, None)
         run.pause |= wire is None or wire.fresh
         run.lost, self._stale = ConnectionLost(f"{node}: {lost.args[0]}", lost.late), True
         self._failed.add(node)
 
-    def _judge(self, run: _Round, place: int, answer: Any, wire: Wire) -> None:
+    def _judge(self, run: _Run, place: int, answer: Any, wire: Wire) -> None:
         run.answers[place], run.left[place] = answer, None
         match answer:
             case Refusal(code="NOSCRIPT"):
@@ -176,7 +217,7 @@ class ClusterLinks(Links):
         return wire
 
     def _look(self, deadline: float) -> None:
-        """Ask for the map until a node tells it."""
+        """Ask for the map until a node answers."""
         first = () if self._knowing is None else (self._knowing,)
         found = dict.fromkeys((*first, *self._wires, *self._map.nodes, *self.address.nodes))
         why = ConnectionLost("no node answers")
@@ -192,7 +233,7 @@ class ClusterLinks(Links):
                 why = ConnectionLost(f"{node}: {lost.args[0]}")
                 continue
             if not isinstance(answer, Refusal):
-                self._map, self._knowing, self._stale, self._failed = told(answer, node), None, False, set()
+                self._map, self._knowing, self._stale, self._failed = slot_map(answer, node), None, False, set()
                 return
             if "cluster support disabled" in answer.text:
                 raise BrokerUnavailable(f"{self.url}: {node} is no node of a cluster: write redis://{node}")
