@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stem_iso.isolate.child.replies import pack_reply
+from stem_iso.isolate.child.shared_host import pack_reply
 from stem_iso.isolate.engine.allocator import BOOT_TRIES, backoff
 from stem_iso.isolate.engine.deadlines import Alarm
 from stem_iso.isolate.engine.endings import of_hosted_reply

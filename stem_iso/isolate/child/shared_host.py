@@ -32,14 +32,28 @@ from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from math import inf
 
+import msgspec
+
 from stem_iso.isolate.child.entry import as_in_any_program
 from stem_iso.isolate.child.fork import ForkedChildGuard
 from stem_iso.isolate.child.leftovers import NOTHING, STATE, Leftovers
 from stem_iso.isolate.child.output_routing import current, keep_logging, route
 from stem_iso.isolate.child.port import Pipe
-from stem_iso.isolate.child.replies import pack_reply
 from stem_iso.isolate.child.state import Change, ProcessState, of_host
-from stem_iso.isolate.interfaces import NO_LIMITS, Answer, Boot, HostRunner, LimitNotice, Limits
+from stem_iso.isolate.interfaces import (
+    FAILED,
+    NO_LIMITS,
+    REJECTED,
+    RETRY,
+    STOPPED,
+    SUCCEEDED,
+    TIMED_OUT,
+    Answer,
+    Boot,
+    HostRunner,
+    LimitNotice,
+    Limits,
+)
 from stem_iso.isolate.interpreter import Program
 from stem_iso.isolate.shared_row import Page
 from stem_iso.isolate.wire import (
@@ -70,12 +84,14 @@ from stem_iso.isolate.wire import (
     pack_log,
     unpack_hosted,
 )
-from stem_iso.outcome import Failed, Outcome, Overrun, StopReason, TaskError, TimedOut
+from stem_iso.outcome import Failed, Outcome, Overrun, Rejected, RetryAsked, Stopped, StopReason, Succeeded, TaskError, TimedOut
 from stem_iso.text import cut, cut_inside, encoded
 
 TITLE = "stem_iso: inline host"
 PIECE = 1 << 16  # of a text that is printed at once: no frame is larger
 LONGEST = 1 << 13  # a line without an end is sent in pieces of this size
+
+_encode = msgspec.msgpack.Encoder().encode
 
 
 def serve(boot: Boot, program: Program, pipe: Pipe, page: Page, set_title: Callable[[str], None]) -> None:
@@ -312,6 +328,28 @@ class RunningCall:
             return False
         self._say(LOG, pack_log(level, logger, text))
         return True
+
+
+# -- replies ---------------------------------------------------------------------------------------------------------------------------
+
+
+def pack_reply(outcome: Outcome) -> tuple[int, bytes]:
+    """Tag and bytes of the reply, which `engine.endings` reads. In a host, limits and stops end a call inside, so they are replies too."""
+    match outcome:
+        case Succeeded(result):
+            return SUCCEEDED, result
+        case Failed(error, kinds):
+            return FAILED, _encode((error, kinds))
+        case RetryAsked(countdown, eta, max_retries):
+            return RETRY, _encode((countdown, eta, max_retries))
+        case Rejected(reason, message):
+            return REJECTED, _encode((reason, message))
+        case TimedOut():
+            return TIMED_OUT, _encode(outcome)
+        case Stopped(reason, started):
+            return STOPPED, _encode((reason.value, started))
+        case _:
+            raise TypeError(f"{type(outcome).__name__} is no ending that a host reports")
 
 
 def _reports(change: Change) -> Iterator[str]:
