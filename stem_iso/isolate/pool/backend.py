@@ -21,22 +21,21 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
-from threading import RLock
+from threading import Event, RLock
 from typing import Any
 
 from stem_iso.errors import IsolateBootError
+from stem_iso.isolate import payload as payloads
 from stem_iso.isolate.engine.call import Call
 from stem_iso.isolate.engine.engine import Engine
 from stem_iso.isolate.engine.keeper_connection import KeeperLost
 from stem_iso.isolate.engine.output import STDERR, STDOUT
-from stem_iso.isolate.interfaces import Boot, IsolateNotice, Job, LimitNotice, Limits
-from stem_iso.isolate.payload import is_bulk, pack
+from stem_iso.isolate.interfaces import Answer, Boot, IsolateNotice, Job, LimitNotice, Limits
 from stem_iso.isolate.pool.callback_thread import Aside
 from stem_iso.isolate.pool.function_refs import Names, title_of
 from stem_iso.isolate.pool.future import CANCELLED, FINISHED, IsolateFuture
-from stem_iso.isolate.pool.gate import OpenCalls
-from stem_iso.isolate.pool.ticket import PoolCall
-from stem_iso.outcome import StopReason
+from stem_iso.isolate.pool.reply import Reply, error_of
+from stem_iso.outcome import Outcome, Stopped, StopReason, Succeeded
 
 log = logging.getLogger("stem_iso.isolate")
 
@@ -46,6 +45,32 @@ Listener = Callable[[Notice], object]
 MEMFDS = 64
 NOTICES = 10_000  # that may wait for a listener that lags
 OUTPUT, LINE = 64 << 20, 64  # bytes of text that may wait for a terminal that lags; what a block of it costs beside
+
+
+class OpenCalls:
+    """Calls of a pool, or of one of its limited views, that have not ended. Used under the pool's lock. `drained`: shut, and empty."""
+
+    def __init__(self) -> None:
+        self.live: set[PoolCall] = set()
+        self.is_shut = False
+        self.drained = Event()
+
+    def refuse_if_shut(self) -> None:
+        if self.is_shut:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def leave(self, ticket: PoolCall) -> None:
+        self.live.discard(ticket)
+        if self.is_shut:
+            self._look()
+
+    def shut(self) -> None:
+        self.is_shut = True
+        self._look()
+
+    def _look(self) -> None:
+        if not self.live:
+            self.drained.set()
 
 
 class PoolBackend:
@@ -87,9 +112,9 @@ class PoolBackend:
         future: IsolateFuture[Any] = IsolateFuture(self)
         named = self._names.find(function)
         try:
-            bulky = any(map(is_bulk, args))
+            bulky = any(map(payloads.is_bulk, args))
             given = (args, kwargs) if named else (function, args, kwargs)
-            packed = pack(given, outside=len(self._memfds) < MEMFDS, bulky=bulky, by_name=True)
+            packed = payloads.pack(given, outside=len(self._memfds) < MEMFDS, bulky=bulky, by_name=True)
         except Exception as error:  # user code: it fails this call, and no other
             error.add_note(f"The arguments of {title_of(function)[len('stem_iso: ') :]} cannot be sent to an isolate.")
             future.settle(FINISHED, error=error.with_traceback(None))  # its frames hold the arguments
@@ -240,6 +265,68 @@ class PoolBackend:
         except KeyboardInterrupt:
             self.kill()
             raise
+
+
+class Memfd:
+    """A descriptor that is closed when nobody refers to it: also where Ctrl-C tore a submit in two, and no end of the call is reported."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+
+class PoolCall:
+    """`isolate.interfaces.Caller`; made for one call. Nothing in it runs user code: what does is put aside."""
+
+    __slots__ = ("_backend", "_gate", "_memory", "future", "memfd")
+
+    def __init__(self, backend: PoolBackend, gate: OpenCalls, future: IsolateFuture[object], descriptor: int | None) -> None:
+        self._backend, self._gate, self.future = backend, gate, future
+        self.memfd = None if descriptor is None else Memfd(descriptor)
+        self._memory: memoryview | None = None
+
+    def sent(self) -> None:
+        self.future.begun()
+
+    def asked(self, payload: bytes, answer: Answer | None) -> None:
+        """A plain function has no context to ask; one that writes to the call pipe by itself is answered with nothing."""
+        if answer is not None:
+            answer(b"")
+
+    def beat(self) -> None:
+        """It counts for the engine alone."""
+
+    def limit_reached(self, notice: LimitNotice) -> None:
+        self._backend.notify(notice)
+
+    def output(self, level: int, logger: str, text: str) -> None:
+        self._backend.printed(level, logger, text)
+
+    def received(self, descriptor: int) -> None:
+        try:
+            self._memory = payloads.mapped(descriptor)
+        except (payloads.UnreadablePayload, OSError):
+            self._memory = None  # whoever opens the reply gets the error
+
+    def ended(self, outcome: Outcome) -> None:
+        try:
+            if type(outcome) is Succeeded:
+                self.future.settle(FINISHED, Reply(outcome.result, self._memory))
+            elif type(outcome) is Stopped:
+                self.future.settle(CANCELLED)
+            else:
+                self.future.settle(FINISHED, error=error_of(outcome))
+        finally:  # also where no thread can be started for its callbacks: who waits for the last call must not wait for ever
+            self.close()
+
+    def close(self) -> None:
+        """The engine says no more about it."""
+        self._memory = self.memfd = None
+        self._backend.leave(self._gate, self)
 
 
 def ended_by_ctrl_c() -> bool:

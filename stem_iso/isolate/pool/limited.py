@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from stem_iso.isolate.limits import Limits
-from stem_iso.isolate.pool.backend import PoolBackend
+from stem_iso.isolate.pool.backend import OpenCalls, PoolBackend
 from stem_iso.isolate.pool.future import IsolateFuture
-from stem_iso.isolate.pool.gate import OpenCalls
 from stem_iso.isolate.pool.map import Results
 from stem_iso.validation import Duration, Size
 
