@@ -368,7 +368,7 @@ def test_a_call_that_is_cancelled_while_its_isolate_becomes_free_never_runs(tmp_
         first = pool.submit(work.wait_for, str(gate))
         eventually(first.running, "it did not begin")
         waiting = [pool.submit(work.append, str(tmp_path / "ledger"), str(number)) for number in range(1500)]
-        engine = pool._desk.engine
+        engine = pool._backend.engine
         with engine._lock:  # the engine sees the reply, and behind it the wish to cancel
             (isolate,) = engine._crew.isolates.values()
             gate.touch()
@@ -445,7 +445,7 @@ def test_options_that_cannot_be_meant_are_refused_at_birth(wrong: dict[str, Any]
 
 def test_by_default_there_is_a_seat_for_each_allowed_core() -> None:
     pool = IsolatePool(spares=0)
-    assert pool._desk.size == allowed_cores()
+    assert pool._backend.size == allowed_cores()
     pool.shutdown()
 
 

@@ -422,7 +422,7 @@ def test_an_error_that_is_false_keeps_its_type(pool: IsolatePool) -> None:
 
 
 def test_the_counts_can_be_asked_for_wherever_a_signal_interrupts(pool: IsolatePool) -> None:
-    with pool._desk.engine._lock:
+    with pool._backend.engine._lock:
         asking = threading.Thread(target=pool.stats, daemon=True)
         asking.start()
         asking.join(2.0)
@@ -612,7 +612,7 @@ def test_a_callback_and_a_listener_may_shut_the_pool_down_at_once() -> None:
     future = pool.submit(time.sleep, 0.1)
     future.add_done_callback(lambda future: shut(0))
     pool.on(lambda notice: shut(1) if notice.action == "killed-by-test" else None)  # type: ignore[union-attr]
-    pool._desk.notify(IsolateNotice("killed-by-test", 0, None, ""))
+    pool._backend.notify(IsolateNotice("killed-by-test", 0, None, ""))
     assert all(each.wait(5.0) for each in done), "each waits for the other's thread"
 
 

@@ -4,9 +4,11 @@
        ^                                               │
        └────── future, listeners, printed lines <──────┘
 
-    backend   engine, open calls, shutdown       future           settled once, opened by asker    payload        values as bytes and memory
-    limited   submit, map, run, with_limits      reply            from an outcome to a result      remote_errors  errors that travel
-    map       the window of a `map`              callback_thread  threads for user code            function_refs  what travels by name
+    pool.with_limits(hard=2) ──> LimitedPool ── submit · map · run ──> the pool's isolates
+
+    backend  engine, open calls, shutdown    future           settled once, opened by the asker    payload        values as bytes and memory
+    reply    from an outcome to a result     callback_thread  threads for user code                remote_errors  errors that travel
+    map      the window of a `map`           function_refs    what travels by name
 
 Rules
  1. The engine's thread runs no user code: arguments are pickled by the submitter, results unpickled by the asker, callbacks and listeners
@@ -21,27 +23,101 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import msgspec
 
 from stem_iso.errors import InvalidOptions
 from stem_iso.isolate.child.functions import LARGEST_FRAME, PoolStart
-from stem_iso.isolate.interfaces import NO_LIMITS, Boot
+from stem_iso.isolate.interfaces import NO_LIMITS, Boot, Limits
 from stem_iso.isolate.linux import require_linux
 from stem_iso.isolate.machine import allowed_cores
 from stem_iso.isolate.payload import pack
-from stem_iso.isolate.pool.backend import Notice, PoolBackend
-from stem_iso.isolate.pool.limited import Limited
+from stem_iso.isolate.pool.backend import Notice, OpenCalls, PoolBackend
+from stem_iso.isolate.pool.future import IsolateFuture
+from stem_iso.isolate.pool.map import Results
 from stem_iso.validation import Duration, Size, duration, is_whole, optional_memory, whole
+
+if TYPE_CHECKING:
+    import asyncio
 
 TARGET = "stem_iso.isolate.child.functions:boot"
 MOST = 512  # seats and spares together: half of what a keeper has room for, since the dying need theirs
+WINDOW = 64  # calls in flight in a `map` at least; four for each seat where there are many
 
+P = ParamSpec("P")
+T = TypeVar("T")
 L = TypeVar("L", bound=Callable[[Notice], object])
+
+
+class Limited(Executor):
+    """Executor that gives every call the same limits: the pool, whose limits are none, and each of its views."""
+
+    def __init__(self, backend: PoolBackend, gate: OpenCalls, limits: Limits) -> None:
+        self._backend, self._gate, self._limits = backend, gate, limits
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> IsolateFuture[T]:
+        """Run `fn(*args, **kwargs)` in an isolate. What becomes of it is in the future, an argument that cannot be pickled included.
+
+        Raises RuntimeError after `shutdown`, and in a forked child.
+        """
+        return self._backend.submit(self._gate, fn, args, kwargs, self._limits)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """The results of `fn` over the iterables, in their order. A StopIteration that `fn` lets out becomes a RuntimeError.
+
+        At most `buffersize` calls (default: 64, or four for each seat) are in flight or wait to be asked for, so the iterables may be
+        endless. A failure is raised where its result is asked for, and the iterator goes on behind it. Dropping the iterator, by leaving
+        the loop or by `close()`, cancels what is in flight. With `chunksize` above 1 so many items are one call, under one limit: what
+        ends it ends them all. TimeoutError (not a TimeoutException) is raised, and all is cancelled, where a result is not there `timeout`
+        seconds after `map` was called. After `shutdown` come the results of what was submitted, then one RuntimeError. Raises
+        ValueError for a chunksize or buffersize below 1, RuntimeError as `submit`.
+        """
+        window = max(WINDOW, 4 * self._backend.size) if buffersize is None else buffersize
+        self._refuse_if_shut()
+        return Results(self.submit, self._refuse_if_shut, fn, iterables, chunksize, window, timeout)
+
+    def _refuse_if_shut(self) -> None:
+        self._backend.refuse_if_shut(self._gate)
+
+    async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """`submit` and wait, in an event loop. Cancelling the wait cancels the call: it is killed if it runs."""
+        import asyncio  # here, since most programs with a pool have no loop
+
+        future = self.submit(fn, *args, **kwargs)
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        try:
+            if future.wake(LoopWaker(loop, waiter)):
+                await waiter
+            return future.result()
+        except BaseException:  # the wait was cancelled, or the coroutine closed
+            future.cancel()
+            raise
+
+    def with_limits(
+        self,
+        *,
+        soft: Duration | None = None,
+        hard: Duration | None = None,
+        memory: Size | None = None,
+        cpus: int | None = None,
+        heartbeat: Duration | None = None,
+        raise_soft: bool = False,
+    ) -> LimitedPool:
+        """The same isolates under limits, as an executor; what is not named here is without limit. See `Limits`; raises InvalidOptions."""
+        return LimitedPool(self, Limits(soft, hard, heartbeat, raise_soft, memory, cpus))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +177,12 @@ class IsolatePool(Limited):
         start = msgspec.msgpack.encode(PoolStart(names("preload", preload), started))
         limit, level = duration("boot_time_limit", boot_time_limit), logging.getLogger().getEffectiveLevel()
         boot = Boot(TARGET, start, names("secrets", secrets), limit, largest_frame=LARGEST_FRAME, log_level=level)
-        desk = PoolBackend(boot, size=size, spares=spares, max_calls=max_tasks_per_isolate, max_memory=memory)
-        super().__init__(desk, desk.gate, NO_LIMITS)
-        weakref.finalize(self, desk.shut).atexit = False  # a pool that is forgotten finishes its calls and ends
+        backend = PoolBackend(boot, size=size, spares=spares, max_calls=max_tasks_per_isolate, max_memory=memory)
+        super().__init__(backend, backend.gate, NO_LIMITS)
+        weakref.finalize(self, backend.shut).atexit = False  # a pool that is forgotten finishes its calls and ends
 
     def __repr__(self) -> str:
-        if self._desk.elsewhere:
+        if self._backend.elsewhere:
             return "<IsolatePool of another process>"
         if self._gate.is_shut:
             left = len(self._gate.live)
@@ -134,34 +210,77 @@ class IsolatePool(Limited):
         return when all isolates are gone and all callbacks have run (called from a callback or a listener: when all isolates are gone),
         else at once. In a forked child it does nothing.
         """
-        self._desk.shutdown(wait, cancel_futures)
+        self._backend.shutdown(wait, cancel_futures)
 
     def kill_workers(self) -> None:
         """End it now: running calls are killed, waiting ones cancelled, and all isolates are gone when this returns; callbacks may
         still run then.
         """
-        self._desk.kill()
+        self._backend.kill()
 
     def resize(self, max_workers: int, spares: int = 1) -> None:
         """From now on so many calls at a time, and so many spares. What runs is not disturbed. Raises InvalidOptions."""
         check_size(max_workers, spares)
-        self._desk.refuse_elsewhere()
-        self._desk.engine.resize(max_workers, spares)
+        self._backend.refuse_elsewhere()
+        self._backend.engine.resize(max_workers, spares)
 
     def on(self, listener: L) -> L:
         """Call `listener(notice)` for each LimitNotice (a soft or hard limit, with the stack) and IsolateNotice (spawned, ready, recycled,
         boot-failed, stuck), on a thread for listeners. Returns it, so that it can decorate. What it raises is logged; if it lags by 10,000
         notices, further ones are dropped and counted.
         """
-        self._desk.listen(listener)
+        self._backend.listen(listener)
         return listener
 
     def stats(self) -> PoolStats:
         """Raises RuntimeError in a forked child."""
-        self._desk.refuse_elsewhere()
-        now, spares = self._desk.engine.stats(), self._desk.engine.spares
+        self._backend.refuse_elsewhere()
+        now, spares = self._backend.engine.stats(), self._backend.engine.spares
         spare = min(spares, now.idle)
-        return PoolStats(now.idle - spare, now.busy, spare, now.booting, now.dying, now.waiting, self._desk.dropped)
+        return PoolStats(now.idle - spare, now.busy, spare, now.booting, now.dying, now.waiting, self._backend.dropped)
+
+
+class LimitedPool(Limited):
+    """A pool under limits. It shares the pool's isolates, and lives no longer than the pool."""
+
+    def __init__(self, parent: Limited, limits: Limits) -> None:
+        super().__init__(parent._backend, OpenCalls(), limits)
+        self._parent = parent  # a pool that is forgotten ends: not while there is a view of it
+
+    def __repr__(self) -> str:
+        named = ((name, getattr(self._limits, name)) for name in Limits.__dataclass_fields__)
+        return f"<{', '.join(f'{name}={value!r}' for name, value in named if value)} of {self._parent!r}>"
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """This view takes no more calls; with `wait` return when those that it was given have ended, with `cancel_futures` those that have
+        not begun are cancelled. The pool and its isolates go on.
+        """
+        if self._backend.elsewhere:
+            return
+        with self._backend.lock:
+            self._gate.shut()
+        if cancel_futures:
+            self._backend.withdraw(self._gate)
+        if wait:
+            self._gate.drained.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class LoopWaker:
+    """The way of a settled future into an event loop. Called by whoever settles it."""
+
+    loop: asyncio.AbstractEventLoop
+    waiter: asyncio.Future[None]
+
+    def release(self) -> None:
+        try:
+            self.loop.call_soon_threadsafe(self._wake)
+        except RuntimeError:  # the loop has been closed: nobody waits there any more
+            return
+
+    def _wake(self) -> None:
+        if not self.waiter.done():
+            self.waiter.set_result(None)
 
 
 def check_size(max_workers: Any, spares: Any) -> None:
