@@ -291,7 +291,7 @@ def test_a_closed_broker_opens_again(path: Path) -> None:
 def publish_and_be_killed_before_the_ring(broker: Broker, *envelopes: object) -> None:
     def work(turn: Transaction) -> None:
         publish.publish(turn, [(one, encode(one)) for one in envelopes])  # type: ignore[arg-type]
-        turn.rings.clear()
+        turn.topics.clear()
 
     broker._database.write(work)  # type: ignore[attr-defined]
 
@@ -332,7 +332,7 @@ def test_a_worker_is_woken_in_a_moment(path: Path) -> None:
 
 
 class TestWithoutInotify(Timing, Waiting):
-    """128 instances per user, and other systems have none: then the ear is deaf and looks more often."""
+    """128 instances per user, and other systems have none: then the listener gets no wake-ups and looks more often."""
 
     @pytest.fixture
     def broker(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:

@@ -44,7 +44,7 @@ from stem_iso.brokers.sqlite import (
     workers,
 )
 from stem_iso.brokers.sqlite.transaction import Database, Transaction
-from stem_iso.brokers.sqlite.waiting import BellEnds, SqliteEventStream, SqliteWatch, wait, wait_members
+from stem_iso.brokers.sqlite.waiting import SqliteEnds, SqliteEventStream, SqliteWatch, wait, wait_members
 from stem_iso.task.canvas.tree import Canvas, Tree
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.rate_limit import TaskLimits
@@ -83,8 +83,8 @@ class SqliteBroker:
     def wait(self, id: str, timeout: float | None, queue: str | None = None) -> StatusRecord:
         return wait(self._database, lambda: self.status([id])[0], id, timeout)
 
-    def ends(self) -> BellEnds:
-        return BellEnds(self._database)
+    def ends(self) -> SqliteEnds:
+        return SqliteEnds(self._database)
 
     def revoke(self, id: str, terminate: bool = False, queue: str | None = None) -> bool:
         return self._database.write(lambda turn: revoke.revoke(turn, id, terminate))

@@ -81,7 +81,7 @@ def compose(turn: Transaction, canvas: Canvas, bodies: Sequence[tuple[Envelope, 
     turn.of_keys("UPDATE task SET state = -1, at = NULL, reason = 'waiting' WHERE id IN ({keys})", later)
     turn.run("UPDATE task SET tree = ? WHERE id = ?", (msgspec.msgpack.encode(canvas.tree), canvas.id))
     _Moving(turn).empty([join for join in canvas.joins if join.id in first])
-    turn.rings.add(Topic.WORK)
+    turn.topics.add(Topic.WORK)
 
 
 _INSERT_GROUP = """
@@ -171,7 +171,7 @@ class _Moving:
                         self._drop(move)
                     case _:
                         assert_never(move)
-        self._turn.rings.add(Topic.DONE)
+        self._turn.topics.add(Topic.DONE)
 
     def _let_go(self, endings: Sequence[RowEnd], parts: dict[int, PartRow]) -> None:
         """Of those that ended from outside: who is still counted on is kept, who is wanted no longer goes."""
@@ -206,7 +206,7 @@ class _Moving:
             due = envelope.not_before
             state = schema.READY if due is None or due <= self._turn.now else schema.DELAYED
             self._turn.run(_BEGIN, (state, due, move.parent or None, envelope.enqueued_at, encode(envelope), part.seq))
-            self._turn.rings.add(Topic.WORK)
+            self._turn.topics.add(Topic.WORK)
 
     def _skip(self, move: Skip) -> None:
         for part in map(PartRow.of, self._turn.all(_PART + "id = ? AND state = -1", (move.target.id,))):

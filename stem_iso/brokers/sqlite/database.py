@@ -23,7 +23,7 @@ from stem_iso.brokers.sqlite.clock import StoreClock
 from stem_iso.brokers.sqlite.connection import Busy, Connection, Full, network_of, prepare
 from stem_iso.brokers.sqlite.fork_safety import fork_guard
 from stem_iso.brokers.sqlite.lock_file import LockFile
-from stem_iso.brokers.sqlite.notifications import Listener, Sidecar, SidecarEar, Topic
+from stem_iso.brokers.sqlite.notifications import Listener, Sidecar, SidecarListener, Topic
 from stem_iso.brokers.sqlite.transaction import Transaction
 from stem_iso.errors import BrokerUnavailable
 
@@ -47,7 +47,7 @@ class FileDatabase:
         # Owned by whoever holds the mutex.
         self._connection: Connection | None = None
         self._lock: LockFile | None = None
-        self._bells: dict[Topic, Sidecar] = {}
+        self._sidecars: dict[Topic, Sidecar] = {}
         self._done: Listener | None = None
         self._identity: tuple[int, int] | None = None
         self._pid = os.getpid()
@@ -70,8 +70,8 @@ class FileDatabase:
                 answer = self._guarded(lambda: connection.transact("BEGIN IMMEDIATE", body, deadline))
             finally:
                 lock.release()
-            if turn is not None and turn.rings:
-                self._ring(turn.rings)
+            if turn is not None and turn.topics:
+                self._notify(turn.topics)
         return answer
 
     def read(self, work: Callable[[Transaction], T]) -> T:
@@ -101,17 +101,17 @@ class FileDatabase:
             self._identity = None  # a connection that met an I/O error may stay broken: the next transaction opens a new one
             raise
 
-    def _ring(self, bells: set[Topic]) -> None:
+    def _notify(self, topics: set[Topic]) -> None:
         """What was done is done, so nothing here is a failure of it: whoever waits looks by himself a little later."""
-        for bell in bells:
+        for topic in topics:
             try:
-                if bell not in self._bells:
-                    self._bells[bell] = Sidecar(self.path + bell.value, self._mode())
-                self._bells[bell].ring()
+                if topic not in self._sidecars:
+                    self._sidecars[topic] = Sidecar(self.path + topic.value, self._mode())
+                self._sidecars[topic].notify()
             except OSError as error:
                 if not self._silent:
                     self._silent = True
-                    log.warning("%s%s cannot be rung, so others see up to 0.25 s later what is stored: %s", self.path, bell.value, error)
+                    log.warning("%s%s cannot be rung, so others see up to 0.25 s later what is stored: %s", self.path, topic.value, error)
 
     # -- opening ----------------------------------------------------------------------------------------------------------------
 
@@ -160,18 +160,17 @@ class FileDatabase:
 
     # -- listeners --------------------------------------------------------------------------------------------------------------
 
-    def ear(self, bell: Topic) -> Listener:
+    def listener(self, topic: Topic) -> Listener:
         with self._ours():
             self._open(time.monotonic() + PATIENCE)
             try:
-                return SidecarEar(self.path + bell.value, self._mode())
+                return SidecarListener(self.path + topic.value, self._mode())
             except OSError as error:
-                raise BrokerUnavailable(f"{self.path}{bell.value}: {error}") from error
+                raise BrokerUnavailable(f"{self.path}{topic.value}: {error}") from error
 
-    def done_ear(self) -> Listener:
+    def done_listener(self) -> Listener:
         if self._done is None or self._pid != os.getpid():
-            ear = self.ear(Topic.DONE)
-            self._done = ear
+            self._done = self.listener(Topic.DONE)
         return self._done
 
     # -- the end ----------------------------------------------------------------------------------------------------------------
@@ -204,8 +203,8 @@ class FileDatabase:
 
     def _shut(self) -> None:
         """Close all but the listener. Under the lock where it can be had: the last connection to close writes the WAL back."""
-        connection, lock, bells = self._connection, self._lock, self._bells
-        self._connection, self._lock, self._bells, self._identity = None, None, {}, None
+        connection, lock, sidecars = self._connection, self._lock, self._sidecars
+        self._connection, self._lock, self._sidecars, self._identity = None, None, {}, None
         try:
             if connection is not None and lock is not None:
                 lock.acquire(time.monotonic() + 0.5)
@@ -217,8 +216,8 @@ class FileDatabase:
             if lock is not None:
                 lock.release()
                 lock.close()
-            for bell in bells.values():
-                bell.close()
+            for sidecar in sidecars.values():
+                sidecar.close()
 
     # -- forks (see `fork_safety`) ----------------------------------------------------------------------------------------------
 
@@ -229,15 +228,15 @@ class FileDatabase:
         self._mutex.release()
 
     def abandon(self, at_rest: bool) -> None:
-        connection, lock, bells, ear = self._connection, self._lock, self._bells, self._done
+        connection, lock, sidecars, listener = self._connection, self._lock, self._sidecars, self._done
         self._mutex = threading.Lock()
         self._forget()
         if lock is not None:
             lock.close()
-        for bell in bells.values():
-            bell.close()
-        if ear is not None:
-            ear.close()
+        for sidecar in sidecars.values():
+            sidecar.close()
+        if listener is not None:
+            listener.close()
         if connection is None:
             return
         if at_rest:

@@ -98,7 +98,7 @@ def _revive(turn: Transaction, envelope: Envelope) -> None:
     turn.run("DELETE FROM task WHERE id = ?", (envelope.id,))  # a new row: it stands in line as one that arrives now
     turn.of_rows(INSERT, [waiting(envelope, encode(envelope), turn.now)])
     turn.run("DELETE FROM dead WHERE id = ?", (envelope.id,))
-    turn.rings |= {Topic.WORK}
+    turn.topics |= {Topic.WORK}
 
 
 def purge(turn: Transaction, ids: Sequence[str]) -> int:

@@ -26,7 +26,7 @@ def note(turn: Transaction, seqs: Sequence[int], state: int, reason: str, error:
         return
     turn.of_keys(_NOTE, seqs, turn.now, state, reason, error)
     turn.run("DELETE FROM apart WHERE number <= (SELECT max(number) FROM apart) - ?", (KEPT,))
-    turn.rings.add(Topic.WORK)
+    turn.topics.add(Topic.WORK)
 
 
 _NOTE = """

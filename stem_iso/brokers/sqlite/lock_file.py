@@ -6,8 +6,8 @@ SQLite's own busy handler lets a writer wait for 1.7 s under load, since waiters
 a lock file kept the worst wait at 48 ms with eight processes. The lock is held over COMMIT, so a checkpoint has the file to itself as well.
 The kernel releases it when its holder dies. A stopped holder keeps it: the others give up at their deadline, with a clear error.
 
-It is a matter of order and speed alone. What may be written is decided by BEGIN IMMEDIATE, which waits for whoever does not know this lock:
-another program, or a worker of version 0.1, which takes `flock` on the same file and so neither sees this lock nor is seen by it.
+The lock is a matter of order and speed alone. What may be written is decided by BEGIN IMMEDIATE, which waits for whoever does not know
+this lock: another program, or a worker of version 0.1, whose `flock` on the same file neither sees this lock nor is seen by it.
 
 An open-file-description lock, not `flock`: the write lock can only be had by who may write the file, where `flock` asks for no more than
 that it can be opened. A read lock would stand in its way too, so nobody may read this file who may not write it.

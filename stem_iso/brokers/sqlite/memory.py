@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 from stem_iso.brokers.sqlite.clock import SYSTEM, StoreClock
 from stem_iso.brokers.sqlite.connection import Connection, prepare
-from stem_iso.brokers.sqlite.notifications import Listener, PipeEar, Topic
+from stem_iso.brokers.sqlite.notifications import Listener, PipeListener, Topic
 from stem_iso.brokers.sqlite.transaction import Transaction
 
 T = TypeVar("T")
@@ -31,7 +31,8 @@ class MemoryStore:
     def _forget(self) -> None:
         self._mutex = threading.Lock()  # guards all below
         self._connection: Connection | None = None
-        self._ears: dict[Topic, WeakSet[PipeEar]] = {bell: WeakSet() for bell in Topic}  # who drops an ear unclosed leaves nothing here
+        # Weak: who drops a listener unclosed leaves nothing here.
+        self._listeners: dict[Topic, WeakSet[PipeListener]] = {topic: WeakSet() for topic in Topic}
         self._pid = os.getpid()
 
     def _ours(self) -> threading.Lock:
@@ -46,9 +47,9 @@ class MemoryStore:
             connection = self._connection or self._open()
             turn = Transaction(connection, self._clock)
             answer = connection.transact(begin, lambda: work(turn))
-            for bell in turn.rings:
-                for ear in self._ears[bell]:
-                    ear.ring()
+            for topic in turn.topics:
+                for listener in self._listeners[topic]:
+                    listener.notify()
             return answer
 
     def _open(self) -> Connection:
@@ -57,15 +58,15 @@ class MemoryStore:
         self._connection = connection
         return connection
 
-    def ear(self, bell: Topic) -> Listener:
+    def listener(self, topic: Topic) -> Listener:
         with self._ours():
-            ear = PipeEar(lambda ear: self._gone(bell, ear))
-            self._ears[bell].add(ear)
-            return ear
+            listener = PipeListener(lambda listener: self._drop(topic, listener))
+            self._listeners[topic].add(listener)
+            return listener
 
-    def _gone(self, bell: Topic, ear: PipeEar) -> None:
+    def _drop(self, topic: Topic, listener: PipeListener) -> None:
         with self._ours():
-            self._ears[bell].discard(ear)
+            self._listeners[topic].discard(listener)
 
 
 class MemoryDatabase:
@@ -84,14 +85,14 @@ class MemoryDatabase:
         return self._store.turn("BEGIN", work)
 
     def version(self) -> int:
-        return 0  # every commit rings: nobody can be killed between the two and leave the others alive
+        return 0  # every commit wakes: nobody can be killed between the two and leave the others alive
 
-    def ear(self, bell: Topic) -> Listener:
-        return self._store.ear(bell)
+    def listener(self, topic: Topic) -> Listener:
+        return self._store.listener(topic)
 
-    def done_ear(self) -> Listener:
+    def done_listener(self) -> Listener:
         if self._done is None or self._done[0] != os.getpid():
-            self._done = (os.getpid(), self._store.ear(Topic.DONE))
+            self._done = (os.getpid(), self._store.listener(Topic.DONE))
         return self._done[1]
 
     def shrink(self) -> None:

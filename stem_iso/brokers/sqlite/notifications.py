@@ -39,8 +39,8 @@ class Listener(Protocol):
 
     def fileno(self) -> int: ...
 
-    def heard(self) -> bool:
-        """Whether it rang since the last time; takes the readiness back."""
+    def notified(self) -> bool:
+        """Whether there was a wake-up since the last time; takes the readiness back."""
 
     def close(self) -> None: ...
 
@@ -53,7 +53,7 @@ def drain(fd: int) -> bool:
         return False
 
 
-class SidecarEar:
+class SidecarListener:
     """inotify on one sidecar; without wake-ups, and with a short `interval`, where there is no inotify."""
 
     def __init__(self, path: str, mode: int | None) -> None:
@@ -66,7 +66,7 @@ class SidecarEar:
     def fileno(self) -> int:
         return self._ends[0].fd
 
-    def heard(self) -> bool:
+    def notified(self) -> bool:
         return self.interval == INTERVAL and drain(self.fileno())
 
     def close(self) -> None:
@@ -96,25 +96,25 @@ class Sidecar:
     def __init__(self, path: str, mode: int | None) -> None:
         self._file = Descriptor(opened_beside(path, os.O_WRONLY, mode))
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         os.pwrite(self._file.fd, b"\n", 0)  # in place: the file stays one byte long
 
     def close(self) -> None:
         self._file.close()
 
 
-class PipeEar:
+class PipeListener:
     """For threads of one process: a pipe that the store writes to."""
 
     interval = INTERVAL
 
-    def __init__(self, gone: Callable[[PipeEar], None]) -> None:
-        self._gone = gone  # tells the store first: a ring into a closed descriptor could reach somebody else's file
+    def __init__(self, on_close: Callable[[PipeListener], None]) -> None:
+        self._on_close = on_close  # first: a write into a closed descriptor could reach somebody else's file
         self._reader, self._writer = map(Descriptor, os.pipe())
         for end in (self._reader, self._writer):
             os.set_blocking(end.fd, False)
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         # What is stored is stored, whatever becomes of the wake-up. A full pipe wakes its reader anyway.
         with suppress(OSError):
             os.write(self._writer.fd, b"\n")
@@ -122,10 +122,10 @@ class PipeEar:
     def fileno(self) -> int:
         return self._reader.fd
 
-    def heard(self) -> bool:
+    def notified(self) -> bool:
         return drain(self._reader.fd)
 
     def close(self) -> None:
-        self._gone(self)
+        self._on_close(self)
         self._reader.close()
         self._writer.close()

@@ -42,7 +42,7 @@ def publish(turn: Transaction, pairs: Sequence[tuple[Envelope, bytes]]) -> list[
     else:
         ids = [envelope.id for envelope, _ in pairs]
     if wanted and turn.of_rows(INSERT, [waiting(envelope, body, turn.now) for envelope, body in wanted]):
-        turn.rings.add(Topic.WORK)  # delayed ones ring too: the sleeper may have to wake earlier than it thinks
+        turn.topics.add(Topic.WORK)  # delayed ones wake too: the sleeper may have to wake earlier than it thinks
     return ids
 
 

@@ -149,11 +149,11 @@ def _pull(turn: Transaction, bucket: Bucket) -> None:
     line[count:] = [row for row in line[count:] if isinstance(row[1], int | float)]
     if count:
         turn.of_keys("UPDATE task SET state = 0 WHERE seq IN ({keys})", [row[0] for row in line[:count]])
-        turn.rings.add(Topic.WORK)
+        turn.topics.add(Topic.WORK)
     for seq, at in line[count:]:
         if 0 < left < inf and turn.now + left + GRAIN < at:
             turn.run("UPDATE task SET at = ? WHERE seq = ?", (turn.now + left + GRAIN, seq))
-            turn.rings.add(Topic.WORK)
+            turn.topics.add(Topic.WORK)
 
 
 # A bucket that nobody holds and nobody waits at says nothing once its last start is a period old.

@@ -26,7 +26,7 @@ def revoke(turn: Transaction, id: str, terminate: bool) -> bool:
     leased = [row[0] for row in rows if row[1] == schema.LEASED]
     if leased:
         turn.of_keys("UPDATE task SET revoked = max(revoked, ?) WHERE id IN ({keys})", leased, 2 if terminate else 1)
-        turn.rings.add(Topic.WORK)
+        turn.topics.add(Topic.WORK)
     waiting = [row for row in rows if row[1] != schema.LEASED]
     # What stood in a queue has an end notice, and the canvas itself; not each of its parts that were still far from one.
     end_notices.note(turn, [row[2] for row in waiting if row[1] != schema.WAITING or row[0] == id], schema.CANCELLED, "revoked")
@@ -38,7 +38,7 @@ def forget(turn: Transaction, id: str) -> bool:
     rows = turn.of_keys("SELECT id, state > 2 AND at < ? FROM task WHERE id IN ({keys})", parts(turn, id), KEPT)
     turn.of_keys("DELETE FROM task WHERE id IN ({keys})", [row[0] for row in rows if row[1]])
     turn.of_keys("UPDATE task SET forgotten = 1 WHERE id IN ({keys})", [row[0] for row in rows if not row[1]])
-    turn.rings.add(Topic.DONE)  # who waits for it must not go on waiting
+    turn.topics.add(Topic.DONE)  # who waits for it must not go on waiting
     return bool(rows)
 
 

@@ -43,7 +43,7 @@ def put(turn: Transaction, record: ScheduleRecord) -> bool:
         turn.run("UPDATE schedule SET owner = ? WHERE name = ?", (record.owner, record.name))
         return False
     turn.run(_PUT, (record.name, record.revision, record.body, record.due, record.owner))
-    turn.rings.add(Topic.WORK)
+    turn.topics.add(Topic.WORK)
     return True
 
 
@@ -59,7 +59,7 @@ def resume(turn: Transaction, name: str, due: float) -> bool:
     sql = "UPDATE schedule SET due = CASE paused WHEN 1 THEN ? ELSE due END, paused = 0 WHERE name = ? RETURNING 1"
     found = bool(turn.all(sql, (due, name)))
     if found:
-        turn.rings.add(Topic.WORK)
+        turn.topics.add(Topic.WORK)
     return found
 
 

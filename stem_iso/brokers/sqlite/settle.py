@@ -215,7 +215,7 @@ def end(turn: Transaction, endings: Sequence[RowEnd], *, locked: bool, linked: b
     gone = [ending.seq for ending in endings if ending.until <= turn.now]
     if gone:
         turn.of_keys("DELETE FROM task WHERE seq IN ({keys})", gone)
-    turn.rings.add(Topic.DONE)
+    turn.topics.add(Topic.DONE)
 
 
 def again(turn: Transaction, rows: Sequence[Again]) -> None:
@@ -223,13 +223,13 @@ def again(turn: Transaction, rows: Sequence[Again]) -> None:
         return
     _carry_meta(turn, [(row.seq, row.meta) for row in rows])
     turn.of_rows(_AGAIN, [row[:4] for row in rows])
-    turn.rings.add(Topic.WORK)
+    turn.topics.add(Topic.WORK)
 
 
 def replace(turn: Transaction, rows: Sequence[Replaced]) -> None:
     if rows:
         turn.of_rows(_REPLACE, rows)
-        turn.rings.add(Topic.WORK)
+        turn.topics.add(Topic.WORK)
 
 
 def _carry_meta(turn: Transaction, rows: Sequence[tuple[int, bytes | None]]) -> None:

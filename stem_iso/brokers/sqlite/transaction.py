@@ -19,7 +19,7 @@ CHUNK = 500
 class Transaction:
     """`now` is wall clock, `lease_now` the clock of leases; both are read under the writer's lock, so they grow."""
 
-    __slots__ = ("all", "lease_now", "now", "one", "rings", "run")
+    __slots__ = ("all", "lease_now", "now", "one", "run", "topics")
 
     def __init__(self, connection: Connection, clock: StoreClock) -> None:
         self.all = connection.all
@@ -27,7 +27,7 @@ class Transaction:
         self.run = connection.execute
         self.now = clock.wall()
         self.lease_now = clock.lease()
-        self.rings: set[Topic] = set()
+        self.topics: set[Topic] = set()
 
     def of_rows(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[Row]:
         """Run `sql` with `{rows}` standing for a VALUES list of all rows, in as few statements as there may be."""
@@ -71,9 +71,9 @@ class Database(Protocol):
     def version(self) -> int:
         """Another number than before where another connection has committed."""
 
-    def ear(self, bell: Topic) -> Listener: ...
+    def listener(self, topic: Topic) -> Listener: ...
 
-    def done_ear(self) -> Listener:
+    def done_listener(self) -> Listener:
         """For `wait`: a listener that is kept, since closing an inotify descriptor takes milliseconds."""
 
     def shrink(self) -> None:

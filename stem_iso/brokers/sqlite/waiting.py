@@ -27,39 +27,39 @@ class SqliteWatch:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._ear = database.ear(Topic.WORK)
+        self._listener = database.listener(Topic.WORK)
         self._seen = database.version()
-        self.interval = self._ear.interval
+        self.interval = self._listener.interval
 
     def fileno(self) -> int:
-        return self._ear.fileno()
+        return self._listener.fileno()
 
     def changed(self) -> bool:
-        rang = self._ear.heard()
+        notified = self._listener.notified()
         seen, self._seen = self._seen, self._database.version()  # read after the wake-up, which it thereby covers
-        return rang or seen != self._seen
+        return notified or seen != self._seen
 
     def close(self) -> None:
-        self._ear.close()
+        self._listener.close()
 
 
-class BellEnds:
+class SqliteEnds:
     """See `stem_iso.brokers.base.Ends`. All are asked about where something was committed, else only those that are new."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._ear = database.done_ear()  # kept by the database, which closes it
+        self._listener = database.done_listener()  # kept by the database, which closes it
         self._version = database.version()
         self._looked: set[str] = set()
-        self.interval = self._ear.interval
+        self.interval = self._listener.interval
 
     def fileno(self) -> int:
-        return self._ear.fileno()
+        return self._listener.fileno()
 
     def look(self, waits: Mapping[str, str | None]) -> dict[str, StatusRecord | None]:
-        rang, seen = self._ear.heard(), self._version
+        notified, seen = self._listener.notified(), self._version
         self._version = self._database.version()  # read before the rows: what is committed after it is another version
-        asked = list(waits) if rang or seen != self._version else [id for id in waits if id not in self._looked]
+        asked = list(waits) if notified or seen != self._version else [id for id in waits if id not in self._looked]
         found = self._database.read(lambda turn: status.ended(turn, asked)) if asked else {}
         self._looked = waits.keys() - found.keys()  # who asks again about what has ended is answered again
         return found
@@ -68,12 +68,12 @@ class BellEnds:
         pass
 
 
-def park(ear: Listener, seconds: float) -> None:
+def park(listener: Listener, seconds: float) -> None:
     """Until a wake-up, at most `seconds`, and never longer than the listener's interval."""
     poll = select.poll()
-    poll.register(ear.fileno(), select.POLLIN)
-    poll.poll(max(0.0, min(seconds, ear.interval)) * 1000)
-    ear.heard()
+    poll.register(listener.fileno(), select.POLLIN)
+    poll.poll(max(0.0, min(seconds, listener.interval)) * 1000)
+    listener.notified()
 
 
 def wait(database: Database, look: Callable[[], StatusRecord | None], id: str, timeout: float | None) -> StatusRecord:
@@ -93,14 +93,14 @@ def wait_members(database: Database, id: str, unended: int, timeout: float | Non
 
 def _until(database: Database, look: Callable[[], T | None], late: Callable[[], str], timeout: float | None) -> T:
     deadline = inf if timeout is None else time.monotonic() + timeout
-    ear = database.done_ear()
+    listener = database.done_listener()
     while True:
         if (found := look()) is not None:
             return found
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError(late())
-        park(ear, left)
+        park(listener, left)
 
 
 class SqliteEventStream:
@@ -108,7 +108,7 @@ class SqliteEventStream:
 
     def __init__(self, database: Database, name: str, timeout: float | None) -> None:
         self._database, self._name, self._timeout = database, name, timeout
-        self._ear = database.ear(Topic.EVENTS)
+        self._listener = database.listener(Topic.EVENTS)
         self._number: int = database.write(self._register)
         self._renewed = time.monotonic()
 
@@ -135,7 +135,7 @@ class SqliteEventStream:
             left = deadline - time.monotonic()
             if left <= 0:
                 return []
-            park(self._ear, left)
+            park(self._listener, left)
 
     def _renew(self) -> None:
         if time.monotonic() - self._renewed > RENEW_LISTENER:
@@ -143,5 +143,5 @@ class SqliteEventStream:
             self._database.write(lambda turn: workers.renew_listener(turn, self._name))
 
     def close(self) -> None:
-        self._ear.close()
+        self._listener.close()
         self._database.write(lambda turn: workers.drop_listener(turn, self._name))

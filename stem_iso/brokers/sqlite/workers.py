@@ -56,7 +56,7 @@ def listened(turn: Transaction) -> bool:
 def emit(turn: Transaction, events: Sequence[bytes]) -> None:
     turn.of_rows("INSERT INTO event (at, body) VALUES {rows}", [(turn.now, body) for body in events[-EVENTS_KEPT:]])
     turn.run("DELETE FROM event WHERE number <= ?", (position(turn) - EVENTS_KEPT,))
-    turn.rings.add(Topic.EVENTS)
+    turn.topics.add(Topic.EVENTS)
 
 
 def position(turn: Transaction) -> int:
