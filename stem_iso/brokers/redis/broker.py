@@ -66,14 +66,14 @@ class RedisBroker:
         self._links = links
         self._registry = Registry(links)
         nonces = Nonces()
-        self._homes = ReceiptIndex(links, self._registry, nonces)
-        self._exchanger = Exchanger(links, self._homes, nonces, options)
+        self._receipts = ReceiptIndex(links, self._registry, nonces)
+        self._exchanger = Exchanger(links, self._receipts, nonces, options)
         self._limits = rate_limits.RateLimits(links)
         self._relay = OutboxRelay(links, rate_limits.relay)
         self._memory = Memory()
-        self._finder = StatusReader(links, self._registry, self._memory, lambda boots: workers.worker_ids(links, boots))
-        self._wishes = Revocations(links, self._registry, self._finder, self._relay)
-        self._graves = DeadLetters(links, self._registry, options.dead_letter_ttl)
+        self._statuses = StatusReader(links, self._registry, self._memory, lambda boots: workers.worker_ids(links, boots))
+        self._revocations = Revocations(links, self._registry, self._statuses, self._relay)
+        self._dead_letters = DeadLetters(links, self._registry, options.dead_letter_ttl)
         self._watches: WeakSet[RedisWatch] = WeakSet()
         self._listening = (0.0, False)  # when it was looked up, and what it was
         self._beaten: dict[str, WorkerInfo] = {}  # by id, what was said of a worker last
@@ -86,7 +86,7 @@ class RedisBroker:
         return publish.publish(self._links, self._registry, pairs) if pairs else []
 
     def status(self, ids: Sequence[str], queue: str | None = None) -> list[StatusRecord | None]:
-        return self._finder.statuses(ids, queue) if ids else []
+        return self._statuses.statuses(ids, queue) if ids else []
 
     def wait(self, id: str, timeout: float | None, queue: str | None = None) -> StatusRecord:
         def terminal() -> StatusRecord | None:
@@ -99,19 +99,19 @@ class RedisBroker:
         return until(self._links, key, id, terminal, lambda: late(f"task {id} has", timeout), timeout)
 
     def ends(self) -> TokenEnds:
-        return TokenEnds(self._links, self._finder, self._memory)
+        return TokenEnds(self._links, self._statuses, self._memory)
 
     def revoke(self, id: str, terminate: bool = False, queue: str | None = None) -> bool:
-        return self._wishes.revoke(id, terminate, queue)
+        return self._revocations.revoke(id, terminate, queue)
 
     def forget(self, id: str, queue: str | None = None) -> bool:
-        return self._wishes.forget(id, queue)
+        return self._revocations.forget(id, queue)
 
     def queues(self) -> list[QueueCount]:
         return status.queues(self._links, self._registry, self.options.dead_letter_ttl)
 
     def purge(self, queue: str) -> int:
-        return self._wishes.purge(queue)
+        return self._revocations.purge(queue)
 
     # -- canvases ---------------------------------------------------------------------------------------------------------------
 
@@ -132,18 +132,18 @@ class RedisBroker:
         return self.members(id) or []
 
     def _of_queue(self, queue: str, ids: Sequence[str]) -> Sequence[StatusRecord | None]:
-        return self._finder.statuses(ids, queue)
+        return self._statuses.statuses(ids, queue)
 
     # -- dead letters -----------------------------------------------------------------------------------------------------------
 
     def dead_letters(self, which: DeadFilter) -> list[DeadLetter]:
-        return self._graves.letters(which)
+        return self._dead_letters.letters(which)
 
     def replay(self, which: DeadFilter, delay: float = 0.0, dry_run: bool = False) -> list[Replayed]:
-        return self._graves.replay(which, delay, dry_run)
+        return self._dead_letters.replay(which, delay, dry_run)
 
     def purge_dead(self, which: DeadFilter) -> int:
-        return self._graves.purge(which)
+        return self._dead_letters.purge(which)
 
     # -- workers ----------------------------------------------------------------------------------------------------------------
 
@@ -176,36 +176,36 @@ class RedisBroker:
     def renew(self, receipts: Sequence[Receipt]) -> list[Receipt]:
         if not receipts:
             return []
-        lost = lease.renew(self._links, self._homes, receipts, self.options.default_visibility_timeout)
+        lost = lease.renew(self._links, self._receipts, receipts, self.options.default_visibility_timeout)
         self._limits.settled(lost)
         self._limits.renewed(receipts)
         return lost
 
     def extend(self, receipt: Receipt, by: float) -> bool:
-        kept = lease.extend(self._links, self._homes, receipt, by)
+        kept = lease.extend(self._links, self._receipts, receipt, by)
         self._limits.renewed([receipt])
         return kept
 
     def mark(self, receipt: Receipt) -> bool:
-        return lease.mark(self._links, self._homes, receipt)
+        return lease.mark(self._links, self._receipts, receipt)
 
     def acquire(self, receipt: Receipt, limits: TaskLimits, latest: float | None = None) -> Permit:
         def cancel() -> Verdict:
             # The flag makes it `cancelled`, for as long as the envelope says.
             return self.exchange(receipt.boot, [Settlement(receipt, GiveBack())], [], 0).verdicts[0]
 
-        if receipt in self._homes.unanswered:  # it was cancelled here, and the answer was lost
+        if receipt in self._receipts.unanswered:  # it was cancelled here, and the answer was lost
             verdict = cancel()
             return Permit(Verdict.LOST if verdict is Verdict.LOST else Verdict.CANCELLED)
-        for queue in self._homes.of([receipt]):
+        for queue in self._receipts.of([receipt]):
             permit = self._limits.acquire(queue, receipt, limits, latest, cancel)
             if permit.wait or permit.verdict is not Verdict.DONE:
-                self._homes.over(receipt)
+                self._receipts.over(receipt)
             return permit
         return Permit(Verdict.LOST)
 
     def note(self, receipt: Receipt, meta: dict[str, Any] | None, progress: Progress | None) -> None:
-        lease.note(self._links, self._homes, receipt, meta, progress)
+        lease.note(self._links, self._receipts, receipt, meta, progress)
 
     def reclaim(self, boot: str, predecessor: str | None = None, held: Collection[Receipt] | None = None) -> list[Reclaimed]:
         names = self._registry.known(fresh=predecessor is not None)
@@ -218,10 +218,10 @@ class RedisBroker:
         return found
 
     def orders(self, boot: str) -> list[Revocation]:
-        return self._wishes.orders(boot)
+        return self._revocations.orders(boot)
 
     def ended_apart(self) -> list[UnattendedEnd]:
-        return self._wishes.ended_apart()
+        return self._revocations.ended_apart()
 
     def watch(self, boot: str, queues: Sequence[str]) -> RedisWatch:
         watch = RedisWatch(self._links, queues)

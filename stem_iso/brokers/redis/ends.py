@@ -31,8 +31,8 @@ class TokenEnds:
 
     interval = float(SLICE)
 
-    def __init__(self, links: Links, finder: StatusReader, memory: Memory) -> None:
-        self._links, self._finder, self._memory = links, finder, memory
+    def __init__(self, links: Links, statuses: StatusReader, memory: Memory) -> None:
+        self._links, self._statuses, self._memory = links, statuses, memory
         self._token = uuid.uuid4().hex
         self._slots: dict[str, str] = {}  # id -> where its token lies
         self._lines: dict[str, _EndsConnection] = {}  # by slot; of one server: one, by ""
@@ -70,7 +70,7 @@ class TokenEnds:
             by_queue.setdefault(waits[id], []).append(id)
         found: dict[str, StatusRecord | None] = {}
         for queue, some in by_queue.items():
-            records = zip(some, self._finder.statuses(some, queue), strict=True)
+            records = zip(some, self._statuses.statuses(some, queue), strict=True)
             found |= {id: record for id, record in records if record is None or record.state.terminal}
         return found
 

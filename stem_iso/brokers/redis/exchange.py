@@ -54,8 +54,8 @@ class Plans(NamedTuple):
 class Exchanger:
     """One per broker, used by its thread."""
 
-    def __init__(self, links: Links, homes: ReceiptIndex, nonces: Nonces, options: BrokerOptions) -> None:
-        self._links, self._homes, self._nonces, self._options = links, homes, nonces, options
+    def __init__(self, links: Links, receipts: ReceiptIndex, nonces: Nonces, options: BrokerOptions) -> None:
+        self._links, self._receipts, self._nonces, self._options = links, receipts, nonces, options
         self._lost: list[LostFetch] = []
         self._sequence = 0
         self._turns = 0
@@ -76,9 +76,9 @@ class Exchanger:
             self._lost = [lost for lost in self._lost if lost.boot != boot or not lost.sequences.keys() <= set(queues)]
         self._nonces.answered([settlement.receipt for settlement in settlements])
         for settlement in settlements:
-            self._homes.over(settlement.receipt)
+            self._receipts.over(settlement.receipt)
         for delivery in exchange.deliveries:
-            self._homes.leased(delivery.receipt, delivery.queue)
+            self._receipts.leased(delivery.receipt, delivery.queue)
         return ExchangeTurn(exchange, turn.entries)
 
     def _sequences(self, queues: Sequence[str]) -> dict[str, int]:
@@ -111,7 +111,7 @@ class Exchanger:
         for place, settlement in enumerate(settlements):
             places.setdefault(settlement.receipt, []).append(place)
         found: dict[str, Plans] = {}
-        for queue, receipts in self._homes.of(places).items():
+        for queue, receipts in self._receipts.of(places).items():
             plans = found[queue] = Plans([], [])
             for place in sorted(place for receipt in receipts for place in places[receipt]):
                 plans.places.append(place)

@@ -28,10 +28,10 @@ BITE = 500  # receipts of one script
 TOLD = 5  # fields of one that was reclaimed
 
 
-def renew(links: Links, homes: ReceiptIndex, receipts: Sequence[Receipt], default: float) -> list[Receipt]:
+def renew(links: Links, index: ReceiptIndex, receipts: Sequence[Receipt], default: float) -> list[Receipt]:
     """The lost ones, in the order of the question. What was settled, and nobody heard of it, has no lease and is not lost: ask again."""
     asks: list[tuple[str, list[Receipt]]] = []
-    for queue, mine in homes.of(receipts).items():
+    for queue, mine in index.of(receipts).items():
         asks += [(queue, mine[start : start + BITE]) for start in range(0, len(mine), BITE)]
     calls = [
         ScriptCall("renew", queue_key(queue), (default, *(word for receipt in mine for word in (receipt.id, token(receipt)))))
@@ -40,29 +40,29 @@ def renew(links: Links, homes: ReceiptIndex, receipts: Sequence[Receipt], defaul
     kept: set[Receipt] = set()
     for (_, mine), places in zip(asks, links.run(calls), strict=True):
         kept |= set(mine) - {mine[int(place)] for place in places}
-    lost = [receipt for receipt in receipts if receipt not in kept and receipt not in homes.unanswered]
+    lost = [receipt for receipt in receipts if receipt not in kept and receipt not in index.unanswered]
     for receipt in lost:
-        homes.over(receipt)
+        index.over(receipt)
     return lost
 
 
-def extend(links: Links, homes: ReceiptIndex, receipt: Receipt, by: float) -> bool:
-    return _held(links, homes, "extend", receipt, by)
+def extend(links: Links, index: ReceiptIndex, receipt: Receipt, by: float) -> bool:
+    return _held(links, index, "extend", receipt, by)
 
 
-def mark(links: Links, homes: ReceiptIndex, receipt: Receipt) -> bool:
-    return _held(links, homes, "mark", receipt)
+def mark(links: Links, index: ReceiptIndex, receipt: Receipt) -> bool:
+    return _held(links, index, "mark", receipt)
 
 
-def note(links: Links, homes: ReceiptIndex, receipt: Receipt, meta: dict[str, Any] | None, progress: Progress | None) -> None:
-    _held(links, homes, "note", receipt, pack_meta(meta), pack_progress(progress))
+def note(links: Links, index: ReceiptIndex, receipt: Receipt, meta: dict[str, Any] | None, progress: Progress | None) -> None:
+    _held(links, index, "note", receipt, pack_meta(meta), pack_progress(progress))
 
 
-def _held(links: Links, homes: ReceiptIndex, script: str, receipt: Receipt, *args: bytes | float) -> bool:
-    for queue in homes.of([receipt]):
+def _held(links: Links, index: ReceiptIndex, script: str, receipt: Receipt, *args: bytes | float) -> bool:
+    for queue in index.of([receipt]):
         if links.call(script, queue_key(queue), receipt.id, token(receipt), *args):
             return True
-        homes.over(receipt)
+        index.over(receipt)
     return False
 
 

@@ -36,8 +36,8 @@ TOLD = 100  # of each queue per call
 class Revocations:
     """One per broker, used by its thread."""
 
-    def __init__(self, links: Links, registry: Registry, finder: StatusReader, relay: OutboxRelay) -> None:
-        self._links, self._registry, self._finder, self._relay = links, registry, finder, relay
+    def __init__(self, links: Links, registry: Registry, statuses: StatusReader, relay: OutboxRelay) -> None:
+        self._links, self._registry, self._statuses, self._relay = links, registry, statuses, relay
 
     def revoke(self, id: str, terminate: bool = False, queue: str | None = None) -> bool:
         """True if the task was not terminal; of a canvas or a group: if any part of it was not."""
@@ -45,9 +45,9 @@ class Revocations:
         if refs is not None:
             runs = [(where, [ref.id for ref in run]) for where, run in groupby(refs, key=lambda ref: ref.queue)]
             return bool(sum(self._revoke(where, some, id, terminate) for where, some in runs))
-        if (where := self._finder.thought(id, queue)) and self._revoke(where, [id], id, terminate):
+        if (where := self._statuses.thought(id, queue)) and self._revoke(where, [id], id, terminate):
             return True
-        record = self._finder.statuses([id])[0]
+        record = self._statuses.statuses([id])[0]
         return record is not None and not record.state.terminal and self._revoke(record.queue, [id], id, terminate)
 
     def _revoke(self, queue: str, ids: Sequence[str], asked: str, terminate: bool) -> bool:
@@ -65,9 +65,9 @@ class Revocations:
         """True if the id, or any part of what it means, was known."""
         refs = canvas.parts(self._links, self._relay, id)
         if refs is None:
-            if (where := self._finder.thought(id, queue)) and self._links.call("forget", queue_key(where), 0, id):
+            if (where := self._statuses.thought(id, queue)) and self._links.call("forget", queue_key(where), 0, id):
                 return True
-            record = self._finder.statuses([id])[0]
+            record = self._statuses.statuses([id])[0]
             return record is not None and bool(self._links.call("forget", queue_key(record.queue), 0, id))
         places: dict[str, list[str]] = {}
         for ref in refs:
@@ -89,7 +89,7 @@ class Revocations:
         return purged
 
     def _hand_on(self, queue: str, entries: Sequence[bytes]) -> None:
-        with suppress(BrokerUnavailable):  # what was wished is done, and its consequences are in the outbox: a worker sees to them
+        with suppress(BrokerUnavailable):  # what was asked for is done, and its consequences are in the outbox: a worker sees to them
             self._relay.run(entries_in(queue, entries))
 
     # -- for workers -----------------------------------------------------------------------------------------------------------------
