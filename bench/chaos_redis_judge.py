@@ -39,7 +39,7 @@ LEFT = [
     rb"si:\{[^}]*\}:s:.*",  # results
     rb"si:\{c/[^}]*\}:(tree|j|jc)",  # groups and canvases, as long as results
     rb"si:\{[^}]*\}:(x|xd)",  # dead letters
-    rb"si:\{[^}]*\}:(on|a|g)",  # the outbox's counter; ended apart; the baton
+    rb"si:\{[^}]*\}:(on|a|g)",  # the outbox's counter; ended apart; the wake-up token
     rb"si:\{[^}]*\}:e:.*",  # rung for a waiter that died: a minute
     rb"si:\{[^}]*\}:i:[0-9a-f]{32}",  # what a boot was last answered, for when the answer was lost
     rb"si:\{b/[^}]*\}:(i|st)",  # a bucket's settings and last starts

@@ -115,7 +115,7 @@ def test_nothing_of_a_finished_task_is_left_but_its_status(brokers: Callable[...
     broker.ended_apart()
     key = queue_key("default")
     kept = {k.decode().removeprefix(key + ":") for k in plain.scan_iter("si:{default}*") if plain.pttl(k) < 0}
-    assert kept <= {"g", "r0"}  # the baton, and ids that who leases next will skip
+    assert kept <= {"g", "r0"}  # the wake-up token, and ids that who leases next will skip
     assert take(broker) == []
     assert len([*plain.scan_iter("si:{default}:s:*")]) == 3
 

@@ -20,7 +20,7 @@ from stem_iso.brokers.redis.client.client import Command, ScriptCall
 from stem_iso.brokers.redis.exchange import shared
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.records import framed, head_of, parsed, record
-from stem_iso.brokers.redis.settle import told
+from stem_iso.brokers.redis.settle import plan_args
 from stem_iso.brokers.url import open_broker
 from stem_iso.task.envelope import Envelope, decode, encode
 from stem_iso.task.plan import Finish
@@ -54,7 +54,7 @@ def broker(redis_url: str) -> Iterator[RedisBroker]:
 
 def ask(broker: RedisBroker, sequence: int, want: int, lost: str = "", plans: Sequence[Settlement] = (), nonce: bytes = b"12345678") -> Any:
     """One turn as it goes over the wire, to be sent more than once."""
-    words = [word for plan in plans for word in told(plan, nonce)]
+    words = [word for plan in plans for word in plan_args(plan, nonce)]
     return broker._links.call("exchange", queue_key("default"), "alpha", sequence, want, 60, lost, *words)
 
 
@@ -62,7 +62,7 @@ def leased(answer: Any) -> list[str]:
     return [id.decode() for id in answer[2][::6]]
 
 
-# -- turns that nobody heard of ----------------------------------------------------------------------------------------------------------
+# -- turns whose answer was lost ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_same_turn_again_leases_the_same_and_no_more(broker: RedisBroker) -> None:
@@ -112,7 +112,8 @@ def test_a_settlement_sent_again_is_answered_as_it_was_and_another_is_lost(broke
 def test_an_unsound_plan_changes_nothing_of_its_batch(broker: RedisBroker) -> None:
     broker.publish([envelope(), envelope()])
     held = take(broker)
-    words = [*told(Settlement(held[0].receipt, SUCCESS), b"12345678"), "F", held[1].receipt.id, "alpha 1", b"12345678", 3, "soon", NONE]
+    sound = plan_args(Settlement(held[0].receipt, SUCCESS), b"12345678")
+    words = [*sound, "F", held[1].receipt.id, "alpha 1", b"12345678", 3, "soon", NONE]
     with pytest.raises(Exception, match="not sound"):
         broker._links.call("exchange", queue_key("default"), "alpha", 100, 0, 60, "", *words)
     assert counts(broker) == (0, 0, 2, 0)

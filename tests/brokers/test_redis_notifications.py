@@ -80,7 +80,7 @@ def test_many_tasks_wake_as_many_workers_as_they_need(brokers: Callable[[], Brok
     eventually(look, 20)
 
 
-def test_a_worker_whose_seats_are_taken_leaves_the_baton_to_another(brokers: Callable[[], Broker]) -> None:
+def test_a_worker_whose_seats_are_taken_leaves_the_token_to_another(brokers: Callable[[], Broker]) -> None:
     busy, idle, producer = brokers(), brokers(), brokers()
     watch = parked(busy, "busy")
     producer.publish([envelope()])
@@ -91,11 +91,11 @@ def test_a_worker_whose_seats_are_taken_leaves_the_baton_to_another(brokers: Cal
     assert rings(other) and len(take(idle, 1, "idle")) == 1
 
 
-def test_a_baton_that_comes_while_the_last_seat_is_filled_goes_back(brokers: Callable[[], Broker]) -> None:
+def test_a_token_that_comes_while_the_last_seat_is_filled_goes_back(brokers: Callable[[], Broker]) -> None:
     busy, idle, producer = brokers(), brokers(), brokers()
     watch, other = parked(busy, "busy"), None
     producer.publish([envelope()])
-    eventually(lambda: select.select([watch], [], [], 0)[0], 1.0)  # it has the baton, and has not looked yet
+    eventually(lambda: select.select([watch], [], [], 0)[0], 1.0)  # it has the wake-up token, and has not looked yet
     first = take_one(idle, "idle")  # somebody else was quicker
     busy.publish([envelope()])
     assert len(take(busy, 1, "busy")) == 1

@@ -147,10 +147,10 @@ def revoke(links: Links, relay: OutboxRelay, id: str, asked: str) -> bool:
     answer = links.run([ask(id)])[0]
     if answer is None or answer[0]:
         return False
-    queue, told = text(answer[8]), b"1" if id == asked else b""
-    number, _ = links.call("post", queue_key(queue), "revoke", id, told)
+    queue, whole = text(answer[8]), b"1" if id == asked else b""
+    number, _ = links.call("post", queue_key(queue), "revoke", id, whole)
     with suppress(BrokerUnavailable):
-        relay.run([OutboxEntry(queue, int(number), (b"revoke", id.encode(), told))])
+        relay.run([OutboxEntry(queue, int(number), (b"revoke", id.encode(), whole))])
     return True
 
 

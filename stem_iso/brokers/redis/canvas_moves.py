@@ -41,7 +41,7 @@ BATCH = 500  # steps in one call
 WHOLE, ERRORS = 1, 2  # the byte before a link: its outcome is the canvas's; what follows its error is dropped where it is dropped
 REVOKED = "revoked"
 
-Told = tuple[str | bytes, ...]
+Args = tuple[str | bytes, ...]
 
 
 class CanvasLink(NamedTuple):
@@ -99,7 +99,7 @@ class Asked(NamedTuple):
 def calls(found: Sequence[Move]) -> list[Asked]:
     """One for each group, and one for all steps of a queue that get the same message."""
     made: list[Asked] = []
-    same: dict[tuple[str, str, Told], list[str]] = {}
+    same: dict[tuple[str, str, Args], list[str]] = {}
     for move in found:
         match move:
             case Count(join=join):
@@ -107,17 +107,17 @@ def calls(found: Sequence[Move]) -> list[Asked]:
             case Start(target=Ref(id=id, queue="")):
                 made.append(_to_group(id, "start", EMPTY))  # whatever stands before it: it has no members
             case Skip(target=Ref(id=id, queue="")):
-                made.append(_to_group(id, "skip", *_told(move.cause, LINK_FAILED)))
+                made.append(_to_group(id, "skip", *_cause_args(move.cause, LINK_FAILED)))
             case Start(target=Ref(queue=queue)):
                 same.setdefault(("begin", queue, (move.previous, move.parent)), []).append(move.target.id)
             case Skip(target=Ref(queue=queue)):
-                same.setdefault(("skip", queue, _told(move.cause, LINK_FAILED)), []).append(move.target.id)
+                same.setdefault(("skip", queue, _cause_args(move.cause, LINK_FAILED)), []).append(move.target.id)
             case Drop(target=Ref(queue=queue)):
                 same.setdefault(("drop", queue, ()), []).append(move.target.id)
             case _:
                 assert_never(move)
-    for (script, queue, said), ids in same.items():
-        made += _to_steps(script, queue, said, ids)
+    for (script, queue, args), ids in same.items():
+        made += _to_steps(script, queue, args, ids)
     return made
 
 
@@ -131,21 +131,21 @@ def beginning(refs: Sequence[Ref]) -> list[Asked]:
     return made + [_to_group(ref.id, "start", EMPTY) for ref in refs if not ref.queue]
 
 
-def _to_group(id: str, *said: str | bytes | int) -> Asked:
-    return Asked(ScriptCall("group", own_key(id), said), group=id)
+def _to_group(id: str, *args: str | bytes | int) -> Asked:
+    return Asked(ScriptCall("group", own_key(id), args), group=id)
 
 
-def _to_steps(script: str, queue: str, said: Told, ids: Sequence[str]) -> list[Asked]:
+def _to_steps(script: str, queue: str, args: Args, ids: Sequence[str]) -> list[Asked]:
     left = iter(ids)
     batches = iter(lambda: tuple(islice(left, BATCH)), ())
-    return [Asked(ScriptCall(script, queue_key(queue), (*said, *batch)), queue=queue) for batch in batches]
+    return [Asked(ScriptCall(script, queue_key(queue), (*args, *batch)), queue=queue) for batch in batches]
 
 
-def _counted(move: Count) -> Told:
-    return ("", *_told(move.ended, MEMBER_FAILED)) if isinstance(move.ended, FailureCause) else (move.ended,)
+def _counted(move: Count) -> Args:
+    return ("", *_cause_args(move.ended, MEMBER_FAILED)) if isinstance(move.ended, FailureCause) else (move.ended,)
 
 
-def _told(cause: FailureCause, reason: str) -> tuple[bytes, bytes]:
+def _cause_args(cause: FailureCause, reason: str) -> tuple[bytes, bytes]:
     return msgspec.msgpack.encode(cause), msgspec.msgpack.encode(error_of(cause, reason))
 
 
@@ -170,5 +170,5 @@ def outcome(id: str, answer: Sequence[bytes], asked: bool) -> Outcome | None:
     if not cause or not (asked if revoked else whole == b"1"):
         return Outcome(found, [])
     state = TaskState.CANCELLED if revoked else TaskState.FAILED
-    told = (id, GROUP, "", 0, 0, state, reason.decode(), unpack_error(error))
-    return Outcome(found, [msgspec.msgpack.encode(told)])
+    notice = (id, GROUP, "", 0, 0, state, reason.decode(), unpack_error(error))
+    return Outcome(found, [msgspec.msgpack.encode(notice)])

@@ -24,7 +24,7 @@ from stem_iso.brokers.redis.records import record
 from stem_iso.brokers.redis.status_records import letter
 from stem_iso.task.envelope import Envelope, Undecodable, decode, next_run
 
-BITE = 50  # per round trip, of letters that may have a megabyte each: a replay sends every one back twice
+BATCH = 50  # per round trip, of letters that may have a megabyte each: a replay sends every one back twice
 
 T = TypeVar("T")
 
@@ -57,44 +57,44 @@ class DeadLetters:
 
     def letters(self, which: DeadFilter) -> list[DeadLetter]:
         """Newest last."""
-        return [each.shown for bite in self._bites(which)[1] for each in bite]
+        return [each.shown for batch in self._batches(which)[1] for each in batch]
 
     def purge(self, which: DeadFilter) -> int:
         purged = 0
-        for bite in self._bites(which)[1]:
-            places = _by_queue(bite, lambda each: each.shown.queue)
+        for batch in self._batches(which)[1]:
+            places = _by_queue(batch, lambda each: each.shown.queue)
             calls = [ScriptCall("purge_dead", queue_key(queue), tuple(each.shown.id for each in some)) for queue, some in places.items()]
             purged += sum(self._links.run(calls))
         return purged
 
     def replay(self, which: DeadFilter, delay: float = 0.0, dry_run: bool = False) -> list[Replayed]:
-        now, bites = self._bites(which)
+        now, batches = self._batches(which)
         taken: set[str] = set()  # locks that a dry run would have taken by then
         replayed: list[Replayed] = []
-        for bite in bites:
-            replayed += self._replay(bite, now + delay if delay > 0 else None, dry_run, taken)
+        for batch in batches:
+            replayed += self._replay(batch, now + delay if delay > 0 else None, dry_run, taken)
         return replayed
 
-    def _replay(self, bite: Sequence[_Letter], due: float | None, dry_run: bool, taken: set[str]) -> list[Replayed]:
+    def _replay(self, batch: Sequence[_Letter], due: float | None, dry_run: bool, taken: set[str]) -> list[Replayed]:
         wanted: list[_Next] = []
-        said: dict[str, str] = {}
-        for each in bite:
+        answered: dict[str, str] = {}
+        for each in batch:
             try:
                 wanted.append(_Next(each, _next_run(each.shown, due)))
             except Undecodable:
-                said[each.shown.id] = "undecodable"
+                answered[each.shown.id] = "undecodable"
         places = _by_queue(wanted, lambda each: each.letter.shown.queue)
         nonce = os.urandom(8)
-        calls = [ScriptCall("replay", queue_key(queue), (int(dry_run), nonce, *_told(some))) for queue, some in places.items()]
+        calls = [ScriptCall("replay", queue_key(queue), (int(dry_run), nonce, *_replay_args(some))) for queue, some in places.items()]
         for some, answers in zip(places.values(), self._links.run(calls), strict=True):
             for (dead, envelope), answer in zip(some, answers, strict=True):
                 lock = envelope.lock if dry_run and answer in (b"ok", b"unique") else None
-                said[dead.shown.id] = "unique" if lock in taken else answer.decode()
+                answered[dead.shown.id] = "unique" if lock in taken else answer.decode()
                 if lock is not None:
                     taken.add(lock)
-        return [_replayed(each.shown, said[each.shown.id]) for each in bite if said[each.shown.id] != "gone"]
+        return [_replayed(each.shown, answered[each.shown.id]) for each in batch if answered[each.shown.id] != "gone"]
 
-    def _bites(self, which: DeadFilter) -> tuple[float, Iterator[list[_Letter]]]:
+    def _batches(self, which: DeadFilter) -> tuple[float, Iterator[list[_Letter]]]:
         """The server's clock, and what is meant now, oldest first, read as it is asked for."""
         queues = self._registry.known(fresh=True)
         queues = [queue for queue in queues if which.queue in (None, queue)]
@@ -109,8 +109,8 @@ class DeadLetters:
         ]
         found.sort()
         now = float(answers[0][0]) if answers else 0.0
-        bites = (self._read(found[start : start + BITE]) for start in range(0, len(found), BITE))
-        return now, ([each for each in bite if which.name in (None, each.shown.name)] for bite in bites)
+        batches = (self._read(found[start : start + BATCH]) for start in range(0, len(found), BATCH))
+        return now, ([each for each in batch if which.name in (None, each.shown.name)] for batch in batches)
 
     def _read(self, found: Sequence[_Found]) -> list[_Letter]:
         places = _by_queue(found, lambda each: each.queue)
@@ -146,7 +146,7 @@ def _next_run(of: DeadLetter, due: float | None) -> Envelope:
     return msgspec.structs.replace(next_run(decode(of.body), of.id, of.run + 1, due), queue=of.queue)
 
 
-def _told(some: Sequence[_Next]) -> Iterator[bytes | str | float]:
+def _replay_args(some: Sequence[_Next]) -> Iterator[bytes | str | float]:
     for dead, envelope in some:
         yield dead.shown.id
         yield dead.raw

@@ -21,9 +21,9 @@ from stem_iso.brokers.redis.damage import say, text
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.receipts import ReceiptIndex
 from stem_iso.brokers.redis.records import body_of, priority_of, visibility_of
-from stem_iso.brokers.redis.settle import VERDICTS, Nonces, Told, told
+from stem_iso.brokers.redis.settle import VERDICTS, Nonces, PlanArgs, plan_args
 
-BITE, BITE_BYTES = 500, 8 << 20  # plans of one script, and what they bring: results may have megabytes each
+BATCH, BATCH_BYTES = 500, 8 << 20  # plans of one script, and what they bring: results may have megabytes each
 ROUND_TRIP_BYTES = 16 << 20  # and of one round trip
 DELIVERY = 6  # fields
 
@@ -48,7 +48,7 @@ class Plans(NamedTuple):
     """Those of one queue, and their places among all."""
 
     places: list[int]
-    told: list[Told]
+    args: list[PlanArgs]
 
 
 class Exchanger:
@@ -68,7 +68,7 @@ class Exchanger:
         try:
             exchange = turn.run(plans, verdicts, self._rotated(queues) if want > 0 else queues, max(0, want))
         except BaseException:  # whatever it was, Ctrl-C too: what was sent may have been done
-            self._nonces.sent([(settlements[place].receipt, told[3]) for each in plans.values() for place, told in zip(*each, strict=True)])
+            self._nonces.sent([(settlements[place].receipt, args[3]) for each in plans.values() for place, args in zip(*each, strict=True)])
             if want > 0:
                 self._lost.append(LostFetch(boot, sequences))
             raise
@@ -115,7 +115,7 @@ class Exchanger:
             plans = found[queue] = Plans([], [])
             for place in sorted(place for receipt in receipts for place in places[receipt]):
                 plans.places.append(place)
-                plans.told.append(told(settlements[place], self._nonces.of(settlements[place].receipt)))
+                plans.args.append(plan_args(settlements[place], self._nonces.of(settlements[place].receipt)))
         return found
 
 
@@ -159,9 +159,9 @@ class _Turn:
         asks: list[Ask] = []
         for queue in dict.fromkeys((*queues, *plans)):
             mine = plans.get(queue, Plans([], []))
-            for start, end in bites(mine.told):
-                served = want if end == len(mine.told) and queue in queues else 0
-                asks.append((queue, mine.places[start:end], self._call(queue, mine.told[start:end], served)))
+            for start, end in batches(mine.args):
+                served = want if end == len(mine.args) and queue in queues else 0
+                asks.append((queue, mine.places[start:end], self._call(queue, mine.args[start:end], served)))
         counts: dict[str, list[int]] = {}
         for some in round_trips(asks, lambda ask: ask[2], ROUND_TRIP_BYTES):
             for (queue, places, _), answer in zip(some, self._links.run([call for *_, call in some]), strict=True):
@@ -178,7 +178,7 @@ class _Turn:
         visibility = self._visibility if own is None else own
         return Delivery(receipt, body_of(record, note, begun), queue, _times(redeliveries), visibility, bool(revoked))
 
-    def _call(self, queue: str, plans: Sequence[Told], want: int, recover: str = "") -> ScriptCall:
+    def _call(self, queue: str, plans: Sequence[PlanArgs], want: int, recover: str = "") -> ScriptCall:
         args = (self._boot, self._sequences.get(queue, 0), want, self._visibility, recover, *(word for plan in plans for word in plan))
         return ScriptCall("exchange", queue_key(queue), args)
 
@@ -202,13 +202,13 @@ def _times(count: bytes | None) -> int:
     return int(count) if count and count.isdigit() else 0
 
 
-def bites(plans: Sequence[Told]) -> Iterator[tuple[int, int]]:
+def batches(plans: Sequence[PlanArgs]) -> Iterator[tuple[int, int]]:
     """From, to; one at least."""
     start = size = 0
     for end, plan in enumerate(plans):
         brings = len(plan[-1]) + (len(plan[4]) if isinstance(plan[4], bytes) else 0)  # a result, or the record of a next attempt
         size += brings
-        if end > start and (end - start == BITE or size > BITE_BYTES):
+        if end > start and (end - start == BATCH or size > BATCH_BYTES):
             yield start, end
             start, size = end, brings
     yield start, len(plans)

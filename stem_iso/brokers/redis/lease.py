@@ -24,15 +24,15 @@ from stem_iso.brokers.redis.records import STATES, head_of, pack, pack_meta, pac
 from stem_iso.brokers.rules import at_most_once, too_often
 from stem_iso.task.status import Progress, TaskState
 
-BITE = 500  # receipts of one script
-TOLD = 5  # fields of one that was reclaimed
+BATCH = 500  # receipts of one script
+FIELDS = 5  # fields of one that was reclaimed
 
 
 def renew(links: Links, index: ReceiptIndex, receipts: Sequence[Receipt], default: float) -> list[Receipt]:
     """The lost ones, in the order of the question. What was settled, and nobody heard of it, has no lease and is not lost: ask again."""
     asks: list[tuple[str, list[Receipt]]] = []
     for queue, mine in index.of(receipts).items():
-        asks += [(queue, mine[start : start + BITE]) for start in range(0, len(mine), BITE)]
+        asks += [(queue, mine[start : start + BATCH]) for start in range(0, len(mine), BATCH)]
     calls = [
         ScriptCall("renew", queue_key(queue), (default, *(word for receipt in mine for word in (receipt.id, token(receipt)))))
         for queue, mine in asks
@@ -86,12 +86,12 @@ def reclaim(
     while asked:
         calls = [_reclaim_call(links, asker, queue, options, dropped.pop(queue, []) if again else []) for queue, again in asked.items()]
         following: dict[str, bool] = {}
-        for queue, (left, told, own) in zip(asked, links.run(calls), strict=True):
+        for queue, (left, reclaimed, own) in zip(asked, links.run(calls), strict=True):
             if left:
                 entries.append((queue, left))
-            for at in range(len(told) - TOLD, -1, -TOLD):
-                found.append(_reclaimed(queue, *told[at : at + TOLD]))
-            if asker.predecessor is not None and len(told) >= TOLD * BITE:
+            for at in range(len(reclaimed) - FIELDS, -1, -FIELDS):
+                found.append(_reclaimed(queue, *reclaimed[at : at + FIELDS]))
+            if asker.predecessor is not None and len(reclaimed) >= FIELDS * BATCH:
                 following[queue] = False  # a predecessor is asked about once, and its last lease is as lost as its first
             if not asked[queue] and (mine := _dropped(asker, own)):
                 dropped[queue], following[queue] = mine, True

@@ -79,11 +79,11 @@ class OutboxRelay:
 
     def _drive(self, jobs: Sequence[Job], others: list[OutboxEntry]) -> None:
         going = [(job, next(job)) for job in jobs]
-        told = False
+        noticed = False
         while going:
-            told = told or any(_tells(asked.call) for _, asking in going for asked in asking)
+            noticed = noticed or any(_leaves_notice(asked.call) for _, asking in going for asked in asking)
             going = self._hop(going, others)
-        if told:
+        if noticed:
             self._links.run([Command(REGISTRY, ("PUBLISH", self._links.bell, 1))])
         if others:
             self._limits(self._links, others)
@@ -104,16 +104,16 @@ class OutboxRelay:
         on: list[tuple[Job, list[Asked]]] = []
         fresh: list[Job] = []
         for job, asking in going:
-            said = [next(answers) for _ in asking]
-            for asked, answer in zip(asking, said, strict=True):
+            answered = [next(answers) for _ in asking]
+            for asked, answer in zip(asking, answered, strict=True):
                 if asked.queue:
                     _sort(entries_in(asked.queue, answer), fresh, others)
             with suppress(StopIteration):
-                on.append((job, job.send(said)))
+                on.append((job, job.send(answered)))
         return on + [(job, next(job)) for job in fresh]
 
 
-def _tells(call: ScriptCall | Command) -> bool:
+def _leaves_notice(call: ScriptCall | Command) -> bool:
     """It writes an end notice, or may."""
     return isinstance(call, ScriptCall) and (call.script == "skip" or (call.script == "ack" and len(call.args) > 1))
 

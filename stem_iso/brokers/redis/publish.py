@@ -22,7 +22,7 @@ from stem_iso.brokers.redis.records import record
 from stem_iso.errors import BrokerUnavailable
 from stem_iso.task.envelope import Envelope
 
-BITE, BITE_BYTES = 2000, 8 << 20  # of one script: the server does nothing else meanwhile
+BATCH, BATCH_BYTES = 2000, 8 << 20  # of one script: the server does nothing else meanwhile
 ROUND_TRIP_BYTES = 32 << 20  # of one round trip
 PATIENCE = 4.9  # seconds of a producer, who gets an answer within 5
 SPARE, PAUSE = 0.8, 0.1  # the last of them are for one more try; between two tries that end early
@@ -34,13 +34,13 @@ def publish(links: Links, registry: Registry, pairs: Sequence[tuple[Envelope, by
     ids = [envelope.id for envelope, _ in pairs]
     queues = {envelope.queue for envelope, _ in pairs}
     said(registry, queues, ids)
-    bites = _bites(pairs)
+    batches = _batches(pairs)
     answers: list[Any] = []
-    for some in round_trips(bites, lambda bite: bite[0], ROUND_TRIP_BYTES):
+    for some in round_trips(batches, lambda batch: batch[0], ROUND_TRIP_BYTES):
         answers += sent(links, [call for call, _ in some], ids, unsure=bool(answers))  # those of earlier round trips are stored
     with suppress(BrokerUnavailable):  # they are stored: whoever uses the queue next says its name
         registry.announce(queues)  # asks nothing, unless we had to connect anew, to a server that may have lost what it knew
-    for (_, places), refused in zip(bites, answers, strict=True):
+    for (_, places), refused in zip(batches, answers, strict=True):
         for at in range(0, len(refused), 2):
             ids[places[int(refused[at])]] = refused[at + 1].decode()
     return ids
@@ -54,7 +54,7 @@ def said(registry: Registry, queues: Collection[str], ids: Sequence[str]) -> Non
         raise BrokerUnavailable(f"no task was published; while their queues were registered: {error}", task_ids=ids) from error
 
 
-def _bites(pairs: Sequence[tuple[Envelope, bytes]]) -> list[tuple[ScriptCall, list[int]]]:
+def _batches(pairs: Sequence[tuple[Envelope, bytes]]) -> list[tuple[ScriptCall, list[int]]]:
     """Each with the places of its envelopes in the batch. One queue's batches keep their order."""
     found: list[tuple[ScriptCall, list[int]]] = []
     queues: dict[str, list[int]] = {}
@@ -62,18 +62,18 @@ def _bites(pairs: Sequence[tuple[Envelope, bytes]]) -> list[tuple[ScriptCall, li
         queues.setdefault(envelope.queue, []).append(place)
     for queue, places in queues.items():
         args: list[bytes | str | float] = []
-        bite: list[int] = []
+        batch: list[int] = []
         size = 0
         for place in places:
             envelope, body = pairs[place]
             args += (envelope.id, record(envelope, body), "" if envelope.unique_for is None else envelope.unique_for)
-            bite.append(place)
+            batch.append(place)
             size += len(body)
-            if len(bite) == BITE or size >= BITE_BYTES:
-                found.append((ScriptCall("publish", queue_key(queue), tuple(args)), bite))
-                args, bite, size = [], [], 0
-        if bite:
-            found.append((ScriptCall("publish", queue_key(queue), tuple(args)), bite))
+            if len(batch) == BATCH or size >= BATCH_BYTES:
+                found.append((ScriptCall("publish", queue_key(queue), tuple(args)), batch))
+                args, batch, size = [], [], 0
+        if batch:
+            found.append((ScriptCall("publish", queue_key(queue), tuple(args)), batch))
     return found
 
 

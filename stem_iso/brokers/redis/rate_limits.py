@@ -32,7 +32,7 @@ from stem_iso.task.rate_limit import Rate, TaskLimits
 from stem_iso.task.status import CONCURRENCY_LIMIT, RATE_LIMIT
 
 GRAIN = 0.001  # seconds: a wait of 0 would say that it was taken
-BITE = 500  # places in one call
+BATCH = 500  # places in one call
 TAKEN = Permit(Verdict.DONE)
 REASONS = {b"rate": RATE_LIMIT, b"concurrency": CONCURRENCY_LIMIT}
 
@@ -99,7 +99,7 @@ class RateLimits:
                 queues.setdefault(place.queue, []).append(receipt)
         if not queues:
             return
-        asks = [(queue, held[at : at + BITE]) for queue, held in queues.items() for at in range(0, len(held), BITE)]
+        asks = [(queue, held[at : at + BATCH]) for queue, held in queues.items() for at in range(0, len(held), BATCH)]
         answers = self._links.run([ScriptCall("leases", queue_key(queue), tuple(_tokens(held))) for queue, held in asks])
         holds: dict[str, list[bytes]] = {}
         for (_, held), lefts in zip(asks, answers, strict=True):
@@ -141,9 +141,9 @@ def relay(links: Links, entries: Sequence[Freed]) -> None:
             say(f"entry {entry.number} of what queue {entry.queue} hands on")
             continue
         buckets.setdefault(place.bucket, []).append(place)
-    bites = [(bucket, places[at : at + BITE]) for bucket, places in buckets.items() for at in range(0, len(places), BITE)]
-    answers = links.run([_free(bucket, places, ()) for bucket, places in bites])
-    for (bucket, _), calls in zip(bites, answers, strict=True):
+    batches = [(bucket, places[at : at + BATCH]) for bucket, places in buckets.items() for at in range(0, len(places), BATCH)]
+    answers = links.run([_free(bucket, places, ()) for bucket, places in batches])
+    for (bucket, _), calls in zip(batches, answers, strict=True):
         deliver(links, bucket, calls)
     links.run([ScriptCall("ack", queue_key(entry.queue), (entry.number,)) for entry in entries])
 

@@ -23,14 +23,14 @@ from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.outbox import OutboxRelay, entries_in
 from stem_iso.brokers.redis.queues import Registry
 from stem_iso.brokers.redis.records import STATES, frames, unpack_error
-from stem_iso.brokers.redis.status import BITE, StatusReader
+from stem_iso.brokers.redis.status import BATCH, StatusReader
 from stem_iso.errors import BrokerUnavailable
 from stem_iso.outcome import TaskError
 from stem_iso.task.envelope import Undecodable, decode
 from stem_iso.task.status import TaskState
 
 PURGE = 500  # tasks per call, so that a large purge lets others in between
-TOLD = 100  # of each queue per call
+NOTICES = 100  # of each queue per call
 
 
 class Revocations:
@@ -54,9 +54,9 @@ class Revocations:
         if not queue:
             return bool(sum(canvas.revoke(self._links, self._relay, id, asked) for id in ids))
         any_revoked = False
-        for start in range(0, len(ids), BITE):
-            said = (self._links.bell, 2 if terminate else 1, asked, *ids[start : start + BITE])
-            verdicts, entries = self._links.call("revoke", queue_key(queue), *said)
+        for start in range(0, len(ids), BATCH):
+            args = (self._links.bell, 2 if terminate else 1, asked, *ids[start : start + BATCH])
+            verdicts, entries = self._links.call("revoke", queue_key(queue), *args)
             any_revoked = any_revoked or any(verdicts)
             self._hand_on(queue, entries)
         return any_revoked
@@ -74,7 +74,7 @@ class Revocations:
             places.setdefault(ref.queue, []).append(ref.id)
         calls = [canvas.forget(id) for id in places.pop("", [])]
         for where, ids in places.items():
-            calls += [ScriptCall("forget", queue_key(where), (1, *ids[start : start + BITE])) for start in range(0, len(ids), BITE)]
+            calls += [ScriptCall("forget", queue_key(where), (1, *ids[start : start + BATCH])) for start in range(0, len(ids), BATCH)]
         return any(self._links.run(calls))
 
     def purge(self, queue: str) -> int:
@@ -99,18 +99,18 @@ class Revocations:
         answers = self._links.run([ScriptCall("orders", queue_key(name), (boot,)) for name in self._registry.known()])
         return [
             Revocation(Receipt(text(id), boot, int(sequence)), terminate == b"2")
-            for told in answers
-            for id, sequence, terminate in zip(told[::3], told[1::3], told[2::3], strict=True)
+            for flagged in answers
+            for id, sequence, terminate in zip(flagged[::3], flagged[1::3], flagged[2::3], strict=True)
         ]
 
     def ended_apart(self) -> list[UnattendedEnd]:
         names = self._registry.known()
-        answers = self._links.run([ScriptCall("ended_apart", queue_key(name), (TOLD,)) for name in names])
-        told = (_apart(name, entry) for name, entries in zip(names, answers, strict=True) for entry in entries)
-        return [each for each in told if each is not None]
+        answers = self._links.run([ScriptCall("ended_apart", queue_key(name), (NOTICES,)) for name in names])
+        notices = (_apart(name, entry) for name, entries in zip(names, answers, strict=True) for entry in entries)
+        return [each for each in notices if each is not None]
 
 
-_told = msgspec.msgpack.Decoder(tuple[str, str, str, int, int, TaskState, str, TaskError | None])
+_notice = msgspec.msgpack.Decoder(tuple[str, str, str, int, int, TaskState, str, TaskError | None])
 
 
 def _apart(queue: str, entry: bytes) -> UnattendedEnd | None:
@@ -125,7 +125,7 @@ def _apart(queue: str, entry: bytes) -> UnattendedEnd | None:
 def _said_apart(queue: str, entry: bytes) -> UnattendedEnd:
     """See `scripts/ended_apart.lua`."""
     if entry[:1] == b"M":
-        return UnattendedEnd(*_told.decode(entry[1:]))
+        return UnattendedEnd(*_notice.decode(entry[1:]))
     id, state, reason, error, head = frames(entry, 1)
     try:
         envelope = decode(head)

@@ -26,7 +26,7 @@ VERDICTS = {ord("0"): Verdict.LOST, ord("1"): Verdict.DONE, ord("2"): Verdict.CA
 VOID = "-"  # what was noted is in the successor already
 EMPTY = framed(None, None, None, None, None)
 
-Told = tuple[str, str, str, bytes, bytes | str | int, float | str, bytes]
+PlanArgs = tuple[str, str, str, bytes, bytes | str | int, float | str, bytes]
 
 
 class Nonces:
@@ -41,9 +41,9 @@ class Nonces:
     def of(self, receipt: Receipt) -> bytes:
         return (self._open.get(receipt) if self._open else None) or os.urandom(8)
 
-    def sent(self, told: Sequence[tuple[Receipt, bytes]]) -> None:
+    def sent(self, nonces: Sequence[tuple[Receipt, bytes]]) -> None:
         """No answer came to these."""
-        self._open.update(told)
+        self._open.update(nonces)
 
     def answered(self, receipts: Sequence[Receipt]) -> None:
         if self._open:
@@ -51,7 +51,7 @@ class Nonces:
                 self._open.pop(receipt, None)
 
 
-def told(settlement: Settlement, nonce: bytes) -> Told:
+def plan_args(settlement: Settlement, nonce: bytes) -> PlanArgs:
     receipt, plan = settlement.receipt, settlement.plan
     head = (receipt.id, token(receipt), nonce)
     match plan:

@@ -25,7 +25,7 @@ from stem_iso.brokers.redis.status_records import Live, ended, live, unreadable
 
 REMEMBERED = 10_000
 GONE = 1.0  # seconds for which a boot that no living worker has is not asked about again
-BITE = 500  # ids per call: no script runs for more than some milliseconds
+BATCH = 500  # ids per call: no script runs for more than some milliseconds
 
 Boots = Callable[[Set[str]], Mapping[str, str]]  # the ids of the workers that have these boots; who has gone is left out
 
@@ -78,7 +78,7 @@ class StatusReader:
 
     def _ask(self, places: Sequence[tuple[str, Sequence[str]]], groups: Sequence[str] = ()) -> dict[str, StatusRecord]:
         """One round trip to each node."""
-        asks = [(queue, ids[start : start + BITE]) for queue, ids in places for start in range(0, len(ids), BITE)]
+        asks = [(queue, ids[start : start + BATCH]) for queue, ids in places for start in range(0, len(ids), BATCH)]
         calls = [ScriptCall("status", queue_key(queue), tuple(ids)) for queue, ids in asks]
         answers = self._links.run([*calls, *(canvas.ask(id) for id in groups)])
         found: dict[str, StatusRecord] = {}

@@ -87,8 +87,8 @@ def listened(links: Links) -> bool:
 
 def emit(links: Links, events: Sequence[bytes]) -> None:
     kept = events[-EVENTS_KEPT:]
-    bites = [kept[start : start + TELL] for start in range(0, len(kept), TELL)]
-    links.run([ScriptCall("events", GOSSIP, ("tell", EVENTS_KEPT, EVENTS_LIFE, *bite)) for bite in bites])
+    batches = [kept[start : start + TELL] for start in range(0, len(kept), TELL)]
+    links.run([ScriptCall("events", GOSSIP, ("tell", EVENTS_KEPT, EVENTS_LIFE, *batch)) for batch in batches])
 
 
 class RedisEventStream:

@@ -98,8 +98,8 @@ class SqliteBroker:
     def purge(self, queue: str) -> int:
         upto = self._database.read(revoke.newest)
         purged = 0
-        while bite := self._database.write(lambda turn: revoke.purge(turn, queue, upto)):
-            purged += bite
+        while count := self._database.write(lambda turn: revoke.purge(turn, queue, upto)):
+            purged += count
         return purged
 
     # -- canvases ---------------------------------------------------------------------------------------------------------------
@@ -129,18 +129,18 @@ class SqliteBroker:
         if dry_run:
             return self._database.read(partial(dead_letters.replay_all, which=which, ttl=ttl, delay=delay, dry_run=True))
         replayed: list[Replayed] = []
-        for bite in self._dead(which):
-            replayed += self._database.write(partial(dead_letters.replay_all, which=bite, ttl=ttl, delay=delay))
+        for batch in self._dead(which):
+            replayed += self._database.write(partial(dead_letters.replay_all, which=batch, ttl=ttl, delay=delay))
         return replayed
 
     def purge_dead(self, which: DeadFilter) -> int:
-        return sum(self._database.write(partial(dead_letters.purge, ids=bite.ids or [])) for bite in self._dead(which))
+        return sum(self._database.write(partial(dead_letters.purge, ids=batch.ids or [])) for batch in self._dead(which))
 
     def _dead(self, which: DeadFilter) -> Iterator[DeadFilter]:
-        """Those that are meant now, in bites."""
+        """Those that are meant now, in batches."""
         found = self._database.read(lambda turn: dead_letters.ids(turn, which, self.options.dead_letter_ttl))
-        for start in range(0, len(found), dead_letters.BITE):
-            yield DeadFilter(ids=found[start : start + dead_letters.BITE])
+        for start in range(0, len(found), dead_letters.BATCH):
+            yield DeadFilter(ids=found[start : start + dead_letters.BATCH])
 
     # -- workers ----------------------------------------------------------------------------------------------------------------
 

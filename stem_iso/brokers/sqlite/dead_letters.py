@@ -18,7 +18,7 @@ from stem_iso.brokers.sqlite.unique import holder, take
 from stem_iso.brokers.sqlite.values import count, data, is_text, moment, text
 from stem_iso.task.envelope import Envelope, Undecodable, decode, encode, next_run
 
-BITE = 500  # per transaction: a replay of everything must not keep all others from writing
+BATCH = 500  # per transaction: a replay of everything must not keep all others from writing
 
 LETTER = "id, name, queue, reason, run, attempt, died, error, body"
 

@@ -6,22 +6,22 @@ from stem_iso.brokers.sqlite import end_notices, rate_limits
 from stem_iso.brokers.sqlite.transaction import Transaction
 from stem_iso.brokers.sqlite.workers import EVENTS_LIFE, SILENT, WORKER_LIFE, listened
 
-BITE = 1000
+BATCH = 1000
 ODD = 86_400.0  # no worker, no listener is renewed so far in the future. A text is larger than every number
 
 
 def sweep(turn: Transaction, dead_letter_ttl: float) -> int:
     now = turn.now
     swept = (
-        turn.run(_ENDED, (now, BITE)).rowcount
-        + turn.run("DELETE FROM dead WHERE id IN (SELECT id FROM dead WHERE died <= ? LIMIT ?)", (now - dead_letter_ttl, BITE)).rowcount
+        turn.run(_ENDED, (now, BATCH)).rowcount
+        + turn.run("DELETE FROM dead WHERE id IN (SELECT id FROM dead WHERE died <= ? LIMIT ?)", (now - dead_letter_ttl, BATCH)).rowcount
         + turn.run("DELETE FROM lock WHERE until <= ?", (now,)).rowcount
         + turn.run(f"DELETE FROM worker WHERE {SILENT}", (now - WORKER_LIFE,)).rowcount
         + turn.run("DELETE FROM worker WHERE seen > ?", (now + ODD,)).rowcount
         + turn.run("DELETE FROM listener WHERE until <= ? OR until > ?", (now, now + ODD)).rowcount
     )
     kept_since = now - EVENTS_LIFE if listened(turn) else now
-    swept += rate_limits.sweep(turn, BITE) + end_notices.sweep(turn)
+    swept += rate_limits.sweep(turn, BATCH) + end_notices.sweep(turn)
     return swept + turn.run("DELETE FROM event WHERE at <= ?", (kept_since,)).rowcount
 
 

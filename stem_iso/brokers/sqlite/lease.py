@@ -193,15 +193,15 @@ def _reclaimed(row: Row, now: float, max_redeliveries: int) -> tuple[Change, Rec
     boot, _, seq, id, name, queue, run, attempt, redeliveries, marked, revoked, forgotten, ttl, *_ = row
     until = now if forgotten else now + (RESULT_TTL if (kept := values.seconds(ttl)) is None else kept)
 
-    def told(state: TaskState, reason: str | None = None) -> Reclaimed:
+    def reclaimed(state: TaskState, reason: str | None = None) -> Reclaimed:
         shown = values.text(id), values.text(name), values.text(queue)
         return Reclaimed(*shown, values.count(run), values.count(attempt), state, reason, values.text(boot))
 
     if revoked:
-        return RowEnd(seq, schema.CANCELLED, until, "revoked"), told(TaskState.CANCELLED, "revoked")
+        return RowEnd(seq, schema.CANCELLED, until, "revoked"), reclaimed(TaskState.CANCELLED, "revoked")
     if marked:
-        return RowEnd(seq, schema.FAILED, until, "worker-lost", pack(at_most_once())), told(TaskState.FAILED, "worker-lost")
+        return RowEnd(seq, schema.FAILED, until, "worker-lost", pack(at_most_once())), reclaimed(TaskState.FAILED, "worker-lost")
     if redeliveries >= max_redeliveries:
         often = pack(too_often(redeliveries + 1, max_redeliveries))
-        return RowEnd(seq, schema.FAILED, until, "redelivery-limit", often), told(TaskState.FAILED, "redelivery-limit")
-    return Again(seq, schema.READY, None, redeliveries + 1), told(TaskState.QUEUED)
+        return RowEnd(seq, schema.FAILED, until, "redelivery-limit", often), reclaimed(TaskState.FAILED, "redelivery-limit")
+    return Again(seq, schema.READY, None, redeliveries + 1), reclaimed(TaskState.QUEUED)

@@ -5,7 +5,7 @@
 --   number(x)                    as text that loses nothing
 --   frame(s)                     '<I4' length + s; nil is ''
 --   unframe(s, n, at)            n frames from `at` (1) on, as a table; .at stands behind them
---   slices(list, f)              f(first, last) over the list in bites of 1000, what `unpack` bears
+--   slices(list, f)              f(first, last) over the list in batches of 1000, what `unpack` bears
 --   has(name), put(name, id, v)  whether the rare HASH P:<name> exists; write to it. get(name, id): its field, or false
 --   parse(record)                {priority, visibility, ttl, due, starts_in, lock, body} (nil where not said) and .head: it without args. Of
 --                                bytes that are no record: the lowest priority, head ''. rank(record): the priority alone
@@ -25,7 +25,7 @@
 --   ready(id, priority, head)    into the list of its priority
 --   emit(kind, id, what, state, reason, error, result)     an entry of the outbox
 --   fresh()                      {number, entry, ...} of this script, for its answer
---   baton()                      leave one for who sleeps, if none lies there; more(): whether a list holds something
+--   baton()                      leave a wake-up token for who sleeps, if none lies there; more(): whether a list holds something
 --   bell(channel)                wake all who listen there
 --   ended(id)                    the status of P:s:<id>, nil where there is none that can be read: {state, ends, finished, started, redeliveries, nonce, token, begun, head, reason, ...}
 --   known(id)                    whether it lives or has a tombstone

@@ -5,8 +5,8 @@
 -- -> { entries of the outbox }, { id, state (0: waits again), reason, record, boot, ... }, { id, token, ... of its own that ran out }
 --
 -- Leases that ran out, but of the asker's own only those that it names, and all of the predecessor's. What is delivered again stands before
--- all others. Work that is ready, or has come due, while no baton lies there was forgotten by one who died or has no seat any more: it is
--- left again.
+-- all others. Work that is ready, or has come due, while no wake-up token lies there was forgotten by one who died or has no seat any more:
+-- a token is left again.
 --
 -- Where nobody has looked for longer than a round takes, the server was away, and leases ran out without their holders' fault: these have
 -- GRACE, more than a worker's longest pause between two tries, to renew before anybody claims. A server that goes away again meanwhile
