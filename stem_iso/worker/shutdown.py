@@ -1,22 +1,63 @@
-"""The shutdown of a worker: the phases of `phase`, with their deadlines and what each of them begins with.
+"""The shutdown of a worker: its phases as a table, their deadlines, and what each begins with.
 
-DRAINING   what has not begun goes back; the rest has `shutdown_timeout`
-KILLING    every attempt is stopped. What can be killed is killed, an inline host after its coroutines have had 2 s; all that has 15 s,
-           since a process in uninterruptible sleep outlasts any signal. Inline handlers in this process have 2 s
-STORING    the broker has 5 s to come back
+               drain asked               grace over, or at once             nothing runs                 stored, or given up
+    RUNNING ────────────────> DRAINING ─────────────────────────> KILLING ───────────────> STORING ───────────────────────> OVER
+       └──────────────────────────────── at once ────────────────────^
+               DRAINING ── nothing runs ──────────────────────────────────────────────────────^
+
+    RUNNING    fetches
+    DRAINING   fetches nothing; what has not begun goes back; what runs goes on for `shutdown_timeout`, with its limits, renewals and
+               context requests
+    KILLING    every attempt is stopped. What can be killed is killed, an inline host after its coroutines have had 2 s; all that has 15 s,
+               since a process in uninterruptible sleep outlasts any signal. Inline handlers in this process have 2 s. Nothing is settled
+               before it has ended
+    STORING    the last outcomes go to the broker, which has 5 s to come back if it is away
+
+A stop may be asked for in any phase. No phase comes twice. `asked` and `moved` decide, and are pure; `Shutdown` acts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import IntEnum
 from math import inf
 
 from stem_iso.worker.attempts import Attempts
 from stem_iso.worker.options import WorkerOptions
-from stem_iso.worker.phase import Ask, ShutdownPhase, asked, moved
 from stem_iso.worker.reporting.events import EventEmitter
 
 COROUTINES_END, ISOLATES_END, STORES_END = 2.0, 15.0, 5.0
+
+
+class ShutdownPhase(IntEnum):
+    RUNNING = 0
+    DRAINING = 1
+    KILLING = 2
+    STORING = 3
+    OVER = 4
+
+
+class Ask(IntEnum):
+    DRAIN = 0
+    AT_ONCE = 1
+
+
+ASKED = {Ask.DRAIN: ShutdownPhase.DRAINING, Ask.AT_ONCE: ShutdownPhase.KILLING}
+
+
+def asked(phase: ShutdownPhase, ask: Ask) -> ShutdownPhase:
+    return max(phase, ASKED[ask])
+
+
+def moved(phase: ShutdownPhase, *, running: int, unstored: int, grace_over: bool, patience_over: bool) -> ShutdownPhase:
+    """The phase after a look at the facts. `patience_over`: this phase has taken longer than it may."""
+    if phase is ShutdownPhase.DRAINING and grace_over:
+        phase = ShutdownPhase.KILLING
+    if phase in (ShutdownPhase.DRAINING, ShutdownPhase.KILLING) and not running:
+        phase = ShutdownPhase.STORING
+    if phase is ShutdownPhase.STORING and (not unstored or patience_over):
+        phase = ShutdownPhase.OVER
+    return phase
 
 
 class Shutdown:

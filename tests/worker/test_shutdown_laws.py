@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stem_iso.worker.phase import Ask, ShutdownPhase, asked, moved
+from stem_iso.worker.shutdown import Ask, ShutdownPhase, asked, moved
 
 facts = st.fixed_dictionaries(
     {"running": st.integers(0, 2), "unstored": st.integers(0, 2), "grace_over": st.booleans(), "patience_over": st.booleans()}
