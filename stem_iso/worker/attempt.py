@@ -1,4 +1,4 @@
-"""One attempt at a task, from its lease to its settlement.
+"""One attempt at a task, from its lease to its settlement, and the messages of other threads to the consumer.
 
     1 leased ─ 2 decoded ─ 3 resolved ─ 4 admitted ─ 5 marked ─ 6 submitted ─ 7 begun ─ 8 ended ─ 9 settled
                └── undecodable, unregistered, invalid, revoked, expired: straight to 8 ──────┘
@@ -18,15 +18,68 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import msgspec
+
 from stem_iso.brokers.base import Delivery
-from stem_iso.isolate.interfaces import Answer, LimitNotice
+from stem_iso.isolate.interfaces import Answer, IsolateNotice, LimitNotice
 from stem_iso.outcome import Outcome, StopReason
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.policy import Policy
 from stem_iso.task.status import Progress
-from stem_iso.worker.messages import AttemptEnded, Beaten, Begun, HandlerMessage, LimitReached, Message
 
 monotonic = time.monotonic
+
+
+# -- messages: what other threads put into the consumer's inbox, and their only way to change its state ---------------------------------
+
+# Structs, not frozen dataclasses: they are made in C and cost a tenth, and each task makes one on the hot path.
+
+
+class AttemptEnded(msgspec.Struct):
+    attempt: Attempt
+    outcome: Outcome
+    at: float  # monotonic
+
+
+class Begun(msgspec.Struct):
+    attempt: Attempt
+
+
+class HandlerMessage(msgspec.Struct):
+    attempt: Attempt
+    payload: bytes
+    answer: Answer | None
+
+
+class Beaten(msgspec.Struct):
+    attempt: Attempt
+
+
+class LimitReached(msgspec.Struct):
+    attempt: Attempt
+    notice: LimitNotice
+
+
+class IsolateChanged(msgspec.Struct):
+    notice: IsolateNotice
+
+
+class Trouble(msgspec.Struct):
+    """An error that is no task's outcome; it becomes an ERROR event."""
+
+    message: str
+    traceback: str = ""
+    attempt: Attempt | None = None
+
+
+class StopAsked(msgspec.Struct):
+    at_once: bool
+
+
+Message = AttemptEnded | Begun | HandlerMessage | Beaten | LimitReached | IsolateChanged | Trouble | StopAsked
+
+
+# -- the attempt -----------------------------------------------------------------------------------------------------------------------
 
 
 class AttemptPort(Protocol):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from stem_iso.events import WorkerEventType
-from stem_iso.worker.attempt import Attempt
+from stem_iso.worker.attempt import Attempt, Message
 from stem_iso.worker.inbox import Inbox
-from stem_iso.worker.messages import Message
 from stem_iso.worker.reporting.events import EventEmitter
 
 Output = Callable[[Attempt, int, str, str], object]  # attempt, level, logger, text; must not block

@@ -23,13 +23,12 @@ from stem_iso.brokers.base import Broker, Delivery, Receipt, Revocation, Verdict
 from stem_iso.outcome import Stopped, StopReason
 from stem_iso.task.rate_limit import TaskLimits
 from stem_iso.worker.admission import Admitted, admit
-from stem_iso.worker.attempt import Attempt
+from stem_iso.worker.attempt import Attempt, AttemptEnded, Beaten, Begun, HandlerMessage, IsolateChanged, LimitReached, Trouble
 from stem_iso.worker.attempt_port import AttemptReports
 from stem_iso.worker.context_requests import ContextRequests
 from stem_iso.worker.dispatcher import Dispatcher
 from stem_iso.worker.inline.call import InlineJob
 from stem_iso.worker.leases import Leases
-from stem_iso.worker.messages import AttemptEnded, Beaten, Begun, HandlerMessage, IsolateChanged, LimitReached, Trouble
 from stem_iso.worker.prefetch import PATIENCE, Pace
 from stem_iso.worker.reporting.events import EventEmitter
 from stem_iso.worker.resolved_handlers import HandlerCache

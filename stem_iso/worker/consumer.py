@@ -26,10 +26,10 @@ import msgspec
 
 from stem_iso.brokers.base import Broker, Delivery, Revocation, Watch
 from stem_iso.errors import BrokerUnavailable
+from stem_iso.worker.attempt import Message, StopAsked
 from stem_iso.worker.attempts import Attempts
 from stem_iso.worker.inbox import Inbox
 from stem_iso.worker.maintenance import ORDERS_EVERY, Chore, EndNoticePublisher, Recoverer, RevocationPoller
-from stem_iso.worker.messages import Message, StopAsked
 from stem_iso.worker.options import WorkerOptions
 from stem_iso.worker.prefetch import PATIENCE
 from stem_iso.worker.reporting.events import EventEmitter

@@ -33,8 +33,7 @@ from stem_iso.task.context_protocol import (
     encode_answer,
 )
 from stem_iso.task.status import Progress
-from stem_iso.worker.attempt import Attempt
-from stem_iso.worker.messages import HandlerMessage
+from stem_iso.worker.attempt import Attempt, HandlerMessage
 from stem_iso.worker.reporting.events import EventEmitter
 
 Question = ExtendAsked | EnqueueAsked | ComposeAsked | RevokeAsked

@@ -22,7 +22,7 @@ from stem_iso.isolate.engine.engine import Engine
 from stem_iso.isolate.interfaces import Caller, IsolateNotice
 from stem_iso.task.handler import form_of
 from stem_iso.task.options import Form
-from stem_iso.worker.attempt import Attempt
+from stem_iso.worker.attempt import Attempt, IsolateChanged, Message, Trouble
 from stem_iso.worker.attempt_port import AttemptReports
 from stem_iso.worker.attempts import Attempts
 from stem_iso.worker.consumer import Consumer
@@ -32,7 +32,6 @@ from stem_iso.worker.inbox import Inbox
 from stem_iso.worker.inline.runner import Around, Inline
 from stem_iso.worker.liveness import machine, process
 from stem_iso.worker.maintenance import Heartbeat, Recoverer, Sweeper
-from stem_iso.worker.messages import IsolateChanged, Message, Trouble
 from stem_iso.worker.options import WorkerOptions
 from stem_iso.worker.reporting.bus import Bus
 from stem_iso.worker.reporting.events import EventEmitter

@@ -30,8 +30,8 @@ from stem_iso.isolate.linux import require_linux
 from stem_iso.isolate.machine import allowed_cores
 from stem_iso.task.retry_policy import RetryStrategy, strategy
 from stem_iso.validation import LEAST_MEMORY, Duration, duration, whole
+from stem_iso.worker.attempt import Message, StopAsked
 from stem_iso.worker.inbox import Inbox
-from stem_iso.worker.messages import Message, StopAsked
 from stem_iso.worker.options import Origin, WorkerOptions, names, queues_of
 from stem_iso.worker.os_signals import StopSignals
 from stem_iso.worker.reporting.bus import Bus, L, Stream
