@@ -31,8 +31,7 @@ from stem_iso.task.context_protocol import AT_ONCE
 from stem_iso.task.handler import FunctionHandler, TaskHandler, declared_entrypoint, form_of
 from stem_iso.task.names import main_name, module_name
 from stem_iso.task.options import Form
-from stem_iso.worker.app_transfer import carried, names_of, pickled
-from stem_iso.worker.catalog import Listed, listed
+from stem_iso.worker.app_transfer import Listed, carried, listed, names_of, pickled
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem

@@ -42,8 +42,7 @@ from stem_iso.task.failure import failed, message_of
 from stem_iso.task.handler import FunctionHandler
 from stem_iso.task.options import TaskOptions
 from stem_iso.text import cut
-from stem_iso.worker.app_transfer import refuse_others, unpack
-from stem_iso.worker.catalog import add
+from stem_iso.worker.app_transfer import add, refuse_others, unpack
 from stem_iso.worker.entrypoints import BootPayload, Definition, function_at, signature_of
 
 MAX_RESULT_BYTES = 16 << 20
