@@ -10,7 +10,7 @@ What can be enforced here, and what cannot
    handler as `SoftTimeLimitExceeded`.
  - Hard limit, silence, a stop: a coroutine is cancelled, and its outcome follows when it has ended: a time-out, even where the coroutine
    swallowed the cancellation. A thread cannot be ended: it is left to end, and its reply counts.
- - Each call has a context (`contextvars`) of its own. What a call changes in its thread is put back (`threads`, `shared_loop`); what it
+ - Each call has a context (`contextvars`) of its own. What a call changes in its thread is put back (`Threads`, `shared_loop`); what it
    changes in the process is put back in a shared host only. In an embedded worker a call's change looks like the program's own.
  - C code that keeps the GIL holds up leases and limits alike. One process cannot prevent that, so the call is named (`Around.held`) where
    the GIL was held for longer than a third of the shortest lease of an inline handler.
@@ -27,12 +27,13 @@ from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
 from functools import partial
 from math import inf
+from queue import SimpleQueue
 from typing import Any
 
 from msgspec.structs import replace
 
 from stem_iso.isolate.child.fork import flush
-from stem_iso.isolate.child.state import fresh_context
+from stem_iso.isolate.child.state import ProcessState, fresh_context, of_thread
 from stem_iso.isolate.engine.deadlines import Alarm
 from stem_iso.isolate.engine.endings import of_reply
 from stem_iso.isolate.interfaces import FAILED, Caller, LimitNotice
@@ -41,9 +42,7 @@ from stem_iso.outcome import Stopped, StopReason, TimedOut
 from stem_iso.task.context import current_context
 from stem_iso.worker.child.task_runner import failed_reply, last_resort, run_async, run_sync
 from stem_iso.worker.inline.call import InlineCall, InlineJob
-from stem_iso.worker.inline.clock import InlineClock
 from stem_iso.worker.inline.shared_loop import SharedLoop
-from stem_iso.worker.inline.threads import Threads
 
 monotonic = time.monotonic
 
@@ -232,6 +231,93 @@ class Inline:
             elif call.task.get_loop() is loop:
                 self._finish(call, failed_reply(RuntimeError("the event loop was broken by another coroutine, or by this one")))
                 call.throw_away()
+
+
+class InlineClock:
+    """A thread that calls `look(now)`, which does what is due, must not block, and returns when to look again (monotonic seconds).
+
+    No heap: there are no more running calls than seats, so a look at all of them is cheaper than keeping an order, and a call that has
+    ended leaves nothing behind.
+    """
+
+    def __init__(self, look: Callable[[float], float]) -> None:
+        self._look = look
+        self._next = inf  # under the condition's lock
+        self._wake = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def by(self, when: float) -> None:
+        """Look no later than this. Costs a comparison unless it is earlier than all that was asked before."""
+        if when >= self._next:
+            return
+        with self._wake:
+            self._next = min(self._next, when)
+            if self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._run, name="stem-iso-clock", daemon=True)
+                self._thread.start()
+            self._wake.notify()
+
+    def close(self) -> None:
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+
+    def _run(self) -> None:
+        while self._due():
+            self.by(self._look(time.monotonic()))
+
+    def _due(self) -> bool:
+        with self._wake:
+            while not self._closed:
+                wait = self._next - time.monotonic()
+                if wait <= 0:
+                    self._next = inf
+                    return True
+                self._wake.wait(None if wait == inf else wait)
+        return False
+
+
+class Threads:
+    """Runs each piece of work at once: as many threads as there ever were pieces at a time, which the worker's seats bound.
+
+    Daemons, so that a stuck handler cannot hold up the end of the program. What a handler changes in its thread (signal mask, trace and
+    profile functions, niceness, affinity) is put back, or the thread is not used again.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._idle: list[SimpleQueue[Callable[[], None] | None]] = []  # the last one back goes first: its stack is warm
+        self._closed = False
+
+    def run(self, work: Callable[[], None]) -> None:
+        """`work` must not raise."""
+        with self._lock:
+            queue = self._idle.pop() if self._idle else None
+        if queue is None:
+            queue = SimpleQueue()
+            threading.Thread(target=self._serve, args=(queue,), name=self._name, daemon=True).start()
+        queue.put(work)
+
+    def close(self) -> None:
+        """Idle threads leave; busy ones after their work."""
+        with self._lock:
+            self._closed, idle, self._idle = True, self._idle, []
+        for queue in idle:
+            queue.put(None)
+
+    def _serve(self, queue: SimpleQueue[Callable[[], None] | None]) -> None:
+        state = ProcessState(of_thread())
+        while (work := queue.get()) is not None:
+            work()
+            del work  # nothing of a finished call is kept
+            if state.restore().lost:
+                return
+            with self._lock:
+                if self._closed:
+                    return
+                self._idle.append(queue)
 
 
 def _flush_in_handler() -> None:
