@@ -5,7 +5,7 @@
     line_up  queue    its lease is over, it is delayed, or back at once if it was called by now <─┘
     free     bucket   (from the outbox, by its relay) its place and its turn are void; the next of the line are called ──┐
     call     queue    those come to the head of their queue, in their order; those that have gone are freed <─────┘
-    free     bucket   … and these calls were delivered. Until it hears that, a bucket says them again to whoever touches it
+    free     bucket   … and these calls were delivered. Until it knows that, a bucket answers them again to whoever touches it
 
 Rules
  1. A task stands in line before it leaves its worker's hands, and `call` finds it on either side of `line_up`: no wake-up falls between.
@@ -157,23 +157,23 @@ def deliver(links: Links, bucket: str, calls: Sequence[Any]) -> None:
             place = _seen(bucket, member, number)
             queues.setdefault(place.queue, []).append(place)
             due[place] = (at, left)
-        told = list(queues.items())
-        words = [[word for each in places for word in (each.id, each.number, due[each][1])] for _, places in told]
-        answers = links.run([ScriptCall("call", queue_key(queue), (bucket, *words[at])) for at, (queue, _) in enumerate(told)])
+        by_queue = list(queues.items())
+        words = [[word for each in places for word in (each.id, each.number, due[each][1])] for _, places in by_queue]
+        answers = links.run([ScriptCall("call", queue_key(queue), (bucket, *words[at])) for at, (queue, _) in enumerate(by_queue)])
         gone: list[LimitPlace] = []
-        heard: list[bytes] = []
-        for (_, places), left_ in zip(told, answers, strict=True):
+        delivered: list[bytes] = []
+        for (_, places), left_ in zip(by_queue, answers, strict=True):
             for place, away in zip(places, left_, strict=True):
                 if away:
                     gone.append(place)
                 else:
-                    heard += (place.member, place.number, due[place][0])
-        (calls,) = links.run([_free(bucket, gone, heard)])
+                    delivered += (place.member, place.number, due[place][0])
+        (calls,) = links.run([_free(bucket, gone, delivered)])
 
 
-def _free(bucket: str, places: Sequence[LimitPlace], heard: Sequence[bytes]) -> ScriptCall:
+def _free(bucket: str, places: Sequence[LimitPlace], delivered: Sequence[bytes]) -> ScriptCall:
     words = [word for place in places for word in (place.member, place.number)]
-    return ScriptCall("bucket", bucket_key(bucket), ("free", len(places), *words, *heard))
+    return ScriptCall("bucket", bucket_key(bucket), ("free", len(places), *words, *delivered))
 
 
 def _place(queue: str, id: str, held: bytes) -> LimitPlace:

@@ -156,7 +156,7 @@ FROM task LEFT JOIN worker ON worker.boot = task.boot """
 
 
 def record(row: Row) -> StatusRecord:
-    """What cannot be read is left out, and a state that is none is told as a failure."""
+    """What cannot be read is left out, and a state that is none is shown as a failure."""
     (id, name, queue, state, reason, run, attempt, redeliveries, result, error, progress, meta, enqueued, at, started, finished, *rest) = (
         row
     )

@@ -181,9 +181,9 @@ class Canvases(Steps):
     def test_an_error_callback_is_told_what_failed_and_only_then(self, broker: Broker) -> None:
         compose(broker, chain(leaf("a"), leaf("b", leaf("sorry"))))
         run(broker, "a", FAILURE)
-        told = previous(run(broker, "sorry", success(None)))
-        assert (told["id"], told["name"], told["state"], told["reason"]) == ("a", "task.a", "failed", "max-retries-exhausted")
-        assert msgspec.convert(told, TaskError).type == "builtins.ValueError"
+        error = previous(run(broker, "sorry", success(None)))
+        assert (error["id"], error["name"], error["state"], error["reason"]) == ("a", "task.a", "failed", "max-retries-exhausted")
+        assert msgspec.convert(error, TaskError).type == "builtins.ValueError"
 
     def test_an_error_callback_of_what_succeeds_is_dropped(self, broker: Broker) -> None:
         compose(broker, group("g", leaf("a"), on_error=(leaf("sorry"),)))

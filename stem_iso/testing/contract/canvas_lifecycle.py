@@ -142,9 +142,9 @@ class WholeCanvases(Steps):
     def test_a_canvas_that_fails_is_told_of_and_its_skipped_parts_are_not(self, broker: Broker) -> None:
         compose(broker, chain(leaf("a"), leaf("b"), leaf("c")))
         run(broker, "a", FAILURE)
-        (told,) = broker.ended_apart()
-        assert (told.id, told.name, told.state, told.reason) == ("c", "task.c", TaskState.FAILED, "link-failed")
-        assert told.error is not None and "task.a (a)" in told.error.message
+        (notice,) = broker.ended_apart()
+        assert (notice.id, notice.name, notice.state, notice.reason) == ("c", "task.c", TaskState.FAILED, "link-failed")
+        assert notice.error is not None and "task.a (a)" in notice.error.message
         compose(broker, group("g", leaf("d"), leaf("e")))
         run(broker, "d", FAILURE)
         assert [each.id for each in broker.ended_apart()] == ["g"]

@@ -89,7 +89,7 @@ class Waiting(Steps):
         ends, waits = other.ends(), {sent.id: sent.queue, going_on.id: going_on.queue}
         assert ends.look(waits) == {}
         settle(broker, take_one(broker), SUCCESS)
-        assert self.told(ends, dict(waits)) == {sent.id: TaskState.SUCCEEDED}
+        assert self.next_ends(ends, dict(waits)) == {sent.id: TaskState.SUCCEEDED}
         for _ in range(2):
             (record,) = ends.look(waits).values()
             assert record is not None and record.id == sent.id
@@ -103,25 +103,25 @@ class Waiting(Steps):
         assert ends.look(waits) == {"nobody": None}
         del waits["nobody"], waits[sent[3].id]  # that one is waited for no longer
         broker.revoke(sent[2].id)
-        assert self.told(ends, waits) == {sent[2].id: TaskState.CANCELLED}
+        assert self.next_ends(ends, waits) == {sent[2].id: TaskState.CANCELLED}
         first, second, third = sorted(take(broker, 3), key=lambda delivery: delivery.receipt.id)
         for delivery in (first, second, third):
             settle(broker, delivery, next_attempt(sent[1]) if delivery.receipt.id == sent[1].id else SUCCESS)
-        assert self.told(ends, waits) == {sent[0].id: TaskState.SUCCEEDED}
+        assert self.next_ends(ends, waits) == {sent[0].id: TaskState.SUCCEEDED}
         late = envelope()
         broker.publish([late])
         assert ends.look({**waits, late.id: None}) == {}
         for delivery in take(broker, 3):
             settle(broker, delivery, SUCCESS)
         waits[late.id] = None
-        found = self.told(ends, waits)
+        found = self.next_ends(ends, waits)
         while waits:
-            found |= self.told(ends, waits)
+            found |= self.next_ends(ends, waits)
         assert found == dict.fromkeys((sent[1].id, late.id), TaskState.SUCCEEDED)
         ends.close()
 
-    def told(self, ends: Ends, waits: dict[str, str | None]) -> dict[str, TaskState]:
-        """What the next look has to say that has anything to say, by a ring."""
+    def next_ends(self, ends: Ends, waits: dict[str, str | None]) -> dict[str, TaskState]:
+        """What the first look finds that finds anything, each look after a wake-up."""
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             poll = select.poll()
@@ -131,7 +131,7 @@ class Waiting(Steps):
                 for id in found:
                     del waits[id]
                 return {id: record.state for id, record in found.items() if record is not None}
-        raise AssertionError("nothing was told in 10 s")
+        raise AssertionError("nothing has ended in 10 s")
 
     def test_a_retry_is_no_end(self, broker: Broker, other: Broker) -> None:
         sent = envelope()

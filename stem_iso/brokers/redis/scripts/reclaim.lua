@@ -14,7 +14,7 @@
 -- since when they stand in a row". An asker that has only just come knows better where the server has been up since that look: it was the
 -- workers that were away. (Where a network had cut off all of them, it may come before a holder does; the fence then stops that holder.)
 drain()
-local LOOK, TAKE, GRACE, ROW = 2000, 500, 6, 60 -- TAKE: as BITE of stem_iso.brokers.redis.lease
+local LOOK, TAKE, GRACE, ROW = 2000, 500, 6, 60 -- TAKE: as BATCH of stem_iso.brokers.redis.lease
 local lost, leases, told, own = {}, {}, {}, {}
 local up_since = ARGV[8] ~= '' and NOW - tonumber(ARGV[8])
 
