@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stem_iso.isolate.engine import memory, oom
+from stem_iso.isolate.engine import memory
 from stem_iso.isolate.engine.memory import LONGEST, SHARE, SHORTEST, pause
 from stem_iso.outcome import Crashed, MemoryExceeded
 from tests.isolate.calling import Calls, eventually
@@ -89,13 +89,13 @@ def test_the_kernels_kills_are_found_where_they_are_counted(tmp_path: Path, memb
     counter = tmp_path / counted_in
     counter.parent.mkdir(parents=True, exist_ok=True)
     counter.write_text("low 0\noom 2\noom_kill 7\n")
-    assert next(path for path in oom.counters(membership, tmp_path) if oom.kills(path) is not None) == counter
+    assert next(path for path in memory.oom_counters(membership, tmp_path) if memory.oom_kills(path) is not None) == counter
 
 
 def test_a_kill_of_the_kernel_counts_once(tmp_path: Path) -> None:
     counter = tmp_path / "memory.events"
     counter.write_text("oom_kill 7\n")
-    kills = oom.OomKills(counter)
+    kills = memory.OomKills(counter)
     assert not kills.grew()
     counter.write_text("oom_kill 8\n")
     assert kills.grew()
@@ -103,7 +103,7 @@ def test_a_kill_of_the_kernel_counts_once(tmp_path: Path) -> None:
 
 
 def test_this_machine_counts_the_kernels_kills() -> None:
-    assert oom.kills(oom.VMSTAT) is not None
+    assert memory.oom_kills(memory.VMSTAT) is not None
 
 
 def test_a_kill_from_outside_is_not_taken_for_the_kernels(calls: Calls) -> None:

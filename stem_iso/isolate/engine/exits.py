@@ -15,7 +15,7 @@ from stem_iso.isolate.engine.call import REASSIGNMENTS
 from stem_iso.isolate.engine.endings import UNKNOWN_EXIT, Exit
 from stem_iso.isolate.engine.isolate import Isolate
 from stem_iso.isolate.engine.lifecycle import Answered, Cause, Died, Ended, EndedByKeeper, Ending, NeverStarted
-from stem_iso.isolate.engine.oom import OomKills
+from stem_iso.isolate.engine.memory import OomKills
 from stem_iso.isolate.engine.shared_host.host import SharedHost
 from stem_iso.isolate.interfaces import LimitNotice
 from stem_iso.outcome import Crashed, MemoryExceeded, Stopped, StopReason

@@ -1,4 +1,4 @@
-"""How much memory an isolate and its descendants hold, and the watch that ends those who hold too much (I8).
+"""The memory of an isolate and its descendants: the watch that ends those who hold too much (I8), and the kernel's kills for lack of it.
 
     dispatch ── watch(isolate, call, view, limit) ──> thread: measure ─ pause ─ measure ... ──> over(isolate, call, bytes) ──> engine
     the call's end ── forget(isolate) ────────────^
@@ -19,15 +19,21 @@ Rules
     meets, `MOST_HELD` a tree. Not counted there: a descendant that hid before the watch met it (the fork of a hidden process is hidden at
     once), and hidden ones below it. An isolate that was hidden from its first instant on (a Python with capabilities of its own) gets no
     call that has a memory limit.
+ 7. The kernel's out-of-memory killer reports to nobody, but counts its kills: in the own cgroup (memory.events, or memory.oom_control of
+    v1), for the machine in /proc/vmstat. Where the count grew, the SIGKILL of this death was most likely the kernel's.
+
+Not promised: an isolate that somebody else kills with SIGKILL, after the kernel has killed another process of the same cgroup in that
+isolate's lifetime, is taken for a victim of the kernel as well.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from math import inf
+from pathlib import Path
 from time import monotonic
 
 from stem_iso.isolate.keeper import process_tree
@@ -37,6 +43,7 @@ SHORTEST, LONGEST = 0.002, 0.05
 SHARE = 9  # rest at least so many times the cost of a look
 MOST_HELD = 8  # descendants of one tree that are held open where /proc hides: descriptors are the whole program's
 PAGE = os.sysconf("SC_PAGE_SIZE")
+CGROUPS, VMSTAT = Path("/sys/fs/cgroup"), Path("/proc/vmstat")
 
 
 def pause(room: int, cost: float) -> float:
@@ -262,3 +269,52 @@ class MemoryWatcher:
                 self._next = min((meter.due for _, meter in self._watched.values()), default=inf)
                 self._wake.wait(None if self._next == inf else self._next - now)
         return None
+
+
+# -- the kernel's out-of-memory killer ---------------------------------------------------------------------------------------------
+
+
+def oom_counters(membership: str, cgroups: Path = CGROUPS) -> Iterator[Path]:
+    """Where the kills of these cgroups (text of /proc/self/cgroup) may be counted, the narrowest first; not all of them exist.
+
+    In a container the path that the kernel names may be the host's, which is not there: the container's own root is then the cgroup.
+    """
+    for line in membership.splitlines():
+        hierarchy, controllers, path = line.split(":", 2)
+        inside = path.lstrip("/")
+        if "memory" in controllers.split(","):
+            yield cgroups / "memory" / inside / "memory.oom_control"
+            yield cgroups / "memory" / "memory.oom_control"
+        elif hierarchy == "0":
+            yield cgroups / inside / "memory.events"
+            yield cgroups / "memory.events"
+
+
+def oom_kills(counter: Path) -> int | None:
+    """How many processes it has killed; None where the file does not say."""
+    try:
+        words = [line.split() for line in counter.read_text().splitlines()]
+        return next((int(count) for name, count in words if name == "oom_kill"), None)
+    except (OSError, ValueError):
+        return None
+
+
+class OomKills:
+    """Owned by the engine, under its lock. A look costs 20 µs."""
+
+    def __init__(self, counter: Path | None = None) -> None:
+        self._counter = counter if counter is not None else _own_counter()
+        self._seen = oom_kills(self._counter) or 0
+
+    def grew(self) -> bool:
+        """Whether it has killed since the last time that this was asked."""
+        before, self._seen = self._seen, oom_kills(self._counter) or 0
+        return self._seen > before
+
+
+def _own_counter() -> Path:
+    try:
+        membership = Path("/proc/self/cgroup").read_text()
+    except OSError:
+        membership = ""
+    return next((path for path in oom_counters(membership) if oom_kills(path) is not None), VMSTAT)
