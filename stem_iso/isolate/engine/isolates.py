@@ -21,8 +21,7 @@ from stem_iso.isolate.engine.allocator import Allocator, Assign, GiveUp, Order, 
 from stem_iso.isolate.engine.call import Call
 from stem_iso.isolate.engine.cpus import Cores
 from stem_iso.isolate.engine.dispatch import Dispatch
-from stem_iso.isolate.engine.endings import Exit
-from stem_iso.isolate.engine.exits import ExitHandler
+from stem_iso.isolate.engine.endings import Exit, ExitHandler
 from stem_iso.isolate.engine.frames import FrameReader
 from stem_iso.isolate.engine.isolate import FRAMES, Isolate
 from stem_iso.isolate.engine.keeper_client import KeeperClient

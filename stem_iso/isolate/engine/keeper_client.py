@@ -2,7 +2,7 @@
 
 free row ──> launch ── START ──> keeper ── STARTED, pidfd ──> ADOPT, the isolate's first frame
                                         ├─ FAILED: there never was a process
-                                        └─ EXITED ──> `exits`
+                                        └─ EXITED ──> `endings`
 """
 
 from __future__ import annotations
