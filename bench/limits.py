@@ -30,8 +30,8 @@ LIMIT = 0.25
 
 def idle(calls: Calls) -> None:
     """Wait until every isolate has booted, so that no boot disturbs what is measured."""
-    crew = calls.engine._crew
-    eventually(lambda: crew.isolates and all(each.life.state is State.IDLE for each in list(crew.isolates.values())), "no idle isolate")
+    isolates = calls.engine._isolates.by_number
+    eventually(lambda: isolates and all(each.life.state is State.IDLE for each in list(isolates.values())), "no idle isolate")
     sleep(0.05)
 
 

@@ -44,7 +44,7 @@ def main() -> None:
     }
     for name in running:
         pid_in(folder / name)
-    print(json.dumps({"core": os.getpid(), "keeper": calls.engine._crew.link.pid}), flush=True)
+    print(json.dumps({"core": os.getpid(), "keeper": calls.engine._isolates.link.pid}), flush=True)
     while meanwhile is not wait and not all(call.outcomes for call in running.values()):
         meanwhile()
     for name, call in running.items():

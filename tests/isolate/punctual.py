@@ -23,7 +23,7 @@ def stuck(calls: Calls) -> list[IsolateNotice]:
 
 
 def keeper(calls: Calls) -> int:
-    pid: int = calls.engine._crew.link.pid
+    pid: int = calls.engine._isolates.link.pid
     return pid
 
 

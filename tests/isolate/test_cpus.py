@@ -176,7 +176,7 @@ def test_cores_are_given_back_whatever_the_end(calls: Calls, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_pools_of_native_threads_are_sized_at_the_start_unless_somebody_has_done_so(engines, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: Calls = engines(size=1)
-    assert calls.value("affinity_of_all")[2] == [str(calls.engine._crew.cores.most)] * 5
+    assert calls.value("affinity_of_all")[2] == [str(calls.engine._isolates.cores.most)] * 5
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     sized: Calls = engines(size=1)
     assert sized.value("affinity_of_all")[2] == ["7", None, None, None, None]

@@ -48,7 +48,7 @@ def test_the_alarms_ring_once_in_their_order() -> None:
 
 def test_what_the_host_tells_in_time_the_core_does_not() -> None:
     told = call(soft=1, hard=3)
-    assert told.told_soft() and not told.told_soft()
+    assert told.report_soft() and not told.report_soft()
     told.told_to_end(Cause.LIMIT, 103.0)
     assert [alarm for _, alarm in rings(told, inf)] == [Alarm.UNREAD, Alarm.OVER]
 
@@ -64,7 +64,7 @@ def test_a_word_moves_the_silence_and_nothing_else() -> None:
 
 def test_a_call_that_another_host_runs_has_its_limits_anew_but_one_soft_notice() -> None:
     moved = call(soft=1, hard=3)
-    moved.told_soft()
+    moved.report_soft()
     moved.begin(-2, 2, 100.0)
     assert [alarm for _, alarm in rings(moved, inf)] == [Alarm.UNREAD, Alarm.HARD, Alarm.OVER]
 

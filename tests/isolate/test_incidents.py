@@ -115,11 +115,11 @@ def test_a_death_before_the_limit_is_a_crash_also_when_it_is_seen_after_it(engin
 @pytest.fixture
 def keeper(calls: Calls) -> Iterator[int]:
     """Its pid; it must be the same at the end."""
-    pid: int = calls.engine._crew.link.pid
+    pid: int = calls.engine._isolates.link.pid
     yield pid
     os.kill(pid, signal.SIGCONT)
     assert calls.value("echo", 4) == 4
-    assert calls.engine._crew.link.pid == pid and not process_tree.is_dead(pid)
+    assert calls.engine._isolates.link.pid == pid and not process_tree.is_dead(pid)
 
 
 @pytest.mark.slow
@@ -130,7 +130,7 @@ def test_a_keeper_whose_report_could_not_be_read_in_time_is_not_killed(calls: Ca
     enough = int(10_000_000 * 2.5 / (monotonic() - began))
     os.kill(keeper, signal.SIGSTOP)
     crashed = calls.start("leave", 3)
-    eventually(lambda: any(each.died_at for each in list(calls.engine._crew.isolates.values())), "nobody saw the death")
+    eventually(lambda: any(each.died_at for each in list(calls.engine._isolates.by_number.values())), "nobody saw the death")
     waking = subprocess.Popen(["sh", "-c", f"sleep 0.2; kill -CONT {keeper}"])
     sum(range(enough))  # two seconds in which the report comes and the clock runs, and nobody here can see either
     assert crashed.outcome() == Crashed(exit_code=3)
@@ -140,7 +140,7 @@ def test_a_keeper_whose_report_could_not_be_read_in_time_is_not_killed(calls: Ca
 @pytest.mark.slow
 def test_a_keeper_that_takes_long_and_is_at_work_is_not_killed(calls: Calls, keeper: int) -> None:
     assert calls.value("echo", 1) == 1
-    table, waiter = calls.engine._crew.link.table, threading.Event()
+    table, waiter = calls.engine._isolates.link.table, threading.Event()
     os.kill(keeper, signal.SIGSTOP)
     crashed = calls.start("leave", 3)
     end = monotonic() + 1.6

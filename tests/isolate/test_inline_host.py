@@ -176,7 +176,7 @@ def test_a_crash_ends_all_that_had_started_and_the_next_call_has_a_new_host(host
 def test_calls_that_crash_one_after_the_other_are_no_boots_that_fail(hosts: Hosts) -> None:
     calls = hosts()
     assert all(isinstance(calls.run("segfault"), Crashed) for _ in range(4))
-    assert calls.engine._crew.hosting.roster.boot_failures == 0
+    assert calls.engine._isolates.hosting.roster.boot_failures == 0
     assert calls.value("pid") > 0
 
 
@@ -252,7 +252,7 @@ def test_a_host_that_dies_as_soon_as_it_is_ready_is_not_started_for_ever(hosts: 
     calls = hosts(boot=b"die soon", at_start=True)
     eventually(lambda: calls.reasons().count("crashed") >= 2, "it did not die")
     with calls.engine._lock:
-        roster = calls.engine._crew.hosting.roster
+        roster = calls.engine._isolates.hosting.roster
         assert roster.boot_failures >= 2 and roster.boot_after > 0
 
 
@@ -293,7 +293,7 @@ def test_a_lost_keeper_takes_the_host_and_a_new_one_brings_the_next(hosts: Hosts
     host = calls.value("pid")
     running = calls.start("wait", str(tmp_path / "ledger"), str(tmp_path / "never"))
     started(tmp_path / "ledger")
-    os.kill(calls.engine._crew.link.pid, signal.SIGKILL)
+    os.kill(calls.engine._isolates.link.pid, signal.SIGKILL)
     assert isinstance(running.outcome(), Crashed)
     assert_dead(host)
     assert calls.value("pid") != host

@@ -370,7 +370,7 @@ def test_a_call_that_is_cancelled_while_its_isolate_becomes_free_never_runs(tmp_
         waiting = [pool.submit(work.append, str(tmp_path / "ledger"), str(number)) for number in range(1500)]
         engine = pool._backend.engine
         with engine._lock:  # the engine sees the reply, and behind it the wish to cancel
-            (isolate,) = engine._crew.isolates.values()
+            (isolate,) = engine._isolates.by_number.values()
             gate.touch()
             assert select.select([isolate.pipe.link], [], [], BOUND)[0]
             assert all(future.cancel() for future in waiting[:-1])

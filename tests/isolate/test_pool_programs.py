@@ -222,7 +222,7 @@ def test_a_program_without_free_descriptors_hears_so_and_can_end() -> None:
                     pass
 
             with IsolatePool(1, spares=0) as pool:
-                keeping = pool._backend.engine._crew.keeping
+                keeping = pool._backend.engine._isolates.keeping
                 launch, keeping.launch = keeping.launch, launched_without_a_free_descriptor  # chooses the moment
                 resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
                 error = pool.submit(pow, 2, 3).exception(5)

@@ -64,7 +64,7 @@ class Freeing(Recorder):
 
     def __init__(self, room: threading.Semaphore, calls: Calls) -> None:
         super().__init__()
-        self._room, self._dispatch = room, calls.engine._crew.dispatch
+        self._room, self._dispatch = room, calls.engine._isolates.dispatch
         self.numbers: list[int] = []
 
     def sent(self) -> None:
@@ -77,9 +77,9 @@ class Freeing(Recorder):
 
 
 def kill_one(calls: Calls, dice: random.Random) -> bool:
-    crew = calls.engine._crew
+    isolates = calls.engine._isolates
     with calls.engine._lock:  # a pidfd that is open names the process that it was opened for
-        there = [each for each in crew.isolates.values() if each.life.state in (State.IDLE, State.BUSY) and not each.died_at]
+        there = [each for each in isolates.by_number.values() if each.life.state in (State.IDLE, State.BUSY) and not each.died_at]
         victim = dice.choice(there) if there else None
         if victim is not None:
             with suppress(ProcessLookupError):

@@ -73,7 +73,7 @@ def test_what_was_made_is_removed_whoever_is_killed(tmp_path: Path, victim: str)
         from tests.isolate import shared
         with IsolatePool(1, spares=0) as pool:
             pool.on(lambda notice: print(notice.pid, flush=True) if getattr(notice, "action", "") == "ready" else None)
-            print(pool._backend.engine._crew.link.pid, flush=True)
+            print(pool._backend.engine._isolates.link.pid, flush=True)
             pool.submit(shared.spin_with, shared.semaphores, {str(file)!r}).exception()
     """)
     env = {**os.environ, "PYTHONPATH": ROOT}

@@ -35,7 +35,7 @@ def test_what_was_printed_between_two_words_of_one_turn_is_not_lost(engines: Mak
     calls = engines(size=1, spares=0)
     calls.value("echo", "booted")
     said = calls.start("beat_and_say", str(tmp_path / "go"), "printed")
-    (isolate,) = calls.engine._crew.isolates.values()
+    (isolate,) = calls.engine._isolates.by_number.values()
     with calls.engine._lock:  # a turn that begins with the beat finds the reply as well
         (tmp_path / "go").touch()
         eventually(lambda: replied(isolate), "it did not reply")

@@ -24,14 +24,14 @@ class Call:
 
 
 def call_frame(number: int, job: Job, sent_at: float, definition: bytes, cpus: tuple[int, ...] = ()) -> bytes:
-    return frame(CALL, number, pack_call(_told(job, sent_at, definition, cpus)))
+    return frame(CALL, number, pack_call(_call_fields(job, sent_at, definition, cpus)))
 
 
 def hosted_frame(number: int, job: HostedJob, sent_at: float, definition: bytes) -> bytes:
-    return frame(CALL, number, pack_hosted(sent_at, after(0.0, job.limits.heartbeat), _told(job, sent_at, definition, ())))
+    return frame(CALL, number, pack_hosted(sent_at, after(0.0, job.limits.heartbeat), _call_fields(job, sent_at, definition, ())))
 
 
-def _told(job: Job, sent_at: float, definition: bytes, cpus: tuple[int, ...]) -> CallFrame:
+def _call_fields(job: Job, sent_at: float, definition: bytes, cpus: tuple[int, ...]) -> CallFrame:
     limits = job.limits
     soft, hard = after(sent_at, limits.soft), after(sent_at, limits.hard)
     return CallFrame(job.entry.number, limits.raise_soft, soft, hard, definition, job.title, cpus, job.payload)

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 class Dispatch:
     """Used under the engine's lock."""
 
-    def __init__(self, crew: Isolates) -> None:
-        self._crew = crew
+    def __init__(self, isolates: Isolates) -> None:
+        self._isolates = isolates
         self._numbers = 0  # of calls: never used twice, so that a row or a frame names one call for ever
 
     def assign(self, isolate: Isolate, call: Call) -> None:
         if call.stop is not None:
-            self._crew.end_unbegun(call)
-            self._crew.obey(self._crew.fleet.freed(isolate.number, monotonic()))
+            self._isolates.end_unbegun(call)
+            self._isolates.obey(self._isolates.fleet.freed(isolate.number, monotonic()))
             return
         if call.job.limits.memory is not None and isolate.hidden:
             self._refuse(isolate, call, endings.unmeasured())
@@ -43,43 +43,43 @@ class Dispatch:
         if definition is None:
             return
         self._numbers += 1
-        now, crew = monotonic(), self._crew
+        now, isolates = monotonic(), self._isolates
         deadlines = Deadlines(call.job.limits, now)
         isolate.assign(call, self._numbers, deadlines)
         call.caller.sent()
         kill_at = deadlines.kill_at
-        if not crew.link.table.send(isolate.seat, self._numbers, 0.0 if kill_at == inf else kill_at):
-            crew.condemn(isolate, Cause.VERDICT)
+        if not isolates.link.table.send(isolate.seat, self._numbers, 0.0 if kill_at == inf else kill_at):
+            isolates.condemn(isolate, Cause.VERDICT)
             return
-        if kill_at + shared_row.MARGIN < crew.link.table.armed:
-            crew.link.wake()
+        if kill_at + shared_row.MARGIN < isolates.link.table.armed:
+            isolates.link.wake()
         if call.job.limits.cpus is not None:
             self._claim(isolate, call, call.job.limits.cpus)
-        crew.push(isolate, call_frame(self._numbers, call.job, now, definition, isolate.cpus), call.job.descriptor)
-        crew.clocks.arm(deadlines.next_at)
+        isolates.push(isolate, call_frame(self._numbers, call.job, now, definition, isolate.cpus), call.job.descriptor)
+        isolates.clocks.arm(deadlines.next_at)
         if call.job.limits.memory is not None:
-            crew.watcher.watch(isolate.number, self._numbers, isolate.view, call.job.limits.memory)
+            isolates.watcher.watch(isolate.number, self._numbers, isolate.view, call.job.limits.memory)
         isolate.sent_number = self._numbers
 
     def _refuse(self, isolate: Isolate, call: Call, outcome: Failed) -> None:
-        self._crew.end(call, outcome)
-        self._crew.obey(self._crew.fleet.freed(isolate.number, monotonic()))
+        self._isolates.end(call, outcome)
+        self._isolates.obey(self._isolates.fleet.freed(isolate.number, monotonic()))
 
     def _claim(self, isolate: Isolate, call: Call, count: int) -> None:
-        isolate.cpus = self._crew.cores.claim(count)
+        isolate.cpus = self._isolates.cores.claim(count)
         if not isolate.cpus:
-            text = f"no {count} of {len(self._crew.cores.allowed)} cores are free for this call alone: it runs on all of them"
-            self._crew.told.append(lambda: call.caller.output(logging.WARNING, "stem_iso", text))
+            text = f"no {count} of {len(self._isolates.cores.allowed)} cores are free for this call alone: it runs on all of them"
+            self._isolates.callbacks.append(lambda: call.caller.output(logging.WARNING, "stem_iso", text))
 
     def interrupted(self) -> None:
         """A submitter's thread was interrupted while it sent a call: an isolate that may hold half of it, or none, is of no use."""
-        self._crew.orders = []  # no turn is in the middle of any: what is left of them is the interrupted thread's
-        for number in self._crew.fleet.booting - self._crew.isolates.keys():
-            self._crew.fleet.gone(number, monotonic())  # it was counted, and never ordered
-        for number in list(self._crew.fleet.busy):
-            isolate = self._crew.isolates[number]
+        self._isolates.orders = []  # no turn is in the middle of any: what is left of them is the interrupted thread's
+        for number in self._isolates.fleet.booting - self._isolates.by_number.keys():
+            self._isolates.fleet.gone(number, monotonic())  # it was counted, and never ordered
+        for number in list(self._isolates.fleet.busy):
+            isolate = self._isolates.by_number[number]
             if isolate.sent_number != isolate.call_number or (isolate.call is None and isolate.life.state is State.IDLE):
-                self._crew.condemn(isolate, Cause.UNSENT)
+                self._isolates.condemn(isolate, Cause.UNSENT)
 
     def _definition(self, isolate: Isolate, call: Call) -> bytes | None:
         """The definition of the entry, empty if this isolate has it; None: it cannot be made, and the call has ended."""

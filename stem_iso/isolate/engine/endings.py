@@ -1,6 +1,6 @@
 """The endings of calls: a reply, or the exit of its isolate, becomes the `Outcome` of a call.
 
-    reply ─────────────────────────────────────────────────────> of_reply ──────┐
+    reply ─────────────────────────────────────────────────────> of_reply ───────┐
     exit confirmed, orphans swept ──> last frames ──> lifecycle ──> ExitHandler ─┴─> Outcome, or another isolate for a call not started
 
 The functions are pure. `ExitHandler` acts: it reads what is left in the pipes, reports the outcome, and tells the allocator.
@@ -130,8 +130,8 @@ def of_cause(cause: Cause, stop: StopReason | None, started: bool, end: Exit, st
         return Stopped(stop, started)
     if cause is Cause.CLOSING:
         return Stopped(StopReason.SHUTDOWN, started)
-    told = f"{stderr}\nkilled by the worker: {cause.value}".strip()
-    return Crashed(end.exit_code, end.signal or "SIGKILL", told)
+    text = f"{stderr}\nkilled by the worker: {cause.value}".strip()
+    return Crashed(end.exit_code, end.signal or "SIGKILL", text)
 
 
 def unsendable(error: BaseException) -> Failed:
@@ -159,8 +159,8 @@ def unmeasured() -> Failed:
 class ExitHandler:
     """Used under the engine's lock."""
 
-    def __init__(self, crew: Isolates) -> None:
-        self._crew = crew
+    def __init__(self, isolates: Isolates) -> None:
+        self._isolates = isolates
         self.last_broken = ""  # the text of the newest boot failure
         self._oom_kills = OomKills()
 
@@ -177,54 +177,54 @@ class ExitHandler:
         """The exit is confirmed and its descendants are dead."""
         isolate.died_at = isolate.died_at or end.died_at or monotonic()
         for fd in isolate.streams:
-            self._crew.hearing.stream(isolate, fd)
-        self._crew.hearing.last_words(isolate)
+            self._isolates.hearing.stream(isolate, fd)
+        self._isolates.hearing.last_words(isolate)
         if isinstance(isolate, SharedHost):
             self._host_gone(isolate, end)
             return
         started = isolate.page.started == isolate.call_number
-        verdict = shared_row.verdict_on(self._crew.link.table.verdict(isolate.seat), isolate.call_number)
+        verdict = shared_row.verdict_on(self._isolates.link.table.verdict(isolate.seat), isolate.call_number)
         limit_at = isolate.deadlines.kill_at if isolate.deadlines else 0.0
         ending = isolate.life.exited(started=started, verdict=verdict, before_limit=end.before(limit_at))
         if ending is not None:
             self._tell(isolate, ending, started, end)
         broken = self._broken(isolate, end)
         self.last_broken = broken or self.last_broken
-        self._crew.drop(isolate)
-        fleet = self._crew.fleet
-        self._crew.obey((fleet.gone if broken is None else fleet.boot_failed)(isolate.number, monotonic()))
+        self._isolates.drop(isolate)
+        fleet = self._isolates.fleet
+        self._isolates.obey((fleet.gone if broken is None else fleet.boot_failed)(isolate.number, monotonic()))
 
     def _host_gone(self, host: SharedHost, end: Exit) -> None:
         host.life.exited(started=True, verdict=False)  # its calls are not the lifecycle's, which knows of one at a time
         broken, death = self._broken(host, end), self.death(host, end)
-        self._crew.hosting.gone(host, end, broken, death)
-        self._crew.drop(host)
+        self._isolates.hosting.gone(host, end, broken, death)
+        self._isolates.drop(host)
 
     def _broken(self, isolate: Isolate, end: Exit) -> str | None:
         """Why its boot failed; None where it had not. Says so in a notice."""
         if isolate.booted or isolate.life.cause in NOT_A_BOOT_FAILURE:
-            self._crew.notice(isolate, "recycled", _reason(isolate, end))
+            self._isolates.notice(isolate, "recycled", _reason(isolate, end))
             return None
         broken = isolate.broken or isolate.stderr() or self._how_it_died(isolate, end)
-        self._crew.notice(isolate, "boot-failed", "boot failed", broken)
+        self._isolates.notice(isolate, "boot-failed", "boot failed", broken)
         return broken
 
     def _tell(self, isolate: Isolate, ending: Ending, started: bool, end: Exit) -> None:
         match ending:
             case Answered(outcome):
-                self._crew.report(isolate, outcome)
+                self._isolates.report(isolate, outcome)
             case NeverStarted():
                 self._again(isolate, end)
             case Ended(Cause.LIMIT | Cause.SILENCE) | EndedByKeeper():
                 self._report_limit(isolate, end)
             case Ended(Cause.MEMORY):
                 assert isolate.call is not None
-                self._crew.report(isolate, MemoryExceeded(isolate.call.job.limits.memory or 0, isolate.memory_used))
+                self._isolates.report(isolate, MemoryExceeded(isolate.call.job.limits.memory or 0, isolate.memory_used))
             case Ended(cause):
                 assert isolate.call is not None
-                self._crew.report(isolate, of_cause(cause, isolate.call.stop, started, end, isolate.stderr()))
+                self._isolates.report(isolate, of_cause(cause, isolate.call.stop, started, end, isolate.stderr()))
             case Died():
-                self._crew.report(isolate, self.death(isolate, end))
+                self._isolates.report(isolate, self.death(isolate, end))
 
     def death(self, isolate: Isolate, end: Exit) -> Crashed:
         """The outcome of a call that ran there where nobody of ours killed it."""
@@ -233,20 +233,20 @@ class ExitHandler:
 
     def _how_it_died(self, isolate: Isolate, end: Exit) -> str:
         if isolate.life.cause is Cause.BOOT_LIMIT:
-            return f"the boot took longer than {self._crew.boot.time_limit:g} s\n{isolate.take_stack()}".strip()
+            return f"the boot took longer than {self._isolates.boot.time_limit:g} s\n{isolate.take_stack()}".strip()
         return f"the process died before it was ready: {end.signal or f'exit code {end.exit_code}'}"
 
     def _again(self, isolate: Isolate, end: Exit) -> None:
-        call = self._crew.release(isolate)
+        call = self._isolates.release(isolate)
         # One that had found what the call before changed past putting back says nothing about this one.
         retired = end.exit_code == RETIRED and isolate.calls > 1
         call.tries += isolate.life.cause not in (Cause.VERDICT, Cause.UNSENT) and not retired
-        if self._crew.fleet.closed:
-            self._crew.end(call, Stopped(StopReason.SHUTDOWN, started=False))
+        if self._isolates.fleet.closed:
+            self._isolates.end(call, Stopped(StopReason.SHUTDOWN, started=False))
         elif call.tries > REASSIGNMENTS:
-            self._crew.end(call, self.death(isolate, end))
+            self._isolates.end(call, self.death(isolate, end))
         else:
-            self._crew.fleet.requeue(call, call.job.priority, call.arrival)
+            self._isolates.fleet.requeue(call, call.job.priority, call.arrival)
 
     def _report_limit(self, isolate: Isolate, end: Exit) -> None:
         call, deadlines = isolate.call, isolate.deadlines
@@ -254,9 +254,9 @@ class ExitHandler:
         # Where the keeper enforced, the alarm has not rung here: whichever limit came first is the one that it saw in the row.
         outcome = deadlines.time_out(isolate.last_stack(), end.signalled_at, end.died_at, end.killed)
         notice = LimitNotice.of(outcome, call.job.title)
-        self._crew.hearing.soft_event(isolate)
-        self._crew.told.append(lambda: call.caller.limit_reached(notice))
-        self._crew.report(isolate, outcome)
+        self._isolates.hearing.soft_event(isolate)
+        self._isolates.callbacks.append(lambda: call.caller.limit_reached(notice))
+        self._isolates.report(isolate, outcome)
 
 
 def _reason(isolate: Isolate, end: Exit) -> str:

@@ -81,7 +81,7 @@ class Engine:
         self._asleep, self._polled = False, True
         self._closing = threading.Event()
         self._closed = threading.Event()
-        self._crew = Isolates(boot, size, spares, max_calls, max_memory, host, on_isolate, self._command)
+        self._isolates = Isolates(boot, size, spares, max_calls, max_memory, host, on_isolate, self._command)
         self._thread = threading.Thread(target=self._run, name="stem_iso-engine", daemon=True)
 
     # -- for everybody ------------------------------------------------------------------------------------------------------------
@@ -93,9 +93,9 @@ class Engine:
         self._timer = Timer()
         for fd in (self._wake_fd, self._timer.fd):
             self._epoll.register(fd, select.EPOLLIN)
-        self._crew.open(KeeperConnection(self._keeper_socket), self._epoll, self._timer)
-        self._epoll.register(self._crew.link.socket, select.EPOLLIN)
-        self._crew.wake_up(monotonic())
+        self._isolates.open(KeeperConnection(self._keeper_socket), self._epoll, self._timer)
+        self._epoll.register(self._isolates.link.socket, select.EPOLLIN)
+        self._isolates.wake_up(monotonic())
         self._thread.start()
 
     def submit(self, job: Job, caller: Caller) -> Call | HostCall:
@@ -108,22 +108,22 @@ class Engine:
             refused = self._closing.is_set()
             if not refused:
                 try:
-                    self._crew.submit(call)
+                    self._isolates.submit(call)
                 except BaseException:  # Ctrl-C, in the main thread, between any two steps
-                    self._command(self._crew.dispatch.interrupted)
+                    self._command(self._isolates.dispatch.interrupted)
                     raise
-            told = bool(self._crew.told)
+            waiting = bool(self._isolates.callbacks)
         if refused:
             caller.ended(Stopped(StopReason.SHUTDOWN, started=False))
-        elif told:
+        elif waiting:
             self._wake()
         return call
 
     def _submit_late(self, call: Call | HostCall, caller: Caller) -> None:
         if self._closing.is_set():
-            self._crew.told.append(partial(caller.ended, Stopped(StopReason.SHUTDOWN, started=False)))
+            self._isolates.callbacks.append(partial(caller.ended, Stopped(StopReason.SHUTDOWN, started=False)))
         else:
-            self._crew.submit(call)
+            self._isolates.submit(call)
 
     def stop(self, call: Call | HostCall, reason: StopReason) -> None:
         """Kill it: it ends as Stopped, unless its complete reply is there first. One that has ended is left alone.
@@ -132,42 +132,42 @@ class Engine:
         """
         if isinstance(call, Call):
             call.stop = call.stop or reason  # from here on it is not begun any more
-        self._command(lambda: self._crew.stop(call, reason))
+        self._command(lambda: self._isolates.stop(call, reason))
 
     def withdraw(self, call: Call | HostCall) -> bool:
         """Take back a call that still waits: True, and its caller is not called any more. False once it has been sent, or has ended."""
         if self._lock._is_owned():
             return False
         with self._lock:
-            return self._crew.withdraw(call)
+            return self._isolates.withdraw(call)
 
     def resize(self, size: int, spares: int) -> None:
-        self._command(lambda: self._crew.obey(self._crew.fleet.resize(size, spares, monotonic())))
+        self._command(lambda: self._isolates.obey(self._isolates.fleet.resize(size, spares, monotonic())))
 
     @property
     def size(self) -> int:
         """Seats."""
-        return self._crew.fleet.size
+        return self._isolates.fleet.size
 
     @property
     def spares(self) -> int:
-        return self._crew.fleet.spares
+        return self._isolates.fleet.spares
 
     def stats(self) -> EngineStats:
         """Without the lock: a signal's handler may ask wherever it interrupts, and counts of a moment need no more."""
-        fleet = self._crew.fleet
+        fleet = self._isolates.fleet
         return EngineStats(len(fleet.busy), len(fleet.idle), len(fleet.booting), len(fleet.dying), fleet.waiting)
 
     @property
     def keeper(self) -> int:
         """The pid of the keeper, the launcher's by command. Another one where that was killed and replaced."""
-        pid: int = self._crew.link.pid
+        pid: int = self._isolates.link.pid
         return pid
 
     def pinned(self) -> list[tuple[Caller, tuple[int, ...]]]:
         """The calls that have cores of their own now."""
         with self._lock:
-            return [(isolate.call.caller, isolate.cpus) for isolate in self._crew.isolates.values() if isolate.call and isolate.cpus]
+            return [(isolate.call.caller, isolate.cpus) for isolate in self._isolates.by_number.values() if isolate.call and isolate.cpus]
 
     def close(self, wait: bool = True, at_once: bool = False) -> None:
         """Kill what runs and end what waits; idle isolates run their exit hooks, in bounded time, but not with `at_once`. With `wait`,
@@ -176,7 +176,7 @@ class Engine:
         if not self._closing.is_set():
             self._command(self._begin_close)
         if at_once and not self._closed.is_set():
-            self._command(self._crew.kill_leaving)
+            self._command(self._isolates.kill_leaving)
         if wait and self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._closed.wait()
             self._thread.join()
@@ -185,15 +185,15 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            while not (self._closing.is_set() and self._crew.empty and not self._crew.told):
+            while not (self._closing.is_set() and self._isolates.empty and not self._isolates.callbacks):
                 try:
                     self._turn()
                 except BaseException:  # a fault of ours, or user code that runs here: the limits of all other calls must go on
                     log.exception("a turn of the engine failed")
         finally:
-            self._crew.watcher.close()
-            self._crew.cores.close()
-            self._crew.link.close()
+            self._isolates.watcher.close()
+            self._isolates.cores.close()
+            self._isolates.link.close()
             self._epoll.close()
             self._timer.close()
             os.close(self._wake_fd)
@@ -206,56 +206,56 @@ class Engine:
         ready = self._poll()
         self._asleep = False
         with self._lock:
-            self._crew.output(fd for fd, _ in ready)
+            self._isolates.output(fd for fd, _ in ready)
             for fd, flags in ready:
                 if fd == self._timer.fd:
                     self._timer.acknowledge()
-                    self._crew.clocks.tick(monotonic())
+                    self._isolates.clocks.tick(monotonic())
                 elif fd == self._wake_fd:
                     os.eventfd_read(fd)
-                elif fd == self._crew.link.socket.fileno():
+                elif fd == self._isolates.link.socket.fileno():
                     self._hear_keeper()
                 else:
-                    self._crew.event(fd, flags)
-            self._crew.catch_up()
+                    self._isolates.event(fd, flags)
+            self._isolates.catch_up()
             for _ in range(len(self._commands)):  # those that come meanwhile are the next turn's: the timers must go on
                 self._commands.popleft()()
-            told, self._crew.told = self._crew.told, []
-        for tell in told:
+            callbacks, self._isolates.callbacks = self._isolates.callbacks, []
+        for callback in callbacks:
             try:
-                tell()
+                callback()
             except BaseException:  # a caller's code: the callbacks of others run all the same
                 log.exception("a caller failed to hear of its call")
 
     def _poll(self) -> list[tuple[int, int]]:
         """What is ready. Commands spare the system call, but not twice in a row: a flood of them must not stop the timers."""
-        at_hand = bool(self._commands or self._crew.told)
+        at_hand = bool(self._commands or self._isolates.callbacks)
         self._polled = not at_hand or not self._polled
-        return self._epoll.poll(0 if at_hand or self._crew.behind else -1, 256) if self._polled else []
+        return self._epoll.poll(0 if at_hand or self._isolates.behind else -1, 256) if self._polled else []
 
     def _hear_keeper(self) -> None:
         try:
-            for (kind, *fields), fds in self._crew.link.receive():
-                if not self._crew.keeping.heard(kind, fields, fds) and self._on_keeper is not None:
-                    self._crew.told.append(partial(self._on_keeper, kind, fields))
+            for (kind, *fields), fds in self._isolates.link.receive():
+                if not self._isolates.keeping.heard(kind, fields, fds) and self._on_keeper is not None:
+                    self._isolates.callbacks.append(partial(self._on_keeper, kind, fields))
         except KeeperLost:
             self._keeper_lost()
 
     def _keeper_lost(self) -> None:
-        self._epoll.unregister(self._crew.link.socket)
-        self._crew.keeping.lost()
+        self._epoll.unregister(self._isolates.link.socket)
+        self._isolates.keeping.lost()
         if self._keeper_socket is not None:
             # Our parent is dead and all trees are: a worker whose leases run out elsewhere is better than one without a keeper.
             log.error("the launcher died: all isolates were killed and this worker leaves; its tasks run again when their leases end")
             os._exit(1)
-        self._crew.link.close()
-        self._crew.link = KeeperConnection()
-        self._epoll.register(self._crew.link.socket, select.EPOLLIN)
-        self._crew.keeping.replaced()
+        self._isolates.link.close()
+        self._isolates.link = KeeperConnection()
+        self._epoll.register(self._isolates.link.socket, select.EPOLLIN)
+        self._isolates.keeping.replaced()
 
     def _begin_close(self) -> None:
         self._closing.set()
-        self._crew.close_down()
+        self._isolates.close_down()
 
     def _command(self, command: Callable[[], None]) -> None:
         self._commands.append(command)

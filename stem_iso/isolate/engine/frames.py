@@ -24,8 +24,8 @@ log = logging.getLogger("stem_iso.isolate")
 class FrameReader:
     """Has no state of its own; `later` runs something on the engine's thread, under its lock."""
 
-    def __init__(self, crew: Isolates, later: Callable[[Callable[[], None]], None]) -> None:
-        self._crew, self._later = crew, later
+    def __init__(self, isolates: Isolates, later: Callable[[Callable[[], None]], None]) -> None:
+        self._isolates, self._later = isolates, later
 
     # -- frames --------------------------------------------------------------------------------------------------------------------
 
@@ -33,7 +33,7 @@ class FrameReader:
         """Raises Garbage where a frame cannot mean anything now."""
         kind, number, payload = frame
         if kind == READY and not isolate.booted:
-            self._crew.ready(isolate, payload)
+            self._isolates.ready(isolate, payload)
         elif kind == BROKEN and not isolate.booted:
             isolate.broken = payload.decode(errors="replace")
         elif kind == LOG and isolate.call is None:
@@ -43,7 +43,7 @@ class FrameReader:
         elif kind == REPLY:
             if len(payload) < 2:
                 raise Garbage("an empty reply")
-            self._crew.replied(isolate, endings.of_reply(payload[0], payload[2:]), payload[1])
+            self._isolates.replied(isolate, endings.of_reply(payload[0], payload[2:]), payload[1])
         else:
             self._saying(isolate, kind, payload)
 
@@ -54,11 +54,11 @@ class FrameReader:
         caller = call.caller
         if kind == ASK:
             answer = self._answerer(isolate)
-            self._crew.told.append(lambda: caller.asked(payload, answer))
+            self._isolates.callbacks.append(lambda: caller.asked(payload, answer))
         elif kind == TELL:
-            self._crew.told.append(lambda: caller.asked(payload, None))
+            self._isolates.callbacks.append(lambda: caller.asked(payload, None))
         elif kind == BEAT:
-            self._crew.told.append(caller.beat)
+            self._isolates.callbacks.append(caller.beat)
         elif kind == LOG:
             self.log(isolate, payload)
         else:
@@ -69,7 +69,7 @@ class FrameReader:
         backlog, isolate.backlog = isolate.backlog, []
         for frame in chain(backlog, isolate.pipe.drain()):
             try:
-                self._crew.hear(isolate, frame)
+                self._isolates.hear(isolate, frame)
             except Garbage:
                 return
             except Exception:  # as while it lived: its bytes must not keep its end from being reported
@@ -81,7 +81,7 @@ class FrameReader:
 
         def send(payload: bytes) -> None:
             if isolate.call_number == number and isolate.call is not None:
-                self._crew.push(isolate, wire.frame(wire.ANSWER, number, payload))
+                self._isolates.push(isolate, wire.frame(wire.ANSWER, number, payload))
 
         return lambda payload: self._later(lambda: send(payload))
 
@@ -89,7 +89,7 @@ class FrameReader:
         """Any frame of the handler proves that it is alive."""
         deadlines = isolate.deadlines
         if deadlines is not None and deadlines.beat(monotonic()):
-            self._crew.link.table.set_deadline(isolate.seat, deadlines.kill_at)
+            self._isolates.link.table.set_deadline(isolate.seat, deadlines.kill_at)
 
     # -- output --------------------------------------------------------------------------------------------------------------------
 
@@ -97,14 +97,14 @@ class FrameReader:
         if fd == isolate.stack_fd:
             whole = isolate.read_stack()
             if isolate.stack_ended:
-                self._crew.unregister(fd)
+                self._isolates.unregister(fd)
             if whole and isolate.awaits_stack:
-                self._crew.clocks.stack_came(isolate, monotonic())
+                self._isolates.clocks.stack_came(isolate, monotonic())
             return
         for stream, block in isolate.read_output(fd):
             self._tell(isolate, logging.INFO, stream, block)
         if fd in isolate.ended_streams:
-            self._crew.unregister(fd)
+            self._isolates.unregister(fd)
 
     def log(self, isolate: Isolate, payload: bytes) -> None:
         level, logger, text = wire.log_record(payload)
@@ -121,9 +121,9 @@ class FrameReader:
     def _tell(self, isolate: Isolate, level: int, source: str, text: str) -> None:
         if isolate.call is not None:
             caller = isolate.call.caller
-            self._crew.told.append(lambda: caller.output(level, source, text))
+            self._isolates.callbacks.append(lambda: caller.output(level, source, text))
         else:
-            self._crew.told.append(lambda: log.log(level, "isolate %d, %s: %s", isolate.pid, source, text))
+            self._isolates.callbacks.append(lambda: log.log(level, "isolate %d, %s: %s", isolate.pid, source, text))
 
     # -- soft limit ----------------------------------------------------------------------------------------------------------------
 
@@ -136,4 +136,4 @@ class FrameReader:
         isolate.soft_stack = isolate.take_stack()
         caller, title = isolate.call.caller, isolate.call.job.title
         notice = LimitNotice(limit, elapsed, isolate.soft_stack, level="soft", title=title)
-        self._crew.told.append(lambda: caller.limit_reached(notice))
+        self._isolates.callbacks.append(lambda: caller.limit_reached(notice))

@@ -1,10 +1,10 @@
 """The isolates of one engine, and what is done with them.
 
     orders of `allocator` ──> spawn · send (`dispatch`) · retire · give up
-    frames, output, exits ──> `lifecycle` ──> `told`, the callbacks of callers
+    frames, output, exits ──> `lifecycle` ──> `callbacks` of callers
     `timers` ──> soft limits, stacks, kills
 
-Everything here runs under the engine's lock. Callbacks of callers wait in `told` until the engine has left the lock.
+Everything here runs under the engine's lock. Callbacks of callers wait in `callbacks` until the engine has left the lock.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ class Isolates:
     ) -> None:
         self.boot, self._later = boot, later
         self.fleet: Allocator[Call, HostCall] = Allocator(size, spares)
-        self.told: list[Callable[[], None]] = []
+        self.callbacks: list[Callable[[], None]] = []
         self.orders: list[Order[Call, HostCall]] = []  # those that are being carried out
         self._max_calls, self._max_memory, self._on_isolate = max_calls, max_memory, on_isolate
         self.cores = Cores()
-        self.isolates: dict[int, Isolate] = {}
+        self.by_number: dict[int, Isolate] = {}
         self._by_fd: dict[int, Isolate] = {}
         self.behind: set[Isolate] = set()  # those that have a backlog
         self.dispatch = Dispatch(self)
@@ -76,7 +76,7 @@ class Isolates:
     @property
     def empty(self) -> bool:
         """Nothing is left to wait for: what will not die has been set aside."""
-        return all(isolate.set_aside for isolate in self.isolates.values())
+        return all(isolate.set_aside for isolate in self.by_number.values())
 
     # -- orders ------------------------------------------------------------------------------------------------------------------
 
@@ -97,14 +97,14 @@ class Isolates:
     def _carry_out(self, order: Order[Call, HostCall]) -> None:
         match order:
             case Assign(number, call):
-                self.dispatch.assign(self.isolates[number], call)
+                self.dispatch.assign(self.by_number[number], call)
             case SharedSlot(hosted):
                 self.hosting.seat(hosted)
             case Spawn(number):
                 # Never on a submitter's thread: Ctrl-C in the middle would leave an isolate that nobody has asked for.
                 self._later(lambda: self.keeping.spawn(number))
             case Retire(number):
-                self.condemn(self.isolates[number], Cause.RESIZED)
+                self.condemn(self.by_number[number], Cause.RESIZED)
             case GiveUp(call):
                 self.end(call, BootFailed(self.exits.last_broken))
 
@@ -131,12 +131,12 @@ class Isolates:
         elif call.isolate is None:
             if self.fleet.withdraw(call.arrival):
                 self.end_unbegun(call)
-        elif (isolate := self.isolates.get(call.isolate)) is not None and isolate.call is call:
+        elif (isolate := self.by_number.get(call.isolate)) is not None and isolate.call is call:
             self.condemn(isolate, Cause.STOPPED)
 
     def _over_memory(self, number: int, call_number: int, used: int) -> None:
         """The watch found that this call holds too much; unless it has ended meanwhile."""
-        isolate = self.isolates.get(number)
+        isolate = self.by_number.get(number)
         if isolate is not None and isolate.call_number == call_number and isolate.life.state is State.BUSY:
             isolate.memory_used = used
             self.condemn(isolate, Cause.MEMORY)
@@ -147,12 +147,12 @@ class Isolates:
         self.hosting.close_down()
         for call in self.fleet.withdraw_all():
             self.end(call, Stopped(StopReason.SHUTDOWN, started=False))
-        for isolate in list(self.isolates.values()):
+        for isolate in list(self.by_number.values()):
             self.condemn(isolate, Cause.CLOSING)
 
     def kill_leaving(self) -> None:
         """Nobody waits for exit hooks."""
-        for isolate in self.isolates.values():
+        for isolate in self.by_number.values():
             if isolate.leave_by < inf:
                 self.begin_kill(isolate)
 
@@ -275,10 +275,10 @@ class Isolates:
                 self.fleet.condemned(isolate.number)
                 self.begin_kill(isolate)
             return
-        told = isolate.life.replied(outcome)
-        if told is None:
+        reported = isolate.life.replied(outcome)
+        if reported is None:
             return
-        self.report(isolate, told)
+        self.report(isolate, reported)
         if isolate.died_at:
             return
         cause = Cause.STATE if left else isolate.worn_out(self._max_calls, self._max_memory)
@@ -306,7 +306,7 @@ class Isolates:
         self.hearing.rest_of_output(isolate)
         call, descriptor = self.release(isolate), isolate.pipe.take_descriptor()
         if descriptor is not None:
-            self.told.append(lambda: call.caller.received(descriptor))
+            self.callbacks.append(lambda: call.caller.received(descriptor))
         self.end(call, outcome)
 
     def end_unbegun(self, call: Call) -> None:
@@ -323,14 +323,14 @@ class Isolates:
         return call
 
     def end(self, call: Call, outcome: Outcome) -> None:
-        self.told.append(lambda: call.caller.ended(outcome))
+        self.callbacks.append(lambda: call.caller.ended(outcome))
 
     def drop(self, isolate: Isolate) -> None:
         for fd in (*isolate.streams, isolate.pipe.link.fileno(), isolate.pidfd):
             self.unregister(fd)
         self.behind.discard(isolate)
         isolate.close()
-        del self.isolates[isolate.number]
+        del self.by_number[isolate.number]
         self.keeping.give_back(isolate.seat)
 
     # -- descriptors ---------------------------------------------------------------------------------------------------------------
@@ -346,11 +346,11 @@ class Isolates:
     def no_process(self, why: str) -> None:
         """An isolate or a host could not even be begun."""
         text = "no further process could be started (%s): tasks run in those there are, and it is tried again"
-        self.told.append(lambda: log.warning(text, why))
-        self.told.append(lambda: self._on_isolate(IsolateNotice("boot-failed", 0, "boot failed", why)))
+        self.callbacks.append(lambda: log.warning(text, why))
+        self.callbacks.append(lambda: self._on_isolate(IsolateNotice("boot-failed", 0, "boot failed", why)))
 
     def notice(self, isolate: Isolate, action: str, reason: str | None = None, trace: str = "") -> None:
         self.emit(IsolateNotice(action, isolate.pid, reason, trace))
 
     def emit(self, notice: IsolateNotice) -> None:
-        self.told.append(lambda: self._on_isolate(notice))
+        self.callbacks.append(lambda: self._on_isolate(notice))

@@ -38,8 +38,8 @@ ROOM = 24  # descriptors that are left free by the last isolate
 class KeeperClient:
     """Used under the engine's lock."""
 
-    def __init__(self, crew: Isolates) -> None:
-        self._crew = crew
+    def __init__(self, isolates: Isolates) -> None:
+        self._isolates = isolates
         self._seats = list(range(SEATS))
 
     @property
@@ -51,39 +51,39 @@ class KeeperClient:
         self._seats.append(seat)
 
     def spawn(self, number: int) -> None:
-        crew = self._crew
-        if crew.fleet.closed:
-            crew.fleet.gone(number, monotonic())
+        isolates = self._isolates
+        if isolates.fleet.closed:
+            isolates.fleet.gone(number, monotonic())
             return
         try:
-            isolate = Isolate(number, self.free_seat, monotonic() + crew.boot.time_limit, crew.boot.largest_frame)
+            isolate = Isolate(number, self.free_seat, monotonic() + isolates.boot.time_limit, isolates.boot.largest_frame)
             leave_room(isolate)
         except OSError as error:  # no descriptor, no memory
-            crew.exits.last_broken = f"{type(error).__name__}: {error}"
-            if crew.fleet.boot_failures == 0:  # said once, until a boot succeeds again
-                crew.no_process(crew.exits.last_broken)
-            crew.obey(crew.fleet.boot_failed(number, monotonic()))
+            isolates.exits.last_broken = f"{type(error).__name__}: {error}"
+            if isolates.fleet.boot_failures == 0:  # said once, until a boot succeeds again
+                isolates.no_process(isolates.exits.last_broken)
+            isolates.obey(isolates.fleet.boot_failed(number, monotonic()))
         else:
-            self.launch(isolate, crew.boot)
+            self.launch(isolate, isolates.boot)
 
     def launch(self, isolate: Isolate, boot: Boot) -> None:
-        crew = self._crew
+        isolates = self._isolates
         self._seats.pop()
-        crew.isolates[isolate.number] = isolate
+        isolates.by_number[isolate.number] = isolate
         isolate.adopt = wire.frame(wire.ADOPT, 0, msgspec.msgpack.encode(boot))
         for fd in (*isolate.streams, isolate.pipe.link.fileno()):
-            crew.register(fd, isolate)
+            isolates.register(fd, isolate)
         try:
-            prelude = protocol.prelude(boot.secrets, max(1, crew.cores.most // crew.fleet.size))
-            crew.link.start(isolate.number, isolate.seat, isolate.theirs, prelude)
+            prelude = protocol.prelude(boot.secrets, max(1, isolates.cores.most // isolates.fleet.size))
+            isolates.link.start(isolate.number, isolate.seat, isolate.theirs, prelude)
         except KeeperLost:
             return  # the engine sees the end of the link, and then all isolates go
         except (OSError, MemoryError, *NO_ARGV) as error:  # no descriptor, no memory, a stopped keeper whose queue is full
-            crew.exits.not_started(isolate, f"{type(error).__name__}: {error}")
+            isolates.exits.not_started(isolate, f"{type(error).__name__}: {error}")
         else:
             isolate.hand_over()
-            crew.exits.spawning()
-            crew.clocks.arm(isolate.boot_deadline)
+            isolates.exits.spawning()
+            isolates.clocks.arm(isolate.boot_deadline)
 
     def heard(self, kind: str, fields: list[Any], fds: list[int]) -> bool:
         """A message of the keeper; False if it is not about isolates."""
@@ -92,41 +92,41 @@ class KeeperClient:
             return True
         if kind not in (STARTED, FAILED, EXITED):
             return False
-        isolate = self._crew.isolates[fields[0]]
+        isolate = self._isolates.by_number[fields[0]]
         if kind == STARTED:
             self._started(isolate, fields[1], fields[2], fields[3], fds)
         elif kind == FAILED:
-            self._crew.exits.not_started(isolate, fields[1])
+            self._isolates.exits.not_started(isolate, fields[1])
         else:
             code, status, killed, signalled, died = fields[1:]
             every = _once((*isolate.killed, *((pid, title) for pid, title in killed)))
             # Where this process was stopped, or its GIL held, the keeper acted and saw before it.
             times = earliest(isolate.signalled_at, signalled), earliest(isolate.died_at, died)
-            self._crew.exits.gone(isolate, Exit(code, status, every, *times))
+            self._isolates.exits.gone(isolate, Exit(code, status, every, *times))
         return True
 
     def _stuck(self, number: int, pid: int, title: str, why: str) -> None:
-        self._crew.emit(IsolateNotice("stuck", pid, why, title=title))
-        isolate = self._crew.isolates.get(number)
+        self._isolates.emit(IsolateNotice("stuck", pid, why, title=title))
+        isolate = self._isolates.by_number.get(number)
         if isolate is not None:
-            self._crew.set_aside(isolate)
+            self._isolates.set_aside(isolate)
 
     def lost(self) -> None:
         """Kill every tree by ourselves, now, and end what ran there. What does not die is waited for with its call unended, as ever."""
         self._pause(True)
-        isolates = list(self._crew.isolates.values())
+        isolates = list(self._isolates.by_number.values())
         for isolate in isolates:
             if isolate.life.condemned(Cause.KEEPER_LOST):
-                self._crew.count_out(isolate)
+                self._isolates.count_out(isolate)
         held = [isolate for isolate in isolates if isolate.pidfd >= 0]
         for isolate in held:
             process_tree.run(isolate.kill or process_tree.kill_tree(isolate.pid, isolate.pidfd))
             isolate.kill = None
-        self._crew.link.cut_lifeline()
+        self._isolates.link.cut_lifeline()
         end = monotonic() + STUCK_AFTER
         for isolate in isolates:
             if isolate not in held or process_tree.has_exited(isolate.pidfd, max(0.0, end - monotonic())):
-                self._crew.exits.gone(isolate, Exit(died_at=monotonic()))
+                self._isolates.exits.gone(isolate, Exit(died_at=monotonic()))
             else:
                 isolate.unkept = True
                 self._stuck(isolate.number, isolate.pid, process_tree.title(isolate.pid), isolate.why_alive())
@@ -134,14 +134,14 @@ class KeeperClient:
     def replaced(self) -> None:
         """There is a new keeper, which `link` talks to."""
         self._pause(False)
-        self._crew.wake_up(monotonic())
+        self._isolates.wake_up(monotonic())
 
     def _pause(self, paused: bool) -> None:
-        self._crew.fleet.paused = self._crew.hosting.roster.paused = paused
+        self._isolates.fleet.paused = self._isolates.hosting.roster.paused = paused
 
     def _started(self, isolate: Isolate, pid: int, hides: bool, shown: int, fds: list[int]) -> None:
         """Its process is there: from now on it can be killed, and may run what it is sent."""
-        crew = self._crew
+        isolates = self._isolates
         isolate.pid = pid
         if len(fds) != 1 + shown:
             for fd in fds:
@@ -151,13 +151,13 @@ class KeeperClient:
             with suppress(OSError):
                 isolate.pipe.link.shutdown(socket.SHUT_WR)
             return
-        isolate.pidfd, isolate.link = fds[0], crew.link
+        isolate.pidfd, isolate.link = fds[0], isolates.link
         isolate.view, isolate.hidden = MemoryReader(pid, *fds[1:]), hides and not shown
-        crew.register(isolate.pidfd, isolate)
-        crew.push(isolate, isolate.adopt)
-        crew.notice(isolate, "spawned")
+        isolates.register(isolate.pidfd, isolate)
+        isolates.push(isolate, isolate.adopt)
+        isolates.notice(isolate, "spawned")
         if isolate.life.state is State.DYING:
-            crew.begin_kill(isolate)
+            isolates.begin_kill(isolate)
 
 
 def leave_room(isolate: Isolate) -> None:

@@ -30,25 +30,25 @@ STACK_WAIT = 0.25  # how long a soft event waits for its stack: a handler that b
 class Timers:
     """Used under the engine's lock."""
 
-    def __init__(self, crew: Isolates, timer: Timer) -> None:
-        self._crew, self._timer = crew, timer
+    def __init__(self, isolates: Isolates, timer: Timer) -> None:
+        self._isolates, self._timer = isolates, timer
         self._armed = inf
 
     def tick(self, now: float) -> None:
         """Whatever is due; then the timer is set for the next."""
         self._armed = inf
-        for isolate in list(self._crew.isolates.values()):
+        for isolate in list(self._isolates.by_number.values()):
             if isolate.alarm() <= now:
                 self._ring(isolate, now)
         if self._next_boot() <= now:
-            self._crew.wake_up(now)
-        earliest = min((isolate.alarm() for isolate in self._crew.isolates.values()), default=inf)
+            self._isolates.wake_up(now)
+        earliest = min((isolate.alarm() for isolate in self._isolates.by_number.values()), default=inf)
         next_boot = self._next_boot()
         self.arm(min(earliest, next_boot) if next_boot > now else earliest)
 
     def _next_boot(self) -> float:
         """The earliest boot that was put off."""
-        put_off = (each.boot_after for each in (self._crew.fleet, self._crew.hosting.roster) if each.boot_failures)
+        put_off = (each.boot_after for each in (self._isolates.fleet, self._isolates.hosting.roster) if each.boot_failures)
         return min(put_off, default=inf)
 
     def arm(self, at: float) -> None:
@@ -62,12 +62,12 @@ class Timers:
                 self._alarm(isolate, alarm, now)
         isolate.nudge(now)
         if isinstance(isolate, SharedHost):
-            self._crew.hosting.ring(isolate, now)
+            self._isolates.hosting.ring(isolate, now)
         elif isolate.stack_due <= now:
             isolate.stack_due = inf
-            self._crew.hearing.soft_event(isolate)
+            self._isolates.hearing.soft_event(isolate)
         if isolate.leave_by <= now:
-            self._crew.begin_kill(isolate)
+            self._isolates.begin_kill(isolate)
         if isolate.kill_at <= now:
             isolate.advance_kill(now)
         if isolate.boot_deadline <= now:
@@ -75,12 +75,12 @@ class Timers:
             self._end(isolate, Cause.BOOT_LIMIT, now)
         if isolate.last_look is not None and isolate.last_look[1] <= now:
             (cause, _), isolate.last_look = isolate.last_look, None
-            self._crew.condemn(isolate, cause)
+            self._isolates.condemn(isolate, cause)
         if isolate.died_at:
             self._press_keeper(isolate, now)
         elif isolate.signalled_at and now >= isolate.signalled_at + STUCK_AFTER and not isolate.set_aside:
-            self._crew.emit(IsolateNotice("stuck", isolate.pid, isolate.why_alive(), title=process_tree.title(isolate.pid)))
-            self._crew.set_aside(isolate)
+            self._isolates.emit(IsolateNotice("stuck", isolate.pid, isolate.why_alive(), title=process_tree.title(isolate.pid)))
+            self._isolates.set_aside(isolate)
 
     def _alarm(self, isolate: Isolate, alarm: Alarm, now: float) -> None:
         assert isolate.call is not None and isolate.deadlines is not None
@@ -94,7 +94,7 @@ class Timers:
             isolate.soft_notice = (limits.soft or 0.0, now - isolate.deadlines.sent_at)
             isolate.stack_due = now + STACK_WAIT
         elif alarm is Alarm.STACK:
-            self._crew.hearing.soft_event(isolate)
+            self._isolates.hearing.soft_event(isolate)
             isolate.ask_stack()
         elif alarm is Alarm.EARLY_STACK:
             if isolate.soft_notice is None:  # else one is on its way
@@ -106,12 +106,12 @@ class Timers:
         """Kill it. Where no stack has come though it could write one, it is asked again, and killed when it has written, at the latest
         LAST_LOOK later. A handler cannot prolong that, and one that blocks the signal does not get it."""
         if isolate.read_stack() or not isolate.may_dump():
-            self._crew.condemn(isolate, cause)
+            self._isolates.condemn(isolate, cause)
             return
         isolate.ask_stack()
         isolate.last_look = (cause, now + LAST_LOOK)
         if isolate.call is not None:
-            self._crew.link.table.set_deadline(isolate.seat, now + LAST_LOOK)
+            self._isolates.link.table.set_deadline(isolate.seat, now + LAST_LOOK)
         self.arm(now + LAST_LOOK)
 
     def stack_came(self, isolate: Isolate, now: float) -> None:
@@ -125,7 +125,7 @@ class Timers:
     def _press_keeper(self, isolate: Isolate, now: float) -> None:
         if now < isolate.press:
             return
-        link = self._crew.link
+        link = self._isolates.link
         turns = link.table.turns
         at_work = link.waiting() or turns != isolate.turns
         match press(at_work=at_work, woken=isolate.pressed, state=process_tree.state(link.pid), since=now - isolate.died_at):

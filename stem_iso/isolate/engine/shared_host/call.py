@@ -44,7 +44,7 @@ class HostCall:
 
     __slots__ = (
         *("_over_at", "_unread_at", "arrival", "caller", "capture", "deadlines", "ending", "host", "job", "number", "over", "seated"),
-        *("soft_elapsed", "soft_told", "stack", "stop", "thread", "tries"),
+        *("soft_elapsed", "soft_reported", "stack", "stop", "thread", "tries"),
     )
 
     def __init__(self, job: HostedJob, caller: Caller) -> None:
@@ -53,7 +53,7 @@ class HostCall:
         self.arrival = self.number = self.tries = 0
         self.seated = False
         self.stop: StopReason | None = None
-        self.soft_told = False  # once per call, also where a second host runs it
+        self.soft_reported = False  # once per call, also where a second host runs it
         self._reset(inf)
 
     def _reset(self, sent_at: float) -> None:
@@ -69,7 +69,7 @@ class HostCall:
     def begin(self, host: int, number: int, now: float) -> None:
         self._reset(now)
         self.host, self.number = host, number
-        if self.soft_told:
+        if self.soft_reported:
             self.deadlines.drop_soft()
 
     @property
@@ -105,9 +105,9 @@ class HostCall:
             rung.append(Alarm.UNREAD)
         return rung
 
-    def told_soft(self) -> bool:
-        """True the first time."""
-        first, self.soft_told = not self.soft_told, True
+    def report_soft(self) -> bool:
+        """The soft limit is to be reported now: true the first time only."""
+        first, self.soft_reported = not self.soft_reported, True
         self.deadlines.drop_soft()
         return first
 

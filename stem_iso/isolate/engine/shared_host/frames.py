@@ -48,8 +48,8 @@ STREAMS = {1: STDOUT, 2: STDERR}
 class HostFrameReader:
     """Used under the engine's lock; `later` runs something on the engine's thread, under it."""
 
-    def __init__(self, crew: Isolates, hosting: HostSupervisor, later: Callable[[Callable[[], None]], None]) -> None:
-        self._crew, self._hosting, self._later = crew, hosting, later
+    def __init__(self, isolates: Isolates, hosting: HostSupervisor, later: Callable[[Callable[[], None]], None]) -> None:
+        self._isolates, self._hosting, self._later = isolates, hosting, later
 
     def frame(self, host: SharedHost, frame: Frame) -> None:
         """Raises Garbage where a frame cannot mean anything now."""
@@ -59,16 +59,16 @@ class HostFrameReader:
         elif (call := host.hosted.get(number)) is not None:
             self._of_call(host, call, kind, payload)
         elif kind == READY and not host.booted:
-            self._crew.ready(host, payload)
+            self._isolates.ready(host, payload)
         elif kind == BROKEN and not host.booted:
             host.broken = payload.decode(errors="replace")
         elif kind == LOG:
-            self._crew.hearing.log(host, payload)
+            self._isolates.hearing.log(host, payload)
         elif not ASK <= kind <= UNBEGUN or not 0 < number <= host.page.started:
             raise Garbage(f"kind {kind} of no call")
 
     def _of_call(self, host: SharedHost, call: HostCall, kind: int, payload: bytes) -> None:
-        told, caller = self._crew.told, call.caller
+        callbacks, caller = self._isolates.callbacks, call.caller
         if kind == REPLY:
             if len(payload) < 2:
                 raise Garbage("an empty reply")
@@ -79,11 +79,11 @@ class HostFrameReader:
             return
         call.deadlines.beat(monotonic())
         if kind == ASK:
-            told.append(partial(caller.asked, payload, self._answerer(host, call)))
+            callbacks.append(partial(caller.asked, payload, self._answerer(host, call)))
         elif kind == TELL:
-            told.append(partial(caller.asked, payload, None))
+            callbacks.append(partial(caller.asked, payload, None))
         elif kind == BEAT:
-            told.append(caller.beat)
+            callbacks.append(caller.beat)
         elif kind == PRINT and payload and payload[0] in STREAMS:
             self._printed(call, STREAMS[payload[0]], payload[1:])
         elif kind == LOG:
@@ -100,7 +100,7 @@ class HostFrameReader:
 
         def send(payload: bytes) -> None:
             if host.hosted.get(number) is call:
-                self._crew.push(host, wire.frame(wire.ANSWER, number, payload))
+                self._isolates.push(host, wire.frame(wire.ANSWER, number, payload))
 
         return lambda payload: self._later(lambda: send(payload))
 
@@ -121,7 +121,7 @@ class HostFrameReader:
         return call.capture
 
     def _output(self, call: HostCall, level: int, source: str, text: str) -> None:
-        self._crew.told.append(partial(call.caller.output, level, source, text))
+        self._isolates.callbacks.append(partial(call.caller.output, level, source, text))
 
     def finish(self, host: SharedHost, call: HostCall) -> None:
         """It has ended: a soft limit that waits for its stack, what it printed without a newline, and how much was too much."""
@@ -148,7 +148,7 @@ class HostFrameReader:
             if limit is None:
                 raise Garbage("a limit that the call has not")
             call.told_to_end(Cause.SILENCE if silent else Cause.LIMIT, monotonic() if silent else call.deadlines.sent_at + limit)
-            self._crew.clocks.arm(call.next_at)
+            self._isolates.clocks.arm(call.next_at)
 
     def ask_stack(self, host: SharedHost, call: HostCall, now: float) -> None:
         """By a signal, because the host has not reported a limit of this call."""
@@ -183,9 +183,9 @@ class HostFrameReader:
             host.stack_due = float("inf")
             return
         host.ask_stack_of(host.stacks[0].thread)
-        self._crew.clocks.arm(host.stack_due)
+        self._isolates.clocks.arm(host.stack_due)
 
     def _tell_soft(self, call: HostCall, elapsed: float, stack: str) -> None:
-        if call.told_soft():
+        if call.report_soft():
             notice = LimitNotice(call.job.limits.soft or 0.0, elapsed, stack, level="soft")
-            self._crew.told.append(partial(call.caller.limit_reached, notice))
+            self._isolates.callbacks.append(partial(call.caller.limit_reached, notice))

@@ -48,11 +48,11 @@ class HostBoot:
 class HostSupervisor:
     """Used under the engine's lock."""
 
-    def __init__(self, crew: Isolates, host: HostBoot | None, later: Callable[[Callable[[], None]], None]) -> None:
-        self._crew, self._boot = crew, host
-        self._fleet = crew.fleet
+    def __init__(self, isolates: Isolates, host: HostBoot | None, later: Callable[[Callable[[], None]], None]) -> None:
+        self._isolates, self._boot = isolates, host
+        self._fleet = isolates.fleet
         self.roster = Roster(eager=host is not None and host.at_start)
-        self.hearing = HostFrameReader(crew, self, later)
+        self.hearing = HostFrameReader(isolates, self, later)
         self._numbers = 0  # of calls: they only grow, see rule 2
 
     # -- wishes --------------------------------------------------------------------------------------------------------------------
@@ -72,8 +72,8 @@ class HostSupervisor:
         call.stop, now = reason, monotonic()
         call.told_to_end(Cause.STOPPED, now)
         if call.job.coroutine:
-            self._crew.push(host, wire.frame(wire.STOP, call.number, reason.value.encode()))
-            self._crew.clocks.arm(call.next_at)
+            self._isolates.push(host, wire.frame(wire.STOP, call.number, reason.value.encode()))
+            self._isolates.clocks.arm(call.next_at)
         else:
             call.give_up()
             self._drain(host, now, "the worker stops")
@@ -95,7 +95,7 @@ class HostSupervisor:
     def _unseat(self, call: HostCall) -> None:
         if call.seated:
             call.seated = False
-            self._crew.obey(self._fleet.unseated(monotonic()))
+            self._isolates.obey(self._fleet.unseated(monotonic()))
 
     def _send(self, host: SharedHost, call: HostCall) -> None:
         entry, definition = call.job.entry, b""
@@ -112,11 +112,11 @@ class HostSupervisor:
         host.hosted[call.number] = call
         host.capture.renew()
         call.caller.sent()
-        self._crew.push(host, hosted_frame(call.number, call.job, call.deadlines.sent_at, definition))
-        self._crew.clocks.arm(call.next_at)
+        self._isolates.push(host, hosted_frame(call.number, call.job, call.deadlines.sent_at, definition))
+        self._isolates.clocks.arm(call.next_at)
 
     def _host(self, number: int | None) -> SharedHost | None:
-        found = None if number is None else self._crew.isolates.get(number)
+        found = None if number is None else self._isolates.by_number.get(number)
         return found if isinstance(found, SharedHost) else None
 
     # -- a host's life -------------------------------------------------------------------------------------------------------------
@@ -128,18 +128,18 @@ class HostSupervisor:
         assert self._boot is not None  # an engine without one is given no hosted jobs
         boot = self._boot.boot
         try:
-            host = SharedHost(number, self._crew.keeping.free_seat, now + boot.time_limit, boot.largest_frame)
+            host = SharedHost(number, self._isolates.keeping.free_seat, now + boot.time_limit, boot.largest_frame)
         except OSError as error:  # no descriptor, no memory
             if self.roster.boot_failures == 0:
-                self._crew.no_process(f"{type(error).__name__}: {error}")
+                self._isolates.no_process(f"{type(error).__name__}: {error}")
             self._failed(number, f"{type(error).__name__}: {error}")
         else:
-            self._crew.keeping.launch(host, boot)
+            self._isolates.keeping.launch(host, boot)
 
     def ready(self, host: SharedHost) -> None:
         self.roster.ready(host.number)
         self._fleet.host_open = True
-        self._crew.obey(self._fleet.decide(monotonic()))
+        self._isolates.obey(self._fleet.decide(monotonic()))
 
     def left(self, host: SharedHost) -> None:
         """It takes no more."""
@@ -156,7 +156,7 @@ class HostSupervisor:
         if self.roster.failed(number, now):
             for call in self._fleet.withdraw_hosted():
                 self.end(call, BootFailed(why))
-        self._crew.clocks.arm(self.roster.boot_after)
+        self._isolates.clocks.arm(self.roster.boot_after)
 
     def replied(self, host: SharedHost, call: HostCall, outcome: Outcome, spent: bool) -> None:
         """A complete reply, while its process lives or after. `spent`: a call changed what cannot be put back there."""
@@ -179,7 +179,7 @@ class HostSupervisor:
                 for alarm in call.due(now):
                     self._alarm(host, call, alarm, now)
         if host.draining and (number := host.ping(now)):
-            self._crew.push(host, wire.frame(wire.PING, number))
+            self._isolates.push(host, wire.frame(wire.PING, number))
         self._end_drained(host)
 
     def _alarm(self, host: SharedHost, call: HostCall, alarm: Alarm, now: float) -> None:
@@ -193,16 +193,16 @@ class HostSupervisor:
 
     def pong(self, host: SharedHost, number: int) -> None:
         host.pong(number, monotonic())
-        self._crew.clocks.arm(host.alarm())
+        self._isolates.clocks.arm(host.alarm())
 
     def _drain(self, host: SharedHost, now: float, why: str) -> None:
         if host.begin_drain(now):
             self.left(host)
-            self._crew.notice(host, "draining", why)
+            self._isolates.notice(host, "draining", why)
             begun = host.page.take_back()
             for call in [each for each in host.hosted.values() if each.number > begun]:
                 self.again(host, call)
-            self._crew.clocks.arm(host.alarm())
+            self._isolates.clocks.arm(host.alarm())
             self.look(now)
         self._end_drained(host)
 
@@ -217,7 +217,7 @@ class HostSupervisor:
 
     def _end_drained(self, host: SharedHost) -> None:
         if host.done_draining:
-            self._crew.condemn(host, Cause.DRAINED)
+            self._isolates.condemn(host, Cause.DRAINED)
 
     def gone(self, host: SharedHost, end: Exit, broken: str | None, death: Crashed) -> None:
         """The exit is confirmed, its descendants are dead, its last frames read. `broken`: why its boot failed, None where it had not;
@@ -263,10 +263,10 @@ class HostSupervisor:
         self.end(call, outcome)
 
     def _tell_hard(self, call: HostCall, outcome: TimedOut) -> None:
-        self._crew.told.append(partial(call.caller.limit_reached, LimitNotice.of(outcome)))
+        self._isolates.callbacks.append(partial(call.caller.limit_reached, LimitNotice.of(outcome)))
 
     def end(self, call: HostCall, outcome: Outcome) -> None:
-        self._crew.told.append(partial(call.caller.ended, outcome))
+        self._isolates.callbacks.append(partial(call.caller.ended, outcome))
 
     def _part(self, host: SharedHost, call: HostCall) -> None:
         del host.hosted[call.number]
