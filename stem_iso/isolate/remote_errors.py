@@ -58,9 +58,9 @@ def text_of(error: BaseException, frames: TracebackType | None) -> str:
     return cut_inside(text)
 
 
-def rebuild(told: Described, text: str) -> BaseException:
+def rebuild(description: Described, text: str) -> BaseException:
     """The error, its cause, and behind the last one the isolate's traceback."""
-    error = _rebuild(told, text)
+    error = _rebuild(description, text)
     last, links = error, 0
     while (cause := last.__cause__) is not None and links <= DEEPEST:
         last, links = cause, links + 1
@@ -69,39 +69,39 @@ def rebuild(told: Described, text: str) -> BaseException:
     return error
 
 
-def _rebuild(told: Described, text: str) -> BaseException:
-    error = _loaded(told)
+def _rebuild(description: Described, text: str) -> BaseException:
+    error = _loaded(description)
     if error is None:  # not `or`: an error may be false, or raise when it is asked
-        error = _stand_in(told, text)
+        error = _stand_in(description, text)
     if not getattr(error, "__notes__", None):
-        for note in told.notes:
+        for note in description.notes:
             error.add_note(note)
-    _link(error, told)
+    _link(error, description)
     return error
 
 
-def _loaded(told: Described) -> BaseException | None:
-    if told.pickled is None:
+def _loaded(description: Described) -> BaseException | None:
+    if description.pickled is None:
         return None
     try:
-        error = pickle.loads(told.pickled)
+        error = pickle.loads(description.pickled)
     except Exception:  # its module is missing here
         return None
     return error if isinstance(error, BaseException) else None
 
 
-def _stand_in(told: Described, text: str) -> BaseException:
-    if told.members:
-        return BaseExceptionGroup(told.message, [_rebuild(member, "") for member in told.members])
-    return RemoteError(told.type, told.message, text)
+def _stand_in(description: Described, text: str) -> BaseException:
+    if description.members:
+        return BaseExceptionGroup(description.message, [_rebuild(member, "") for member in description.members])
+    return RemoteError(description.type, description.message, text)
 
 
-def _link(error: BaseException, told: Described) -> None:
+def _link(error: BaseException, description: Described) -> None:
     """The causes of a group's members are not pickled with them."""
-    if told.cause is not None:
-        error.__cause__ = _rebuild(told.cause, "")
-    if told.pickled is not None and isinstance(error, BaseExceptionGroup):
-        for member, each in zip(error.exceptions, told.members, strict=False):
+    if description.cause is not None:
+        error.__cause__ = _rebuild(description.cause, "")
+    if description.pickled is not None and isinstance(error, BaseExceptionGroup):
+        for member, each in zip(error.exceptions, description.members, strict=False):
             _link(member, each)
 
 

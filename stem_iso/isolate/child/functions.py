@@ -104,10 +104,10 @@ def _call(entry: Any, payload: bytes, port: IsolatePort) -> Any:
 
 
 def _failure(error: BaseException) -> payloads.Parcel:
-    told, text = described(error)
-    packed = payloads.pack((told, text), raised=True, outside=False)
+    description, text = described(error)
+    packed = payloads.pack((description, text), raised=True, outside=False)
     if len(packed.data) > MOST_FAILED:  # a group of hundreds, each with a megabyte of its own
-        packed = payloads.pack((Described(told.type, told.message, None, (), None, ()), text), raised=True, outside=False)
+        packed = payloads.pack((Described(description.type, description.message, None, (), None, ()), text), raised=True, outside=False)
     return packed
 
 

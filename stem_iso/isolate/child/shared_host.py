@@ -173,24 +173,24 @@ class HostProgram:
             self.runner.stop(call.running_as, StopReason(payload.decode()))
 
     def _begin(self, number: int, payload: bytes) -> None:
-        sent_at, heartbeat, told = unpack_hosted(payload)
-        if told.definition:
-            self._define(told)
+        sent_at, heartbeat, call_frame = unpack_hosted(payload)
+        if call_frame.definition:
+            self._define(call_frame)
         call = RunningCall(self._voice, number, self._running)
         with self._voice.speaking():
             self._running.calls[number] = call
         try:
-            limits = limits_of(told, sent_at, heartbeat)
+            limits = limits_of(call_frame, sent_at, heartbeat)
             call.limited = limits is not NO_LIMITS
-            call.running_as = self.runner.begin(self._entries[told.entry], told.payload, limits, sent_at, call)
+            call.running_as = self.runner.begin(self._entries[call_frame.entry], call_frame.payload, limits, sent_at, call)
         except Exception as error:  # no thread, too short a limit; and what the user's event loop raises, which a call has to bear alone
             kinds = tuple(cut(f"{cls.__module__}.{cls.__qualname__}") for cls in type(error).__mro__)
             trace = cut_inside(traceback.format_exc())
             call.ended(Failed(TaskError(type=kinds[0], message=cut(str(error)), traceback=trace), kinds))
 
-    def _define(self, told: CallFrame) -> None:
+    def _define(self, call_frame: CallFrame) -> None:
         with ForkedChildGuard():
-            self._entries[told.entry] = self.runner.define(told.definition)
+            self._entries[call_frame.entry] = self.runner.define(call_frame.definition)
         with self._voice.speaking():
             self._running.defined()
 
@@ -213,14 +213,14 @@ class Running:
         return Change() if self.calls or self._state is None else self._state.restore()
 
 
-def limits_of(told: CallFrame, sent_at: float, heartbeat: float) -> Limits:
-    if told.soft_deadline == told.hard_deadline == heartbeat == inf:
+def limits_of(call_frame: CallFrame, sent_at: float, heartbeat: float) -> Limits:
+    if call_frame.soft_deadline == call_frame.hard_deadline == heartbeat == inf:
         return NO_LIMITS
     return Limits(
-        soft=None if told.soft_deadline == inf else told.soft_deadline - sent_at,
-        hard=None if told.hard_deadline == inf else told.hard_deadline - sent_at,
+        soft=None if call_frame.soft_deadline == inf else call_frame.soft_deadline - sent_at,
+        hard=None if call_frame.hard_deadline == inf else call_frame.hard_deadline - sent_at,
         heartbeat=None if heartbeat == inf else heartbeat,
-        raise_soft=told.raises,
+        raise_soft=call_frame.raises,
     )
 
 

@@ -206,12 +206,12 @@ class Keeper:
 
         own: list[int] = []
         try:
-            prelude, page_fd, *ends = fds  # ValueError: there was no descriptor free for some
+            prelude_fd, page_fd, *ends = fds  # ValueError: there was no descriptor free for some
             own.append(tracker := self._trackers.pipe())
             self._table.clear(seat_number)
-            told = protocol.read_prelude(prelude)
-            given, program = spawn.Fds(page_fd, *ends, self._lifeline, tracker), Program(*told["program"])
-            pid = spawn.start(given, program, flags=told["flags"], own_path=told["own_path"], cwd=told["cwd"], env=told["env"])
+            prelude = protocol.read_prelude(prelude_fd)
+            given, program = spawn.Fds(page_fd, *ends, self._lifeline, tracker), Program(*prelude["program"])
+            pid = spawn.start(given, program, flags=prelude["flags"], own_path=prelude["own_path"], cwd=prelude["cwd"], env=prelude["env"])
             kept = Child(number, seat_number, pid, shared_row.Page(page_fd))
         except (OSError, ValueError, MemoryError, ImportError) as error:  # no descriptor, process, folder or memory; no stem_iso any more
             self.send(FAILED, number, f"{type(error).__name__}: {error}")
