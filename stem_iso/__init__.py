@@ -12,7 +12,6 @@ __version__ = "0.2.0"
 
 _NAMES = {  # home: what is public of it
     "app": ("Stem",),
-    "client.composing": ("chain", "chord", "group"),
     "client.canvas_result": ("CanvasHandle", "GroupHandle", "GroupProgress"),
     "errors": (
         "BrokerUnavailable",
@@ -41,7 +40,7 @@ _NAMES = {  # home: what is public of it
     "isolate.pool.pool": ("IsolatePool",),
     "task.middleware": ("Middleware",),
     "outcome": ("TaskError",),
-    "client.canvas": ("Chain", "Group", "Link", "Part"),
+    "client.canvas": ("Chain", "Group", "Link", "Part", "chain", "chord", "group"),
     "client.schedules": ("ScheduleHandle", "ScheduleInfo"),
     "task.context": ("TaskContext", "current_context"),
     "task.envelope": ("Envelope",),

@@ -5,12 +5,12 @@ from stem_iso.client.canvas import Chain as Chain
 from stem_iso.client.canvas import Group as Group
 from stem_iso.client.canvas import Link as Link
 from stem_iso.client.canvas import Part as Part
+from stem_iso.client.canvas import chain as chain
+from stem_iso.client.canvas import chord as chord
+from stem_iso.client.canvas import group as group
 from stem_iso.client.canvas_result import CanvasHandle as CanvasHandle
 from stem_iso.client.canvas_result import GroupHandle as GroupHandle
 from stem_iso.client.canvas_result import GroupProgress as GroupProgress
-from stem_iso.client.composing import chain as chain
-from stem_iso.client.composing import chord as chord
-from stem_iso.client.composing import group as group
 from stem_iso.client.result import TaskHandle as TaskHandle
 from stem_iso.client.schedules import ScheduleHandle as ScheduleHandle
 from stem_iso.client.schedules import ScheduleInfo as ScheduleInfo
