@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, cast, overloa
 
 from stem_iso.client import enqueue, event_stream
 from stem_iso.client.app_location import locate, revive_app
-from stem_iso.client.broker_pool import BrokerPool
+from stem_iso.client.broker_pool import BrokerConfig, BrokerPool
 from stem_iso.client.result import TaskHandle, aside
 from stem_iso.client.schedules import Schedules
-from stem_iso.client.site import BrokerConfig
 from stem_iso.client.task import AsyncTask, Declaring, Signature, Task, TaskBase, Tasks
 from stem_iso.errors import InvalidOptions
 from stem_iso.signals import Signals
@@ -91,7 +90,7 @@ class Stem:
         self.tasks = Tasks(self)
         self.schedules = Schedules(self)
         self.schedule = self.schedules.add
-        self.lending = BrokerPool(self.open_broker)
+        self.broker_pool = BrokerPool(self.open_broker)
         self._watcher: Watcher | None = None  # made by the first wait
         self.isolate_start_hooks: list[Callable[[], Any]] = []
         self.signals = Signals()
@@ -238,7 +237,7 @@ class Stem:
         context = current_context()
         if context is not None and context.speaks_for(self):
             return context.revoke(task_id, terminate)
-        with self.lending.lend() as broker:
+        with self.broker_pool.borrow() as broker:
             return broker.revoke(task_id, terminate, queue)
 
     def result_converter(self, name: str) -> Converter | None:
@@ -281,7 +280,7 @@ class Stem:
 
     def close(self) -> None:
         """Close the producer's connections; the next use opens new ones."""
-        self.lending.close()
+        self.broker_pool.close()
         if self._watcher is not None:
             self._watcher.close()
 

@@ -78,7 +78,7 @@ def _visit(folder: Path) -> int:
     from entrypoints.retry_task.tasks import app
     from stem_iso.brokers.base import DeadFilter
 
-    with app.lending.lend() as broker:
+    with app.broker_pool.borrow() as broker:
         broker.purge_dead(DeadFilter(queue=QUEUE))
     return _prove(QUEUE, *_acts(QUEUE, folder / uuid4().hex, Elsewhere()))
 
@@ -150,7 +150,7 @@ def _outlive(queue: str, flag: Path, team: Team) -> tuple[TaskStatus, Redelivery
 def _beating(queue: str) -> list[str]:
     from entrypoints.retry_task.tasks import app
 
-    with app.lending.lend() as broker:
+    with app.broker_pool.borrow() as broker:
         return [worker.id for worker in broker.workers() if queue in worker.queues]
 
 

@@ -34,7 +34,7 @@ def redelivery(died_at: float, started_at: float, together: bool) -> Redelivery:
 
 def proof(queue: str, failed: TaskStatus, outlived: TaskStatus, delivery: Redelivery) -> dict[str, Any]:
     """One line; its `holds` says whether all is as it must be."""
-    with app.lending.lend() as broker:
+    with app.broker_pool.borrow() as broker:
         counts = next((count for count in broker.queues() if count.name == queue), None)
         dead = broker.dead_letters(DeadFilter(queue=queue))
     left = {"queued": counts.queued, "delayed": counts.delayed, "running": counts.running} if counts else {}

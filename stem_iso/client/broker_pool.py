@@ -1,6 +1,7 @@
-"""Pool of a producer's brokers, each lent to one thread at a time.
+"""Pool of a producer's brokers, each lent to one thread at a time; and the configuration by which they are opened.
 
-    with lending.lend() as broker:      an idle one, else a new one; back among the idle afterwards
+    Stem(url, options) ──> BrokerConfig ── open ──> BrokerPool
+    with pool.borrow() as broker:      an idle one, else a new one; back among the idle afterwards
         broker.publish(...)
 
 Rules
@@ -8,18 +9,27 @@ Rules
  2. A forked child starts with none, and holds on to the inherited ones without ever touching them: closing an inherited connection, or
     letting it be collected, could end the parent's.
  3. As many are open as threads that ever used one at the same time.
+ 4. URL, options, and the folder that a relative path means are resolved once, when the application is made.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
+
+from stem_iso.brokers.url import open_broker, parse_url
+from stem_iso.client.app_location import current_app
+from stem_iso.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
     from stem_iso.brokers.base import Broker
+    from stem_iso.brokers.sqlite.memory import MemoryStore
+
+LEAST_SECRET = 8  # characters
 
 
 class BrokerPool:
@@ -30,7 +40,7 @@ class BrokerPool:
         self._inherited: list[Broker] = []  # never touched again
 
     @contextmanager
-    def lend(self) -> Iterator[Broker]:
+    def borrow(self) -> Iterator[Broker]:
         if self._pid != os.getpid():
             self._after_fork()
         try:
@@ -57,3 +67,66 @@ class BrokerPool:
     def _after_fork(self) -> None:
         self._inherited += self._opened
         self._opened, self._idle, self._pid = [], deque(), os.getpid()
+
+
+class BrokerConfig:
+    """Resolved once, when the application is made; nothing is opened by that. Raises InvalidOptions."""
+
+    def __init__(self, url: str | None, overrides: Mapping[str, Any]) -> None:
+        self.url, self.folder = _configured() if url is None else url, os.getcwd()
+        self.overrides = dict(overrides)  # what the application said; it holds on another URL too
+        self.address, self.options = parse_url(self.url, self.overrides)
+        self.in_isolate = False  # set by the boot of an isolate, before any handler runs
+        self.withheld = False  # whether what leaves this process, or came into it, is the URL for people alone: `withhold`
+        self._store: MemoryStore | None = None  # made by the first thread that opens a `memory://` broker, shared by all
+
+    @property
+    def shown(self) -> str:
+        """For people: without options and passwords."""
+        if self.address.scheme == "sqlite":
+            return f"sqlite:///{os.path.join(self.folder, self.address.path)}"
+        return f"{self.address.scheme}://{self.address.path}"
+
+    @property
+    def public(self) -> str:
+        """The URL as others may have it: its options, and no password."""
+        query = "&".join(f"{quote(name)}={quote(value)}" for name, value in self.address.options.items())
+        return f"{self.shown}{'&' if '?' in self.shown else '?'}{query}" if query else self.shown
+
+    def withhold(self, secrets: Sequence[str]) -> None:
+        """No isolate is to have the URL where it is, or holds, what one of these variables says."""
+        values = [value for name in secrets if (value := os.environ.get(name))]
+        self.withheld = self.withheld or "STEM_ISO_BROKER" in secrets or any(_holds(self.url, value) for value in values)
+
+    def open(self) -> Broker:
+        """A broker for one thread; it opens nothing before its first use. Raises BrokerUnavailable."""
+        if self.withheld and self.in_isolate:
+            raise BrokerUnavailable(
+                f"{self.shown}: the way in is a secret of the worker's (--secret-env): enqueue and revoke by the context"
+            )
+        return open_broker(self.url, self.options, cwd=self.folder, store=self._shared_store())
+
+    def _shared_store(self) -> MemoryStore | None:
+        if self.address.scheme != "memory":
+            return None
+        if self.in_isolate or current_app.get(None) is not None:
+            raise BrokerUnavailable("memory:// lives in the worker's process, out of reach here: enqueue and revoke by the context")
+        from stem_iso.brokers.sqlite.memory import MemoryStore
+
+        if self._store is None:
+            # setdefault decides between threads that come at once: all get the store of the first.
+            self._store = vars(self).setdefault("_first_store", MemoryStore())
+        return self._store
+
+
+def _holds(url: str, secret: str) -> bool:
+    """Whether one is in the other: a variable may say the whole URL, or its password alone; what is shorter is found by chance."""
+    before, at, _ = url.partition("://")[2].rpartition("@")
+    password = unquote(before.partition(":")[2]) if at else ""
+    return secret == url or (password != "" and password in secret) or (len(secret) >= LEAST_SECRET and secret in unquote(url))
+
+
+def _configured() -> str:
+    from stem_iso.config import broker_url
+
+    return broker_url()

@@ -67,7 +67,7 @@ class CanvasHandle(TaskHandle[R]):
         return {record.id: record.reason or record.state.value for record in self._records()}
 
     def _records(self) -> list[StatusRecord]:
-        with self.app.lending.lend() as broker:
+        with self.app.broker_pool.borrow() as broker:
             return [record for record in broker.status([ref.id for ref in parts_of(self.tree)]) if record is not None]
 
 
@@ -98,12 +98,12 @@ class GroupHandle(CanvasHandle[list[R]]):
 
     def progress(self) -> GroupProgress:
         """Raises UnknownResult."""
-        with self.app.lending.lend() as broker:
+        with self.app.broker_pool.borrow() as broker:
             return _progress(self.id, broker.members(self.id), len(self.members))
 
     def _value(self, status: TaskStatus) -> list[R]:
         members = self.members
-        with self.app.lending.lend() as broker:
+        with self.app.broker_pool.borrow() as broker:
             records = broker.status([member.id for member in members])
         if None in records and status.result is not None:
             return cast("list[R]", status.result)  # a member has expired before its group: plain data, of no annotated type
@@ -185,7 +185,7 @@ class _AsCompleted(Iterator[R]):
             self._deadline = time.monotonic() + self._timeout
         left = 0.0 if not self._reached else SLICE if self._deadline is None else min(SLICE, self._deadline - time.monotonic())
         try:
-            with self._group.app.lending.lend() as broker:
+            with self._group.app.broker_pool.borrow() as broker:
                 states = broker.wait_members(self._group.id, len(self._left), max(0.0, left))
         except BrokerUnavailable as error:
             self._wait_for_it(error)
@@ -214,7 +214,7 @@ def _part_handle(app: Stem, tree: Tree) -> TaskHandle[Any]:
 
 def find(app: Stem, id: str) -> CanvasHandle[Any]:
     """Raises UnknownResult."""
-    with app.lending.lend() as broker:
+    with app.broker_pool.borrow() as broker:
         tree = broker.tree(id)
     if tree is None:
         raise UnknownResult(f"no canvas has the id {id!r}: it was never enqueued, has expired, or is a single task")

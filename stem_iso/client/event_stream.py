@@ -15,7 +15,7 @@ from stem_iso.errors import StemError
 
 if TYPE_CHECKING:
     from stem_iso.brokers.base import Broker
-    from stem_iso.client.site import BrokerConfig
+    from stem_iso.client.broker_pool import BrokerConfig
     from stem_iso.events import AnyEvent
 
 

@@ -45,7 +45,7 @@ def compose(app: Stem, canvas: Canvas, context: TaskContext | None) -> None:
 def _publish(app: Stem, envelopes: Sequence[Envelope], context: TaskContext | None) -> list[str]:
     if context is not None:
         return context.publish(list(envelopes))
-    with app.lending.lend() as broker:
+    with app.broker_pool.borrow() as broker:
         return broker.publish(envelopes)
 
 
@@ -60,7 +60,7 @@ def _compose(app: Stem, canvas: Canvas, context: TaskContext | None, envelopes: 
         if context is not None:
             context.compose(canvas)
         else:
-            with app.lending.lend() as broker:
+            with app.broker_pool.borrow() as broker:
                 broker.compose(canvas)
         return ids
 

@@ -41,7 +41,7 @@ class TaskHandle(Generic[R]):
 
     def status(self) -> TaskStatus:
         """Raises UnknownResult for an id that is unknown or has expired, StemError for a result that cannot be read."""
-        with self.app.lending.lend() as broker:
+        with self.app.broker_pool.borrow() as broker:
             record = broker.status([self.id], self.queue)[0]
         if record is None:
             raise UnknownResult(f"no task has the id {self.id!r}: it was never enqueued, or its result has expired")
@@ -76,7 +76,7 @@ class TaskHandle(Generic[R]):
 
     def forget(self) -> bool:
         """Drop result and status; of an unfinished task, once it has settled. True if the id was known."""
-        with self.app.lending.lend() as broker:
+        with self.app.broker_pool.borrow() as broker:
             return broker.forget(self.id, self.queue)
 
     async def astatus(self) -> TaskStatus:

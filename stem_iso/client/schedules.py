@@ -110,7 +110,7 @@ class ScheduleHandle:
 
     @contextmanager
     def _found(self) -> Iterator[tuple[Broker, ScheduleRecord]]:
-        with self._app.lending.lend() as broker:
+        with self._app.broker_pool.borrow() as broker:
             records = {record.name: record for record in broker.schedules()}
             if self.name not in records:
                 declared = "; the next worker of the application that starts brings it"
@@ -163,7 +163,7 @@ class Schedules:
             self._declared[name] = schedule, call
         else:
             record = record_of(self._app, schedule, call, "")
-            with self._app.lending.lend() as broker:
+            with self._app.broker_pool.borrow() as broker:
                 broker.put_schedule(record)
         return ScheduleHandle(self._app, name)
 
@@ -182,7 +182,7 @@ class Schedules:
 
     def infos(self) -> list[ScheduleInfo]:
         """Raises BrokerUnavailable."""
-        with self._app.lending.lend() as broker:
+        with self._app.broker_pool.borrow() as broker:
             records = broker.schedules()
         return [info_of(record, time.time()) for record in records]
 

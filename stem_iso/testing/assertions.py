@@ -60,7 +60,7 @@ def assert_enqueued(app: Stem, name: str, args: Mapping[str, object] | None = No
 
 
 def _unfinished(app: Stem) -> list[Envelope]:
-    with app.lending.lend() as broker:
+    with app.broker_pool.borrow() as broker:
         if not isinstance(broker, Peekable):
             raise TypeError(f"{type(broker).__name__} cannot be looked into: assert_enqueued works with memory:// and sqlite://")
         bodies = broker.unfinished(10_000)

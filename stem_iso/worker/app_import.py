@@ -53,7 +53,7 @@ def application(config: WorkerConfig) -> Stem:
 
 def shared(app: Stem, broker: str | None = None) -> Stem:
     """`app`, moved to `broker` where one is given. Raises InvalidOptions for a broker that lives in one process."""
-    from stem_iso.client.site import BrokerConfig
+    from stem_iso.client.broker_pool import BrokerConfig
 
     if broker is not None:
         app.site = BrokerConfig(broker, app.site.overrides)

@@ -37,7 +37,7 @@ def test_one_key_across_a_kill_a_retry_a_lost_worker_and_a_replay(command: Calla
     with pytest.raises(TaskFailed, match="refused"):
         handle.result(timeout=20)
 
-    with worker.app.lending.lend() as broker:
+    with worker.app.broker_pool.borrow() as broker:
         assert [one.run for one in broker.replay(DeadFilter(ids=[handle.id]))] == [1]
     expected += [f"{handle.id} 1 0", f"{handle.id} 1 1"]
     eventually(lambda: seen() == expected, 20)

@@ -97,7 +97,7 @@ def test_each_order_is_shipped_once_whoever_is_killed_between_any_two_steps(
         assert there.parcels() == dict.fromkeys(orders, 0)
         _work_until_all_is_shipped(tmp_path, shop, there)
         assert there.parcels() == dict.fromkeys(orders, 1)
-        with there.app.lending.lend() as broker:
+        with there.app.broker_pool.borrow() as broker:
             assert broker.queues() == []
         assert there.relay() == 0
         ends = [there.app.handle(id).status() for id in _inbox(there)]
@@ -118,7 +118,7 @@ def _work_until_all_is_shipped(folder: Path, environ: dict[str, str], shop: Any)
         for pid in process_tree.children(worker.pid):
             if process_tree.title(pid).startswith("stem_iso: worker"):
                 os.kill(pid, signal.SIGKILL)
-        with shop.app.lending.lend() as broker:
+        with shop.app.broker_pool.borrow() as broker:
             eventually(lambda: not broker.queues(), 30)
     finally:
         worker.send_signal(signal.SIGQUIT)
@@ -146,7 +146,7 @@ def test_a_child_with_an_id_that_follows_from_its_parents_is_made_once(tmp_path:
         context.enqueue("receipt.send", {"to": "ann"}, task_id=f"{context.idempotency_key}.receipt")
         raise ConnectionError(f"attempt {context.attempt}")
 
-    with Worker(app, concurrency=1, retry_strategy=QuickRetries()), app.lending.lend() as broker:
+    with Worker(app, concurrency=1, retry_strategy=QuickRetries()), app.broker_pool.borrow() as broker:
         handle = pay.enqueue()
         for run in (0, 1):
             with pytest.raises(TaskFailed):

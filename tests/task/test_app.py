@@ -276,13 +276,13 @@ def test_threads_share_an_application_and_dead_ones_leave_no_connection_behind(a
         thread = Thread(target=app.enqueue, args=("n",))
         thread.start()
         thread.join()
-    assert len(app.lending._opened) == 1
+    assert len(app.broker_pool._opened) == 1
     with ThreadPoolExecutor(8) as pool:
         ids = {handle.id for handle in pool.map(lambda _: app.enqueue("n"), range(100))}
     assert len(ids) == 100
     assert sum(count.queued for count in app.open_broker().queues()) == 105
     app.close()
-    assert app.lending._opened == []
+    assert app.broker_pool._opened == []
     assert app.enqueue("n").status().state is TaskState.QUEUED
 
 
@@ -304,12 +304,12 @@ def in_a_fork(what: Callable[[], None]) -> int:
 def test_a_forked_child_opens_connections_of_its_own_and_throws_other_dice(tmp_path: Path) -> None:
     app = Stem(f"sqlite:///{tmp_path}/jobs.db")
     before = app.enqueue("n")
-    inherited = app.lending._opened[0]
+    inherited = app.broker_pool._opened[0]
 
     def child() -> None:
         assert before.status().state is TaskState.QUEUED
-        assert app.lending._opened != [inherited]
-        assert app.lending._inherited == [inherited]
+        assert app.broker_pool._opened != [inherited]
+        assert app.broker_pool._inherited == [inherited]
         for _ in range(50):
             app.enqueue("n")
         app.close()

@@ -27,7 +27,7 @@ import msgspec
 
 from stem_iso.app import Stem
 from stem_iso.client.app_location import NotThere, current_app, import_app, import_beside
-from stem_iso.client.site import BrokerConfig
+from stem_iso.client.broker_pool import BrokerConfig
 from stem_iso.errors import PayloadTooLarge, StemError
 from stem_iso.isolate import payload as payloads
 from stem_iso.isolate.child.fork import ForkedChildGuard
