@@ -33,7 +33,7 @@ import msgspec
 from bench.harness import percentile, report, spread
 from stem_iso.brokers.base import Broker, Settlement, Watch
 from stem_iso.brokers.url import open_broker
-from stem_iso.client.ids import new_id
+from stem_iso.client.enqueue import new_id
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.plan import Finish
 from stem_iso.task.status import TaskState

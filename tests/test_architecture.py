@@ -91,7 +91,7 @@ SITES = {
     "cloudpickle": {"isolate.payload", "isolate.main_module"},
     "threadpoolctl": {"isolate.child.cpu_pinning"},
     "setproctitle": {"isolate.keeper.keeper", "isolate.child.main"},
-    "uuid_utils": {"client.ids"},
+    "uuid_utils": {"client.enqueue"},
     "cronsim": {"task.cron"},
 }
 LONGEST_MODULE, LONGEST_FUNCTION = 400, 40

@@ -15,8 +15,6 @@ import msgspec
 from stem_iso.client import enqueue
 from stem_iso.client.canvas import Chain, Group, Part, Signature, signatures
 from stem_iso.client.canvas_result import CanvasHandle, composed
-from stem_iso.client.ids import new_id
-from stem_iso.client.publishing import compose
 from stem_iso.errors import Misfit
 from stem_iso.task.canvas.tree import Canvas, Leaf, Parallel, Series, Tree, lay
 from stem_iso.task.context import TaskContext
@@ -35,14 +33,14 @@ def send(app: Stem, part: Part[Any], context: TaskContext | None) -> CanvasHandl
     """Store all of it in one step and begin. Raises Misfit, InvalidOptions, PayloadTooLarge, BrokerUnavailable."""
     context = enqueue.speaker(app, context)
     canvas = canvas_of(app, part, context)
-    compose(app, canvas, context)
+    enqueue.compose(app, canvas, context)
     return composed(app, canvas.tree)
 
 
 def canvas_of(app: Stem, part: Part[Any], context: TaskContext | None = None) -> Canvas:
     """What a broker stores of it, with new ids. Raises Misfit, InvalidOptions."""
     now = time.time()
-    canvas = laid(app, part, lambda signature: enqueue.envelope(signature, context, now), now, new_id)
+    canvas = laid(app, part, lambda signature: enqueue.envelope(signature, context, now), now, enqueue.new_id)
     root = canvas.id if context is None else context.lineage[1]
     steps = [msgspec.structs.replace(step, envelope=msgspec.structs.replace(step.envelope, root_id=root)) for step in canvas.steps]
     return msgspec.structs.replace(canvas, steps=tuple(steps))

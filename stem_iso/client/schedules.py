@@ -30,7 +30,7 @@ import msgspec
 from stem_iso.client.app_location import importing, locate
 from stem_iso.client.canvas import Part
 from stem_iso.client.canvas_result import composed
-from stem_iso.client.ids import new_id
+from stem_iso.client.enqueue import new_id
 from stem_iso.client.result import TaskHandle, datetime_of
 from stem_iso.client.schedule_template import record_of, refuse
 from stem_iso.errors import InvalidOptions, UnknownSchedule

@@ -27,7 +27,6 @@ from stem_iso.task.options import EnqueueFields
 if TYPE_CHECKING:
     from stem_iso.app import Stem
     from stem_iso.client.result import TaskHandle
-from stem_iso.client.ids import new_id
 
 A = TypeVar("A")
 P = ParamSpec("P")
@@ -94,7 +93,7 @@ class TaskBase(Generic[P, R_co]):
         around = current_context()
         if around is not None and not around.local:
             return around
-        return local_to(around, new_id(), self.name, args, self.app)
+        return local_to(around, enqueue.new_id(), self.name, args, self.app)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TaskBase) and (other.app, other.name, other.said) == (self.app, self.name, self.said)

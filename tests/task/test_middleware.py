@@ -15,7 +15,7 @@ import pytest
 from msgspec.structs import replace
 
 from stem_iso import Envelope, InvalidOptions, Middleware, Stem, StemError, TaskContext, TaskState
-from stem_iso.client.publishing import compose
+from stem_iso.client.enqueue import compose
 from stem_iso.isolate.interfaces import RETRY, SUCCEEDED
 from stem_iso.task.canvas.tree import Leaf, Series, lay
 from stem_iso.testing import assert_enqueued
