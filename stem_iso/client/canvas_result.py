@@ -18,8 +18,7 @@ import msgspec
 from stem_iso.client.result import TaskHandle, aside, refuse_waiting
 from stem_iso.errors import BrokerUnavailable, UnknownResult, let_out
 from stem_iso.task.canvas import drawing
-from stem_iso.task.canvas.parts import parts_of
-from stem_iso.task.canvas.tree import Parallel, Tree, last_of
+from stem_iso.task.canvas.tree import Parallel, Tree, last_of, parts_of
 from stem_iso.task.status import TERMINAL, TaskState, TaskStatus
 from stem_iso.validation import Duration, delay
 

@@ -30,8 +30,7 @@ import msgspec
 from stem_iso import validation
 from stem_iso.errors import InvalidOptions
 from stem_iso.task import cron
-from stem_iso.task.canvas.renaming import renamed
-from stem_iso.task.canvas.tree import Canvas, leaves
+from stem_iso.task.canvas.tree import Canvas, leaves, renamed
 from stem_iso.task.envelope import Envelope, decode
 
 CATCH_UP = ("latest", "all", "none")

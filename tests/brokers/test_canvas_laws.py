@@ -24,8 +24,7 @@ from stem_iso.brokers.base import Broker, BrokerOptions, DeadFilter, Delivery, M
 from stem_iso.brokers.redis.client import scripts
 from stem_iso.brokers.sqlite.broker import SqliteBroker
 from stem_iso.brokers.url import open_broker
-from stem_iso.task.canvas.parts import group_of, parts_of
-from stem_iso.task.canvas.tree import Canvas, Tree, last_of, lay, leaves
+from stem_iso.task.canvas.tree import Canvas, Tree, group_of, last_of, lay, leaves, parts_of
 from stem_iso.task.envelope import Envelope, decode
 from stem_iso.task.plan import Finish, GiveBack, Plan, Retry
 from stem_iso.task.status import TaskState

@@ -17,8 +17,7 @@ from stem_iso.brokers.redis.broker import RedisBroker
 from stem_iso.brokers.redis.client.client import Ask, ScriptCall
 from stem_iso.brokers.url import open_broker
 from stem_iso.errors import BrokerUnavailable
-from stem_iso.task.canvas.parts import parts_of
-from stem_iso.task.canvas.tree import Tree, leaves
+from stem_iso.task.canvas.tree import Tree, leaves, parts_of
 from stem_iso.task.plan import Finish
 from stem_iso.task.status import TaskState
 from stem_iso.testing.contract.canvas_steps import chain, compose, group, leaf, ready

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stem_iso.outcome import TaskError
-from stem_iso.task.canvas.parts import group_of, parts_of
 from stem_iso.task.canvas.tree import (
     LINK_FAILED,
     MEMBER_FAILED,
@@ -25,9 +24,11 @@ from stem_iso.task.canvas.tree import (
     entries,
     error_of,
     gathered,
+    group_of,
     last_of,
     leaves,
     moves,
+    parts_of,
     told_of,
 )
 from stem_iso.task.status import TaskState

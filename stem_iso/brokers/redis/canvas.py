@@ -25,8 +25,7 @@ from stem_iso.brokers.redis.queues import Registry
 from stem_iso.brokers.redis.records import unpack_error
 from stem_iso.brokers.rules import encoded
 from stem_iso.errors import BrokerUnavailable
-from stem_iso.task.canvas.parts import group_of, parts_of
-from stem_iso.task.canvas.tree import GROUP, Canvas, Parallel, Ref, Tree, last_of
+from stem_iso.task.canvas.tree import GROUP, Canvas, Parallel, Ref, Tree, group_of, last_of, parts_of
 from stem_iso.task.status import TaskState
 
 _tree: msgspec.msgpack.Decoder[Tree] = msgspec.msgpack.Decoder(Tree)

@@ -28,7 +28,6 @@ from stem_iso.brokers.sqlite.transaction import Transaction
 from stem_iso.brokers.sqlite.values import count, data, is_text, seconds, text, unpacked
 from stem_iso.errors import StemError
 from stem_iso.outcome import TaskError
-from stem_iso.task.canvas.parts import group_of, parts_of
 from stem_iso.task.canvas.tree import (
     GROUP,
     LINK_FAILED,
@@ -48,8 +47,10 @@ from stem_iso.task.canvas.tree import (
     dropped,
     error_of,
     gathered,
+    group_of,
     hands_on,
     moves,
+    parts_of,
     started,
     too_large,
 )

@@ -7,6 +7,7 @@
       └start─> c ─count─┴> J ─start─> d        and nothing else: no part is ever read for the sake of another
 
     part ended ── moves(then, …) ──> Start · Skip · Count · Drop       carried out by the broker, each at most once
+    parts_of(tree): d · J · b · c · a                                  the order in which a canvas is revoked
 
 Rules
  1. A success starts what stands behind it, with its result as `previous`; a failure skips it, and what was skipped skips what stands behind
@@ -22,7 +23,7 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -34,6 +35,8 @@ from stem_iso.task.status import TaskState
 
 GROUP = "group"  # the name that a group's own status bears
 MOST = 16 << 20  # bytes of results that a group may hand on
+
+Name = Callable[[str], str]  # the new id of an old one
 
 
 # -- what is composed -----------------------------------------------------------------------------------------------------------------
@@ -176,6 +179,33 @@ def leaves(tree: Tree) -> Iterator[Leaf]:
         yield from leaves(leaf)
 
 
+def parts_of(tree: Tree) -> Iterator[Ref]:
+    """All parts, each before those that could still start it: revoked in this order, one by one, none is begun that was to be revoked."""
+    for leaf in tree.on_error:
+        yield from parts_of(leaf)
+    match tree:
+        case Leaf():
+            yield Ref(tree.id, tree.queue)
+        case Series(parts=parts):
+            for part in reversed(parts):
+                yield from parts_of(part)
+        case Parallel(members=members):
+            yield Ref(tree.id, "")
+            for member in members:
+                yield from parts_of(member)
+
+
+def group_of(tree: Tree, id: str) -> Parallel | None:
+    """The group of this id, wherever it stands in the tree."""
+    match tree:
+        case Leaf():
+            return None
+        case Series(parts=inner) | Parallel(members=inner):
+            if isinstance(tree, Parallel) and tree.id == id:
+                return tree
+            return next(filter(None, (group_of(each, id) for each in inner)), None)
+
+
 # -- what an end moves ----------------------------------------------------------------------------------------------------------------
 
 
@@ -288,3 +318,42 @@ def told_of(cause: FailureCause) -> bytes:
     error = cause.error or TaskError(type="stem_iso.errors.TaskCancelled", message=cause.reason or cause.state.value, retryable=False)
     told: dict[str, Any] = msgspec.structs.asdict(error)
     return msgspec.msgpack.encode({**told, "id": cause.id, "name": cause.name, "state": cause.state.value, "reason": cause.reason})
+
+
+# -- the same canvas under other ids: what a schedule stores is composed each time it fires ------------------------------------------------
+
+
+def renamed(canvas: Canvas, name: Name, change: Callable[[Envelope, str], Envelope]) -> Canvas:
+    """`change` makes of an envelope, and its new id, the one that is sent."""
+    root = name(canvas.id)
+    steps = [(msgspec.structs.replace(step.envelope, root_id=root), step.then) for step in canvas.steps]
+    return Canvas(
+        id=root,
+        tree=_tree(canvas.tree, name),
+        steps=tuple(Step(envelope=change(envelope, name(envelope.id)), then=_then(then, name)) for envelope, then in steps),
+        joins=tuple(Join(id=name(join.id), size=join.size, then=_then(join.then, name)) for join in canvas.joins),
+        first=tuple(map(name, canvas.first)),
+    )
+
+
+def _tree(tree: Tree, name: Name) -> Tree:
+    errors = tuple(_leaf(leaf, name) for leaf in tree.on_error)
+    match tree:
+        case Leaf():
+            return _leaf(tree, name)
+        case Series(parts=parts):
+            return Series(parts=tuple(_tree(part, name) for part in parts), on_error=errors)
+        case Parallel(members=members):
+            return Parallel(id=name(tree.id), members=tuple(_tree(member, name) for member in members), on_error=errors)
+
+
+def _leaf(leaf: Leaf, name: Name) -> Leaf:
+    return msgspec.structs.replace(leaf, id=name(leaf.id), on_error=tuple(_leaf(each, name) for each in leaf.on_error))
+
+
+def _then(then: Then, name: Name) -> Then:
+    def refs(some: tuple[Ref, ...]) -> tuple[Ref, ...]:
+        return tuple(Ref(name(ref.id), ref.queue) for ref in some)
+
+    join = None if then.join is None else name(then.join)
+    return msgspec.structs.replace(then, start=refs(then.start), errors=refs(then.errors), join=join)
