@@ -147,7 +147,7 @@ def revive_app(module: str, attribute: str, file: str | None, broker: str) -> St
         return current
 
 
-def revive_task(app: Stem, name: str, said: dict[str, Any]) -> TaskBase[..., Any]:
+def revive_task(app: Stem, name: str, options: dict[str, Any]) -> TaskBase[..., Any]:
     """What an unpickled `Task` becomes; one whose code is not here can still be enqueued, by name."""
     task = app.task_named(name)
-    return type(task)(app, name, EnqueueOptions(said))
+    return type(task)(app, name, EnqueueOptions(options))

@@ -61,7 +61,7 @@ def _refuse_depth(depth: int) -> None:
 
 def _refuse_ids(part: Part[Any], canvas: str) -> None:
     """An id that a task bears already, or two parts do, would be overwritten, or never be counted. The canvas's own is looked up first."""
-    given = [(call.task.name, call.task.said.given["task_id"]) for call in signatures(part) if "task_id" in call.task.said.given]
+    given = [(call.task.name, call.task.options.given["task_id"]) for call in signatures(part) if "task_id" in call.task.options.given]
     for number, (name, id) in enumerate(given):
         if id != canvas or number:
             what = f"{name}: task_id={id!r} cannot be given to a part of a canvas, since a task of that id may exist"
@@ -74,7 +74,7 @@ def _as_part(envelope: Envelope, signature: Signature[Any], first: bool, now: fl
         raise Misfit(f"{what}; switch it off for this step: {envelope.name}.using(unique=False)")
     if signature.follows:
         envelope = msgspec.structs.replace(envelope, after=True)
-    return envelope if first else as_later_step(envelope, signature.task.said, now)
+    return envelope if first else as_later_step(envelope, signature.task.options, now)
 
 
 def build(part: Part[Any], make: Callable[[Signature[Any], bool], Envelope], new_id: Callable[[], str]) -> tuple[Tree, list[Envelope]]:

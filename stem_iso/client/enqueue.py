@@ -129,8 +129,8 @@ def envelope(signature: Signature[Any], context: TaskContext | None, now: float)
     return envelope_of(
         _declared(task.app, task.name),
         signature.args,
-        task.said,
-        id=task.said.given.get("task_id") or new_id(),
+        task.options,
+        id=task.options.given.get("task_id") or new_id(),
         now=now,
         lineage=None if context is None else context.lineage,
     )
@@ -139,7 +139,7 @@ def envelope(signature: Signature[Any], context: TaskContext | None, now: float)
 def template(signature: Signature[Any]) -> Envelope:
     """A call for later, many times: without an id, and its times count from 0."""
     task = signature.task
-    return envelope_of(_declared(task.app, task.name), signature.args, task.said, id="", now=0.0)
+    return envelope_of(_declared(task.app, task.name), signature.args, task.options, id="", now=0.0)
 
 
 def _declared(app: Stem, name: str) -> Declared:

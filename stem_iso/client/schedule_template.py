@@ -37,7 +37,7 @@ def refuse(name: str, call: Part[Any]) -> None:
     if not isinstance(call, Part):
         raise InvalidOptions(f"schedule {name!r}: {call!r} is no call; give task.s(...), or a chain, group or chord")
     for each in signatures(call):
-        given = each.task.said.given
+        given = each.task.options.given
         for option, instead in REFUSED.items():
             if option in given:
                 what = f"{option} ({given[option]!r}) means one task, a schedule makes many"

@@ -20,7 +20,7 @@ from stem_iso.client.canvas import Link
 from stem_iso.client.canvas import Signature as Signature
 from stem_iso.errors import UnknownTask
 from stem_iso.task.context import TaskContext, current_context, entered, local_to
-from stem_iso.task.enqueue_options import NOTHING_SAID, EnqueueOptions
+from stem_iso.task.enqueue_options import NO_OPTIONS, EnqueueOptions
 from stem_iso.task.handler import FunctionHandler
 from stem_iso.task.options import EnqueueFields
 
@@ -38,8 +38,8 @@ R_co = TypeVar("R_co", covariant=True)
 class TaskBase(Generic[P, R_co]):
     """A task of an application, by name; its code may be elsewhere. Two of the same name and application are equal."""
 
-    def __init__(self, app: Stem, name: str, using: EnqueueOptions = NOTHING_SAID) -> None:
-        self.app, self.name, self.said = app, name, using
+    def __init__(self, app: Stem, name: str, options: EnqueueOptions = NO_OPTIONS) -> None:
+        self.app, self.name, self.options = app, name, options
 
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R_co]:
         """Raises TypeError for a call that does not fit."""
@@ -71,7 +71,7 @@ class TaskBase(Generic[P, R_co]):
 
     def using(self, **options: Unpack[EnqueueFields]) -> Self:
         """The same task with options for what is enqueued through it. Raises InvalidOptions."""
-        return type(self)(self.app, self.name, self.said.and_(options))
+        return type(self)(self.app, self.name, self.options.merge(options))
 
     @property
     def handler(self) -> FunctionHandler[Any]:
@@ -96,13 +96,13 @@ class TaskBase(Generic[P, R_co]):
         return local_to(around, enqueue.new_id(), self.name, args, self.app)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, TaskBase) and (other.app, other.name, other.said) == (self.app, self.name, self.said)
+        return isinstance(other, TaskBase) and (other.app, other.name, other.options) == (self.app, self.name, self.options)
 
     def __hash__(self) -> int:
         return hash(self.name)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return revive_task, (self.app, self.name, dict(self.said.given))
+        return revive_task, (self.app, self.name, dict(self.options.given))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"

@@ -29,12 +29,12 @@ from stem_iso.task.options import CARRIED, ENQUEUE_CHECKS, Form, TaskOptions, ch
 
 @dataclass(frozen=True, slots=True)
 class EnqueueOptions:
-    """What was said at enqueue: only the names that were given, checked and normalised."""
+    """Options given at enqueue: only the names that were given, checked and normalised."""
 
     given: Mapping[str, Any] = field(default_factory=dict)
 
-    def and_(self, more: Mapping[str, Any]) -> EnqueueOptions:
-        """Raises InvalidOptions. What is said later wins."""
+    def merge(self, more: Mapping[str, Any]) -> EnqueueOptions:
+        """Raises InvalidOptions. The later of two wins."""
         given = {**self.given, **checked(more, ENQUEUE_CHECKS)}
         if "delay" in given and "eta" in given:
             raise InvalidOptions("give delay or eta, not both")
@@ -44,7 +44,7 @@ class EnqueueOptions:
         return EnqueueOptions(given)
 
 
-NOTHING_SAID = EnqueueOptions()
+NO_OPTIONS = EnqueueOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +91,14 @@ def envelope_of(
 
 
 def _refuse_conflicts(declared: Declared, options: TaskOptions, given: Mapping[str, Any]) -> None:
-    def said(name: str) -> Any:
+    def option(name: str) -> Any:
         return given[name] if name in given else getattr(options, name)
 
-    conflict = limit_conflict(said("soft_time_limit"), said("hard_time_limit")) or form_conflict(declared.form, said)
+    conflict = limit_conflict(option("soft_time_limit"), option("hard_time_limit")) or form_conflict(declared.form, option)
     if conflict is None and declared.options is not None and "cpus" in given:
-        conflict = cores_conflict(said("cpus"), said("cpu_bound"))
+        conflict = cores_conflict(option("cpus"), option("cpu_bound"))
     if conflict is None and declared.options is not None:
-        conflict = rate_limit.key_conflict(given.get("limit_key"), said("rate_limit"), said("max_concurrency"))
+        conflict = rate_limit.key_conflict(given.get("limit_key"), option("rate_limit"), option("max_concurrency"))
     if conflict:
         raise InvalidOptions(f"{declared.name}: {conflict}")
 

@@ -270,22 +270,22 @@ def cores_conflict(cpus: int, cpu_bound: bool) -> str | None:
     return None if cpus == 1 or cpu_bound else f"cpus ({cpus}) means nothing without cpu_bound=True"
 
 
-def form_conflict(form: Form, said: Callable[[str], Any]) -> str | None:
-    """Why what was `said(field)` cannot be enforced on a handler of this form, None where it can."""
+def form_conflict(form: Form, option: Callable[[str], Any]) -> str | None:
+    """Why one of these options cannot be enforced on a handler of this form, None where it can."""
     if form is Form.ISOLATED:
         return None
-    if said("memory_limit") is not None:
-        return f"memory_limit ({said('memory_limit')} bytes) cannot be enforced on an {form.value} handler: it shares its process; {APART}"
-    if said("cpu_bound"):
+    if (memory := option("memory_limit")) is not None:
+        return f"memory_limit ({memory} bytes) cannot be enforced on an {form.value} handler: it shares its process; {APART}"
+    if option("cpu_bound"):
         return f"cpu_bound (True) means nothing to an {form.value} handler: it shares its process and its cores; {APART}"
-    return _thread_conflict(said) if form is Form.SYNC else None
+    return _thread_conflict(option) if form is Form.SYNC else None
 
 
-def _thread_conflict(said: Callable[[str], Any]) -> str | None:
+def _thread_conflict(option: Callable[[str], Any]) -> str | None:
     way_out = f"{APART}, or make it async"
     for name in ("hard_time_limit", "heartbeat_timeout"):
-        if said(name) is not None:
-            return f"{name} ({said(name):g} s) cannot be enforced on an inline sync handler: a thread cannot be killed; {way_out}"
-    if said("soft_limit_action") == "raise":
+        if option(name) is not None:
+            return f"{name} ({option(name):g} s) cannot be enforced on an inline sync handler: a thread cannot be killed; {way_out}"
+    if option("soft_limit_action") == "raise":
         return f"soft_limit_action ('raise') cannot be enforced on an inline sync handler: nothing can be raised in a thread; {way_out}"
     return None

@@ -43,7 +43,7 @@ DEFAULT_POLICY = Policy()
 def resolve_policy(options: TaskOptions, envelope: Envelope, form: Form = Form.ISOLATED) -> Policy | Rejected:
     """Rejected (`invalid-options`) for a combination that only here can be seen to be wrong, or a value that no producer of ours sends."""
 
-    def said(name: str) -> Any:
+    def option(name: str) -> Any:
         at_enqueue = getattr(envelope, name)
         return getattr(options, name) if at_enqueue is UNSET else at_enqueue
 
@@ -53,22 +53,22 @@ def resolve_policy(options: TaskOptions, envelope: Envelope, form: Form = Form.I
         return Rejected("invalid-options", str(error))
     key = None if envelope.limit_key is UNSET else envelope.limit_key
     policy = Policy(
-        soft=said("soft_time_limit"),
-        hard=said("hard_time_limit"),
-        heartbeat=said("heartbeat_timeout"),
-        raise_soft=said("soft_limit_action") == "raise",
-        memory=said("memory_limit"),
-        cpus=said("cpus") if said("cpu_bound") else None,
-        max_retries=said("max_retries"),
-        visibility=said("visibility_timeout"),
-        acks_late=said("acks_late"),
-        result_ttl=said("result_ttl") or RESULT_TTL,
+        soft=option("soft_time_limit"),
+        hard=option("hard_time_limit"),
+        heartbeat=option("heartbeat_timeout"),
+        raise_soft=option("soft_limit_action") == "raise",
+        memory=option("memory_limit"),
+        cpus=option("cpus") if option("cpu_bound") else None,
+        max_retries=option("max_retries"),
+        visibility=option("visibility_timeout"),
+        acks_late=option("acks_late"),
+        result_ttl=option("result_ttl") or RESULT_TTL,
         retry_for=options.retry_for,
         dont_retry_for=options.dont_retry_for,
         retry_strategy=options.retry_strategy,
-        limits=limits_of(envelope.name, key, said("rate_limit"), said("max_concurrency")),
+        limits=limits_of(envelope.name, key, option("rate_limit"), option("max_concurrency")),
     )
-    message = limit_conflict(policy.soft, policy.hard) or form_conflict(form, said)
+    message = limit_conflict(policy.soft, policy.hard) or form_conflict(form, option)
     if message is None and envelope.cpus is not UNSET:
-        message = cores_conflict(envelope.cpus, said("cpu_bound"))
+        message = cores_conflict(envelope.cpus, option("cpu_bound"))
     return Rejected("invalid-options", message) if message else policy

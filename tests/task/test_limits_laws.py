@@ -91,7 +91,7 @@ def test_what_is_no_rate_is_refused_with_the_way_out(value: Any) -> None:
     with pytest.raises(InvalidOptions, match=r"rate_limit: .*(10/s|1 to 100,000|1 ms)"):
         TaskOptions(rate_limit=value)
     with pytest.raises(InvalidOptions, match="rate_limit"):
-        EnqueueOptions().and_({"rate_limit": value})
+        EnqueueOptions().merge({"rate_limit": value})
 
 
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, "3"])
@@ -105,14 +105,14 @@ def test_a_slip_of_the_name_gets_a_did_you_mean() -> None:
         with pytest.raises(InvalidOptions, match=f"{typed}.*{meant}"):
             TaskOptions(**{typed: "10/s"})
     with pytest.raises(InvalidOptions, match="limit_key"):
-        EnqueueOptions().and_({"limitkey": "a"})
+        EnqueueOptions().merge({"limitkey": "a"})
 
 
 # -- whose limits hold -------------------------------------------------------------------------------------------------------------------
 
 
 def limits_for(options: TaskOptions, **said: Any) -> TaskLimits | None:
-    policy = resolve_policy(options, decode(encode(envelope_of(Declared("thumbs.make"), {}, EnqueueOptions().and_(said), id="t", now=0))))
+    policy = resolve_policy(options, decode(encode(envelope_of(Declared("thumbs.make"), {}, EnqueueOptions().merge(said), id="t", now=0))))
     assert isinstance(policy, Policy)
     return policy.limits
 
@@ -133,9 +133,9 @@ def test_a_key_has_a_bucket_of_its_own() -> None:
 
 def test_a_key_without_a_limit_is_refused_where_that_can_be_seen() -> None:
     with pytest.raises(InvalidOptions, match=r"limit_key \('a'\) means nothing without"):
-        envelope_of(Declared("n", TaskOptions()), {}, EnqueueOptions().and_({"limit_key": "a"}), id="t", now=0)
+        envelope_of(Declared("n", TaskOptions()), {}, EnqueueOptions().merge({"limit_key": "a"}), id="t", now=0)
     for declared in (Declared("n"), Declared("n", LIMITED)):
-        assert envelope_of(declared, {}, EnqueueOptions().and_({"limit_key": "a"}), id="t", now=0).limit_key == "a"
+        assert envelope_of(declared, {}, EnqueueOptions().merge({"limit_key": "a"}), id="t", now=0).limit_key == "a"
 
 
 @pytest.mark.parametrize("wrong", [{"rate_limit": "often"}, {"max_concurrency": 0}])

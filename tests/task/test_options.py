@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from stem_iso import ExponentialJitterRetryStrategy, InvalidOptions, SoftTimeLimitExceeded, Stem, TaskOptions, TimeoutException
 from stem_iso.outcome import Rejected
-from stem_iso.task.enqueue_options import NOTHING_SAID, Declared, EnqueueOptions, envelope_of
+from stem_iso.task.enqueue_options import NO_OPTIONS, Declared, EnqueueOptions, envelope_of
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.options import (
     CARRIED,
@@ -95,7 +95,7 @@ def test_an_unknown_option_gets_a_did_you_mean(typed: str, meant: str) -> None:
     with pytest.raises(InvalidOptions, match=f"unknown option '{typed}'.*{meant}"):
         TaskOptions(**cast(Any, {typed: 1}))
     with pytest.raises(InvalidOptions, match="unknown option"):
-        EnqueueOptions().and_({typed: 1})
+        EnqueueOptions().merge({typed: 1})
 
 
 @pytest.mark.parametrize(("soft", "hard"), [(5, 5), (90, 60), (timedelta(seconds=2), 1.5)])
@@ -103,7 +103,7 @@ def test_the_soft_limit_is_below_the_hard_one(soft: Any, hard: Any) -> None:
     with pytest.raises(InvalidOptions, match=r"soft_time_limit .* must be below hard_time_limit"):
         TaskOptions(soft_time_limit=soft, hard_time_limit=hard)
     with pytest.raises(InvalidOptions, match="must be below"):
-        EnqueueOptions().and_({"soft_time_limit": soft, "hard_time_limit": hard})
+        EnqueueOptions().merge({"soft_time_limit": soft, "hard_time_limit": hard})
 
 
 def test_unique_for_needs_unique() -> None:
@@ -147,7 +147,7 @@ def test_what_was_not_said_is_the_handlers() -> None:
 
 def test_a_default_value_said_at_enqueue_overrides() -> None:
     envelope = envelope_of(
-        Declared("n", DECLARED), {}, EnqueueOptions().and_({"max_retries": 0, "hard_time_limit": None, "acks_late": True}), id="t", now=0
+        Declared("n", DECLARED), {}, EnqueueOptions().merge({"max_retries": 0, "hard_time_limit": None, "acks_late": True}), id="t", now=0
     )
     policy = resolve_policy(DECLARED, envelope)
     assert isinstance(policy, Policy)
@@ -155,20 +155,20 @@ def test_a_default_value_said_at_enqueue_overrides() -> None:
 
 
 def test_a_combination_that_only_the_worker_sees_is_rejected_there() -> None:
-    envelope = envelope_of(Declared("n"), {}, EnqueueOptions().and_({"hard_time_limit": 10}), id="t", now=0)
+    envelope = envelope_of(Declared("n"), {}, EnqueueOptions().merge({"hard_time_limit": 10}), id="t", now=0)
     rejected = resolve_policy(DECLARED, envelope)
     assert isinstance(rejected, Rejected)
     assert rejected.reason == "invalid-options"
     assert "soft_time_limit (20 s) must be below hard_time_limit (10 s)" in rejected.message
     with pytest.raises(InvalidOptions, match="must be below"):
-        envelope_of(Declared("n", DECLARED), {}, EnqueueOptions().and_({"hard_time_limit": 10}), id="t", now=0)
+        envelope_of(Declared("n", DECLARED), {}, EnqueueOptions().merge({"hard_time_limit": 10}), id="t", now=0)
 
 
 @pytest.mark.parametrize("said", [{"hard_time_limit": 10}, {"heartbeat_timeout": 10}, {"soft_limit_action": "raise"}])
 def test_what_cannot_be_enforced_on_a_thread_is_refused(said: dict[str, Any]) -> None:
     with pytest.raises(InvalidOptions, match=r"inline sync handler.*isolate=True"):
-        envelope_of(Declared("n", TaskOptions(), Form.SYNC), {}, EnqueueOptions().and_(said), id="t", now=0)
-    envelope = envelope_of(Declared("n"), {}, EnqueueOptions().and_(said), id="t", now=0)
+        envelope_of(Declared("n", TaskOptions(), Form.SYNC), {}, EnqueueOptions().merge(said), id="t", now=0)
+    envelope = envelope_of(Declared("n"), {}, EnqueueOptions().merge(said), id="t", now=0)
     assert isinstance(resolve_policy(TaskOptions(), envelope, Form.SYNC), Rejected)
     assert isinstance(resolve_policy(TaskOptions(), envelope, Form.ASYNC), Policy)
 
@@ -177,8 +177,8 @@ def test_what_cannot_be_enforced_on_a_thread_is_refused(said: dict[str, Any]) ->
 @pytest.mark.parametrize("form", [Form.SYNC, Form.ASYNC])
 def test_what_only_a_process_of_its_own_can_have_is_refused_inline(said: dict[str, Any], form: Form) -> None:
     with pytest.raises(InvalidOptions, match=f"{next(iter(said))}.*{form.value} handler.*isolate=True"):
-        envelope_of(Declared("n", TaskOptions(), form), {}, EnqueueOptions().and_(said), id="t", now=0)
-    envelope = envelope_of(Declared("n"), {}, EnqueueOptions().and_(said), id="t", now=0)
+        envelope_of(Declared("n", TaskOptions(), form), {}, EnqueueOptions().merge(said), id="t", now=0)
+    envelope = envelope_of(Declared("n"), {}, EnqueueOptions().merge(said), id="t", now=0)
     assert isinstance(resolve_policy(TaskOptions(), envelope, form), Rejected)
     assert isinstance(resolve_policy(TaskOptions(), envelope, Form.ISOLATED), Policy)
 
@@ -187,18 +187,18 @@ def test_cores_without_cpu_bound_mean_nothing_wherever_they_are_said() -> None:
     with pytest.raises(InvalidOptions, match="cpu_bound=True"):
         TaskOptions(cpus=2)
     with pytest.raises(InvalidOptions, match="cpu_bound=True"):
-        envelope_of(Declared("n", TaskOptions()), {}, EnqueueOptions().and_({"cpus": 2}), id="t", now=0)
-    said = envelope_of(Declared("n"), {}, EnqueueOptions().and_({"cpus": 2}), id="t", now=0)
+        envelope_of(Declared("n", TaskOptions()), {}, EnqueueOptions().merge({"cpus": 2}), id="t", now=0)
+    said = envelope_of(Declared("n"), {}, EnqueueOptions().merge({"cpus": 2}), id="t", now=0)
     assert isinstance(resolve_policy(TaskOptions(), said), Rejected)
     assert isinstance(resolve_policy(TaskOptions(cpu_bound=True), said), Policy)
 
 
 def test_cores_and_memory_said_at_enqueue_override() -> None:
     declared = TaskOptions(cpu_bound=True, cpus=2, memory_limit="1GiB")
-    said = EnqueueOptions().and_({"cpus": 3, "memory_limit": "2GiB"})
+    said = EnqueueOptions().merge({"cpus": 3, "memory_limit": "2GiB"})
     policy = resolve_policy(declared, envelope_of(Declared("n", declared), {}, said, id="t", now=0))
     assert isinstance(policy, Policy) and (policy.cpus, policy.memory) == (3, 2 << 30)
-    said = EnqueueOptions().and_({"cpu_bound": False, "memory_limit": None})
+    said = EnqueueOptions().merge({"cpu_bound": False, "memory_limit": None})
     policy = resolve_policy(declared, envelope_of(Declared("n", declared), {}, said, id="t", now=0))
     assert isinstance(policy, Policy) and (policy.cpus, policy.memory) == (None, None)
 
@@ -221,7 +221,7 @@ UNIQUE = Declared("thumbs.make", TaskOptions(queue="images", unique=True, unique
 
 
 def lock_of(args: dict[str, Any], **said: Any) -> str | None:
-    return envelope_of(UNIQUE, args, EnqueueOptions().and_(said), id="t", now=0).lock
+    return envelope_of(UNIQUE, args, EnqueueOptions().merge(said), id="t", now=0).lock
 
 
 def test_the_unique_key_is_made_of_queue_task_and_arguments_alone() -> None:
@@ -234,29 +234,29 @@ def test_the_unique_key_is_made_of_queue_task_and_arguments_alone() -> None:
 def test_a_key_of_ones_own_replaces_the_arguments_and_says_unique() -> None:
     assert lock_of({"a": 1}, unique_key="cat") == lock_of({"a": 2}, unique_key="cat") == "images/thumbs.make/cat"
     plain = Declared("n", TaskOptions())
-    assert envelope_of(plain, {}, EnqueueOptions().and_({"unique_key": "a/b"}), id="t", now=0).lock == "default/n/a%2Fb"
-    assert envelope_of(plain, {}, EnqueueOptions().and_({"unique_key": "a", "unique": False}), id="t", now=0).lock is None
+    assert envelope_of(plain, {}, EnqueueOptions().merge({"unique_key": "a/b"}), id="t", now=0).lock == "default/n/a%2Fb"
+    assert envelope_of(plain, {}, EnqueueOptions().merge({"unique_key": "a", "unique": False}), id="t", now=0).lock is None
 
 
 def test_unique_can_be_switched_off_and_takes_its_life_with_it() -> None:
-    envelope = envelope_of(UNIQUE, {}, EnqueueOptions().and_({"unique": False}), id="t", now=0)
+    envelope = envelope_of(UNIQUE, {}, EnqueueOptions().merge({"unique": False}), id="t", now=0)
     assert (envelope.lock, envelope.unique_for) == (None, None)
-    assert envelope_of(UNIQUE, {}, NOTHING_SAID, id="t", now=0).unique_for == 300
+    assert envelope_of(UNIQUE, {}, NO_OPTIONS, id="t", now=0).unique_for == 300
     with pytest.raises(InvalidOptions, match="unique_for"):
-        envelope_of(Declared("n"), {}, EnqueueOptions().and_({"unique_for": 5}), id="t", now=0)
+        envelope_of(Declared("n"), {}, EnqueueOptions().merge({"unique_for": 5}), id="t", now=0)
 
 
 def test_times_are_reckoned_from_the_moment_of_enqueue() -> None:
     at = datetime(2030, 1, 1, tzinfo=UTC)
     later = envelope_of(
-        Declared("n", TaskOptions(expires=60)), {}, EnqueueOptions().and_({"delay": timedelta(seconds=5)}), id="t", now=100.0
+        Declared("n", TaskOptions(expires=60)), {}, EnqueueOptions().merge({"delay": timedelta(seconds=5)}), id="t", now=100.0
     )
     assert (later.enqueued_at, later.not_before, later.expires) == (100.0, 105.0, 160.0)
-    dated = envelope_of(Declared("n"), {}, EnqueueOptions().and_({"eta": at, "expires": at}), id="t", now=100.0)
+    dated = envelope_of(Declared("n"), {}, EnqueueOptions().merge({"eta": at, "expires": at}), id="t", now=100.0)
     assert (dated.not_before, dated.expires) == (at.timestamp(), at.timestamp())
-    assert envelope_of(Declared("n"), {}, EnqueueOptions().and_({"delay": 0}), id="t", now=100.0).not_before is None
+    assert envelope_of(Declared("n"), {}, EnqueueOptions().merge({"delay": 0}), id="t", now=100.0).not_before is None
     with pytest.raises(InvalidOptions, match="delay or eta"):
-        EnqueueOptions().and_({"delay": 5}).and_({"eta": at})
+        EnqueueOptions().merge({"delay": 5}).merge({"eta": at})
 
 
 @pytest.mark.parametrize(
@@ -265,11 +265,11 @@ def test_times_are_reckoned_from_the_moment_of_enqueue() -> None:
 )
 def test_nonsense_at_enqueue_is_refused_by_name(said: dict[str, Any]) -> None:
     with pytest.raises(InvalidOptions, match=next(iter(said))):
-        EnqueueOptions().and_(said)
+        EnqueueOptions().merge(said)
 
 
 def test_the_broker_learns_the_handlers_visibility_and_the_lineage() -> None:
-    envelope = envelope_of(Declared("n", DECLARED), {}, NOTHING_SAID, id="t", now=0, lineage=("p", "r"))
+    envelope = envelope_of(Declared("n", DECLARED), {}, NO_OPTIONS, id="t", now=0, lineage=("p", "r"))
     assert (envelope.visibility_timeout, envelope.parent_id, envelope.root_id) == (60, "p", "r")
     assert envelope.hard_time_limit is msgspec.UNSET
 
@@ -298,4 +298,4 @@ def test_a_map_with_something_that_cannot_travel_is_refused_by_field_and_key(fie
     task = Stem("memory://").task(name="make")(lambda: None)
     with pytest.raises(InvalidOptions, match=rf"{field}\['x'\].*cannot be sent"):
         task.using(**{field: {"x": object()}})  # type: ignore[misc]
-    assert task.using(**{field: {"x": Path("/a")}}).said.given[field] == {"x": "/a"}  # type: ignore[misc]
+    assert task.using(**{field: {"x": Path("/a")}}).options.given[field] == {"x": "/a"}  # type: ignore[misc]
