@@ -61,9 +61,9 @@ def _attempted(name: str, value: object, sure: bool) -> bytes | None:
         return None
 
 
-def unpack(app: Stem, told: Mapping[str, bytes | None]) -> None:
+def unpack(app: Stem, packed: Mapping[str, bytes | None]) -> None:
     """Into an application that was made here instead of imported. Raises StemError, and what unpickling raises."""
-    for name, body in told.items():
+    for name, body in packed.items():
         if body is None and name in MUST:
             raise StemError(f"{name}: what the application adds there cannot be pickled: make the application at the top of its module")
         values = () if body is None else unpack_payload(body)

@@ -103,12 +103,12 @@ class Attempt:
     """The state of one leased delivery; also the `Caller` of its call."""
 
     __slots__ = (
-        *("alone", "begun_at", "delivery", "desk", "envelope", "halt", "killable", "lost"),
-        *("meta", "noted_at", "policy", "progress", "stop_reason", "take_back"),
+        *("alone", "begun_at", "delivery", "envelope", "halt", "killable", "lost"),
+        *("meta", "noted_at", "policy", "port", "progress", "stop_reason", "take_back"),
     )
 
-    def __init__(self, desk: AttemptPort, delivery: Delivery, envelope: Envelope, policy: Policy) -> None:
-        self.desk, self.delivery, self.envelope, self.policy = desk, delivery, envelope, policy
+    def __init__(self, port: AttemptPort, delivery: Delivery, envelope: Envelope, policy: Policy) -> None:
+        self.port, self.delivery, self.envelope, self.policy = port, delivery, envelope, policy
         self.begun_at = 0.0  # monotonic, 0 before step 7
         self.halt: Callable[[StopReason], None] | None = None  # how its runner ends it; None before step 6
         self.take_back: Callable[[], bool] | None = None  # how its runner gives it up before step 7; None where step 7 follows at once
@@ -137,23 +137,23 @@ class Attempt:
 
     def sent(self) -> None:
         first, self.begun_at = not self.begun_at, monotonic()
-        if first and (self.desk.wants_begun or self.policy.cpus is not None):
-            self.desk.put_now(Begun(self))
+        if first and (self.port.wants_begun or self.policy.cpus is not None):
+            self.port.put_now(Begun(self))
 
     def asked(self, payload: bytes, answer: Answer | None) -> None:
-        self.desk.put_now(HandlerMessage(self, payload, answer))
+        self.port.put_now(HandlerMessage(self, payload, answer))
 
     def beat(self) -> None:
-        self.desk.put_now(Beaten(self))
+        self.port.put_now(Beaten(self))
 
     def limit_reached(self, notice: LimitNotice) -> None:
-        self.desk.put_now(LimitReached(self, notice))
+        self.port.put_now(LimitReached(self, notice))
 
     def output(self, level: int, logger: str, text: str) -> None:
-        self.desk.output(self, level, logger, text)
+        self.port.output(self, level, logger, text)
 
     def received(self, descriptor: int) -> None:
         os.close(descriptor)  # no task sends one; a handler that writes to every descriptor might
 
     def ended(self, outcome: Outcome) -> None:
-        self.desk.put(AttemptEnded(self, outcome, monotonic()))
+        self.port.put(AttemptEnded(self, outcome, monotonic()))

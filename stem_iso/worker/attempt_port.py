@@ -15,11 +15,11 @@ Output = Callable[[Attempt, int, str, str], object]  # attempt, level, logger, t
 class AttemptReports:
     """Used by every thread that runs attempts."""
 
-    def __init__(self, inbox: Inbox[Message], reporter: EventEmitter, output: Output) -> None:
+    def __init__(self, inbox: Inbox[Message], events: EventEmitter, output: Output) -> None:
         self.put, self.put_now = inbox.put, inbox.put_now
         self.output = output
-        self._reporter = reporter
+        self._events = events
 
     @property
     def wants_begun(self) -> bool:
-        return self._reporter.wants(WorkerEventType.STARTED) or self._reporter.teller.wants_begun
+        return self._events.wants(WorkerEventType.STARTED) or self._events.signals.wants_begun

@@ -43,20 +43,20 @@ class Attempts:
 
     def __init__(
         self,
-        desk: AttemptReports,
+        port: AttemptReports,
         handlers: HandlerCache,
         hosts: Dispatcher,
-        ledger: PendingSettlements,
-        reporter: EventEmitter,
+        settlements: PendingSettlements,
+        events: EventEmitter,
         *,
         seats: int,
         grace: float,
         cores_changed: Callable[[], None],
     ) -> None:
-        self._desk, self._handlers, self._hosts, self._seats, self._grace = desk, handlers, hosts, seats, grace
+        self._port, self._handlers, self._hosts, self._seats, self._grace = port, handlers, hosts, seats, grace
         self._cores_changed = cores_changed
-        self.ledger, self._reporter = ledger, reporter
-        self.leases, self.sayings, self.pace = Leases(), ContextRequests(reporter), Pace()
+        self.settlements, self._events = settlements, events
+        self.leases, self.sayings, self.pace = Leases(), ContextRequests(events), Pace()
         self._seated: dict[Receipt, Attempt] = {}
         self.lined_up = False  # something was put in line for its limits, so what the store said is due next may be out of date
         self._inline = 0  # how many attempts run in this process
@@ -86,15 +86,15 @@ class Attempts:
 
     def drop_strays(self, at_hand: Iterable[Delivery]) -> None:
         """Leases that nobody here answers for: an error lost their deliveries on the way. They come back when they have run out."""
-        accounted = {*self._seated, *self.ledger.receipts(), *(delivery.receipt for delivery in at_hand)}
+        accounted = {*self._seated, *self.settlements.receipts(), *(delivery.receipt for delivery in at_hand)}
         for receipt in self.leases.keep(accounted):
-            self._reporter.trouble(f"task {receipt.id} was lost here by an error; it comes back when its lease has run out")
+            self._events.trouble(f"task {receipt.id} was lost here by an error; it comes back when its lease has run out")
 
     # -- deliveries ----------------------------------------------------------------------------------------------------------------
 
     def leased(self, delivery: Delivery, now: float) -> None:
         self.leases.hold(delivery.receipt, delivery.visibility, now)
-        self.ledger.seen(delivery.receipt.id)
+        self.settlements.seen(delivery.receipt.id)
 
     def admit(self, delivery: Delivery, broker: Broker, ahead: bool) -> bool:
         """Into a seat, or straight to the settlements where it is refused. Raises BrokerUnavailable with nothing done.
@@ -104,15 +104,15 @@ class Attempts:
         found = admit(delivery, self._handlers, time.time(), self._grace)
         if ahead and isinstance(found, Admitted) and _needs_a_seat(found):
             return False
-        attempt = Attempt(self._desk, delivery, found.envelope, found.policy)
+        attempt = Attempt(self._port, delivery, found.envelope, found.policy)
         if not isinstance(found, Admitted):
-            self.ledger.close(attempt, found.outcome, monotonic())
+            self.settlements.close(attempt, found.outcome, monotonic())
         elif found.policy.limits is not None and not self._may_begin(attempt, found.policy.limits, broker):
             pass  # the broker has put it in line, or it is lost
         elif not found.policy.acks_late and not broker.mark(delivery.receipt):
             self._lost_unbegun(attempt)
         else:
-            self._reporter.teller.received(attempt)
+            self._events.signals.received(attempt)
             self._hosts.run(attempt, found.job)  # calls back through the inbox, so seating the attempt afterwards misses nothing
             self._seated[delivery.receipt] = attempt
             self._inline += not attempt.killable
@@ -130,21 +130,21 @@ class Attempts:
             return False
         self.leases.drop(attempt.delivery.receipt)
         if permit.verdict is Verdict.CANCELLED:
-            self._reporter.revoked(attempt, "revoked")
+            self._events.revoked(attempt, "revoked")
         else:
             self.lined_up = True
-            self.ledger.lined_up(attempt.envelope.id, time.time() + permit.wait)
+            self.settlements.lined_up(attempt.envelope.id, time.time() + permit.wait)
         return False
 
     def _lost_unbegun(self, attempt: Attempt) -> None:
         self.leases.drop(attempt.delivery.receipt)
-        self._reporter.trouble("the lease was lost before the task began: another worker has it", attempt)
+        self._events.trouble("the lease was lost before the task began: another worker has it", attempt)
 
     def give_back(self, delivery: Delivery) -> None:
         """The worker is stopping: this delivery was fetched, and will not run here."""
         found = admit(delivery, self._handlers, time.time(), self._grace)
         outcome = Stopped(StopReason.SHUTDOWN, started=False) if isinstance(found, Admitted) else found.outcome
-        self.ledger.close(Attempt(self._desk, delivery, found.envelope, found.policy), outcome, monotonic())
+        self.settlements.close(Attempt(self._port, delivery, found.envelope, found.policy), outcome, monotonic())
 
     # -- messages ------------------------------------------------------------------------------------------------------------------
 
@@ -153,20 +153,20 @@ class Attempts:
             case AttemptEnded():
                 self._ended(message)
             case Begun(attempt):
-                self._reporter.started(attempt)
+                self._events.started(attempt)
                 if attempt.policy.cpus is not None:
                     self._cores_changed()
             case HandlerMessage():
                 self.sayings.hear(message)
             case Beaten(attempt):
                 self.leases.beat(attempt.delivery.receipt)
-                self._reporter.beaten(attempt)
+                self._events.beaten(attempt)
             case LimitReached(attempt, notice):
-                self._reporter.limit(attempt, notice)
+                self._events.limit(attempt, notice)
             case IsolateChanged(notice):
-                self._reporter.isolate(notice)
+                self._events.isolate(notice)
             case Trouble(text, traceback, about):
-                self._reporter.trouble(text, about, traceback)
+                self._events.trouble(text, about, traceback)
             case _:
                 assert_never(message)
 
@@ -180,7 +180,7 @@ class Attempts:
         if attempt.policy.cpus is not None:
             self._cores_changed()
         self.pace.ended(message.at - attempt.begun_at if attempt.begun_at else 0.0)
-        if attempt.lost or not self.ledger.close(attempt, message.outcome, message.at):
+        if attempt.lost or not self.settlements.close(attempt, message.outcome, message.at):
             self.leases.drop(receipt)
 
     # -- losses, revocations, stops ------------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ class Attempts:
             if attempt is not None:
                 attempt.lost = True
                 attempt.stop(StopReason.LEASE_LOST)
-                self._reporter.trouble("the lease was lost: another worker has the task, and what is done here does not count", attempt)
+                self._events.trouble("the lease was lost: another worker has the task, and what is done here does not count", attempt)
 
     def obey(self, orders: Iterable[Revocation]) -> None:
         for order in orders:
@@ -202,7 +202,7 @@ class Attempts:
                 attempt.stop(StopReason.REVOKED)
                 if not attempt.alone:
                     text = "it is revoked, and cannot be ended: an inline sync handler runs to its end; isolated ones are killed"
-                    self._reporter.trouble(text, attempt)
+                    self._events.trouble(text, attempt)
 
     def give_back_unbegun(self) -> None:
         """What waits for an isolate goes back to the queue; what has begun is left alone."""
@@ -219,7 +219,7 @@ class Attempts:
         if attempt.delivery.receipt not in self._seated or not attempt.withdraw():
             return False
         del self._seated[attempt.delivery.receipt]
-        self.ledger.close(attempt, Stopped(reason, started=False), monotonic())
+        self.settlements.close(attempt, Stopped(reason, started=False), monotonic())
         return True
 
     def stop_all(self) -> None:
@@ -233,7 +233,7 @@ class Attempts:
             self._inline -= not attempt.killable
             self.sayings.forget(attempt)
             self.leases.drop(receipt)
-            self._reporter.trouble("the worker stops while this still runs, and cannot end it; its lease is left to run out", attempt)
+            self._events.trouble("the worker stops while this still runs, and cannot end it; its lease is left to run out", attempt)
 
     def stored(self, attempts: Iterable[Attempt]) -> None:
         for attempt in attempts:

@@ -36,7 +36,7 @@ from stem_iso.worker.reporting.events import EventEmitter
 from stem_iso.worker.scheduler import Scheduler
 from stem_iso.worker.shutdown import Shutdown
 
-COLLECT, COLLECT_MOST = 0.001, 64  # the batch window: how long settlements may wait, and how many of them
+BATCH_WINDOW, BATCH_MOST = 0.001, 64  # the batch window: how long settlements may wait, and how many of them
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.1, 5.0
 LONGEST_PARK = 60.0
 BURST_LOOK = 0.25  # how soon a retry that another worker took is no longer waited for
@@ -52,36 +52,36 @@ class Consumer:
         options: WorkerOptions,
         broker: Broker,
         inbox: Inbox[Message],
-        floor: Attempts,
-        reporter: EventEmitter,
+        attempts: Attempts,
+        events: EventEmitter,
         scheduler: Scheduler,
         recoverer: Recoverer,
         chores: list[Chore],
     ) -> None:
-        self._options, self._broker, self._inbox, self._floor, self._reporter = options, broker, inbox, floor, reporter
+        self._options, self._broker, self._inbox, self._attempts, self._events = options, broker, inbox, attempts, events
         self._control = RevocationPoller(options.boot, self._obey)
         self._recoverer = recoverer
         self._scheduler = scheduler
-        self._herald = EndNoticePublisher(reporter)
+        self._herald = EndNoticePublisher(events)
         self._chores: tuple[Chore, ...] = (self._recoverer, self._control, self._herald, scheduler, *chores)
         self._incoming: deque[Delivery] = deque()  # leased, and not yet admitted: one for an inline handler may have to wait
         self._taken_at = 0.0  # when the last of them came
-        self._ending = Shutdown(options, floor, reporter, self._give_back)
-        self._hungry = True  # an exchange may find something in the queues
+        self._ending = Shutdown(options, attempts, events, self._give_back)
+        self._may_have_work = True  # an exchange may find something in the queues
         self._exchanged_at = -inf
         self._due_at = inf  # when the earliest delayed task is due
         self._retry_at, self._backoff = 0.0, 0.0  # while the broker is away
         self._watch: Watch = broker.watch(options.boot, options.queues)
         self._inbox.watch(self._watch.fileno())
         self._watch_at = 0.0
-        self._deaf_until = -inf  # -inf: the watch is in the poll
+        self._watch_paused_until = -inf  # -inf: the watch is in the poll
 
     def run(self) -> None:
         while not self._ending.over:
             try:
                 self._turn()
             except BaseException:  # of one turn: the next one may do better, and user code in it must not end the worker
-                self._reporter.trouble("a turn of the worker failed", traceback=traceback.format_exc())  # the log's listener writes it
+                self._events.trouble("a turn of the worker failed", traceback=traceback.format_exc())  # the log's listener writes it
                 self._retry_at = monotonic() + FIRST_BACKOFF
         self._listen(False)
         self._watch.close()
@@ -95,8 +95,8 @@ class Consumer:
             self._ending.ask(False, now)
         self._ending.look(now, len(self._incoming))
         if now >= self._stale_at():
-            self._floor.pace.stalled()
-            self._floor.give_back_ahead()
+            self._attempts.pace.stalled()
+            self._attempts.give_back_ahead()
             self._give_back()
         if now >= self._retry_at:
             try:
@@ -105,8 +105,8 @@ class Consumer:
                 self._broker_is_away(error)
             else:
                 self._backoff = 0.0
-        elif self._floor.sayings.waiting:
-            self._floor.sayings.refuse(BrokerUnavailable("the broker is away; the worker is trying again"))
+        elif self._attempts.sayings.waiting:
+            self._attempts.sayings.refuse(BrokerUnavailable("the broker is away; the worker is trying again"))
         if not self._ending.over:
             self._park()
 
@@ -116,29 +116,29 @@ class Consumer:
             if isinstance(message, StopAsked):
                 self._ending.ask(message.at_once, monotonic())
             elif message is not None:
-                self._floor.hear(message)
+                self._attempts.hear(message)
 
     def _work(self, now: float) -> None:
         """All that needs the broker. Raises BrokerUnavailable; what was done stays done, and the rest is still due."""
-        floor, broker = self._floor, self._broker
-        if receipts := floor.leases.due(now):
+        attempts, broker = self._attempts, self._broker
+        if receipts := attempts.leases.due(now):
             lost = broker.renew(receipts)
-            floor.leases.renewed(receipts, now)
-            floor.lost(lost)
+            attempts.leases.renewed(receipts, now)
+            attempts.lost(lost)
         if now >= self._watch_at:
             self._look_at_watch(now)
-        if floor.sayings.waiting:
-            floor.sayings.answer(broker)
-        if floor.sayings.next_note() <= now:
-            floor.sayings.note(broker, now)
+        if attempts.sayings.waiting:
+            attempts.sayings.answer(broker)
+        if attempts.sayings.next_note() <= now:
+            attempts.sayings.note(broker, now)
         self._fill(now)  # before maintenance, where each request would delay the handler by a round trip
         if self._recoverer.due <= now:
-            floor.drop_strays(self._incoming)
+            attempts.drop_strays(self._incoming)
         for chore in self._chores:
             if chore.due <= now:
                 chore.run(broker, now)
         self._fill(now)
-        self._reporter.forward(broker)
+        self._events.forward(broker)
 
     def _fill(self, now: float) -> None:
         self._take_in()
@@ -146,49 +146,49 @@ class Consumer:
             self._exchange()
 
     def _must_exchange(self, now: float) -> bool:
-        idle, unstored = self._idle_seats(), len(self._floor.ledger)
-        if unstored and (idle or unstored >= COLLECT_MOST or now >= self._exchanged_at + COLLECT):
+        idle, unstored = self._idle_seats(), len(self._attempts.settlements)
+        if unstored and (idle or unstored >= BATCH_MOST or now >= self._exchanged_at + BATCH_WINDOW):
             return True
-        found = self._hungry or self._recoverer.found or self._scheduler.fired
+        found = self._may_have_work or self._recoverer.found or self._scheduler.fired
         return idle > 0 and (found or now >= min(self._due_at, self._block_until()))
 
     def _idle_seats(self) -> int:
         """How many seats may be filled and have no delivery at hand."""
         if not self._ending.running:
             return 0
-        return max(0, self._options.seats - len(self._floor) - len(self._incoming))
+        return max(0, self._options.seats - len(self._attempts) - len(self._incoming))
 
     def _want(self) -> int:
         if not self._ending.running:
             return 0
-        return max(0, self._floor.room - len(self._floor) - len(self._incoming))
+        return max(0, self._attempts.room - len(self._attempts) - len(self._incoming))
 
     def _block_until(self) -> float:
         return self._exchanged_at + self._broker.options.block_time
 
     def _exchange(self) -> None:
         want = self._want()
-        batch = self._floor.ledger.batch()
-        self._hungry = True  # until the answer is here
+        batch = self._attempts.settlements.batch()
+        self._may_have_work = True  # until the answer is here
         answer = self._broker.exchange(self._options.boot, batch, self._options.queues, want)
         now = self._exchanged_at = monotonic()
-        self._hungry = answer.ready
+        self._may_have_work = answer.ready
         self._recoverer.found = self._scheduler.fired = False
         self._due_at = inf if answer.next_due is None else now + answer.next_due
-        self._floor.stored(self._floor.ledger.stored(answer.verdicts))
+        self._attempts.stored(self._attempts.settlements.stored(answer.verdicts))
         for delivery in answer.deliveries:
-            self._floor.leased(delivery, now)
+            self._attempts.leased(delivery, now)
         if answer.deliveries:
             self._taken_at = now
             self._incoming.extend(answer.deliveries)
         self._take_in()
 
     def _take_in(self) -> None:
-        floor = self._floor
-        while self._incoming and len(floor) < floor.room:
+        attempts = self._attempts
+        while self._incoming and len(attempts) < attempts.room:
             delivery = self._incoming.popleft()
             try:
-                if not floor.admit(delivery, self._broker, ahead=len(floor) >= self._options.seats):
+                if not attempts.admit(delivery, self._broker, ahead=len(attempts) >= self._options.seats):
                     self._incoming.appendleft(delivery)
                     return
             except BrokerUnavailable:
@@ -196,15 +196,15 @@ class Consumer:
                 raise
             except BaseException:
                 # The broker is not asked: the lease runs out and is counted, and in the end the task is dead-lettered.
-                floor.leases.drop(delivery.receipt)
+                attempts.leases.drop(delivery.receipt)
                 raise
-            if floor.lined_up:
-                floor.lined_up, self._hungry = False, True
+            if attempts.lined_up:
+                attempts.lined_up, self._may_have_work = False, True
 
     def _give_back(self) -> None:
         """Give the deliveries at hand back to their queues."""
         while self._incoming:
-            self._floor.give_back(self._incoming.popleft())
+            self._attempts.give_back(self._incoming.popleft())
 
     def _obey(self, orders: list[Revocation]) -> None:
         """Mark what was revoked among the deliveries at hand, so that it does not run; `Attempts` ends what runs."""
@@ -213,46 +213,46 @@ class Consumer:
             self._incoming = deque(
                 msgspec.structs.replace(each, revoked=True) if each.receipt in revoked else each for each in self._incoming
             )
-            self._floor.obey(orders)
+            self._attempts.obey(orders)
 
     # -- the broker ----------------------------------------------------------------------------------------------------------------
 
     def _broker_is_away(self, error: BrokerUnavailable) -> None:
         self._backoff = min(self._backoff * 2, LONGEST_BACKOFF) or FIRST_BACKOFF
         self._retry_at = monotonic() + self._backoff
-        self._watch_at, self._hungry = 0.0, True
-        self._floor.sayings.refuse(error)
-        self._reporter.trouble(f"the broker cannot be reached ({error}); the next try is in {self._backoff:g} s")
+        self._watch_at, self._may_have_work = 0.0, True
+        self._attempts.sayings.refuse(error)
+        self._events.trouble(f"the broker cannot be reached ({error}); the next try is in {self._backoff:g} s")
 
     def _look_at_watch(self, now: float) -> None:
         self._watch_at = now + self._watch.interval
         if self._watch.changed():
-            self._hungry = True
+            self._may_have_work = True
             self._control.rung(now)
             self._scheduler.rung(now)
             self._herald.rung(now)
             if not self._idle_seats():
                 self._listen(False)
-                self._deaf_until = now + ORDERS_EVERY
+                self._watch_paused_until = now + ORDERS_EVERY
 
     def _listen(self, listening: bool) -> None:
-        if listening and self._deaf_until != -inf:
-            self._deaf_until = -inf
+        if listening and self._watch_paused_until != -inf:
+            self._watch_paused_until = -inf
             self._inbox.watch(self._watch.fileno())
-        elif not listening and self._deaf_until == -inf:
-            self._deaf_until = inf
+        elif not listening and self._watch_paused_until == -inf:
+            self._watch_paused_until = inf
             self._inbox.unwatch(self._watch.fileno())
 
     # -- parking -------------------------------------------------------------------------------------------------------------------
 
     def _park(self) -> None:
         now = monotonic()
-        if now >= self._deaf_until or self._idle_seats():
+        if now >= self._watch_paused_until or self._idle_seats():
             self._listen(True)
         wait = min(self._wake_at(now) - now, LONGEST_PARK)
-        self._inbox.quorum = 1 + self._floor.waiting // 2
+        self._inbox.quorum = 1 + self._attempts.waiting // 2
         if self._inbox.quorum > 1:
-            wait = min(wait, COLLECT)
+            wait = min(wait, BATCH_WINDOW)
         if self._inbox.park(wait):
             self._watch_at = 0.0
 
@@ -262,23 +262,23 @@ class Consumer:
             return min(bound, self._retry_at)
         if self._ending.settled() or (self._options.burst and self._idle()):
             return now
-        floor = self._floor
-        at = min(bound, floor.leases.next_due(), floor.sayings.next_note(), self._watch_at)
+        attempts = self._attempts
+        at = min(bound, attempts.leases.next_due(), attempts.sayings.next_note(), self._watch_at)
         at = min(at, *(chore.due for chore in self._chores))
-        if self._deaf_until != -inf:
-            at = min(at, self._deaf_until)
-        if floor.ledger:
-            at = min(at, self._exchanged_at + COLLECT)
+        if self._watch_paused_until != -inf:
+            at = min(at, self._watch_paused_until)
+        if attempts.settlements:
+            at = min(at, self._exchanged_at + BATCH_WINDOW)
         at = min(at, self._stale_at())
         if self._idle_seats():
-            at = now if self._hungry else min(at, self._due_at, self._block_until())
+            at = now if self._may_have_work else min(at, self._due_at, self._block_until())
         return min(at, now + BURST_LOOK) if self._options.burst else at
 
     def _stale_at(self) -> float:
-        waits = self._incoming and len(self._floor) >= self._options.seats
-        return min(self._floor.stale_at(), self._taken_at + PATIENCE if waits else inf)
+        waits = self._incoming and len(self._attempts) >= self._options.seats
+        return min(self._attempts.stale_at(), self._taken_at + PATIENCE if waits else inf)
 
     def _idle(self) -> bool:
         """For --burst: nothing ready, running, awaiting a retry or its turn in a limit."""
-        busy = len(self._floor) or self._incoming or len(self._floor.ledger) or self._hungry
-        return not busy and not self._floor.ledger.awaits(time.time(), delayed=self._due_at < inf)
+        busy = len(self._attempts) or self._incoming or len(self._attempts.settlements) or self._may_have_work
+        return not busy and not self._attempts.settlements.awaits(time.time(), delayed=self._due_at < inf)

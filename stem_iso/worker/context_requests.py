@@ -43,8 +43,8 @@ NOTE_EVERY = 0.1  # seconds between two notes of one attempt: a handler may repo
 class ContextRequests:
     """Owned by the consumer thread."""
 
-    def __init__(self, reporter: EventEmitter) -> None:
-        self._reporter = reporter
+    def __init__(self, events: EventEmitter) -> None:
+        self._events = events
         self._asked: deque[tuple[Attempt, Question, Callable[[bytes], None]]] = deque()
         self._dirty: set[Attempt] = set()
 
@@ -53,7 +53,7 @@ class ContextRequests:
         try:
             saying = decode_saying(said.payload)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            self._reporter.trouble(f"the handler said what is no saying: {error}", said.attempt)
+            self._events.trouble(f"the handler said what is no saying: {error}", said.attempt)
             _reply(said.answer, ContextAnswer(error=("RemoteError", f"not understood: {error}")))
         else:
             self._take(said, saying)
@@ -63,7 +63,7 @@ class ContextRequests:
         match saying:
             case ProgressSaid(percent, data):
                 attempt.progress = Progress(percent, data)
-                self._reporter.progress(attempt, percent, data)
+                self._events.progress(attempt, percent, data)
                 self._dirty.add(attempt)
             case MetaSaid(meta):
                 attempt.meta = meta
@@ -88,15 +88,15 @@ class ContextRequests:
         """Carry out all requests. Raises BrokerUnavailable, after the request that met it was answered with it."""
         while self._asked:
             attempt, question, answer = self._asked.popleft()
-            told = ContextAnswer(error=("RemoteError", "the worker failed to carry it out; its log says why"))
+            reply = ContextAnswer(error=("RemoteError", "the worker failed to carry it out; its log says why"))
             try:
-                told = ContextAnswer(_carry_out(broker, attempt, question))
+                reply = ContextAnswer(_carry_out(broker, attempt, question))
             except StemError as error:
-                told = ContextAnswer(error=(type(error).__name__, str(error)))
+                reply = ContextAnswer(error=(type(error).__name__, str(error)))
                 if isinstance(error, BrokerUnavailable):
                     raise
             finally:
-                _reply(answer, told)  # whatever happened here: the handler waits for an answer
+                _reply(answer, reply)  # whatever happened here: the handler waits for an answer
 
     def refuse(self, why: StemError) -> None:
         """Answer all requests with this error: they cannot be carried out now."""

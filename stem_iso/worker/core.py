@@ -111,10 +111,10 @@ def _last_words(outlet: LogWriter) -> None:
             stream.flush()
 
 
-def main(link: int, told: int) -> None:
+def main(link: int, memfd: int) -> None:
     """The descriptors of the keeper's socket and of the memfd that holds the `CoreStart`."""
-    start = msgspec.json.decode(os.pread(told, os.fstat(told).st_size, 0), type=CoreStart)
-    os.close(told)
+    start = msgspec.json.decode(os.pread(memfd, os.fstat(memfd).st_size, 0), type=CoreStart)
+    os.close(memfd)
     sys.argv[:] = map(os.fsdecode, start.argv)
     keeper_socket = socket.socket(fileno=link)
     farewell = keeper_socket.dup()  # the engine closes its own; the last word comes after that

@@ -11,7 +11,7 @@ Rules
  4. The loop never waits for whoever reads the log (`log_output`).
  5. The configuration travels in a memfd, not in the arguments, which `ps` shows: a broker's URL may hold a password.
  6. Children that this process has from before it became a launcher (a script that started a helper, and then `exec`s the worker) are no
-    orphans, and live on. What such a helper itself leaves behind later cannot be told from what a task left, and is killed.
+    orphans, and live on. What such a helper itself leaves behind later cannot be distinguished from what a task left, and is killed.
 """
 
 from __future__ import annotations
@@ -143,16 +143,16 @@ class Launcher:
         keeper = CoreKeeper(ours, core.pid, self._inherited)
         for fd in (pidfd, self._signals.fd):
             keeper.register(fd)
-        told = 0
+        sent = 0
         while True:
             events = keeper.step(self._patience())
             if pidfd in events:
                 break
-            if self._signals.count > told:
+            if self._signals.count > sent:
                 self._signals.drain()  # before the count is read: else a signal between the two would be lost
-                told = self._signals.count
-                keeper.send(SIGNAL, told)
-                self._say_stopping(told)
+                sent = self._signals.count
+                keeper.send(SIGNAL, sent)
+                self._say_stopping(sent)
             if monotonic() >= self._patience():
                 core.kill()
         self._signals.drain()
@@ -163,15 +163,15 @@ class Launcher:
         return keeper.goodbye
 
     def _start_core(self, theirs: socket.socket, start: CoreStart) -> subprocess.Popen[bytes]:
-        told = os.memfd_create("stem_iso-config", os.MFD_CLOEXEC)
-        os.write(told, msgspec.json.encode(start))
-        core = f"from stem_iso.worker.core import main; main({theirs.fileno()}, {told})"
+        memfd = os.memfd_create("stem_iso-config", os.MFD_CLOEXEC)
+        os.write(memfd, msgspec.json.encode(start))
+        core = f"from stem_iso.worker.core import main; main({theirs.fileno()}, {memfd})"
         command = [sys.executable, *interpreter.arguments(), "-c", interpreter.code(interpreter.own_path(self._path), core)]
         try:
             # A process group of its own: the terminal's Ctrl-C reaches the launcher alone.
-            return subprocess.Popen(command, pass_fds=[theirs.fileno(), told], cwd=self._cwd, env=self._env, process_group=0)
+            return subprocess.Popen(command, pass_fds=[theirs.fileno(), memfd], cwd=self._cwd, env=self._env, process_group=0)
         finally:
-            os.close(told)
+            os.close(memfd)
             theirs.close()
 
     def _say_stopping(self, count: int) -> None:

@@ -49,8 +49,8 @@ class LostWorker(msgspec.Struct):
 class Recoverer:
     """`held`: the receipts of this worker. A lease of this worker that is not among them was lost by an error, and is redelivered too."""
 
-    def __init__(self, options: WorkerOptions, interval: float, reporter: EventEmitter, held: Collection[Receipt]) -> None:
-        self._boot, self._interval, self._reporter, self._held = options.boot, interval, reporter, held
+    def __init__(self, options: WorkerOptions, interval: float, events: EventEmitter, held: Collection[Receipt]) -> None:
+        self._boot, self._interval, self._events, self._held = options.boot, interval, events, held
         self._lost = deque(LostWorker(boot) for boot in options.origin.predecessors)
         self.due = 0.0
         self.found = False  # something was redelivered, so that an exchange is worth its price
@@ -64,7 +64,7 @@ class Recoverer:
         reclaimed = broker.reclaim(self._boot, None if lost is None else lost.boot, self._held)
         self.found = self.found or bool(reclaimed)
         for each in reclaimed:
-            self._reporter.reclaimed(each)
+            self._events.reclaimed(each)
         if lost is not None:
             taken = sum(each.boot == lost.boot for each in reclaimed)
             lost.taken += taken
@@ -79,7 +79,7 @@ class Recoverer:
         if lost.dead is not None and lost.taken:
             who = f"worker {lost.dead.id} (pid {lost.dead.pid})"
             why = "died without a goodbye: none of its processes is left on this machine"
-            self._reporter.trouble(f"{who} {why}; {lost.taken} of its tasks are redelivered")
+            self._events.trouble(f"{who} {why}; {lost.taken} of its tasks are redelivered")
 
 
 class RevocationPoller:
@@ -101,8 +101,8 @@ class RevocationPoller:
 class EndNoticePublisher:
     """Emits the end of what was revoked or purged while it waited, and of canvases that failed. The first worker to ask gets each."""
 
-    def __init__(self, reporter: EventEmitter) -> None:
-        self._reporter = reporter
+    def __init__(self, events: EventEmitter) -> None:
+        self._events = events
         self.due = 0.0
         self._last = 0.0
 
@@ -113,7 +113,7 @@ class EndNoticePublisher:
         found = broker.ended_apart()
         self._last, self.due = now, now if found else float("inf")
         for each in found:
-            self._reporter.ended_apart(each)
+            self._events.ended_apart(each)
 
 
 class Sweeper:

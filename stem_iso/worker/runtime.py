@@ -68,7 +68,7 @@ class WorkerRuntime:
 
     def __init__(self, app: Stem, options: WorkerOptions, bus: Bus, inbox: Inbox[Message], loop: asyncio.AbstractEventLoop | None) -> None:
         self._app, self._options, self._bus, self._inbox = app, options, bus, inbox
-        self._reporter = EventEmitter(options.id, bus, app.signals)
+        self._events = EventEmitter(options.id, bus, app.signals)
         self._logged = LogSubscriber(bus)
         self._broker = app.open_broker()
         sizes = self._broker.options
@@ -109,37 +109,37 @@ class WorkerRuntime:
 
     def _open(self) -> Consumer:
         options, broker = self._options, self._broker
-        scheduler = Scheduler(self._app.schedules.declared(), self._app.schedules.owner(), self._reporter)
-        ledger = PendingSettlements(self._reporter, options.retry_strategy, broker.options.max_result_bytes, count_retries=options.burst)
-        desk = AttemptReports(self._inbox, self._reporter, self._logged.output)
+        scheduler = Scheduler(self._app.schedules.declared(), self._app.schedules.owner(), self._events)
+        settlements = PendingSettlements(self._events, options.retry_strategy, broker.options.max_result_bytes, count_retries=options.burst)
+        port = AttemptReports(self._inbox, self._events, self._logged.output)
         by_command = options.origin.keeper_socket is not None
         handlers = HandlerCache(self._app, EntrypointTable(self._app), hosted=by_command)
-        floor = Attempts(
-            *(desk, handlers, self._hosts, ledger, self._reporter),
+        attempts = Attempts(
+            *(port, handlers, self._hosts, settlements, self._events),
             seats=options.seats,
             grace=options.unregistered_grace,
             cores_changed=lambda: beat.soon(),
         )
-        recoverer = Recoverer(options, broker.options.claim_interval, self._reporter, floor.leases.held())
+        recoverer = Recoverer(options, broker.options.claim_interval, self._events, attempts.leases.held())
         takeover = Takeover(options, self._machine, recoverer)
         takeover.run(broker, time.monotonic())
-        beat = self._beat = Heartbeat(lambda: self._describe(broker, floor.ids()))
+        beat = self._beat = Heartbeat(lambda: self._describe(broker, attempts.ids()))
         beat.run(broker, time.monotonic())  # where the broker cannot be reached, nothing is started
         if by_command or any(form_of(handler) is Form.ISOLATED for handler in self._app.registry):
             self._hosts.start_engine()
         self._logged.started(options, broker.url)
-        self._reporter.teller.ready(options, broker.url)
-        return Consumer(options, broker, self._inbox, floor, self._reporter, scheduler, recoverer, [takeover, beat, Sweeper()])
+        self._events.signals.ready(options, broker.url)
+        return Consumer(options, broker, self._inbox, attempts, self._events, scheduler, recoverer, [takeover, beat, Sweeper()])
 
     def _close(self) -> None:
         self._hosts.close()
         with suppress(BrokerUnavailable):
-            self._reporter.forward(self._broker)
+            self._events.forward(self._broker)
             self._broker.goodbye(self._options.id)
         self._broker.close()
         self._inbox.close()
         self._logged.stopped()
-        self._reporter.teller.shutdown()
+        self._events.signals.shutdown()
         self._bus.close()
 
     def _describe(self, broker: Broker, running: list[str]) -> WorkerInfo:

@@ -31,12 +31,12 @@ LONGEST_SLEEP = 30.0
 class Scheduler:
     """`declared`: what the application's code declares, under its place `owner` ("": nobody can import it)."""
 
-    def __init__(self, declared: Sequence[ScheduleRecord], owner: str, reporter: EventEmitter) -> None:
-        self._declared, self._owner, self._reporter = declared, owner, reporter
+    def __init__(self, declared: Sequence[ScheduleRecord], owner: str, events: EventEmitter) -> None:
+        self._declared, self._owner, self._events = declared, owner, events
         self._brought = False
         self._looked = -inf
         self._waiting: dict[str, tuple[ScheduleRecord, Schedule, Plan]] = {}  # as of the last look, so that the next one is cheap
-        self._told: dict[str, str] = {}  # name -> the revision that cannot be fired here
+        self._reported: dict[str, str] = {}  # name -> the revision that cannot be fired here
         self.due = 0.0
         self.fired = False  # so that an exchange is worth its price
 
@@ -68,9 +68,9 @@ class Scheduler:
             return self._fire(broker, record)
         except (ValueError, OverflowError, RecursionError) as error:
             # InvalidOptions, Undecodable, PayloadTooLarge, a time of no calendar: what is stored cannot be used here.
-            if self._told.get(record.name) != record.revision:
-                self._told[record.name] = record.revision
-                self._reporter.trouble(f"schedule {record.name!r} cannot be fired by this worker: {error}")
+            if self._reported.get(record.name) != record.revision:
+                self._reported[record.name] = record.revision
+                self._events.trouble(f"schedule {record.name!r} cannot be fired by this worker: {error}")
             return inf
 
     def _fire(self, broker: Broker, record: ScheduleRecord) -> float:
@@ -95,5 +95,5 @@ class Scheduler:
     def _forget(self, names: set[str]) -> None:
         for gone in self._waiting.keys() - names:
             del self._waiting[gone]
-        for gone in self._told.keys() - names:
-            del self._told[gone]
+        for gone in self._reported.keys() - names:
+            del self._reported[gone]

@@ -40,8 +40,8 @@ class PendingSettlement(msgspec.Struct):
 class PendingSettlements:
     """Owned by the consumer thread."""
 
-    def __init__(self, reporter: EventEmitter, strategy: RetryStrategy | None, max_result_bytes: int, count_retries: bool) -> None:
-        self._reporter = reporter
+    def __init__(self, events: EventEmitter, strategy: RetryStrategy | None, max_result_bytes: int, count_retries: bool) -> None:
+        self._events = events
         self._default = ExponentialJitterRetryStrategy()
         self._strategy = strategy or self._default
         self._max_result_bytes = max_result_bytes
@@ -72,7 +72,7 @@ class PendingSettlements:
         strategy = policy.retry_strategy or self._strategy
         delay, wrong = safe_delay(strategy, attempt.envelope.attempt, error_of(outcome), self._default)
         if wrong is not None:
-            self._reporter.trouble(wrong, attempt)
+            self._events.trouble(wrong, attempt)
         return delay
 
     def _too_large(self, size: int) -> Failed:
@@ -99,24 +99,24 @@ class PendingSettlements:
 
     def _tell(self, closing: PendingSettlement, verdict: Verdict) -> None:
         attempt, plan = closing.attempt, closing.plan
-        self._reporter.teller.settled(attempt, plan, verdict, closing.elapsed)
+        self._events.signals.settled(attempt, plan, verdict, closing.elapsed)
         if verdict is Verdict.DONE:
             match plan:
                 case Finish():
-                    self._reporter.finished(attempt, plan, closing.elapsed)
+                    self._events.finished(attempt, plan, closing.elapsed)
                 case Retry():
                     if self._count_retries:
                         self._retries[attempt.envelope.id] = plan.successor.not_before or 0.0
-                    self._reporter.retried(attempt, plan)
+                    self._events.retried(attempt, plan)
                 case GiveBack():
                     pass  # no ending: the attempt will be made again
                 case _:
                     assert_never(plan)
         elif verdict is Verdict.CANCELLED:
-            self._reporter.revoked(attempt, "revoked")
+            self._events.revoked(attempt, "revoked")
         elif not attempt.lost:  # else `Attempts.lost` has emitted it
             text = "the lease was lost: another worker has the task, or the broker knows it no more; what was done here does not count"
-            self._reporter.trouble(text, attempt)
+            self._events.trouble(text, attempt)
 
     # -- for --burst ---------------------------------------------------------------------------------------------------------------
 

@@ -63,8 +63,8 @@ def moved(phase: ShutdownPhase, *, running: int, unstored: int, grace_over: bool
 class Shutdown:
     """Owned by the consumer thread. `give_back` empties what the consumer has at hand."""
 
-    def __init__(self, options: WorkerOptions, floor: Attempts, reporter: EventEmitter, give_back: Callable[[], None]) -> None:
-        self._options, self._floor, self._reporter, self._give_back = options, floor, reporter, give_back
+    def __init__(self, options: WorkerOptions, attempts: Attempts, events: EventEmitter, give_back: Callable[[], None]) -> None:
+        self._options, self._attempts, self._events, self._give_back = options, attempts, events, give_back
         self.phase = ShutdownPhase.RUNNING
         self._grace_at = self._inline_at = self._isolates_at = self._stored_at = inf
 
@@ -82,7 +82,7 @@ class Shutdown:
 
     def settled(self) -> bool:
         """Nothing is left to wait for."""
-        return self.phase is ShutdownPhase.STORING and not self._floor.ledger
+        return self.phase is ShutdownPhase.STORING and not self._attempts.settlements
 
     def ask(self, at_once: bool, now: float) -> None:
         self._enter(asked(self.phase, Ask.AT_ONCE if at_once else Ask.DRAIN), now)
@@ -93,15 +93,15 @@ class Shutdown:
             return
         if now >= self._inline_at:
             self._inline_at = inf
-            self._floor.abandon(killable=False)
+            self._attempts.abandon(killable=False)
         if now >= self._isolates_at:
             self._isolates_at = inf
-            self._floor.abandon(killable=True)
+            self._attempts.abandon(killable=True)
         self._enter(
             moved(
                 self.phase,
-                running=len(self._floor) + at_hand,
-                unstored=len(self._floor.ledger),
+                running=len(self._attempts) + at_hand,
+                unstored=len(self._attempts.settlements),
                 grace_over=now >= self._grace_at,
                 patience_over=now >= self._stored_at,
             ),
@@ -112,22 +112,22 @@ class Shutdown:
         if phase is self.phase:
             return
         if self.running:
-            self._reporter.teller.stopping(at_once=phase is ShutdownPhase.KILLING)
+            self._events.signals.stopping(at_once=phase is ShutdownPhase.KILLING)
         self.phase = phase
         match phase:
             case ShutdownPhase.DRAINING:
                 self._grace_at = now + self._options.shutdown_timeout
-                self._floor.give_back_unbegun()
+                self._attempts.give_back_unbegun()
                 self._give_back()
             case ShutdownPhase.KILLING:
                 self._grace_at, self._inline_at, self._isolates_at = inf, now + COROUTINES_END, now + ISOLATES_END
-                self._floor.stop_all()
+                self._attempts.stop_all()
                 self._give_back()
             case ShutdownPhase.STORING:
                 self._grace_at = self._inline_at = self._isolates_at = inf
                 self._stored_at = now + STORES_END
-            case ShutdownPhase.OVER if unstored := len(self._floor.ledger):
+            case ShutdownPhase.OVER if unstored := len(self._attempts.settlements):
                 text = f"{unstored} outcomes could not be stored, the broker is away; their leases are left to run out"
-                self._reporter.trouble(text)
+                self._events.trouble(text)
             case _:
                 pass

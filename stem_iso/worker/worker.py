@@ -167,8 +167,8 @@ class Worker:
             raise StemError("this worker has been started before, and runs once: make another Worker")
         self._started = True
         opened: Future[None] = Future()
-        interior = WorkerRuntime(self.app, self._options, self._bus, self._inbox, loop)
-        threading.Thread(target=interior.live, args=(opened, self._ended), name="stem-iso-consumer", daemon=True).start()
+        runtime = WorkerRuntime(self.app, self._options, self._bus, self._inbox, loop)
+        threading.Thread(target=runtime.live, args=(opened, self._ended), name="stem-iso-consumer", daemon=True).start()
         opened.result()
 
     def stop(self, at_once: bool = False) -> None:

@@ -21,7 +21,7 @@ from stem_iso.worker.reporting.signals import SignalEmitter
 from tests.task.making import envelopes, outcomes, policies
 
 END_OF = {"succeeded": "task_succeeded", "retried": "task_retry", "failed": "task_failed", "cancelled": "task_revoked", "queued": None}
-DESK: Any = None  # nobody reports to it here
+PORT: Any = None  # nobody reports to it here
 
 
 @example(Envelope(id="t", name="n", args=msgspec.Raw(b"\x80")), Stopped(StopReason.SHUTDOWN, True), Policy(), Verdict.DONE, True)
@@ -35,7 +35,7 @@ def test_an_attempt_has_one_end_and_a_postrun_exactly_if_it_had_begun(
     signals, bus, heard = Signals(), Bus("w"), []
     for channel in signals:
         channel.connect(heard.append)
-    attempt = Attempt(DESK, Delivery(Receipt(envelope.id, "boot", 1), encode(envelope), envelope.queue, 0, 30.0), envelope, policy)
+    attempt = Attempt(PORT, Delivery(Receipt(envelope.id, "boot", 1), encode(envelope), envelope.queue, 0, 30.0), envelope, policy)
     attempt.begun_at = float(begun)
     SignalEmitter("w", bus, signals).settled(attempt, plan, verdict, 0.5)
     bus.close()

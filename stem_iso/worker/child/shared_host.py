@@ -54,13 +54,13 @@ class HostAround(Around):
 class TaskHost(TaskRunner):
     """`isolate.interfaces.HostRunner` for tasks."""
 
-    def __init__(self, told: BootPayload) -> None:
-        super().__init__(told)
+    def __init__(self, boot_payload: BootPayload) -> None:
+        super().__init__(boot_payload)
         self._inline = Inline(
             loop=None,
-            max_result_bytes=told.max_result_bytes,
-            max_payload_bytes=told.max_payload_bytes,
-            around=HostAround(told.main),
+            max_result_bytes=boot_payload.max_result_bytes,
+            max_payload_bytes=boot_payload.max_payload_bytes,
+            around=HostAround(boot_payload.main),
         )
 
     def define(self, definition: bytes) -> object:

@@ -175,13 +175,13 @@ def _result(name: str, value: Any, most: int, main: str | None) -> Reply:
     try:
         packed = pack(value)
     except BaseException as error:  # packing reads user objects
-        told = TypeError(
+        refusal = TypeError(
             f"{name} returned a value of type {type(value).__name__} that cannot be stored: {failed(error, main).error.message}"
         )
-        return _failed(failed(told, main, retryable=False))
+        return _failed(failed(refusal, main, retryable=False))
     if len(packed) > most:
-        told_size = f"{name} returned {len(packed)} bytes, more than max_result_bytes ({most}); store them elsewhere and return where"
-        return _failed(failed(PayloadTooLarge(told_size), main, retryable=False))
+        text = f"{name} returned {len(packed)} bytes, more than max_result_bytes ({most}); store them elsewhere and return where"
+        return _failed(failed(PayloadTooLarge(text), main, retryable=False))
     return SUCCEEDED, packed
 
 
@@ -194,46 +194,46 @@ def _failed(failure: Failed) -> Reply:
 
 def boot(payload: bytes, port: CallPort) -> TaskRunner:
     """Raises what user code raises."""
-    told = settle_in(payload)
-    runner = TaskRunner(told)
+    boot_payload = settle_in(payload)
+    runner = TaskRunner(boot_payload)
     runner.start()
     return runner
 
 
 def settle_in(payload: bytes) -> BootPayload:
     """Make this process what the parent is, as far as handlers can see: folder and path; the application comes next."""
-    told = msgspec.msgpack.decode(payload, type=BootPayload)
-    sys.path[:] = told.path
-    if os.getcwd() != told.folder:
-        os.chdir(told.folder)
-    return told
+    boot_payload = msgspec.msgpack.decode(payload, type=BootPayload)
+    sys.path[:] = boot_payload.path
+    if os.getcwd() != boot_payload.folder:
+        os.chdir(boot_payload.folder)
+    return boot_payload
 
 
 class TaskRunner:
     """`isolate.interfaces.Runner` for tasks."""
 
-    def __init__(self, told: BootPayload) -> None:
-        self.told = told
-        self._carried = not told.location
+    def __init__(self, boot_payload: BootPayload) -> None:
+        self.boot_payload = boot_payload
+        self._carried = not boot_payload.location
         try:
-            self._app = import_app(told.location) if told.location else Stem(told.broker)
+            self._app = import_app(boot_payload.location) if boot_payload.location else Stem(boot_payload.broker)
         except NotThere:
-            if not told.of_program:
+            if not boot_payload.of_program:
                 raise
             # The program makes its application below `if __name__ == "__main__":`, which does not run here: its code is carried.
-            self._app, self._carried = Stem(told.broker), True
-        self._app.site = BrokerConfig(told.broker, self._app.site.overrides)
-        self._app.site.folder, self._app.site.in_isolate, self._app.site.withheld = told.site_folder, True, told.withheld
+            self._app, self._carried = Stem(boot_payload.broker), True
+        self._app.site = BrokerConfig(boot_payload.broker, self._app.site.overrides)
+        self._app.site.folder, self._app.site.in_isolate, self._app.site.withheld = boot_payload.site_folder, True, boot_payload.withheld
         current_app.set(self._app)
-        import_beside(told.modules)
-        found = {handler.name: signature_of(handler, told.main) for handler in self._app.registry}
+        import_beside(boot_payload.modules)
+        found = {handler.name: signature_of(handler, boot_payload.main) for handler in self._app.registry}
         self.ready = msgspec.msgpack.encode(found)
 
     def start(self) -> None:
         if self._carried:
-            unpack(self._app, self.told.carried)
+            unpack(self._app, self.boot_payload.carried)
         else:
-            refuse_others(self._app.middleware, self.told.middleware, self.told.main)
+            refuse_others(self._app.middleware, self.boot_payload.middleware, self.boot_payload.main)
         for hook in self._app.isolate_start_hooks:
             value = hook()
             if inspect.isawaitable(value):
@@ -243,35 +243,35 @@ class TaskRunner:
 
     def define(self, definition: bytes) -> object:
         """The entrypoint; where it cannot be had, what to answer to each call of it: a define that raises would cost the isolate."""
-        told = msgspec.msgpack.decode(definition, type=Definition)
+        decoded = msgspec.msgpack.decode(definition, type=Definition)
         try:
-            return self._entrypoint(told)
+            return self._entrypoint(decoded)
         except BaseException as error:  # importing and unpickling run user code
-            return _failed(failed(error, self.told.main, retryable=False))
+            return _failed(failed(error, self.boot_payload.main, retryable=False))
 
     def run(self, entry: object, payload: bytes, port: CallPort) -> Reply:
         if not isinstance(entry, Entrypoint):
             refusal: Any = entry
             return int(refusal[0]), bytes(refusal[1])
-        told = self.told
-        sizes = {"max_result_bytes": told.max_result_bytes, "max_payload_bytes": told.max_payload_bytes}
-        return run_sync(entry, payload, port, **sizes, main=told.main)
+        boot_payload = self.boot_payload
+        sizes = {"max_result_bytes": boot_payload.max_result_bytes, "max_payload_bytes": boot_payload.max_payload_bytes}
+        return run_sync(entry, payload, port, **sizes, main=boot_payload.main)
 
-    def _entrypoint(self, told: Definition) -> Entrypoint:
-        add(self._app.registry, told.catalog)
-        if told.pickled is not None:
-            code, hints = payloads.unpack(told.pickled)
-        elif told.place is not None:
-            import_module(told.place.partition(":")[0])
-            code, hints = function_at(told.place, told.name), None
+    def _entrypoint(self, definition: Definition) -> Entrypoint:
+        add(self._app.registry, definition.catalog)
+        if definition.pickled is not None:
+            code, hints = payloads.unpack(definition.pickled)
+        elif definition.place is not None:
+            import_module(definition.place.partition(":")[0])
+            code, hints = function_at(definition.place, definition.name), None
             if code is None:
-                raise StemError(f"{told.place} is not to be found in the isolate")
+                raise StemError(f"{definition.place} is not to be found in the isolate")
         else:
-            return self._app.entrypoint(told.name)
-        return self._wrapped(told, code, hints)
+            return self._app.entrypoint(definition.name)
+        return self._wrapped(definition, code, hints)
 
-    def _wrapped(self, told: Definition, code: Callable[..., Any], hints: dict[str, Any] | None) -> Entrypoint:
-        if not told.whole:
-            return Entrypoint(told.name, code, sender=self._app)
-        handler: FunctionHandler[Any] = FunctionHandler(code, told.name, TaskOptions(), True, hints)
-        return Entrypoint(told.name, handler.call, handler, self._app)
+    def _wrapped(self, definition: Definition, code: Callable[..., Any], hints: dict[str, Any] | None) -> Entrypoint:
+        if not definition.whole:
+            return Entrypoint(definition.name, code, sender=self._app)
+        handler: FunctionHandler[Any] = FunctionHandler(code, definition.name, TaskOptions(), True, hints)
+        return Entrypoint(definition.name, handler.call, handler, self._app)

@@ -54,7 +54,7 @@ class Bus:
         self._closed = False
         self._events = self._posted = 0  # how many wait, and bytes of output that do; under the lock
         self._dropped = 0  # written by publishers, taken by the dispatch thread; an estimate is enough
-        self._loss_told = -inf  # when; owned by the dispatch thread
+        self._loss_reported_at = -inf  # when; owned by the dispatch thread
 
     def on(self, type: WorkerEventType | None, listener: L) -> L:
         """Call `listener(event)` for events of this type, of every type with None. Returns it, so that it can decorate."""
@@ -148,7 +148,7 @@ class Bus:
                 listeners = self._listeners[value.type._value_]
             for listener in listeners or ():
                 self._call(listener, value)
-            if self._dropped and time.monotonic() - self._loss_told > LOSS_EVERY:
+            if self._dropped and time.monotonic() - self._loss_reported_at > LOSS_EVERY:
                 self._tell_loss()
         if self._dropped:
             self._tell_loss()
@@ -164,7 +164,7 @@ class Bus:
                 self._tell(f"the listener {named} raised", text)
 
     def _tell_loss(self) -> None:
-        lost, self._dropped, self._loss_told = self._dropped, 0, time.monotonic()
+        lost, self._dropped, self._loss_reported_at = self._dropped, 0, time.monotonic()
         self._tell(f"{lost} events were dropped: a listener is slower than the worker", "")
 
     def _tell(self, message: str, text: str) -> None:

@@ -41,11 +41,11 @@ OUTBOX = 10_000  # past this, events for other processes are dropped, the oldest
 
 
 class EventEmitter:
-    """Owned by the consumer thread. `teller` emits the signals, which are for this process alone."""
+    """Owned by the consumer thread. `signals` emits the signals, which are for this process alone."""
 
     def __init__(self, worker_id: str, bus: Bus, signals: Signals) -> None:
         self._worker_id, self._bus = worker_id, bus
-        self.teller = SignalEmitter(worker_id, bus, signals)
+        self.signals = SignalEmitter(worker_id, bus, signals)
         self._forwarding = False  # whether another process listens
         self._outbox: deque[bytes] = deque(maxlen=OUTBOX)
 
@@ -55,7 +55,7 @@ class EventEmitter:
     # -- tasks ---------------------------------------------------------------------------------------------------------------------
 
     def started(self, attempt: Attempt) -> None:
-        self.teller.prerun(attempt)
+        self.signals.prerun(attempt)
         if self.wants(WorkerEventType.STARTED):
             self._send(StartedEvent(**self._of(attempt)))
 
@@ -101,7 +101,7 @@ class EventEmitter:
     def _ended(self, found: Reclaimed | UnattendedEnd, reason: str, error: TaskError | None) -> None:
         """A task whose end this worker did not make."""
         base = about(self._worker_id, found)
-        self.teller.ended(found, reason, error)
+        self.signals.ended(found, reason, error)
         if found.state is TaskState.FAILED and self.wants(WorkerEventType.FAILED):
             self._send(FailedEvent(reason=reason, error=error, **base))
         elif found.state is TaskState.CANCELLED and self.wants(WorkerEventType.REVOKED):
@@ -110,7 +110,7 @@ class EventEmitter:
     # -- the rest ------------------------------------------------------------------------------------------------------------------
 
     def isolate(self, notice: IsolateNotice) -> None:
-        self.teller.isolate(notice)
+        self.signals.isolate(notice)
         if self.wants(WorkerEventType.ISOLATE):
             self._send(
                 IsolateEvent(

@@ -81,8 +81,8 @@ class LogSubscriber:
         self._started = True
         cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
         queues = ", ".join(options.queues)
-        told = (options.id, broker, queues, options.seats, options.spares, cores)
-        log.info("worker %s: broker %s, queues %s, %d seats, %d spares, cores %s", *told)
+        facts = (options.id, broker, queues, options.seats, options.spares, cores)
+        log.info("worker %s: broker %s, queues %s, %d seats, %d spares, cores %s", *facts)
         for type, level in LEVELS.items():
             if log.isEnabledFor(level) or type is WorkerEventType.ISOLATE:
                 self._bus.on(type, self._event)

@@ -99,17 +99,17 @@ class SignalEmitter:
             self._tell(channel, TaskPostrunSignal(state=state.value, reason=reason, elapsed=elapsed, **self._of(attempt)))
 
     def _wants_ends(self) -> bool:
-        told = self._signals
-        either = told.task_postrun.listeners or told.task_succeeded.listeners or told.task_retry.listeners
-        return bool(either or told.task_failed.listeners or told.task_revoked.listeners)
+        signals = self._signals
+        either = signals.task_postrun.listeners or signals.task_succeeded.listeners or signals.task_retry.listeners
+        return bool(either or signals.task_failed.listeners or signals.task_revoked.listeners)
 
     def _finished(self, attempt: Attempt, plan: Finish, elapsed: float) -> None:
         signals = self._signals
         if plan.state is TaskState.SUCCEEDED:
             if signals.task_succeeded.listeners:
                 result, of = plan.result or b"", self._of(attempt)
-                told = TaskSucceededSignal(elapsed=elapsed, result=_shown(result), result_bytes=len(result), **of)
-                self._tell(signals.task_succeeded, told)
+                signal = TaskSucceededSignal(elapsed=elapsed, result=_shown(result), result_bytes=len(result), **of)
+                self._tell(signals.task_succeeded, signal)
         elif plan.state is TaskState.CANCELLED:
             if signals.task_revoked.listeners:
                 self._tell(signals.task_revoked, TaskRevokedSignal(reason=plan.reason or "revoked", **self._of(attempt)))
@@ -136,7 +136,7 @@ class SignalEmitter:
     def ready(self, options: WorkerOptions, broker: str) -> None:
         self._ready = True
         if (channel := self._signals.worker_ready).listeners:
-            told = WorkerReadySignal(
+            signal = WorkerReadySignal(
                 boot=options.boot,
                 pid=os.getpid(),
                 broker=broker,
@@ -145,7 +145,7 @@ class SignalEmitter:
                 spares=options.spares,
                 **self._here(),
             )
-            self._tell(channel, told)
+            self._tell(channel, signal)
 
     def stopping(self, at_once: bool) -> None:
         if (channel := self._signals.worker_stopping).listeners:
