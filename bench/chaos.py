@@ -27,7 +27,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from stem_iso.worker.owned import OwnedWorker
+from stem_iso.worker.owned_worker import OwnedWorker
 
 READY, DELAYED, LEASED, SUCCEEDED, FAILED, CANCELLED = range(6)
 STUCK = 60.0  # seconds without a task that ends, after which what is left does not end

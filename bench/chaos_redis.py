@@ -31,7 +31,7 @@ from pathlib import Path
 import redis
 
 from bench.redis import own_server
-from stem_iso.worker.owned import OwnedWorker
+from stem_iso.worker.owned_worker import OwnedWorker
 from tests.servers.server import Server
 
 WHO = ("isolate", "isolate", "core", "launcher", "server")

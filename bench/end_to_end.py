@@ -23,7 +23,7 @@ from typing import Any
 
 from bench.harness import report, spread
 from stem_iso import Stem, Worker
-from stem_iso.worker.owned import OwnedWorker
+from stem_iso.worker.owned_worker import OwnedWorker
 
 FOLDER = os.environ.get("STEM_ISO_BENCH", ".")
 app = Stem(f"sqlite:///{FOLDER}/bench.db")

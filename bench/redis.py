@@ -31,7 +31,7 @@ from typing import Any
 from bench import redis_depth
 from bench.harness import percentile, report
 from bench.redis_peers import NAMES
-from stem_iso.worker.owned import OwnedWorker
+from stem_iso.worker.owned_worker import OwnedWorker
 from tests.servers.finding import MISSING, binaries
 from tests.servers.server import Server
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from stem_iso.worker.owned import OwnedWorker
+from stem_iso.worker.owned_worker import OwnedWorker
 
 PATIENCE = 10.0  # seconds for a worker that was told to stop
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stem_iso.worker.owned import OwnedWorker
+from stem_iso.worker.owned_worker import OwnedWorker
 
 PATIENCE = 15.0  # seconds for a worker that was told to stop at once
 

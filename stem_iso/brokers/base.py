@@ -16,7 +16,7 @@ Rules (the contract suite in `stem_iso.testing` holds each)
  6. A foreign exception stops here: what a store raises becomes `BrokerUnavailable`.
  7. Whoever waits is woken: `Watch.fileno()` turns readable when there may be something new.
  8. A part of a canvas that waits for others is `queued`, reason `waiting`, and stands in no queue. However a part ends, in whoever's hands,
-    its moves (`task.canvas.moves`) are carried out, each once. A member's result is kept until its group has ended, whatever its TTL.
+    its moves (`task.canvas.tree.moves`) are carried out, each once. A member's result is kept until its group has ended, whatever its TTL.
 
 Durations are seconds. Lists are answered in the order of the question.
 """

@@ -23,7 +23,7 @@ from stem_iso.validation import LONGEST, did_you_mean, is_number
 
 if TYPE_CHECKING:
     from stem_iso.brokers.redis.client.address import Address
-    from stem_iso.brokers.sqlite.memory import MemoryStore
+    from stem_iso.brokers.sqlite.in_memory import MemoryStore
 
 SCHEMES = ("memory", "sqlite")
 REDIS = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
@@ -58,7 +58,7 @@ def open_broker(url: str, options: BrokerOptions | None = None, *, cwd: str | No
     from stem_iso.brokers.sqlite.broker import SqliteBroker
     from stem_iso.brokers.sqlite.clock import SYSTEM
     from stem_iso.brokers.sqlite.database import FileDatabase
-    from stem_iso.brokers.sqlite.memory import MemoryDatabase, MemoryStore
+    from stem_iso.brokers.sqlite.in_memory import MemoryDatabase, MemoryStore
 
     chosen = options or found
     if address.scheme == "memory":

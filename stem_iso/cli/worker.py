@@ -48,6 +48,6 @@ the command line wins over the environment, that over the file.
 
 Exit codes: 0 done, 1 failed, 2 usage or import, 3 broker unreachable.
 """
-# For programs (`stem_iso.worker.owned`), hence hidden: nobody types a descriptor.
+# For programs (`stem_iso.worker.owned_worker`), hence hidden: nobody types a descriptor.
 OWNER = click.Option(["--owner"], type=click.IntRange(min=3), metavar="FD", callback=_owner, hidden=True)
 worker = click.Command("worker", callback=run_worker, params=[*(_option(setting) for setting in SETTINGS), OWNER], help=HELP)

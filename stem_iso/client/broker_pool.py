@@ -27,7 +27,7 @@ from stem_iso.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
     from stem_iso.brokers.base import Broker
-    from stem_iso.brokers.sqlite.memory import MemoryStore
+    from stem_iso.brokers.sqlite.in_memory import MemoryStore
 
 LEAST_SECRET = 8  # characters
 
@@ -111,7 +111,7 @@ class BrokerConfig:
             return None
         if self.in_isolate or current_app.get(None) is not None:
             raise BrokerUnavailable("memory:// lives in the worker's process, out of reach here: enqueue and revoke by the context")
-        from stem_iso.brokers.sqlite.memory import MemoryStore
+        from stem_iso.brokers.sqlite.in_memory import MemoryStore
 
         if self._store is None:
             # setdefault decides between threads that come at once: all get the store of the first.

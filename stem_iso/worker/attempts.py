@@ -29,10 +29,10 @@ from stem_iso.worker.context_requests import ContextRequests
 from stem_iso.worker.dispatcher import Dispatcher
 from stem_iso.worker.inline.call import InlineJob
 from stem_iso.worker.leases import Leases
+from stem_iso.worker.pending_settlements import PendingSettlements
 from stem_iso.worker.prefetch import PATIENCE, Pace
 from stem_iso.worker.reporting.events import EventEmitter
 from stem_iso.worker.resolved_handlers import HandlerCache
-from stem_iso.worker.settlements import PendingSettlements
 
 monotonic = time.monotonic
 AttemptMessage = AttemptEnded | Begun | HandlerMessage | Beaten | LimitReached | IsolateChanged | Trouble

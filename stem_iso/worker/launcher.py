@@ -39,7 +39,7 @@ from stem_iso.isolate.keeper import process_tree
 from stem_iso.isolate.keeper.keeper import Keeper, set_title
 from stem_iso.isolate.keeper.protocol import GOODBYE, SIGNAL
 from stem_iso.isolate.linux import become_subreaper, forget_inherited_signals, poll_timeout, require_linux, standard_streams
-from stem_iso.worker.owned import end_with_owner
+from stem_iso.worker.owned_worker import end_with_owner
 from stem_iso.worker.reporting.log import configure_logging
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 30.0
@@ -205,7 +205,7 @@ class Launcher:
 def launch(config: WorkerConfig, owner: int | None = None) -> int:
     """Run a worker until it ends; the process's exit code (W1). For the main thread of a process that does nothing else.
 
-    `owner`: the descriptor of a pipe whose other side is its starter's, where the worker is to end with that (`owned`).
+    `owner`: the descriptor of a pipe whose other side is its starter's, where the worker is to end with that (`owned_worker`).
     """
     require_linux("a worker")
     path = interpreter.search_path()

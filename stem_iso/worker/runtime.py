@@ -33,12 +33,12 @@ from stem_iso.worker.inline.runner import Around, Inline
 from stem_iso.worker.liveness import machine, process
 from stem_iso.worker.maintenance import Heartbeat, Recoverer, Sweeper
 from stem_iso.worker.options import WorkerOptions
+from stem_iso.worker.pending_settlements import PendingSettlements
 from stem_iso.worker.reporting.bus import Bus
 from stem_iso.worker.reporting.events import EventEmitter
 from stem_iso.worker.reporting.log import LogSubscriber
 from stem_iso.worker.resolved_handlers import HandlerCache
 from stem_iso.worker.scheduler import Scheduler
-from stem_iso.worker.settlements import PendingSettlements
 from stem_iso.worker.takeover import Takeover
 
 if TYPE_CHECKING:

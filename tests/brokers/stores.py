@@ -13,7 +13,7 @@ from stem_iso.brokers.sqlite.broker import SqliteBroker
 from stem_iso.brokers.sqlite.clock import StoreClock
 from stem_iso.brokers.sqlite.connection import Connection
 from stem_iso.brokers.sqlite.database import FileDatabase
-from stem_iso.brokers.sqlite.memory import MemoryDatabase, MemoryStore
+from stem_iso.brokers.sqlite.in_memory import MemoryDatabase, MemoryStore
 
 ROOT = Path(__file__).parent.parent.parent
 

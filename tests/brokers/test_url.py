@@ -12,7 +12,7 @@ import pytest
 
 from stem_iso.brokers.base import BrokerOptions
 from stem_iso.brokers.redis.client.address import Access, Address, Node, Tls, parse
-from stem_iso.brokers.sqlite.memory import MemoryStore
+from stem_iso.brokers.sqlite.in_memory import MemoryStore
 from stem_iso.brokers.url import open_broker, parse_url
 from stem_iso.client.broker_pool import BrokerConfig
 from stem_iso.config import WorkerConfig

@@ -14,14 +14,14 @@ from textwrap import dedent
 import pytest
 
 from stem_iso import Stem, TaskState
-from stem_iso.worker.owned import OwnedWorker
+from stem_iso.worker.owned_worker import OwnedWorker
 from tests.command.conftest import ROOT
 from tests.isolate.calling import BOUND, assert_dead, descendants, pid_in
 
 COMMAND = [sys.executable, "-m", "stem_iso.worker", "-A", "tests.command.app:app", "-c", "2"]
 PROGRAM = dedent("""
     import signal, sys
-    from stem_iso.worker.owned import OwnedWorker
+    from stem_iso.worker.owned_worker import OwnedWorker
     worker = OwnedWorker(sys.argv[1:], process_group=0)
     print(worker.pid, flush=True)
     signal.pause()

@@ -17,7 +17,7 @@ import pytest
 
 from stem_iso import IsolatePool, TimeoutException
 from stem_iso.isolate.keeper import process_tree
-from stem_iso.isolate.keeper.tracker import Register, decode
+from stem_iso.isolate.keeper.resource_tracker import Register, decode
 from tests.isolate import shared
 from tests.isolate.calling import BOUND, eventually
 
@@ -82,7 +82,7 @@ def test_what_was_made_is_removed_whoever_is_killed(tmp_path: Path, victim: str)
         keeper, isolate = int(running.stdout.readline()), int(running.stdout.readline())
         eventually(file.exists, "it made nothing")
         eventually(
-            lambda: any(b"keeper.tracker" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in process_tree.children(keeper)),
+            lambda: any(b"keeper.resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in process_tree.children(keeper)),
             "no tracker was started",
         )
         os.kill({"program": running.pid, "keeper": keeper, "isolate": isolate}[victim], signal.SIGKILL)

@@ -35,13 +35,13 @@ from stem_iso.brokers.base import (
 from stem_iso.brokers.redis import canvas, expire, lease, publish, rate_limits, schedules, status, workers
 from stem_iso.brokers.redis.client.client import Links
 from stem_iso.brokers.redis.dead_letters import DeadLetters
-from stem_iso.brokers.redis.ends import TokenEnds
 from stem_iso.brokers.redis.exchange import Exchanger, ExchangeTurn
 from stem_iso.brokers.redis.keys import own_key, queue_key
 from stem_iso.brokers.redis.notifications import RedisWatch
 from stem_iso.brokers.redis.outbox import OutboxRelay, entries_in
 from stem_iso.brokers.redis.queues import Registry
 from stem_iso.brokers.redis.receipts import ReceiptIndex
+from stem_iso.brokers.redis.result_watch import TokenEnds
 from stem_iso.brokers.redis.revoke import Revocations
 from stem_iso.brokers.redis.settle import Nonces
 from stem_iso.brokers.redis.status import Memory, StatusReader

@@ -18,7 +18,7 @@ from stem_iso.brokers.base import BrokerOptions, MemberState, StatusRecord
 from stem_iso.brokers.redis import canvas_placement, publish
 from stem_iso.brokers.redis.canvas_placement import CanvasOrigin
 from stem_iso.brokers.redis.client.client import Command, Links, ScriptCall
-from stem_iso.brokers.redis.damage import DAMAGE, UNREADABLE, say, text
+from stem_iso.brokers.redis.corrupt_records import DAMAGE, UNREADABLE, say, text
 from stem_iso.brokers.redis.keys import own_key, queue_key
 from stem_iso.brokers.redis.outbox import OutboxEntry, OutboxRelay, entries_in
 from stem_iso.brokers.redis.queues import Registry

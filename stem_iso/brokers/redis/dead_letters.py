@@ -17,7 +17,7 @@ import msgspec
 
 from stem_iso.brokers.base import DeadFilter, DeadLetter, Replayed
 from stem_iso.brokers.redis.client.client import Command, Links, ScriptCall
-from stem_iso.brokers.redis.damage import DAMAGE, UNREADABLE, say, text
+from stem_iso.brokers.redis.corrupt_records import DAMAGE, UNREADABLE, say, text
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.queues import Registry
 from stem_iso.brokers.redis.records import record

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from stem_iso.brokers.base import BrokerOptions, Delivery, Exchange, Receipt, Settlement, Verdict
 from stem_iso.brokers.redis.client.client import Links, ScriptCall, round_trips
-from stem_iso.brokers.redis.damage import say, text
+from stem_iso.brokers.redis.corrupt_records import say, text
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.receipts import ReceiptIndex
 from stem_iso.brokers.redis.records import body_of, priority_of, visibility_of

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from stem_iso.brokers.base import BrokerOptions, Receipt, Reclaimed
 from stem_iso.brokers.redis.client.client import Links, ScriptCall
-from stem_iso.brokers.redis.damage import text
+from stem_iso.brokers.redis.corrupt_records import text
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.receipts import ReceiptIndex, token
 from stem_iso.brokers.redis.records import STATES, head_of, pack, pack_meta, pack_progress

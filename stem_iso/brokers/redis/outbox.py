@@ -27,7 +27,7 @@ from stem_iso.brokers.redis import canvas_placement
 from stem_iso.brokers.redis.canvas_moves import Asked, Outcome, beginning, calls, cause_in, ended_in, is_whole, link_in, outcome, revocation
 from stem_iso.brokers.redis.canvas_placement import CanvasOrigin
 from stem_iso.brokers.redis.client.client import Command, Links, ScriptCall
-from stem_iso.brokers.redis.damage import DAMAGE, say
+from stem_iso.brokers.redis.corrupt_records import DAMAGE, say
 from stem_iso.brokers.redis.keys import REGISTRY, own_key, queue_key
 from stem_iso.brokers.redis.records import frames
 from stem_iso.task.canvas.tree import Canvas, Move, Ref, dropped, moves

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, Protocol
 
 from stem_iso.brokers.base import Permit, Receipt, Verdict
 from stem_iso.brokers.redis.client.client import Links, ScriptCall
-from stem_iso.brokers.redis.damage import DAMAGE, say
+from stem_iso.brokers.redis.corrupt_records import DAMAGE, say
 from stem_iso.brokers.redis.keys import bucket_key, queue_key
 from stem_iso.task.rate_limit import Rate, TaskLimits
 from stem_iso.task.status import CONCURRENCY_LIMIT, RATE_LIMIT

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stem_iso.brokers.redis.damage import DAMAGE
+from stem_iso.brokers.redis.corrupt_records import DAMAGE
 from stem_iso.outcome import TaskError
 from stem_iso.task.canvas.tree import Ref, Start, started
 from stem_iso.task.envelope import Envelope, Undecodable, decode, encode

@@ -18,7 +18,7 @@ import msgspec
 from stem_iso.brokers.base import Receipt, Revocation, UnattendedEnd
 from stem_iso.brokers.redis import canvas
 from stem_iso.brokers.redis.client.client import Links, ScriptCall
-from stem_iso.brokers.redis.damage import DAMAGE, say, text
+from stem_iso.brokers.redis.corrupt_records import DAMAGE, say, text
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.outbox import OutboxRelay, entries_in
 from stem_iso.brokers.redis.queues import Registry

@@ -20,7 +20,7 @@ from typing import Any
 
 from stem_iso.brokers.base import ScheduleRecord
 from stem_iso.brokers.redis.client.client import Links
-from stem_iso.brokers.redis.damage import DAMAGE, say, text
+from stem_iso.brokers.redis.corrupt_records import DAMAGE, say, text
 from stem_iso.brokers.redis.keys import SCHEDULES
 from stem_iso.brokers.redis.records import frames
 from stem_iso.task.canvas.tree import Canvas

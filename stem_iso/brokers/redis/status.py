@@ -18,7 +18,7 @@ import msgspec
 from stem_iso.brokers.base import QueueCount, StatusRecord
 from stem_iso.brokers.redis import canvas
 from stem_iso.brokers.redis.client.client import Links, ScriptCall
-from stem_iso.brokers.redis.damage import DAMAGE, say
+from stem_iso.brokers.redis.corrupt_records import DAMAGE, say
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.queues import Registry
 from stem_iso.brokers.redis.status_records import Live, ended, live, unreadable

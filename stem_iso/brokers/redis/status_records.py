@@ -9,7 +9,7 @@ import struct
 from typing import Any, NamedTuple
 
 from stem_iso.brokers.base import DeadLetter, StatusRecord
-from stem_iso.brokers.redis.damage import UNREADABLE
+from stem_iso.brokers.redis.corrupt_records import UNREADABLE
 from stem_iso.brokers.redis.records import (
     NO_ARGS,
     STATES,

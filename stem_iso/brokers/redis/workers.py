@@ -20,7 +20,7 @@ import msgspec
 from stem_iso.brokers.base import WorkerInfo
 from stem_iso.brokers.redis.client.blocking import BlockingConnection
 from stem_iso.brokers.redis.client.client import Links, ScriptCall
-from stem_iso.brokers.redis.damage import DAMAGE, say, text
+from stem_iso.brokers.redis.corrupt_records import DAMAGE, say, text
 from stem_iso.brokers.redis.keys import GOSSIP
 from stem_iso.errors import BrokerUnavailable
 

@@ -31,7 +31,7 @@ from stem_iso.brokers.rules import encoded
 from stem_iso.brokers.sqlite import (
     acquire,
     canvas,
-    damage,
+    corrupt_rows,
     dead_letters,
     end_notices,
     expire,
@@ -161,7 +161,7 @@ class SqliteBroker:
         if (want > 0 and not deliveries) or turn.lease_now - self._searched > SEARCH:
             self._searched = turn.lease_now
             for queue in queues:
-                damage.bury(turn, damage.never_due(turn, queue))
+                corrupt_rows.bury(turn, corrupt_rows.never_due(turn, queue))
         return Exchange(verdicts, deliveries, due, ready=more or due == 0)
 
     def renew(self, receipts: Sequence[Receipt]) -> list[Receipt]:

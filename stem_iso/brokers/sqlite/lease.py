@@ -6,7 +6,7 @@ renewing asks for the token and never for the time.
     reclaim of an expired lease:  revoked ─> cancelled · marked ─> failed, worker-lost · delivered too often ─> failed, redelivery-limit
                                   else ─> waits again, its redelivery counted
 
-A row with a column that cannot be read is no reason to stop: it ends by itself (`damage`), and its neighbours are delivered.
+A row with a column that cannot be read is no reason to stop: it ends by itself (`corrupt_rows`), and its neighbours are delivered.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 
 from stem_iso.brokers.base import BrokerOptions, Delivery, Receipt, Reclaimed, Revocation
 from stem_iso.brokers.rules import at_most_once, too_often
-from stem_iso.brokers.sqlite import damage, schema, values
+from stem_iso.brokers.sqlite import corrupt_rows, schema, values
 from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.brokers.sqlite.rate_limits import pull
 from stem_iso.brokers.sqlite.rows import RowEnd, pack, pack_progress
@@ -43,7 +43,7 @@ def quiet(turn: Transaction, queues: Sequence[str]) -> float | None:
     for queue in queues:
         if turn.one("SELECT 1 FROM task WHERE state = 0 AND queue = ? LIMIT 1", (queue,)):
             return 0.0
-        if damage.never_due(turn, queue):
+        if corrupt_rows.never_due(turn, queue):
             return 0.0
         due = _earliest(turn, queue)
         if due is not None:
@@ -84,15 +84,15 @@ def lease(turn: Transaction, boot: str, sequence: int, queues: Sequence[str], wa
     rows.sort(key=_place)
     deliveries, faults = [], []
     for rank, seq, id, body, queue, redeliveries, visibility, name, run, attempt, lock in rows:
-        if not damage.is_common(id, name, (rank, run, attempt, redeliveries), (visibility, lock)):
+        if not corrupt_rows.is_common(id, name, (rank, run, attempt, redeliveries), (visibility, lock)):
             columns = {"rank": rank, "id": id, "redeliveries": redeliveries, "visibility": visibility}
-            what = damage.fault(columns | {"name": name, "run": run, "attempt": attempt, "lock": lock})
+            what = corrupt_rows.fault(columns | {"name": name, "run": run, "attempt": attempt, "lock": lock})
             if what is not None:
                 faults.append((seq, what))
                 continue
         lasts = default if visibility is None else visibility
         deliveries.append(Delivery(Receipt(id, boot, sequence), values.data(body), queue, redeliveries, lasts))
-    damage.bury(turn, faults)
+    corrupt_rows.bury(turn, faults)
     return deliveries, len(found) > want
 
 
@@ -179,9 +179,9 @@ def reclaim(
 ) -> list[Reclaimed]:
     rows, faults = [], []
     for row in expired(turn, boot, predecessor, held):
-        what = damage.fault({"redeliveries": row[8]})
+        what = corrupt_rows.fault({"redeliveries": row[8]})
         rows.append(row) if what is None else faults.append((row[2], what))
-    damage.bury(turn, faults)  # reported as what it is, not as a lost worker
+    corrupt_rows.bury(turn, faults)  # reported as what it is, not as a lost worker
     decided = [_reclaimed(row, turn.now, options.max_redeliveries) for row in rows]
     locked, linked = (any(row[column] is not None for row in rows) for column in (-3, -2))
     apply(turn, [change for change, _ in decided], locked=locked, linked=linked)

@@ -38,7 +38,7 @@ from stem_iso.isolate.interpreter import Program
 from stem_iso.isolate.keeper import process_tree, protocol
 from stem_iso.isolate.keeper.orphans import NAME_AFTER, Orphans, Survivor
 from stem_iso.isolate.keeper.protocol import EXITED, FAILED, FORWARD, HELLO, KILL, START, STARTED, STUCK
-from stem_iso.isolate.keeper.trackers import Trackers
+from stem_iso.isolate.keeper.tracker_table import Trackers
 from stem_iso.isolate.linux import WALL, become_subreaper, forget_inherited_signals, poll_timeout, proc_hides, standard_streams
 
 MOST_NAMED = 256  # of the killed, in a report: a message has an end

@@ -1,7 +1,7 @@
 """Start of an isolate as a LokyProcess, in the keeper.
 
 The keeper has none of loky's two resource trackers (19 and 12 MiB): it registers nothing itself, so both tracker objects get a descriptor
-of /dev/null. What isolates register goes to a tracker of their own (`trackers`).
+of /dev/null. What isolates register goes to a tracker of their own (`tracker_table`).
 
 loky starts a bare `python -m loky.backend.popen_loky_posix`, which knows no flag of the program and looks into the working folder first. So
 its last step, fork and exec, is ours: the same descriptors, another command line.

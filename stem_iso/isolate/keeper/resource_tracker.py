@@ -3,7 +3,8 @@
     isolate and what it starts ── "REGISTER:/mp-x1:semaphore" ──> pipe ──> this process ── end of file ──> unlink what is left
 
 multiprocessing's own tracker, loky's and joblib's are children of whoever uses them, and are killed with the tree of a killed call before
-they can remove anything. This one is the keeper's child (`trackers`), stands for all three, and ends with the last process of the tree.
+they can remove anything. This one is the keeper's child (`tracker_table`), stands for all three, and ends with the last process of the
+tree.
 
 Rules
  1. Semaphores and shared memory are registered or not; what loky counts (semlock, file, folder) is removed when its count is back at zero.

@@ -1,4 +1,4 @@
-"""The keeper's end of the isolates' resource trackers: a pipe for each isolate, and a process (`tracker`) for each that uses it.
+"""The keeper's end of the isolates' resource trackers: a pipe for each isolate, and a process (`resource_tracker`) for each that uses it.
 
     start of an isolate ── pipe ──> the isolate has its writer; the first line in it ──> the tracker's process starts, and has its reader
 
@@ -49,7 +49,7 @@ class Trackers:
             os.close(fd)
 
     def _start(self, reader: int) -> None:
-        program = f"from stem_iso.isolate.keeper.tracker import main; main({reader}, {self._lifeline})"
+        program = f"from stem_iso.isolate.keeper.resource_tracker import main; main({reader}, {self._lifeline})"
         command = [sys.executable, *interpreter.keepers_arguments(), "-c", interpreter.code(sys.path, program)]
         from multiprocessing.util import spawnv_passfds  # a producer that only looks at the name of the pool need not have it
 
