@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from stem_iso.isolate.interfaces import CallPort, Runner
+from stem_iso.isolate.interfaces import CorePort, Runner
 from tests.isolate.handlers import PickleRunner
 
 ALIVE = "import os, sys; os.write(1, b'child %d\\n' % os.getpid()); import time; time.sleep(60)"
@@ -47,5 +47,5 @@ class Runs(PickleRunner):
         return globals()[definition.decode()]
 
 
-def boot(payload: bytes, given: CallPort) -> Runner:
+def boot(payload: bytes, given: CorePort) -> Runner:
     return Runs()

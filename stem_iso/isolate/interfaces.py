@@ -125,7 +125,7 @@ class Caller(Protocol):
 # -- the other side, inside the isolate (and, for inline handlers, in the worker) ------------------------------------------------------
 
 
-class CallPort(Protocol):
+class CorePort(Protocol):
     """What a running call can say to the core. Usable from any thread of the handler."""
 
     soft_deadline: float | None  # monotonic seconds
@@ -146,7 +146,7 @@ class CallPort(Protocol):
         """Entered around the handler alone: inside, `SoftTimeLimitExceeded` may be raised, once, where the job asks for it."""
 
 
-class IsolatePort(CallPort, Protocol):
+class IsolatePort(CorePort, Protocol):
     """In an isolate descriptors travel beside the bytes."""
 
     descriptor: int | None  # what came with the payload; closed at the call's end

@@ -1,4 +1,4 @@
-"""Port of a context: what it needs of the transport below it. `isolate.interfaces.CallPort` is one; this layer knows no isolation."""
+"""Port of a context: what it needs of the transport below it. `isolate.interfaces.CorePort` is one; this layer knows no isolation."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ import msgspec
 
 from stem_iso.errors import SoftTimeLimitExceeded
 from stem_iso.isolate import wire
-from stem_iso.isolate.interfaces import FAILED, SUCCEEDED, CallPort, Runner
+from stem_iso.isolate.interfaces import FAILED, SUCCEEDED, CorePort, Runner
 from stem_iso.isolate.shared_row import Page
 from stem_iso.outcome import TaskError
 from tests.isolate.counting import BEGUN, DONE, REACHED, Counters
@@ -42,7 +42,7 @@ from tests.isolate.escapes import (  # noqa: F401  found by name
 from tests.isolate.hogs import child_devours, devour, devour_noting, pages_are_shared, slowly  # noqa: F401  found by name
 from tests.isolate.pinned import affinity, affinity_and_wait, affinity_of_all  # noqa: F401  found by name
 
-port: CallPort
+port: CorePort
 
 
 def count_what_is_reached(path: str) -> None:
@@ -63,7 +63,7 @@ class PickleRunner:
     def define(self, definition: bytes) -> object:
         return globals()[definition.decode()]
 
-    def run(self, entry: Any, payload: bytes, given: CallPort) -> tuple[int, bytes]:
+    def run(self, entry: Any, payload: bytes, given: CorePort) -> tuple[int, bytes]:
         global port
         port = given
         try:
@@ -76,7 +76,7 @@ class PickleRunner:
             return FAILED, msgspec.msgpack.encode((told, (type(error).__name__,)))
 
 
-def boot(payload: bytes, given: CallPort) -> Runner:
+def boot(payload: bytes, given: CorePort) -> Runner:
     if payload == b"fail":
         raise RuntimeError("this import does not work")
     if payload == b"die":

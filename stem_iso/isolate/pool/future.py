@@ -40,7 +40,7 @@ T = TypeVar("T")
 Callback = Callable[[concurrent.futures.Future[Any]], object]
 
 
-class Reply(Protocol):
+class CallResult(Protocol):
     """What a call came to, as it arrived. `failed` is known at once, the rest is known to who opens it."""
 
     @property
@@ -74,7 +74,7 @@ class IsolateFuture(concurrent.futures.Future[T]):
     # Class attributes are the state of a new future: it costs what it differs in.
     _state = PENDING
     _cond: Condition | None = None
-    _answer: Reply | None = None
+    _answer: CallResult | None = None
     _value: Any = None
     _error: BaseException | None = None
     _opening: Any = None
@@ -147,7 +147,7 @@ class IsolateFuture(concurrent.futures.Future[T]):
             self._owner.cancel(call)
         return True
 
-    def settle(self, state: str, answer: Reply | None = None, error: BaseException | None = None) -> bool:
+    def settle(self, state: str, answer: CallResult | None = None, error: BaseException | None = None) -> bool:
         """False if it was settled before. `error` is one that is known here, `answer` what an isolate said."""
         with self._owner.lock:
             if self._state != PENDING:
@@ -195,7 +195,7 @@ class IsolateFuture(concurrent.futures.Future[T]):
             self._wakers = (*self._wakers, waker)
             return True
 
-    def _put(self, state: str, answer: Reply | None, error: BaseException | None) -> tuple[tuple[Waker, ...], tuple[Callback, ...]]:
+    def _put(self, state: str, answer: CallResult | None, error: BaseException | None) -> tuple[tuple[Waker, ...], tuple[Callback, ...]]:
         wakers, callbacks = self._wakers, self._done_callbacks
         self._answer, self._error, self._state = answer, error, state
         self._call = None  # it holds the arguments

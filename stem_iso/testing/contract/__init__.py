@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from stem_iso.testing.contract.canvas import Canvases
 from stem_iso.testing.contract.canvas_lifecycle import WholeCanvases
-from stem_iso.testing.contract.dead import DeadLetters
+from stem_iso.testing.contract.dead import DeadLetterRules
 from stem_iso.testing.contract.delays import Timing
 from stem_iso.testing.contract.leases import LeaseRules
 from stem_iso.testing.contract.limit_lines import Lines
@@ -43,7 +43,7 @@ class BrokerContract(
     LostWorkers,
     Revoking,
     Unique,
-    DeadLetters,
+    DeadLetterRules,
     Canvases,
     WholeCanvases,
     Waiting,

@@ -34,7 +34,7 @@ def bury(broker: Broker, *envelopes: Envelope) -> list[str]:
     return [one.id for one in envelopes]
 
 
-class DeadLetters(Steps):
+class DeadLetterRules(Steps):
     def test_they_are_found_by_any_field_newest_last(self, broker: Broker) -> None:
         one, two, three = bury(broker, envelope(), envelope(name="mail.send"), envelope(queue="b"))
         assert [letter.id for letter in broker.dead_letters(ALL)] == [one, two, three]

@@ -31,7 +31,7 @@ from stem_iso.client.broker_pool import BrokerConfig
 from stem_iso.errors import PayloadTooLarge, StemError
 from stem_iso.isolate import payload as payloads
 from stem_iso.isolate.child.fork import ForkedChildGuard
-from stem_iso.isolate.interfaces import FAILED, REJECTED, RETRY, SUCCEEDED, CallPort
+from stem_iso.isolate.interfaces import FAILED, REJECTED, RETRY, SUCCEEDED, CorePort
 from stem_iso.outcome import Failed, TaskError
 from stem_iso.task.arguments import InvalidArguments
 from stem_iso.task.codec import pack
@@ -58,7 +58,7 @@ _encode = msgspec.msgpack.Encoder().encode
 def run_sync(
     entrypoint: Entrypoint,
     payload: bytes,
-    port: CallPort,
+    port: CorePort,
     *,
     max_result_bytes: int = MAX_RESULT_BYTES,
     max_payload_bytes: int | None = None,
@@ -82,7 +82,7 @@ def run_sync(
 async def run_async(
     entrypoint: Entrypoint,
     payload: bytes,
-    port: CallPort,
+    port: CorePort,
     *,
     max_result_bytes: int = MAX_RESULT_BYTES,
     max_payload_bytes: int | None = None,
@@ -111,7 +111,7 @@ async def run_async(
     return _surely(_result, entrypoint.name, value, max_result_bytes, main)
 
 
-def _prepared(entrypoint: Entrypoint, payload: bytes, port: CallPort, most: int | None, main: str | None) -> TaskContext | Reply:
+def _prepared(entrypoint: Entrypoint, payload: bytes, port: CorePort, most: int | None, main: str | None) -> TaskContext | Reply:
     """The context of the call, its arguments in it; or the reply of a call that cannot be made."""
     try:
         header, data = decode_call(payload)
@@ -192,7 +192,7 @@ def _failed(failure: Failed) -> Reply:
 # -- an isolate ------------------------------------------------------------------------------------------------------------------------
 
 
-def boot(payload: bytes, port: CallPort) -> TaskRunner:
+def boot(payload: bytes, port: CorePort) -> TaskRunner:
     """Raises what user code raises."""
     boot_payload = settle_in(payload)
     runner = TaskRunner(boot_payload)
@@ -249,7 +249,7 @@ class TaskRunner:
         except BaseException as error:  # importing and unpickling run user code
             return _failed(failed(error, self.boot_payload.main, retryable=False))
 
-    def run(self, entry: object, payload: bytes, port: CallPort) -> Reply:
+    def run(self, entry: object, payload: bytes, port: CorePort) -> Reply:
         if not isinstance(entry, Entrypoint):
             refusal: Any = entry
             return int(refusal[0]), bytes(refusal[1])
