@@ -99,7 +99,8 @@ class KeeperClient:
             self._isolates.exits.not_started(isolate, fields[1])
         else:
             code, status, killed, signalled, died = fields[1:]
-            every = _once((*isolate.killed, *((pid, title) for pid, title in killed)))
+            own = isolate.call.job.title if isolate.call else ""  # of a process that was dead when the keeper looked, nobody can read it
+            every = _once((pid, title or (own if pid == isolate.pid else "")) for pid, title in (*isolate.killed, *killed))
             # Where this process was stopped, or its GIL held, the keeper acted and saw before it.
             times = earliest(isolate.signalled_at, signalled), earliest(isolate.died_at, died)
             self._isolates.exits.gone(isolate, Exit(code, status, every, *times))
