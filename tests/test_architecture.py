@@ -13,7 +13,7 @@ import ast
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import pytest
@@ -196,10 +196,15 @@ Rule = Callable[[Source], Iterator[str]]
 RULES: list[Rule] = [arrows, purity, independence, import_sites, sizes, heads]
 
 
-@pytest.mark.slow
+@cache
+def package() -> list[Source]:
+    """Parsed once for all rules."""
+    return list(sources(ROOT / "stem_iso"))
+
+
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_the_package_keeps_the_rule(rule: Rule) -> None:
-    found = list(sources(ROOT / "stem_iso"))
+    found = package()
     assert len(found) > 50
     assert [fault for source in found for fault in rule(source)] == []
 
