@@ -2,7 +2,7 @@
 
     python -m bench.chaos [--kills 200] [--seed N]
 
-The judge is a ledger that handlers append to, and SQLite's own reading of the file: this script does not import stem_iso. It holds
+The judge is a ledger that handlers append to, and SQLite's own reading of the file, and uses nothing of stem_iso. It holds
     · each accepted task has one terminal state: none is lost
     · no task started more often than its attempts and redeliveries say; an at-most-once task that succeeded started once
     · a success has its end in the ledger
@@ -23,14 +23,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from math import inf
 from pathlib import Path
 from typing import Any
 
+from bench.harness import Progress
 from stem_iso.worker.owned_worker import OwnedWorker
 
 READY, DELAYED, LEASED, SUCCEEDED, FAILED, CANCELLED = range(6)
-STUCK = 60.0  # seconds without a task that ends, after which what is left does not end
 
 
 class WorkerProcess:
@@ -108,11 +107,9 @@ def unfinished(folder: Path) -> int:
 
 
 def drain(folder: Path, workers: list[WorkerProcess]) -> None:
-    least, at = inf, time.monotonic()
+    progress = Progress()
     while left := unfinished(folder):
-        if left < least:
-            least, at = left, time.monotonic()
-        assert time.monotonic() < at + STUCK, f"{left} tasks do not end"
+        progress.check(left, f"{left} tasks")
         for worker in workers:
             worker.revive()
         time.sleep(0.2)

@@ -4,8 +4,8 @@
 
 Two workers and two producers go on meanwhile. The server writes each command to its append-only file before it answers (`appendfsync
 always`), and comes back on its port a moment after it was killed: what it had promised must be there. When the time is over the producers
-stop, all that was accepted must end (STUCK), the workers are stopped, and a program apart (`bench.chaos_redis_judge`), which knows nothing
-of stem_iso, reads the ledger and the server.
+stop, all that was accepted must end (`Progress`), the workers are stopped, and a program apart (`bench.chaos_redis_judge`), which knows
+nothing of stem_iso, reads the ledger and the server.
 
     kills    WHO PID SECONDS      of an isolate: its pid; of a core or a launcher: the launcher's
 
@@ -25,17 +25,16 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import suppress
-from math import inf
 from pathlib import Path
 
 import redis
 
+from bench.harness import Progress
 from bench.redis import own_server
 from stem_iso.worker.owned_worker import OwnedWorker
 from tests.servers.server import Server
 
 WHO = ("isolate", "isolate", "core", "launcher", "server")
-STUCK = 60.0  # seconds without a task that ends, after which what is left does not end
 
 
 def children(pid: int) -> list[int]:
@@ -171,13 +170,11 @@ class Chaos:
         for producer in self.producers:
             producer.communicate(b"stop\n", timeout=30)
             assert producer.returncode == 0, (self.folder / "producers.log").read_text()[-2000:]
-        quiet, least, at = 0, inf, time.monotonic()
+        quiet, progress = 0, Progress()
         while quiet < 3:  # nothing three times over: what one slot has let go, the next may not have yet
             left = self._left()
             quiet = 0 if left else quiet + 1
-            if (count := sum(left.values())) < least:
-                least, at = count, time.monotonic()
-            assert time.monotonic() < at + STUCK, f"does not end: {left}"
+            progress.check(sum(left.values()), left)
             self._revive()
             time.sleep(0.2)
 

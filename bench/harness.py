@@ -6,7 +6,9 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,22 @@ def spread(values: Sequence[float], scale: float = 1e3, digits: int = 2) -> dict
     """p50, p99 and worst, in units of 1/scale."""
     points = {"p50": percentile(values, 0.5), "p99": percentile(values, 0.99), "max": max(values)}
     return {name: round(value * scale, digits) for name, value in points.items()} | {"n": len(values)}
+
+
+class Progress:
+    """Holds that what is left becomes less. A bound for a whole run is one that a busy machine passes."""
+
+    STUCK = 60.0  # seconds without less, after which what is left does not end
+
+    def __init__(self) -> None:
+        self._least, self._at = inf, time.monotonic()
+
+    def check(self, count: int, left: object) -> None:
+        """Raises AssertionError with `left`."""
+        now = time.monotonic()
+        if count < self._least:
+            self._least, self._at = count, now
+        assert now < self._at + self.STUCK, f"does not end: {left}"
 
 
 def report(name: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -125,7 +125,7 @@ def _load(location: Location) -> ModuleType:
     sys.modules[location.module] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException:  # whatever ends an import, Ctrl-C too: half a module must not stay importable
         del sys.modules[location.module]
         raise
     return module

@@ -201,7 +201,7 @@ def _memory_of(pieces: list[Any]) -> int:
             if written:
                 left[0] = left[0][written:]
         fcntl.fcntl(descriptor, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: nobody else knows the descriptor
         os.close(descriptor)
         raise
     return descriptor

@@ -194,8 +194,7 @@ class Consumer:
             except BrokerUnavailable:
                 self._incoming.appendleft(delivery)
                 raise
-            except BaseException:
-                # The broker is not asked: the lease runs out and is counted, and in the end the task is dead-lettered.
+            except BaseException:  # the broker is not asked: the lease runs out and is counted, and in the end the task is dead-lettered
                 attempts.leases.drop(delivery.receipt)
                 raise
             if attempts.lined_up:

@@ -45,7 +45,7 @@ def _marked(steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
         while True:
             try:
                 answer = yield waited
-            except BaseException as error:
+            except BaseException as error:  # whatever is thrown into a coroutine is its own to catch
                 waited = steps.throw(SoftTimeLimitExceeded("soft time limit reached") if _is_mark(error) else error)
             else:
                 waited = steps.send(answer)

@@ -143,7 +143,3 @@ class PendingSettlements:
     def receipts(self) -> Iterator[Receipt]:
         """The receipts of settlements that are still to be stored."""
         return (closing.attempt.delivery.receipt for closing in self._pending)
-
-    def undelivered(self) -> list[Attempt]:
-        """The attempts whose settlement has not been stored, for a worker that gives up."""
-        return [closing.attempt for closing in self._pending]

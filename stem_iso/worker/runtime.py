@@ -88,7 +88,7 @@ class WorkerRuntime:
         """The consumer's thread. `opened` is done when the first look at the queue is due, or says why there will be none."""
         try:
             consumer = self._open()
-        except BaseException as error:
+        except BaseException as error:  # raised by whoever waits for `opened`
             self._close()
             ended.set_result(None)
             opened.set_exception(error)

@@ -64,17 +64,17 @@ def append(ledger: str, text: str) -> None:
     os.close(fd)
 
 
-def append_and_wait(path: str, gate: str, text: str) -> None:
-    """All but the call of "0" end when the gate is there."""
-    append(path, text)
-    while text != "0" and not os.path.exists(gate):
-        time.sleep(0.005)
-
-
 def wait_for(path: str, value: Any = None) -> Any:
     while not os.path.exists(path):
         time.sleep(0.001)
     return value
+
+
+def append_and_wait(ledger: str, gate: str, text: str) -> None:
+    """All but the call of "0" end when the gate is there."""
+    append(ledger, text)
+    if text != "0":
+        wait_for(gate)
 
 
 def wait_for_and_exit(path: str) -> None:

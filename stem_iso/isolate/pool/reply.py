@@ -37,7 +37,7 @@ class Reply:
         try:
             value = payload.unpack(self._data, self._memory)
             return (None, rebuild(*value)) if self.failed else (value, None)
-        except Exception as error:
+        except Exception as error:  # unpickling is user code
             error.add_note("The function returned, but its result cannot be loaded in this process.")
             return None, error
 

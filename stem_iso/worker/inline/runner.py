@@ -163,8 +163,8 @@ class Inline:
             self._shared.settle()
         ending = call.ending
         if isinstance(ending, TimedOut):
-            last_steps = call.elapsed() - ending.elapsed
-            ending = replace(ending, elapsed=ending.elapsed + last_steps, dead_at=ending.dead_at + last_steps)
+            elapsed = call.elapsed()  # with the last steps of the coroutine
+            ending = replace(ending, elapsed=elapsed, dead_at=ending.dead_at + elapsed - ending.elapsed)
             call.notice(LimitNotice.of(ending))
         try:
             outcome = of_reply(*reply) if ending is None else ending

@@ -267,7 +267,7 @@ def _answer(raw: Any) -> Any:
     from redis.exceptions import InvalidResponse, ResponseError
 
     try:
-        return raw.read_response(disconnect_on_error=False)  # the seam closes, and a socket that has no more for now is no fault
+        return raw.read_response(disconnect_on_error=False)  # the seam closes, and an answer of which only a part has come is no fault
     except ResponseError as error:
         return _refusal(error)
     except ValueError as error:  # the parser in Python, of a number that is none; hiredis raises InvalidResponse itself
