@@ -14,6 +14,7 @@ import pytest
 
 from stem_iso import Stem, Worker, WorkerEventType
 from stem_iso.events import Event
+from stem_iso.isolate.keeper import process_tree
 
 
 class Ear:
@@ -92,10 +93,7 @@ class QuickRetries:
 
 def alive(pid: int) -> bool:
     """Whether it still runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    return not process_tree.is_dead(pid)
 
 
 def steal(app: Stem, task_id: str) -> None:
