@@ -1,7 +1,8 @@
 # make demo     real work under limits, half a minute, no server
 # make retry-demo [BROKER=url]   a task that always fails, and one whose worker is killed: their signals, and a proof of what is left
-# make test     ruff, mypy, pytest, without the tests that are marked slow
+# make test     ruff, mypy, pytest, without the tests that are marked slow or integrations
 # make test-slow   those: kills at random, outages, one more variation of an incident
+# make test-integrations   projects of Django and other frameworks, with real workers
 # make lint     ruff and mypy alone
 # make essentials   lint, the contract on memory and SQLite, the incidents of the isolation part: what another Python must pass
 #               … PYTHON=python3.13: with that interpreter, in a virtual environment of its own (any of these targets)
@@ -13,10 +14,13 @@
 # make chaos    workers killed at random under load
 # make chaos-redis [SECONDS=600] [SEED=n]   isolates, workers and a Redis server killed at random, then the books
 
+# A shell that forbids it would have each of some thousand processes that the tests start compile the package anew: a sixth of a start.
+unexport PYTHONDONTWRITEBYTECODE
+
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo retry-demo test test-slow lint essentials interpreter bench repeat races kills hostile chaos chaos-redis clean
+.PHONY: demo retry-demo test test-slow test-integrations lint essentials interpreter bench repeat races kills hostile chaos chaos-redis clean
 
 BENCHES := $(filter-out __init__ harness chaos chaos_app chaos_redis chaos_redis_app chaos_redis_judge redis_depth hostile stuck,$(basename $(notdir $(wildcard bench/*.py))))
 VENV ?= .venv$(if $(PYTHON),-$(notdir $(PYTHON)))
@@ -38,10 +42,13 @@ retry-demo: $(VENV)/stamp
 PYTEST := $(PY) -m pytest --numprocesses 3 --dist worksteal
 
 test: lint
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not integrations'
 
 test-slow: $(VENV)/stamp
 	$(PYTEST) -m slow
+
+test-integrations: $(VENV)/stamp
+	$(PYTEST) -m integrations
 
 essentials: lint
 	$(PYTEST) -k 'not Redis' tests/brokers/test_contract.py tests/isolate

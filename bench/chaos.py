@@ -129,13 +129,13 @@ def judge(folder: Path) -> dict[str, Any]:
     known = {row[0] for row in rows}
     assert set(accepted) <= known, f"lost: {sorted(set(accepted) - known)}"
     for id, name, state, reason, attempt, redeliveries in rows:
-        told = f"{name} {id}: state {state} ({reason}), attempt {attempt}, redelivered {redeliveries}, started {starts[id]}"
-        assert state in (SUCCEEDED, FAILED, CANCELLED), told
-        assert starts[id] <= attempt + 1 + redeliveries, told
-        assert (state == FAILED) == (id in dead), told
+        found = f"{name} {id}: state {state} ({reason}), attempt {attempt}, redelivered {redeliveries}, started {starts[id]}"
+        assert state in (SUCCEEDED, FAILED, CANCELLED), found
+        assert starts[id] <= attempt + 1 + redeliveries, found
+        assert (state == FAILED) == (id in dead), found
         if state == SUCCEEDED:
-            assert ends[id] >= 1, told
-            assert name != "chaos.once" or starts[id] == 1, told
+            assert ends[id] >= 1, found
+            assert name != "chaos.once" or starts[id] == 1, found
     left = [pid for _, _, pid in lines if alive(int(pid))]
     assert not left, f"alive: {left}"
     return {

@@ -113,8 +113,8 @@ class Books:
         for key in self.keys:
             if match := re.fullmatch(rb"si:\{([^}]*)\}:s:(.*)", key):
                 queue, id = match[1].decode(), match[2].decode()
-                if told := status(id, queue, self.server.get(key)):
-                    found[id].append(told)
+                if stored := status(id, queue, self.server.get(key)):
+                    found[id].append(stored)
             elif match := re.fullmatch(rb"si:\{c/([^}]*)\}:j", key):
                 id = match[1].decode()
                 found[id].append(group(id, self.server.hgetall(key)))
@@ -165,8 +165,8 @@ def one_end_each(books: Books) -> None:
         books.expect(len(found) == 1, f"{kind} {id}: {len(found)} statuses")
         for each in found:
             if kind != "task" and each.state == "succeeded":
-                told = ",".join(map(str, sorted(each.result))) if isinstance(each.result, list) else str(each.result)
-                books.expect(told == expected, f"{kind} {id}: its result is {told}, not {expected}")
+                result = ",".join(map(str, sorted(each.result))) if isinstance(each.result, list) else str(each.result)
+                books.expect(result == expected, f"{kind} {id}: its result is {result}, not {expected}")
 
 
 def effects(books: Books) -> None:

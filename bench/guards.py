@@ -48,19 +48,19 @@ def core_stopped(folder: Path) -> float:
     assert monotonic() - before < 10
     dead = last_death(victims)
     os.kill(program.pids["core"], signal.SIGCONT)
-    said = [program.read() for _ in NAMES]
+    report = [program.read() for _ in NAMES]
     program.process.wait()
-    assert all(each["timed_out"] for each in said), said
-    return dead - max(each["limit_at"] for each in said)
+    assert all(each["timed_out"] for each in report), report
+    return dead - max(each["limit_at"] for each in report)
 
 
 def main_thread_busy(folder: Path, meanwhile: str) -> float:
     program = Program(folder, hard=1.0, meanwhile=meanwhile)
     dead = last_death([pid_in(folder / name) for name in NAMES])
-    said = [program.read() for _ in NAMES]
+    report = [program.read() for _ in NAMES]
     program.process.wait()
-    assert all(each["timed_out"] for each in said), said
-    return dead - max(each["limit_at"] for each in said)
+    assert all(each["timed_out"] for each in report), report
+    return dead - max(each["limit_at"] for each in report)
 
 
 def killed(folder: Path, who: str) -> float:

@@ -35,8 +35,9 @@ import pytest
 from bench.harness import report, spread
 from entrypoints.hostile import app
 from tests.hostile.expected import EXPECTED
-from tests.hostile.held import HOLDERS, QUERY, run_held, without_the_right_to_kill
+from tests.hostile.held import HOLDERS, QUERY, run_held
 from tests.hostile.proving import BOUND, Finding, Proving
+from tests.isolate.capabilities import drop_right_to_kill
 
 CONDITIONS = ("idle", "regex", "busy", "held")
 COVER = 0.3  # seconds for which the regular expression must go on beyond the limit
@@ -141,7 +142,7 @@ def prove_held(rounds: int) -> list[Row]:
     rows = [Row(name, "held") for name in HOLDERS]
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-        Proving(Path(folder), "-c", "6", "--spares", "2", query=QUERY, before=without_the_right_to_kill) as proving,
+        Proving(Path(folder), "-c", "6", "--spares", "2", query=QUERY, before=drop_right_to_kill) as proving,
         proving.neighbour(),
     ):
         for row in rows:
@@ -164,7 +165,7 @@ def points(name: str, seconds: list[float]) -> dict[str, float]:
     return {f"{name} {point}": value for point, value in spread(seconds, digits=1).items() if point != "n"} if seconds else {}
 
 
-def told(row: Row) -> dict[str, Any]:
+def as_line(row: Row) -> dict[str, Any]:
     survivors = sum("survived" in fault for fault in row.wrong)
     covered = {"in the regex": row.covered} if row.condition == "regex" else {}
     return {
@@ -202,7 +203,7 @@ def main() -> None:
     rows = [row for condition in conditions for row in prove(condition, options.only, options.rounds, regex)]
     if "held" in options.conditions:
         rows += prove_held(options.rounds)
-    report("hostile", [told(row) for row in (*rows, *(total(rows, condition) for condition in options.conditions))])
+    report("hostile", [as_line(row) for row in (*rows, *(total(rows, condition) for condition in options.conditions))])
     sys.exit("not everything ended as it must" if any(row.wrong for row in rows) else 0)
 
 

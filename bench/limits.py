@@ -1,10 +1,10 @@
-"""From the hard limit to the signal, to the death, to the caller being told; beside a bare SIGKILL of a process in the same run.
+"""From the hard limit to the signal, to the death, to the report to the caller; beside a bare SIGKILL of a process in the same run.
 
     python -m bench.limits [--runs 40]
 
-"told" is measured in the caller, from the limit's due time to its `ended` callback; milliseconds. Between signal and death lie the kernel,
-and for a tree the walk over it; between death and told the keeper's look for orphans, its report, and this program's turn. "x" is the
-median as a multiple of the bare SIGKILL's, which is what a busy machine leaves comparable.
+"reported" is measured in the caller, from the limit's due time to its `ended` callback; milliseconds. Between signal and death lie the
+kernel, and for a tree the walk over it; between death and report the keeper's search for orphans, its message, and this program's turn. "x"
+is the median as a multiple of the bare SIGKILL's, which is what a busy machine leaves comparable.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def idle(calls: Calls) -> None:
 def hard_limit(name: str, *args: Any, runs: int, fresh: Path | None = None) -> list[dict[str, Any]]:
     calls = Calls(size=1, spares=1)
     calls.value("echo", 0)
-    signalled, dead, told = [], [], []
+    signalled, dead, ended = [], [], []
     for number in range(runs):
         idle(calls)
         given = (*args, str(fresh / f"{name}-{number}")) if fresh else args
@@ -47,16 +47,16 @@ def hard_limit(name: str, *args: Any, runs: int, fresh: Path | None = None) -> l
         assert isinstance(outcome, TimedOut), outcome
         signalled.append(outcome.signalled_at)
         dead.append(outcome.dead_at)
-        told.append(recorder.told_at - recorder.sent_at - LIMIT)
+        ended.append(recorder.ended_at - recorder.sent_at - LIMIT)
     calls.engine.close()
-    return [{"case": name, "what": what, **spread(values)} for what, values in (("signal", signalled), ("dead", dead), ("told", told))]
+    return [{"case": name, "what": what, **spread(values)} for what, values in (("signal", signalled), ("dead", dead), ("reported", ended))]
 
 
 def with_company(kind: str, runs: int) -> list[dict[str, Any]]:
     """One of `entrypoints.hostile`, which has a limit of four times as long, to have started what it starts."""
     calls = Calls(size=1, spares=1)
     calls.value("echo", 0)
-    rows: dict[str, list[float]] = {"dead": [], "told": []}
+    rows: dict[str, list[float]] = {"dead": [], "reported": []}
     most = 0
     for _ in range(runs):
         idle(calls)
@@ -65,7 +65,7 @@ def with_company(kind: str, runs: int) -> list[dict[str, Any]]:
         assert isinstance(outcome, TimedOut), outcome
         most = max(most, len(outcome.killed) - 1)
         rows["dead"].append(outcome.dead_at)
-        rows["told"].append(recorder.told_at - recorder.sent_at - 4 * LIMIT)
+        rows["reported"].append(recorder.ended_at - recorder.sent_at - 4 * LIMIT)
     calls.engine.close()
     return [{"case": f"{kind} ({most} descendants)", "what": what, **spread(values)} for what, values in rows.items()]
 
@@ -90,14 +90,14 @@ def spinners(runs: int) -> list[dict[str, Any]]:
 def crash(name: str, *args: Any, runs: int) -> dict[str, Any]:
     calls = Calls(size=1, spares=1)
     calls.value("echo", 0)
-    told = []
+    ended = []
     for _ in range(runs):
         idle(calls)
         recorder = calls.start(name, *args)
         assert isinstance(recorder.outcome(), Crashed)
-        told.append(recorder.told_at - recorder.sent_at)
+        ended.append(recorder.ended_at - recorder.sent_at)
     calls.engine.close()
-    return {"case": f"crash: {name}", "what": "sent to told", **spread(told)}
+    return {"case": f"crash: {name}", "what": "sent to reported", **spread(ended)}
 
 
 def bare_kill(runs: int) -> dict[str, Any]:

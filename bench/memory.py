@@ -2,7 +2,7 @@
 
     python -m bench.memory [--runs 15]
 
-"past its limit": what the process held when it died, less the limit, as the handler itself noted it MiB by MiB in a file; "told": what
+"past its limit": what the process held when it died, less the limit, as the handler itself noted it MiB by MiB in a file; "reported": what
 the error says was in use. The physical limit beside it: how far the same handler gets after a SIGKILL is sent to it.
 """
 
@@ -86,9 +86,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=15)
     runs = parser.parse_args().runs
     calls, table = Calls(size=1, spares=1), []
-    told = ("past its limit, MiB", "told, MiB past it")
+    columns = ("past its limit, MiB", "reported, MiB past it")
     for name, rate in (("256 MiB/s", 256.0), ("1 GiB/s", 1024.0), ("as fast as it can", 1e9)):
-        table += rows(name, runs, lambda path, rate=rate: one(calls, path, rate), told)
+        table += rows(name, runs, lambda path, rate=rate: one(calls, path, rate), columns)
         table += rows(name, runs, lambda path, rate=rate: (after_a_signal(calls, path, rate),), ("after a bare SIGKILL, MiB",))
     with tempfile.TemporaryDirectory() as folder:
         table += [cost(calls, Path(folder) / str(hold), hold) for hold in (64 * MIB, LIMIT - 100 * MIB, LIMIT - 2 * MIB)]

@@ -1,14 +1,14 @@
-"""A hard limit of half a second in other pools, beside stem_iso's isolates, in one run: told when, dead when, and who survived.
+"""A hard limit of half a second in other pools, beside stem_iso's isolates, in one run: reported when, dead when, and who survived.
 
     python -m bench.peers [--runs 10]
 
 The function is the same in all (`bench.stuck`). Milliseconds after the limit, which counts from the function's first act, so that nobody is
-charged for what lies before it; for a crash, from there. "told": the caller has the exception; "dead": the process is, by pidfd;
+charged for what lies before it; for a crash, from there. "reported": the caller has the exception; "dead": the process is, by pidfd;
 "survivors": what the function started and still lives 200 ms after both, of those runs in which it could; this bench then kills it.
 
 pebble: ProcessPool.schedule(timeout=)    billiard: Pool.apply_async(timeout=), which is Celery's prefork pool without Celery's loop
-loky, multiprocessing.Pool: they know no limits; how they tell of a crash is measured
-A peer's part is bounded: a call that is not told within four seconds is "not in 4 s", and three runs suffice for what takes a second.
+loky, multiprocessing.Pool: they know no limits; how they report a crash is measured
+A peer's part is bounded: a call that is not reported within four seconds is "not in 4 s", and three runs suffice for what takes a second.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SLOW = 0.9  # seconds: what takes longer is not measured ten times
 
 
 class Peer(Protocol):
-    """Runs one call at a time; `run` returns when it has been told of its end, and raises TimeoutError after PATIENCE."""
+    """Runs one call at a time; `run` returns when its end has been reported, and raises TimeoutError after PATIENCE."""
 
     def run(self, case: str, ledger: str) -> None: ...
 
@@ -137,7 +137,7 @@ PEERS: dict[str, tuple[Callable[[], Peer], bool]] = {  # and whether it knows li
 class Run:
     """Seconds after the limit (a crash: after the first act); None: not within PATIENCE."""
 
-    told: float | None
+    reported: float | None
     dead: float | None
     started: int
     survivors: int
@@ -171,7 +171,7 @@ def one(peer: Peer, case: str, ledger: Path) -> Run:
     watcher.start()
     try:
         peer.run(case, str(ledger))
-        seen["told"] = monotonic()
+        seen["reported"] = monotonic()
     except TimeoutError:
         pass
     watcher.join(BOUND)
@@ -181,7 +181,7 @@ def one(peer: Peer, case: str, ledger: Path) -> Run:
     for pid in alive:
         os.kill(pid, signal.SIGKILL)
     due = at if case == "crash" else at + LIMIT
-    return Run(*(seen[what] - due if what in seen else None for what in ("told", "dead")), started=len(children), survivors=len(alive))
+    return Run(*(seen[what] - due if what in seen else None for what in ("reported", "dead")), started=len(children), survivors=len(alive))
 
 
 def runs_of(make: Callable[[], Peer], case: str, wanted: int, folder: Path) -> Iterator[Run]:
@@ -190,19 +190,19 @@ def runs_of(make: Callable[[], Peer], case: str, wanted: int, folder: Path) -> I
         for number in range(wanted):
             found = one(peer, case, folder / f"{id(peer)}-{number}")
             yield found
-            if found.told is None:
+            if found.reported is None:
                 return  # its pool may be poisoned
-            if found.told > SLOW and number >= 2:
+            if found.reported > SLOW and number >= 2:
                 return
 
 
 def row(name: str, case: str, found: list[Run]) -> dict[str, Any]:
     cells: dict[str, Any] = {"case": case, "peer": name, "n": len(found)}
-    for what in ("told", "dead"):
+    for what in ("reported", "dead"):
         values = [getattr(run, what) for run in found]
         known = [value for value in values if value is not None]
         cells[f"{what} p50"] = round(percentile(known, 0.5) * 1e3, 1) if len(known) == len(values) else f"not in {PATIENCE:g} s"
-        cells["max" if what == "told" else "max "] = round(max(known) * 1e3, 1) if len(known) == len(values) else ""
+        cells["max" if what == "reported" else "max "] = round(max(known) * 1e3, 1) if len(known) == len(values) else ""
     return {
         **cells,
         "survivors": f"{sum(run.survivors for run in found)} of {sum(run.started for run in found)}" if case in stuck.PROGRAMS else "",
@@ -217,9 +217,9 @@ def main() -> None:
     for case in CASES:
         for name, (make, limits) in PEERS.items():
             if name in ("pebble", "billiard") and importlib.util.find_spec(name) is None:
-                rows.append({"case": case, "peer": name, "told p50": "not installed"})
+                rows.append({"case": case, "peer": name, "reported p50": "not installed"})
             elif case != "crash" and not limits:
-                rows.append({"case": case, "peer": name, "told p50": "knows no limits"})
+                rows.append({"case": case, "peer": name, "reported p50": "knows no limits"})
             else:
                 with tempfile.TemporaryDirectory() as folder:
                     rows.append(row(name, case, list(runs_of(make, case, runs, Path(folder)))))

@@ -134,11 +134,11 @@ def starts(peer: Any, server: Server, samples: int, folder: Path) -> dict[str, A
         for number in range(samples + 5):
             before = time.time()
             peer.when()
-            said = client.blpop("bench:when", timeout=9 if number else PATIENCE)
-            if said is None:
+            popped = client.blpop("bench:when", timeout=9 if number else PATIENCE)
+            if popped is None:
                 raise TimeoutError((folder / "start.log").read_text()[-2000:])
             if number >= 5:
-                taken.append(float(said[1]) - before)
+                taken.append(float(popped[1]) - before)
             time.sleep(0.008 + number % 7 / 1000)
     finally:
         stop(worker)

@@ -10,8 +10,8 @@ from typing import Any
 from bench.harness import percentile
 from stem_iso import Stem
 from stem_iso.brokers.base import Broker, Delivery, Settlement
-from stem_iso.task.plan import Finish
-from stem_iso.task.status import TaskState
+from stem_iso.outcome import TaskState
+from stem_iso.task.settlement import Finish
 from tests.servers.server import Server
 
 CHUNK = 2000
@@ -55,10 +55,10 @@ def delayed(server: Server, samples: int) -> dict[str, Any]:
             for number in range(samples + 2):
                 due = time.time() + 0.15
                 peer.began.using(delay=0.15).enqueue()
-                said = client.blpop("bench:when", timeout=60)
-                assert said is not None, "a delayed task does not start"
+                popped = client.blpop("bench:when", timeout=60)
+                assert popped is not None, "a delayed task does not start"
                 if number >= 2:
-                    taken.append(float(said[1]) - due)
+                    taken.append(float(popped[1]) - due)
         finally:
             stop(worker)
     late = {"p50": round(percentile(taken, 0.5) * 1e3, 2), "max": round(max(taken) * 1e3, 2)}

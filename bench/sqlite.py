@@ -31,12 +31,12 @@ from typing import Any
 import msgspec
 
 from bench.harness import percentile, report, spread
-from stem_iso.brokers.base import Broker, Settlement, Watch
+from stem_iso.brokers.base import Broker, Settlement, WorkWatch
 from stem_iso.brokers.url import open_broker
 from stem_iso.client.enqueue import new_id
+from stem_iso.outcome import TaskState
 from stem_iso.task.envelope import Envelope
-from stem_iso.task.plan import Finish
-from stem_iso.task.status import TaskState
+from stem_iso.task.settlement import Finish
 
 ARGS = msgspec.Raw(msgspec.msgpack.encode({"path": "x" * 60, "width": 128}))  # an envelope of some 170 bytes
 DONE = Finish(TaskState.SUCCEEDED, result=b"x" * 60)
@@ -133,7 +133,7 @@ def process(*arguments: object) -> Iterator[subprocess.Popen[str]]:
         started.communicate()
 
 
-def parked(watch: Watch, seconds: float) -> None:
+def parked(watch: WorkWatch, seconds: float) -> None:
     poll = select.poll()
     poll.register(watch.fileno(), select.POLLIN)
     poll.poll(max(0.0, min(seconds, watch.interval)) * 1000)
@@ -220,9 +220,9 @@ def crowd(folder: str, seconds: float) -> Iterator[dict[str, Any]]:
         subprocess.Popen([sys.executable, "-m", "bench.sqlite", "crowd", folder, kind, str(seconds)], stdout=subprocess.PIPE, text=True)
         for kind in kinds
     ]
-    told = [json.loads(one.communicate()[0]) for one in started]
+    answers = [json.loads(one.communicate()[0]) for one in started]
     for kind in ("produce", "work"):
-        mine = [answer for answer, who in zip(told, kinds, strict=True) if who == kind]
+        mine = [answer for answer, who in zip(answers, kinds, strict=True) if who == kind]
         yield {
             "what": f"4 + 4 processes: {kind}",
             "per second": round(sum(one["count"] for one in mine) / seconds),

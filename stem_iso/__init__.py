@@ -7,11 +7,13 @@ which do not run this, read `__init__.pyi`.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 
 __version__ = "0.2.0"
 
 _NAMES = {  # home: what is public of it
     "app": ("Stem",),
+    "brokers.base": ("Broker",),
     "client.canvas_result": ("CanvasHandle", "GroupHandle", "GroupProgress"),
     "errors": (
         "BrokerUnavailable",
@@ -24,6 +26,7 @@ _NAMES = {  # home: what is public of it
         "Misfit",
         "PayloadTooLarge",
         "RemoteError",
+        "RetryRefused",
         "SoftTimeLimitExceeded",
         "StemError",
         "TaskCancelled",
@@ -39,21 +42,20 @@ _NAMES = {  # home: what is public of it
     "isolate.limits": ("Limits",),
     "isolate.pool.pool": ("IsolatePool",),
     "task.middleware": ("Middleware",),
-    "outcome": ("TaskError",),
+    "outcome": ("TaskError", "TaskState", "TaskStatus"),
     "client.canvas": ("Chain", "Group", "Link", "Part", "chain", "chord", "group"),
     "client.schedules": ("ScheduleHandle", "ScheduleInfo"),
     "task.context": ("TaskContext", "current_context"),
     "task.envelope": ("Envelope",),
-    "task.handler": ("TaskHandler",),
+    "task.handler": ("TaskHandler", "TaskRegistry"),
     "task.options": ("TaskOptions",),
-    "task.registry": ("TaskRegistry",),
     "task.retry_policy": ("ExponentialJitterRetryStrategy", "RetryStrategy"),
     "task.local_context": ("local_context",),
-    "task.status": ("TaskState", "TaskStatus"),
     "client.task": ("AsyncTask", "Signature", "Task"),
     "worker.worker": ("Worker",),
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}
+_ON_LINUX = frozenset({"isolate.pool.pool", "worker.worker"})  # what runs tasks
 __all__ = list(_HOMES)
 
 
@@ -61,6 +63,8 @@ def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'stem_iso' has no attribute {name!r}")
+    if home in _ON_LINUX and not find_spec("fcntl"):
+        raise ImportError(f"stem_iso.{name} needs Linux 5.4 or later: this system can declare tasks, and enqueue them over redis://")
     value = getattr(import_module(f"stem_iso.{home}"), name)
     globals()[name] = value  # the next use finds it without asking
     return value

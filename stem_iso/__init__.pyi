@@ -1,6 +1,7 @@
 # What `__init__.py` imports when it is used, for type checkers and editors, which do not run it. `as`: exported to users.
 
 from stem_iso.app import Stem as Stem
+from stem_iso.brokers.base import Broker as Broker
 from stem_iso.client.canvas import Chain as Chain
 from stem_iso.client.canvas import Group as Group
 from stem_iso.client.canvas import Link as Link
@@ -27,6 +28,7 @@ from stem_iso.errors import MemoryLimitExceeded as MemoryLimitExceeded
 from stem_iso.errors import Misfit as Misfit
 from stem_iso.errors import PayloadTooLarge as PayloadTooLarge
 from stem_iso.errors import RemoteError as RemoteError
+from stem_iso.errors import RetryRefused as RetryRefused
 from stem_iso.errors import SoftTimeLimitExceeded as SoftTimeLimitExceeded
 from stem_iso.errors import StemError as StemError
 from stem_iso.errors import TaskCancelled as TaskCancelled
@@ -40,18 +42,18 @@ from stem_iso.events import WorkerEventType as WorkerEventType
 from stem_iso.isolate.limits import Limits as Limits
 from stem_iso.isolate.pool.pool import IsolatePool as IsolatePool
 from stem_iso.outcome import TaskError as TaskError
+from stem_iso.outcome import TaskState as TaskState
+from stem_iso.outcome import TaskStatus as TaskStatus
 from stem_iso.task.context import TaskContext as TaskContext
 from stem_iso.task.context import current_context as current_context
 from stem_iso.task.envelope import Envelope as Envelope
 from stem_iso.task.handler import TaskHandler as TaskHandler
+from stem_iso.task.handler import TaskRegistry as TaskRegistry
 from stem_iso.task.local_context import local_context as local_context
 from stem_iso.task.middleware import Middleware as Middleware
 from stem_iso.task.options import TaskOptions as TaskOptions
-from stem_iso.task.registry import TaskRegistry as TaskRegistry
 from stem_iso.task.retry_policy import ExponentialJitterRetryStrategy as ExponentialJitterRetryStrategy
 from stem_iso.task.retry_policy import RetryStrategy as RetryStrategy
-from stem_iso.task.status import TaskState as TaskState
-from stem_iso.task.status import TaskStatus as TaskStatus
 from stem_iso.worker.worker import Worker as Worker
 
 __version__: str

@@ -10,31 +10,46 @@ Rules
     which imports the application for its handlers' sake, none of them at all.
  2. It is used by any thread, and survives a fork (`client/broker_pool.py`).
  3. It pickles as a name (`client/app_location.py`): what unpickles it gets the application of that place.
+ 4. It is one idea, the facade: a method is a few lines that say which part of `client/` does the work.
 """
 
 from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, cast, overload
 
+from msgspec import MsgspecError
+
 from stem_iso.client import enqueue, event_stream
-from stem_iso.client.app_location import locate, revive_app
-from stem_iso.client.broker_pool import BrokerConfig, BrokerPool
-from stem_iso.client.result import TaskHandle, aside
+from stem_iso.client.app_location import Location, NotThere, current_app, import_app, locate
+from stem_iso.client.app_modules import modules_named, task_modules
+from stem_iso.client.broker_pool import BrokerConfig, BrokerPool, Listeners
+from stem_iso.client.event_stream import unknown
+from stem_iso.client.result import TaskHandle, in_thread
 from stem_iso.client.schedules import Schedules
-from stem_iso.client.task import AsyncTask, Declaring, Signature, Task, TaskBase, Tasks
+from stem_iso.client.task import AsyncTask, Declaring, Signature, Task, TaskBase, Tasks, task_named
+from stem_iso.client.task_defaults import task_defaults
 from stem_iso.errors import InvalidOptions
 from stem_iso.signals import Signals
-from stem_iso.task.codec import Converter
+from stem_iso.task.codec import Converter, unpack
 from stem_iso.task.context import TaskContext, current_context
-from stem_iso.task.entrypoint import Entrypoint, entrypoint_of
-from stem_iso.task.handler import FunctionHandler, TaskHandler
+from stem_iso.task.handler import (
+    Entrypoint,
+    FunctionHandler,
+    TaskHandler,
+    TaskRegistry,
+    entrypoint_of,
+    form_of,
+    redacted_arguments,
+)
 from stem_iso.task.middleware import MiddlewareStack
 from stem_iso.task.names import default_task_name
-from stem_iso.task.options import EnqueueFields, OptionFields, TaskOptions
-from stem_iso.task.registry import TaskRegistry
+from stem_iso.task.options import EnqueueFields, OptionFields, TaskOptions, with_defaults
 from stem_iso.validation import Duration, delay, flag, text
 
 if TYPE_CHECKING:
@@ -43,17 +58,22 @@ if TYPE_CHECKING:
     from stem_iso.brokers.base import Broker, BrokerOptions
     from stem_iso.client.canvas import Part
     from stem_iso.client.canvas_result import CanvasHandle
-    from stem_iso.client.waiting import Watcher
+    from stem_iso.client.event_feed import EventFeed
+    from stem_iso.client.result_watcher import Watcher
+    from stem_iso.client.transactions import Transactions
     from stem_iso.events import AnyEvent
 
 P = ParamSpec("P")
 R = TypeVar("R")
+V = TypeVar("V")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Stem:
     """An application. `broker` is a URL (`sqlite:///jobs.db`, `memory://`); none: STEM_ISO_BROKER, [tool.stem_iso] broker in
-    ./pyproject.toml, else sqlite:///stem_iso.db, relative to the working folder of this moment. The other keywords are the broker's
+    ./pyproject.toml, else sqlite:///stem_iso.db, relative to the working folder of this moment. `include`: modules that declare tasks; a
+    worker imports them when it starts, and so does each process that runs tasks. `defaults`: what holds for a task that does not say it
+    itself; STEM_ISO_DEFAULT_HARD_TIME_LIMIT and its like, and [tool.stem_iso.defaults], override them. The other keywords are the broker's
     options.
 
     `app.signals.NAME.connect(listener)`: see `stem_iso.signals`; `app.middleware.add(...)`: see `stem_iso.task.middleware`.
@@ -61,11 +81,17 @@ class Stem:
     Raises InvalidOptions.
     """
 
+    named_by: str | None = None  # the module that `-A` names, in the worker
+    clock: Callable[[], float] = staticmethod(time.time)  # wall-clock seconds; a test moves them
+    transactions: Transactions | None = None  # of the framework around it, set by its integration
+
     def __init__(
         self,
         broker: str | None = None,
         *,
         registry: TaskRegistry | None = None,
+        include: Iterable[str] = (),
+        defaults: TaskOptions | None = None,
         block_time: Duration | None = None,
         claim_interval: Duration | None = None,
         default_visibility_timeout: Duration | None = None,
@@ -85,13 +111,15 @@ class Stem:
             "max_result_bytes": max_result_bytes,
             "sync": sync,
         }
-        self.site = BrokerConfig(broker, {name: value for name, value in options.items() if value is not None})
+        self.site = BrokerConfig(broker, options)
         self.registry = TaskRegistry() if registry is None else registry
+        self.defaults = task_defaults(defaults)
+        self.includes = modules_named("include", include)
+        self._options: dict[str, tuple[TaskHandler[Any], TaskOptions]] = {}  # by task: what `options_of` has found
         self.tasks = Tasks(self)
         self.schedules = Schedules(self)
         self.schedule = self.schedules.add
-        self.broker_pool = BrokerPool(self.open_broker)
-        self._watcher: Watcher | None = None  # made by the first wait
+        self.broker_pool, self.listeners = BrokerPool(self.open_broker), Listeners(self.open_broker)
         self.isolate_start_hooks: list[Callable[[], Any]] = []
         self.signals = Signals()
         self.middleware = MiddlewareStack()
@@ -159,21 +187,38 @@ class Stem:
 
     def task_named(self, name: str) -> TaskBase[..., Any]:
         """The task of this name, whether or not its handler's code is here."""
-        handler = self.registry.resolve(name) if name in self.registry else None
-        is_async = isinstance(handler, FunctionHandler) and inspect.iscoroutinefunction(handler.function)
-        return (AsyncTask if is_async else Task)(self, name)
+        return task_named(self, name)
 
     def options_of(self, name: str) -> TaskOptions:
-        """Raises UnknownTask."""
-        return self.registry.resolve(name).options
+        """The options of this task, with the application's defaults where it says nothing. Raises UnknownTask, InvalidOptions."""
+        handler = self.registry.resolve(name)
+        known = self._options.get(name)
+        if known is None or known[0] is not handler:
+            known = self._options[name] = handler, _with_defaults(handler, self.defaults)
+        return known[1]
 
     def entrypoint(self, name: str) -> Entrypoint:
         """What runs for this task in this process. Raises UnknownTask."""
         return entrypoint_of(self.registry.resolve(name), self)
 
+    def autodiscover(self, *packages: str) -> None:
+        """Import the modules named `tasks` of these packages and of the packages in them: `shop.tasks`, `shop.orders.tasks`, what exists.
+
+        Raises InvalidOptions for a package that is not there, and whatever a module raises while it is imported.
+        """
+        for package in modules_named("autodiscover", packages):
+            for module in task_modules(package):
+                import_module(module)
+
     def check(self) -> None:
-        """Resolve the annotations of all tasks now, as a worker does when it starts. Raises InvalidOptions."""
+        """Import what `include` names, and resolve annotations and options of all tasks now, as a worker does when it starts.
+
+        Raises InvalidOptions, and whatever those modules raise.
+        """
+        for module in self.includes:
+            import_module(module)
         for handler in self.registry:
+            self.options_of(handler.name)
             if isinstance(handler, FunctionHandler):
                 handler.parameters.check()
 
@@ -214,16 +259,19 @@ class Stem:
         return send(self, part, current_context())
 
     async def acompose(self, part: Part[Any]) -> CanvasHandle[Any]:
-        return await aside(lambda: self.compose(part))
+        return await self._beside_loop(lambda: self.compose(part))
 
     async def asend(self, signatures: Sequence[Signature[Any]]) -> list[TaskHandle[Any]]:
         """As `send`, beside the loop: the broker's store may be busy."""
-        return await aside(lambda: self.send(signatures))
+        return await self._beside_loop(lambda: self.send(signatures))
+
+    async def _beside_loop(self, call: Callable[[], V]) -> V:
+        return await (in_thread(call) if self.transactions is None else self.transactions.in_thread(call))
 
     # -- ask -----------------------------------------------------------------------------------------------------------------------
 
     def handle(self, task_id: str) -> TaskHandle[Any]:
-        """The handle of a task that was enqueued anywhere; its methods raise UnknownResult for an id that is not known."""
+        """The handle of a task that was enqueued anywhere. For an unknown id its methods raise UnknownResult; `forget` is False."""
         return TaskHandle(self, task_id)
 
     def canvas(self, id: str) -> CanvasHandle[Any]:
@@ -233,23 +281,44 @@ class Stem:
         return find(self, id)
 
     def revoke(self, task_id: str, terminate: bool = False, *, queue: str | None = None) -> bool:
-        """Cancel a task; with `terminate`, kill it where it runs. True if there was anything to revoke. `queue` only helps to find it."""
+        """Cancel a task; with `terminate`, kill it where it runs. True if there was anything to revoke, False if it had ended.
+
+        `queue` only helps to find it. Raises UnknownResult; in a handler, which goes on after it, an unknown id is False too.
+        """
         context = current_context()
         if context is not None and context.speaks_for(self):
             return context.revoke(task_id, terminate)
         with self.broker_pool.borrow() as broker:
-            return broker.revoke(task_id, terminate, queue)
+            if broker.revoke(task_id, terminate, queue):
+                return True
+            if broker.status([task_id], queue)[0] is None:
+                raise unknown(task_id)
+            return False
 
     def result_converter(self, name: str) -> Converter | None:
         """How results of this task become values; None where its code is not here."""
         handler = self.registry.resolve(name) if name in self.registry else None
         return handler.parameters.result if isinstance(handler, FunctionHandler) else None
 
+    def shown_arguments(self, name: str, args: bytes | None) -> dict[str, Any] | None:
+        """The arguments of a task, encoded, as people are shown them: by parameter name, "***" for those that the task redacts. None where
+        there are none, where they cannot be read, and where its code is not here to say which are redacted.
+        """
+        if args is None or name not in self.registry:
+            return None
+        try:
+            values = unpack(args)
+        except (MsgspecError, ValueError, RecursionError):  # ValueError: text that is no UTF-8
+            return None
+        if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+            return None
+        return redacted_arguments(self.registry.resolve(name), values)
+
     def events(self, timeout: Duration | None = None) -> Iterator[AnyEvent]:
         """What happens in all workers, from now on. Ends after `timeout` without an event; closing the iterator stops listening."""
         return event_stream.events(self.site, None if timeout is None else delay("timeout", timeout))
 
-    def aevents(self, timeout: Duration | None = None) -> AsyncIterator[AnyEvent]:
+    def aevents(self, timeout: Duration | None = None) -> AsyncGenerator[AnyEvent, None]:
         """As `events`, in a loop."""
         return event_stream.aevents(self.site, None if timeout is None else delay("timeout", timeout))
 
@@ -257,8 +326,42 @@ class Stem:
 
     @property
     def broker(self) -> str:
-        """The broker's URL, a password included; without it in isolates from which `--secret-env` keeps it."""
+        """The broker's URL, a password included; without it in isolates from which `--secret-env` keeps it.
+
+        It may be set until the first use: afterwards, and for a URL that cannot be meant, InvalidOptions.
+        """
         return self.site.url
+
+    @broker.setter
+    def broker(self, url: str) -> None:
+        if self.site.in_use:
+            raise InvalidOptions(f"broker: the application is in use at {self.site.shown}; set it before the first enqueue or look")
+        self.move_to(url)
+
+    @contextmanager
+    def on_site(self, site: BrokerConfig) -> Iterator[None]:
+        """Inside the block the application is on another broker, with connections of its own: for tests."""
+        before = self.site, self.broker_pool, self.listeners
+        self.site, self.broker_pool, self.listeners = site, BrokerPool(self.open_broker), Listeners(self.open_broker)
+        try:
+            yield
+        finally:
+            self.close()
+            self.site, self.broker_pool, self.listeners = before
+
+    def move_to(self, url: str) -> None:
+        """To another broker, with the application's options of brokers; what is open there is closed. Raises InvalidOptions."""
+        self._put_on(BrokerConfig(url, self.site.overrides))
+
+    def configure_as(self, other: Stem) -> None:
+        """Take over broker, defaults and modules of an application that was made of changed settings; what is open is closed."""
+        self._put_on(BrokerConfig(other.broker, other.site.overrides))
+        self.defaults, self.includes = other.defaults, other.includes
+        self._options.clear()
+
+    def _put_on(self, site: BrokerConfig) -> None:
+        self.close()
+        self.site, self.listeners = site, Listeners(self.open_broker)
 
     @property
     def broker_options(self) -> BrokerOptions:
@@ -271,18 +374,21 @@ class Stem:
     @property
     def watcher(self) -> Watcher:
         """What all waits for results go through."""
-        if self._watcher is None:
-            from stem_iso.client.waiting import Watcher
+        from stem_iso.client.result_watcher import Watcher
 
-            # setdefault decides between threads that come at once.
-            self._watcher = vars(self).setdefault("_first_watcher", Watcher(self.open_broker))
-        return self._watcher
+        return self.listeners.of(Watcher)
+
+    @property
+    def event_feed(self) -> EventFeed:
+        """What all streams of a task's events in loops go through."""
+        from stem_iso.client.event_feed import EventFeed
+
+        return self.listeners.of(EventFeed)
 
     def close(self) -> None:
         """Close the producer's connections; the next use opens new ones."""
         self.broker_pool.close()
-        if self._watcher is not None:
-            self._watcher.close()
+        self.listeners.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         place = locate(self)
@@ -290,3 +396,24 @@ class Stem:
 
     def __repr__(self) -> str:
         return f"<Stem {self.site.shown}, {len(self.registry)} tasks>"
+
+
+def _with_defaults(handler: TaskHandler[Any], defaults: TaskOptions) -> TaskOptions:
+    try:
+        return with_defaults(handler.options, defaults, form_of(handler))
+    except InvalidOptions as error:
+        raise InvalidOptions(f"{handler.name}, with the application's defaults: {error}") from None
+
+
+def revive_app(module: str, attribute: str, file: str | None, broker: str) -> Stem:
+    """What an unpickled `Stem` becomes."""
+    location = Location(module, attribute, file)
+    current = current_app.get(None)
+    if isinstance(current, Stem) and (not location or locate(current) == location):
+        return current
+    try:
+        return import_app(location, Stem) if location else Stem(broker)
+    except NotThere:
+        if not isinstance(current, Stem):
+            raise
+        return current

@@ -17,11 +17,10 @@ Rules
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -29,6 +28,8 @@ from stem_iso.errors import InvalidOptions
 from stem_iso.isolate.machine import allowed_cores
 from stem_iso.printable import without_password
 from stem_iso.validation import LEAST_MEMORY, LONGEST, did_you_mean, size
+
+V = TypeVar("V")
 
 PREFIX = "STEM_ISO_"
 DEFAULT_BROKER = "sqlite:///stem_iso.db"
@@ -40,9 +41,10 @@ TRUTHS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false":
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a worker started by command is told. Durations are seconds, sizes bytes. Raises InvalidOptions."""
+    """All settings of a worker started by command. Durations are seconds, sizes bytes. Raises InvalidOptions."""
 
     app: str = ""
+    include: tuple[str, ...] = ()
     queues: tuple[str, ...] = ()  # empty: every queue that the application's tasks declare
     concurrency: int = msgspec.field(default_factory=allowed_cores)
     spares: int = 1
@@ -50,11 +52,13 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     burst: bool = False
     log_level: str = "info"
     log_format: str = "text"
+    log_file: str | None = None  # None: stderr
     shutdown_timeout: float = 25.0
     max_tasks_per_isolate: int | None = None
     max_memory_per_isolate: int | None = None
     unregistered_grace: float = 60.0
     secret_env: tuple[str, ...] = ()
+    overruled: tuple[str, ...] = ()  # for people: what another place said otherwise
 
     def __post_init__(self) -> None:
         _at_least("concurrency", self.concurrency, 1, "a worker needs a seat to run anything in")
@@ -135,7 +139,7 @@ def _as(kind: Any, value: Any, meant: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One thing a worker can be told. `flags` are its names on the command line, `meaning` is for `--help` and the README."""
+    """One setting of a worker. `flags` are its names on the command line, `meaning` is for `--help` and the README."""
 
     name: str
     flags: tuple[str, ...]
@@ -150,6 +154,7 @@ class Setting:
 
 SETTINGS = (
     Setting("app", ("-A", "--app"), text, "the application, module:attribute (the attribute may be left out)", "MODULE:APP"),
+    Setting("include", ("--include",), words, "a module that declares tasks, imported at start; may be given again", "MODULE"),
     Setting("queues", ("-Q", "--queues"), words, "the queues to take from, with commas between", "A,B"),
     Setting("concurrency", ("-c", "--concurrency"), whole, "seats: how many tasks run at once, inline and isolated together"),
     Setting("spares", ("--spares",), whole, "isolates that stand ready, booted, beyond those in use"),
@@ -157,6 +162,7 @@ SETTINGS = (
     Setting("burst", ("--burst",), truth, "end when nothing is ready, running or awaiting a retry", ""),
     Setting("log_level", ("-l", "--log-level"), lowered, f"what is logged: {', '.join(LOG_LEVELS)}", "LEVEL"),
     Setting("log_format", ("--log-format",), lowered, f"how it is logged: {' or '.join(LOG_FORMATS)}", "FORMAT"),
+    Setting("log_file", ("--log-file",), text, "a file that the log is appended to, instead of stderr", "PATH"),
     Setting("shutdown_timeout", ("--shutdown-timeout",), seconds, "how long running tasks may go on after TERM", "S"),
     Setting("max_tasks_per_isolate", ("--max-tasks-per-isolate",), whole, "recycle an isolate after so many tasks"),
     Setting("max_memory_per_isolate", ("--max-memory-per-isolate",), size, "recycle an isolate over so much memory (512MiB)", "SIZE"),
@@ -172,7 +178,8 @@ def load(command_line: Mapping[str, Any], environ: Mapping[str, str] | None = No
     None on the command line and an empty variable mean: not given.
     """
     environ, table = os.environ if environ is None else environ, file_table(folder)
-    values = {}
+    values: dict[str, Any] = {}
+    overruled = []
     for setting in SETTINGS:
         sources = [(setting.flags[-1], command_line.get(setting.name))]
         if setting.name != "broker":
@@ -180,11 +187,25 @@ def load(command_line: Mapping[str, Any], environ: Mapping[str, str] | None = No
                 (setting.variable, environ.get(setting.variable) or None),
                 (f"[tool.stem_iso] {setting.name}", table.get(setting.name)),
             ]
-        for where, value in sources:
-            if value is not None:
-                values[setting.name] = _read(setting.read, where, value)
-                break
-    return WorkerConfig(**values)
+        said = [(where, value) for where, value in sources if value is not None]
+        if said:
+            values[setting.name] = _read(setting.read, *said[0])
+            overruled += [
+                f"{where} ({value}) is overruled by {said[0][0]} ({said[0][1]})" for where, value in said[1:] if value != said[0][1]
+            ]
+    return WorkerConfig(**values, overruled=tuple(overruled))
+
+
+def overruled_broker(url: str, environ: Mapping[str, str] | None = None, folder: Path | None = None) -> str | None:
+    """What to say where an application names its broker in code, and the environment or the file another one; None where they agree."""
+    variable = PREFIX + "BROKER"
+    given, where = (os.environ if environ is None else environ).get(variable), variable
+    if not given:
+        given, where = file_table(folder).get("broker"), "[tool.stem_iso] broker"
+    if not given or given == url:
+        return None
+    shown = without_password(str(given))
+    return f"{where} ({shown}) is overruled by the broker that the application names in code; leave it out there, or give --broker"
 
 
 def broker_url(environ: Mapping[str, str] | None = None, folder: Path | None = None) -> str:
@@ -194,29 +215,42 @@ def broker_url(environ: Mapping[str, str] | None = None, folder: Path | None = N
     if given:
         return given
     url = file_table(folder).get("broker", DEFAULT_BROKER)
-    return str(_read(text, "[tool.stem_iso] broker", url))
+    return _read(text, "[tool.stem_iso] broker", url)
+
+
+def included_modules(environ: Mapping[str, str] | None = None, folder: Path | None = None) -> tuple[str, ...]:
+    """The modules of tasks that STEM_ISO_INCLUDE names, else the file, as for a worker."""
+    variable = PREFIX + "INCLUDE"
+    given = (os.environ if environ is None else environ).get(variable)
+    return _read(words, variable, given) if given else _read(words, "[tool.stem_iso] include", file_table(folder).get("include", ()))
 
 
 def file_table(folder: Path | None = None) -> dict[str, Any]:
     """[tool.stem_iso] of the working folder's pyproject.toml, empty where there is none. Raises InvalidOptions."""
     path = (folder or Path()) / "pyproject.toml"
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InvalidOptions(f"{path} is no TOML: {error}") from None
+    import tomllib  # every application looks for a file, and few have one
+
+    try:
+        document = tomllib.loads(content)
+    except tomllib.TOMLDecodeError as error:
         raise InvalidOptions(f"{path} is no TOML: {error}") from None
     tool = document.get("tool", {})
     table = tool.get("stem_iso", {}) if isinstance(tool, dict) else {}
     if not isinstance(table, dict):
         raise InvalidOptions(f"{path}: [tool.stem_iso] must be a table")
     for key in table:
-        if key not in NAMES:
+        if key not in NAMES and key != "defaults":  # a table of its own: `client.task_defaults`
             raise InvalidOptions(f"{path}: [tool.stem_iso] has no setting {key!r}{did_you_mean(key.replace('-', '_'), NAMES)}")
     return table
 
 
-def _read(read: Callable[[Any], Any], where: str, value: Any) -> Any:
+def _read(read: Callable[[Any], V], where: str, value: Any) -> V:
     try:
         return read(value)
     except ValueError as error:

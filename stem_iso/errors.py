@@ -10,6 +10,7 @@
     ├── BrokerUnavailable (ConnectionError)  the store could not be reached; it says what may be stored
     ├── LeaseLost                            the delivery belongs to another worker now; do not settle it
     ├── WaitRefused (RuntimeError)           a handler may not wait for the result of another task
+    ├── RetryRefused (RuntimeError)          the task has not failed, or cannot run again
     ├── IsolateError
     │   ├── TimeoutException (TimeoutError)  killed at its hard limit
     │   ├── MemoryLimitExceeded              killed over its memory limit
@@ -28,9 +29,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from stem_iso.outcome import TaskError
+
 if TYPE_CHECKING:
-    from stem_iso.outcome import TaskError
-    from stem_iso.task.status import TaskStatus
+    from stem_iso.outcome import TaskStatus
 
 
 class StemError(Exception):
@@ -181,19 +183,36 @@ class RemoteTraceback(IsolateError):
 
 
 class TaskFailed(StemError):
-    """The task ended without a result. `status` is its whole `TaskStatus`, `error` its `TaskError` (None if it never ran)."""
+    """The task ended without a result. `status` is its whole `TaskStatus`; `error` is a `TaskError` always: where none is stored, one of
+    type "Failed" with the reason as its message."""
+
+    error: TaskError
 
     def __init__(self, status: TaskStatus, error: TaskError | None = None) -> None:
         super().__init__(status, error)
-        self.status, self.error = status, error
+        self.status = status
+        self.error = error or status.error or TaskError(type="Failed", message=status.reason or "failed", retryable=False)
 
     def __str__(self) -> str:
-        what = f"{self.error.type}: {self.error.message}" if self.error else self.status.state.value
-        return f"task {self.status.name} ({self.status.id}) {self.status.state.value} [{self.status.reason}]: {what}"
+        return f"{self._ended()}: {self.error.type}: {self.error.message}"
+
+    def _ended(self) -> str:
+        return f"task {self.status.name} ({self.status.id}) {self.status.state.value} [{self.status.reason}]"
 
 
 class TaskCancelled(TaskFailed):
-    """The task was revoked or expired, so it has no result."""
+    """The task was revoked, purged, or expired, so it has no result. `error` has the type "Cancelled" and the reason as its message; what
+    its last attempt ended with, if one ran, is in `status.error`."""
+
+    def __init__(self, status: TaskStatus, error: TaskError | None = None) -> None:
+        super().__init__(status, TaskError(type="Cancelled", message=status.reason or "cancelled", retryable=False))
+
+    def __str__(self) -> str:
+        return self._ended()
+
+
+class RetryRefused(StemError, RuntimeError):
+    """The task cannot run again as it stands; the message says why, and what can be done instead. Nothing was changed."""
 
 
 class SoftTimeLimitExceeded(BaseException):

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from stem_iso.json_data import to_plain
 from stem_iso.outcome import TaskError
 
 
@@ -33,6 +34,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
     type: ClassVar[WorkerEventType]
     at: float
     worker_id: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its fields by name, `type` too, as plain JSON types: what `stem-iso events --json` prints."""
+        fields: dict[str, Any] = to_plain(self)
+        return fields
 
 
 class TaskEvent(Event, frozen=True, kw_only=True):
@@ -83,26 +89,31 @@ class CompletedEvent(TaskEvent, frozen=True, kw_only=True, tag="completed"):
 
 
 class RetriedEvent(TaskEvent, frozen=True, kw_only=True, tag="retried"):
-    """`attempt` is the one that ended; the next is due at `due` (wall clock), after `delay` seconds."""
+    """`attempt` is the one that ended; the next is due at `due` (wall clock), after `delay` seconds. `elapsed` as of FailedEvent."""
 
     type: ClassVar[WorkerEventType] = WorkerEventType.RETRIED
     reason: str
     delay: float
     due: float
     error: TaskError | None = None
+    elapsed: float | None = None
 
 
 class FailedEvent(TaskEvent, frozen=True, kw_only=True, tag="failed"):
+    """`elapsed`: seconds of the attempt that ended; None where none had begun, or another worker's did."""
+
     type: ClassVar[WorkerEventType] = WorkerEventType.FAILED
     reason: str
     error: TaskError | None = None
+    elapsed: float | None = None
 
 
 class RevokedEvent(TaskEvent, frozen=True, kw_only=True, tag="revoked"):
-    """The task ended as `cancelled`; `reason` is "revoked", "expired" or "purged"."""
+    """The task ended as `cancelled`; `reason` is "revoked", "expired" or "purged". `elapsed` as of FailedEvent."""
 
     type: ClassVar[WorkerEventType] = WorkerEventType.REVOKED
     reason: str
+    elapsed: float | None = None
 
 
 class ErrorEvent(Event, frozen=True, kw_only=True, tag="error"):

@@ -1,20 +1,30 @@
-"""Outcome: the closed union of endings of one attempt.
+"""Outcome of one attempt, as a closed union of its endings; and the status of a task, which outcomes move.
 
         isolate ────┐
-        inline ─────┼──> Outcome ──> settle(...) -> Plan ──> the broker
+        inline ─────┼──> Outcome ──> settle(...) -> Plan ──> the broker ──> TaskStatus
         admission ──┘
 
 Every ending takes this one road, a crash included, so that a limit, a retry, a lock or a chord sees each ending once.
 Match with `match` and close with `assert_never`: a new ending then breaks the type check, not production.
+
+    queued ──> running ──> succeeded | failed | cancelled        terminal: final within its run
+      ^           │
+      └─ retried <┘   (waiting for its next attempt)
+
+Writes of a status are ordered by (run, attempt); `replay` of a dead letter starts a new run at attempt 0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
+from datetime import datetime
+from enum import Enum, StrEnum
 from typing import Any
 
 import msgspec
+
+from stem_iso.json_data import inlined_schema, to_plain
 
 
 class TaskError(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,3 +159,86 @@ class Unregistered:
 
 
 Outcome = Succeeded | Failed | RetryAsked | TimedOut | Crashed | MemoryExceeded | BootFailed | Stopped | Rejected | Skipped | Unregistered
+
+
+# -- status ----------------------------------------------------------------------------------------------------------------------------
+
+# The reason of a task that waits for one of its limits.
+RATE_LIMIT, CONCURRENCY_LIMIT = "rate-limit", "concurrency-limit"
+LIMITS = frozenset({RATE_LIMIT, CONCURRENCY_LIMIT})
+
+
+class TaskState(StrEnum):
+    """A string too, so that `status.state == "succeeded"` is what it looks like, as in the JSON of the command line."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    RETRIED = "retried"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        return self in TERMINAL
+
+
+TERMINAL = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED})
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """The newest `context.progress(percent, data)`."""
+
+    percent: float
+    data: Any = None
+
+
+class TaskStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One task as it stands. Times are aware datetimes (UTC); `result` is set on success, `error` after a failed attempt.
+
+    `args` are the arguments by parameter name, as the plain data that travels; those of the task's option `redact` are "***". None where
+    the task's code is not here to say which these are, and of a group or a task that an older worker ended.
+
+    An endpoint of FastAPI may return it, and may name it as what it returns: the answer is `as_dict()`.
+    """
+
+    id: str
+    name: str
+    queue: str
+    state: TaskState
+    reason: str | None = None
+    run: int = 0
+    attempt: int = 0
+    redeliveries: int = 0
+    result: Any = None
+    error: TaskError | None = None
+    progress: Progress | None = None
+    meta: dict[str, Any] = {}
+    enqueued_at: datetime | None = None
+    not_before: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    worker_id: str | None = None
+    parent_id: str | None = None
+    root_id: str | None = None
+    args: dict[str, Any] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """These fields by name, as plain JSON types: times as ISO 8601, bytes as base64, the state as its word."""
+        fields: dict[str, Any] = to_plain(self)
+        return fields
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """Pairs of `as_dict()`, so that `dict(status)` is the same: encoders that know no class of ours take it so."""
+        return iter(self.as_dict().items())
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        shown = core_schema.plain_serializer_function_ser_schema(cls.as_dict, return_schema=core_schema.dict_schema())
+        return core_schema.is_instance_schema(cls, serialization=shown)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        return inlined_schema(cls)

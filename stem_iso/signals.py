@@ -4,25 +4,25 @@
     worker        received ── prerun ── (succeeded | retry | failed | revoked) ── postrun     on the bus's thread, after the fact is stored
                   worker_ready … worker_stopping … worker_shutdown    isolate_spawned … isolate_recycled
 
-Where they are told
- - The publish signals run in the process that makes the envelope, around the one step that stores it, inside all middleware: a producer, or
-   the isolate (by command: the inline host) whose handler enqueues. All parts of a canvas are told when it is stored, whenever they will
-   run; neither a retry nor what a schedule fires is told. `aenqueue` runs them on a thread beside the loop.
- - The others are told in the worker's process: the program of an embedded `Worker`; by command the core, which imports the application, so
+Where they are emitted
+ - The publish signals run in the process that makes the envelope, around the one step that stores it, inside all middleware: a producer,
+   or the isolate (by command: the inline host) whose handler enqueues. Those of all parts of a canvas run when it is stored, whenever they
+   will start; neither a retry nor what a schedule fires has any. `aenqueue` runs them on a thread beside the loop.
+ - The others run in the worker's process: the program of an embedded `Worker`; by command the core, which imports the application, so
    that what its module connects is connected there. They share the rules of the event bus (`worker/reporting/bus.py`): one thread for all
-   listeners, in order; one that lags past 10,000 waiting values loses some, and the loss is told; none can hold up a task.
+   listeners, in order; one that lags past 10,000 waiting values loses some, and the loss is reported; none can hold up a task.
 
-What is told of an attempt, by the worker that made it, once each
+What is emitted of an attempt, by the worker that made it, once each
  1. `received` when the task has passed the gates and has a seat; `prerun` when its call is sent; one of `succeeded`, `retry`, `failed` and
     `revoked` when its end is stored; `postrun` after it, exactly for those with a `prerun`.
  2. Refused at the gates (revoked, expired, undecodable, unknown, options that cannot be met): `revoked` or `failed`, and nothing else.
     Arguments that do not fit are found out where the handler runs: such an attempt has `prerun` and `postrun`.
- 3. Given back (the worker stops): `received`, and what had begun is told `postrun` with state "queued"; it comes again, here or elsewhere.
- 4. A worker that died, or lost its lease, tells no end. The attempt is told anew by who has it next, or as `failed` by who finds that it
-    may not run again.
+ 3. Given back (the worker stops): `received`, and, where it had begun, `postrun` with state "queued"; it comes again, here or elsewhere.
+ 4. A worker that died, or lost its lease, emits no end. Whoever has the task next emits its own attempt, or `failed` where it finds that
+    the task may not run again.
  5. What a schedule fires is published by whichever worker is first, and what a canvas starts later by the store: no publish signal then.
- 6. Of a task that ends in the store alone, because it was revoked or purged while it waited, `revoked` is told by one worker of all, and so
-    is `failed` of a canvas whose last part never ran. Of its other parts that were skipped nobody tells; their statuses say so.
+ 6. Of a task that ends in the store alone, because it was revoked or purged while it waited, `revoked` is emitted by one worker of all, and
+    so is `failed` of a canvas whose last part never ran. Of its other parts that were skipped nothing is emitted; their statuses say so.
 
 A listener that raises is logged, and harms nobody; to refuse a publish is a middleware's business. A signal that nobody listens to is never
 built. Values are msgspec structs: `msgspec.json.encode(value)` is an object with the signal's name under "signal".
@@ -63,7 +63,7 @@ class TaskSignal(Signal, frozen=True, kw_only=True):
     attempt: int
 
 
-# -- told by who publishes -------------------------------------------------------------------------------------------------------------
+# -- emitted by who publishes -----------------------------------------------------------------------------------------------------------
 
 
 class BeforeTaskPublishSignal(TaskSignal, frozen=True, kw_only=True, tag="before_task_publish"):
@@ -92,15 +92,18 @@ class AfterTaskPublishSignal(BeforeTaskPublishSignal, frozen=True, kw_only=True,
     duplicate: bool
 
 
-# -- told by workers -------------------------------------------------------------------------------------------------------------------
+# -- emitted by workers ----------------------------------------------------------------------------------------------------------------
 
 
 class AttemptSignal(TaskSignal, frozen=True, kw_only=True):
+    """`headers` are those of its envelope; none where this worker did not make the attempt, and has no envelope of it."""
+
     worker_id: str
+    headers: dict[str, Any] = {}
 
 
 class TaskReceivedSignal(AttemptSignal, frozen=True, kw_only=True, tag="task_received"):
-    """It has passed the gates, and has a seat. Told again where it was given back without having begun."""
+    """It has passed the gates, and has a seat. Emitted again where it was given back without having begun."""
 
     signal: ClassVar[str] = "task_received"
     redeliveries: int
@@ -114,18 +117,20 @@ class TaskPrerunSignal(AttemptSignal, frozen=True, kw_only=True, tag="task_preru
 
 class TaskPostrunSignal(AttemptSignal, frozen=True, kw_only=True, tag="task_postrun"):
     """An attempt that had begun is over, and what became of it is stored. `state` is that of its task now: "succeeded", "retried",
-    "failed", "cancelled", or "queued" where it was given back. `elapsed` is seconds.
+    "failed", "cancelled", or "queued" where it was given back. `elapsed` is seconds. `killed`: its process died, or
+    was killed, before the handler came to an end.
     """
 
     signal: ClassVar[str] = "task_postrun"
     state: str
     reason: str | None = None
     elapsed: float
+    killed: bool = False
 
 
 class TaskRetrySignal(AttemptSignal, frozen=True, kw_only=True, tag="task_retry"):
     """`attempt` is the one that ended; `next_attempt` is due at `due` (wall clock), after `delay` seconds. `reason`: "error", "timeout",
-    "silent", "memory", "crashed", "boot-failed" or "asked".
+    "silent", "memory", "crashed", "boot-failed" or "asked". `reported`: an error tracker has the error, from where the handler ran.
     """
 
     signal: ClassVar[str] = "task_retry"
@@ -134,6 +139,7 @@ class TaskRetrySignal(AttemptSignal, frozen=True, kw_only=True, tag="task_retry"
     next_attempt: int
     due: float
     delay: float
+    reported: bool = False
 
 
 class TaskSucceededSignal(AttemptSignal, frozen=True, kw_only=True, tag="task_succeeded"):
@@ -148,11 +154,14 @@ class TaskSucceededSignal(AttemptSignal, frozen=True, kw_only=True, tag="task_su
 
 
 class TaskFailedSignal(AttemptSignal, frozen=True, kw_only=True, tag="task_failed"):
-    """For good. `reason` as in its status: "max-retries-exhausted", "not-retryable", "worker-lost", "redelivery-limit", …"""
+    """For good. `reason` as in its status: "error", "max-retries-exhausted", "not-retryable", "worker-lost", "redelivery-limit", …
+    `reported` as in `task_retry`.
+    """
 
     signal: ClassVar[str] = "task_failed"
     reason: str
     error: TaskError | None
+    reported: bool = False
 
 
 class TaskRevokedSignal(AttemptSignal, frozen=True, kw_only=True, tag="task_revoked"):
@@ -186,7 +195,7 @@ class WorkerStoppingSignal(WorkerSignal, frozen=True, kw_only=True, tag="worker_
 
 
 class WorkerShutdownSignal(WorkerSignal, frozen=True, kw_only=True, tag="worker_shutdown"):
-    """All is closed: the last thing a worker tells. One that never was ready does not tell it."""
+    """All is closed: the last signal of a worker. One that never was ready emits none."""
 
     signal: ClassVar[str] = "worker_shutdown"
 
@@ -199,7 +208,7 @@ class IsolateSpawnedSignal(WorkerSignal, frozen=True, kw_only=True, tag="isolate
 
 
 class IsolateRecycledSignal(WorkerSignal, frozen=True, kw_only=True, tag="isolate_recycled"):
-    """It is dead. Those that a worker takes down at its end are not told."""
+    """It is dead. Those that a worker takes down at its end emit none."""
 
     signal: ClassVar[str] = "isolate_recycled"
     pid: int
@@ -214,7 +223,7 @@ class Channel(Generic[V]):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.listeners: tuple[Callable[[V], object], ...] = ()  # replaced, never changed: who tells needs no lock
+        self.listeners: tuple[Callable[[V], object], ...] = ()  # replaced, never changed: who emits needs no lock
         self._lock = threading.Lock()
 
     def connect(self, listener: Callable[[V], R]) -> Callable[[V], R]:
@@ -236,7 +245,7 @@ class Channel(Generic[V]):
         with self._lock:
             self.listeners = tuple(each for each in self.listeners if each != listener)
 
-    def tell(self, value: V) -> None:
+    def emit(self, value: V) -> None:
         """Here and now, in this thread; one that raises is logged."""
         for listener in self.listeners:
             try:

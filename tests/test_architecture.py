@@ -3,32 +3,36 @@
     cli, testing ──> worker ──> app ──> client ──> brokers ──> task ──> validation, outcome, events, errors
                        └──────> isolate ──────────────────────────────> validation, outcome, errors
 
-No arrow points back. What stands below `if TYPE_CHECKING:` costs nothing at run time and is not looked at. Each rule is also fed a planted
-offender, because a check that cannot fail holds nothing.
+No arrow points back, and no modules stand in a circle. Both count what is imported below `if TYPE_CHECKING:` and inside functions too: who
+reads one of two modules that name each other has to read both, whenever Python does. Each rule is also fed a planted offender, because a
+check that cannot fail holds nothing.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 
-GROUND = frozenset({"errors", "outcome", "events", "validation", "text", "printable"})
+GROUND = frozenset({"errors", "outcome", "events", "validation", "text", "printable", "json_data"})
 CLIENT = frozenset({*GROUND, "signals", "config", "task", "brokers", "client"})
 WORKER = frozenset({*CLIENT, "app", "isolate", "worker"})
 MAY_IMPORT: dict[str, frozenset[str]] = {  # a room, or one module of a room
-    "outcome": frozenset(),
+    "json_data": frozenset(),
+    "outcome": frozenset({"json_data"}),
     "text": frozenset(),
     "printable": frozenset(),
     "errors": frozenset({"outcome"}),
-    "events": frozenset({"outcome"}),
+    "events": frozenset({"outcome", "json_data"}),
     "validation": frozenset({"errors"}),
     "config": GROUND | {"isolate.machine"},
     "signals": GROUND | {"task"},
@@ -36,23 +40,25 @@ MAY_IMPORT: dict[str, frozenset[str]] = {  # a room, or one module of a room
     "isolate": (GROUND - {"events", "printable"}) | {"isolate"},
     "brokers": GROUND | {"task", "brokers"},
     "client": CLIENT,
-    "client.app_location": CLIENT | {"app"},  # it finds an application again, and says so where it is none
     "app": CLIENT,
     "worker": WORKER,
     "cli": WORKER | {"cli"},
     "testing": WORKER | {"testing"},
+    "integrations": WORKER | {"integrations"},
     "": WORKER,  # the package itself: public names
 }
-# `python -m stem_iso.worker` is a command, so it belongs to the edge wherever Python wants it to lie.
-EDGES = frozenset({"worker.__main__"})
+# `python -m stem_iso` and `python -m stem_iso.worker` are commands, so they belong to the edge wherever Python wants them to lie.
+EDGES = frozenset({"__main__", "worker.__main__"})
 
 CHILD_MAY_IMPORT = frozenset(
     {
         "errors",
         "outcome",
+        "json_data",
         "validation",
         "text",
         "isolate.interfaces",
+        "isolate.log_record",
         "isolate.limits",
         "isolate.wire",
         "isolate.shared_row",
@@ -68,18 +74,21 @@ CHILD_MAY_IMPORT = frozenset(
 IMPURE = frozenset(
     {"time", "random", "asyncio", "os", "io", "socket", "select", "signal", "subprocess", "threading", "mmap", "logging", "sqlite3"}
 )
-PURE_IN_ISOLATE = frozenset(
+PURE = frozenset(
     {
         "isolate.wire",
         "isolate.engine.lifecycle",
         "isolate.engine.allocator",
         "isolate.engine.deadlines",
-        "isolate.engine.keeper_pressure",
+        "isolate.engine.keeper_watchdog",
+        "isolate.engine.frames",
+        "isolate.engine.stacks",
         "isolate.shared_row",
+        "worker.admission",
     }
 )
 EXCUSED = {
-    "task.context": {"time", "logging"},  # what a handler holds: it tells the time that is left, and logs
+    "task.context": {"time", "logging"},  # what a handler holds: it gives the time that is left, and logs
     "task.retry_policy": {"random"},  # a strategy is the user's to replace, so the shipped one throws its own dice
     "isolate.shared_row": {"mmap", "threading"},  # its subject is shared memory, and who may write a row
 }
@@ -87,12 +96,25 @@ EXCUSED = {
 SITES = {
     "loky": {"isolate.keeper.spawn", "isolate.child.registration"},  # the start, and where what loky makes in an isolate is registered
     "sqlite3": {"brokers.sqlite.connection"},
-    "redis": {"brokers.redis.client.connection"},
+    "redis": {"brokers.redis.driver.connection"},
     "cloudpickle": {"isolate.payload", "isolate.main_module"},
     "threadpoolctl": {"isolate.child.cpu_pinning"},
     "setproctitle": {"isolate.keeper.keeper", "isolate.child.main"},
     "uuid_utils": {"client.enqueue"},
     "cronsim": {"task.cron"},
+    "sentry_sdk": {"integrations.sentry"},
+    "opentelemetry": {"integrations.otel"},
+    "django": {
+        "integrations.django",
+        "integrations.django.application",
+        "integrations.django.apps",
+        "integrations.django.backend",
+        "integrations.django.backend_task",
+        "integrations.django.connections",
+        "integrations.django.settings",
+        "integrations.django.transactions",
+        "integrations.django.management.commands.stem_worker",
+    },
 }
 LONGEST_MODULE, LONGEST_FUNCTION = 400, 40
 
@@ -112,9 +134,9 @@ class Source:
     def layer(self) -> str:
         return "cli" if self.name in EDGES else self.name.partition(".")[0]
 
-    def imports(self) -> Iterator[str]:
-        """Modules imported at run time, wherever in the file; `from stem_iso import errors` counts as `stem_iso.errors`."""
-        for node in _at_run_time(self.tree):
+    def imports(self, nodes: Iterable[ast.AST]) -> Iterator[str]:
+        """Names that are imported, wherever in the file; `from stem_iso import errors` counts as `stem_iso.errors`."""
+        for node in nodes:
             if isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
@@ -122,10 +144,13 @@ class Source:
                 yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
     def ours(self) -> Iterator[str]:
-        return (name.removeprefix("stem_iso").removeprefix(".") for name in self.imports() if name.partition(".")[0] == "stem_iso")
+        """Of this package, for types alone too."""
+        names = self.imports(ast.walk(self.tree))
+        return (name.removeprefix("stem_iso").removeprefix(".") for name in names if name.partition(".")[0] == "stem_iso")
 
     def foreign(self) -> set[str]:
-        return {name.partition(".")[0] for name in self.imports()}
+        """Of others, at run time: a name that only a checker reads loads no library."""
+        return {name.partition(".")[0] for name in self.imports(_at_run_time(self.tree))}
 
 
 def _at_run_time(node: ast.AST) -> Iterator[ast.AST]:
@@ -156,7 +181,7 @@ def arrows(source: Source) -> Iterator[str]:
 
 
 def purity(source: Source) -> Iterator[str]:
-    if source.layer == "task" or source.name in PURE_IN_ISOLATE:
+    if source.layer == "task" or source.name in PURE:
         for name in sorted(source.foreign() & IMPURE - EXCUSED.get(source.name, set())):
             yield f"{source.name} imports {name}: it decides, so clock, dice and I/O come in as arguments"
 
@@ -215,6 +240,74 @@ def test_programs_are_as_short_as_the_package() -> None:
     assert [fault for source in found for rule in (sizes, heads) for fault in rule(source)] == []
 
 
+# -- circles ---------------------------------------------------------------------------------------------------------------------------
+
+
+def circle(found: Sequence[Source]) -> list[str]:
+    """Modules of which each imports the next, and the last one the first; nothing where there is no such circle."""
+    modules = {source.name for source in found if source.name}  # the package itself names things lazily, by a table
+    graph = {source.name: {module for name in source.ours() if (module := _module_of(name, modules))} for source in found}
+    for name, needed in graph.items():
+        needed.discard(name)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(reversed(error.args[1]))
+    return []
+
+
+def _module_of(name: str, modules: set[str]) -> str:
+    """Of `task.options.TaskOptions`, the module `task.options`."""
+    while name and name not in modules:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def test_no_modules_stand_in_a_circle() -> None:
+    assert circle(package()) == []
+
+
+LEFT, RIGHT = "client.left", "client.right"
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "from stem_iso.client.left import Left",
+        "from stem_iso.client import left",
+        "def late():\n    import stem_iso.client.left",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from stem_iso.client.left import Left",
+    ],
+    ids=["by-name", "by-module", "late", "for-types-alone"],
+)
+def test_a_planted_circle_is_found(back: str) -> None:
+    there = Source(LEFT, "from stem_iso.client.right import Right")
+    assert circle([there, Source(RIGHT, back), Source("client", "")]) in ([LEFT, RIGHT, LEFT], [RIGHT, LEFT, RIGHT])
+    assert circle([there, Source(RIGHT, ""), Source("client", "")]) == []
+
+
+# -- names -----------------------------------------------------------------------------------------------------------------------------
+
+
+def twice_named(found: Sequence[Source]) -> dict[str, list[str]]:
+    """Public classes whose name stands in more than one module, with these modules: a reader would take one for the other."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for source in found:
+        for node in source.tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(source.name)
+    return {name: modules for name, modules in places.items() if len(modules) > 1}
+
+
+def test_no_class_name_stands_in_two_modules() -> None:
+    assert twice_named(package()) == {}
+
+
+def test_a_planted_name_that_stands_twice_is_found() -> None:
+    planted = [Source("task.left", "class Row: ..."), Source("task.right", "class Row: ...\nclass Other: ...")]
+    assert twice_named(planted) == {"Row": ["task.left", "task.right"]}
+
+
 # -- the documents ---------------------------------------------------------------------------------------------------------------------
 
 DOCUMENTS = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "SECURITY.md"]
@@ -244,20 +337,32 @@ PLANTED: list[tuple[Rule, str, str]] = [
     (arrows, "app", "from stem_iso.isolate import interfaces"),
     (arrows, "brokers.base", "try:\n    from stem_iso.app import Stem\nexcept ImportError: ..."),
     (arrows, "worker.core", "from stem_iso.cli.root import run"),
+    (arrows, "app", "from stem_iso.integrations.sentry import SentryMiddleware"),
+    (arrows, "worker.core", "from stem_iso.integrations import otel"),
+    (arrows, "integrations.sentry", "from stem_iso.cli.root import run"),
     (arrows, "config", "from stem_iso.isolate.engine import engine"),
     (arrows, "client.task", "from stem_iso.app import Stem"),
     (arrows, "task.context", "from stem_iso.client.result import TaskHandle"),
+    (arrows, "errors", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from stem_iso.task.options import TaskOptions"),
+    (arrows, "client.task", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from stem_iso.app import Stem"),
     (arrows, "manager", ""),
     (purity, "task.settlement", "import time"),
     (purity, "task.deep.new", "def f():\n    from random import random"),
     (purity, "isolate.engine.allocator", "import os.path"),
     (purity, "task.context", "import asyncio"),
+    (purity, "worker.admission", "import time"),
     (independence, "isolate.child.main", "from stem_iso.isolate.engine.engine import Engine"),
     (independence, "isolate.child.main", "from stem_iso.task import codec"),
+    (
+        independence,
+        "isolate.child.main",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from stem_iso.isolate.keeper.spawn import Fds",
+    ),
     (import_sites, "isolate.pool.pool", "import loky.backend"),
     (import_sites, "app", "from sqlite3 import connect"),
     (import_sites, "worker.core", "def f():\n    import cloudpickle"),
     (import_sites, "app", "import click"),
+    (import_sites, "integrations.otel", "import sentry_sdk"),
     (sizes, "app", "x = 1\n" * 401),
     (sizes, "app", "class A:\n    async def f(self):\n" + "        x = 1\n" * 40),
     (heads, "app", "x = 1"),
@@ -272,7 +377,8 @@ def test_a_planted_offender_is_found(rule: Rule, name: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("rule", "name", "text"),
     [
-        (arrows, "errors", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from stem_iso.task.status import TaskStatus"),
+        (arrows, "errors", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from stem_iso.outcome import TaskError"),
+        (purity, "task.settlement", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from logging import Logger"),
         (arrows, "worker.__main__", "from stem_iso.cli.root import run"),
         (purity, "task.context", "import time"),
         (purity, "isolate.engine.engine", "import time"),

@@ -6,7 +6,7 @@
     left(server)      how many tasks have not ended
 
 Each runs as its own documentation starts it, with processes where it has them, and stores results where it can, as stem_iso always does.
-What they cannot do is left to them: none but celery and rq isolates a task, none kills one at a limit as told here.
+What they cannot do is left to them: none but celery and rq isolates a task, none kills one at a limit as described here.
 
     stem_iso    2 isolates, soft and hard limits armed, status and result stored
     celery      prefork pool of 2, results in Redis, acks early (its default)

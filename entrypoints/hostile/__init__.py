@@ -27,7 +27,7 @@ Apart from these, and never run with other people's tasks, are those that turn o
     kill_keeper   the core kills every tree and leaves; the next worker takes the task, counted, until `max_redeliveries`
     stop_keeper   ends at its limit: the core wakes the keeper
     kill_core     the keeper kills every tree and starts another core, which takes the task, counted, until `max_redeliveries`
-    stop_core     killed at its limit by the keeper, told when somebody continues the core: nobody of ours does
+    stop_core     killed at its limit by the keeper, reported when somebody continues the core: nobody of ours does
 """
 
 from entrypoints.hostile import company, endings, held, outward, storms, stuck

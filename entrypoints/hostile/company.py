@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
 
+from entrypoints import linux
 from entrypoints.hostile.stuck import spin
 from entrypoints.hostile.trace import LONGEST, Trace, hostile
 
 SLEEP = f"import time; time.sleep({LONGEST})"
-PR_SET_CHILD_SUBREAPER, PTRACE_SEIZE, CLONE_PARENT = 36, 0x4206, 0x8000
-CLONE = 56 if os.uname().machine == "x86_64" else 220  # the generic table's, which aarch64 has as well
-libc = ctypes.PyDLL(None, use_errno=True)  # it keeps the GIL, so that a child finds nobody else holding it
 
 
 def linger() -> None:
@@ -43,14 +39,14 @@ def double_fork(trace: Trace) -> None:
 
 def leave_the_tree(trace: Trace) -> None:
     """A daemon that does not fall to the isolate, which is no subreaper any more."""
-    libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    linux.stop_being_subreaper()
     double_fork(trace)
 
 
 def clone_beside(trace: Trace) -> None:
     """A brother of the isolate: its parent is the isolate's, from the beginning. Returns when it has recorded itself."""
     reader, writer = os.pipe()
-    if libc.syscall(CLONE, CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0) == 0:
+    if linux.clone_sibling() == 0:
         try:
             os.setsid()
             trace.record()
@@ -65,7 +61,7 @@ def clone_beside(trace: Trace) -> None:
 
 
 def traced_by_its_daemon(trace: Trace) -> None:
-    """A daemon that traces the isolate: nobody but the tracer is told of its death. Returns when it is traced."""
+    """A daemon that traces the isolate: nobody but the tracer is notified of its death. Returns when it is traced."""
     reader, writer = os.pipe()
     ready, go = os.pipe()
     isolate = os.getpid()
@@ -73,7 +69,7 @@ def traced_by_its_daemon(trace: Trace) -> None:
     def trace_it() -> None:
         os.setsid()
         os.read(ready, 1)
-        libc.ptrace(PTRACE_SEIZE, isolate, None, None)
+        linux.seize(isolate)
         os.close(writer)
         linger()
 

@@ -1,4 +1,4 @@
-"""They end by themselves: they die, they fail in ways that cannot be told, or they succeed and leave something behind."""
+"""They end by themselves: they die, they fail in ways that cannot be reported, or they succeed and leave something behind."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ All lines go to stdout: those of the producer's signals by this program, those o
 is that of writing, not of `at`. On a broker of yours all happens in a queue of the demo's own, and the one dead letter stays there to be
 looked at: `stem-iso dlq list --broker URL`.
 
-    tasks     what the workers run
-    telling   a signal as a line
-    workers   the workers, started by command, stopped or killed; or elsewhere, as in compose.yaml
-    proof     what must be true at the end
+    tasks          what the workers run
+    signal_lines   a signal as a line
+    workers        the workers, started by command, stopped or killed; or elsewhere, as in compose.yaml
+    proof          what must be true at the end
 """

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from entrypoints.retry_task.telling import say
+from entrypoints.retry_task.signal_lines import write_line
 from entrypoints.retry_task.workers import Elsewhere, Team, workers
 from stem_iso import StemError, TaskFailed, TaskHandle, TaskStatus
 
@@ -69,7 +69,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _play(queue: str, folder: Path, log: Path) -> int:
     with workers(queue, log) as team:
         acts = _acts(queue, folder, team)
-    # Asked when all workers have ended and told what they had to tell.
+    # Asked when all workers have ended and printed their last lines.
     return _prove(queue, *acts)
 
 
@@ -88,7 +88,7 @@ def _prove(queue: str, failed: TaskStatus, outlived: TaskStatus, delivery: Redel
     from entrypoints.retry_task.tasks import app
 
     shown = proof(queue, failed, outlived, delivery)
-    say(shown)
+    write_line(shown)
     app.close()
     return 0 if shown["holds"] else 1
 
@@ -97,7 +97,7 @@ def _acts(queue: str, folder: Path, team: Team) -> tuple[TaskStatus, TaskStatus,
     from entrypoints.retry_task.tasks import app
 
     options = app.broker_options
-    say(
+    write_line(
         {
             "demo": "settings",
             "broker": app.site.shown,
@@ -129,13 +129,13 @@ def _outlive(queue: str, flag: Path, team: Team) -> tuple[TaskStatus, Redelivery
     _until(flag.exists, "the attempt did not begin")
     team.start()
     _until(lambda: len(_beating(queue)) > 1, "the second worker did not come")
-    say({"demo": "kill", "task_id": handle.id, "worker_id": handle.status().worker_id})
+    write_line({"demo": "kill", "task_id": handle.id, "worker_id": handle.status().worker_id})
     team.kill(flag)
     died_at = time.time()
     status = _end(handle)
     assert status.started_at is not None
     delivery = redelivery(died_at, status.started_at.timestamp(), team.together)
-    say(
+    write_line(
         {
             "demo": "redelivered",
             "task_id": handle.id,

@@ -7,15 +7,15 @@ import signal
 import time
 from pathlib import Path
 
-from entrypoints.retry_task.telling import Teller
+from entrypoints.retry_task.signal_lines import SignalWriter
 from stem_iso import ExponentialJitterRetryStrategy, Stem, TaskContext
 
 MAX_RETRIES = 3
 
 app = Stem(block_time=5, claim_interval=0.5, default_visibility_timeout=8)
-teller = Teller()
+writer = SignalWriter()
 for channel in app.signals:
-    channel.connect(teller.tell)
+    channel.connect(writer.on_signal)
 
 
 @app.task(name="retry_task.fail", isolate=True, max_retries=MAX_RETRIES, retry_strategy=ExponentialJitterRetryStrategy(base=0.3, max=2))

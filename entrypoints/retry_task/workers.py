@@ -13,7 +13,7 @@ from typing import Protocol
 
 from stem_iso.worker.owned_worker import OwnedWorker
 
-PATIENCE = 10.0  # seconds for a worker that was told to stop
+PATIENCE = 10.0  # seconds for a worker that was asked to stop
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -30,7 +30,7 @@ class Team(Protocol):
 
 
 class Workers:
-    """Of this program. What they tell goes to this program's stdout, what they log into a file."""
+    """Of this program. What they report goes to this program's stdout, what they log into a file."""
 
     together = True
 

@@ -37,7 +37,7 @@ PATTERNS = (
     r"(\w+)\s+\1\b",
 )
 CATASTROPHE = r"(a+)+$"
-LOOK = 2.0  # seconds between looks at a worker that has no result for us: one that could not start is told of, not waited for
+LOOK = 2.0  # seconds between looks at a worker that has no result for us: one that could not start is reported, not waited for
 
 
 def main() -> int:

@@ -46,11 +46,11 @@ class Live:
     def _listen(self) -> None:
         while not self._over:
             for event in app.events(timeout=SILENCE):
-                self._heard(event)
+                self._on_event(event)
                 if self._over:
                     return
 
-    def _heard(self, event: AnyEvent) -> None:
+    def _on_event(self, event: AnyEvent) -> None:
         if self._over:
             return
         if isinstance(event, CompletedEvent | FailedEvent):
@@ -61,10 +61,10 @@ class Live:
                 with self._changed:
                     self.killed[event.task_id] = event
                     self._changed.notify()
-            self._say(told(event, self._patterns.get(event.task_id, "?")))
+            self._print(one_timeout(event, self._patterns.get(event.task_id, "?")))
 
     def finish(self, failed: Set[str]) -> None:
-        """All results are there; how those that failed were killed is told right after them, where it was not dropped."""
+        """All results are there; how those that failed were killed is printed right after them, where it was not dropped."""
         with self._changed:
             self._changed.wait_for(lambda: failed <= set(self.killed), timeout=SILENCE)
         self._done, self._shown_at = self._total, 0.0
@@ -84,14 +84,14 @@ class Live:
         else:
             print(f"{done}/{self._total} batches", flush=True)
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         shown = one_line(text)  # names of files and patterns are anybody's
         print(f"\r\033[K{shown}" if self._bar else shown, flush=True)
         if self._bar:
             self._shown_at = 0.0
 
 
-def told(event: TimeoutEvent, pattern: str) -> str:
+def one_timeout(event: TimeoutEvent, pattern: str) -> str:
     """One sentence about a limit."""
     if event.level == "soft":
         return f"! {pattern} has run for {event.elapsed:.3f} s (soft limit {event.limit:g} s) and is in {place(event.stack)}"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from stem_iso.worker.owned_worker import OwnedWorker
 
-PATIENCE = 15.0  # seconds for a worker that was told to stop at once
+PATIENCE = 15.0  # seconds for a worker that was asked to stop at once
 
 
 @contextmanager

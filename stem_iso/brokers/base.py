@@ -14,7 +14,7 @@ Rules (the contract suite in `stem_iso.testing` holds each)
     queues, equals come in any order, and neither starves.
  5. Lease ends use a clock that wall-clock steps do not move; due times, expiry and TTL are wall clock.
  6. A foreign exception stops here: what a store raises becomes `BrokerUnavailable`.
- 7. Whoever waits is woken: `Watch.fileno()` turns readable when there may be something new.
+ 7. Whoever waits is woken: `WorkWatch.fileno()` turns readable when there may be something new.
  8. A part of a canvas that waits for others is `queued`, reason `waiting`, and stands in no queue. However a part ends, in whoever's hands,
     its moves (`task.canvas.tree.moves`) are carried out, each once. A member's result is kept until its group has ended, whatever its TTL.
 
@@ -45,40 +45,53 @@ from stem_iso.brokers.records import StatusRecord as StatusRecord
 from stem_iso.brokers.records import UnattendedEnd as UnattendedEnd
 from stem_iso.brokers.records import Verdict as Verdict
 from stem_iso.brokers.records import WorkerInfo as WorkerInfo
+from stem_iso.outcome import Progress
 from stem_iso.task.canvas.tree import Canvas, Tree
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.rate_limit import TaskLimits
-from stem_iso.task.status import Progress
 
 
-class Watch(Protocol):
-    """Wake-ups of a thread that waits for something new. Owned by the thread that asked for it."""
+class WorkWatch(Protocol):
+    """Wake-ups of a worker that waits for something new. Owned by the thread that asked for it."""
 
-    interval: float  # call `changed()` at least this often: some stores cannot always ring
+    interval: float  # call `changed()` at least this often: some stores cannot always notify
 
     def fileno(self) -> int:
-        """A descriptor for poll: readable when a look is due."""
+        """A descriptor for poll: readable when something may have changed."""
 
     def changed(self) -> bool:
-        """True where a look is worth its price; takes the readiness back."""
+        """True where an exchange is worth its price; takes the readiness back."""
 
     def close(self) -> None: ...
 
 
-class Ends(Protocol):
+class ResultWatch(Protocol):
     """Ends of many tasks, for one thread that waits for all of them. Owned by the thread that asked for it."""
 
-    interval: float  # look at least this often: some stores cannot always ring
+    interval: float  # poll at least this often: some stores cannot always notify
 
     def fileno(self) -> int:
-        """A descriptor for poll: readable when a look is due. Ask again after each look: it may be another one by then."""
+        """A descriptor for poll: readable when a poll is due. It may be another one after each `poll`."""
 
-    def look(self, waits: Mapping[str, str | None]) -> dict[str, StatusRecord | None]:
+    def poll(self, waits: Mapping[str, str | None]) -> dict[str, StatusRecord | None]:
         """Which of these ids have ended, with their terminal status; None for one that is unknown or has expired. Those that go on are
         left out; one that has ended is answered as often as it is asked for. The values are their queues, where known (hints, as
-        below). Takes the readiness back: an end after the look rings.
+        below). Takes the readiness back: an end after the poll makes it readable.
         Raises BrokerUnavailable; then close it, and ask the broker for another.
         """
+
+    def close(self) -> None: ...
+
+
+class EventWatch(Protocol):
+    """Events of all workers, from the moment it is made. Owned by the thread that asked for it."""
+
+    def poll(self, timeout: float | None) -> list[bytes]:
+        """Those that came, in their order, as soon as there are any; none after `timeout` seconds without one.
+
+        Raises TimeoutError where the broker is away at that time; the next poll goes on where this one was.
+        """
+        ...
 
     def close(self) -> None: ...
 
@@ -106,16 +119,25 @@ class Broker(Protocol):
         """The terminal status, as soon as there is one. Raises TimeoutError, UnknownResult (also when it expires meanwhile)."""
         ...
 
-    def ends(self) -> Ends:
+    def watch_results(self) -> ResultWatch:
         """For whoever waits for many: one descriptor, whatever their number."""
         ...
 
     def revoke(self, id: str, terminate: bool = False, queue: str | None = None) -> bool:
-        """D10. True if there was something to revoke: the task was not terminal. What waits is `cancelled` at once."""
+        """True if there was something to revoke: the task was not terminal. What waits is `cancelled` at once; of what
+        runs, a success stands and any other end is `cancelled`. `terminate`: its holder is to kill it at once."""
         ...
 
     def forget(self, id: str, queue: str | None = None) -> bool:
         """Drop the result and status of a finished task; of an unfinished one, once it has settled. True if the id was known."""
+        ...
+
+    def retry(self, id: str, queue: str | None = None) -> Replayed | None:
+        """Run a failed or cancelled task again, in one step: the same id with run + 1, attempt 0, redeliveries 0 and without expiry, as new
+        in its queue; what its handler wrote to `meta` stays. Its dead letter goes, and a unique one takes its lock. None for an unknown id.
+
+        A part of a canvas is refused: what follows it has ended with it, and would not begin again.
+        """
         ...
 
     def queues(self) -> list[QueueCount]:
@@ -176,7 +198,7 @@ class Broker(Protocol):
         ...
 
     def mark(self, receipt: Receipt) -> bool:
-        """At most once: from now on a lost lease means `failed`, `worker-lost` (D1). False if it is lost already."""
+        """At most once: from now on a lost lease means `failed`, `worker-lost`. False if it is lost already."""
         ...
 
     def acquire(self, receipt: Receipt, limits: TaskLimits, latest: float | None = None) -> Permit:
@@ -201,16 +223,16 @@ class Broker(Protocol):
         """
         ...
 
-    def orders(self, boot: str) -> list[Revocation]:
+    def revocations(self, boot: str) -> list[Revocation]:
         """Revokes of what this boot holds. The same order is answered each time until its delivery is settled."""
         ...
 
-    def ended_apart(self) -> list[UnattendedEnd]:
+    def unattended_ends(self) -> list[UnattendedEnd]:
         """Those that ended in no worker's hands, some hundreds at once, each given out once; forgotten after a minute, and past 10,000."""
         ...
 
-    def watch(self, boot: str, queues: Sequence[str]) -> Watch:
-        """For a worker: rings for new work in these queues, for orders to this boot, for schedules, and for what ended apart.
+    def watch(self, boot: str, queues: Sequence[str]) -> WorkWatch:
+        """For a worker: it wakes for new work in these queues, for revocations of this boot, for schedules, and for what ended apart.
 
         New work may stay unsaid while the last `exchange` got all that it wanted.
         """
@@ -220,13 +242,13 @@ class Broker(Protocol):
         """Say that this worker lives; it is shown for 30 s after its last beat. `neighbours` have its record while it holds a lease."""
         ...
 
-    def goodbye(self, worker_id: str) -> None: ...
+    def remove_worker(self, worker_id: str) -> None: ...
 
     def neighbours(self, machine: str) -> list[WorkerInfo]:
         """The workers with this `WorkerInfo.machine` whose record is there, however long ago they were seen last. Some may be dead."""
         ...
 
-    def unregister(self, dead: WorkerInfo) -> None:
+    def remove_dead_worker(self, dead: WorkerInfo) -> None:
         """Drop the record of a worker that died, and nothing of another one that has its id by now."""
         ...
 
@@ -246,8 +268,8 @@ class Broker(Protocol):
         ...
 
     def put_schedule(self, record: ScheduleRecord) -> bool:
-        """Store it and ring. One of the same name and revision keeps its due time; another revision takes the new one. A pause and the
-        last firing are kept. True if it is new or another revision."""
+        """Store it and wake the workers. One of the same name and revision keeps its due time; another revision takes the new one. A pause
+        and the last firing are kept. True if it is new or another revision."""
         ...
 
     def remove_schedule(self, name: str) -> bool:
@@ -259,7 +281,7 @@ class Broker(Protocol):
         ...
 
     def resume_schedule(self, name: str, due: float) -> bool:
-        """Let it go on from this due time, and ring; one that was not paused keeps its own. False if there is none."""
+        """Let it go on from this due time, and wake the workers; one that was not paused keeps its own. False if there is none."""
         ...
 
     def fire(self, record: ScheduleRecord, due: float, sent: Sequence[Envelope | Canvas]) -> bool:
@@ -283,6 +305,10 @@ class Broker(Protocol):
 
     def listen(self, timeout: float | None = None) -> Iterator[bytes]:
         """Events from now on, as they come; ends after `timeout` seconds without one. Closing the iterator stops listening."""
+        ...
+
+    def watch_events(self) -> EventWatch:
+        """As `listen`, for whoever has something else to do meanwhile."""
         ...
 
     def close(self) -> None:

@@ -12,9 +12,8 @@ from typing import Any
 
 import msgspec
 
-from stem_iso.outcome import TaskError
-from stem_iso.task.plan import Plan
-from stem_iso.task.status import Progress, TaskState
+from stem_iso.outcome import Progress, TaskError, TaskState
+from stem_iso.task.settlement import Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +127,10 @@ class Revocation:
 
 
 class StatusRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A task as the broker knows it; `result` is still encoded. Times are wall-clock seconds."""
+    """A task as the broker knows it; `result` and `args` are still encoded. Times are wall-clock seconds.
+
+    `args` is None where no envelope is kept: of a group, of what cannot be read, and of what an older worker has ended.
+    """
 
     id: str
     name: str
@@ -149,6 +151,7 @@ class StatusRecord(msgspec.Struct, frozen=True, kw_only=True):
     worker_id: str | None = None
     parent_id: str | None = None
     root_id: str | None = None
+    args: bytes | None = None
 
 
 class MemberState(msgspec.Struct, frozen=True):
@@ -192,7 +195,11 @@ class DeadFilter:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """`refused` is None, or why it stays dead (`unique`: another one holds its lock; `undecodable`)."""
+    """What became of a replay or a retry. `run` is the new one, or the one that stands where it was refused.
+
+    `refused` is None, or why: `unique` (another one holds its lock), `undecodable`, `active` (it has not ended); of a retry also
+    `succeeded`, `canvas` (it is a part of one, or a group), `no-envelope` (an older worker ended it, and kept none).
+    """
 
     id: str
     run: int

@@ -3,7 +3,7 @@
 memory://                        for the threads of one process, which share a `MemoryStore`
 sqlite:///relative.db            relative to the working folder
 sqlite:////absolute.db?sync=full
-redis://user:password@host/0     rediss://, unix://, redis+cluster://, rediss+cluster://: see `brokers.redis.client.address`
+redis://user:password@host/0     rediss://, unix://, redis+cluster://, rediss+cluster://: see `brokers.redis.driver.address`
 
 No error shows what could be a password.
 """
@@ -22,7 +22,7 @@ from stem_iso.printable import without_password
 from stem_iso.validation import LONGEST, did_you_mean, is_number
 
 if TYPE_CHECKING:
-    from stem_iso.brokers.redis.client.address import Address
+    from stem_iso.brokers.redis.driver.address import Address
     from stem_iso.brokers.sqlite.in_memory import MemoryStore
 
 SCHEMES = ("memory", "sqlite")
@@ -51,9 +51,10 @@ def open_broker(url: str, options: BrokerOptions | None = None, *, cwd: str | No
     address, servers = _taken_apart(url)
     if servers is not None:
         from stem_iso.brokers.redis.broker import RedisBroker
-        from stem_iso.brokers.redis.client.client import connect
+        from stem_iso.brokers.redis.driver.standalone import connect
 
         return RedisBroker(connect(servers), options or found)
+    refuse_elsewhere(address.scheme)
     # Imported here: whoever only parses a URL needs none of it.
     from stem_iso.brokers.sqlite.broker import SqliteBroker
     from stem_iso.brokers.sqlite.clock import SYSTEM
@@ -67,18 +68,22 @@ def open_broker(url: str, options: BrokerOptions | None = None, *, cwd: str | No
     return SqliteBroker(FileDatabase(path, chosen.sync, SYSTEM), chosen)
 
 
+def refuse_elsewhere(scheme: str) -> None:
+    """Raises InvalidOptions where the system lacks what SQLite's brokers lock files with."""
+    try:
+        import fcntl  # noqa: F401 - Windows has none
+    except ImportError:
+        raise InvalidOptions(f"broker {scheme}:// needs Linux or macOS: on this system enqueue over redis://") from None
+
+
 # -- the URL ------------------------------------------------------------------------------------------------------------------------
 
 
 def _taken_apart(url: str) -> tuple[BrokerAddress, Address | None]:
     """The second is where the servers are, for a redis URL; the path of the first is then for people."""
     scheme, separator, rest = url.partition("://")
-    if not separator and url.lower().startswith(REDIS):
-        # What follows may hold a password.
-        raise InvalidOptions(f"broker {url.partition(':')[0]}: is no URL: write redis://HOST/0, with two slashes")
     if not separator:
-        shown = without_password(url)
-        raise InvalidOptions(f"broker {shown!r} is no URL: write sqlite:///{shown} for a file, or memory://")
+        raise InvalidOptions(_no_url(url))
     if scheme in REDIS:
         return _redis(scheme, rest)
     if scheme not in SCHEMES:
@@ -92,9 +97,29 @@ def _taken_apart(url: str) -> tuple[BrokerAddress, Address | None]:
     return BrokerAddress(scheme, _path(scheme, _unquote(path)), _query(query, f"broker {scheme}://")), None
 
 
+def _no_url(given: str) -> str:
+    """What is said of a text without ://, and which URL was meant."""
+    if not given.strip():
+        return f"broker {given!r} is empty: {WAYS}"
+    head, colon, rest = given.partition(":")
+    scheme = head.lower()
+    if scheme in REDIS:
+        # What follows may hold a password.
+        return f"broker {scheme}: is no URL: write {scheme}://{'/PATH' if scheme == 'unix' else 'HOST/0'}, with two slashes after the colon"
+    shown = without_password(given)
+    if scheme == "memory" or given == ":memory:":
+        return f"broker {shown!r} is no URL: write memory://"
+    if scheme == "sqlite":
+        path = without_password(rest).strip("/") or "jobs.db"
+        return f"broker {shown!r} is no URL: write sqlite:///{path} (relative) or sqlite:////{path} (absolute)"
+    if colon and rest.partition("/")[0].isdecimal():  # localhost:6379
+        return f"broker {shown!r} is no URL: write redis://{head}:{rest.partition('/')[0]}/0 for a server, or sqlite:///PATH for a file"
+    return f"broker {shown!r} is no URL: write sqlite:///{shown} for a file, or memory://"
+
+
 def _redis(scheme: str, rest: str) -> tuple[BrokerAddress, Address]:
     # Imported here: the other brokers need none of it.
-    from stem_iso.brokers.redis.client.address import parse
+    from stem_iso.brokers.redis.driver.address import parse
 
     place, _, query = rest.partition("?")
     if "@" in query and "@" not in place:
@@ -105,7 +130,7 @@ def _redis(scheme: str, rest: str) -> tuple[BrokerAddress, Address]:
 
 
 def _redis_options() -> tuple[str, ...]:
-    from stem_iso.brokers.redis.client.address import OPTIONS
+    from stem_iso.brokers.redis.driver.address import OPTIONS
 
     return OPTIONS
 

@@ -5,17 +5,40 @@
     tasks           enqueue, status, result, revoke
     dead_letters    dlq list, show, replay, purge
     schedules       schedule list, pause, resume, trigger, remove
-    inspect         queues, workers, events
+    inspect         queues, workers, events, migrate
     options         -A and --broker to an application
     output          values to JSON or to text
+    table           columns that fit the terminal
+    completion      values that a shell completes
     defaults_table  the table of defaults
 
 click is imported by these modules alone, so that `import stem_iso` does not pay for it.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 
 def main() -> None:
     """The console script."""
-    from stem_iso.cli.root import run
+    _root().run()
 
-    run()
+
+def main_as_module() -> None:
+    """`python -m stem_iso`."""
+    _root().run_as_module()
+
+
+def main_of_worker() -> None:
+    """`python -m stem_iso.worker`."""
+    _root().run_worker_alone()
+
+
+def _root() -> Any:
+    """The module of commands. Ctrl-C while it is imported is Ctrl-C, and no traceback of ours."""
+    try:
+        from stem_iso.cli import root
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    return root

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from stem_iso import validation
 from stem_iso.brokers.base import DeadFilter, DeadLetter, Replayed
-from stem_iso.cli import output
+from stem_iso.cli import completion, output
 from stem_iso.cli.options import Reach, reaching
+from stem_iso.errors import UnknownResult
 from stem_iso.printable import one_line
 from stem_iso.task.envelope import Envelope, Undecodable, decode
+
+if TYPE_CHECKING:
+    from stem_iso.app import Stem
 
 
 def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
@@ -29,8 +33,8 @@ def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 
 def filtering(command: Any) -> Any:
     command = click.option("--since", callback=_moment, metavar="DATE", help="Those that died on that day or later.")(command)
-    command = click.option("--queue", help="Those of this queue.")(command)
-    return click.option("--name", help="Those of this task.")(command)
+    command = click.option("--queue", help="Those of this queue.", shell_complete=completion.queues)(command)
+    return click.option("--name", help="Those of this task.", shell_complete=completion.tasks)(command)
 
 
 @click.group()
@@ -45,12 +49,12 @@ def list_dead(reach: Reach, queue: str | None, name: str | None, since: float | 
     """List dead letters, newest last."""
     letters = reach.open().dead_letters(DeadFilter(None, queue, name, since))
     if reach.as_json:
-        output.print_json([_as_data(letter, whole=False) for letter in letters])
+        output.print_json([_as_data(letter) for letter in letters])
     elif not letters:
         click.echo("no dead letters")
     else:
         rows = [(letter.id, letter.name, letter.queue, letter.reason, output.clock(letter.died_at), _why(letter)) for letter in letters]
-        click.echo(output.table(("ID", "TASK", "QUEUE", "REASON", "DIED", "ERROR"), rows))
+        click.echo(output.table(("ID", "TASK", "QUEUE", "REASON", "DIED", "ERROR"), rows, {"REASON": lambda _: "red"}))
 
 
 @dlq.command("show")
@@ -58,16 +62,19 @@ def list_dead(reach: Reach, queue: str | None, name: str | None, since: float | 
 @reaching
 def show_dead(reach: Reach, id: str) -> None:
     """Show one dead letter with its arguments and its error."""
-    letters = reach.open().dead_letters(DeadFilter([id]))
+    app = reach.stem()
+    letters = app.open_broker().dead_letters(DeadFilter([id]))
     if not letters:
         raise _no_such([id])
-    data = _as_data(letters[0], whole=True)
+    data = _as_data(letters[0], app)
     if reach.as_json:
         output.print_json(data)
         return
     error = letters[0].error
-    told = {**data, "died_at": output.clock(letters[0].died_at), "error": error and f"{error.type}: {error.message}"}
-    click.echo(output.pairs([*told.items(), ("stuck at", error and error.stack), ("traceback", error and error.traceback)]))
+    shown = {**data, "died_at": output.clock(letters[0].died_at), "error": error and f"{error.type}: {error.message}"}
+    if data.get("args", {}) is None:
+        shown["args"] = "not shown: -A names the application whose code says which of them are redacted"
+    click.echo(output.pairs([*shown.items(), ("stuck at", error and error.stack), ("traceback", error and error.traceback)]))
 
 
 @dlq.command()
@@ -84,13 +91,19 @@ def replay(reach: Reach, ids: tuple[str, ...], everything: bool, dry_run: bool, 
     if ids and everything:
         raise click.UsageError("ids or --all, not both")
     answers = reach.open().replay(DeadFilter(ids or None, **chosen), validation.delay("delay", delay), dry_run)
+    missing = sorted(set(ids) - {answer.id for answer in answers})
+    if missing and not answers:
+        raise _no_such(missing)
     if reach.as_json:
-        output.print_json(answers)
+        # One value, whatever happened to each: what is not there is one more that stays as it is.
+        absent = [{"id": id, "run": None, "refused": "no dead letter has this id"} for id in missing]
+        output.print_json([*answers, *absent])
+        if missing:
+            raise SystemExit(1)
     else:
         for answer in answers:
             click.echo(one_line(f"{answer.id}  {_replayed(answer, dry_run)}"))
         click.echo(f"{sum(answer.refused is None for answer in answers)} {'would be ' if dry_run else ''}replayed", err=True)
-    missing = sorted(set(ids) - {answer.id for answer in answers})
     if missing:
         raise _no_such(missing)
     if any(answer.refused for answer in answers):
@@ -108,13 +121,20 @@ def purge(reach: Reach, ids: tuple[str, ...], yes: bool, **chosen: Any) -> None:
     if not yes and sys.stdin.isatty():
         click.confirm(f"Delete {len(broker.dead_letters(which))} dead letters for good?", abort=True, err=True)
     count = broker.purge_dead(which)
-    output.print_json({"purged": count}) if reach.as_json else click.echo(f"{count} deleted")
-    if len(set(ids)) > count:
-        raise click.ClickException(f"{len(set(ids)) - count} of the ids are no dead letters")
+    missing = max(0, len(set(ids)) - count)
+    if not missing:
+        output.print_json({"purged": count}) if reach.as_json else click.echo(f"{count} deleted")
+        return
+    if count and reach.as_json:
+        output.print_json({"purged": count, "missing": missing})
+        raise SystemExit(1)
+    if count:
+        click.echo(f"{count} deleted")
+    raise UnknownResult(f"{missing} of the ids are no dead letters")
 
 
-def _no_such(ids: list[str]) -> click.ClickException:
-    return click.ClickException(f"no dead letter has the id {', '.join(ids)}")
+def _no_such(ids: list[str]) -> UnknownResult:
+    return UnknownResult(f"no dead letter has the id {', '.join(ids)}")
 
 
 def _replayed(answer: Replayed, dry_run: bool) -> str:
@@ -128,20 +148,22 @@ def _why(letter: DeadLetter) -> str:
     return written if len(written) <= 60 else written[:59] + "…"
 
 
-def _as_data(letter: DeadLetter, whole: bool) -> dict[str, Any]:
+def _as_data(letter: DeadLetter, app: Stem | None = None) -> dict[str, Any]:
+    """With its contents, where `app` is given, which says what may be shown of them."""
     data: dict[str, Any] = {name: getattr(letter, name) for name in letter.__struct_fields__ if name != "body"}
     data["died_at"] = output.moment(letter.died_at)
-    if whole:
-        data.update(_contents(letter.body))
+    if app is not None:
+        data.update(_contents(letter.body, app))
     return data
 
 
-def _contents(body: bytes) -> dict[str, Any]:
+def _contents(body: bytes, app: Stem) -> dict[str, Any]:
     """What was asked for; the raw bytes where they are no envelope."""
     try:
         envelope: Envelope = decode(body)
-        args = msgspec.msgpack.decode(envelope.args)
+        msgspec.msgpack.decode(envelope.args)
     except (Undecodable, msgspec.MsgspecError, ValueError, RecursionError):
         return {"body": body}
-    said = {"priority": envelope.priority, "headers": envelope.headers, "meta": envelope.meta, "redeliveries": envelope.redeliveries}
-    return {"args": args, **said, "enqueued_at": output.moment(envelope.enqueued_at)}
+    args = app.shown_arguments(envelope.name, bytes(envelope.args))
+    header = {"priority": envelope.priority, "headers": envelope.headers, "meta": envelope.meta, "redeliveries": envelope.redeliveries}
+    return {"args": args, **header, "enqueued_at": output.moment(envelope.enqueued_at)}

@@ -17,11 +17,18 @@ from stem_iso.isolate.interfaces import Boot
 from stem_iso.task.policy import RESULT_TTL
 
 # What no value can say.
-IN_WORDS = {"concurrency": "the allowed cores", "queues": "every queue that the tasks declare", "app": "-", "secret_env": "none"}
+IN_WORDS = {
+    "concurrency": "the allowed cores",
+    "queues": "every queue that the tasks declare",
+    "app": "-",
+    "secret_env": "none",
+    "include": "none",
+    "log_file": "stderr",
+}
 BYTES = frozenset({"max_payload_bytes", "max_result_bytes"})
 COUNTS = frozenset({"spares", "max_redeliveries"})
 MEANINGS = {
-    "block_time": "the longest park of an idle fetch",
+    "block_time": "the longest block of an idle fetch",
     "claim_interval": "how often expired leases are sought",
     "default_visibility_timeout": "how long a delivery is leased; renewed while its task runs",
     "max_redeliveries": "how often a lost lease is given to another before the task is dead-lettered",

@@ -10,32 +10,36 @@ import msgspec
 
 from stem_iso import events as happened
 from stem_iso.brokers.base import QueueCount, WorkerInfo
-from stem_iso.cli import output
+from stem_iso.cli import completion, output
 from stem_iso.cli.options import Reach, reaching
+from stem_iso.cli.table import Tone
 from stem_iso.printable import one_line
 
 
 @click.group(invoke_without_command=True)
 @reaching
 def queues(reach: Reach) -> None:
-    """Show the queues that hold something, and how many workers serve each; or empty one."""
+    """Show the queues that hold something, and how many workers serve each; or empty one. Where there is no database, none is made."""
     context = click.get_current_context()
     if context.invoked_subcommand is not None:
         context.obj = reach
         return
-    broker = reach.open()
+    broker, place = reach.open_at()
     counts = broker.queues()
     if reach.as_json:
         output.print_json(counts)
+        if not counts:
+            click.echo(f"all queues are empty: {one_line(place)}", err=True)
     elif not counts:
-        click.echo("all queues are empty")
+        click.echo(f"all queues are empty: {one_line(place)}")
     else:
         served = Counter(queue for worker in broker.workers() for queue in worker.queues)
-        click.echo(output.table(("QUEUE", "QUEUED", "DELAYED", "RUNNING", "DEAD", "WORKERS"), [_count(count, served) for count in counts]))
+        head = ("QUEUE", "QUEUED", "DELAYED", "RUNNING", "DEAD", "WORKERS")
+        click.echo(output.table(head, [_count(count, served) for count in counts], TONES))
 
 
 @queues.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.queues)
 @reaching
 def purge(reach: Reach, name: str) -> None:
     """Cancel all that waits in a queue; what runs is left alone."""
@@ -49,11 +53,12 @@ def purge(reach: Reach, name: str) -> None:
 @reaching
 def workers(reach: Reach) -> None:
     """Show the workers that live. A core in brackets belongs to one running task alone."""
-    found = reach.open().workers()
+    broker, place = reach.open_at()
+    found = broker.workers()
     if reach.as_json:
         output.print_json([_as_data(worker) for worker in found])
     elif not found:
-        click.echo("no workers")
+        click.echo(f"no workers: {one_line(place)}")
     else:
         now = time.time()
         head = ("WORKER", "HOST", "PID", "QUEUES", "SEATS", "RUNNING", "CORES", "UP", "SEEN")
@@ -62,10 +67,31 @@ def workers(reach: Reach) -> None:
 
 @click.command()
 @reaching
+def migrate(reach: Reach) -> None:
+    """Bring a SQLite file of an earlier version up to date, as a worker does at its start. Older workers go on with it."""
+    from stem_iso.brokers.sqlite.broker import SqliteBroker
+
+    broker, place = reach.open_at()
+    found = broker.migrate() if isinstance(broker, SqliteBroker) else None
+    before, after = found or (None, None)
+    if reach.as_json:
+        output.print_json({"migrated": before != after, "from": before, "to": after})
+    elif found is None:
+        click.echo(f"nothing to migrate: {one_line(place)}")
+    else:
+        click.echo(f"{'is up to date' if before == after else f'brought from schema {before} to {after}'}: {one_line(place)}")
+
+
+@click.command()
+@reaching
 def events(reach: Reach) -> None:
     """Show what happens in all workers, as it happens, until Ctrl-C."""
     for event in reach.stem().events():
         click.echo(output.to_json(event) if reach.as_json else _line(event))
+
+
+# What somebody should look at: dead letters, and work that nobody serves.
+TONES: dict[str, Tone] = {"DEAD": lambda cell: None if cell == "0" else "red", "WORKERS": lambda cell: "yellow" if cell == "none" else None}
 
 
 def _count(count: QueueCount, served: Counter[str]) -> tuple[object, ...]:

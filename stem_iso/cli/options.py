@@ -4,7 +4,8 @@
     --broker URL alone       an application without tasks: enough to look and to enqueue by name
     neither                  STEM_ISO_APP, else STEM_ISO_BROKER, [tool.stem_iso], the default database
 
-`-A` alone imports the user's code; a variable or the file may name the application too, as for the worker.
+`-A` alone imports the user's code; a variable or the file may name the application too, as for the worker. An empty value is a slip (of a
+variable of the shell that is not set) and refused: nobody is to ask another broker than was meant.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stem_iso.config import PREFIX, broker_url, file_table
+from stem_iso.config import PREFIX, broker_url, file_table, included_modules
+from stem_iso.errors import UnknownTask
+from stem_iso.validation import did_you_mean
 from stem_iso.worker.app_import import find_app, shared
 
 if TYPE_CHECKING:
@@ -37,16 +40,45 @@ class Reach:
         """What was typed last wins over what was typed before."""
         if before is None:
             return self
-        return Reach(self.as_json or before.as_json, self.app or before.app, self.broker or before.broker)
+        app = before.app if self.app is None else self.app
+        return Reach(self.as_json or before.as_json, app, before.broker if self.broker is None else self.broker)
+
+    @property
+    def target(self) -> str | None:
+        """What names the application; None where nothing does."""
+        if self.app is not None or self.broker is not None:
+            return self.app
+        return os.environ.get(PREFIX + "APP") or file_table().get("app")
 
     def stem(self) -> Stem:
         """Raises InvalidOptions, BrokenModule."""
         from stem_iso.app import Stem
 
-        target = self.app or (None if self.broker else os.environ.get(PREFIX + "APP") or file_table().get("app"))
-        if target is None:
-            return shared(Stem(broker=self.broker or broker_url()))
-        return shared(find_app(target), self.broker)
+        if self.target is None:
+            return shared(Stem(broker=broker_url() if self.broker is None else self.broker))
+        return shared(find_app(self.target), self.broker)
+
+    def stem_with(self, task: str) -> Stem:
+        """The application that is to send `task`; the modules of tasks that a worker would import are imported too.
+
+        Raises InvalidOptions, BrokenModule, and UnknownTask where an application is named that has tasks, and none of this name.
+        """
+        if self.target is None:
+            return self.stem()
+        app = shared(find_app(self.target, included_modules()), self.broker)
+        if len(app.registry) and task not in app.registry:
+            meant = did_you_mean(task, [handler.name for handler in app.registry])
+            raise UnknownTask(f"{self.target} has no task {task!r}{meant} (to enqueue a task of other code, give --broker without -A)")
+        return app
+
+    def open_at(self) -> tuple[Broker, str]:
+        """The broker, and what to say of the place that was asked, where it holds nothing."""
+        app = self.stem()
+        place = app.site.shown
+        path = place.removeprefix("sqlite:///")
+        if path != place and not os.path.exists(path):
+            place = f"there is no database {path}; the first enqueue, or a worker, makes it"
+        return app.open_broker(), place
 
     def open(self) -> Broker:
         """The broker itself, for commands that look past single tasks."""

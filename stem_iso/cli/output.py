@@ -1,54 +1,45 @@
 """Values as JSON for programs and as text for people.
 
-JSON has the Python names; enums are their values, tuples lists, bytes base64, datetimes ISO 8601. What JSON has no form for, such as a map
-with keys that are no texts, is written as text rather than refused: somebody is looking for a fault. What is for people goes through
-`printable`: names and messages are anybody's.
+JSON has the Python names; `stem_iso.json_data` says what becomes of values. What is for people goes through `printable`: names and messages
+are anybody's.
 """
 
 from __future__ import annotations
 
-import base64
 import math
+import os
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import click
-import msgspec
 
+from stem_iso import json_data
+from stem_iso.cli import table as layout
 from stem_iso.client.result import datetime_of
 from stem_iso.errors import StemError
 from stem_iso.printable import lines, one_line
+
+# Of a task and of a schedule.
+STATE_TONES = {
+    "succeeded": "green",
+    "active": "green",
+    "running": "cyan",
+    "cancelled": "yellow",
+    "paused": "yellow",
+    "failed": "red",
+    "late": "red",
+}
 
 
 def to_json(value: Any) -> str:
     """One line of JSON."""
     try:
-        return msgspec.json.encode(value, enc_hook=str).decode()
-    except (TypeError, ValueError, RecursionError):
-        pass
-    try:
-        return msgspec.json.encode(_plain(value)).decode()
+        return json_data.to_json(value).decode()
     except RecursionError:
         raise StemError("what is stored there is nested too deeply to be shown") from None
-
-
-def _plain(value: Any) -> Any:
-    builtin = msgspec.to_builtins(value, builtin_types=(bytes, datetime), enc_hook=str, str_keys=False)
-    return _keyed(builtin)
-
-
-def _keyed(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key if isinstance(key, str) else str(key): _keyed(item) for key, item in value.items()}
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_keyed(item) for item in value]
-    if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        return str(value)
-    return value
 
 
 def print_json(value: Any) -> None:
@@ -85,17 +76,21 @@ def seconds(value: float | None) -> str:
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Columns as wide as they must be; numbers to the right."""
+def colour() -> bool:
+    """Whether stdout is a terminal that takes colour, and nobody asked for none (NO_COLOR, https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], tones: Mapping[str, layout.Tone] | None = None) -> str:
+    """Fitted to the terminal, where stdout is one; a file or a program gets all of it. `tones`: colours by the head of a column."""
     body = [[one_line(str(cell)) for cell in row] for row in rows]
-    widths = [max(len(line[column]) for line in [list(head), *body]) for column in range(len(head))]
-    numeric = [bool(body) and all(row[column].isdigit() for row in body) for column in range(len(head))]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return layout.table(head, body, width=width, colour=colour(), tones=tones)
 
-    def line(cells: Sequence[str]) -> str:
-        padded = (cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(cells, widths, numeric, strict=True))
-        return "  ".join(padded).rstrip()
 
-    return "\n".join([line(head), *(line(row) for row in body)])
+def state_tone(state: str) -> str | None:
+    """By its first word."""
+    return STATE_TONES.get(state.partition(" ")[0])
 
 
 def pairs(rows: Iterable[tuple[str, object]]) -> str:
@@ -108,5 +103,7 @@ def pairs(rows: Iterable[tuple[str, object]]) -> str:
         if "\n" in written:
             shown.append(f"{name}:\n    {lines(written)}")
         else:
-            shown.append(f"{name + ':':<{indent}}{one_line(written)}")
+            field = one_line(written)
+            tone = state_tone(field) if name == "state" and colour() else None
+            shown.append(f"{name + ':':<{indent}}{click.style(field, fg=tone) if tone else field}")
     return "\n".join(shown)

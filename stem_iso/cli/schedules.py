@@ -27,7 +27,7 @@ def list_schedules(reach: Reach) -> None:
         click.echo("no schedules")
     else:
         head = ("SCHEDULE", "TASK", "WHEN", "NEXT", "LAST", "STATE")
-        click.echo(output.table(head, [_row(info) for info in found]))
+        click.echo(output.table(head, [_row(info) for info in found], {"STATE": output.state_tone}))
 
 
 @schedule.command()
@@ -35,9 +35,9 @@ def list_schedules(reach: Reach) -> None:
 @reaching
 def pause(reach: Reach, name: str) -> None:
     """Let a schedule fire nothing until it is resumed; what comes due meanwhile is not made up."""
-    handle = ScheduleHandle(reach.stem(), name)
+    handle = ScheduleHandle(reach.stem().schedules, name)
     handle.pause()
-    _tell(reach, handle, "paused")
+    _show(reach, handle, "paused")
 
 
 @schedule.command()
@@ -45,9 +45,9 @@ def pause(reach: Reach, name: str) -> None:
 @reaching
 def resume(reach: Reach, name: str) -> None:
     """Let a paused schedule go on with its next due time."""
-    handle = ScheduleHandle(reach.stem(), name)
+    handle = ScheduleHandle(reach.stem().schedules, name)
     handle.resume()
-    _tell(reach, handle, "resumed")
+    _show(reach, handle, "resumed")
 
 
 @schedule.command()
@@ -55,7 +55,7 @@ def resume(reach: Reach, name: str) -> None:
 @reaching
 def trigger(reach: Reach, name: str) -> None:
     """Enqueue the call of a schedule now, and print its id; the due times stay as they are."""
-    task = ScheduleHandle(reach.stem(), name).trigger()
+    task = ScheduleHandle(reach.stem().schedules, name).trigger()
     output.print_json({"schedule": name, "id": task.id}) if reach.as_json else click.echo(task.id)
 
 
@@ -64,11 +64,11 @@ def trigger(reach: Reach, name: str) -> None:
 @reaching
 def remove(reach: Reach, name: str) -> None:
     """Take a schedule out of the broker; one that is declared in code comes back with the next worker that starts."""
-    ScheduleHandle(reach.stem(), name).remove()
+    ScheduleHandle(reach.stem().schedules, name).remove()
     output.print_json({"name": name, "removed": True}) if reach.as_json else click.echo("removed")
 
 
-def _tell(reach: Reach, handle: ScheduleHandle, done: str) -> None:
+def _show(reach: Reach, handle: ScheduleHandle, done: str) -> None:
     info = handle.info()
     if reach.as_json:
         output.print_json(info)

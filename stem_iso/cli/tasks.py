@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stem_iso.cli import output
+from stem_iso.cli import completion, output
 from stem_iso.cli.options import Reach, reaching
 from stem_iso.errors import TaskFailed
 
 if TYPE_CHECKING:
     from stem_iso.client.result import TaskHandle
-    from stem_iso.task.status import TaskStatus
+    from stem_iso.outcome import TaskStatus
 
 
 def _arguments(ctx: click.Context, param: click.Parameter, value: str) -> dict[str, Any]:
@@ -32,20 +32,26 @@ def _arguments(ctx: click.Context, param: click.Parameter, value: str) -> dict[s
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.tasks)
 @click.option(
     "--args", "args", callback=_arguments, default="{}", metavar="JSON", help='The arguments by parameter name: \'{"path": "cat.png"}\'.'
 )
-@click.option("--queue", help="The queue, where the application (-A) does not say it.")
-@click.option("--priority", type=click.IntRange(0, 9), help="0 to 9, 9 first.")
+@click.option("--queue", help="The queue, where the application (-A) does not say it.", shell_complete=completion.queues)
+@click.option("--priority", type=click.IntRange(0, 9), help="0 to 9, 9 first.", shell_complete=completion.words(*"0123456789"))
 @click.option("--delay", type=click.FloatRange(min=0), metavar="S", help="Not before so many seconds from now.")
-@click.option("--wait", is_flag=True, help="Wait for the end and show the result; exit code 1 where the task failed.")
+@click.option("--wait", is_flag=True, help="Wait for the end and show the result.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="S", help="With --wait: wait no longer than that.")
 @reaching
 def enqueue(reach: Reach, name: str, args: dict[str, Any], wait: bool, timeout: float | None, **options: Any) -> None:
-    """Enqueue a task by its name and print its id."""
+    """Enqueue a task by its name and print its id.
+
+    Exit codes with --wait: 1 the task failed or was cancelled, 4 the wait ran out. A name that the application (-A) does not have is
+    refused.
+    """
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout is for --wait: without it nothing is waited for")
     try:
-        handle = reach.stem().enqueue(name, args, **{option: value for option, value in options.items() if value is not None})
+        handle = reach.stem_with(name).enqueue(name, args, **{option: value for option, value in options.items() if value is not None})
     except TypeError as error:
         raise click.UsageError(str(error)) from None
     if not wait:
@@ -70,8 +76,13 @@ def status(reach: Reach, id: str) -> None:
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="S", help="Wait no longer than that for the end of the task.")
 @reaching
 def result(reach: Reach, id: str, timeout: float | None) -> None:
-    """Wait for the end of a task and print its result; exit code 1 where it has none."""
-    _answer(reach, reach.stem().handle(id), timeout)
+    """Wait for the end of a task and print its result.
+
+    Exit codes: 1 the task failed or was cancelled, or nobody knows it, 4 the wait ran out.
+    """
+    handle = reach.stem().handle(id)
+    handle.status()  # an unknown id makes no database where there is none: waiting would
+    _answer(reach, handle, timeout)
 
 
 @click.command()
@@ -94,6 +105,7 @@ def graph(reach: Reach, id: str, mermaid: bool) -> None:
 def revoke(reach: Reach, id: str, terminate: bool) -> None:
     """Cancel a task: what waits never runs; what runs goes on unless --terminate, and is not tried again."""
     handle = reach.stem().handle(id)
+    handle.status()  # an unknown id makes no database where there is none: the order would
     revoked = handle.revoke(terminate=terminate)
     # After a revoke that found nothing: an unknown id raises here, a finished task says what it is.
     state = handle.status().state.value
@@ -111,9 +123,9 @@ def _answer(reach: Reach, handle: TaskHandle[Any], timeout: float | None) -> Non
     except TaskFailed as failure:
         output.print_json(failure.status) if reach.as_json else click.echo(_describe(failure.status), err=True)
         raise SystemExit(1) from None
-    except TimeoutError:
-        click.echo(f"Error: {handle.id} has not ended within {timeout:g} s", err=True)
-        raise SystemExit(1) from None
+    except TimeoutError as error:
+        _, away, why = str(error).partition("; the broker")  # where it is away
+        raise TimeoutError(f"{handle.id} has not ended within {timeout:g} s{away}{why}") from None
     if reach.as_json:
         output.print_json(handle.status())
     else:
@@ -141,6 +153,7 @@ def _describe(found: TaskStatus) -> str:
             ("finished", found.finished_at and output.clock(found.finished_at)),
             ("worker", found.worker_id),
             ("parent", found.parent_id),
+            ("args", found.args),
             ("progress", progress),
             ("meta", found.meta),
             ("result", None if found.result is None else output.as_text(found.result)),

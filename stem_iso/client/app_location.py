@@ -17,19 +17,22 @@ from contextvars import ContextVar
 from importlib import import_module, util
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Protocol, TypeVar
 
 import msgspec
 
 from stem_iso.errors import StemError
-from stem_iso.task.enqueue_options import EnqueueOptions
 from stem_iso.task.names import main_name
 
-if TYPE_CHECKING:
-    from stem_iso.app import Stem
-    from stem_iso.client.task import TaskBase
 
-current_app: ContextVar[Stem] = ContextVar("stem_iso.current_app")  # in an isolate: the application that it runs
+class Locatable(Protocol):
+    """What an application has to say so that it can be found again: the module that made it."""
+
+    made_in: str
+
+
+A = TypeVar("A")
+current_app: ContextVar[Locatable] = ContextVar("stem_iso.current_app")  # in an isolate: the application that it runs
 importing: ContextVar[bool] = ContextVar("stem_iso.importing", default=False)
 
 
@@ -47,7 +50,7 @@ class Location(msgspec.Struct, frozen=True):
 NOWHERE = Location()
 
 
-def locate(app: Stem) -> Location:
+def locate(app: Locatable) -> Location:
     """Where `app` can be found by importing, NOWHERE if it cannot."""
     maker = sys.modules.get(app.made_in)
     for module in [maker, *(module for module in list(sys.modules.values()) if module is not maker)]:
@@ -59,7 +62,7 @@ def locate(app: Stem) -> Location:
     return NOWHERE
 
 
-def _holding(module: ModuleType, app: Stem) -> str | None:
+def _holding(module: ModuleType, app: Locatable) -> str | None:
     return next((name for name, value in list(vars(module).items()) if value is app), None)
 
 
@@ -81,19 +84,27 @@ class NotThere(StemError):
     """The module is there, and the application is not: it was made below `if __name__ == "__main__":`, say."""
 
 
-def import_app(location: Location) -> Stem:
-    """Raises whatever the module raises, and NotThere where the application is not where it was."""
-    from stem_iso.app import Stem
-
+def import_app(location: Location, kind: type[A]) -> A:
+    """The application at this place, which is of class `kind`. Raises whatever the module raises, and NotThere where it is not there."""
     token = importing.set(True)
     try:
         module = _load(location) if location.file else import_module(location.module)
     finally:
         importing.reset(token)
     app = getattr(module, location.attribute, None)
-    if not isinstance(app, Stem):
-        raise NotThere(f"{location.module}:{location.attribute} is no Stem when it is imported, but {app!r}")
+    if not isinstance(app, kind):
+        raise NotThere(f"{location.module}:{location.attribute} is no {kind.__name__} when it is imported, but {app!r}")
     return app
+
+
+def import_modules(modules: Iterable[str]) -> None:
+    """Modules that must be there before any task runs. Raises whatever they raise."""
+    token = importing.set(True)
+    try:
+        for module in modules:
+            import_module(module)
+    finally:
+        importing.reset(token)
 
 
 def import_beside(modules: Iterable[str]) -> None:
@@ -129,25 +140,3 @@ def _load(location: Location) -> ModuleType:
         del sys.modules[location.module]
         raise
     return module
-
-
-def revive_app(module: str, attribute: str, file: str | None, broker: str) -> Stem:
-    """What an unpickled `Stem` becomes."""
-    from stem_iso.app import Stem
-
-    location = Location(module, attribute, file)
-    current = current_app.get(None)
-    if current is not None and (not location or locate(current) == location):
-        return current
-    try:
-        return import_app(location) if location else Stem(broker)
-    except NotThere:
-        if current is None:
-            raise
-        return current
-
-
-def revive_task(app: Stem, name: str, options: dict[str, Any]) -> TaskBase[..., Any]:
-    """What an unpickled `Task` becomes; one whose code is not here can still be enqueued, by name."""
-    task = app.task_named(name)
-    return type(task)(app, name, EnqueueOptions(options))

@@ -18,16 +18,18 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, unquote
 
-from stem_iso.brokers.url import open_broker, parse_url
+from stem_iso.brokers.url import open_broker, parse_url, refuse_elsewhere
 from stem_iso.client.app_location import current_app
 from stem_iso.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
     from stem_iso.brokers.base import Broker
     from stem_iso.brokers.sqlite.in_memory import MemoryStore
+
+L = TypeVar("L")
 
 LEAST_SECRET = 8  # characters
 
@@ -69,13 +71,34 @@ class BrokerPool:
         self._opened, self._idle, self._pid = [], deque(), os.getpid()
 
 
+class Listeners:
+    """What listens at the broker for all threads and loops of a process: one of each kind, made at its first use."""
+
+    def __init__(self, open: Callable[[], Broker]) -> None:
+        self._open = open
+        self._made: dict[Any, Any] = {}  # by kind
+
+    def of(self, kind: Callable[[Callable[[], Broker]], L]) -> L:
+        # setdefault decides between threads that come at once.
+        found: L = self._made.get(kind) or self._made.setdefault(kind, kind(self._open))
+        return found
+
+    def close(self) -> None:
+        """They end when nobody uses them any more."""
+        for listener in list(self._made.values()):
+            listener.close()
+
+
 class BrokerConfig:
     """Resolved once, when the application is made; nothing is opened by that. Raises InvalidOptions."""
 
     def __init__(self, url: str | None, overrides: Mapping[str, Any]) -> None:
+        self.in_code = url is not None
         self.url, self.folder = _configured() if url is None else url, os.getcwd()
-        self.overrides = dict(overrides)  # what the application said; it holds on another URL too
+        # What the application said; it holds on another URL too.
+        self.overrides = {name: value for name, value in overrides.items() if value is not None}
         self.address, self.options = parse_url(self.url, self.overrides)
+        self.in_use = False  # whether a broker was opened by it: from then on, the application stays there
         self.in_isolate = False  # set by the boot of an isolate, before any handler runs
         self.withheld = False  # whether what leaves this process, or came into it, is the URL for people alone: `withhold`
         self._store: MemoryStore | None = None  # made by the first thread that opens a `memory://` broker, shared by all
@@ -100,6 +123,7 @@ class BrokerConfig:
 
     def open(self) -> Broker:
         """A broker for one thread; it opens nothing before its first use. Raises BrokerUnavailable."""
+        self.in_use = True
         if self.withheld and self.in_isolate:
             raise BrokerUnavailable(
                 f"{self.shown}: the way in is a secret of the worker's (--secret-env): enqueue and revoke by the context"
@@ -111,6 +135,7 @@ class BrokerConfig:
             return None
         if self.in_isolate or current_app.get(None) is not None:
             raise BrokerUnavailable("memory:// lives in the worker's process, out of reach here: enqueue and revoke by the context")
+        refuse_elsewhere("memory")
         from stem_iso.brokers.sqlite.in_memory import MemoryStore
 
         if self._store is None:

@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, cast, o
 
 from stem_iso.errors import Misfit
 from stem_iso.task.canvas import drawing
+from stem_iso.task.canvas.tree import Leaf, Parallel, Series, Tree
 
 if TYPE_CHECKING:
-    from stem_iso.app import Stem
+    from stem_iso.client.application import Application
     from stem_iso.client.canvas_result import CanvasHandle, GroupHandle
     from stem_iso.client.result import TaskHandle
-    from stem_iso.client.task import TaskBase
+    from stem_iso.client.task_ref import TaskRef
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -77,14 +78,10 @@ class Part(Generic[R_co]):
 
     def draw(self) -> str:
         """The graph as text."""
-        from stem_iso.client.canvas_builder import sketch
-
         return drawing.text(sketch(self))
 
     def mermaid(self) -> str:
         """The graph as a Mermaid flowchart."""
-        from stem_iso.client.canvas_builder import sketch
-
         return drawing.mermaid(sketch(self))
 
 
@@ -92,10 +89,15 @@ class Part(Generic[R_co]):
 class Signature(Part[R_co]):
     """One call of one task: `task.s(...)` has all its arguments; `follows`: the first one is the result before it."""
 
-    task: TaskBase[..., R_co]
+    task: TaskRef[R_co]
     args: dict[str, Any]
     on_error: tuple[Signature[Any], ...] = ()
     follows: bool = False
+
+    def __repr__(self) -> str:
+        args = self.task.redacted(self.args)
+        rest = f", on_error={self.on_error!r}" if self.on_error else ""
+        return f"Signature({self.task!r}, {args!r}{rest}{', follows=True' if self.follows else ''})"
 
     def enqueue(self) -> TaskHandle[R_co]:
         return cast("TaskHandle[R_co]", Part.enqueue(self) if self.on_error else self.task.app.send([self])[0])
@@ -261,6 +263,21 @@ def signatures(part: Part[Any]) -> Iterator[Signature[Any]]:
     yield from part.on_error
 
 
+def sketch(part: Part[Any]) -> Tree:
+    """The tree without envelopes, for a drawing."""
+
+    def leaf(signature: Signature[Any]) -> Leaf:
+        return Leaf(id="", name=signature.task.name, queue="", on_error=tuple(map(leaf, signature.on_error)))
+
+    errors = tuple(map(leaf, part.on_error))
+    if isinstance(part, Signature):
+        return leaf(part)
+    if isinstance(part, Chain):
+        return Series(parts=tuple(map(sketch, part.parts)), on_error=errors)
+    assert isinstance(part, Group)
+    return Parallel(id="", members=tuple(map(sketch, part.members)), on_error=errors)
+
+
 def refuse_misfit(results: list[Any], after: Part[Any]) -> None:
     from stem_iso.task.canvas.compatibility import fits
 
@@ -286,7 +303,7 @@ def results_of(part: Part[Any]) -> list[Any]:
     return [list[kind] for kind in kinds or [Any]]  # type: ignore[valid-type]  # annotations are values here
 
 
-def app_of(part: Part[Any]) -> Stem:
+def app_of(part: Part[Any]) -> Application:
     """Raises Misfit for groups without members."""
     first = next(signatures(part), None)
     if first is None:

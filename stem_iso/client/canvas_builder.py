@@ -6,8 +6,8 @@ Part ── build ──> Tree + an envelope for each call ── lay ──> Ca
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,31 +22,39 @@ from stem_iso.task.enqueue_options import as_later_step
 from stem_iso.task.envelope import Envelope
 
 if TYPE_CHECKING:
-    from stem_iso.app import Stem
+    from stem_iso.client.application import Application
 
 Make = Callable[[Signature[Any]], Envelope]
 
 DEEPEST = 100  # parts in parts: whoever walks a tree (encoding, drawing, a broker) does so by recursion, and Python allows 1,000 calls
 
 
-def send(app: Stem, part: Part[Any], context: TaskContext | None) -> CanvasHandle[Any]:
-    """Store all of it in one step and begin. Raises Misfit, InvalidOptions, PayloadTooLarge, BrokerUnavailable."""
+def send(app: Application, part: Part[Any], context: TaskContext | None) -> CanvasHandle[Any]:
+    """Store all of it in one step and begin; after the commit, if one of its calls waits for that.
+
+    Raises Misfit, InvalidOptions, PayloadTooLarge, BrokerUnavailable.
+    """
     context = enqueue.speaker(app, context)
     canvas = canvas_of(app, part, context)
-    enqueue.compose(app, canvas, context)
+    store = partial(enqueue.compose, app, canvas, context)
+    waiting = [call for call in signatures(part) if enqueue.waits(app, call.task)]
+    if waiting:
+        enqueue.after_commit(app, [step.envelope for step in canvas.steps], store)
+    else:
+        store()
     return composed(app, canvas.tree)
 
 
-def canvas_of(app: Stem, part: Part[Any], context: TaskContext | None = None) -> Canvas:
+def canvas_of(app: Application, part: Part[Any], context: TaskContext | None = None) -> Canvas:
     """What a broker stores of it, with new ids. Raises Misfit, InvalidOptions."""
-    now = time.time()
+    now = app.clock()
     canvas = laid(app, part, lambda signature: enqueue.envelope(signature, context, now), now, enqueue.new_id)
     root = canvas.id if context is None else context.lineage[1]
     steps = [msgspec.structs.replace(step, envelope=msgspec.structs.replace(step.envelope, root_id=root)) for step in canvas.steps]
     return msgspec.structs.replace(canvas, steps=tuple(steps))
 
 
-def laid(app: Stem, part: Part[Any], make: Make, now: float, new_id: Callable[[], str]) -> Canvas:
+def laid(app: Application, part: Part[Any], make: Make, now: float, new_id: Callable[[], str]) -> Canvas:
     """The canvas of these envelopes, whose times count from `now`. Raises Misfit."""
     tree, envelopes = build(part, lambda signature, first: _as_part(make(signature), signature, first, now), new_id)
     canvas = lay(tree, envelopes, app.broker_options.max_result_bytes)
@@ -78,7 +86,7 @@ def _as_part(envelope: Envelope, signature: Signature[Any], first: bool, now: fl
 
 
 def build(part: Part[Any], make: Callable[[Signature[Any], bool], Envelope], new_id: Callable[[], str]) -> tuple[Tree, list[Envelope]]:
-    """The tree of a part, and an envelope for each call in it; `make` is told whether the call begins with the canvas."""
+    """The tree of a part, and an envelope for each call in it; `make` gets whether the call begins with the canvas."""
     envelopes: list[Envelope] = []
 
     def leaf(signature: Signature[Any], first: bool, depth: int) -> Leaf:
@@ -102,18 +110,3 @@ def build(part: Part[Any], make: Callable[[Signature[Any], bool], Envelope], new
         return Parallel(id=new_id(), members=members, on_error=errors(part, depth))
 
     return tree(part, True, 0), envelopes
-
-
-def sketch(part: Part[Any]) -> Tree:
-    """The tree without envelopes, for a drawing."""
-
-    def leaf(signature: Signature[Any]) -> Leaf:
-        return Leaf(id="", name=signature.task.name, queue="", on_error=tuple(map(leaf, signature.on_error)))
-
-    errors = tuple(map(leaf, part.on_error))
-    if isinstance(part, Signature):
-        return leaf(part)
-    if isinstance(part, Chain):
-        return Series(parts=tuple(map(sketch, part.parts)), on_error=errors)
-    assert isinstance(part, Group)
-    return Parallel(id="", members=tuple(map(sketch, part.members)), on_error=errors)

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
-from stem_iso.client.result import TaskHandle, aside, refuse_waiting
+from stem_iso.client.result import TaskHandle, in_thread, refuse_waiting
 from stem_iso.errors import BrokerUnavailable, UnknownResult, let_out
+from stem_iso.outcome import TERMINAL, TaskState, TaskStatus
 from stem_iso.task.canvas import drawing
 from stem_iso.task.canvas.tree import Parallel, Tree, last_of, parts_of
-from stem_iso.task.status import TERMINAL, TaskState, TaskStatus
 from stem_iso.validation import Duration, delay
 
 if TYPE_CHECKING:
-    from stem_iso.app import Stem
     from stem_iso.brokers.base import MemberState, StatusRecord
+    from stem_iso.client.application import Application
 
 R = TypeVar("R")
 AGAIN = 0.2  # seconds until a broker that is away is asked again
@@ -49,7 +49,7 @@ class GroupProgress(msgspec.Struct, frozen=True, kw_only=True):
 class CanvasHandle(TaskHandle[R]):
     """A whole canvas. `id` is that of the part whose outcome is its own: the last link, or the group."""
 
-    def __init__(self, app: Stem, tree: Tree, queue: str | None = None) -> None:
+    def __init__(self, app: Application, tree: Tree, queue: str | None = None) -> None:
         super().__init__(app, last_of(tree).id, queue)
         self.tree = tree
 
@@ -115,22 +115,22 @@ class GroupHandle(CanvasHandle[list[R]]):
 
     async def aresult(self, timeout: Duration | None = None) -> list[R]:
         record = await self.ended(timeout)
-        return await aside(lambda: self.result_of(record))  # it asks the broker for each
+        return await in_thread(lambda: self.result_of(record))  # it asks the broker for each
 
     async def aresults(self, timeout: Duration | None = None) -> list[R]:
         """As `results`."""
         return await self.aresult(timeout)
 
     async def aprogress(self) -> GroupProgress:
-        return await aside(self.progress)
+        return await in_thread(self.progress)
 
     async def aas_completed(self, timeout: Duration | None = None) -> AsyncIterator[R]:
         """As `as_completed`; a failure ends it."""
         refuse_waiting()
         completed = _AsCompleted(self, None if timeout is None else delay("timeout", timeout))
-        while await aside(completed.look):
+        while await in_thread(completed.poll):
             if completed.found:
-                yield await aside(completed.take)
+                yield await in_thread(completed.take)
 
 
 class _AsCompleted(Iterator[R]):
@@ -145,7 +145,7 @@ class _AsCompleted(Iterator[R]):
         self.found: deque[TaskHandle[R]] = deque()
 
     def __next__(self) -> R:
-        while self.look():
+        while self.poll():
             if self.found:
                 return self.take()
         raise StopIteration
@@ -176,8 +176,8 @@ class _AsCompleted(Iterator[R]):
             away = f"; the broker cannot be reached: {self._away}" if self._away else ""
             raise TimeoutError(f"{left_of} have not ended after {self._timeout:g} s of waiting{away}") from self._away
 
-    def look(self) -> bool:
-        """Wait for a moment until one has ended; False when all were told. Raises TimeoutError, UnknownResult."""
+    def poll(self) -> bool:
+        """Wait for a moment until one has ended; False when each was returned. Raises TimeoutError, UnknownResult."""
         if self.found or not self._left:
             return bool(self.found)
         if self._deadline is None and self._timeout is not None:
@@ -200,18 +200,18 @@ class _AsCompleted(Iterator[R]):
         return True
 
 
-def composed(app: Stem, tree: Tree) -> CanvasHandle[Any]:
+def composed(app: Application, tree: Tree) -> CanvasHandle[Any]:
     """The handle of a whole canvas."""
     last = last_of(tree)
     return GroupHandle(app, tree) if isinstance(last, Parallel) else CanvasHandle(app, tree, last.queue)
 
 
-def _part_handle(app: Stem, tree: Tree) -> TaskHandle[Any]:
+def _part_handle(app: Application, tree: Tree) -> TaskHandle[Any]:
     last = last_of(tree)
     return GroupHandle(app, tree) if isinstance(last, Parallel) else TaskHandle(app, last.id, last.queue)
 
 
-def find(app: Stem, id: str) -> CanvasHandle[Any]:
+def find(app: Application, id: str) -> CanvasHandle[Any]:
     """Raises UnknownResult."""
     with app.broker_pool.borrow() as broker:
         tree = broker.tree(id)

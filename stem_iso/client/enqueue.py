@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from stem_iso.brokers.rules import encoded
 from stem_iso.client.app_location import refuse_while_importing
+from stem_iso.client.canvas import Signature
 from stem_iso.client.result import TaskHandle
+from stem_iso.client.task_ref import TaskRef, function_of
 from stem_iso.errors import InvalidOptions, Misfit
 from stem_iso.signals import AfterTaskPublishSignal, BeforeTaskPublishSignal, Signals
 from stem_iso.task.codec import unpack
@@ -30,8 +33,7 @@ from stem_iso.task.handler import FunctionHandler, form_of
 from stem_iso.validation import text
 
 if TYPE_CHECKING:
-    from stem_iso.app import Stem
-    from stem_iso.client.task import Signature, TaskBase
+    from stem_iso.client.application import Application
     from stem_iso.task.canvas.tree import Canvas
 
 if sys.version_info >= (3, 14):
@@ -40,27 +42,37 @@ else:
     from uuid_utils import reseed_rng, uuid7
 
     # Its dice live in this process's memory: a forked child would throw the same numbers as its parent. Newer releases do it themselves.
-    os.register_at_fork(after_in_child=reseed_rng)
+    if hasattr(os, "register_at_fork"):  # Windows has no forks
+        os.register_at_fork(after_in_child=reseed_rng)
 
 
 def new_id() -> str:
     return str(uuid7())
 
 
-def send(app: Stem, signatures: Sequence[Signature[Any]], context: TaskContext | None) -> list[TaskHandle[Any]]:
-    """Publish these calls in one step: all of them are checked before any is sent."""
+def send(app: Application, signatures: Sequence[Signature[Any]], context: TaskContext | None) -> list[TaskHandle[Any]]:
+    """Publish these calls in one step: all of them are checked before any is sent. Those that wait for a commit go in another, after it."""
     context = speaker(app, context)
-    now = time.time()
+    now = app.clock()
     envelopes = [envelope(signature, context, now) for signature in signatures]
-    if not envelopes:
-        return []
-    return [TaskHandle(app, id, queue) for id, queue in publish(app, envelopes, context)]
+    handles: list[TaskHandle[Any]] = [TaskHandle(app, each.id, each.queue) for each in envelopes]
+    waiting = {number for number, signature in enumerate(signatures) if waits(app, signature.task)}
+
+    def store(numbers: Sequence[int]) -> None:
+        stored = publish(app, [envelopes[number] for number in numbers], context)
+        for number, (id, queue) in zip(numbers, stored, strict=True):
+            handles[number].id, handles[number].queue = id, queue
+
+    if at_once := [number for number in range(len(envelopes)) if number not in waiting]:
+        store(at_once)
+    if waiting:
+        later = sorted(waiting)
+        after_commit(app, [envelopes[number] for number in later], partial(store, later))
+    return handles
 
 
-def batch(app: Stem, given: Iterable[Signature[Any]]) -> list[Signature[Any]]:
+def batch(app: Application, given: Iterable[Signature[Any]]) -> list[Signature[Any]]:
     """Raises Misfit for what is no single call of `app`: what follows one, or its failure, is a canvas, and is stored as one."""
-    from stem_iso.client.task import Signature
-
     found = list(given)
     for each in found:
         if not isinstance(each, Signature) or each.follows or each.on_error:
@@ -70,58 +82,24 @@ def batch(app: Stem, given: Iterable[Signature[Any]]) -> list[Signature[Any]]:
     return found
 
 
-def speaker(app: Stem, context: TaskContext | None) -> TaskContext | None:
+def speaker(app: Application, context: TaskContext | None) -> TaskContext | None:
     """The running task that what `app` sends goes through; None: straight to the broker. Raises StemError while an isolate imports it."""
     refuse_while_importing("enqueueing")
     return context if context is not None and context.speaks_for(app) else None
 
 
-def signature(app: Stem, task: str | TaskBase[..., Any], args: Mapping[str, Any], options: Mapping[str, Any]) -> Signature[Any]:
+def signature(app: Application, task: str | TaskRef[Any], args: Mapping[str, Any], options: Mapping[str, Any]) -> Signature[Any]:
     """A call with its arguments by parameter name. Raises TypeError where they do not fit, InvalidOptions."""
-    from stem_iso.client.task import Signature, TaskBase
-
     if not isinstance(args, Mapping) or not all(isinstance(key, str) for key in args):
-        raise TypeError(f"args: {args!r} must be a mapping from parameter names")
-    base = task if isinstance(task, TaskBase) else app.task_named(text("name", task))
-    handler = _function(base.app, base.name)
+        # Never the values: some may be redacted.
+        given = f" with the keys {', '.join(map(repr, args))}" if isinstance(args, Mapping) else ""
+        raise TypeError(f"args: must be a mapping from parameter names, not a {type(args).__name__}{given}")
+    base = task if isinstance(task, TaskRef) else TaskRef[Any](app, text("name", task))
+    handler = function_of(base.app, base.name)
     if handler is not None:
         handler.parameters.fit(args)
+        handler.parameters.check_values(args)
     return Signature(base.using(**options), dict(args))
-
-
-def bound(app: Stem, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a call by parameter name. Raises TypeError."""
-    handler = _function(app, name)
-    if handler is not None:
-        return handler.parameters.bind(args, kwargs)
-    if args:
-        raise TypeError(f"{name}: its arguments are named; give them by keyword")
-    return dict(kwargs)
-
-
-def _function(app: Stem, name: str) -> FunctionHandler[Any] | None:
-    handler = app.registry.resolve(name) if name in app.registry else None
-    return handler if isinstance(handler, FunctionHandler) else None
-
-
-def after(app: Stem, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """As `bound`, without the first one, which is the result before this call. Raises TypeError."""
-    handler = _function(app, name)
-    if handler is None:
-        return bound(app, name, args, kwargs)
-    try:
-        return handler.parameters.bind_after(args, kwargs)
-    except TypeError as error:
-        raise Misfit(str(error)) from None
-
-
-def annotations_of(app: Stem, name: str) -> tuple[Any, Any]:
-    """Of a task's first argument, and of its result; Any where nothing is known here."""
-    handler = _function(app, name)
-    if handler is None:
-        return Any, Any
-    hints, shape = handler.parameters.hints, handler.parameters.shape
-    return hints.get(shape[0].name, Any) if shape else Any, hints.get("return", Any)
 
 
 def envelope(signature: Signature[Any], context: TaskContext | None, now: float) -> Envelope:
@@ -142,25 +120,48 @@ def template(signature: Signature[Any]) -> Envelope:
     return envelope_of(_declared(task.app, task.name), signature.args, task.options, id="", now=0.0)
 
 
-def _declared(app: Stem, name: str) -> Declared:
+def _declared(app: Application, name: str) -> Declared:
     """What is known here of a task. Raises InvalidOptions for an annotation that cannot be converted."""
     if name not in app.registry:
         return Declared(name)
     handler = app.registry.resolve(name)
     if isinstance(handler, FunctionHandler):
         handler.parameters.check()
-    return Declared(name, handler.options, form_of(handler))
+    return Declared(name, app.options_of(name), form_of(handler))
+
+
+# -- transactions: see `client/transactions.py` -------------------------------------------------------------------------------------------
+
+
+def waits(app: Application, task: TaskRef[Any]) -> bool:
+    """Whether what is enqueued of this task here and now waits for a commit. Raises InvalidOptions."""
+    asked = task.options.given.get("on_commit")
+    if app.transactions is None:
+        if asked:
+            way_out = "leave it out, or use the application of an integration that knows of transactions, as stem_iso.integrations.django"
+            raise InvalidOptions(f"{task.name}: on_commit (True) means nothing here; {way_out}")
+        return False
+    if asked is None:
+        asked = (app.options_of(task.name) if task.name in app.registry else app.defaults).on_commit
+    return bool(asked) and app.transactions.open
+
+
+def after_commit(app: Application, envelopes: Sequence[Envelope], call: Callable[[], object]) -> None:
+    """Make the call, which publishes these envelopes, after the commit. Raises PayloadTooLarge now."""
+    assert app.transactions is not None  # `waits` has said so
+    encoded(envelopes, app.broker_options.max_payload_bytes)
+    app.transactions.after_commit(call)
 
 
 # -- publish -------------------------------------------------------------------------------------------------------------------------------
 
 
-def publish(app: Stem, envelopes: Sequence[Envelope], context: TaskContext | None) -> list[tuple[str, str]]:
+def publish(app: Application, envelopes: Sequence[Envelope], context: TaskContext | None) -> list[tuple[str, str]]:
     """Id and queue of each. `context`: of the task that they are published through; None: through the broker."""
     queues = {envelope.id: envelope.queue for envelope in envelopes}  # by the id that counts; a middleware may change them
 
     def last(envelopes: Sequence[Envelope]) -> list[str]:
-        ids = _told(app.signals, envelopes, lambda: _publish(app, envelopes, context))
+        ids = _with_signals(app.signals, envelopes, lambda: _publish(app, envelopes, context))
         queues.update(zip(ids, (envelope.queue for envelope in envelopes), strict=True))
         return ids
 
@@ -168,19 +169,19 @@ def publish(app: Stem, envelopes: Sequence[Envelope], context: TaskContext | Non
     return [(id, queues.get(id, envelope.queue)) for id, envelope in zip(ids, envelopes, strict=True)]
 
 
-def compose(app: Stem, canvas: Canvas, context: TaskContext | None) -> None:
+def compose(app: Application, canvas: Canvas, context: TaskContext | None) -> None:
     """Store it and begin. Raises InvalidOptions for a middleware that splits it, or gives one of its parts another id or queue."""
     app.middleware.enqueue([step.envelope for step in canvas.steps], partial(_compose, app, canvas, context))
 
 
-def _publish(app: Stem, envelopes: Sequence[Envelope], context: TaskContext | None) -> list[str]:
+def _publish(app: Application, envelopes: Sequence[Envelope], context: TaskContext | None) -> list[str]:
     if context is not None:
         return context.publish(list(envelopes))
     with app.broker_pool.borrow() as broker:
         return broker.publish(envelopes)
 
 
-def _compose(app: Stem, canvas: Canvas, context: TaskContext | None, envelopes: Sequence[Envelope]) -> list[str]:
+def _compose(app: Application, canvas: Canvas, context: TaskContext | None, envelopes: Sequence[Envelope]) -> list[str]:
     ids = [envelope.id for envelope in envelopes]
     if [(each.id, each.queue) for each in envelopes] != [(step.envelope.id, step.envelope.queue) for step in canvas.steps]:
         raise InvalidOptions("a middleware must send all parts of a canvas at once, with their ids and queues: they name each other")
@@ -195,19 +196,19 @@ def _compose(app: Stem, canvas: Canvas, context: TaskContext | None, envelopes: 
                 broker.compose(canvas)
         return ids
 
-    return _told(app.signals, envelopes, store)
+    return _with_signals(app.signals, envelopes, store)
 
 
-def _told(signals: Signals, envelopes: Sequence[Envelope], store: Callable[[], list[str]]) -> list[str]:
+def _with_signals(signals: Signals, envelopes: Sequence[Envelope], store: Callable[[], list[str]]) -> list[str]:
     """`store` answers the ids that count."""
     before, after = signals.before_task_publish, signals.after_task_publish
     if before.listeners:
         for envelope in envelopes:
-            before.tell(BeforeTaskPublishSignal(task_id=envelope.id, **_fields(envelope)))
+            before.emit(BeforeTaskPublishSignal(task_id=envelope.id, **_fields(envelope)))
     ids = store()
     if after.listeners:
         for id, envelope in zip(ids, envelopes, strict=True):
-            after.tell(AfterTaskPublishSignal(task_id=id, sent_id=envelope.id, duplicate=id != envelope.id, **_fields(envelope)))
+            after.emit(AfterTaskPublishSignal(task_id=id, sent_id=envelope.id, duplicate=id != envelope.id, **_fields(envelope)))
     return ids
 
 

@@ -1,4 +1,4 @@
-"""Client-side handle of one task: status, result, revoke.
+"""Client-side handle of one task: status, result, events, revoke, retry.
 
     handle = make.enqueue("cat.png")
     handle.result(timeout=60) ── the application's watcher ──> the terminal status ──> R | TaskFailed | TaskCancelled
@@ -8,23 +8,25 @@ Waiting for a result inside a handler is refused: the awaited task may need the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from stem_iso.errors import StemError, TaskCancelled, TaskFailed, UnknownResult, WaitRefused, let_out
+from stem_iso.client.event_stream import task_events, unknown
+from stem_iso.errors import RetryRefused, StemError, TaskCancelled, TaskFailed, WaitRefused, let_out
+from stem_iso.outcome import TaskState, TaskStatus
 from stem_iso.task.codec import Converter, unpack
 from stem_iso.task.context import current_context
-from stem_iso.task.status import TaskState, TaskStatus
 from stem_iso.validation import Duration, delay
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from stem_iso.app import Stem
     from stem_iso.brokers.base import StatusRecord
+    from stem_iso.client.application import Application
+    from stem_iso.events import AnyEvent
 
 R = TypeVar("R")
 V = TypeVar("V")
@@ -36,7 +38,7 @@ class TaskHandle(Generic[R]):
     All but `revoke` of a task enqueued in a handler talk to the broker, and raise BrokerUnavailable where it cannot be reached.
     """
 
-    def __init__(self, app: Stem, id: str, queue: str | None = None) -> None:
+    def __init__(self, app: Application, id: str, queue: str | None = None) -> None:
         self.app, self.id, self.queue = app, id, queue
 
     def status(self) -> TaskStatus:
@@ -44,8 +46,11 @@ class TaskHandle(Generic[R]):
         with self.app.broker_pool.borrow() as broker:
             record = broker.status([self.id], self.queue)[0]
         if record is None:
-            raise UnknownResult(f"no task has the id {self.id!r}: it was never enqueued, or its result has expired")
-        return status_of(record, self.app.result_converter(record.name))
+            raise unknown(self.id)
+        return self._status_of(record)
+
+    def _status_of(self, record: StatusRecord) -> TaskStatus:
+        return status_of(record, self.app.result_converter(record.name), self.app.shown_arguments(record.name, record.args))
 
     def result(self, timeout: Duration | None = None) -> R:
         """The task's result, as soon as there is one.
@@ -53,7 +58,7 @@ class TaskHandle(Generic[R]):
         Raises TaskFailed, TaskCancelled, TimeoutError when the wait ran out, UnknownResult, and WaitRefused inside a handler.
         """
         refuse_waiting()
-        future = self._asked(timeout)
+        future = self._terminal_record(timeout)
         try:
             record = future.result()
         finally:
@@ -65,13 +70,16 @@ class TaskHandle(Generic[R]):
         import asyncio
 
         refuse_waiting()
-        return await asyncio.wrap_future(self._asked(timeout))
+        return await asyncio.wrap_future(self._terminal_record(timeout))
 
-    def _asked(self, timeout: Duration | None) -> Future[StatusRecord]:
-        return self.app.watcher.ask(self.id, None if timeout is None else delay("timeout", timeout), self.queue)
+    def _terminal_record(self, timeout: Duration | None) -> Future[StatusRecord]:
+        return self.app.watcher.wait(self.id, None if timeout is None else delay("timeout", timeout), self.queue)
 
     def revoke(self, terminate: bool = False) -> bool:
-        """Cancel the task; with `terminate`, kill it where it runs. True if there was anything to revoke."""
+        """Cancel the task; with `terminate`, kill it where it runs. True if there was anything to revoke, False if it had ended.
+
+        Raises UnknownResult; in a handler, which goes on after it, an unknown id is False too.
+        """
         return self.app.revoke(self.id, terminate, queue=self.queue)
 
     def forget(self) -> bool:
@@ -79,32 +87,62 @@ class TaskHandle(Generic[R]):
         with self.app.broker_pool.borrow() as broker:
             return broker.forget(self.id, self.queue)
 
+    def events(self, timeout: Duration | None = None) -> Iterator[AnyEvent]:
+        """What happens to this task from this call on, its progress included, until it has ended, or nothing came for `timeout` seconds.
+
+        The last event is that of its end, unless the task had ended before, or its worker died before it could say so: `status()` knows.
+        Another run of the task is heard too, where it begins before that. Closing the iterator stops listening. Raises UnknownResult.
+        """
+        return task_events(self.app.open_broker(), self.id, self.queue, None if timeout is None else delay("timeout", timeout))
+
+    def aevents(self, timeout: Duration | None = None) -> AsyncGenerator[AnyEvent, None]:
+        """As `events`, in the loop that runs here. All streams of a process share one thread and one broker.
+
+        The iterator raises UnknownResult, and BrokerUnavailable where the broker is away at first.
+        """
+        return self.app.event_feed.follow(self.id, self.queue, None if timeout is None else delay("timeout", timeout))
+
+    def retry(self) -> None:
+        """Run it again, if it failed or was cancelled: a new run of the same id, with the same arguments and options, from its first
+        attempt on and without an expiry. Its dead letter goes.
+
+        Raises RetryRefused for one that has not failed, for a unique one whose lock another holds, for a part of a canvas (what follows it
+        has ended with it, and would not begin again), and for what an older worker has ended, which kept no arguments; UnknownResult.
+        """
+        with self.app.broker_pool.borrow() as broker:
+            answer = broker.retry(self.id, self.queue)
+        if answer is None:
+            raise unknown(self.id)
+        if answer.refused is not None:
+            raise RetryRefused(f"task {self.id} does not run again: {REFUSED.get(answer.refused, answer.refused)}")
+
+    async def aretry(self) -> None:
+        await in_thread(self.retry)
+
     async def astatus(self) -> TaskStatus:
-        return await aside(self.status)
+        return await in_thread(self.status)
 
     async def aresult(self, timeout: Duration | None = None) -> R:
         """As `result`; cancelling the await ends the wait."""
         return self.result_of(await self.ended(timeout))
 
     async def arevoke(self, terminate: bool = False) -> bool:
-        return await aside(lambda: self.revoke(terminate))
+        return await in_thread(lambda: self.revoke(terminate))
 
     async def aforget(self) -> bool:
-        return await aside(self.forget)
+        return await in_thread(self.forget)
 
     def result_of(self, record: StatusRecord) -> R:
         """The result in a terminal record of this task. Raises TaskFailed, TaskCancelled."""
-        status = status_of(record, self.app.result_converter(record.name))
+        status = self._status_of(record)
         if status.state is TaskState.SUCCEEDED:
             return self._value(status)
-        raise (TaskCancelled if status.state is TaskState.CANCELLED else TaskFailed)(status, status.error)
+        raise (TaskCancelled if status.state is TaskState.CANCELLED else TaskFailed)(status)
 
     def _value(self, status: TaskStatus) -> R:
         result: R = status.result
         if status.result is None and not status.queue:  # a group whose list was too large to be stored once more
-            from stem_iso.client.canvas_result import find
-
-            result = find(self.app, self.id).result(0)
+            result = self.app.canvas(self.id).result(0)
         return result
 
     def __eq__(self, other: object) -> bool:
@@ -117,9 +155,22 @@ class TaskHandle(Generic[R]):
         return f"<TaskHandle {self.id}{f' in {self.queue}' if self.queue else ''}>"
 
 
-def status_of(record: StatusRecord, converter: Converter | None = None) -> TaskStatus:
-    """What people see of a record: the result as a value, times as datetimes. Raises StemError for a result that cannot be read."""
-    fields = msgspec.structs.asdict(record)
+# Why a broker refuses a retry, for people.
+REFUSED = {
+    "active": "it has not ended yet; wait for its end, or revoke it first",
+    "succeeded": "it has succeeded; enqueue it anew",
+    "unique": "another task holds its unique lock; retry it when that one has ended",
+    "canvas": "it is a part of a canvas, or a group, and what follows it has ended with it; enqueue the canvas anew. If it failed, a "
+    "replay of its dead letter (`stem-iso dlq replay ID`) runs it alone",
+    "no-envelope": "an older worker ended it and kept no arguments; enqueue it anew, or replay its dead letter if it failed",
+    "undecodable": "what is stored of it cannot be read; enqueue it anew",
+}
+
+
+def status_of(record: StatusRecord, converter: Converter | None = None, args: dict[str, Any] | None = None) -> TaskStatus:
+    """What people see of a record: the result as a value, times as datetimes; `args` are those that may be shown. Raises StemError for a
+    result that cannot be read."""
+    fields = msgspec.structs.asdict(record) | {"args": args}
     for name in ("enqueued_at", "not_before", "started_at", "finished_at"):
         fields[name] = datetime_of(fields[name])
     try:
@@ -155,7 +206,7 @@ def refuse_waiting() -> None:
         )
 
 
-async def aside(call: Callable[[], V]) -> V:
+async def in_thread(call: Callable[[], V]) -> V:
     import asyncio
 
     def run() -> V:

@@ -8,7 +8,6 @@ Their ids are places ("0", "1", …), for which each firing puts ids of its own,
 from __future__ import annotations
 
 import hashlib
-import time
 from datetime import datetime
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -25,8 +24,8 @@ from stem_iso.task.envelope import Envelope, encode
 from stem_iso.task.schedule import Schedule
 
 if TYPE_CHECKING:
-    from stem_iso.app import Stem
     from stem_iso.brokers.base import ScheduleRecord
+    from stem_iso.client.application import Application
 
 # Each means one moment or one task, and a schedule has many.
 REFUSED = {"eta": "delay", "task_id": "nothing: ids follow from schedule and due time"}
@@ -48,7 +47,7 @@ def refuse(name: str, call: Part[Any]) -> None:
         pack_arguments(each.task.name, each.args)
 
 
-def record_of(app: Stem, schedule: Schedule, call: Part[Any], owner: str) -> ScheduleRecord:
+def record_of(app: Application, schedule: Schedule, call: Part[Any], owner: str) -> ScheduleRecord:
     """As the broker keeps it. Raises InvalidOptions, Misfit, TypeError and PayloadTooLarge."""
     from stem_iso.brokers.base import ScheduleRecord  # an importer that declares nothing pays for no broker
 
@@ -64,12 +63,12 @@ def record_of(app: Stem, schedule: Schedule, call: Part[Any], owner: str) -> Sch
         name=schedule.name,
         revision=hashlib.sha256(same).hexdigest()[:32],
         body=body,
-        due=planning.next_due(schedule, time.time()),
+        due=planning.next_due(schedule, app.clock()),
         owner=owner,
     )
 
 
-def _filled(app: Stem, schedule: Schedule, part: Part[Any], canonical: bool) -> Schedule:
+def _filled(app: Application, schedule: Schedule, part: Part[Any], canonical: bool) -> Schedule:
     """With what it fires: ids are places in it, and times count from 0."""
     places = map(str, count())
 

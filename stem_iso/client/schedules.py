@@ -18,7 +18,6 @@ Rules
 from __future__ import annotations
 
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,8 +41,8 @@ from stem_iso.validation import Duration, did_you_mean
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-    from stem_iso.app import Stem
     from stem_iso.brokers.base import Broker, ScheduleRecord
+    from stem_iso.client.application import Application
 
 LATE = 1.0  # seconds after which a due time counts as missed by all workers
 
@@ -70,8 +69,8 @@ class ScheduleInfo(msgspec.Struct, frozen=True, kw_only=True):
 class ScheduleHandle:
     """One schedule by its name. All but `name` ask the broker: they raise UnknownSchedule where it is not there, and BrokerUnavailable."""
 
-    def __init__(self, app: Stem, name: str) -> None:
-        self._app, self.name = app, name
+    def __init__(self, schedules: Schedules, name: str) -> None:
+        self._schedules, self._app, self.name = schedules, schedules._app, name
 
     @property
     def next_due(self) -> datetime | None:
@@ -80,7 +79,7 @@ class ScheduleHandle:
 
     def info(self) -> ScheduleInfo:
         with self._found() as (_, record):
-            return info_of(record, time.time())
+            return info_of(record, self._app.clock())
 
     def pause(self) -> None:
         """Fire nothing until `resume`; what comes due meanwhile is not made up."""
@@ -90,12 +89,12 @@ class ScheduleHandle:
     def resume(self) -> None:
         """Go on with the next due time from now. One that is not paused is left as it is."""
         with self._found() as (broker, record):
-            broker.resume_schedule(self.name, planning.next_due(planning.decode_schedule(record.body), time.time()))
+            broker.resume_schedule(self.name, planning.next_due(planning.decode_schedule(record.body), self._app.clock()))
 
     def trigger(self) -> TaskHandle[Any]:
         """Enqueue its call or canvas now, paused or not; its due times stay. Of a unique task that waits or runs: its handle."""
         with self._found() as (broker, record):
-            now, ids = time.time(), defaultdict[str, str](new_id)
+            now, ids = self._app.clock(), defaultdict[str, str](new_id)
             fired = planning.firing(planning.decode_schedule(record.body), now, now, ids.__getitem__)
             if isinstance(fired, Canvas):
                 broker.compose(fired)
@@ -114,7 +113,7 @@ class ScheduleHandle:
             records = {record.name: record for record in broker.schedules()}
             if self.name not in records:
                 declared = "; the next worker of the application that starts brings it"
-                hint = declared if self._app.schedules.declares(self.name) else did_you_mean(self.name, records)
+                hint = declared if self._schedules.declares(self.name) else did_you_mean(self.name, records)
                 raise UnknownSchedule(f"no schedule {self.name!r} is in the broker{hint}")
             yield broker, records[self.name]
 
@@ -131,7 +130,7 @@ class ScheduleHandle:
 class Schedules:
     """`app.schedules`: those in the broker, whoever put them there; iteration gives handles, by name."""
 
-    def __init__(self, app: Stem) -> None:
+    def __init__(self, app: Application) -> None:
         self._app = app
         self._declared: dict[str, tuple[Schedule, Part[Any]]] = {}  # by code that was being imported; only added to
 
@@ -155,7 +154,7 @@ class Schedules:
         BrokerUnavailable.
         """
         schedule = planning.schedule_of(name, cron=cron, timezone=timezone, every=every, jitter=jitter, catch_up=catch_up)
-        planning.next_due(schedule, time.time())
+        planning.next_due(schedule, self._app.clock())
         refuse(name, call)
         if _being_imported():
             if name in self._declared and self._declared[name] != (schedule, call):
@@ -165,7 +164,7 @@ class Schedules:
             record = record_of(self._app, schedule, call, "")
             with self._app.broker_pool.borrow() as broker:
                 broker.put_schedule(record)
-        return ScheduleHandle(self._app, name)
+        return ScheduleHandle(self, name)
 
     def declared(self) -> list[ScheduleRecord]:
         """What the code declares, as a worker brings it to the broker. Raises InvalidOptions, TypeError and PayloadTooLarge."""
@@ -184,16 +183,16 @@ class Schedules:
         """Raises BrokerUnavailable."""
         with self._app.broker_pool.borrow() as broker:
             records = broker.schedules()
-        return [info_of(record, time.time()) for record in records]
+        return [info_of(record, self._app.clock()) for record in records]
 
     def __getitem__(self, name: str) -> ScheduleHandle:
         """Raises UnknownSchedule, which is a LookupError, and BrokerUnavailable."""
-        handle = ScheduleHandle(self._app, name)
+        handle = ScheduleHandle(self, name)
         handle.info()
         return handle
 
     def __iter__(self) -> Iterator[ScheduleHandle]:
-        return iter([ScheduleHandle(self._app, info.name) for info in self.infos()])
+        return iter([ScheduleHandle(self, info.name) for info in self.infos()])
 
 
 def info_of(record: ScheduleRecord, now: float) -> ScheduleInfo:

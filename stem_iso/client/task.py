@@ -11,21 +11,21 @@ A task is a name and an application. It gets its handler from the application, s
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
-from stem_iso.client import enqueue
-from stem_iso.client.app_location import revive_task
 from stem_iso.client.canvas import Link
 from stem_iso.client.canvas import Signature as Signature
+from stem_iso.client.enqueue import new_id
+from stem_iso.client.task_ref import TaskRef, function_of
 from stem_iso.errors import UnknownTask
 from stem_iso.task.context import TaskContext, current_context, entered, local_to
 from stem_iso.task.enqueue_options import NO_OPTIONS, EnqueueOptions
 from stem_iso.task.handler import FunctionHandler
-from stem_iso.task.options import EnqueueFields
 
 if TYPE_CHECKING:
-    from stem_iso.app import Stem
+    from stem_iso.client.application import Application
     from stem_iso.client.result import TaskHandle
 
 A = TypeVar("A")
@@ -35,32 +35,31 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 
-class TaskBase(Generic[P, R_co]):
-    """A task of an application, by name; its code may be elsewhere. Two of the same name and application are equal."""
+class TaskBase(TaskRef[R_co], Generic[P, R_co]):
+    """A task of an application, by name; its code may be elsewhere. Two of the same name and application are equal.
 
-    def __init__(self, app: Stem, name: str, options: EnqueueOptions = NO_OPTIONS) -> None:
-        self.app, self.name, self.options = app, name, options
+    To `help()`, `inspect` and editors it is still its function, but that the context is not among its parameters.
+    """
+
+    __wrapped__: Callable[..., Any]  # where the function is here
+
+    def __init__(self, app: Application, name: str, options: EnqueueOptions = NO_OPTIONS) -> None:
+        super().__init__(app, name, options)
+        handler = function_of(app, name)
+        if handler is not None:
+            vars(self).update(handler.looks)
 
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R_co]:
         """Raises TypeError for a call that does not fit."""
-        return Signature(cast("TaskBase[..., R_co]", self), enqueue.bound(self.app, self.name, args, kwargs))
+        return Signature(cast("TaskBase[..., R_co]", self), self.bound(args, kwargs))
 
     def after(self, *args: Any, **kwargs: Any) -> Link[Any, R_co]:
         """The call without its first argument, which is the result of the step before it. Raises Misfit, a TypeError.
 
         A class handler has no first argument: it finds the result before it in `context.previous`.
         """
-        call = Signature(cast("TaskBase[..., R_co]", self), enqueue.after(self.app, self.name, args, kwargs), follows=True)
+        call = Signature(cast("TaskBase[..., R_co]", self), self.bound_after(args, kwargs), follows=True)
         return Link(call)
-
-    @property
-    def first_annotation(self) -> Any:
-        """Of the first argument, Any where nothing is known of it here."""
-        return enqueue.annotations_of(self.app, self.name)[0]
-
-    @property
-    def result_annotation(self) -> Any:
-        return enqueue.annotations_of(self.app, self.name)[1]
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R_co]:
         """Raises TypeError for a call that does not fit, InvalidOptions, PayloadTooLarge and BrokerUnavailable."""
@@ -68,10 +67,6 @@ class TaskBase(Generic[P, R_co]):
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R_co]:
         return await self.s(*args, **kwargs).aenqueue()
-
-    def using(self, **options: Unpack[EnqueueFields]) -> Self:
-        """The same task with options for what is enqueued through it. Raises InvalidOptions."""
-        return type(self)(self.app, self.name, self.options.merge(options))
 
     @property
     def handler(self) -> FunctionHandler[Any]:
@@ -93,19 +88,10 @@ class TaskBase(Generic[P, R_co]):
         around = current_context()
         if around is not None and not around.local:
             return around
-        return local_to(around, enqueue.new_id(), self.name, args, self.app)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, TaskBase) and (other.app, other.name, other.options) == (self.app, self.name, self.options)
-
-    def __hash__(self) -> int:
-        return hash(self.name)
+        return local_to(around, new_id(), self.name, args, self.app)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return revive_task, (self.app, self.name, dict(self.options.given))
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r}>"
 
 
 class Task(TaskBase[P, R_co]):
@@ -136,6 +122,18 @@ class AsyncTask(TaskBase[P, R_co]):
         def after(self: Callable[Concatenate[A, Q], Coroutine[Any, Any, R]], *args: Q.args, **kwargs: Q.kwargs) -> Link[A, R]: ...
 
 
+def task_named(app: Application, name: str, options: EnqueueOptions = NO_OPTIONS) -> TaskBase[..., Any]:
+    """The task of this name, whether or not its handler's code is here."""
+    handler = function_of(app, name)
+    is_async = handler is not None and inspect.iscoroutinefunction(handler.function)
+    return (AsyncTask if is_async else Task)(app, name, options)
+
+
+def revive_task(app: Application, name: str, options: dict[str, Any]) -> TaskBase[..., Any]:
+    """What an unpickled `Task` becomes; one whose code is not here can still be enqueued, by name."""
+    return task_named(app, name, EnqueueOptions(options))
+
+
 class Declaring(Protocol):
     """What `@app.task(...)` answers: makes a task of a function, whose context, if it takes one, is not among the task's parameters."""
 
@@ -152,13 +150,13 @@ class Declaring(Protocol):
 class Tasks:
     """`app.tasks[name]`: the tasks of an application's registry, class handlers included; their arguments are given by keyword."""
 
-    def __init__(self, app: Stem) -> None:
+    def __init__(self, app: Application) -> None:
         self._app = app
 
     def __getitem__(self, name: str) -> TaskBase[..., Any]:
         """Raises UnknownTask, which is a LookupError."""
         self._app.registry.resolve(name)
-        return self._app.task_named(name)
+        return task_named(self._app, name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._app.registry

@@ -2,7 +2,7 @@
 
     submitter ── Job ──> engine ── CALL ──> isolate (child.main) ── Runner.run ──> reply
         ^                  │
-        └── Caller.* <─────┘   asked · limit_reached · output · ended(Outcome), ended exactly once
+        └── Caller.* <─────┘   on_message · limit_reached · output · ended(Outcome), ended exactly once
 
 The runtime carries bytes. What a payload means is known to two parties alone: the submitter, and the `Runner` that the isolate's
 `Boot.target` returns, which is the submitter's code on the other side.
@@ -26,6 +26,7 @@ class Boot:
 
     `secrets` are names of environment variables that no isolate is given. `hosts`: the process runs many calls at a time (the inline host);
     its target is called as `function(payload) -> HostRunner`. `log_level` is its root logger's: what nobody here would show is not sent.
+    `worker_log`: each record comes here, also where the application has handlers of its own there (`log_record.attach`).
     """
 
     target: str
@@ -35,6 +36,7 @@ class Boot:
     hosts: bool = False
     largest_frame: int = 1 << 31  # bytes that it may send at once: a frame that claims more is garbage
     log_level: int = 30  # logging.WARNING, as everywhere in Python
+    worker_log: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,8 +105,8 @@ class Caller(Protocol):
     def sent(self) -> None:
         """The call is on its way to an isolate: its clock runs. Once more if it is given to another isolate."""
 
-    def asked(self, payload: bytes, answer: Answer | None) -> None:
-        """The handler called its context; `answer` (any thread may call it, once) where it waits for one."""
+    def on_message(self, payload: bytes, answer: Answer | None) -> None:
+        """The handler used its context. `answer` (any thread may call it, once) is given where the handler waits for one."""
 
     def beat(self) -> None:
         """The handler called `heartbeat()`."""
@@ -112,8 +114,11 @@ class Caller(Protocol):
     def limit_reached(self, notice: LimitNotice) -> None:
         """Soft: at most once per call. Hard: once, just before `ended`."""
 
-    def output(self, level: int, logger: str, text: str) -> None:
-        """What the handler printed (logger "stdout" or "stderr", level INFO; one or several lines, without the last newline) or logged."""
+    def output(self, level: int, logger: str, text: str, details: bytes = b"") -> None:
+        """What the handler printed (logger "stdout" or "stderr", level INFO; one or several lines, without the last newline) or logged.
+
+        `details`: what a record carries beside that (`log_record.unpacked`).
+        """
 
     def received(self, descriptor: int) -> None:
         """A descriptor came with the reply; it is the caller's from now on, to close. At most once, just before `ended`."""
@@ -126,18 +131,18 @@ class Caller(Protocol):
 
 
 class CorePort(Protocol):
-    """What a running call can say to the core. Usable from any thread of the handler."""
+    """What a running call can send to the core. Usable from any thread of the handler."""
 
     soft_deadline: float | None  # monotonic seconds
     hard_deadline: float | None
     isolated: bool
     cpus: frozenset[int] | None  # the cores that are the call's own
 
-    def ask(self, payload: bytes) -> bytes:
-        """Say it and wait for the answer."""
+    def request(self, payload: bytes) -> bytes:
+        """Send it to the submitter and wait for the answer."""
 
-    def tell(self, payload: bytes) -> None:
-        """Say it; there is no answer."""
+    def send(self, payload: bytes) -> None:
+        """Send it to the submitter; there is no answer."""
 
     def beat(self) -> None:
         """Prove that the handler is alive."""

@@ -56,18 +56,18 @@ class Enforce:
 
 
 @dataclass(frozen=True, slots=True)
-class LookAgain:
+class CheckAgain:
     at: float
 
 
-def judge(row: SharedRow, now: float) -> Enforce | LookAgain:
+def judge(row: SharedRow, now: float) -> Enforce | CheckAgain:
     """What the keeper does about a row: enforce, or look again at a time (inf: when the core says so)."""
     if row.call == 0 or row.deadline == 0 or row.finished == row.call or row.verdict:
-        return LookAgain(inf)
+        return CheckAgain(inf)
     if now < row.deadline + MARGIN:
-        return LookAgain(row.deadline + MARGIN)
+        return CheckAgain(row.deadline + MARGIN)
     if row.started != row.call:
-        return LookAgain(now + RETRY)
+        return CheckAgain(now + RETRY)
     return Enforce(row.call)
 
 
@@ -155,7 +155,7 @@ class Table:
         for word in (LINE + seat * SEAT, 2 * LINE + seat * SEAT, 2 * LINE + seat * SEAT + 1):
             self._words[word] = 0
 
-    def look(self, seat: int, page: Page) -> SharedRow:
+    def read(self, seat: int, page: Page) -> SharedRow:
         return SharedRow(self.call(seat), self.deadline(seat), page.started, page.finished, self.verdict(seat))
 
 

@@ -8,7 +8,7 @@
     isolate -> core    READY   bytes                       what the runner says of itself
                        BROKEN  text                        the boot failed: its traceback
                        REPLY   tag, leftovers, bytes       `number` is the call's; leftovers as in `child.leftovers`
-                       ASK, TELL, BEAT, LOG                what the handler says meanwhile
+                       REQUEST, SEND, BEAT, LOG    what the handler says meanwhile
 
     the inline host, which runs many calls at a time: the same, its CALL packed by pack_hosted(...), and
 
@@ -23,7 +23,7 @@
 Rules
  1. Any cut of the bytes unframes to the same messages.
  2. Bytes that are no frame raise `Garbage` at the first header that cannot be one: a handler may write to every descriptor it finds, and
-    the magic byte, the kind and the size are what tell its bytes from ours.
+    the magic byte, the kind and the size are what distinguishes its bytes from ours.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ import msgspec
 from stem_iso.text import cut, encoded
 
 MAGIC = 0xA5
-ADOPT, CALL, ANSWER, READY, BROKEN, REPLY, ASK, TELL, BEAT, LOG, STOP, PING, BEGUN, PRINT, LIMIT, PONG, UNBEGUN = range(1, 18)
+ADOPT, CALL, ANSWER, READY, BROKEN, REPLY, REQUEST, SEND, BEAT, LOG, STOP, PING, BEGUN, PRINT, LIMIT, PONG, UNBEGUN = range(1, 18)
 HEADER = struct.Struct("<BBIQ")
 LARGEST = 1 << 31  # what a size may say: beyond it is garbage; of an isolate's frames less, as `Boot.largest_frame` says
 MOST_LOGGED = 1 << 20  # bytes of one record
+LOG_HEAD = struct.Struct("<BBI")  # level, bytes of the logger's name, of the details
 
 # entry, raise at soft limit, soft and hard deadline (inf: none), length of definition and of title, how many cores
 CALL_HEAD = struct.Struct("<IBddIIH")
@@ -150,15 +151,22 @@ def unpack_hosted(data: bytes) -> tuple[float, float, CallFrame]:
     return sent_at, heartbeat, unpack_call(data[HOSTED_HEAD.size :])
 
 
-def pack_log(level: int, logger: str, text: str) -> bytes:
-    """Any text: what UTF-8 cannot carry is replaced; of the logger's name 255 bytes are kept, of the text what a call may print."""
+def pack_log(level: int, logger: str, text: str, details: bytes = b"") -> bytes:
+    """Any text: what UTF-8 cannot carry is replaced; of the logger's name 255 bytes are kept, of the text what a call may print.
+
+    `details`: packed `log_record.RecordDetails`, or nothing.
+    """
     name = logger.encode(errors="replace")[:255]
-    return bytes((min(level, 255) & 0xFF, len(name))) + name + encoded(cut(text, MOST_LOGGED))
+    return LOG_HEAD.pack(min(level, 255) & 0xFF, len(name), len(details)) + name + details + encoded(cut(text, MOST_LOGGED))
 
 
-def log_record(payload: bytes) -> tuple[int, str, bytes]:
-    """Level, logger and text of a LOG. Raises Garbage."""
-    if len(payload) < 2 or len(payload) < 2 + payload[1]:
+def log_record(payload: bytes) -> tuple[int, str, bytes, bytes]:
+    """Level, logger, text and details of a LOG. Raises Garbage."""
+    if len(payload) < LOG_HEAD.size:
         raise Garbage("a log record that is none")
-    end = 2 + payload[1]
-    return payload[0], payload[2:end].decode(errors="replace"), payload[end:]
+    level, name, details = LOG_HEAD.unpack_from(payload)
+    text = LOG_HEAD.size + name + details
+    if len(payload) < text:
+        raise Garbage("a log record that is none")
+    logger = payload[LOG_HEAD.size : LOG_HEAD.size + name].decode(errors="replace")
+    return level, logger, payload[text:], payload[LOG_HEAD.size + name : text]

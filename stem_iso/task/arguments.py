@@ -4,18 +4,22 @@
         └ bind ──> {"path": "cat.png", "width": 64} ── pack ──> msgpack ── unpack ──> the same, by annotation ── spread ──> make(...)
 
 Rules
- 1. A wrong call is a TypeError at enqueue: arguments are bound to the function's parameters there.
+ 1. A wrong call is a TypeError at enqueue: arguments are bound to the function's parameters there, and a value that the worker would
+    refuse is refused there too, as it would be in the worker: by the annotation.
  2. `*args` travel as a list and `**kwargs` as a map, under their own names.
  3. Defaults do not travel: a worker with newer code uses its own.
- 4. Annotations are resolved late (first enqueue, worker's start), each for itself. Missing or unresolvable: plain data.
+ 4. What a task redacts is shown to nobody: not in an error of its call, and not in what is shown of a task (`redacted`). A name that is no
+    parameter of its own is a key of `**kwargs`.
+ 5. Annotations are resolved late (first enqueue, worker's start), each for itself. Missing or unresolvable: plain data.
 """
 
 from __future__ import annotations
 
 import inspect
+import reprlib
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -23,12 +27,19 @@ import msgspec
 
 from stem_iso.errors import InvalidOptions
 from stem_iso.task.codec import Converter, pack, unpack
+from stem_iso.validation import did_you_mean
 
 EMPTY = inspect.Parameter.empty
 VAR_POSITIONAL, VAR_KEYWORD = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 Hints = Mapping[str, Any]
 
+_repr = reprlib.Repr()  # survives a __repr__ that raises
+_repr.maxstring = _repr.maxother = 100
 _raw_decoder = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
+
+
+REDACTED = "***"
+CONTEXT_NAMES = ("context", "ctx", "self")  # "self" as of Celery's bound tasks
 
 
 class InvalidArguments(TypeError):
@@ -36,23 +47,33 @@ class InvalidArguments(TypeError):
 
 
 class Parameters:
-    """The parameters of a function, its context left out (`shape`). `hints` are its annotations, where they were resolved elsewhere."""
+    """The parameters of a function, its context left out (`shape`). `hints` are its annotations, where they were resolved elsewhere;
+    `redact` the names of arguments that are shown to nobody."""
 
-    def __init__(self, function: Callable[..., Any], name: str, hints: Hints | None = None) -> None:
-        self.name, self._function, self._given_hints = name, function, hints
-        parameters = list(inspect.signature(function).parameters.values())
+    def __init__(self, function: Callable[..., Any], name: str, hints: Hints | None = None, redact: Sequence[str] = ()) -> None:
+        self.name, self._function, self._given_hints, self.redact = name, function, hints, redact
+        signature = inspect.signature(function)
+        parameters = list(signature.parameters.values())
         self.takes_context = bool(parameters) and _is_context(parameters[0], function, hints)
         self.shape = parameters[1:] if self.takes_context else parameters
-        self._signature = inspect.Signature(self.shape)
+        self.signature = inspect.Signature(self.shape, return_annotation=signature.return_annotation)
 
     # -- where the code is declared or enqueued ------------------------------------------------------------------------------------
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments by parameter name. Raises TypeError as the call itself would."""
         try:
-            return self._signature.bind(*args, **kwargs).arguments
+            return self.signature.bind(*args, **kwargs).arguments
         except TypeError as error:
-            raise TypeError(f"{self.name}: {error}") from None
+            raise TypeError(f"{self.name}: {error}{self._context_hint}") from None
+
+    @property
+    def _context_hint(self) -> str:
+        """The end of a message about arguments that do not fit: what looks like the context and is none."""
+        first = self.shape[0] if self.shape else None
+        if first is None or self.takes_context or first.name not in CONTEXT_NAMES or first.annotation is not EMPTY:
+            return ""
+        return f"; annotate {first.name!r} as TaskContext if it is meant to be the context"
 
     def bind_after(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """As `bind`, but without the first one, which is the result before this call. Raises TypeError."""
@@ -67,6 +88,49 @@ class Parameters:
         del bound[first.name]
         return bound
 
+    def check_values(self, values: Mapping[str, Any]) -> None:
+        """Raises TypeError, with the parameter and the value, for an argument that the worker would refuse, or that cannot be sent."""
+        for name, converter in self.converters.items():
+            if name not in values:
+                continue
+            value = values[name]
+            try:
+                converter.check(value)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+                wanted = inspect.formatannotation(converter.annotation)
+                shown = REDACTED if self._is_secret(name) else f"{_repr.repr(value)}: {error}"
+                raise TypeError(f"{self.name}: argument {name!r} must be {wanted}, not {shown}") from None
+            except TypeError as error:
+                raise TypeError(f"{self.name}: argument {name!r} cannot be sent: {error}") from None
+
+    def refuse_unknown_redactions(self) -> None:
+        """Raises InvalidOptions for a name in `redact` that no argument can have."""
+        known = [parameter.name for parameter in self.shape]
+        for name in self.redact:
+            if name not in known and self._extra is None:
+                raise InvalidOptions(f"{self.name}: redact: there is no parameter {name!r}{did_you_mean(name, known)}")
+
+    @property
+    def _extra(self) -> str | None:
+        """The name of `**kwargs`, if it takes any."""
+        return next((parameter.name for parameter in self.shape if parameter.kind is VAR_KEYWORD), None)
+
+    def redacted(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments as people are shown them. Of a task that redacts, neither is shown what is no parameter: it may be one that was
+        called otherwise in the producer's code, or misspelt."""
+        known = {parameter.name for parameter in self.shape}
+        strange = values.keys() - known if self.redact else ()
+        shown = redacted(values, (*self.redact, *strange))
+        if self._extra is not None and isinstance(extra := shown.get(self._extra), Mapping):
+            shown[self._extra] = redacted(extra, self.redact)
+        return shown
+
+    def _is_secret(self, name: str) -> bool:
+        """Whether nothing of this argument may be shown."""
+        if name in self.redact:
+            return True
+        return name == self._extra and any(each not in self.signature.parameters for each in self.redact)
+
     def fit(self, names: Mapping[str, Any]) -> None:
         """Raises TypeError if arguments of these names do not fit."""
         known = {parameter.name: parameter for parameter in self.shape}
@@ -76,7 +140,7 @@ class Parameters:
         for parameter in self.shape:
             needed = parameter.default is EMPTY and parameter.kind not in (VAR_POSITIONAL, VAR_KEYWORD)
             if needed and parameter.name not in names:
-                raise InvalidArguments(f"{self.name}: missing a required argument: {parameter.name!r}")
+                raise InvalidArguments(f"{self.name}: missing a required argument: {parameter.name!r}{self._context_hint}")
 
     @cached_property
     def hints(self) -> Hints:
@@ -90,6 +154,8 @@ class Parameters:
         """Raises InvalidOptions for an annotation that cannot be converted, with the parameter's name."""
         found = {}
         for parameter in self.shape:
+            if _is_context(parameter, self._function, self.hints):
+                raise InvalidOptions(f"{self.name}: only a first parameter can be the context: move {parameter.name!r} to the front")
             if parameter.name in self.hints:
                 annotation = _as_it_travels(parameter, self.hints[parameter.name])
                 # `width: int = None` says that None is welcome, whatever checkers think of it.
@@ -133,7 +199,8 @@ class Parameters:
         try:
             return unpack(value) if converter is None else converter.unpack(value)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
-            raise InvalidArguments(f"{self.name}: argument {name!r} does not fit: {error}") from None
+            why = "it is redacted" if self._is_secret(name) else error
+            raise InvalidArguments(f"{self.name}: argument {name!r} does not fit: {why}") from None
 
     def spread(self, values: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """The positional and keyword arguments of a call with these values."""
@@ -149,6 +216,11 @@ class Parameters:
             else:
                 positional.append(values.get(parameter.name, parameter.default))
         return positional, keywords
+
+
+def redacted(values: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """A copy in which nothing is left of the values of these names."""
+    return {name: REDACTED if name in names else value for name, value in values.items()}
 
 
 def pack_arguments(name: str, values: Mapping[str, Any], canonical: bool = False) -> bytes:

@@ -2,9 +2,10 @@
 
     producer: value ── pack ──> bytes ── Converter(annotation).unpack ──> value of the annotated type (handler), and results the other way
 
-msgspec knows most types; this adds paths, subclasses of plain types, and unions of several textual types (`str | Path`, `str | UUID`),
-which msgspec refuses: their members are tried in the order written. An annotation that nothing here can build is refused by `Converter`,
-before any task depends on it.
+msgspec knows most types: dataclasses, attrs classes, TypedDict, NamedTuple and generics of them among those. This adds models of pydantic
+(whoever has one has imported pydantic; nothing here does), paths, subclasses of plain types, and unions of several textual types
+(`str | Path`, `str | UUID`), which msgspec refuses: their members are tried in the order written. An annotation that nothing here can
+build is refused by `Converter`, before any task depends on it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,11 @@ from uuid import UUID
 
 import msgspec
 
+from stem_iso.json_data import is_model
+
 TEXTUAL = (str, bytes, bytearray, PurePath, datetime, date, time, timedelta, UUID, Decimal, Enum)
+
+PLAIN = frozenset({str, bool, float, bytes})  # values of which nothing needs to be looked at; an int may be too large, text no UTF-8
 
 Unconvertible = TypeError  # what `Converter` raises for an annotation, and `pack` for a value
 
@@ -39,6 +44,8 @@ def _plain(value: Any) -> Any:
         return float.__float__(value)
     if isinstance(value, Mapping):
         return dict(value)
+    if is_model(type(value)):
+        return value.model_dump(mode="json", by_alias=True, round_trip=True, warnings=False)
     raise TypeError(f"a {type(value).__name__} is no plain data")
 
 
@@ -47,7 +54,19 @@ def _build(annotation: type, value: Any) -> Any:
         return value
     if issubclass(annotation, PurePath) and isinstance(value, str):
         return annotation(value)
+    if is_model(annotation):
+        return _model(annotation, value)
     raise msgspec.ValidationError(f"Expected `{annotation.__name__}`, got `{type(value).__name__}`")
+
+
+def _model(cls: Any, value: Any) -> Any:
+    """From JSON, in which a strict model too takes a text for a date."""
+    try:
+        return cls.model_validate_json(msgspec.json.encode(value))
+    except ValueError as error:  # pydantic's own is one; its text has a line for each field, and addresses of its documentation
+        details = error.errors(include_url=False) if hasattr(error, "errors") else []
+        reasons = [f"{'.'.join(map(str, each['loc'])) or cls.__name__}: {each['msg']}" for each in details]
+        raise msgspec.ValidationError("; ".join(reasons) or str(error)) from None
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
@@ -74,6 +93,7 @@ class Converter:
     """
 
     def __init__(self, annotation: Any, optional: bool = False) -> None:
+        self.annotation = annotation
         self._decoders = list(_decoders(annotation))
         if optional:
             self._decoders.append(msgspec.msgpack.Decoder(None))
@@ -87,6 +107,11 @@ class Converter:
             except msgspec.MsgspecError as error:
                 failure = failure or error
         raise failure or msgspec.ValidationError("no type fits")
+
+    def check(self, value: Any) -> None:
+        """Whether this value would arrive. Raises TypeError for what cannot be sent, msgspec.MsgspecError for what is of another type."""
+        if type(value) is not self.annotation or type(value) not in PLAIN:
+            self.unpack(pack(value))
 
 
 def _decoders(annotation: Any) -> Iterator[msgspec.msgpack.Decoder[Any]]:
@@ -142,7 +167,7 @@ def refuse_foreign(annotation: Any) -> None:
 
 
 def _can_build(cls: type) -> bool:
-    return cls is object or (isinstance(cls, type) and issubclass(cls, PurePath))
+    return cls is object or (isinstance(cls, type) and (issubclass(cls, PurePath) or is_model(cls)))
 
 
 def _parts(info: Any) -> Iterator[Any]:

@@ -1,7 +1,7 @@
 """Context of a running task: what its handler sees and may ask, by the same names inline and in an isolate.
 
-    handler ── context.progress(50) ──> Saying (context_protocol.py) ── ContextPort.tell ──> core
-    handler <── context.extend_lease() <── ContextAnswer <── ContextPort.ask ─┘
+    handler ── context.progress(50) ──> ContextRequest (context_protocol.py) ── ContextPort.send ──> core
+    handler <── context.extend_lease() <── ContextAnswer <── ContextPort.request ─┘
 
 The context holds values and a port; whether the port is a pipe or a queue between threads is not its business. What it cannot do by
 itself (make an envelope out of a task and options) it asks of its `Sender`, the application.
@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol, Unpack
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, overload
 
 import msgspec
 
@@ -25,44 +25,72 @@ from stem_iso.outcome import RetryAsked
 from stem_iso.task.canvas.tree import Canvas
 from stem_iso.task.codec import pack, unpack
 from stem_iso.task.context_meta import Meta
+from stem_iso.task.context_port import ContextPort, LocalPort
 from stem_iso.task.context_protocol import (
     AT_ONCE,
     CallHeader,
-    ComposeAsked,
-    EnqueueAsked,
-    ExtendAsked,
-    MetaSaid,
-    ProgressSaid,
-    RevokeAsked,
-    Saying,
+    ComposeRequest,
+    ContextRequest,
+    EnqueueRequest,
+    ExtendRequest,
+    MetaRequest,
+    ProgressRequest,
+    ReportedRequest,
+    RevokeRequest,
     decode_answer,
-    encode_saying,
+    encode_request,
 )
 from stem_iso.task.envelope import Envelope
-from stem_iso.task.local import LocalPort
 from stem_iso.validation import Duration
 
 if TYPE_CHECKING:
     from logging import Logger
 
-    from stem_iso.client.result import TaskHandle
-    from stem_iso.task.context_port import ContextPort
+    from stem_iso.outcome import TaskStatus
     from stem_iso.task.options import EnqueueFields
 
+H = TypeVar("H")
+H_co = TypeVar("H_co", covariant=True)
 Offload = Callable[..., Awaitable[Any]]  # runs a blocking call beside the loop: `asyncio.to_thread`
 
 
 class RetryRequested(BaseException):
     """How `context.retry()` leaves the handler. No Exception: a broad `except Exception` must not swallow it."""
 
-    def __init__(self, asked: RetryAsked) -> None:
+    def __init__(self, retry: RetryAsked) -> None:
         super().__init__("the handler asked for a retry")
-        self.asked = asked
+        self.retry = retry
 
 
 class Surrounds(Protocol):
     def around(self, context: TaskContext) -> AbstractContextManager[object]:
         """What is entered before the handler runs, and left after it."""
+
+
+class EnqueuedTask(Protocol):
+    """What a handler gets of a task that it enqueued by name: a `TaskHandle`, without the waiting that a handler may not do.
+
+    Each raises BrokerUnavailable; `status` also UnknownResult.
+    """
+
+    id: str
+    queue: str | None
+
+    def status(self) -> TaskStatus: ...
+    async def astatus(self) -> TaskStatus: ...
+    def revoke(self, terminate: bool = False) -> bool: ...
+    async def arevoke(self, terminate: bool = False) -> bool: ...
+    def forget(self) -> bool: ...
+    async def aforget(self) -> bool: ...
+
+
+class Enqueueable(Protocol[H_co]):
+    """A `Task`: what it enqueues has a handle of its own type."""
+
+    @property
+    def name(self) -> str: ...
+
+    def enqueue(self, *args: Any, **kwargs: Any) -> H_co: ...
 
 
 class Sender(Protocol):
@@ -71,7 +99,8 @@ class Sender(Protocol):
     @property
     def middleware(self) -> Surrounds: ...
 
-    def enqueue_from(self, context: TaskContext, task: Any, args: Mapping[str, Any], options: Mapping[str, Any]) -> TaskHandle[Any]: ...
+    def enqueue_from(self, context: TaskContext, task: Any, args: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+        """The handle of what was enqueued: an EnqueuedTask."""
 
 
 class TaskContext:
@@ -97,7 +126,10 @@ class TaskContext:
         self.run, self.attempt, self.max_retries = header.run, header.attempt, header.max_retries
         self.headers: dict[str, Any] = header.headers
         self.args: dict[str, Any] = {}
-        self._meta = Meta(header.meta, self._tell)
+        self._meta = Meta(header.meta, self._send)
+        self.main: str | None = None  # what `__main__` means in names of classes, if not this process's own
+        self.is_reported = False  # an error tracker has this attempt's error
+        self.run_coroutine: Callable[[Awaitable[Any]], Any] | None = None  # where its caller is sync; None: in a loop of its own
 
     # -- what is known -------------------------------------------------------------------------------------------------------------
 
@@ -140,6 +172,11 @@ class TaskContext:
         return isinstance(self._port, LocalPort)
 
     @property
+    def in_place(self) -> bool:
+        """Whether the handler runs in the thread that enqueued it (`stem_iso.testing.test_mode`), and shares what is that thread's own."""
+        return getattr(self._port, "in_place", False)  # the other ports are of processes and threads of a worker
+
+    @property
     def deadline(self) -> float | None:
         """When the hard limit is reached, in seconds of `time.monotonic()`; None without one."""
         return self._port.hard_deadline
@@ -176,7 +213,7 @@ class TaskContext:
             plain = None if data is None else unpack(pack(data))
         except TypeError as error:
             raise TypeError(f"data: {data!r} cannot be sent: {error}") from None
-        self._tell(ProgressSaid(min(100.0, max(0.0, float(percent))), plain))
+        self._send(ProgressRequest(min(100.0, max(0.0, float(percent))), plain))
 
     def retry(self, countdown: Duration | None = None, eta: datetime | None = None, max_retries: int | None = None) -> Any:
         """Ends this attempt and asks for the next; never returns. Without `countdown` and `eta` the retry strategy names the delay."""
@@ -194,27 +231,34 @@ class TaskContext:
 
     def extend_lease(self, by: Duration) -> None:
         """The lease ends at least `by` from now. Raises LeaseLost."""
-        self._ask(ExtendAsked(validation.duration("by", by)))
+        self._request(ExtendRequest(validation.duration("by", by)))
 
     async def aextend_lease(self, by: Duration) -> None:
-        await self._aside(self.extend_lease, by)
+        await self._in_thread(self.extend_lease, by)
 
-    def enqueue(self, task: Any, args: Mapping[str, Any] | None = None, **options: Unpack[EnqueueFields]) -> TaskHandle[Any]:
+    @overload
+    def enqueue(self, task: str, args: Mapping[str, Any] | None = None, **options: Unpack[EnqueueFields]) -> EnqueuedTask: ...
+    @overload
+    def enqueue(self, task: Enqueueable[H], args: Mapping[str, Any] | None = None, **options: Unpack[EnqueueFields]) -> H: ...
+    def enqueue(self, task: Any, args: Mapping[str, Any] | None = None, **options: Unpack[EnqueueFields]) -> Any:
         """Enqueue a `Task`, or one by name, as a child of this one (`parent_id`, `root_id`). Options as in `Task.using`."""
         if self._sender is None:
             raise StemError("this context belongs to no application; enqueue through the task itself")
         return self._sender.enqueue_from(self, task, args or {}, options)
 
-    async def aenqueue(self, task: Any, args: Mapping[str, Any] | None = None, **options: Unpack[EnqueueFields]) -> TaskHandle[Any]:
-        handle: TaskHandle[Any] = await self._aside(lambda: self.enqueue(task, args, **options))
-        return handle
+    @overload
+    async def aenqueue(self, task: str, args: Mapping[str, Any] | None = None, **options: Unpack[EnqueueFields]) -> EnqueuedTask: ...
+    @overload
+    async def aenqueue(self, task: Enqueueable[H], args: Mapping[str, Any] | None = None, **options: Unpack[EnqueueFields]) -> H: ...
+    async def aenqueue(self, task: Any, args: Mapping[str, Any] | None = None, **options: Unpack[EnqueueFields]) -> Any:
+        return await self._in_thread(lambda: self.enqueue(task, args, **options))
 
     def revoke(self, task_id: str, terminate: bool = False) -> bool:
-        """Cancel other work. True if there was anything to revoke."""
-        return bool(self._ask(RevokeAsked(task_id, terminate)))
+        """Cancel other work. True if there was anything to revoke; False if it had ended, or nobody knows the id."""
+        return bool(self._request(RevokeRequest(task_id, terminate)))
 
     async def arevoke(self, task_id: str, terminate: bool = False) -> bool:
-        return bool(await self._aside(self.revoke, task_id, terminate))
+        return bool(await self._in_thread(self.revoke, task_id, terminate))
 
     # -- for the application -------------------------------------------------------------------------------------------------------
 
@@ -228,35 +272,40 @@ class TaskContext:
         return not self.local and (self._sender is None or self._sender is app)
 
     def publish(self, envelopes: list[Envelope]) -> list[str]:
-        ids: list[str] = self._ask(EnqueueAsked(envelopes))
+        ids: list[str] = self._request(EnqueueRequest(envelopes))
         return ids
 
     def compose(self, canvas: Canvas) -> None:
-        self._ask(ComposeAsked(canvas))
+        self._request(ComposeRequest(canvas))
+
+    def reported(self) -> None:
+        """An error tracker has this attempt's error, from here: `reported` in the signal of its end."""
+        self.is_reported = True
+        self._send(ReportedRequest())
 
     def finish(self) -> None:
-        """The handler has ended: tell what it changed inside values of `meta`."""
-        self._meta.tell_if_changed()
+        """The handler has ended: send what it changed inside values of `meta`."""
+        self._meta.send_if_changed()
 
-    def _tell(self, saying: Saying) -> None:
-        what = "meta" if isinstance(saying, MetaSaid) else "the data of progress()"
-        self._port.tell(self._fitting(what, saying, 1))
+    def _send(self, request: ContextRequest) -> None:
+        what = "meta" if isinstance(request, MetaRequest) else "the data of progress()"
+        self._port.send(self._fitting(what, request, 1))
 
-    def _ask(self, saying: Saying) -> Any:
-        answer = decode_answer(self._port.ask(self._fitting("what is asked for in one step", saying, AT_ONCE)))
+    def _request(self, request: ContextRequest) -> Any:
+        answer = decode_answer(self._port.request(self._fitting("what is asked for in one step", request, AT_ONCE)))
         if answer.error is not None:
             raise _error_of(*answer.error)
         return answer.value
 
-    def _fitting(self, what: str, saying: Saying, times: int) -> bytes:
+    def _fitting(self, what: str, request: ContextRequest, times: int) -> bytes:
         """Raises PayloadTooLarge here, where it is said, and not where it would stall the worker."""
-        data = encode_saying(saying)
+        data = encode_request(request)
         if self._most is not None and len(data) > times * self._most:
             allowed = f"max_payload_bytes is {self._most:,}" + (f", and {times} times that may be asked for at once" if times > 1 else "")
             raise PayloadTooLarge(f"{what} is {len(data):,} bytes, {allowed}: pass a reference (a path, a key) instead, or less at a time")
         return data
 
-    async def _aside(self, call: Callable[..., Any], *args: Any) -> Any:
+    async def _in_thread(self, call: Callable[..., Any], *args: Any) -> Any:
         return call(*args) if self.offload is None else await self.offload(_run, call, *args)
 
     def __repr__(self) -> str:

@@ -9,29 +9,29 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from stem_iso.task.codec import pack
-from stem_iso.task.context_protocol import MetaSaid
+from stem_iso.task.context_protocol import MetaRequest
 
 
 class Meta(dict[str, Any]):
     """Raises TypeError for what is no plain data, PayloadTooLarge past `max_payload_bytes`, and is then as it was before."""
 
-    def __init__(self, content: Mapping[str, Any], tell: Callable[[MetaSaid], None]) -> None:
+    def __init__(self, content: Mapping[str, Any], send: Callable[[MetaRequest], None]) -> None:
         super().__init__(content)
-        self._tell = tell
-        self._told = pack(content)
+        self._send = send
+        self._sent = pack(content)
 
     def replace(self, content: Mapping[str, Any]) -> None:
         """All of the content at once; every change takes this road."""
         if not all(isinstance(key, str) for key in content):
             raise TypeError("the keys of meta must be strings")
         packed = pack(dict(content))
-        self._tell(MetaSaid(dict(content)))
+        self._send(MetaRequest(dict(content)))
         super().clear()
         super().update(content)
-        self._told = packed
+        self._sent = packed
 
-    def tell_if_changed(self) -> None:
-        if pack(dict(self)) != self._told:
+    def send_if_changed(self) -> None:
+        if pack(dict(self)) != self._sent:
             self.replace(dict(self))
 
     def __setitem__(self, key: str, value: Any) -> None:

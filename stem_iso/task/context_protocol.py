@@ -1,8 +1,8 @@
-"""Protocol between a worker and the code that runs a handler, as bytes: the call itself, and the sayings of its context.
+"""Protocol between a worker and the code that runs a handler, as bytes: the call itself, and the requests of its context.
 
     worker ── CallHeader + args ──> handler's side (an isolate, or a thread or loop of the worker)
-    worker <── Saying ───────────── context.progress(), .meta[...] = ..., .extend_lease(), .enqueue(), .revoke()
-    worker ─── ContextAnswer ─────> for the sayings that wait for one
+    worker <── ContextRequest ───── context.progress(), .meta[...] = ..., .reported(), .extend_lease(), .enqueue(), .revoke()
+    worker ─── ContextAnswer ─────> for the requests that wait for one
 
 The same bytes inline and isolated; only the transport differs.
 """
@@ -34,47 +34,55 @@ class CallHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     after: bool = False  # and that it is the first argument
     soft_limit: float | None = None  # seconds, for messages; the deadlines themselves come from the port
     hard_limit: float | None = None
+    retry_for: tuple[str, ...] | None = None  # with the next and `max_retries`: whether an error is the last one can be known there
+    dont_retry_for: tuple[str, ...] | None = None
+    worker_id: str = ""
+    redact: tuple[str, ...] = ()  # names of arguments that no error tracker is to be told
 
 
-class ProgressSaid(msgspec.Struct, frozen=True, tag="progress", array_like=True):
+class ProgressRequest(msgspec.Struct, frozen=True, tag="progress", array_like=True):
     """No answer."""
 
     percent: float
     data: Any = None
 
 
-class MetaSaid(msgspec.Struct, frozen=True, tag="meta", array_like=True):
+class MetaRequest(msgspec.Struct, frozen=True, tag="meta", array_like=True):
     """The whole of `context.meta` after a change. No answer."""
 
     meta: dict[str, Any]
 
 
-class ExtendAsked(msgspec.Struct, frozen=True, tag="extend", array_like=True):
+class ReportedRequest(msgspec.Struct, frozen=True, tag="reported", array_like=True):
+    """An error tracker has this attempt's error, from where the handler ran. No answer."""
+
+
+class ExtendRequest(msgspec.Struct, frozen=True, tag="extend", array_like=True):
     """Answer: None, or LeaseLost."""
 
     by: float
 
 
-class EnqueueAsked(msgspec.Struct, frozen=True, tag="enqueue", array_like=True):
+class EnqueueRequest(msgspec.Struct, frozen=True, tag="enqueue", array_like=True):
     """Ready-made envelopes, lineage included. Answer: their ids (of the lock's holder, where unique)."""
 
     envelopes: list[Envelope]
 
 
-class ComposeAsked(msgspec.Struct, frozen=True, tag="compose", array_like=True):
+class ComposeRequest(msgspec.Struct, frozen=True, tag="compose", array_like=True):
     """A canvas, laid out. No value; its ids are known."""
 
     canvas: Canvas
 
 
-class RevokeAsked(msgspec.Struct, frozen=True, tag="revoke", array_like=True):
+class RevokeRequest(msgspec.Struct, frozen=True, tag="revoke", array_like=True):
     """Answer: whether there was anything to revoke."""
 
     id: str
     terminate: bool = False
 
 
-Saying = ProgressSaid | MetaSaid | ExtendAsked | EnqueueAsked | ComposeAsked | RevokeAsked
+ContextRequest = ProgressRequest | MetaRequest | ReportedRequest | ExtendRequest | EnqueueRequest | ComposeRequest | RevokeRequest
 
 
 class ContextAnswer(msgspec.Struct, frozen=True, array_like=True):
@@ -88,7 +96,7 @@ AT_ONCE = 16  # payloads of the largest size that a handler may ask for in one s
 
 _encoder = msgspec.msgpack.Encoder()
 _header_decoder = msgspec.msgpack.Decoder(CallHeader)
-_saying_decoder = msgspec.msgpack.Decoder(Saying)
+_request_decoder = msgspec.msgpack.Decoder(ContextRequest)
 _answer_decoder = msgspec.msgpack.Decoder(ContextAnswer)
 
 
@@ -103,14 +111,14 @@ def decode_call(payload: bytes) -> tuple[CallHeader, bytes]:
     return _header_decoder.decode(payload[4:end]), payload[end:]
 
 
-def encode_saying(saying: Saying) -> bytes:
-    return _encoder.encode(saying)
+def encode_request(request: ContextRequest) -> bytes:
+    return _encoder.encode(request)
 
 
-def decode_saying(payload: bytes) -> Saying:
+def decode_request(payload: bytes) -> ContextRequest:
     """Raises msgspec.MsgspecError on anything else: a handler may write whatever it likes to its pipe."""
-    saying: Saying = _saying_decoder.decode(payload)
-    return saying
+    request: ContextRequest = _request_decoder.decode(payload)
+    return request
 
 
 def encode_answer(answer: ContextAnswer) -> bytes:

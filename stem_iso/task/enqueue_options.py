@@ -120,7 +120,7 @@ def _lock(name: str, queue: str, args: Mapping[str, Any], given: Mapping[str, An
 
 
 def as_later_step(envelope: Envelope, using: EnqueueOptions, now: float) -> Envelope:
-    """A step of a canvas that others come before: its delay and its expiry count from its start. `now`: as `envelope_of` was told."""
+    """A step of a canvas that others come before: its delay and its expiry count from its start. `now`: as given to `envelope_of`."""
     fixed = isinstance(using.given.get("expires"), datetime)
     changes: dict[str, Any] = {}
     if using.given.get("delay"):

@@ -12,7 +12,7 @@ from stem_iso.outcome import Failed, TaskError
 from stem_iso.task.names import dotted
 from stem_iso.text import cut, cut_inside
 
-OURS = ("stem_iso", "asyncio", "contextlib", "contextvars")
+LIBRARY = ("stem_iso", "asyncio", "contextlib", "contextvars")
 
 
 def failed(error: BaseException, main: str | None = None, retryable: bool = True) -> Failed:
@@ -39,19 +39,19 @@ def message_of(error: BaseException) -> str:
 
 def _traceback(error: BaseException) -> str:
     try:
-        lines = traceback.format_exception(type(error), error, below_ours(error.__traceback__))
+        lines = traceback.format_exception(type(error), error, below_library(error.__traceback__))
         return cut_inside("".join(lines))
     except BaseException as worse:  # user code again: __cause__, __notes__, __str__ of any link of the chain
-        frames = "".join(traceback.format_tb(below_ours(error.__traceback__)))
+        frames = "".join(traceback.format_tb(below_library(error.__traceback__)))
         return cut_inside(f"{frames}{type(error).__name__} <its traceback could not be made: {type(worse).__name__}>")
 
 
-def below_ours(frames: TracebackType | None) -> TracebackType | None:
+def below_library(frames: TracebackType | None) -> TracebackType | None:
     """The traceback from the first frame that is not ours; all of it where every frame is."""
     first = frames
     while first is not None:
         module = str(first.tb_frame.f_globals.get("__name__", ""))
-        if module.partition(".")[0] not in OURS:
+        if module.partition(".")[0] not in LIBRARY:
             return first
         first = first.tb_next
     return frames

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from stem_iso.task.context import TaskContext, entered
+from stem_iso.task.context_port import LocalPort
 from stem_iso.task.context_protocol import CallHeader
-from stem_iso.task.local import LocalPort
 
 LOCAL_ID = "00000000-0000-7000-8000-000000000000"
 

@@ -25,7 +25,11 @@ Rules
     the task succeeds with None. `context.args` are converted by then; arguments that do not fit never come here. `context.retry()` and the
     soft limit's "raise" (in a coroutine: a cancellation) pass through it as exceptions that are no `Exception`.
  4. An object with only one of the two methods will do. A task that is simply called, outside a worker, runs without middleware.
- 5. Isolates have the middleware that importing the application's module adds. Should that be another than the worker has, because some was
+ 5. What is made for error trackers and traces may have two methods more, both for workers' processes alone: `observe(signals)`, called with
+    `app.signals` when a worker starts; and `retry(envelope, error)`, which answers the envelope of the next attempt, and is called on
+    the thread of the queue: it must not block. One of those whose SDK is switched on for a process, and not for an application, is added
+    by `add_everywhere`: it is outside of all others, in whatever application, and is left out where one of its class was added.
+ 6. Isolates have the middleware that importing the application's module adds. Should that be another than the worker has, because some was
     added elsewhere, their boot fails and says so; where the application itself cannot be imported (a REPL, a function), it is carried.
 """
 
@@ -33,12 +37,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 
 from stem_iso import validation
 from stem_iso.errors import InvalidOptions, StemError
+from stem_iso.outcome import TaskError
 from stem_iso.task.codec import unpack
 from stem_iso.task.envelope import Envelope, Undecodable, decode, encode
 from stem_iso.task.names import dotted
@@ -81,6 +86,8 @@ M = TypeVar("M", bound=Enqueuing | Surrounding)
 class MiddlewareStack:
     """`app.middleware`: in the order in which they were added; those that publish or run meanwhile go on with what they began with."""
 
+    everywhere: ClassVar[tuple[Any, ...]] = ()  # of the process, as the SDK that they serve; replaced, never changed
+
     def __init__(self) -> None:
         self._all: tuple[Enqueuing | Surrounding, ...] = ()
         self._enqueuing: tuple[Enqueuing, ...] = ()  # those that do something there, as the next
@@ -98,6 +105,28 @@ class MiddlewareStack:
             self._surrounding = (*self._surrounding, middleware)  # type: ignore[arg-type]  # as above
         return middleware
 
+    @classmethod
+    def add_everywhere(cls, middleware: Surrounding) -> None:
+        """Outside of all others, of every application in this process; instead of one of its class that was added so before."""
+        MiddlewareStack.everywhere = (*(each for each in MiddlewareStack.everywhere if type(each) is not type(middleware)), middleware)
+
+    def having(self, method: str) -> list[Any]:
+        """Those with this method, the outermost first, those of the process among them."""
+        own = {type(each) for each in self._all}
+        every = (*(each for each in MiddlewareStack.everywhere if type(each) not in own), *self._all)
+        return [each for each in every if _does(each, method)]
+
+    def observe(self, signals: Any) -> None:
+        """Called where a worker starts. Raises what they raise."""
+        for each in self.having("observe"):
+            each.observe(signals)
+
+    def retry(self, envelope: Envelope, error: TaskError) -> Envelope:
+        """The next attempt's envelope, after an attempt that ended with this error. Raises what they raise."""
+        for each in self.having("retry"):
+            envelope = each.retry(envelope, error)
+        return envelope
+
     def __iter__(self) -> Iterator[Enqueuing | Surrounding]:
         return iter(self._all)
 
@@ -108,20 +137,22 @@ class MiddlewareStack:
         """Through all of them, then `publish`. Raises what they raise, StemError for one that answers no ids, and InvalidOptions for an
         envelope of theirs that could not travel.
         """
-        if not self._enqueuing:
+        enqueuing = self.having("enqueue") if MiddlewareStack.everywhere else self._enqueuing
+        if not enqueuing:
             return publish(envelopes)
         step: Publish = _Checked(envelopes, publish)
-        for each in reversed(self._enqueuing):
+        for each in reversed(enqueuing):
             step = _Link(each, step)
         return step(envelopes)
 
     def around(self, context: TaskContext) -> AbstractContextManager[object]:
-        return _nested(self._surrounding, context) if self._surrounding else NOTHING
+        surrounding = self.having("around") if MiddlewareStack.everywhere else self._surrounding
+        return _nested(surrounding, context) if surrounding else NOTHING
 
 
 def _does(middleware: object, method: str) -> bool:
     own = getattr(type(middleware), method, None) or getattr(middleware, method, None)
-    return callable(own) and own is not getattr(Middleware, method)
+    return callable(own) and own is not getattr(Middleware, method, None)
 
 
 @contextmanager
@@ -141,8 +172,8 @@ class _Link:
     def __call__(self, envelopes: Sequence[Envelope]) -> list[str]:
         ids = self._middleware.enqueue(envelopes, self._next)
         if not isinstance(ids, list) or len(ids) != len(envelopes) or not all(isinstance(id, str) for id in ids):
-            told = f"{len(envelopes)} envelopes, and it answered {ids!r}: return what call_next(envelopes) returns"
-            raise StemError(f"{dotted(type(self._middleware))}.enqueue must answer one id for each of {told}")
+            mismatch = f"{len(envelopes)} envelopes, and it answered {ids!r}: return what call_next(envelopes) returns"
+            raise StemError(f"{dotted(type(self._middleware))}.enqueue must answer one id for each of {mismatch}")
         return ids
 
 

@@ -16,7 +16,7 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import Enum
@@ -76,6 +76,7 @@ class OverridableFields(TypedDict, total=False):
     result_ttl: Duration | None
     rate_limit: str | None
     max_concurrency: int | None
+    on_commit: bool
 
 
 class OptionFields(OverridableFields, total=False):
@@ -86,6 +87,7 @@ class OptionFields(OverridableFields, total=False):
     retry_for: ErrorKinds | None
     dont_retry_for: ErrorKinds | None
     expires: Duration | None
+    redact: Iterable[str]
 
 
 class EnqueueFields(OverridableFields, total=False):
@@ -122,6 +124,13 @@ def _expiry(name: str, value: Any) -> float | datetime | None:
         instant(name, value)
         return value
     return optional_duration(name, value)
+
+
+def _parameter_names(name: str, value: Any) -> tuple[str, ...]:
+    names = None if isinstance(value, str | bytes) or not isinstance(value, Iterable) else tuple(value)
+    if names is None or not all(isinstance(each, str) and each for each in names):
+        raise InvalidOptions(f"{name}: {value!r} must be names of parameters, such as ('password', 'card')")
+    return names
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:
@@ -175,10 +184,12 @@ OPTIONS = (
     Option("rate_limit", rate_limit_module.rate, rate_limit_module.rate, carried=True),
     Option("max_concurrency", rate_limit_module.concurrency, rate_limit_module.concurrency, carried=True),
     Option("limit_key", None, text, carried=True),
+    Option("on_commit", flag, flag),
     Option("isolate_entrypoint", _entrypoint, None),
     Option("retry_strategy", strategy, None),
     Option("retry_for", dotted_names, None),
     Option("dont_retry_for", dotted_names, None),
+    Option("redact", _parameter_names, None),
     Option("delay", None, delay),
     Option("eta", None, instant),
     Option("headers", None, _mapping),
@@ -192,11 +203,41 @@ CARRIED = tuple(option.name for option in OPTIONS if option.carried)
 OVERRIDABLE = tuple(option.name for option in OPTIONS if option.declared and option.enqueued)
 
 
+# Options of Celery, RQ and dramatiq by what they are here: names that are near to others of ours, or to none.
+FOREIGN = {
+    **dict.fromkeys(("time_limit", "timeout", "job_timeout"), "hard_time_limit"),
+    **dict.fromkeys(("autoretry_for", "retry_on"), "retry_for"),
+    **dict.fromkeys(("retry", "retries"), "max_retries"),
+    **dict.fromkeys(("retry_backoff", "retry_backoff_max", "retry_jitter", "retry_delay", "default_retry_delay"), "retry_strategy"),
+    **dict.fromkeys(("min_backoff", "max_backoff", "interval"), "retry_strategy"),
+    **dict.fromkeys(("ignore_result", "store_results", "result_expires"), "result_ttl"),
+    **dict.fromkeys(("ttl", "max_age"), "expires"),
+    **dict.fromkeys(("countdown", "enqueue_in"), "delay"),
+    "queue_name": "queue",
+    "job_id": "task_id",
+    "ack_late": "acks_late",
+}
+
+
+def hint(name: str, known: Collection[str]) -> str:
+    """The end of a message about an unknown option: what it is called here, or where it belongs."""
+    if name == "bind":
+        return "; a task whose first parameter is annotated TaskContext gets the context"
+    meant = FOREIGN.get(name, name)
+    if meant in known:
+        return f"; did you mean {meant!r}?"
+    if meant in ENQUEUE_CHECKS:
+        return f"; {meant!r} is said where a task is enqueued: .using({meant}=...)"
+    if meant in DECLARED_CHECKS:
+        return f"; {meant!r} is said where the task is declared"
+    return did_you_mean(name, known)
+
+
 def checked(given: Mapping[str, Any], checks: Mapping[str, Check]) -> dict[str, Any]:
     """What was given, each value checked and normalised. Raises InvalidOptions."""
     for name in given:
         if name not in checks:
-            raise InvalidOptions(f"unknown option {name!r}{did_you_mean(name, checks)}")
+            raise InvalidOptions(f"unknown option {name!r}{hint(name, checks)}")
     return {name: checks[name](name, value) for name, value in given.items()}
 
 
@@ -220,6 +261,8 @@ class TaskOptions:
     it started; past it they are killed.
     `rate_limit`: "100/m", so many attempts begin in any such period; `max_concurrency`: so many run at once; both over all workers. What
     must wait for one of them goes back in line, and uses up no attempt.
+    `on_commit`: what is enqueued inside a database transaction waits for its commit, where a framework's integration knows of transactions.
+    `redact`: the names of arguments that nobody is shown: "***" stands for them in statuses, at the command line and in errors.
     `retry_for=None` retries every error; otherwise only the errors named (dotted names, subclasses included). `dont_retry_for` wins.
     Raises InvalidOptions.
     """
@@ -246,17 +289,48 @@ class TaskOptions:
     expires: float | None = None
     rate_limit: str | None = None
     max_concurrency: int | None = None
+    redact: tuple[str, ...] = ()
+    on_commit: bool = True
 
     def __init__(self, **given: Unpack[OptionFields]) -> None:
         values = checked(given, DECLARED_CHECKS)
         for field in fields(self):
             object.__setattr__(self, field.name, values.get(field.name, field.default))
+        object.__setattr__(self, "_given", frozenset(values))
         conflict = limit_conflict(self.soft_time_limit, self.hard_time_limit)
         if conflict is None and self.unique_for is not None and not self.unique:
             conflict = f"unique_for ({self.unique_for:g} s) means nothing without unique=True"
         conflict = conflict or cores_conflict(self.cpus, self.cpu_bound)
         if conflict is not None:
             raise InvalidOptions(conflict)
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The names of the options that were said, a default value included: what was not said, an application's defaults may fill."""
+        names: frozenset[str] = vars(self)["_given"]
+        return names
+
+
+def with_defaults(options: TaskOptions, defaults: TaskOptions, form: Form) -> TaskOptions:
+    """The options of a task of this form, with `defaults` where it said nothing.
+
+    A default that cannot be enforced on the form is left out, and so is one that means nothing beside what the task says: a soft limit at
+    or above its hard one, `cpus` without `cpu_bound`, `unique_for` without `unique`. Raises InvalidOptions for a task whose own soft limit
+    is at or above the default hard one: without a hard limit it would run on for ever.
+    """
+    missing = defaults.given - options.given - NOT_ENFORCED[form]
+    if not missing:
+        return options
+    said = {name: getattr(options, name) for name in options.given}
+    filled: Any = {name: getattr(defaults, name) for name in missing} | said
+    soft, hard = filled.get("soft_time_limit"), filled.get("hard_time_limit")
+    if "soft_time_limit" in missing and soft is not None and hard is not None and soft >= hard:
+        del filled["soft_time_limit"]
+    if "cpus" in missing and not filled.get("cpu_bound"):
+        del filled["cpus"]
+    if "unique_for" in missing and not filled.get("unique"):
+        del filled["unique_for"]
+    return TaskOptions(**filled)
 
 
 def limit_conflict(soft: float | None, hard: float | None) -> str | None:
@@ -268,6 +342,13 @@ def limit_conflict(soft: float | None, hard: float | None) -> str | None:
 
 def cores_conflict(cpus: int, cpu_bound: bool) -> str | None:
     return None if cpus == 1 or cpu_bound else f"cpus ({cpus}) means nothing without cpu_bound=True"
+
+
+NOT_ENFORCED = {
+    Form.ISOLATED: frozenset[str](),
+    Form.ASYNC: frozenset({"memory_limit", "cpu_bound", "cpus"}),
+    Form.SYNC: frozenset({"memory_limit", "cpu_bound", "cpus", "hard_time_limit", "heartbeat_timeout", "soft_limit_action"}),
+}
 
 
 def form_conflict(form: Form, option: Callable[[str], Any]) -> str | None:

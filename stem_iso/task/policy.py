@@ -35,6 +35,7 @@ class Policy:
     dont_retry_for: tuple[str, ...] | None = None
     retry_strategy: RetryStrategy | None = None
     limits: TaskLimits | None = None
+    redact: tuple[str, ...] = ()
 
 
 DEFAULT_POLICY = Policy()
@@ -66,6 +67,7 @@ def resolve_policy(options: TaskOptions, envelope: Envelope, form: Form = Form.I
         retry_for=options.retry_for,
         dont_retry_for=options.dont_retry_for,
         retry_strategy=options.retry_strategy,
+        redact=options.redact,
         limits=limits_of(envelope.name, key, option("rate_limit"), option("max_concurrency")),
     )
     message = limit_conflict(policy.soft, policy.hard) or form_conflict(form, option)

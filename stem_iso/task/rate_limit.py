@@ -102,7 +102,7 @@ def limits_of(name: str, key: str | None, rate: str | None, concurrency: int | N
 
 
 def wait(limits: TaskLimits, *, now: float, running: int, ahead: int, began: float | None) -> float:
-    """Seconds until one more may begin, behind `ahead` others that were told so and have not begun: 0 now, inf once another one has ended.
+    """Seconds until one more may begin, behind `ahead` others that wait for the same and have not begun: 0 now, inf once another has ended.
 
     `running` hold the bucket. `began` is when that attempt began that must be a period old by then: of the last `count` the one at place
     `ahead`, the eldest first; None where fewer have begun. It and `now` are of one clock, which nobody sets back.

@@ -64,10 +64,10 @@ def safe_delay(strategy: RetryStrategy, attempt: int, error: TaskError, default:
         delay: Any = strategy.next_delay(attempt, error)
         if is_number(delay) and 0 <= delay < math.inf:
             return float(min(delay, LONGEST)), None
-        told = f"answered a {type(delay).__name__} that is no number of seconds >= 0"
+        problem = f"answered a {type(delay).__name__} that is no number of seconds >= 0"
     except BaseException as failure:  # user code, in the worker's core: KeyboardInterrupt or CancelledError must not end that
-        told = f"raised {type(failure).__name__}: {message_of(failure)}"
-    return default.next_delay(attempt, error), f"retry strategy {type(strategy).__name__} {told}"
+        problem = f"raised {type(failure).__name__}: {message_of(failure)}"
+    return default.next_delay(attempt, error), f"retry strategy {type(strategy).__name__} {problem}"
 
 
 def dotted_names(name: str, value: Any) -> tuple[str, ...] | None:

@@ -36,7 +36,7 @@ from stem_iso.task.envelope import Envelope, decode
 CATCH_UP = ("latest", "all", "none")
 LEAST_EVERY = 0.1  # seconds
 GRACE = 5.0  # seconds: what a busy machine, or a restart, may be late without counting as missed
-MOST_MISSED, BITE = 1000, 50  # under "all": in all, and in one step
+MOST_MISSED, BATCH = 1000, 50  # under "all": in all, and in one step
 FIRST_WINDOW, WIDER = 60.0, 8  # seconds: how far back the newest missed times of a cron expression are sought first
 
 
@@ -157,8 +157,8 @@ def plan(schedule: Schedule, due: float, now: float) -> Plan:
         following = missed.pop()
     else:
         following = next_due(schedule, missed[-1])
-    if schedule.catch_up == "all" and len(missed) > BITE:
-        missed, following = missed[:BITE], missed[BITE]
+    if schedule.catch_up == "all" and len(missed) > BATCH:
+        missed, following = missed[:BATCH], missed[BATCH]
     elif schedule.catch_up == "latest":
         missed = missed[-1:]
     elif schedule.catch_up == "none":

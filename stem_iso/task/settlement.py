@@ -1,9 +1,9 @@
-"""Settlement: the one function that decides how an attempt ends, its outcome in, the plan out.
+"""Settlement of an attempt: `settle` decides how it ends, its outcome in, the plan out.
 
     Succeeded ───────────────────────────────> Finish(succeeded)
     Failed TimedOut MemoryExceeded ──────┐
     Crashed BootFailed RetryAsked ───────┴┬──> Retry                 the policy allows it and attempts are left
-                                          └──> Finish(failed)        not-retryable | max-retries-exhausted
+                                          └──> Finish(failed)        not-retryable | max-retries-exhausted | without retries: what it was
     Rejected ────────────────────────────────> Finish(failed)        invalid-options | invalid-arguments | undecodable
     Skipped, Stopped(revoked) ───────────────> Finish(cancelled)     revoked | expired
     Stopped(shutdown) ──┬────────────────────> GiveBack              uses up nothing
@@ -11,6 +11,15 @@
     Stopped(lease lost) ─────────────────────> nothing: the delivery is somebody else's to settle
     Unregistered ───────┬────────────────────> GiveBack              a rolling deploy may bring the handler
                         └────────────────────> Finish(failed)        unregistered-task
+
+A plan is what one ending does to the store, as data, so that a broker can carry it out in one transaction:
+
+    Finish    the task is over: status, dead letter (exactly when it failed), lock released, waiters woken
+    Retry     the same id once more: attempt + 1, not before `due`
+    GiveBack  back into its queue without using up an attempt or counting a redelivery
+
+The broker adds two truths that only it can know at that instant: a receipt that is no longer valid changes nothing (`LeaseLost`), and where
+the run was revoked a `Retry`, a `GiveBack` or a failed `Finish` is carried out as `cancelled`, reason `revoked`.
 
 Rules
  1. Pure: `now`, and `delay` (the strategy's answer, asked for by the driver where `needs_delay`), are arguments.
@@ -20,6 +29,7 @@ Rules
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, assert_never
 
 import msgspec
@@ -38,24 +48,54 @@ from stem_iso.outcome import (
     StopReason,
     Succeeded,
     TaskError,
+    TaskState,
     TimedOut,
     Unregistered,
 )
 from stem_iso.task.arguments import InvalidArguments
 from stem_iso.task.envelope import Envelope, Undecodable
 from stem_iso.task.names import dotted
-from stem_iso.task.plan import Finish, GiveBack, Plan, Retry
 from stem_iso.task.policy import DEFAULT_POLICY as DEFAULT_POLICY
 from stem_iso.task.policy import RESULT_TTL
 from stem_iso.task.policy import Policy as Policy
 from stem_iso.task.policy import resolve_policy as resolve_policy
 from stem_iso.task.retry_policy import matches
-from stem_iso.task.status import TaskState
 from stem_iso.validation import LONGEST
 
 GRACE_STEP = 1.0  # seconds between two looks for a handler that a rolling deploy may bring
 
 Troubled = Failed | TimedOut | Crashed | MemoryExceeded | BootFailed | RetryAsked  # the endings that may be tried again
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """`state` is terminal. `ttl` is how long the status is kept, seconds. A failed task leaves one dead letter, with `reason`."""
+
+    state: TaskState
+    reason: str | None = None
+    result: bytes | None = None
+    error: TaskError | None = None
+    ttl: float = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """`successor` replaces the envelope (attempt + 1); it is due at `successor.not_before`. `reason` and `error` go into the status."""
+
+    successor: Envelope
+    reason: str
+    error: TaskError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """Back to the queue, visible after `delay` seconds. `successor`, if given, replaces the envelope (same run and attempt)."""
+
+    delay: float = 0.0
+    successor: Envelope | None = None
+
+
+Plan = Finish | Retry | GiveBack
 
 
 def settle(
@@ -97,7 +137,12 @@ def reject(rejected: Rejected, ttl: float = RESULT_TTL) -> Finish:
 
 def wants_retry(envelope: Envelope, outcome: Outcome, policy: Policy) -> bool:
     """Whether this ending is tried again, should nobody have revoked the run."""
-    return isinstance(outcome, Troubled) and _allowed(outcome, policy) and envelope.attempt < _most(outcome, policy)
+    return isinstance(outcome, Troubled) and retries(envelope.attempt, outcome, policy)
+
+
+def retries(attempt: int, outcome: Troubled, policy: Policy) -> bool:
+    """Whether policy allows another attempt after this ending of the attempt of this number."""
+    return _allowed(outcome, policy) and attempt < _most(outcome, policy)
 
 
 def needs_delay(envelope: Envelope, outcome: Outcome, policy: Policy) -> bool:
@@ -180,8 +225,8 @@ def _allowed(outcome: Troubled, policy: Policy) -> bool:
 
 
 def _most(outcome: Troubled, policy: Policy) -> int:
-    asked = outcome.max_retries if isinstance(outcome, RetryAsked) else None
-    return policy.max_retries if asked is None else asked
+    requested = outcome.max_retries if isinstance(outcome, RetryAsked) else None
+    return policy.max_retries if requested is None else requested
 
 
 def _again_or_over(
@@ -190,7 +235,9 @@ def _again_or_over(
     allowed = _allowed(outcome, policy)
     error = msgspec.structs.replace(error_of(outcome), retryable=allowed)
     if not wants_retry(envelope, outcome, policy):
-        return Finish(TaskState.FAILED, "max-retries-exhausted" if allowed else "not-retryable", error=error, ttl=policy.result_ttl)
+        if isinstance(outcome, RetryAsked):
+            error = msgspec.structs.replace(error, message=f"{error.message}, and {_why_refused(outcome, policy)}")
+        return Finish(TaskState.FAILED, _why_over(outcome, policy) if allowed else "not-retryable", error=error, ttl=policy.result_ttl)
     successor = msgspec.structs.replace(
         _with_meta(envelope, meta), attempt=envelope.attempt + 1, not_before=_due(outcome, now, delay), unregistered_since=None
     )
@@ -198,6 +245,19 @@ def _again_or_over(
         # What the handler asked for once holds for the attempts that follow, however they end.
         successor = msgspec.structs.replace(successor, max_retries=outcome.max_retries)
     return Retry(successor, reason_of(outcome), error)
+
+
+def _why_over(outcome: Troubled, policy: Policy) -> str:
+    """Retries are exhausted where there were any; else the reason is what happened, and the wish for a retry is an error."""
+    if _most(outcome, policy) > 0:
+        return "max-retries-exhausted"
+    return "error" if isinstance(outcome, RetryAsked) else reason_of(outcome)
+
+
+def _why_refused(outcome: RetryAsked, policy: Policy) -> str:
+    if most := _most(outcome, policy):
+        return f"its max_retries ({most}) are used up"
+    return "max_retries is 0: give the task max_retries"
 
 
 def _due(outcome: Troubled, now: float, delay: float | None) -> float:

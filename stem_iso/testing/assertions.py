@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, runtime_checkabl
 
 import msgspec
 
+from stem_iso.task.codec import pack, unpack
 from stem_iso.task.envelope import Envelope, Undecodable, decode
 
 if TYPE_CHECKING:
@@ -46,23 +47,32 @@ class Peekable(Protocol):
     def unfinished(self, limit: int) -> list[bytes]: ...
 
 
-def assert_enqueued(app: Stem, name: str, args: Mapping[str, object] | None = None) -> Envelope:
-    """A task of this name, with at least these arguments, waits or runs; its envelope. Raises AssertionError that lists what there is.
+def assert_enqueued(
+    app: Stem, name: str, args: Mapping[str, object] | None = None, *, queue: str | None = None, times: int | None = None
+) -> Envelope:
+    """A task of this name, with at least these arguments, was enqueued: its envelope, the first one's of several.
 
-    `args` are compared by parameter name; parameters that it leaves out are not compared. Finished tasks are not seen.
+    `args` are compared by parameter name; parameters that it leaves out are not compared. `queue`: in this one; `times`: exactly so often.
+    In `test_mode` all that was enqueued in the block counts; elsewhere what waits or runs, and what has finished is not seen.
+    Raises AssertionError that lists what there is.
     """
-    found = _unfinished(app)
-    for envelope in found:
-        if envelope.name == name and _has(envelope, args or {}):
-            return envelope
-    listing = "".join(f"\n  {envelope.name} {_decoded(envelope)!r}" for envelope in found) or " nothing"
-    raise AssertionError(f"no {name} {dict(args or {})!r} is enqueued; there is:{listing}")
+    found = _sent(app)
+    fitting = [each for each in found if each.name == name and queue in (None, each.queue) and _has(each, args or {})]
+    if len(fitting) == times or (times is None and fitting):
+        return fitting[0] if fitting else Envelope(id="", name=name, args=msgspec.Raw(b"\x80"))
+    listing = "".join(f"\n  {each.name} {_shown(app, each)!r} in {each.queue}" for each in found) or " nothing"
+    where = "" if queue is None else f" in {queue}"
+    count = f"enqueued {len(fitting)} times, not {times}" if times is not None else "not enqueued"
+    raise AssertionError(f"{name} {dict(args or {})!r}{where} is {count}; there is:{listing}")
 
 
-def _unfinished(app: Stem) -> list[Envelope]:
+def _sent(app: Stem) -> list[Envelope]:
+    worker = getattr(app.site, "worker", None)
+    if worker is not None:  # test mode
+        return list(worker.sent)
     with app.broker_pool.borrow() as broker:
         if not isinstance(broker, Peekable):
-            raise TypeError(f"{type(broker).__name__} cannot be looked into: assert_enqueued works with memory:// and sqlite://")
+            raise TypeError(f"{type(broker).__name__} cannot be looked into; give it a method unfinished(limit), or use test_mode")
         bodies = broker.unfinished(10_000)
     return [envelope for envelope in map(_envelope, bodies) if envelope is not None]
 
@@ -78,8 +88,13 @@ def _decoded(envelope: Envelope) -> dict[str, Any]:
     return cast(dict[str, Any], msgspec.msgpack.decode(bytes(envelope.args)))
 
 
+def _shown(app: Stem, envelope: Envelope) -> dict[str, Any]:
+    """Without what the task redacts."""
+    shown = app.shown_arguments(envelope.name, bytes(envelope.args))
+    return _decoded(envelope) if shown is None else shown
+
+
 def _has(envelope: Envelope, wanted: Mapping[str, object]) -> bool:
     given = _decoded(envelope)
-    # As the arguments travelled: a path or an enum is compared in the form in which it was sent.
-    sent = msgspec.to_builtins(dict(wanted), builtin_types=(bytes,))
+    sent = unpack(pack(dict(wanted)))  # as arguments travel: a path or an enum is compared in the form in which it was sent
     return all(name in given and given[name] == value for name, value in sent.items())

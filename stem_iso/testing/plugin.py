@@ -1,16 +1,20 @@
-"""A pytest plugin: an application in memory, and a worker that runs beside the test.
+"""A pytest plugin: an application in memory, and a worker that runs beside the test. pytest loads it wherever stem_iso is installed.
 
-pytest_plugins = ["stem_iso.testing.plugin"]        in conftest.py
+    @pytest.fixture
+    def stem_app():                                     in conftest.py: your own application, put on a broker in memory for each test
+        return shop.app
 
-def test_a_thumbnail_is_made(stem_app, stem_worker):
-    make = stem_app.task(name="thumbs.make")(thumbs.make)
-    assert make.enqueue("cat.png").result(timeout=5) == {"bytes": 10}
+    def test_an_order_is_shipped(stem_app, stem_worker):
+        assert shop.ship.enqueue(7).result(timeout=30) == "shipped"
+
+Without an override `stem_app` is an application without tasks. Nothing is imported before a fixture is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,15 +22,32 @@ if TYPE_CHECKING:
     from stem_iso.app import Stem
     from stem_iso.worker.worker import Worker
 
+NAME = "stem_app"
+
 
 @pytest.fixture
-def stem_app() -> Iterator[Stem]:
+def stem_app() -> Stem:
     """A `Stem` on a memory:// store of its own. Override it to test an application of yours."""
     from stem_iso.app import Stem
 
-    app = Stem(broker="memory://")
-    yield app
-    app.close()
+    return Stem(broker="memory://")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> Generator[None, Any, Any]:
+    """Whoever made the application: from here to the end of the test it is on a broker in memory, and its own is not touched."""
+    made = yield
+    if fixturedef.argname == NAME and fixturedef.cached_result is not None:
+        from stem_iso.app import Stem
+        from stem_iso.testing.mode import MemorySite
+
+        app = fixturedef.cached_result[0]
+        if not isinstance(app, Stem):
+            raise TypeError(f"the fixture {NAME} answers {app!r}; it must be a Stem")
+        stack = ExitStack()
+        stack.enter_context(app.on_site(MemorySite(app)))
+        fixturedef.addfinalizer(stack.close)
+    return made
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """`python -m stem_iso.worker`: reads the command line and becomes the launcher."""
 
-from stem_iso.cli.root import run_worker_alone
+from stem_iso.cli import main_of_worker
 
 if __name__ == "__main__":
-    run_worker_alone()
+    main_of_worker()

@@ -1,23 +1,40 @@
-"""The admission of one delivery (D5): decided here, carried out by `attempts`. Pure, except that it reads the registry.
+"""Admission of one delivery: decided here, carried out by `attempts`. Pure, except that it reads the registry.
 
-Delivery ── decode ─ resolve ─ revoked? ─ expired? ─ options ──> Admitted ──> (limits) ──> (mark) ──> Job
-              └─────────┴─────────┴──────────┴──────────┴─────> Refused(outcome): settled without having run
+    bytes ── decode ── resolve ── revoked? ── expired? ── options ──> Admitted ──> (limits) ──> (mark) ──> Job
+               │          │          │           │          │
+            Rejected Unregistered Skipped     Skipped    Rejected ──> Refused(outcome): settled without having run
+
+Every refusal is an Outcome, on the one road. A handler is resolved once for all deliveries, so that a delivery costs a dictionary look-up
+and no reflection:
+
+    envelope.name ── registry ──> handler ── once ──> ResolvedHandler(form, policy, limits, entry | entrypoint)
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Protocol
+
 import msgspec
+from msgspec import UNSET
 
 from stem_iso.brokers.base import Delivery
-from stem_iso.isolate.interfaces import HostedJob, Job, Limits
-from stem_iso.outcome import Outcome, Rejected, Unregistered
+from stem_iso.errors import UnknownTask
+from stem_iso.isolate.interfaces import EntrypointRef, HostedJob, Job, Limits
+from stem_iso.outcome import Outcome, Rejected, Skipped, Unregistered
 from stem_iso.task.context_protocol import CallHeader, encode_call
-from stem_iso.task.envelope import Envelope
-from stem_iso.task.gates import gate, opened
-from stem_iso.task.options import Form
-from stem_iso.task.policy import DEFAULT_POLICY, Policy
+from stem_iso.task.envelope import Envelope, Undecodable, decode
+from stem_iso.task.handler import Entrypoint, TaskHandler, form_of
+from stem_iso.task.options import CARRIED, Form, TaskOptions
+from stem_iso.task.policy import DEFAULT_POLICY, Policy, resolve_policy
 from stem_iso.worker.inline.call import InlineJob
-from stem_iso.worker.resolved_handlers import HandlerCache, ResolvedHandler
+
+if TYPE_CHECKING:
+    from stem_iso.app import Stem
+
+_overrides = attrgetter(*CARRIED)
+_NONE = (UNSET,) * len(CARRIED)
 
 
 class Admitted(msgspec.Struct, frozen=True):
@@ -34,7 +51,7 @@ class Refused(msgspec.Struct, frozen=True):
     outcome: Outcome
 
 
-def admit(delivery: Delivery, handlers: HandlerCache, now: float, grace: float) -> Admitted | Refused:
+def admit(delivery: Delivery, handlers: HandlerCache, now: float, grace: float, worker_id: str = "") -> Admitted | Refused:
     """`now` is wall-clock seconds, `grace` how long a task without a handler is given back."""
     envelope = opened(delivery.body)
     if isinstance(envelope, Envelope) and envelope.id != delivery.receipt.id:  # its outcome would be another task's
@@ -44,17 +61,29 @@ def admit(delivery: Delivery, handlers: HandlerCache, now: float, grace: float) 
     if envelope.redeliveries != delivery.redeliveries:
         envelope = msgspec.structs.replace(envelope, redeliveries=delivery.redeliveries)
     known = handlers.find(envelope)
-    refusal = gate(envelope, registered=known is not None, revoked=delivery.revoked, now=now, grace=grace)
+    refusal = refusal_of(envelope, registered=known is not None, revoked=delivery.revoked, now=now, grace=grace)
     if refusal is not None or known is None:
         policy = DEFAULT_POLICY if known is None else known.policy_for(envelope)[0]
         return Refused(envelope, policy if isinstance(policy, Policy) else DEFAULT_POLICY, refusal or Unregistered(grace_over=True))
     policy, limits = known.policy_for(envelope)
     if isinstance(policy, Rejected):
         return Refused(envelope, DEFAULT_POLICY, policy)
-    return Admitted(envelope, policy, _job(delivery, envelope, policy, limits, known))
+    payload = payload_of(envelope, policy, worker_id)
+    return Admitted(envelope, policy, _job(delivery, envelope, payload, limits, known))
 
 
-def _job(delivery: Delivery, envelope: Envelope, policy: Policy, limits: Limits, known: ResolvedHandler) -> Job | InlineJob:
+def _job(delivery: Delivery, envelope: Envelope, payload: bytes, limits: Limits, known: ResolvedHandler) -> Job | InlineJob:
+    title = f"{envelope.name} {envelope.id}"
+    if known.entry is not None and known.form is not Form.ISOLATED:
+        return HostedJob(known.entry, payload, title, limits, envelope.priority, coroutine=known.form is Form.ASYNC)
+    if known.entry is not None:
+        return Job(known.entry, payload, title, limits, envelope.priority)
+    assert known.entrypoint is not None  # one of the two is set
+    return InlineJob(known.entrypoint, known.form is Form.ASYNC, payload, limits, delivery.visibility, title)
+
+
+def payload_of(envelope: Envelope, policy: Policy, worker_id: str = "") -> bytes:
+    """The call of this attempt, as `task.context_protocol` has it."""
     header = CallHeader(
         id=envelope.id,
         name=envelope.name,
@@ -70,12 +99,103 @@ def _job(delivery: Delivery, envelope: Envelope, policy: Policy, limits: Limits,
         after=envelope.after,
         soft_limit=policy.soft,
         hard_limit=policy.hard,
+        retry_for=policy.retry_for,
+        dont_retry_for=policy.dont_retry_for,
+        worker_id=worker_id,
+        redact=policy.redact,
     )
-    payload = encode_call(header, envelope.args)
-    title = f"{envelope.name} {envelope.id}"
-    if known.entry is not None and known.form is not Form.ISOLATED:
-        return HostedJob(known.entry, payload, title, limits, envelope.priority, coroutine=known.form is Form.ASYNC)
-    if known.entry is not None:
-        return Job(known.entry, payload, title, limits, envelope.priority)
-    assert known.entrypoint is not None  # one of the two is set
-    return InlineJob(known.entrypoint, known.form is Form.ASYNC, payload, limits, delivery.visibility, title)
+    return encode_call(header, envelope.args)
+
+
+# -- refusals ------------------------------------------------------------------------------------------------------------------------------
+
+
+def opened(body: bytes) -> Envelope | Rejected:
+    """The envelope of these bytes, or why they are none."""
+    try:
+        return decode(body)
+    except Undecodable as error:
+        return Rejected("undecodable", str(error))
+
+
+def refusal_of(envelope: Envelope, *, registered: bool, revoked: bool, now: float, grace: float) -> Unregistered | Skipped | None:
+    """Why this envelope does not run, None where it does. `now` is wall-clock seconds, `grace` seconds."""
+    if not registered:
+        since = now if envelope.unregistered_since is None else envelope.unregistered_since
+        return Unregistered(grace_over=now - since >= grace)
+    if revoked:
+        return Skipped("revoked")
+    if envelope.expires is not None and now >= envelope.expires:
+        return Skipped("expired")
+    return None
+
+
+# -- handlers, each resolved once --------------------------------------------------------------------------------------------------------
+
+
+class EntryMaker(Protocol):
+    def entry(self, name: str) -> EntrypointRef: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResolvedHandler:
+    """`policy` and `limits` hold where the envelope says nothing. One of `entry` (it runs in another process) and `entrypoint` is set."""
+
+    handler: TaskHandler[Any]
+    options: TaskOptions
+    form: Form
+    policy: Policy | Rejected
+    limits: Limits
+    entry: EntrypointRef | None
+    entrypoint: Entrypoint | None
+
+    def policy_for(self, envelope: Envelope) -> tuple[Policy | Rejected, Limits]:
+        if _overrides(envelope) == _NONE:
+            return self.policy, self.limits
+        policy = resolve_policy(self.options, envelope, self.form)
+        return policy, limits_of(policy)
+
+
+def limits_of(policy: Policy | Rejected) -> Limits:
+    if isinstance(policy, Rejected):
+        return Limits()
+    return Limits(policy.soft, policy.hard, policy.heartbeat, policy.raise_soft, policy.memory, policy.cpus)
+
+
+class HandlerCache:
+    """Owned by the consumer thread. A handler that is replaced (`override=True`) while the worker runs is resolved anew."""
+
+    def __init__(self, app: Stem, entries: EntryMaker, *, hosted: bool = False) -> None:
+        """`hosted`: inline handlers run in the shared host, not in this process."""
+        self._app, self._entries, self._hosted = app, entries, hosted
+        self._known: dict[str, ResolvedHandler] = {}
+
+    def names(self) -> list[str]:
+        return [handler.name for handler in self._app.registry]
+
+    def find(self, envelope: Envelope) -> ResolvedHandler | None:
+        name = envelope.name
+        try:
+            handler = self._app.registry.resolve(name)
+        except UnknownTask:
+            return None
+        known = self._known.get(name)
+        if known is None or known.handler is not handler:
+            known = self._known[name] = self._resolve(handler, envelope)
+        return known
+
+    def _resolve(self, handler: TaskHandler[Any], envelope: Envelope) -> ResolvedHandler:
+        form = form_of(handler)
+        bare = Envelope(id=envelope.id, name=envelope.name, args=envelope.args)
+        options = self._app.options_of(handler.name)
+        policy = resolve_policy(options, bare, form)
+        elsewhere = form is Form.ISOLATED or self._hosted
+        return ResolvedHandler(
+            handler,
+            options,
+            form,
+            policy,
+            limits_of(policy),
+            self._entries.entry(handler.name) if elsewhere else None,
+            None if elsewhere else self._app.entrypoint(handler.name),
+        )

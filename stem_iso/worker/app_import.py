@@ -22,6 +22,7 @@ from stem_iso.errors import InvalidOptions, StemError
 from stem_iso.validation import did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import ModuleType
 
     from stem_iso.app import Stem
@@ -48,7 +49,7 @@ def working_folder_first() -> None:
 
 def application(config: WorkerConfig) -> Stem:
     """The application of a worker started by command, on its broker. Raises InvalidOptions and BrokenModule: exit code 2."""
-    return shared(find_app(config.app), config.broker)
+    return shared(find_app(config.app, config.include), config.broker)
 
 
 def shared(app: Stem, broker: str | None = None) -> Stem:
@@ -62,9 +63,10 @@ def shared(app: Stem, broker: str | None = None) -> Stem:
     return app
 
 
-def find_app(target: str) -> Stem:
-    """The application that `target` names. Raises InvalidOptions and BrokenModule."""
+def find_app(target: str, include: Iterable[str] = ()) -> Stem:
+    """The application that `target` names, with the modules that it and `include` name imported. Raises InvalidOptions and BrokenModule."""
     from stem_iso.app import Stem
+    from stem_iso.client.app_modules import modules_named
 
     working_folder_first()
     name, _, path = target.partition(":")
@@ -74,16 +76,20 @@ def find_app(target: str) -> Stem:
     found = _attribute(module, path) if path else _only_stem(module, Stem)
     if not isinstance(found, Stem):
         raise InvalidOptions(f"-A {target!r}: {path!r} is a {type(found).__name__}, not a Stem")
+    found.named_by = name
+    found.includes = modules_named("include", (*found.includes, *include))
+    for included in found.includes:
+        _imported(included, "include")
     return found
 
 
-def _imported(name: str) -> ModuleType:
+def _imported(name: str, option: str = "-A") -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
             here = "(-P or -I keep Python from looking into the working folder)" if sys.flags.safe_path else f"here ({os.getcwd()}) or"
-            raise InvalidOptions(f"-A {name!r}: there is no module {error.name!r} {here} among what is installed") from None
+            raise InvalidOptions(f"{option} {name!r}: there is no module {error.name!r} {here} among what is installed") from None
         raise BrokenModule(name, _users_traceback(error)) from None
     except KeyboardInterrupt:  # Ctrl-C, while a command imports it; a core takes no signals, and says what it is
         raise

@@ -4,7 +4,7 @@
     parent:  registry ── listed ──> [Listed] ── Definition ──> isolate: add ──> stand-ins in its bare application
 
 Hooks and middleware must arrive: where one cannot be pickled, the worker, or the isolate that lacks it, raises and does not start. A
-missing listener harms no task: one that cannot be pickled is named in the log, and hears nothing of what isolated handlers enqueue.
+missing listener harms no task: one that cannot be pickled is named in the log, and gets nothing of what isolated handlers enqueue.
 Of the tasks goes what enqueueing needs: their parameters, queue and options. So a handler there enqueues its siblings as everywhere; only
 calling one on the spot is refused, since its code has not travelled.
 Where the isolate imports the application, nothing travels, and the names of its middleware are compared with the worker's.
@@ -24,11 +24,10 @@ from stem_iso.errors import StemError, UnknownTask
 from stem_iso.isolate.payload import pack
 from stem_iso.isolate.payload import unpack as unpack_payload
 from stem_iso.task.context import TaskContext
-from stem_iso.task.handler import FunctionHandler, TaskHandler
+from stem_iso.task.handler import FunctionHandler, TaskHandler, TaskRegistry
 from stem_iso.task.middleware import MiddlewareStack
 from stem_iso.task.names import dotted, main_name
 from stem_iso.task.options import OVERRIDABLE, TaskOptions
-from stem_iso.task.registry import TaskRegistry
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem
@@ -109,7 +108,8 @@ DEFAULTS = TaskOptions()
 
 
 class Listed(msgspec.Struct, frozen=True):
-    """`options` are what an envelope is made from or checked against, without defaults; the worker has the handler itself for the rest.
+    """`options` are what an envelope is made from, checked against and shown by, without defaults; the worker has the handler itself for
+    the rest.
 
     `parameters` are (name, kind, whether it has a default), None for a handler whose arguments go by keyword.
     """
@@ -119,10 +119,11 @@ class Listed(msgspec.Struct, frozen=True):
     parameters: list[tuple[str, int, bool]] | None
 
 
-def listed(registry: TaskRegistry) -> list[Listed]:
+def listed(app: Stem) -> list[Listed]:
     found = []
-    for handler in registry:
-        declared = {name: getattr(handler.options, name) for name in OVERRIDABLE}
+    for handler in app.registry:
+        known = app.options_of(handler.name)
+        declared = {name: getattr(known, name) for name in (*OVERRIDABLE, "redact")}
         options = {name: value for name, value in declared.items() if value != getattr(DEFAULTS, name)}
         parameters = None
         if isinstance(handler, FunctionHandler):

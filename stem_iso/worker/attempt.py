@@ -7,7 +7,7 @@
     steps 7 and 8     the engine's thread, or an inline handler's, which puts a message into the inbox
 
 An `Attempt` is the `Caller` of whoever runs it (the engine, or `Inline`): each method puts one message into the consumer's inbox and
-returns, so no runner ever waits for the queue. Nothing is settled before `AttemptEnded` has come out of that inbox (I4).
+returns, so no runner ever waits for the queue. Nothing is settled before `AttemptEnded` has come out of that inbox.
 The consumer alone writes the fields, except `begun_at`: the runner writes it when the call's clock starts.
 """
 
@@ -22,10 +22,9 @@ import msgspec
 
 from stem_iso.brokers.base import Delivery
 from stem_iso.isolate.interfaces import Answer, IsolateNotice, LimitNotice
-from stem_iso.outcome import Outcome, StopReason
+from stem_iso.outcome import Outcome, Progress, StopReason
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.policy import Policy
-from stem_iso.task.status import Progress
 
 monotonic = time.monotonic
 
@@ -72,11 +71,11 @@ class Trouble(msgspec.Struct):
     attempt: Attempt | None = None
 
 
-class StopAsked(msgspec.Struct):
+class StopRequested(msgspec.Struct):
     at_once: bool
 
 
-Message = AttemptEnded | Begun | HandlerMessage | Beaten | LimitReached | IsolateChanged | Trouble | StopAsked
+Message = AttemptEnded | Begun | HandlerMessage | Beaten | LimitReached | IsolateChanged | Trouble | StopRequested
 
 
 # -- the attempt -----------------------------------------------------------------------------------------------------------------------
@@ -96,15 +95,15 @@ class AttemptPort(Protocol):
     def put_now(self) -> Callable[[Message], None]: ...
 
     @property
-    def output(self) -> Callable[[Attempt, int, str, str], object]: ...
+    def output(self) -> Callable[[Attempt, int, str, str, bytes], object]: ...
 
 
 class Attempt:
     """The state of one leased delivery; also the `Caller` of its call."""
 
     __slots__ = (
-        *("alone", "begun_at", "delivery", "envelope", "halt", "killable", "lost"),
-        *("meta", "noted_at", "policy", "port", "progress", "stop_reason", "take_back"),
+        *("alone", "begun_at", "delivery", "envelope", "halt", "isolated", "killable", "killed", "lost"),
+        *("meta", "noted_at", "policy", "port", "progress", "reported", "stop_reason", "take_back"),
     )
 
     def __init__(self, port: AttemptPort, delivery: Delivery, envelope: Envelope, policy: Policy) -> None:
@@ -118,6 +117,9 @@ class Attempt:
         self.alone = True  # False for a thread, here or in the inline host: nobody can end it and spare its neighbours
         self.meta: dict[str, Any] | None = None  # what the handler wrote, None where it wrote nothing
         self.progress: Progress | None = None
+        self.reported = False  # an error tracker has its error, from where the handler ran
+        self.isolated = False  # it has a process of its own
+        self.killed = False  # that process died before the handler's end: nothing that stands around the handler has seen its end
         self.noted_at = 0.0  # monotonic, when the two above were last stored
 
     def __repr__(self) -> str:
@@ -133,6 +135,10 @@ class Attempt:
         """True if the attempt had not begun, and never will: no message about it comes any more."""
         return not self.begun_at and self.take_back is not None and self.take_back()
 
+    def begun_on_the_clock(self) -> float:
+        """When it began, by the wall clock: not later than what its handler logs."""
+        return time.time() - (monotonic() - self.begun_at)
+
     # -- `Caller`, on the runner's thread -----------------------------------------------------------------------------------------
 
     def sent(self) -> None:
@@ -140,7 +146,7 @@ class Attempt:
         if first and (self.port.wants_begun or self.policy.cpus is not None):
             self.port.put_now(Begun(self))
 
-    def asked(self, payload: bytes, answer: Answer | None) -> None:
+    def on_message(self, payload: bytes, answer: Answer | None) -> None:
         self.port.put_now(HandlerMessage(self, payload, answer))
 
     def beat(self) -> None:
@@ -149,8 +155,8 @@ class Attempt:
     def limit_reached(self, notice: LimitNotice) -> None:
         self.port.put_now(LimitReached(self, notice))
 
-    def output(self, level: int, logger: str, text: str) -> None:
-        self.port.output(self, level, logger, text)
+    def output(self, level: int, logger: str, text: str, details: bytes = b"") -> None:
+        self.port.output(self, level, logger, text, details)
 
     def received(self, descriptor: int) -> None:
         os.close(descriptor)  # no task sends one; a handler that writes to every descriptor might

@@ -9,7 +9,7 @@ from stem_iso.worker.attempt import Attempt, Message
 from stem_iso.worker.inbox import Inbox
 from stem_iso.worker.reporting.events import EventEmitter
 
-Output = Callable[[Attempt, int, str, str], object]  # attempt, level, logger, text; must not block
+Output = Callable[[Attempt, int, str, str, bytes], object]  # attempt, level, logger, text, details; must not block
 
 
 class AttemptReports:

@@ -20,9 +20,10 @@ from math import inf
 from typing import assert_never
 
 from stem_iso.brokers.base import Broker, Delivery, Receipt, Revocation, Verdict
-from stem_iso.outcome import Stopped, StopReason
+from stem_iso.outcome import Stopped, StopReason, Unregistered
 from stem_iso.task.rate_limit import TaskLimits
-from stem_iso.worker.admission import Admitted, admit
+from stem_iso.validation import did_you_mean
+from stem_iso.worker.admission import Admitted, HandlerCache, Refused, admit
 from stem_iso.worker.attempt import Attempt, AttemptEnded, Beaten, Begun, HandlerMessage, IsolateChanged, LimitReached, Trouble
 from stem_iso.worker.attempt_port import AttemptReports
 from stem_iso.worker.context_requests import ContextRequests
@@ -32,7 +33,8 @@ from stem_iso.worker.leases import Leases
 from stem_iso.worker.pending_settlements import PendingSettlements
 from stem_iso.worker.prefetch import PATIENCE, Pace
 from stem_iso.worker.reporting.events import EventEmitter
-from stem_iso.worker.resolved_handlers import HandlerCache
+
+UNKNOWN = 1_000  # names of tasks that are remembered as unknown: anybody may enqueue under any name
 
 monotonic = time.monotonic
 AttemptMessage = AttemptEnded | Begun | HandlerMessage | Beaten | LimitReached | IsolateChanged | Trouble
@@ -52,11 +54,13 @@ class Attempts:
         seats: int,
         grace: float,
         cores_changed: Callable[[], None],
+        unknown: set[str],
     ) -> None:
+        """`unknown` is filled with the names of tasks that were given back for want of a handler."""
         self._port, self._handlers, self._hosts, self._seats, self._grace = port, handlers, hosts, seats, grace
-        self._cores_changed = cores_changed
+        self._cores_changed, self._unknown = cores_changed, unknown
         self.settlements, self._events = settlements, events
-        self.leases, self.sayings, self.pace = Leases(), ContextRequests(events), Pace()
+        self.leases, self.requests, self.pace = Leases(), ContextRequests(events), Pace()
         self._seated: dict[Receipt, Attempt] = {}
         self.lined_up = False  # something was put in line for its limits, so what the store said is due next may be out of date
         self._inline = 0  # how many attempts run in this process
@@ -101,11 +105,13 @@ class Attempts:
 
         `ahead`: all seats are taken, so the delivery may only wait at the engine. False for one that cannot wait there, with nothing done.
         """
-        found = admit(delivery, self._handlers, time.time(), self._grace)
+        found = admit(delivery, self._handlers, time.time(), self._grace, self._events.worker_id)
         if ahead and isinstance(found, Admitted) and _needs_a_seat(found):
             return False
         attempt = Attempt(self._port, delivery, found.envelope, found.policy)
         if not isinstance(found, Admitted):
+            if isinstance(found.outcome, Unregistered):
+                self._report_unknown(found)
             self.settlements.close(attempt, found.outcome, monotonic())
         elif found.policy.limits is not None and not self._may_begin(attempt, found.policy.limits, broker):
             pass  # the broker has put it in line, or it is lost
@@ -119,6 +125,14 @@ class Attempts:
             if ahead:
                 self._ahead.append((monotonic(), attempt))
         return True
+
+    def _report_unknown(self, found: Refused) -> None:
+        """Once for each name, at its first delivery: whoever mistyped it need not wait for the end of the grace."""
+        name = found.envelope.name
+        if name not in self._unknown and len(self._unknown) < UNKNOWN:
+            self._unknown.add(name)
+            becomes = "dead-lettered" if found.outcome == Unregistered(grace_over=True) else f"given back, for {self._grace:g} s at most"
+            self._events.warn(f"no task is named {name!r} here{did_you_mean(name, self._handlers.names(), '')}: it is {becomes}")
 
     def _may_begin(self, attempt: Attempt, limits: TaskLimits, broker: Broker) -> bool:
         """Whether its limits let it begin. The last check, and for a free seat only: what is counted as begun begins now."""
@@ -148,7 +162,7 @@ class Attempts:
 
     # -- messages ------------------------------------------------------------------------------------------------------------------
 
-    def hear(self, message: AttemptMessage) -> None:
+    def on_message(self, message: AttemptMessage) -> None:
         match message:
             case AttemptEnded():
                 self._ended(message)
@@ -157,7 +171,7 @@ class Attempts:
                 if attempt.policy.cpus is not None:
                     self._cores_changed()
             case HandlerMessage():
-                self.sayings.hear(message)
+                self.requests.on_message(message)
             case Beaten(attempt):
                 self.leases.beat(attempt.delivery.receipt)
                 self._events.beaten(attempt)
@@ -176,7 +190,7 @@ class Attempts:
         if self._seated.pop(receipt, None) is None:
             return  # abandoned before: its lease was left to run out
         self._inline -= not attempt.killable
-        self.sayings.forget(attempt)
+        self.requests.forget(attempt)
         if attempt.policy.cpus is not None:
             self._cores_changed()
         self.pace.ended(message.at - attempt.begun_at if attempt.begun_at else 0.0)
@@ -195,7 +209,7 @@ class Attempts:
                 attempt.stop(StopReason.LEASE_LOST)
                 self._events.trouble("the lease was lost: another worker has the task, and what is done here does not count", attempt)
 
-    def obey(self, orders: Iterable[Revocation]) -> None:
+    def revoke(self, orders: Iterable[Revocation]) -> None:
         for order in orders:
             attempt = self._seated.get(order.receipt)
             if attempt is not None and not self._withdrawn(attempt, StopReason.REVOKED) and order.terminate:
@@ -231,7 +245,7 @@ class Attempts:
         for receipt, attempt in [each for each in self._seated.items() if each[1].killable is killable]:
             del self._seated[receipt]
             self._inline -= not attempt.killable
-            self.sayings.forget(attempt)
+            self.requests.forget(attempt)
             self.leases.drop(receipt)
             self._events.trouble("the worker stops while this still runs, and cannot end it; its lease is left to run out", attempt)
 

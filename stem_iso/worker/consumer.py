@@ -17,6 +17,7 @@ Rules
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
 from collections import deque
@@ -24,12 +25,12 @@ from math import inf
 
 import msgspec
 
-from stem_iso.brokers.base import Broker, Delivery, Revocation, Watch
+from stem_iso.brokers.base import Broker, Delivery, Revocation, WorkWatch
 from stem_iso.errors import BrokerUnavailable
-from stem_iso.worker.attempt import Message, StopAsked
+from stem_iso.worker.attempt import Message, StopRequested
 from stem_iso.worker.attempts import Attempts
 from stem_iso.worker.inbox import Inbox
-from stem_iso.worker.maintenance import ORDERS_EVERY, Chore, EndNoticePublisher, Recoverer, RevocationPoller
+from stem_iso.worker.maintenance import REVOCATIONS_EVERY, Chore, EndNoticePublisher, Recoverer, RevocationPoller
 from stem_iso.worker.options import WorkerOptions
 from stem_iso.worker.prefetch import PATIENCE
 from stem_iso.worker.reporting.events import EventEmitter
@@ -39,7 +40,7 @@ from stem_iso.worker.shutdown import Shutdown
 BATCH_WINDOW, BATCH_MOST = 0.001, 64  # the batch window: how long settlements may wait, and how many of them
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.1, 5.0
 LONGEST_PARK = 60.0
-BURST_LOOK = 0.25  # how soon a retry that another worker took is no longer waited for
+BURST_POLL = 0.25  # how soon a retry that another worker took is no longer waited for
 
 monotonic = time.monotonic
 
@@ -59,25 +60,26 @@ class Consumer:
         chores: list[Chore],
     ) -> None:
         self._options, self._broker, self._inbox, self._attempts, self._events = options, broker, inbox, attempts, events
-        self._control = RevocationPoller(options.boot, self._obey)
+        self._revocations = RevocationPoller(options.boot, self._revoke)
         self._recoverer = recoverer
         self._scheduler = scheduler
-        self._herald = EndNoticePublisher(events)
-        self._chores: tuple[Chore, ...] = (self._recoverer, self._control, self._herald, scheduler, *chores)
+        self._end_notices = EndNoticePublisher(events)
+        self._chores: tuple[Chore, ...] = (self._recoverer, self._revocations, self._end_notices, scheduler, *chores)
         self._incoming: deque[Delivery] = deque()  # leased, and not yet admitted: one for an inline handler may have to wait
         self._taken_at = 0.0  # when the last of them came
-        self._ending = Shutdown(options, attempts, events, self._give_back)
+        self._shutdown = Shutdown(options, attempts, events, self._give_back)
         self._may_have_work = True  # an exchange may find something in the queues
         self._exchanged_at = -inf
         self._due_at = inf  # when the earliest delayed task is due
         self._retry_at, self._backoff = 0.0, 0.0  # while the broker is away
-        self._watch: Watch = broker.watch(options.boot, options.queues)
+        self._away_since = inf  # until it has answered again
+        self._watch: WorkWatch = broker.watch(options.boot, options.queues)
         self._inbox.watch(self._watch.fileno())
         self._watch_at = 0.0
         self._watch_paused_until = -inf  # -inf: the watch is in the poll
 
     def run(self) -> None:
-        while not self._ending.over:
+        while not self._shutdown.over:
             try:
                 self._turn()
             except BaseException:  # of one turn: the next one may do better, and user code in it must not end the worker
@@ -89,11 +91,11 @@ class Consumer:
     # -- one turn ------------------------------------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        self._hear()
+        self._handle_messages()
         now = monotonic()
-        if self._ending.running and self._options.burst and self._idle():
-            self._ending.ask(False, now)
-        self._ending.look(now, len(self._incoming))
+        if self._shutdown.running and self._options.burst and self._idle():
+            self._shutdown.request(False, now)
+        self._shutdown.advance(now, len(self._incoming))
         if now >= self._stale_at():
             self._attempts.pace.stalled()
             self._attempts.give_back_ahead()
@@ -105,32 +107,33 @@ class Consumer:
                 self._broker_is_away(error)
             else:
                 self._backoff = 0.0
-        elif self._attempts.sayings.waiting:
-            self._attempts.sayings.refuse(BrokerUnavailable("the broker is away; the worker is trying again"))
-        if not self._ending.over:
+        elif self._attempts.requests.waiting:
+            self._attempts.requests.refuse(BrokerUnavailable("the broker is away; the worker is trying again"))
+        if not self._shutdown.over:
             self._park()
 
-    def _hear(self) -> None:
+    def _handle_messages(self) -> None:
         for _ in range(len(self._inbox)):
             message = self._inbox.take()
-            if isinstance(message, StopAsked):
-                self._ending.ask(message.at_once, monotonic())
+            if isinstance(message, StopRequested):
+                self._shutdown.request(message.at_once, monotonic())
             elif message is not None:
-                self._attempts.hear(message)
+                self._attempts.on_message(message)
 
     def _work(self, now: float) -> None:
         """All that needs the broker. Raises BrokerUnavailable; what was done stays done, and the rest is still due."""
         attempts, broker = self._attempts, self._broker
         if receipts := attempts.leases.due(now):
             lost = broker.renew(receipts)
+            self._reached()
             attempts.leases.renewed(receipts, now)
             attempts.lost(lost)
         if now >= self._watch_at:
-            self._look_at_watch(now)
-        if attempts.sayings.waiting:
-            attempts.sayings.answer(broker)
-        if attempts.sayings.next_note() <= now:
-            attempts.sayings.note(broker, now)
+            self._check_watch(now)
+        if attempts.requests.waiting:
+            attempts.requests.answer(broker)
+        if attempts.requests.next_note() <= now:
+            attempts.requests.note(broker, now)
         self._fill(now)  # before maintenance, where each request would delay the handler by a round trip
         if self._recoverer.due <= now:
             attempts.drop_strays(self._incoming)
@@ -154,12 +157,12 @@ class Consumer:
 
     def _idle_seats(self) -> int:
         """How many seats may be filled and have no delivery at hand."""
-        if not self._ending.running:
+        if not self._shutdown.running:
             return 0
         return max(0, self._options.seats - len(self._attempts) - len(self._incoming))
 
     def _want(self) -> int:
-        if not self._ending.running:
+        if not self._shutdown.running:
             return 0
         return max(0, self._attempts.room - len(self._attempts) - len(self._incoming))
 
@@ -171,6 +174,7 @@ class Consumer:
         batch = self._attempts.settlements.batch()
         self._may_have_work = True  # until the answer is here
         answer = self._broker.exchange(self._options.boot, batch, self._options.queues, want)
+        self._reached()
         now = self._exchanged_at = monotonic()
         self._may_have_work = answer.ready
         self._recoverer.found = self._scheduler.fired = False
@@ -205,34 +209,41 @@ class Consumer:
         while self._incoming:
             self._attempts.give_back(self._incoming.popleft())
 
-    def _obey(self, orders: list[Revocation]) -> None:
+    def _revoke(self, orders: list[Revocation]) -> None:
         """Mark what was revoked among the deliveries at hand, so that it does not run; `Attempts` ends what runs."""
         revoked = {order.receipt for order in orders}
         if revoked:
             self._incoming = deque(
                 msgspec.structs.replace(each, revoked=True) if each.receipt in revoked else each for each in self._incoming
             )
-            self._attempts.obey(orders)
+            self._attempts.revoke(orders)
 
     # -- the broker ----------------------------------------------------------------------------------------------------------------
 
+    def _reached(self) -> None:
+        """The broker has answered."""
+        if self._away_since != inf:
+            self._events.note(logging.INFO, f"the broker is back, after {monotonic() - self._away_since:.1f} s")
+            self._away_since = inf
+
     def _broker_is_away(self, error: BrokerUnavailable) -> None:
+        self._away_since = min(self._away_since, monotonic())
         self._backoff = min(self._backoff * 2, LONGEST_BACKOFF) or FIRST_BACKOFF
         self._retry_at = monotonic() + self._backoff
         self._watch_at, self._may_have_work = 0.0, True
-        self._attempts.sayings.refuse(error)
+        self._attempts.requests.refuse(error)
         self._events.trouble(f"the broker cannot be reached ({error}); the next try is in {self._backoff:g} s")
 
-    def _look_at_watch(self, now: float) -> None:
+    def _check_watch(self, now: float) -> None:
         self._watch_at = now + self._watch.interval
         if self._watch.changed():
             self._may_have_work = True
-            self._control.rung(now)
-            self._scheduler.rung(now)
-            self._herald.rung(now)
+            self._revocations.notified(now)
+            self._scheduler.notified(now)
+            self._end_notices.notified(now)
             if not self._idle_seats():
                 self._listen(False)
-                self._watch_paused_until = now + ORDERS_EVERY
+                self._watch_paused_until = now + REVOCATIONS_EVERY
 
     def _listen(self, listening: bool) -> None:
         if listening and self._watch_paused_until != -inf:
@@ -256,13 +267,13 @@ class Consumer:
             self._watch_at = 0.0
 
     def _wake_at(self, now: float) -> float:
-        bound = self._ending.bound()
+        bound = self._shutdown.bound()
         if now < self._retry_at:
             return min(bound, self._retry_at)
-        if self._ending.settled() or (self._options.burst and self._idle()):
+        if self._shutdown.settled() or (self._options.burst and self._idle()):
             return now
         attempts = self._attempts
-        at = min(bound, attempts.leases.next_due(), attempts.sayings.next_note(), self._watch_at)
+        at = min(bound, attempts.leases.next_due(), attempts.requests.next_note(), self._watch_at)
         at = min(at, *(chore.due for chore in self._chores))
         if self._watch_paused_until != -inf:
             at = min(at, self._watch_paused_until)
@@ -271,7 +282,7 @@ class Consumer:
         at = min(at, self._stale_at())
         if self._idle_seats():
             at = now if self._may_have_work else min(at, self._due_at, self._block_until())
-        return min(at, now + BURST_LOOK) if self._options.burst else at
+        return min(at, now + BURST_POLL) if self._options.burst else at
 
     def _stale_at(self) -> float:
         waits = self._incoming and len(self._attempts) >= self._options.seats

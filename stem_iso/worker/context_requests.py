@@ -1,7 +1,7 @@
 """The requests of handlers to their context, carried out by the consumer.
 
     HandlerMessage(attempt, payload) ── decode ──> progress, meta    kept with the attempt; stored every 0.1 s at most, and with the
-                                                                     settlement, however the attempt ends (S4: also when it is killed)
+                                                                     settlement, however the attempt ends, by a kill too
                                                    extend, enqueue, compose, revoke ──> broker ──> answer; its error raises in the handler
 
 Rules
@@ -20,23 +20,24 @@ import msgspec
 
 from stem_iso.brokers.base import Broker
 from stem_iso.errors import BrokerUnavailable, LeaseLost, StemError
+from stem_iso.outcome import Progress
 from stem_iso.task.context_protocol import (
-    ComposeAsked,
+    ComposeRequest,
     ContextAnswer,
-    EnqueueAsked,
-    ExtendAsked,
-    MetaSaid,
-    ProgressSaid,
-    RevokeAsked,
-    Saying,
-    decode_saying,
+    ContextRequest,
+    EnqueueRequest,
+    ExtendRequest,
+    MetaRequest,
+    ProgressRequest,
+    ReportedRequest,
+    RevokeRequest,
+    decode_request,
     encode_answer,
 )
-from stem_iso.task.status import Progress
 from stem_iso.worker.attempt import Attempt, HandlerMessage
 from stem_iso.worker.reporting.events import EventEmitter
 
-Question = ExtendAsked | EnqueueAsked | ComposeAsked | RevokeAsked
+AnsweredRequest = ExtendRequest | EnqueueRequest | ComposeRequest | RevokeRequest
 NOTE_EVERY = 0.1  # seconds between two notes of one attempt: a handler may report as often as it likes, the store is written this often
 
 
@@ -45,34 +46,36 @@ class ContextRequests:
 
     def __init__(self, events: EventEmitter) -> None:
         self._events = events
-        self._asked: deque[tuple[Attempt, Question, Callable[[bytes], None]]] = deque()
+        self._waiting: deque[tuple[Attempt, AnsweredRequest, Callable[[bytes], None]]] = deque()
         self._dirty: set[Attempt] = set()
 
-    def hear(self, said: HandlerMessage) -> None:
+    def on_message(self, message: HandlerMessage) -> None:
         """Keep progress and meta with the attempt; what needs the broker waits for `answer`."""
         try:
-            saying = decode_saying(said.payload)
+            request = decode_request(message.payload)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            self._events.trouble(f"the handler said what is no saying: {error}", said.attempt)
-            _reply(said.answer, ContextAnswer(error=("RemoteError", f"not understood: {error}")))
+            self._events.trouble(f"the handler said what is no saying: {error}", message.attempt)
+            _reply(message.answer, ContextAnswer(error=("RemoteError", f"not understood: {error}")))
         else:
-            self._take(said, saying)
+            self._apply(message, request)
 
-    def _take(self, said: HandlerMessage, saying: Saying) -> None:
-        attempt = said.attempt
-        match saying:
-            case ProgressSaid(percent, data):
+    def _apply(self, message: HandlerMessage, request: ContextRequest) -> None:
+        attempt = message.attempt
+        match request:
+            case ProgressRequest(percent, data):
                 attempt.progress = Progress(percent, data)
                 self._events.progress(attempt, percent, data)
                 self._dirty.add(attempt)
-            case MetaSaid(meta):
+            case MetaRequest(meta):
                 attempt.meta = meta
                 self._dirty.add(attempt)
-            case ExtendAsked() | EnqueueAsked() | ComposeAsked() | RevokeAsked():
-                if said.answer is not None:
-                    self._asked.append((attempt, saying, said.answer))
+            case ReportedRequest():
+                attempt.reported = True
+            case ExtendRequest() | EnqueueRequest() | ComposeRequest() | RevokeRequest():
+                if message.answer is not None:
+                    self._waiting.append((attempt, request, message.answer))
             case _:
-                assert_never(saying)
+                assert_never(request)
 
     def forget(self, attempt: Attempt) -> None:
         """The attempt has ended: its settlement carries what it wrote, and nobody waits for answers to it."""
@@ -82,15 +85,15 @@ class ContextRequests:
 
     @property
     def waiting(self) -> bool:
-        return bool(self._asked)
+        return bool(self._waiting)
 
     def answer(self, broker: Broker) -> None:
         """Carry out all requests. Raises BrokerUnavailable, after the request that met it was answered with it."""
-        while self._asked:
-            attempt, question, answer = self._asked.popleft()
+        while self._waiting:
+            attempt, request, answer = self._waiting.popleft()
             reply = ContextAnswer(error=("RemoteError", "the worker failed to carry it out; its log says why"))
             try:
-                reply = ContextAnswer(_carry_out(broker, attempt, question))
+                reply = ContextAnswer(_carry_out(broker, attempt, request))
             except StemError as error:
                 reply = ContextAnswer(error=(type(error).__name__, str(error)))
                 if isinstance(error, BrokerUnavailable):
@@ -100,8 +103,8 @@ class ContextRequests:
 
     def refuse(self, why: StemError) -> None:
         """Answer all requests with this error: they cannot be carried out now."""
-        asked, self._asked = self._asked, deque()
-        for _, _, answer in asked:
+        waiting, self._waiting = self._waiting, deque()
+        for _, _, answer in waiting:
             _reply(answer, ContextAnswer(error=(type(why).__name__, str(why))))
 
     def next_note(self) -> float:
@@ -116,20 +119,20 @@ class ContextRequests:
             self._dirty.discard(attempt)
 
 
-def _carry_out(broker: Broker, attempt: Attempt, question: Question) -> Any:
-    match question:
-        case ExtendAsked(by):
+def _carry_out(broker: Broker, attempt: Attempt, request: AnsweredRequest) -> Any:
+    match request:
+        case ExtendRequest(by):
             if attempt.lost or not broker.extend(attempt.delivery.receipt, by):
                 raise LeaseLost("the lease is another worker's")
             return None
-        case EnqueueAsked(envelopes):
+        case EnqueueRequest(envelopes):
             return broker.publish(envelopes)
-        case ComposeAsked(canvas):
+        case ComposeRequest(canvas):
             return broker.compose(canvas)
-        case RevokeAsked(id, terminate):
+        case RevokeRequest(id, terminate):
             return broker.revoke(id, terminate)
         case _:
-            assert_never(question)
+            assert_never(request)
 
 
 def _reply(answer: Callable[[bytes], None] | None, what: ContextAnswer) -> None:

@@ -3,7 +3,7 @@
     launcher ── socket, memfd(CoreStart) ──> core ── GOODBYE code ──> launcher exits with it
              ── SIGNAL count ──> Worker.stop()          a core that ends without GOODBYE has died, and is replaced
 
-Exit codes (W1): 0 done · 1 failed · 2 usage or import · 3 the broker cannot be reached.
+Exit codes: 0 done · 1 failed · 2 usage or import · 3 the broker cannot be reached.
 
 The core runs no handler: code that may hold the interpreter lock, or crash, has no place beside limits and leases. The core has its own
 process group and does nothing on TERM and INT: the launcher alone counts signals. The core never sets SIG_IGN, because programs that the
@@ -23,6 +23,7 @@ from typing import Any
 
 import msgspec
 
+from stem_iso.config import overruled_broker
 from stem_iso.errors import BrokerUnavailable, InvalidOptions
 from stem_iso.isolate.keeper.keeper import set_title
 from stem_iso.isolate.keeper.protocol import GOODBYE, SIGNAL, send
@@ -32,7 +33,7 @@ from stem_iso.worker.app_import import BrokenModule, application
 from stem_iso.worker.launcher import CoreStart
 from stem_iso.worker.options import Origin
 from stem_iso.worker.reporting.log import configure_logging
-from stem_iso.worker.reporting.log_output import LogWriter, adopt
+from stem_iso.worker.reporting.log_output import LogWriter, adopt, to_stderr
 from stem_iso.worker.worker import Worker
 
 DONE, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3
@@ -47,11 +48,14 @@ def run_core(start: CoreStart, keeper_socket: socket.socket, outlet: LogWriter) 
     try:
         worker = _worker(start, keeper_socket, outlet)
         worker.run()
+        if start.config.burst and worker.unknown_tasks:
+            outlet.error(f"left in the queue, because no task bears the name: {', '.join(map(repr, worker.unknown_tasks))}")
+            return FAILED
     except (InvalidOptions, BrokenModule) as error:
-        outlet.write(f"Error: {lines(str(error), '')}\n")
+        outlet.error(lines(str(error), ""))
         return USAGE
     except BrokerUnavailable as error:
-        outlet.write(f"Error: {lines(str(error), '')}\n")
+        outlet.error(lines(str(error), ""))
         return UNREACHABLE
     except BaseException:  # user code may raise anything while it is imported; a core that dies of it would be started again
         log.exception("the worker failed")
@@ -67,6 +71,9 @@ def _worker(start: CoreStart, keeper_socket: socket.socket, outlet: LogWriter) -
             worker.stop(at_once=fields[0] > 1)
 
     app = application(config)
+    overruled = config.overruled
+    if config.broker is None and app.site.in_code and (said := overruled_broker(app.broker)):
+        overruled += (said,)
     adopt(outlet, config.log_level.upper())
     app.site.withhold(config.secret_env)
     if app.site.withheld:  # isolates have this argv
@@ -82,7 +89,9 @@ def _worker(start: CoreStart, keeper_socket: socket.socket, outlet: LogWriter) -
         unregistered_grace=config.unregistered_grace,
         burst=config.burst,
         secrets=config.secret_env,
-        origin=Origin(boot=start.boot, predecessors=start.predecessors, keeper_socket=keeper_socket, on_keeper=on_keeper),
+        origin=Origin(
+            boot=start.boot, predecessors=start.predecessors, keeper_socket=keeper_socket, on_keeper=on_keeper, overruled=overruled
+        ),
     )
     return worker
 
@@ -122,7 +131,12 @@ def main(link: int, memfd: int) -> None:
     become_subreaper()  # what the application daemonizes while it is imported stays ours: the keeper kills orphans that fall to it
     sys.setswitchinterval(SWITCH_INTERVAL)
     set_title(f"stem_iso: worker {start.config.app}".strip())
-    outlet = configure_logging(start.config.log_level, start.config.log_format)
+    try:
+        outlet = configure_logging(start.config.log_level, start.config.log_format, start.config.log_file)
+    except InvalidOptions as error:  # the launcher could open it: it has been changed since
+        to_stderr(f"Error: {lines(str(error), '')}\n")
+        send(farewell, GOODBYE, USAGE)
+        os._exit(USAGE)
     sys.path[:] = start.path  # until here imports were ours alone
     code = run_core(start, keeper_socket, outlet)
     send(farewell, GOODBYE, code)

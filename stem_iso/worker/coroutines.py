@@ -30,6 +30,10 @@ def run_coroutine(awaitable: Awaitable[Any]) -> Any:
                 if task.done():
                     raise
                 task.cancel(SOFT_LIMIT)
+            except asyncio.CancelledError as error:  # before its first step, where nothing could turn the mark
+                if _is_mark(error):
+                    raise SoftTimeLimitExceeded("soft time limit reached") from None
+                raise
 
 
 async def _steps(awaitable: Awaitable[Any]) -> Any:

@@ -4,7 +4,7 @@
     Attempt + HostedJob  ──> Engine    a shared host, by command: a thread or a coroutine there; can be killed with the host
     Attempt + InlineJob  ──> Inline    a thread or the loop of this process, in an embedded worker
 
-By command no handler runs in this process, so that none can hold up a renewal or a kill (D2). An embedded worker starts its engine at once
+By command no handler runs in this process, so that none can hold up a renewal or a kill. An embedded worker starts its engine at once
 where any handler is isolated, so that its spares boot early; else with the first isolated task. A worker with inline handlers
 alone has no keeper and no isolates.
 """
@@ -43,6 +43,7 @@ class Dispatcher:
         else:
             engine = self.start_engine()
             call = engine.submit(job, attempt)
+            attempt.isolated = not isinstance(job, HostedJob)
             attempt.alone = not isinstance(job, HostedJob) or job.coroutine
             attempt.halt, attempt.take_back = partial(engine.stop, call), partial(engine.withdraw, call)
 

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -46,7 +47,8 @@ TEXTS = 4 << 20  # more bytes for an error with its traceback, or a log record: 
 
 class BootPayload(msgspec.Struct, frozen=True, kw_only=True):
     """`main` is what `__main__` means in the parent. `broker`, and the folder that a relative one means, are the parent's: its application
-    may name another one. Where the password is `withheld`, `broker` has none. `modules` declare tasks beside the application's own.
+    may name another one. Where the password is `withheld`, `broker` has none. `first` is what `-A` names, imported before all others: what
+    is set up there holds for every task; `included` follows the application. `modules` declare tasks beside those.
     `carried` is for an isolate that cannot import the application, `middleware` (names) for one that can: see `app_transfer`.
     """
 
@@ -59,6 +61,8 @@ class BootPayload(msgspec.Struct, frozen=True, kw_only=True):
     site_folder: str
     max_result_bytes: int
     max_payload_bytes: int
+    first: str | None = None
+    included: tuple[str, ...] = ()
     modules: list[str] = []
     carried: dict[str, bytes | None] = {}
     middleware: list[str] = []
@@ -72,7 +76,7 @@ class BootPayload(msgspec.Struct, frozen=True, kw_only=True):
 class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One of `place` and `pickled` where the name alone does not do. `whole`: the function takes its parameters, not `(context, args)`;
     `coroutine`: a shared host runs it on its loop;
-    `catalog`: the siblings of a task whose application cannot be imported.
+    `catalog`: the siblings of a task whose application cannot be imported; `redact`: what its errors may not show.
     """
 
     name: str
@@ -81,6 +85,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     whole: bool = False
     coroutine: bool = False
     catalog: list[Listed] = []
+    redact: tuple[str, ...] = ()
 
 
 def boot_of(app: Stem, secrets: Sequence[str] = (), options: BrokerOptions | None = None, time_limit: float = 60.0) -> Boot:
@@ -97,13 +102,17 @@ def boot_of(app: Stem, secrets: Sequence[str] = (), options: BrokerOptions | Non
         site_folder=app.site.folder,
         max_result_bytes=options.max_result_bytes,
         max_payload_bytes=options.max_payload_bytes,
+        first=app.named_by,
+        included=app.includes,
         modules=_modules(app, location),
         carried=carried(app, location),
         middleware=names_of(app.middleware),
     )
     largest = max(options.max_result_bytes, AT_ONCE * options.max_payload_bytes) + TEXTS
     level = log.getEffectiveLevel()
-    return Boot(TARGET, msgspec.msgpack.encode(payload), tuple(secrets), time_limit, largest_frame=largest, log_level=level)
+    return Boot(
+        TARGET, msgspec.msgpack.encode(payload), tuple(secrets), time_limit, largest_frame=largest, log_level=level, worker_log=True
+    )
 
 
 def host_boot_of(app: Stem, isolate: Boot) -> HostBoot:
@@ -115,8 +124,9 @@ def host_boot_of(app: Stem, isolate: Boot) -> HostBoot:
 class EntrypointTable:
     """The entrypoints of an application, each with its number."""
 
-    def __init__(self, app: Stem) -> None:
-        self._app, self._numbers = app, count(1)
+    def __init__(self, app: Stem, logs_observed: Callable[[], None] = lambda: None) -> None:
+        """`logs_observed`: called before the first call in an isolate where `logs_are_observed`."""
+        self._app, self._logs_observed, self._numbers = app, logs_observed, count(1)
 
     def entry(self, name: str) -> EntrypointRef:
         """A new entry for this task's handler as it is now. Raises UnknownTask."""
@@ -126,13 +136,24 @@ class EntrypointTable:
     def _definition(self, handler: TaskHandler[Any], ready: bytes) -> bytes:
         """What an isolate needs to run this handler; `ready` is what it found. Raises what pickling raises."""
         found: dict[str, str] = msgspec.msgpack.decode(ready)
+        if LOGS_OBSERVED in found:
+            self._logs_observed()
         if found.get(handler.name) == signature_of(handler):
             definition = Definition(name=handler.name)
         else:
-            definition = msgspec.structs.replace(_carried(handler), catalog=listed(self._app.registry))
+            definition = msgspec.structs.replace(_carried(handler), catalog=listed(self._app))
         if form_of(handler) is Form.ASYNC:
             definition = msgspec.structs.replace(definition, coroutine=True)
         return msgspec.msgpack.encode(definition)
+
+
+LOGS_OBSERVED = ""  # no name of a handler: a mark among what an isolate found
+
+
+def logs_are_observed() -> bool:
+    """Whether something has each record of this process beside the handlers, by a hook in `logging` itself, as Sentry's SDK does."""
+    hook: Any = logging.Logger.callHandlers
+    return type(hook) is not FunctionType or hook.__globals__ is not vars(logging)
 
 
 def signature_of(handler: TaskHandler[Any], main: str | None = None) -> str:
@@ -164,10 +185,10 @@ def _carried(handler: TaskHandler[Any]) -> Definition:
     whole = isinstance(handler, FunctionHandler) and declared_entrypoint(handler) is None
     place = _place(code, handler.name)
     if place is not None:
-        return Definition(name=handler.name, place=place, whole=whole)
+        return Definition(name=handler.name, place=place, whole=whole, redact=handler.options.redact)
     # Resolved here: a string annotation finds its name among the module's globals, which do not travel with the function.
     hints = dict(handler.parameters.hints) if isinstance(handler, FunctionHandler) and whole else None
-    return Definition(name=handler.name, pickled=pickled((code, hints)), whole=whole)
+    return Definition(name=handler.name, pickled=pickled((code, hints)), whole=whole, redact=handler.options.redact)
 
 
 def _place(code: Callable[..., Any], name: str) -> str | None:

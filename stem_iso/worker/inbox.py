@@ -26,9 +26,9 @@ class Inbox(Generic[T]):
     def __init__(self) -> None:
         self._items: deque[T] = deque()
         self._parked = False
-        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll = select.poll()
-        self._poll.register(self._bell, select.POLLIN)
+        self._poll.register(self._eventfd, select.POLLIN)
         self._closed = False
         self.quorum = 1  # written by the consumer before it parks
 
@@ -36,17 +36,17 @@ class Inbox(Generic[T]):
         """The item may wait in a batch window, until `quorum` items are there or the park is over."""
         self._items.append(item)
         if self._parked and len(self._items) >= self.quorum:
-            self._ring()
+            self._wake()
 
     def put_now(self, item: T) -> None:
         self._items.append(item)
         if self._parked:
-            self._ring()
+            self._wake()
 
-    def _ring(self) -> None:
+    def _wake(self) -> None:
         if not self._closed:
             self._parked = False
-            os.eventfd_write(self._bell, 1)
+            os.eventfd_write(self._eventfd, 1)
 
     def take(self) -> T | None:
         return self._items.popleft() if self._items else None
@@ -64,19 +64,19 @@ class Inbox(Generic[T]):
         """Sleep until something is put, a watched descriptor is readable, or time is up. Returns the readable ones."""
         self._parked = True
         try:
-            ready = self._poll.poll(0 if len(self._items) >= self.quorum else max(0, seconds) * 1000)
+            events = self._poll.poll(0 if len(self._items) >= self.quorum else max(0, seconds) * 1000)
         finally:
             self._parked = False
-        rang = [fd for fd, _ in ready]
-        if self._bell in rang:
-            os.eventfd_read(self._bell)
-            rang.remove(self._bell)
-        return rang
+        ready = [fd for fd, _ in events]
+        if self._eventfd in ready:
+            os.eventfd_read(self._eventfd)
+            ready.remove(self._eventfd)
+        return ready
 
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            os.close(self._bell)
+            os.close(self._eventfd)
 
     def __del__(self) -> None:
         self.close()  # of a worker that was made, and never started

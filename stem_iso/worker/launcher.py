@@ -5,7 +5,8 @@
        └ core died without GOODBYE: every tree dies, then a fresh core that takes its predecessor's leases
 
 Rules
- 1. Signals count here alone, so that one Ctrl-C, or one `systemctl stop` that signals every process, is one signal.
+ 1. Signals count here alone, so that one Ctrl-C, or one `systemctl stop` that signals every process, is one signal. What counts is in
+    `os_signals`: a TERM and its echo, as `timeout 60 stem-iso worker` sends them, are one.
  2. A core that dies is replaced after 1 s, doubled up to 30 s; five deaths in a minute end the launcher with exit code 1.
  3. A core that does not stop when it should is killed: 10 s after "at once", 10 s after its shutdown time-out.
  4. The loop never waits for whoever reads the log (`log_output`).
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import uuid
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from math import inf
 from select import POLLIN, poll
@@ -39,6 +41,7 @@ from stem_iso.isolate.keeper import process_tree
 from stem_iso.isolate.keeper.keeper import Keeper, set_title
 from stem_iso.isolate.keeper.protocol import GOODBYE, SIGNAL
 from stem_iso.isolate.linux import become_subreaper, forget_inherited_signals, poll_timeout, require_linux, standard_streams
+from stem_iso.worker.os_signals import StopCount
 from stem_iso.worker.owned_worker import end_with_owner
 from stem_iso.worker.reporting.log import configure_logging
 
@@ -65,11 +68,10 @@ class CoreStart(msgspec.Struct, frozen=True):
 
 
 class LauncherSignals:
-    """Counts what asks us to stop; `fd` turns readable when the count has grown."""
+    """Counts what asks us to stop; `fd` turns readable when the count may have grown."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.since = inf
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._stops = StopCount(clock)
         self.fd, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(writer)
         for number in STOPPING:
@@ -79,8 +81,16 @@ class LauncherSignals:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # last: what has waited meanwhile is counted
 
     def _count(self, number: int, frame: FrameType | None) -> None:
-        self.count = max(2, self.count + 1) if number == signal.SIGQUIT else self.count + 1
-        self.since = monotonic()
+        self._stops.take(number)
+
+    @property
+    def count(self) -> int:
+        return self._stops.count
+
+    @property
+    def since(self) -> float:
+        """When the last one came, monotonic; inf before the first."""
+        return self._stops.since
 
     def drain(self) -> None:
         with suppress(BlockingIOError):
@@ -100,7 +110,7 @@ class CoreKeeper(Keeper):
         self._inherited -= {pid for pid in self._inherited if process_tree.reaped(pid)}
         return super()._kin() | self._inherited
 
-    def heard(self, kind: str, fields: list[Any]) -> None:
+    def on_message(self, kind: str, fields: list[Any]) -> None:
         if kind == GOODBYE:
             self.goodbye = int(fields[0])
 
@@ -137,10 +147,10 @@ class Launcher:
 
     def _run_core(self, start: CoreStart) -> int | None:
         """The exit code of a core that left on purpose, None for one that died. Nothing it started is left when this returns."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        core = self._start_core(theirs, start)
+        own_end, core_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        core = self._start_core(core_end, start)
         pidfd = os.pidfd_open(core.pid)
-        keeper = CoreKeeper(ours, core.pid, self._inherited)
+        keeper = CoreKeeper(own_end, core.pid, self._inherited)
         for fd in (pidfd, self._signals.fd):
             keeper.register(fd)
         sent = 0
@@ -152,7 +162,7 @@ class Launcher:
                 self._signals.drain()  # before the count is read: else a signal between the two would be lost
                 sent = self._signals.count
                 keeper.send(SIGNAL, sent)
-                self._say_stopping(sent)
+                self._log_stopping(sent)
             if monotonic() >= self._patience():
                 core.kill()
         self._signals.drain()
@@ -162,19 +172,19 @@ class Launcher:
         os.close(pidfd)
         return keeper.goodbye
 
-    def _start_core(self, theirs: socket.socket, start: CoreStart) -> subprocess.Popen[bytes]:
+    def _start_core(self, core_end: socket.socket, start: CoreStart) -> subprocess.Popen[bytes]:
         memfd = os.memfd_create("stem_iso-config", os.MFD_CLOEXEC)
         os.write(memfd, msgspec.json.encode(start))
-        core = f"from stem_iso.worker.core import main; main({theirs.fileno()}, {memfd})"
+        core = f"from stem_iso.worker.core import main; main({core_end.fileno()}, {memfd})"
         command = [sys.executable, *interpreter.arguments(), "-c", interpreter.code(interpreter.own_path(self._path), core)]
         try:
             # A process group of its own: the terminal's Ctrl-C reaches the launcher alone.
-            return subprocess.Popen(command, pass_fds=[theirs.fileno(), memfd], cwd=self._cwd, env=self._env, process_group=0)
+            return subprocess.Popen(command, pass_fds=[core_end.fileno(), memfd], cwd=self._cwd, env=self._env, process_group=0)
         finally:
             os.close(memfd)
-            theirs.close()
+            core_end.close()
 
-    def _say_stopping(self, count: int) -> None:
+    def _log_stopping(self, count: int) -> None:
         if count == 1:
             log.info("stopping: what runs has %g s to finish; a second signal stops at once", self._config.shutdown_timeout)
         else:
@@ -203,7 +213,7 @@ class Launcher:
 
 
 def launch(config: WorkerConfig, owner: int | None = None) -> int:
-    """Run a worker until it ends; the process's exit code (W1). For the main thread of a process that does nothing else.
+    """Run a worker until it ends; the process's exit code (see `core`). For the main thread of a process that does nothing else.
 
     `owner`: the descriptor of a pipe whose other side is its starter's, where the worker is to end with that (`owned_worker`).
     """
@@ -213,7 +223,7 @@ def launch(config: WorkerConfig, owner: int | None = None) -> int:
     from stem_iso.isolate.keeper import spawn
 
     standard_streams()
-    configure_logging(config.log_level, config.log_format)
+    configure_logging(config.log_level, config.log_format, config.log_file)
     become_subreaper()
     spawn.without_trackers()
     set_title(f"stem_iso: launcher {config.app}".strip())

@@ -39,7 +39,7 @@ def process(pid: int) -> tuple[int, int] | None:
         return None
 
 
-def is_gone(pid: int, start: int) -> bool:
+def has_exited(pid: int, start: int) -> bool:
     """Whether this process has ended. A zombie has, a stopped one has not."""
     if pid <= 0:
         return False

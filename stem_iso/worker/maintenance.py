@@ -1,10 +1,10 @@
 """The maintenance of the queue by a worker: small objects of one shape (`Chore`) that the consumer runs when they are due.
 
-    Recoverer            leases that ran out (D2)        every claim_interval, after our own were renewed; those of a dead worker at once
-    Takeover             workers that died (D14)         every second; in `takeover`
-    RevocationPoller     revokes of what we hold (D10)   when the watch fires, at most every 20 ms
+    Recoverer            leases that ran out             every claim_interval, after our own were renewed; those of a dead worker at once
+    Takeover             workers that died               every second; in `takeover`
+    RevocationPoller     revokes of what we hold         when the watch fires, at most every 20 ms
     EndNoticePublisher   ends that no worker has seen    when the watch fires, at most every 0.25 s
-    Sweeper              what has expired (B4)           every 5 s, at once again while there is more
+    Sweeper              what has expired                every 5 s, at once again while there is more
     Scheduler            what comes due by schedule      at its time; in `scheduler`
     Heartbeat            "this worker lives"             every 5 s, and soon after a task got cores of its own, or gave them back
 
@@ -28,8 +28,8 @@ from stem_iso.worker.reporting.events import EventEmitter
 
 BEAT_EVERY, BEAT_SOON = 5.0, 0.2
 SWEEP_EVERY = 5.0
-ORDERS_EVERY = 0.02
-NEWS_EVERY = 0.25
+REVOCATIONS_EVERY = 0.02
+END_NOTICES_EVERY = 0.25
 
 
 class Chore(Protocol):
@@ -74,7 +74,7 @@ class Recoverer:
 
     def _over(self, broker: Broker, lost: LostWorker) -> None:
         if lost.dead is not None:
-            broker.unregister(lost.dead)
+            broker.remove_dead_worker(lost.dead)
         self._lost.popleft()
         if lost.dead is not None and lost.taken:
             who = f"worker {lost.dead.id} (pid {lost.dead.pid})"
@@ -83,19 +83,19 @@ class Recoverer:
 
 
 class RevocationPoller:
-    def __init__(self, boot: str, obey: Callable[[list[Revocation]], None]) -> None:
-        self._boot, self._obey = boot, obey
+    def __init__(self, boot: str, revoke: Callable[[list[Revocation]], None]) -> None:
+        self._boot, self._revoke = boot, revoke
         self.due = float("inf")
         self._last = 0.0
 
-    def rung(self, now: float) -> None:
+    def notified(self, now: float) -> None:
         """The watch fired: there is something new, perhaps a revocation."""
-        self.due = min(self.due, max(now, self._last + ORDERS_EVERY))
+        self.due = min(self.due, max(now, self._last + REVOCATIONS_EVERY))
 
     def run(self, broker: Broker, now: float) -> None:
-        orders = broker.orders(self._boot)
+        orders = broker.revocations(self._boot)
         self._last, self.due = now, float("inf")
-        self._obey(orders)
+        self._revoke(orders)
 
 
 class EndNoticePublisher:
@@ -106,14 +106,14 @@ class EndNoticePublisher:
         self.due = 0.0
         self._last = 0.0
 
-    def rung(self, now: float) -> None:
-        self.due = min(self.due, max(now, self._last + NEWS_EVERY))
+    def notified(self, now: float) -> None:
+        self.due = min(self.due, max(now, self._last + END_NOTICES_EVERY))
 
     def run(self, broker: Broker, now: float) -> None:
-        found = broker.ended_apart()
+        found = broker.unattended_ends()
         self._last, self.due = now, now if found else float("inf")
         for each in found:
-            self._events.ended_apart(each)
+            self._events.unattended_end(each)
 
 
 class Sweeper:

@@ -21,13 +21,14 @@ class Origin:
     """What started a worker. `boot` names it in receipts.
 
     By command that is a launcher, which is also the keeper: `keeper_socket` leads there. `predecessors` are the launcher's dead cores,
-    whose leases this worker takes at once.
+    whose leases this worker takes at once. `overruled` says, for people, which settings another place said otherwise.
     """
 
     boot: str = field(default_factory=lambda: uuid.uuid4().hex)
     predecessors: tuple[str, ...] = ()
     keeper_socket: socket.socket | None = None
     on_keeper: Callable[[str, list[Any]], None] | None = None
+    overruled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +56,18 @@ class WorkerOptions:
 def queues_of(app: Stem, queues: Sequence[str] | None) -> tuple[str, ...]:
     """Those that were named; none: "default", and every queue that the application's tasks declare. Raises InvalidOptions."""
     if queues is None:
-        return tuple(sorted({"default", *(handler.options.queue for handler in app.registry)}))
+        return tuple(sorted(declared_queues(app)))
     if isinstance(queues, str) or not queues:
         raise InvalidOptions(f"queues: {queues!r} must be a list of at least one queue's name")
     return tuple(dict.fromkeys(validation.queue("queues", queue) for queue in queues))
+
+
+def declared_queues(app: Stem) -> set[str]:
+    """Those of the options of its tasks, "default", and what their handlers name beside."""
+    found = {"default"}
+    for handler in app.registry:
+        found |= {app.options_of(handler.name).queue, *handler.queues}
+    return found
 
 
 def names(name: str, value: Sequence[str]) -> tuple[str, ...]:

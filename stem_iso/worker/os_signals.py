@@ -1,6 +1,9 @@
-"""Stop signals of a program that gives its main thread to a worker.
+"""Stop signals: how they count, and how a program that gives its main thread to a worker takes them.
 
     TERM, INT   the first: drain; a second: at once          QUIT: at once
+
+A TERM within 100 ms after another one is its echo, and does not count: `timeout 60 COMMAND` sends it to its child, and then to the process
+group that the child is in. INT has no echo: a second one is a hand that presses Ctrl-C again.
 
 Python runs signal handlers in the main thread, between two bytecodes. While a first signal is pending there, the kernel gives a second one
 to another thread, and a main thread that sleeps in a lock does not notice that one. So the main thread sleeps in poll(), on the descriptor
@@ -13,18 +16,43 @@ import os
 import select
 import signal
 from collections.abc import Callable
-from concurrent.futures import Future
+from math import inf
+from time import monotonic
 from types import FrameType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+ECHO = 0.1  # seconds: `timeout` needs microseconds between its two, a person some tenths
 TAKEN = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+
+class StopCount:
+    """How often somebody has asked for the end: 1 is drain, 2 and more at once. Owned by the main thread, in which handlers run."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self.count = 0
+        self.since = inf  # when the last one came
+        self._clock, self._term = clock, -inf  # when the last TERM came that counted
+
+    def take(self, number: int) -> bool:
+        """Whether this signal counts."""
+        now = self._clock()
+        if number == signal.SIGTERM:
+            if now - self._term < ECHO:
+                return False
+            self._term = now
+        self.count = max(2, self.count + 1) if number == signal.SIGQUIT else self.count + 1
+        self.since = now
+        return True
 
 
 class StopSignals:
     """A context manager of the main thread: inside, `stop(at_once)` is called for signals. What was set before is set again at its end."""
 
     def __init__(self, stop: Callable[[bool], None]) -> None:
-        self._stop, self._count = stop, 0
+        self._stop, self._stops = stop, StopCount()
         self._before: dict[int, Any] = {}
         self._mask: set[int | signal.Signals] = set()
 
@@ -57,5 +85,5 @@ class StopSignals:
         future.result()
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        self._count += 1
-        self._stop(self._count > 1 or number == signal.SIGQUIT)
+        if self._stops.take(number):
+            self._stop(self._stops.count > 1)

@@ -13,18 +13,22 @@ Rules
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
+from traceback import format_exc
 from typing import assert_never
 
 import msgspec
 
 from stem_iso.brokers.base import Receipt, Settlement, Verdict
-from stem_iso.outcome import Failed, Outcome, Succeeded, TaskError
-from stem_iso.task.plan import Finish, GiveBack, Plan, Retry
+from stem_iso.outcome import Crashed, Failed, MemoryExceeded, Outcome, Stopped, StopReason, Succeeded, TaskError, TimedOut
+from stem_iso.printable import one_line
+from stem_iso.task.middleware import MiddlewareStack
 from stem_iso.task.retry_policy import ExponentialJitterRetryStrategy, RetryStrategy, safe_delay
-from stem_iso.task.settlement import Troubled, error_of, needs_delay, settle
+from stem_iso.task.settlement import Finish, GiveBack, Plan, Retry, Troubled, error_of, needs_delay, settle
 from stem_iso.worker.attempt import Attempt
 from stem_iso.worker.reporting.events import EventEmitter
 
@@ -35,18 +39,28 @@ class PendingSettlement(msgspec.Struct):
     attempt: Attempt
     plan: Plan
     elapsed: float
+    stopped: Stopped | None  # the end of an attempt that the worker took back
 
 
 class PendingSettlements:
     """Owned by the consumer thread."""
 
-    def __init__(self, events: EventEmitter, strategy: RetryStrategy | None, max_result_bytes: int, count_retries: bool) -> None:
-        self._events = events
+    def __init__(
+        self,
+        events: EventEmitter,
+        strategy: RetryStrategy | None,
+        max_result_bytes: int,
+        count_retries: bool,
+        middleware: MiddlewareStack | None = None,
+    ) -> None:
+        self._events, self._middleware = events, middleware or MiddlewareStack()
         self._default = ExponentialJitterRetryStrategy()
         self._strategy = strategy or self._default
         self._max_result_bytes = max_result_bytes
         self._pending: deque[PendingSettlement] = deque()
         self._count_retries = count_retries
+        self.stopping = False  # the worker is; from then on these two count
+        self.killed = self.given_back = 0
         self._lined_up: dict[str, float] = {}  # id -> due (wall clock), of those that wait here for a limit; for --burst alone
         self._retries: dict[str, float] = {}  # id -> due (wall clock), of retries made here and not seen since; for --burst alone
 
@@ -61,8 +75,11 @@ class PendingSettlements:
         plan = settle(attempt.envelope, outcome, attempt.policy, now=time.time(), delay=delay, meta=attempt.meta)
         if plan is None:
             return False
+        attempt.killed = _killed(attempt, outcome)
+        if isinstance(plan, Retry):
+            plan = self._with_middleware(attempt, plan)
         elapsed = ended_at - attempt.begun_at if attempt.begun_at else 0.0
-        self._pending.append(PendingSettlement(attempt, plan, elapsed))
+        self._pending.append(PendingSettlement(attempt, plan, elapsed, outcome if isinstance(outcome, Stopped) else None))
         return True
 
     def _delay(self, attempt: Attempt, outcome: Outcome) -> float | None:
@@ -75,6 +92,15 @@ class PendingSettlements:
             self._events.trouble(wrong, attempt)
         return delay
 
+    def _with_middleware(self, attempt: Attempt, plan: Retry) -> Retry:
+        if plan.error is None:
+            return plan
+        try:
+            return replace(plan, successor=self._middleware.retry(plan.successor, plan.error))
+        except Exception:  # user code: the retry counts for more than what was to travel with it
+            self._events.trouble("a middleware's retry() raised", attempt, format_exc())
+            return plan
+
     def _too_large(self, size: int) -> Failed:
         message = f"the result has {size} bytes, max_result_bytes is {self._max_result_bytes}; store it elsewhere and return where it is"
         return Failed(TaskError(type="ValueError", message=message, retryable=False), ("ValueError", "Exception"))
@@ -84,39 +110,47 @@ class PendingSettlements:
     def batch(self) -> list[Settlement]:
         """What the next exchange settles."""
         return [
-            Settlement(closing.attempt.delivery.receipt, closing.plan, closing.attempt.meta, closing.attempt.progress)
-            for closing, _ in zip(self._pending, range(BATCH), strict=False)
+            Settlement(pending.attempt.delivery.receipt, pending.plan, pending.attempt.meta, pending.attempt.progress)
+            for pending, _ in zip(self._pending, range(BATCH), strict=False)
         ]
 
     def stored(self, verdicts: list[Verdict]) -> list[Attempt]:
         """Take the verdicts of the batch, in its order, and emit the events. Returns the attempts that are over."""
         over = []
         for verdict in verdicts:
-            closing = self._pending.popleft()
-            over.append(closing.attempt)
-            self._tell(closing, verdict)
+            pending = self._pending.popleft()
+            over.append(pending.attempt)
+            self._emit_events(pending, verdict)
         return over
 
-    def _tell(self, closing: PendingSettlement, verdict: Verdict) -> None:
-        attempt, plan = closing.attempt, closing.plan
-        self._events.signals.settled(attempt, plan, verdict, closing.elapsed)
+    def _emit_events(self, pending: PendingSettlement, verdict: Verdict) -> None:
+        attempt, plan = pending.attempt, pending.plan
+        self._events.signals.settled(attempt, plan, verdict, pending.elapsed)
         if verdict is Verdict.DONE:
             match plan:
                 case Finish():
-                    self._events.finished(attempt, plan, closing.elapsed)
+                    self._events.finished(attempt, plan, pending.elapsed)
                 case Retry():
                     if self._count_retries:
                         self._retries[attempt.envelope.id] = plan.successor.not_before or 0.0
-                    self._events.retried(attempt, plan)
+                    self._events.retried(attempt, plan, pending.elapsed)
                 case GiveBack():
-                    pass  # no ending: the attempt will be made again
+                    self._given_back(attempt, pending.stopped)
                 case _:
                     assert_never(plan)
         elif verdict is Verdict.CANCELLED:
-            self._events.revoked(attempt, "revoked")
+            self._events.revoked(attempt, "revoked", pending.elapsed)
         elif not attempt.lost:  # else `Attempts.lost` has emitted it
             text = "the lease was lost: another worker has the task, or the broker knows it no more; what was done here does not count"
             self._events.trouble(text, attempt)
+
+    def _given_back(self, attempt: Attempt, stopped: Stopped | None) -> None:
+        """No ending: the attempt will be made again. While the worker stops, its log says what it gives back."""
+        if not self.stopping or stopped is None or stopped.reason is not StopReason.SHUTDOWN:
+            return
+        self.killed, self.given_back = self.killed + stopped.started, self.given_back + 1
+        how = "killed by the stop, and given back" if stopped.started else "given back by the stop: it had not begun"
+        self._events.note(logging.INFO, f"{one_line(attempt.envelope.name)} {one_line(attempt.envelope.id)} {how}", attempt)
 
     # -- for --burst ---------------------------------------------------------------------------------------------------------------
 
@@ -142,4 +176,17 @@ class PendingSettlements:
 
     def receipts(self) -> Iterator[Receipt]:
         """The receipts of settlements that are still to be stored."""
-        return (closing.attempt.delivery.receipt for closing in self._pending)
+        return (pending.attempt.delivery.receipt for pending in self._pending)
+
+
+def _killed(attempt: Attempt, outcome: Outcome) -> bool:
+    """Whether its process died before the handler came to an end; a coroutine that is cancelled comes to one."""
+    match outcome:
+        case Crashed() | MemoryExceeded():
+            return True
+        case TimedOut(killed=killed):
+            return attempt.isolated or bool(killed)
+        case Stopped(started=started):
+            return attempt.isolated and started
+        case _:
+            return False

@@ -22,6 +22,7 @@ from stem_iso.isolate.engine.engine import Engine
 from stem_iso.isolate.interfaces import Caller, IsolateNotice
 from stem_iso.task.handler import form_of
 from stem_iso.task.options import Form
+from stem_iso.worker.admission import HandlerCache
 from stem_iso.worker.attempt import Attempt, IsolateChanged, Message, Trouble
 from stem_iso.worker.attempt_port import AttemptReports
 from stem_iso.worker.attempts import Attempts
@@ -37,7 +38,7 @@ from stem_iso.worker.pending_settlements import PendingSettlements
 from stem_iso.worker.reporting.bus import Bus
 from stem_iso.worker.reporting.events import EventEmitter
 from stem_iso.worker.reporting.log import LogSubscriber
-from stem_iso.worker.resolved_handlers import HandlerCache
+from stem_iso.worker.reporting.start_report import start_report
 from stem_iso.worker.scheduler import Scheduler
 from stem_iso.worker.takeover import Takeover
 
@@ -66,10 +67,14 @@ class OwnProcess(Around):
 class WorkerRuntime:
     """One life of one worker."""
 
-    def __init__(self, app: Stem, options: WorkerOptions, bus: Bus, inbox: Inbox[Message], loop: asyncio.AbstractEventLoop | None) -> None:
+    def __init__(
+        self, app: Stem, options: WorkerOptions, bus: Bus, inbox: Inbox[Message], loop: asyncio.AbstractEventLoop | None, unknown: set[str]
+    ) -> None:
+        """`unknown` as of `Attempts`."""
         self._app, self._options, self._bus, self._inbox = app, options, bus, inbox
+        self._unknown = unknown
         self._events = EventEmitter(options.id, bus, app.signals)
-        self._logged = LogSubscriber(bus)
+        self._logged = LogSubscriber(bus, options.id, by_command=options.origin.keeper_socket is not None)
         self._broker = app.open_broker()
         sizes = self._broker.options
         inline = Inline(
@@ -109,16 +114,19 @@ class WorkerRuntime:
 
     def _open(self) -> Consumer:
         options, broker = self._options, self._broker
+        self._app.middleware.observe(self._app.signals)
         scheduler = Scheduler(self._app.schedules.declared(), self._app.schedules.owner(), self._events)
-        settlements = PendingSettlements(self._events, options.retry_strategy, broker.options.max_result_bytes, count_retries=options.burst)
+        most, middleware = broker.options.max_result_bytes, self._app.middleware
+        settlements = PendingSettlements(self._events, options.retry_strategy, most, options.burst, middleware)
         port = AttemptReports(self._inbox, self._events, self._logged.output)
         by_command = options.origin.keeper_socket is not None
-        handlers = HandlerCache(self._app, EntrypointTable(self._app), hosted=by_command)
+        handlers = HandlerCache(self._app, EntrypointTable(self._app, self._logged.observed_in_isolates), hosted=by_command)
         attempts = Attempts(
             *(port, handlers, self._hosts, settlements, self._events),
             seats=options.seats,
             grace=options.unregistered_grace,
             cores_changed=lambda: beat.soon(),
+            unknown=self._unknown,
         )
         recoverer = Recoverer(options, broker.options.claim_interval, self._events, attempts.leases.held())
         takeover = Takeover(options, self._machine, recoverer)
@@ -127,7 +135,7 @@ class WorkerRuntime:
         beat.run(broker, time.monotonic())  # where the broker cannot be reached, nothing is started
         if by_command or any(form_of(handler) is Form.ISOLATED for handler in self._app.registry):
             self._hosts.start_engine()
-        self._logged.started(options, broker.url)
+        self._logged.started(start_report(self._app, options, broker.url))
         self._events.signals.ready(options, broker.url)
         return Consumer(options, broker, self._inbox, attempts, self._events, scheduler, recoverer, [takeover, beat, Sweeper()])
 
@@ -135,7 +143,7 @@ class WorkerRuntime:
         self._hosts.close()
         with suppress(BrokerUnavailable):
             self._events.forward(self._broker)
-            self._broker.goodbye(self._options.id)
+            self._broker.remove_worker(self._options.id)
         self._broker.close()
         self._inbox.close()
         self._logged.stopped()

@@ -24,7 +24,7 @@ from stem_iso.brokers.base import Broker, ScheduleRecord
 from stem_iso.task.schedule import Plan, Schedule, decode_schedule, fired, plan
 from stem_iso.worker.reporting.events import EventEmitter
 
-LOOK_EVERY = 1.0  # seconds between looks that only the watch asked for
+POLL_EVERY = 1.0  # seconds between looks that only the watch asked for
 LONGEST_SLEEP = 30.0
 
 
@@ -34,20 +34,20 @@ class Scheduler:
     def __init__(self, declared: Sequence[ScheduleRecord], owner: str, events: EventEmitter) -> None:
         self._declared, self._owner, self._events = declared, owner, events
         self._brought = False
-        self._looked = -inf
+        self._polled_at = -inf
         self._waiting: dict[str, tuple[ScheduleRecord, Schedule, Plan]] = {}  # as of the last look, so that the next one is cheap
         self._reported: dict[str, str] = {}  # name -> the revision that cannot be fired here
         self.due = 0.0
         self.fired = False  # so that an exchange is worth its price
 
-    def rung(self, now: float) -> None:
+    def notified(self, now: float) -> None:
         """The watch fired: there is something new, perhaps a schedule."""
-        self.due = min(self.due, max(now, self._looked + LOOK_EVERY))
+        self.due = min(self.due, max(now, self._polled_at + POLL_EVERY))
 
     def run(self, broker: Broker, now: float) -> None:
         if not self._brought:
             self._bring(broker)
-        self._looked = now
+        self._polled_at = now
         records = broker.schedules()
         self._forget({record.name for record in records})
         earliest = min((self._next(broker, record) for record in records if not record.paused), default=inf)
@@ -93,7 +93,7 @@ class Scheduler:
         return known[1], known[2]
 
     def _forget(self, names: set[str]) -> None:
-        for gone in self._waiting.keys() - names:
-            del self._waiting[gone]
-        for gone in self._reported.keys() - names:
-            del self._reported[gone]
+        for removed in self._waiting.keys() - names:
+            del self._waiting[removed]
+        for removed in self._reported.keys() - names:
+            del self._reported[removed]

@@ -1,6 +1,6 @@
 """The shutdown of a worker: its phases as a table, their deadlines, and what each begins with.
 
-               drain asked               grace over, or at once             nothing runs                 stored, or given up
+               drain requested             grace over, or at once             nothing runs                 stored, or given up
     RUNNING ────────────────> DRAINING ─────────────────────────> KILLING ───────────────> STORING ───────────────────────> OVER
        └──────────────────────────────── at once ────────────────────^
                DRAINING ── nothing runs ──────────────────────────────────────────────────────^
@@ -13,11 +13,12 @@
                before it has ended
     STORING    the last outcomes go to the broker, which has 5 s to come back if it is away
 
-A stop may be asked for in any phase. No phase comes twice. `asked` and `moved` decide, and are pure; `Shutdown` acts.
+A stop may be asked for in any phase. No phase comes twice. `requested` and `moved` decide, and are pure; `Shutdown` acts.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from enum import IntEnum
 from math import inf
@@ -37,16 +38,16 @@ class ShutdownPhase(IntEnum):
     OVER = 4
 
 
-class Ask(IntEnum):
+class StopRequest(IntEnum):
     DRAIN = 0
     AT_ONCE = 1
 
 
-ASKED = {Ask.DRAIN: ShutdownPhase.DRAINING, Ask.AT_ONCE: ShutdownPhase.KILLING}
+PHASE_OF_REQUEST = {StopRequest.DRAIN: ShutdownPhase.DRAINING, StopRequest.AT_ONCE: ShutdownPhase.KILLING}
 
 
-def asked(phase: ShutdownPhase, ask: Ask) -> ShutdownPhase:
-    return max(phase, ASKED[ask])
+def requested(phase: ShutdownPhase, request: StopRequest) -> ShutdownPhase:
+    return max(phase, PHASE_OF_REQUEST[request])
 
 
 def moved(phase: ShutdownPhase, *, running: int, unstored: int, grace_over: bool, patience_over: bool) -> ShutdownPhase:
@@ -66,15 +67,8 @@ class Shutdown:
     def __init__(self, options: WorkerOptions, attempts: Attempts, events: EventEmitter, give_back: Callable[[], None]) -> None:
         self._options, self._attempts, self._events, self._give_back = options, attempts, events, give_back
         self.phase = ShutdownPhase.RUNNING
+        self.running, self.over = True, False  # of the phase; each turn of the consumer asks a dozen times
         self._grace_at = self._inline_at = self._isolates_at = self._stored_at = inf
-
-    @property
-    def over(self) -> bool:
-        return self.phase is ShutdownPhase.OVER
-
-    @property
-    def running(self) -> bool:
-        return self.phase is ShutdownPhase.RUNNING
 
     def bound(self) -> float:
         """When to look again at the latest."""
@@ -84,10 +78,10 @@ class Shutdown:
         """Nothing is left to wait for."""
         return self.phase is ShutdownPhase.STORING and not self._attempts.settlements
 
-    def ask(self, at_once: bool, now: float) -> None:
-        self._enter(asked(self.phase, Ask.AT_ONCE if at_once else Ask.DRAIN), now)
+    def request(self, at_once: bool, now: float) -> None:
+        self._enter(requested(self.phase, StopRequest.AT_ONCE if at_once else StopRequest.DRAIN), now)
 
-    def look(self, now: float, at_hand: int) -> None:
+    def advance(self, now: float, at_hand: int) -> None:
         """`at_hand`: deliveries that are not yet attempts."""
         if self.running:
             return
@@ -113,7 +107,8 @@ class Shutdown:
             return
         if self.running:
             self._events.signals.stopping(at_once=phase is ShutdownPhase.KILLING)
-        self.phase = phase
+            self._attempts.settlements.stopping = True
+        self.phase, self.running, self.over = phase, False, phase is ShutdownPhase.OVER
         match phase:
             case ShutdownPhase.DRAINING:
                 self._grace_at = now + self._options.shutdown_timeout
@@ -121,13 +116,22 @@ class Shutdown:
                 self._give_back()
             case ShutdownPhase.KILLING:
                 self._grace_at, self._inline_at, self._isolates_at = inf, now + COROUTINES_END, now + ISOLATES_END
+                if running := len(self._attempts):
+                    self._events.note(logging.INFO, f"stopping: {running} still running, killed now")
                 self._attempts.stop_all()
                 self._give_back()
             case ShutdownPhase.STORING:
                 self._grace_at = self._inline_at = self._isolates_at = inf
                 self._stored_at = now + STORES_END
-            case ShutdownPhase.OVER if unstored := len(self._attempts.settlements):
-                text = f"{unstored} outcomes could not be stored, the broker is away; their leases are left to run out"
-                self._events.trouble(text)
+            case ShutdownPhase.OVER:
+                self._report()
             case _:
                 pass
+
+    def _report(self) -> None:
+        settlements = self._attempts.settlements
+        if unstored := len(settlements):
+            self._events.trouble(f"{unstored} outcomes could not be stored, the broker is away; their leases are left to run out")
+        if settlements.given_back:
+            unbegun = settlements.given_back - settlements.killed
+            self._events.note(logging.INFO, f"stopped: {settlements.killed} killed and given back, {unbegun} given back that had not begun")

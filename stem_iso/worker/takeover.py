@@ -1,4 +1,4 @@
-"""Takeover of a dead worker: others on its machine notice that all its processes are gone, and take its leases at once (D14).
+"""Takeover of a dead worker: others on its machine notice that all its processes are gone, and take its leases at once.
 
     record of a neighbour ── all its processes gone? ── still gone, a quarter of a second later? ──> Recoverer: its leases, then its record
                                   └─ one lives, or nobody can say ──> nothing: its leases run out by themselves
@@ -11,18 +11,18 @@ Rules
     some milliseconds to be dead: nothing begins again before.
  4. The first look comes before this worker's own first beat, which may overwrite the record of a predecessor of the same id.
 
-Not promised: that two running copies of one machine (a snapshot that was resumed twice) are told apart. They look the same from inside; the
-fence still keeps the one that lost its lease from settling.
+Not promised: that two running copies of one machine (a snapshot that was resumed twice) are distinguished. They look the same from inside;
+the fence still keeps the one that lost its lease from settling.
 """
 
 from __future__ import annotations
 
 from stem_iso.brokers.base import Broker, WorkerInfo
-from stem_iso.worker.liveness import is_gone
+from stem_iso.worker.liveness import has_exited
 from stem_iso.worker.maintenance import Recoverer
 from stem_iso.worker.options import WorkerOptions
 
-LOOK_EVERY, CONFIRM = 1.0, 0.25  # seconds: noticed, confirmed and taken within two
+POLL_EVERY, CONFIRM = 1.0, 0.25  # seconds: noticed, confirmed and taken within two
 
 
 class Takeover:
@@ -51,8 +51,8 @@ class Takeover:
                 del self._suspects[boot]
                 self._taken.add(boot)
                 self._recoverer.take_over(dead)
-        self.due = now + (CONFIRM if self._suspects else LOOK_EVERY)
+        self.due = now + (CONFIRM if self._suspects else POLL_EVERY)
 
     def _is_dead(self, worker: WorkerInfo) -> bool:
         """Predecessors are dead without a look: our launcher killed what was left of them before it started us."""
-        return worker.boot in self._predecessors or (bool(worker.processes) and all(is_gone(pid, start) for pid, start in worker.processes))
+        return worker.boot in self._predecessors or (bool(worker.processes) and all(has_exited(*each) for each in worker.processes))

@@ -30,7 +30,7 @@ from stem_iso.isolate.linux import require_linux
 from stem_iso.isolate.machine import allowed_cores
 from stem_iso.task.retry_policy import RetryStrategy, strategy
 from stem_iso.validation import LEAST_MEMORY, Duration, duration, whole
-from stem_iso.worker.attempt import Message, StopAsked
+from stem_iso.worker.attempt import Message, StopRequested
 from stem_iso.worker.inbox import Inbox
 from stem_iso.worker.options import Origin, WorkerOptions, names, queues_of
 from stem_iso.worker.os_signals import StopSignals
@@ -86,12 +86,18 @@ class Worker:
         )
         self._bus = Bus(self.id)
         self._inbox: Inbox[Message] = Inbox()
+        self._unknown: set[str] = set()
         self._started = False
         self._ended: Future[None] = Future()  # done when everything has been closed
 
     @property
     def id(self) -> str:
         return self._options.id
+
+    @property
+    def unknown_tasks(self) -> tuple[str, ...]:
+        """Names of tasks that came while it ran and that no handler bears, sorted: given back, or dead-lettered after the grace."""
+        return tuple(sorted(self._unknown))
 
     @property
     def boot(self) -> str:
@@ -167,7 +173,7 @@ class Worker:
             raise StemError("this worker has been started before, and runs once: make another Worker")
         self._started = True
         opened: Future[None] = Future()
-        runtime = WorkerRuntime(self.app, self._options, self._bus, self._inbox, loop)
+        runtime = WorkerRuntime(self.app, self._options, self._bus, self._inbox, loop, self._unknown)
         threading.Thread(target=runtime.live, args=(opened, self._ended), name="stem-iso-consumer", daemon=True).start()
         opened.result()
 
@@ -177,7 +183,7 @@ class Worker:
         Returns at once; from any thread, any number of times.
         """
         if not self._ended.done():
-            self._inbox.put_now(StopAsked(at_once))
+            self._inbox.put_now(StopRequested(at_once))
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the end. Raises TimeoutError, InvalidOptions for more than 100 years."""

@@ -18,20 +18,20 @@ import msgspec
 from stem_iso.brokers.base import Delivery, Settlement, Verdict
 from stem_iso.brokers.sqlite.lock_file import LockFile
 from stem_iso.brokers.url import open_broker
+from stem_iso.outcome import TaskState
 from stem_iso.task.envelope import Envelope, decode
-from stem_iso.task.plan import Finish, Plan, Retry
-from stem_iso.task.status import TaskState
+from stem_iso.task.settlement import Finish, Plan, Retry
 
 URL = "sqlite:///jobs.db?max_redeliveries=100000&default_visibility_timeout=1"
 
 
 def produce(folder: str, log: str, number: str, count: str) -> None:
     broker = open_broker(URL, cwd=folder)
-    with open(log, "a", buffering=1) as told:
+    with open(log, "a", buffering=1) as lines:
         for index in range(int(count)):
             id = f"{number}-{index}"
             broker.publish([Envelope(id=id, name="task", args=msgspec.Raw(b"\x80"))])
-            told.write(f"{id}\n")
+            lines.write(f"{id}\n")
 
 
 def work(folder: str, log: str, boot: str, predecessor: str) -> None:
@@ -39,12 +39,12 @@ def work(folder: str, log: str, boot: str, predecessor: str) -> None:
     broker.reclaim(boot, predecessor or None)
     watch = broker.watch(boot, ["default"])
     ended: list[Settlement] = []
-    with open(log, "a", buffering=1) as told:
+    with open(log, "a", buffering=1) as lines:
         while True:
             exchange = broker.exchange(boot, ended, ["default"], 5)
             for settlement, verdict in zip(ended, exchange.verdicts, strict=True):
                 if isinstance(settlement.plan, Finish) and verdict is Verdict.DONE:
-                    told.write(f"{settlement.receipt.id}\n")
+                    lines.write(f"{settlement.receipt.id}\n")
             ended = [Settlement(one.receipt, plan(one)) for one in exchange.deliveries]
             if not ended:
                 select.select([watch], [], [], watch.interval)

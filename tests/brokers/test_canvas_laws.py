@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from stem_iso.brokers.base import Broker, BrokerOptions, DeadFilter, Delivery, MemberState, Reclaimed, Settlement, StatusRecord, Verdict
-from stem_iso.brokers.redis.client import scripts
+from stem_iso.brokers.redis.driver import scripts
 from stem_iso.brokers.sqlite.broker import SqliteBroker
 from stem_iso.brokers.url import open_broker
+from stem_iso.outcome import TaskState
 from stem_iso.task.canvas.tree import Canvas, Tree, group_of, last_of, lay, leaves, parts_of
 from stem_iso.task.envelope import Envelope, decode
-from stem_iso.task.plan import Finish, GiveBack, Plan, Retry
-from stem_iso.task.status import TaskState
+from stem_iso.task.settlement import Finish, GiveBack, Plan, Retry
 from stem_iso.testing.contract.steps import ALL, ERROR, FAILURE, envelope
 from tests.brokers.stores import HandClock, in_memory
 from tests.task.canvases import Expected, agrees, groups_in, judge, named_by, trees
@@ -155,7 +155,7 @@ class Stored(RuleBasedStateMachine):
     # -- producers --------------------------------------------------------------------------------------------------------------
 
     def meant_by(self, tree: Tree, id: str) -> list[str] | None:
-        """The parts that an id means; None where nobody can tell any more."""
+        """The parts that an id means; None where nobody can know any more."""
         outcome = last_of(tree).id
         group = group_of(tree, id)
         if id != outcome and group is None:
@@ -321,9 +321,9 @@ class ServerClock:
 def test_stored_on_redis(redis_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shutil.copytree(scripts.FOLDER, tmp_path / "scripts")
     shared = tmp_path / "scripts" / "common.lua"
-    told = "local NOW = tonumber(time[1]) + tonumber(time[2]) / 1e6"
-    assert told in shared.read_text()
-    shared.write_text(shared.read_text().replace(told, f"{told} + tonumber(call('GET', '{HOURS}') or 0)"))
+    line = "local NOW = tonumber(time[1]) + tonumber(time[2]) / 1e6"
+    assert line in shared.read_text()
+    shared.write_text(shared.read_text().replace(line, f"{line} + tonumber(call('GET', '{HOURS}') or 0)"))
     monkeypatch.setattr(scripts, "FOLDER", tmp_path / "scripts")
     scripts.script.cache_clear()
     try:

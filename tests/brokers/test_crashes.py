@@ -15,7 +15,7 @@ import pytest
 
 from stem_iso.brokers.base import Broker
 from stem_iso.brokers.url import open_broker
-from stem_iso.task.status import TaskState
+from stem_iso.outcome import TaskState
 from stem_iso.testing import eventually
 from tests.brokers.crowd import URL
 from tests.brokers.stores import is_sound, python
@@ -37,7 +37,7 @@ class Crowd:
     def log(self, who: str) -> Path:
         return self.folder / f"{who}.log"
 
-    def told(self, who: str) -> list[str]:
+    def reported(self, who: str) -> list[str]:
         """Whole lines only: the last one may have been cut by a kill."""
         return self.log(who).read_text().split("\n")[:-1] if self.log(who).exists() else []
 
@@ -55,10 +55,10 @@ class Crowd:
         victim.kill()
         victim.communicate()
 
-    def wait_until_it_has_told(self, who: str, more: int) -> None:
+    def wait_for_more(self, who: str, more: int) -> None:
         """A kill then comes at any instruction, yet never before its victim has done something."""
-        before = len(self.told(who))
-        eventually(lambda: len(self.told(who)) >= before + more, 20)
+        before = len(self.reported(who))
+        eventually(lambda: len(self.reported(who)) >= before + more, 20)
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_nothing_is_lost_or_doubled_by_kills(crowd: Crowd, broker: Broker, tmp_p
         crowd.start(who)
     for _ in range(KILLS):
         victims = names if dice.random() < 0.1 else [dice.choice(names)]
-        crowd.wait_until_it_has_told(victims[0], dice.randint(1, 60))
+        crowd.wait_for_more(victims[0], dice.randint(1, 60))
         for who in victims:
             crowd.kill(who)
         for who in victims:
@@ -96,8 +96,8 @@ def test_nothing_is_lost_or_doubled_by_kills(crowd: Crowd, broker: Broker, tmp_p
     for who in names[2:]:
         crowd.kill(who)
 
-    promised = crowd.told("producer1") + crowd.told("producer2")
-    settled = Counter(crowd.told("worker1") + crowd.told("worker2"))
+    promised = crowd.reported("producer1") + crowd.reported("producer2")
+    settled = Counter(crowd.reported("worker1") + crowd.reported("worker2"))
     assert len(promised) > KILLS
     assert max(settled.values()) == 1
     for record in broker.status(promised):
@@ -116,8 +116,8 @@ def test_a_crowd_shares_the_work_without_an_error(crowd: Crowd, broker: Broker, 
         assert producer.returncode == 0
     eventually(lambda: broker.queues() == [], 60)
     workers = ("worker1", "worker2", "worker3")
-    eventually(lambda: sum(len(crowd.told(who)) for who in workers) == 1200, 10)
-    assert max(Counter(id for who in workers for id in crowd.told(who)).values()) == 1
+    eventually(lambda: sum(len(crowd.reported(who)) for who in workers) == 1200, 10)
+    assert max(Counter(id for who in workers for id in crowd.reported(who)).values()) == 1
     assert all(worker.poll() is None for worker in crowd.running.values())
     assert is_sound(tmp_path / "jobs.db")
 

@@ -20,8 +20,8 @@ from stem_iso.brokers.base import DeadFilter, Delivery, Settlement
 from stem_iso.brokers.sqlite.broker import SqliteBroker
 from stem_iso.brokers.sqlite.connection import Connection
 from stem_iso.errors import BrokerUnavailable, StemError
+from stem_iso.outcome import TERMINAL, Progress, TaskState
 from stem_iso.task.rate_limit import Rate, TaskLimits
-from stem_iso.task.status import TERMINAL, Progress, TaskState
 from stem_iso.testing.contract.canvas_steps import chain, compose, group, leaf
 from stem_iso.testing.contract.schedules import schedule
 from stem_iso.testing.contract.steps import ALL, FAILURE, SUCCESS, envelope, next_attempt, settle, status, take
@@ -117,7 +117,7 @@ def worked_off(broker: SqliteBroker, clock: HandClock) -> list[str]:
                     broker.exchange("beta", [Settlement(delivery.receipt, SUCCESS)], QUEUES, 0)
             if not exchange.ready and not exchange.deliveries:
                 break
-        broker.orders("beta"), broker.ended_apart()
+        broker.revocations("beta"), broker.unattended_ends()
         clock.pass_by(6)
     return [delivery.receipt.id for delivery in given]
 
@@ -246,13 +246,13 @@ def test_a_lease_whose_end_is_no_time_is_taken_back_and_does_not_stop_the_others
     broker.close()
 
 
-def test_the_end_of_it_is_told_once_to_the_workers(store: Path) -> None:
+def test_its_end_is_reported_to_the_workers_once(store: Path) -> None:
     change(store, "UPDATE task SET rank = 'nine' WHERE id = 'ready-2'")
     broker = in_file(store, HandClock())
     worked: Iterator[str] = iter(worked_off_once(broker))
     assert "ready-2" not in list(worked)
-    told = [each for each in broker.ended_apart() if each.id == "ready-2"]
-    assert [(each.state, each.reason) for each in told] == [(TaskState.FAILED, "undecodable")]
+    ended = [each for each in broker.unattended_ends() if each.id == "ready-2"]
+    assert [(each.state, each.reason) for each in ended] == [(TaskState.FAILED, "undecodable")]
     broker.close()
 
 

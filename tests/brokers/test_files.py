@@ -1,4 +1,4 @@
-"""Others at the files of a database: a tool that writes, planted links, other users, a full disk, no descriptor left."""
+"""Others at the files of a database: a tool that writes, planted client, other users, a full disk, no descriptor left."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from pathlib import Path
 import pytest
 
 from stem_iso.brokers.base import Broker
+from stem_iso.brokers.sqlite import schema
+from stem_iso.brokers.sqlite.clock import SYSTEM
+from stem_iso.brokers.sqlite.connection import Connection, version_of
 from stem_iso.brokers.sqlite.lock_file import LockFile
 from stem_iso.brokers.url import open_broker
 from stem_iso.errors import BrokerUnavailable
-from stem_iso.testing.contract.delays import rings
+from stem_iso.testing.contract.delays import wakes
 from stem_iso.testing.contract.steps import SUCCESS, counts, envelope, settle, status, take, take_one
 from tests.brokers.stores import ROOT
 
@@ -81,7 +84,7 @@ def test_a_broker_opens_while_another_program_writes(broker: Broker, path: Path)
 
 
 @pytest.mark.slow
-def test_what_is_held_too_long_is_said_in_time(broker: Broker, path: Path) -> None:
+def test_what_is_held_too_long_is_reported_in_time(broker: Broker, path: Path) -> None:
     broker.publish([envelope()])
     other = tool(path)
     began = time.monotonic()
@@ -96,7 +99,7 @@ def test_what_is_held_too_long_is_said_in_time(broker: Broker, path: Path) -> No
 @pytest.mark.parametrize("setting", ["PRAGMA user_version = -1", "PRAGMA user_version = 999", "PRAGMA application_id = 7"])
 def test_a_file_that_is_not_ours_is_refused_in_one_line_and_left_as_it_is(path: Path, setting: str) -> None:
     broker = open_broker(f"sqlite:///{path}")
-    broker.queues()
+    broker.publish([envelope()])
     broker.close()
     raw = sqlite3.connect(path)
     raw.execute(setting)
@@ -106,6 +109,30 @@ def test_a_file_that_is_not_ours_is_refused_in_one_line_and_left_as_it_is(path: 
         open_broker(f"sqlite:///{path}").queues()
     assert "\n" not in str(refused.value)
     assert path.read_bytes() == before
+
+
+def test_a_file_that_is_made_between_two_looks_is_not_called_damaged(path: Path) -> None:
+    """Its maker commits just before the second question that somebody else asks the file."""
+    path.touch()
+    maker = sqlite3.connect(path, isolation_level=None, timeout=0)
+    maker.execute("BEGIN IMMEDIATE")
+    maker.execute("CREATE TABLE fact (name, value)")
+    maker.execute(f"PRAGMA application_id = {schema.APPLICATION}")
+    maker.execute(f"PRAGMA user_version = {schema.VERSION}")
+
+    def commit_before(statement: str) -> None:
+        if "application_id" in statement and maker.in_transaction:
+            with suppress(sqlite3.OperationalError):  # it is held up by whoever looks at one instant of the file
+                maker.execute("COMMIT")
+
+    looker = Connection(str(path))
+    looker._raw.set_trace_callback(commit_before)
+    assert version_of(looker, SYSTEM) == 0
+    if maker.in_transaction:
+        maker.execute("COMMIT")
+    assert version_of(looker, SYSTEM) == schema.VERSION
+    looker.close()
+    maker.close()
 
 
 def test_a_strange_database_is_not_brought_to_another_journal(path: Path) -> None:
@@ -134,15 +161,15 @@ def test_a_planted_lock_file_is_refused(path: Path, tmp_path: Path, kind: str) -
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo"])
-def test_a_planted_bell_is_not_followed_and_costs_no_task(
+def test_a_planted_sidecar_is_not_followed_and_costs_no_task(
     broker: Broker, path: Path, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for bell in ("-wake", "-done"):
-        plant(kind, Path(f"{path}{bell}"), tmp_path / "target")
+    for suffix in ("-wake", "-done"):
+        plant(kind, Path(f"{path}{suffix}"), tmp_path / "target")
     broker.publish([envelope()])
     assert settle(broker, take_one(broker), SUCCESS).name == "DONE"
     broker.publish([envelope()])
-    assert [record.levelno for record in caplog.records if "cannot be rung" in record.message] == [logging.WARNING]
+    assert [record.levelno for record in caplog.records if "cannot be notified" in record.message] == [logging.WARNING]
     assert not (tmp_path / "target").exists()
     with pytest.raises(BrokerUnavailable, match="-wake is a link or no plain file"):
         broker.watch("alpha", ["default"])
@@ -168,7 +195,7 @@ print({name: oct(os.stat(name).st_mode & 0o777) for name in os.listdir()})
 
 def test_sidecars_are_as_open_as_the_database_whoever_makes_them(path: Path) -> None:
     broker = open_broker(f"sqlite:///{path}")
-    broker.queues()
+    broker.sweep()
     path.chmod(0o664)
     broker.publish([envelope()])
     assert Path(f"{path}-wake").stat().st_mode & 0o777 == 0o664
@@ -192,13 +219,13 @@ def test_whoever_can_only_read_cannot_stop_a_writer(broker: Broker, path: Path) 
 # -- nothing left ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_stored_is_stored_though_no_descriptor_is_left_for_the_bell(path: Path) -> None:
+def test_what_is_stored_is_stored_though_no_descriptor_is_left_to_notify_others(path: Path) -> None:
     program = """
 import os, resource, sys
 from stem_iso.brokers.url import open_broker
 from stem_iso.testing.contract.steps import SUCCESS, envelope, settle, take
 broker = open_broker(sys.argv[1])
-broker.queues()
+broker.sweep()
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 held = []
 try:
@@ -211,13 +238,13 @@ print([settle(broker, delivery, SUCCESS).name for delivery in take(broker)])
 """
     said = run(program, f"sqlite:///{path}")
     assert "['one', 'two']" in said and "['DONE', 'DONE']" in said
-    assert said.count("cannot be rung") == 1
+    assert said.count("cannot be notified") == 1
     broker = open_broker(f"sqlite:///{path}")
     assert status(broker, "one").state.terminal
     broker.close()
 
 
-def test_a_sleeper_finds_what_nobody_could_ring_for(broker: Broker, path: Path) -> None:
+def test_a_sleeper_finds_what_nobody_could_notify(broker: Broker, path: Path) -> None:
     watch = broker.watch("alpha", ["default"])
     other = open_broker(f"sqlite:///{path}")
     other.queues()
@@ -225,7 +252,7 @@ def test_a_sleeper_finds_what_nobody_could_ring_for(broker: Broker, path: Path) 
     os.mkfifo(f"{path}-wake")
     other.publish([envelope()])
     deadline = time.monotonic() + 10
-    while not (rings(watch, watch.interval) or watch.changed()):
+    while not (wakes(watch, watch.interval) or watch.changed()):
         assert time.monotonic() < deadline
     assert len(take(broker)) == 1
     watch.close(), other.close()

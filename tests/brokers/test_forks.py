@@ -97,16 +97,16 @@ def test_a_child_that_ends_does_not_take_the_parents_locks_along(broker: Broker,
 
 def test_a_child_that_goes_on_when_the_parent_closes_holds_locks_of_its_own(broker: Broker) -> None:
     broker.publish([envelope()])
-    told, tell = os.pipe()
+    wait, forked = os.pipe()
     closed, close = os.pipe()
 
     def child() -> None:
         broker.publish([envelope(id="while the parent had it open")])
-        os.write(tell, b"1")
+        os.write(forked, b"1")
         os.read(closed, 1)
         broker.publish([envelope(id="after the parent closed")])
 
-    parent = threading.Thread(target=lambda: (os.read(told, 1), broker.close(), os.write(close, b"1")))
+    parent = threading.Thread(target=lambda: (os.read(wait, 1), broker.close(), os.write(close, b"1")))
     pid = os.fork()
     if pid == 0:
         code = 1

@@ -22,14 +22,14 @@ from stem_iso.brokers.sqlite.connection import Connection, network_of
 from stem_iso.brokers.sqlite.transaction import Transaction
 from stem_iso.brokers.url import open_broker
 from stem_iso.errors import BrokerUnavailable
+from stem_iso.outcome import TaskState
 from stem_iso.task.envelope import encode
-from stem_iso.task.plan import Finish
-from stem_iso.task.status import TaskState
+from stem_iso.task.settlement import Finish
 from stem_iso.testing import eventually
 from stem_iso.testing.contract.canvas_steps import chain, compose, group, known, leaf, success
-from stem_iso.testing.contract.delays import Timing, quiet, rings
+from stem_iso.testing.contract.delays import Timing, quiet, wakes
+from stem_iso.testing.contract.results import Waiting
 from stem_iso.testing.contract.steps import ALL, FAILURE, SUCCESS, counts, envelope, ids, settle, status, take, take_one
-from stem_iso.testing.contract.waiting import Waiting
 from tests.brokers.stores import ROOT, HandClock, ask, in_file, in_memory, is_sound, python
 
 CROWD = Path(__file__).parent / "crowd.py"
@@ -139,7 +139,7 @@ def test_a_database_of_a_newer_version_is_left_alone(path: Path) -> None:
         in_file(path).publish([envelope()])
 
 
-def test_a_file_that_is_no_database_is_said_to_be_none(path: Path) -> None:
+def test_a_file_that_is_no_database_is_named_as_such(path: Path) -> None:
     path.write_bytes(b"not a database at all, and long enough to be read as a header" * 20)
     with pytest.raises(BrokerUnavailable, match=r"jobs\.db"):
         in_file(path).publish([envelope()])
@@ -158,10 +158,11 @@ def test_a_removed_file_is_noticed_at_the_next_call(path: Path) -> None:
     broker.close()
 
 
-def test_sync_full_is_what_sqlite_is_told(tmp_path: Path) -> None:
+def test_sync_full_is_what_sqlite_gets(tmp_path: Path) -> None:
     for sync, level in (("full", 2), ("normal", 1)):
         broker = open_broker(f"sqlite:///{sync}.db?sync={sync}", cwd=str(tmp_path))
         database = broker._database  # type: ignore[attr-defined]
+        broker.publish([envelope()])
         assert database.read(lambda turn: turn.one("PRAGMA synchronous")) == level
         assert database.read(lambda turn: turn.one("PRAGMA journal_mode")) == "wal"
         assert database.read(lambda turn: turn.one("PRAGMA auto_vacuum")) == 2
@@ -288,7 +289,7 @@ def test_a_closed_broker_opens_again(path: Path) -> None:
 # -- wake-ups -----------------------------------------------------------------------------------------------------------------------
 
 
-def publish_and_be_killed_before_the_ring(broker: Broker, *envelopes: object) -> None:
+def publish_and_be_killed_before_notifying(broker: Broker, *envelopes: object) -> None:
     def work(turn: Transaction) -> None:
         publish.publish(turn, [(one, encode(one)) for one in envelopes])  # type: ignore[arg-type]
         turn.topics.clear()
@@ -296,11 +297,11 @@ def publish_and_be_killed_before_the_ring(broker: Broker, *envelopes: object) ->
     broker._database.write(work)  # type: ignore[attr-defined]
 
 
-def test_a_commit_that_nobody_rang_for_is_seen_by_the_interval(path: Path) -> None:
+def test_a_commit_without_a_wake_up_is_seen_by_the_interval(path: Path) -> None:
     broker, other = in_file(path), in_file(path)
     watch = broker.watch("alpha", ["default"])
     quiet(watch)
-    publish_and_be_killed_before_the_ring(other, envelope())
+    publish_and_be_killed_before_notifying(other, envelope())
     poll = select.poll()
     poll.register(watch.fileno(), select.POLLIN)
     assert poll.poll(0) == []
@@ -319,7 +320,7 @@ def test_a_worker_is_woken_in_a_moment(path: Path) -> None:
     for _ in range(20):
         quiet(watch)
         heard: list[float] = []
-        worker = threading.Thread(target=lambda heard=heard: rings(watch) and heard.append(time.perf_counter()))
+        worker = threading.Thread(target=lambda heard=heard: wakes(watch) and heard.append(time.perf_counter()))
         worker.start()
         other.publish([envelope()])
         sent = time.perf_counter()
@@ -408,7 +409,7 @@ def test_a_canvas_that_has_ended_and_is_forgotten_leaves_nothing_in_the_file(pat
             settle(broker, delivery, FAILURE if delivery.receipt.id == "e" else success(1))
     assert broker.forget("d") and broker.forget("k")
     broker.purge_dead(ALL)
-    while broker.ended_apart():
+    while broker.unattended_ends():
         pass
     tables = ask(path, "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT IN ('fact', 'sqlite_sequence')")
     assert {name: ask(path, f"SELECT count(*) FROM {name}") for (name,) in tables} == {name: [(0,)] for (name,) in tables}

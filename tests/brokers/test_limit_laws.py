@@ -5,6 +5,7 @@ The two laws are looked at after every step; at the end of a run everything must
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from stem_iso.brokers.base import BrokerOptions, Delivery, Permit, Receipt, Settlement, Verdict
 from stem_iso.brokers.sqlite.rate_limits import FALLBACK
 from stem_iso.brokers.sqlite.transaction import Transaction
-from stem_iso.task.plan import GiveBack
 from stem_iso.task.rate_limit import Rate, TaskLimits
+from stem_iso.task.settlement import GiveBack
 from stem_iso.testing.contract.steps import CANCEL, FAILURE, SUCCESS, envelope, next_attempt, settle, take, take_one
 from tests.brokers.stores import HandClock, ask, in_file, in_memory
 
@@ -45,10 +46,12 @@ class Line(RuleBasedStateMachine):
         self.running: dict[Receipt, str] = {}
         self.starts: dict[str, list[float]] = {name: [] for name in BUCKETS}
         self.bucket_of: dict[str, str] = {}
+        # Of ids. Those of `envelope` count on over all examples: what is sorted by them would stand in another order in each.
+        self.numbers = count(1)
 
-    @rule(name=st.sampled_from(sorted(BUCKETS)), count=st.integers(1, 4), priority=st.sampled_from([0, 0, 5]))
-    def publish(self, name: str, count: int, priority: int) -> None:
-        sent = [envelope(name=name, priority=priority) for _ in range(count)]
+    @rule(name=st.sampled_from(sorted(BUCKETS)), many=st.integers(1, 4), priority=st.sampled_from([0, 0, 5]))
+    def publish(self, name: str, many: int, priority: int) -> None:
+        sent = [envelope(id=f"task-{next(self.numbers)}", name=name, priority=priority) for _ in range(many)]
         self.broker.publish(sent)
         self.bucket_of |= {one.id: name for one in sent}
 
@@ -182,7 +185,7 @@ def test_a_line_costs_one_refusal_each_and_no_more_looks_while_it_waits(limits: 
 
 
 def test_what_stands_in_line_by_mistake_is_looked_at_within_minutes() -> None:
-    """A deploy raised the limit while the one that ran went on for hours: nobody tells the line."""
+    """A deploy raised the limit while the one that ran went on for hours: nothing wakes the line."""
     clock = HandClock()
     broker = in_memory(clock)
     broker.publish([envelope() for _ in range(20)])

@@ -19,18 +19,19 @@ import redis
 from stem_iso.brokers.base import Broker, BrokerOptions, DeadFilter, Settlement, WorkerInfo
 from stem_iso.brokers.redis.keys import REGISTRY
 from stem_iso.brokers.url import open_broker
+from stem_iso.outcome import Progress, TaskState
 from stem_iso.task.canvas.tree import lay, leaves
 from stem_iso.task.envelope import Undecodable, decode
-from stem_iso.task.plan import Finish, GiveBack
 from stem_iso.task.rate_limit import TaskLimits
-from stem_iso.task.status import Progress, TaskState
+from stem_iso.task.settlement import Finish, GiveBack
 from stem_iso.testing.contract.canvas_steps import chain, group, leaf
 from stem_iso.testing.contract.schedules import schedule
 from stem_iso.testing.contract.steps import ALL, FAILURE, SUCCESS, envelope, next_attempt, take
+from tests.isolate.calling import eventually
 
 P = "si:{default}"
 PLAIN = [f"plain-{number}" for number in range(6)]
-LEASE, ROUND = 0.15, 0.05  # seconds
+LEASE = 0.15  # seconds
 ONE = TaskLimits("thumbs", concurrency=1)
 UNREADABLE = Finish(TaskState.FAILED, reason="undecodable")
 SEEDS = 40
@@ -70,9 +71,22 @@ def end(broker: Broker, boot: str = "beta") -> int:
         plans.append(Settlement(one.receipt, plan))
     broker.exchange(boot, plans, ["default"], 0)
     broker.reclaim(boot)
-    broker.orders(boot)
-    broker.ended_apart()
+    broker.revocations(boot)
+    broker.unattended_ends()
     return len(plans)
+
+
+def work_until(broker: Broker, ids: list[str], done: Callable[[TaskState], bool], case: str) -> None:
+    """As many turns of a worker as it takes: what another one has leased comes back when its lease ends."""
+
+    def over() -> bool:
+        end(broker)
+        return all(one is not None and done(one.state) for one in broker.status(ids))
+
+    try:
+        eventually(over, case)
+    except AssertionError:
+        raise AssertionError(f"{case}: {broker.status(ids)}") from None
 
 
 def filled(broker: Broker) -> list[str]:
@@ -137,7 +151,7 @@ def put(plain: redis.Redis, key: bytes, where: bytes | int | None, value: bytes)
         plain.hset(key, where, value)
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "stem_iso.broker"]
 
 
@@ -154,11 +168,8 @@ def test_whatever_is_damaged_the_others_end_as_they_should(broker: Broker, plain
         own = {id for id in PLAIN if id.encode() in (where, value) or key.endswith(id.encode())}
         try:
             looked_at(broker, ids)
-            deadline = time.monotonic() + 10
-            while not all(one and one.state is TaskState.SUCCEEDED for one in broker.status([id for id in PLAIN if id not in own])):
-                assert time.monotonic() < deadline, f"{case}: {broker.status(PLAIN)}"
-                if not end(broker):
-                    time.sleep(0.01)
+            others = [id for id in PLAIN if id not in own]
+            work_until(broker, others, lambda state: state is TaskState.SUCCEEDED, case)
             looked_at(broker, ids)
         except AssertionError:
             raise
@@ -178,11 +189,7 @@ def test_a_record_that_cannot_be_read_is_buried_as_it_is(broker: Broker, plain: 
     while raw == stored or (damage == "overwritten" and raw.count(b"plain")) or (damage == "lengthened" and len(raw) < 6 + len(stored)):
         raw = DAMAGES[damage](raw, dice)
     plain.hset(f"{P}:m", "plain-2", raw)
-    deadline = time.monotonic() + 10
-    while not all(one and one.state.terminal for one in broker.status(PLAIN)):
-        assert time.monotonic() < deadline, broker.status(PLAIN)
-        if not end(broker):
-            time.sleep(0.01)
+    work_until(broker, PLAIN, lambda state: state.terminal, damage)
     assert [one.state.value for one in broker.status(PLAIN) if one] == ["succeeded"] * 2 + ["failed"] + ["succeeded"] * 3
     (letter,) = broker.dead_letters(ALL)
     assert (letter.id, letter.reason) == ("plain-2", "undecodable")
@@ -198,12 +205,13 @@ def test_a_lease_that_cannot_be_read_comes_back_with_all_others(broker: Broker, 
     plain.hset(f"{P}:l", "plain-0", lease)
     assert all(one and one.state is TaskState.RUNNING for one in broker.status(PLAIN))
     back: set[str] = set()
-    deadline = time.monotonic() + 10
-    while back != set(PLAIN):
-        assert time.monotonic() < deadline, back
+
+    def all_back() -> bool:
         broker.reclaim("beta")
-        back |= {one.receipt.id for one in take(broker, 50, "beta")}
-        time.sleep(0.01)
+        back.update(one.receipt.id for one in take(broker, 50, "beta"))
+        return back == set(PLAIN)
+
+    eventually(all_back, "not all leases end")
 
 
 def test_a_lease_without_an_end_gets_one(broker: Broker, plain: redis.Redis) -> None:
@@ -218,14 +226,14 @@ def test_a_lease_without_an_end_gets_one(broker: Broker, plain: redis.Redis) -> 
 def test_a_status_that_cannot_be_read_ends_the_wait_for_it(
     broker: Broker, plain: redis.Redis, value: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    id = f"told {value!r} {plain.connection_pool.connection_kwargs.get('port')}"
+    id = f"warned of {value!r} {plain.connection_pool.connection_kwargs.get('port')}"
     broker.publish([envelope(id=id), envelope(id="b")])
     end(broker)
     plain.set(f"{P}:s:{id}", value, keepttl=True)
     with caplog.at_level(logging.WARNING):
         found = [broker.wait(id, 5), *broker.status([id, "b"])]
     assert [(one.state.value, one.reason) if one else None for one in found] == [("failed", "undecodable")] * 2 + [("succeeded", None)]
-    assert len(told(caplog)) == 1 and id in told(caplog)[0]
+    assert len(warnings(caplog)) == 1 and id in warnings(caplog)[0]
     assert broker.forget(id) and broker.status([id]) == [None]
 
 
@@ -233,11 +241,12 @@ def test_a_status_that_cannot_be_read_ends_the_wait_for_it(
 def test_an_entry_that_cannot_be_handed_on_is_dropped_and_holds_up_no_other(broker: Broker, plain: redis.Redis, entry: bytes) -> None:
     broker.publish([envelope(id="a")])
     plain.hset(f"{P}:out", "1", entry)
-    deadline = time.monotonic() + 10
-    while plain.hlen(f"{P}:out"):
-        assert time.monotonic() < deadline
+
+    def dropped() -> bool:
         broker.reclaim("beta")
-        time.sleep(ROUND)
+        return plain.hlen(f"{P}:out") == 0
+
+    eventually(dropped, "the entry stays")
     assert end(broker) == 1
 
 

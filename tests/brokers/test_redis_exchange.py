@@ -16,15 +16,14 @@ from hypothesis import strategies as st
 
 from stem_iso.brokers.base import Broker, DeadFilter, Receipt, Settlement, Verdict, WorkerInfo
 from stem_iso.brokers.redis.broker import RedisBroker
-from stem_iso.brokers.redis.client.client import Command, ScriptCall
-from stem_iso.brokers.redis.exchange import shared
+from stem_iso.brokers.redis.driver.client import Command, ScriptCall
+from stem_iso.brokers.redis.exchange import plan_args, shared
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.records import framed, head_of, parsed, record
-from stem_iso.brokers.redis.settle import plan_args
 from stem_iso.brokers.url import open_broker
+from stem_iso.outcome import TaskState
 from stem_iso.task.envelope import Envelope, decode, encode
-from stem_iso.task.plan import Finish
-from stem_iso.task.status import TaskState
+from stem_iso.task.settlement import Finish
 from stem_iso.testing import eventually
 from stem_iso.testing.contract.steps import (
     ALL,
@@ -55,7 +54,7 @@ def broker(redis_url: str) -> Iterator[RedisBroker]:
 def ask(broker: RedisBroker, sequence: int, want: int, lost: str = "", plans: Sequence[Settlement] = (), nonce: bytes = b"12345678") -> Any:
     """One turn as it goes over the wire, to be sent more than once."""
     words = [word for plan in plans for word in plan_args(plan, nonce)]
-    return broker._links.call("exchange", queue_key("default"), "alpha", sequence, want, 60, lost, *words)
+    return broker._client.call("exchange", queue_key("default"), "alpha", sequence, want, 60, lost, *words)
 
 
 def leased(answer: Any) -> list[str]:
@@ -115,7 +114,7 @@ def test_an_unsound_plan_changes_nothing_of_its_batch(broker: RedisBroker) -> No
     sound = plan_args(Settlement(held[0].receipt, SUCCESS), b"12345678")
     words = [*sound, "F", held[1].receipt.id, "alpha 1", b"12345678", 3, "soon", NONE]
     with pytest.raises(Exception, match="not sound"):
-        broker._links.call("exchange", queue_key("default"), "alpha", 100, 0, 60, "", *words)
+        broker._client.call("exchange", queue_key("default"), "alpha", 100, 0, 60, "", *words)
     assert counts(broker) == (0, 0, 2, 0)
     assert broker.exchange("alpha", [Settlement(one.receipt, SUCCESS) for one in held], [], 0).verdicts == [Verdict.DONE] * 2
 
@@ -209,7 +208,7 @@ def test_a_queued_task_costs_less_than_400_bytes(broker: RedisBroker) -> None:
     assert len(encode(sent[0])) == 223
     broker.publish(sent)
     key = queue_key("default")
-    used = sum(broker._links.command(key, "MEMORY", "USAGE", f"{key}:{name}", "SAMPLES", "0") or 0 for name in ("m", "r0", "g", "d"))
+    used = sum(broker._client.command(key, "MEMORY", "USAGE", f"{key}:{name}", "SAMPLES", "0") or 0 for name in ("m", "r0", "g", "d"))
     assert used / len(sent) <= 400
 
 
@@ -224,7 +223,7 @@ def test_nothing_is_left_of_a_task_but_its_status(broker: RedisBroker) -> None:
     broker.exchange("alpha", [Settlement(first.receipt, FAILURE), Settlement(other.receipt, SUCCESS)], [], 0)
     take(broker)
     key = queue_key("default")
-    kept = {found.decode().removeprefix(key) for found in broker._links.command(key, "KEYS", f"{key}*")}
+    kept = {found.decode().removeprefix(key) for found in broker._client.command(key, "KEYS", f"{key}*")}
     assert {name for name in kept if name not in (":a", ":g")} == {f":s:{sent.id}", f":s:{other.receipt.id}", ":i:alpha"}
     assert broker.status([other.receipt.id]) == [None]
 
@@ -253,14 +252,14 @@ def test_turns_that_only_settle_do_not_take_a_queue_s_turn(broker: RedisBroker) 
 def sent(broker: RedisBroker, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Bytes of each round trip."""
     found: list[int] = []
-    run = broker._links.run
+    run = broker._client.run
 
     def counted(calls: Sequence[ScriptCall | Command], seconds: float | None = None) -> list[Any]:
         words = (word for each in calls for word in (each.args if isinstance(each, ScriptCall) else each.words))
         found.append(sum(len(word) for word in words if isinstance(word, bytes)))
         return run(calls, seconds)
 
-    monkeypatch.setattr(broker._links, "run", counted)
+    monkeypatch.setattr(broker._client, "run", counted)
     return found
 
 
@@ -373,5 +372,5 @@ def test_the_record_of_a_silent_worker_stays_for_its_neighbours_longer_than_it_i
         plain.hset("si:{/gossip}:p:here", "junk", b"\xc1")
         assert [each.boot for each in broker.neighbours("here")] == ["alpha"]
         assert 3600 < plain.ttl("si:{/gossip}:p:here") <= 86_400
-        broker.unregister(seen)
+        broker.remove_dead_worker(seen)
         assert plain.hkeys("si:{/gossip}:p:here") == [b"junk"]

@@ -15,13 +15,14 @@ import redis
 
 from stem_iso.brokers.base import Broker, BrokerOptions, Permit, Receipt, ScheduleRecord, Verdict
 from stem_iso.brokers.redis.broker import RedisBroker
-from stem_iso.brokers.redis.client.address import parse
-from stem_iso.brokers.redis.client.client import Ask, Command, Links, ScriptCall, connect
+from stem_iso.brokers.redis.driver.address import parse
+from stem_iso.brokers.redis.driver.client import Command, RedisClient, Request, ScriptCall
+from stem_iso.brokers.redis.driver.standalone import connect
 from stem_iso.brokers.url import open_broker
+from stem_iso.outcome import TaskState
 from stem_iso.task.canvas.tree import lay, leaves
-from stem_iso.task.plan import GiveBack
 from stem_iso.task.rate_limit import Rate, TaskLimits
-from stem_iso.task.status import TaskState
+from stem_iso.task.settlement import GiveBack
 from stem_iso.testing.assertions import eventually
 from stem_iso.testing.contract.canvas_steps import chain, leaf
 from stem_iso.testing.contract.steps import SUCCESS, envelope, ids, next_attempt, settle, take, take_one
@@ -35,10 +36,10 @@ class Died(BaseException):
 
 
 class Mortal:
-    """Links of a process that dies at one of its round trips: before it was sent, or when it was carried out and not answered."""
+    """RedisClient of a process that dies at one of its round trips: before it was sent, or when it was carried out and not answered."""
 
-    def __init__(self, links: Links) -> None:
-        self._links = links
+    def __init__(self, client: RedisClient) -> None:
+        self._client = client
         self._left, self._sent = -1, True
         self._meanwhile: Callable[[], object] | None = None
 
@@ -50,7 +51,7 @@ class Mortal:
         """Before that round trip, while others do this."""
         self._left, self._meanwhile = at, meanwhile
 
-    def run(self, calls: Sequence[Ask], seconds: float | None = None) -> list[Any]:
+    def run(self, calls: Sequence[Request], seconds: float | None = None) -> list[Any]:
         if calls:
             self._left -= 1
         if self._left == 0 and self._meanwhile is not None:
@@ -58,7 +59,7 @@ class Mortal:
             meanwhile()
         if self._left == 0 and not self._sent:
             raise Died
-        answers = self._links.run(calls, seconds)
+        answers = self._client.run(calls, seconds)
         if self._left == 0:
             raise Died
         return answers
@@ -70,13 +71,13 @@ class Mortal:
         return self.run([Command(key, words)])[0]
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._links, name)
+        return getattr(self._client, name)
 
 
 def mortal(url: str) -> tuple[Mortal, RedisBroker]:
     scheme, rest = url.split("://")
-    links = Mortal(connect(parse(scheme, rest.partition("?")[0], {})))
-    return links, RedisBroker(cast(Links, links), BrokerOptions())
+    client = Mortal(connect(parse(scheme, rest.partition("?")[0], {})))
+    return client, RedisBroker(cast(RedisClient, client), BrokerOptions())
 
 
 @pytest.fixture
@@ -127,9 +128,9 @@ class TestWhoeverDiesInALimit:
             tasks = [envelope(queue=case) for _ in range(3)]
             alive.publish(tasks)
             cases[case] = [each.id for each in tasks]
-            links, doomed = mortal(redis_url)
+            client, doomed = mortal(redis_url)
             held = take(doomed, 2, "doomed", [case])
-            links.dies(at, sent)
+            client.dies(at, sent)
             with pytest.raises(Died):
                 doomed.acquire(held[0].receipt, one(case))
         rest_runs(alive, cases)
@@ -144,10 +145,10 @@ class TestWhoeverDiesInALimit:
             cases[case] = [each.id for each in tasks]
             holder = take_one(alive, "alive", [case])
             assert alive.acquire(holder.receipt, one(case)) == TAKEN
-            links, doomed = mortal(redis_url)
+            client, doomed = mortal(redis_url)
             first, second = take(doomed, 2, "doomed", [case])
             assert doomed.acquire(first.receipt, one(case)).wait > 0
-            links.dies(at, sent)
+            client.dies(at, sent)
             with pytest.raises(Died):
                 doomed.acquire(second.receipt, one(case))
             holders.append(holder)
@@ -163,12 +164,12 @@ class TestWhoeverDiesInALimit:
             tasks = [envelope(queue=case) for _ in range(3)]
             alive.publish(tasks)
             cases[case] = [each.id for each in tasks]
-            links, doomed = mortal(redis_url)
+            client, doomed = mortal(redis_url)
             holder = take_one(doomed, "doomed", [case])
             assert doomed.acquire(holder.receipt, one(case)) == TAKEN
             for delivery in take(alive, 2, "alive", [case]):
                 assert alive.acquire(delivery.receipt, one(case)).wait > 0
-            links.dies(at, sent)
+            client.dies(at, sent)
             with pytest.raises(Died):
                 settle(doomed, holder, SUCCESS)
         rest_runs(alive, cases)
@@ -180,9 +181,9 @@ def test_room_that_opens_on_the_way_into_the_line_is_not_missed(redis_url: str, 
     alive.publish([envelope(), envelope()])
     holder = take_one(alive)
     assert alive.acquire(holder.receipt, case) == TAKEN
-    links, slow = mortal(redis_url)
+    client, slow = mortal(redis_url)
     refused = take_one(slow, "slow")
-    links.pauses(3, lambda: settle(alive, holder, SUCCESS))  # ask, take, and before line_up
+    client.pauses(3, lambda: settle(alive, holder, SUCCESS))  # ask, take, and before line_up
     assert slow.acquire(refused.receipt, case).wait > 0
     again = take_one(alive)
     assert again.receipt.id == refused.receipt.id and alive.acquire(again.receipt, case) == TAKEN
@@ -284,8 +285,8 @@ class TestWhoeverDiesInAFiring:
                 fired = lay(tree, [envelope(id=each.id, name=each.name, queue=name) for each in leaves(tree)])
             record = ScheduleRecord(name=name, revision="first", body=b"", due=now)
             alive.put_schedule(record)
-            links, doomed = mortal(redis_url)
-            links.dies(at, sent)
+            client, doomed = mortal(redis_url)
+            client.dies(at, sent)
             with suppress(Died):  # the last ones come after all hops of a task's
                 doomed.fire(record, now + 60, [fired])
             alive.fire(record, now + 60, [fired])
@@ -304,7 +305,7 @@ def _taken(broker: Broker, queue: str) -> list[Any]:
     return take(broker, 10, "alive", [queue])
 
 
-def test_a_listener_hears_on_when_the_server_was_started_anew(server: Callable[..., Server]) -> None:
+def test_a_listener_goes_on_when_the_server_was_started_anew(server: Callable[..., Server]) -> None:
     store = server(aof="always")
     broker, speaker = open_broker(store.url), open_broker(store.url)
     heard = broker.listen(timeout=10)

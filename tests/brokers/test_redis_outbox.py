@@ -14,29 +14,29 @@ import pytest
 from stem_iso.brokers.base import Settlement
 from stem_iso.brokers.redis import outbox
 from stem_iso.brokers.redis.broker import RedisBroker
-from stem_iso.brokers.redis.client.client import Ask, ScriptCall
+from stem_iso.brokers.redis.driver.client import Request, ScriptCall
 from stem_iso.brokers.url import open_broker
 from stem_iso.errors import BrokerUnavailable
+from stem_iso.outcome import TaskState
 from stem_iso.task.canvas.tree import Tree, leaves, parts_of
-from stem_iso.task.plan import Finish
-from stem_iso.task.status import TaskState
+from stem_iso.task.settlement import Finish
 from stem_iso.testing.contract.canvas_steps import chain, compose, group, leaf, ready
 from stem_iso.testing.contract.steps import FAILURE, settle
 from tests.servers.cluster import Cluster
 from tests.task.canvases import grown, judge, laid, named_by
 
 QUEUES = ("a", "b")
-HOPS = frozenset(("claim", "tree", "place", "placed", "begin", "skip", "drop", "group", "ack"))
+HOPS = frozenset(("claim_entry", "store_tree", "place_steps", "mark_placed", "begin", "skip", "drop", "group", "ack_entry"))
 
 
 class Dying:
-    """Breaks the broker's links at a hop of its relay: those before it in a round trip are done, the others are not."""
+    """Breaks the broker's client at a hop of its relay: those before it in a round trip are done, the others are not."""
 
     def __init__(self, broker: RedisBroker, hops: int) -> None:
-        self._run, self._hops = broker._links.run, hops
-        broker._links.run = self.run  # type: ignore[method-assign]
+        self._run, self._hops = broker._client.run, hops
+        broker._client.run = self.run  # type: ignore[method-assign]
 
-    def run(self, calls: Sequence[Ask], seconds: float | None = None) -> list[Any]:
+    def run(self, calls: Sequence[Request], seconds: float | None = None) -> list[Any]:
         if not any(isinstance(call, ScriptCall) and call.script in HOPS for call in calls):
             return self._run(calls, seconds)
         if self._hops < len(calls):
@@ -52,7 +52,7 @@ def seen_through(broker: RedisBroker, queues: Sequence[str], monkeypatch: pytest
     monkeypatch.setattr(outbox, "AGE", 0.0)
     for _ in range(50):
         broker._relay.pending(queues)
-        left = [broker._links.command(f"si:{{{queue}}}", "HLEN", f"si:{{{queue}}}:out") for queue in queues]
+        left = [broker._client.command(f"si:{{{queue}}}", "HLEN", f"si:{{{queue}}}:out") for queue in queues]
         if not any(left):
             return
     raise AssertionError("the outboxes never got empty")
@@ -116,7 +116,7 @@ def test_a_producer_that_dies_while_it_composes_has_composed_all_or_nothing(
 
 
 @pytest.mark.parametrize("hops", range(4))
-def test_a_revoke_whose_author_dies_still_tells_the_group_around_it(redis_url: str, hops: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_revoke_whose_author_dies_still_reaches_the_group_around_it(redis_url: str, hops: int, monkeypatch: pytest.MonkeyPatch) -> None:
     dying, healthy = open_broker(redis_url), open_broker(redis_url)
     assert isinstance(dying, RedisBroker) and isinstance(healthy, RedisBroker)
     compose(healthy, chain(group("outer", group("inner", leaf("a")), leaf("b")), leaf("c")))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
-from stem_iso import Stem, Worker
+from stem_iso import Stem, Worker, chain
 from stem_iso.testing import assert_enqueued, eventually
+from tests.servers.cluster import Cluster
+from tests.servers.fixtures import broker_of
 
 WITHOUT_PYTEST = """
 import sys
@@ -40,7 +44,7 @@ def test_enqueued_tasks_are_found_by_name_and_arguments(stem_app: Stem) -> None:
     assert assert_enqueued(stem_app, "thumbs.make").name == "thumbs.make"
     assert_enqueued(stem_app, "thumbs.make", {"path": "cat.png"})
     assert_enqueued(stem_app, "thumbs.make", {"path": "cat.png", "width": 64})
-    with pytest.raises(AssertionError, match=r"no mail\.send .*\n  thumbs\.make .*cat\.png"):
+    with pytest.raises(AssertionError, match=r"mail\.send .* is not enqueued.*\n  thumbs\.make .*cat\.png"):
         assert_enqueued(stem_app, "mail.send")
     with pytest.raises(AssertionError, match=r"cat\.png"):
         assert_enqueued(stem_app, "thumbs.make", {"path": "dog.png"})
@@ -60,3 +64,35 @@ def thumbnail(path: str, width: int = 128) -> int:
 def test_nothing_enqueued_says_so(stem_app: Stem) -> None:
     with pytest.raises(AssertionError, match="there is: nothing"):
         assert_enqueued(stem_app, "thumbs.make")
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
+def test_what_waits_is_asserted_on_every_broker_whatever_its_arguments_are(kind: str, tmp_path: Path) -> None:
+    if kind == "memory":
+        assert_what_waits(Stem("memory://"))
+        return
+    with broker_of(kind, tmp_path) as url:
+        assert_what_waits(Stem(url))
+
+
+def test_what_waits_in_several_slots_of_a_cluster_is_asserted(cluster: Cluster) -> None:
+    assert_what_waits(Stem(cluster.url))
+
+
+def assert_what_waits(app: Stem) -> None:
+    note = app.task(name="note", redact=("token",))(noted)
+    at = datetime.now(UTC)
+    chain(note.s(Path("/a"), at, (1, 2), "s3cret"), note.s(Path("/b"), at, (), "s3cret")).enqueue()
+    note.using(delay=60, queue="later").enqueue(Path("/c"), at, (3,), "s3cret")
+    envelope = assert_enqueued(app, "note", {"path": Path("/a"), "at": at, "sizes": (1, 2)}, times=1)
+    assert envelope.queue == "default"
+    assert_enqueued(app, "note", {"path": "/c"}, queue="later", times=1)
+    assert_enqueued(app, "note", times=2)  # the second link is to come
+    with pytest.raises(AssertionError, match=r"'/a'.*\n.*'/c'.*'token': '\*\*\*'") as failure:
+        assert_enqueued(app, "note", {"path": Path("/d")})
+    assert "s3cret" not in str(failure.value)
+    app.close()
+
+
+def noted(path: Path, at: datetime, sizes: tuple[int, ...], token: str) -> None:
+    pass

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from stem_iso.brokers.base import BrokerOptions
-from stem_iso.brokers.redis.client.address import Access, Address, Node, Tls, parse
+from stem_iso.brokers.redis.driver.address import Access, Address, Node, Tls, parse
 from stem_iso.brokers.sqlite.in_memory import MemoryStore
 from stem_iso.brokers.url import open_broker, parse_url
 from stem_iso.client.broker_pool import BrokerConfig
@@ -45,6 +45,18 @@ def test_paths_are_relative_or_absolute_by_the_number_of_slashes(tmp_path: Path)
         ("redis://localhost/1?db=2", {}, "the path says database 1, the option db 2"),
         ("redis://a,b", {}, "redis+cluster://HOST,HOST"),
         ("redis://localhost:port", {}, "host 'localhost' is no number"),
+        ("redis://localhost:99999", {}, "out of range: it is a number from 1 to 65535"),
+        ("redis://localhost:0/0", {}, "from 1 to 65535"),
+        ("redis://localhost/-1", {}, "'-1' is below 0"),
+        ("", {}, "broker '' is empty: use sqlite:///PATH, redis://HOST/0 or memory://"),
+        (" ", {}, "is empty"),
+        ("localhost:6379", {}, "write redis://localhost:6379/0"),
+        ("unix:/run/r.sock", {}, "write unix:///PATH"),
+        ("rediss:h", {}, "write rediss://HOST/0"),
+        ("redis.db", {}, "write sqlite:///redis.db for a file"),
+        ("sqlite:jobs.db", {}, "write sqlite:///jobs.db (relative) or sqlite:////jobs.db (absolute)"),
+        ("memory", {}, "write memory://"),
+        (":memory:", {}, "write memory://"),
         ("redis://::1", {}, "[::1]:6379"),
         ("redis://ann@localhost", {}, ":PASSWORD@"),
         ("redis://localhost?blocktime=1", {}, "did you mean 'block_time'"),
@@ -182,14 +194,14 @@ def test_redis_is_not_imported_before_it_is_connected_to() -> None:
 import sys
 import stem_iso
 from stem_iso.brokers.url import parse_url
-from stem_iso.brokers.redis.client.client import connect
-from stem_iso.brokers.redis.client.address import parse
+from stem_iso.brokers.redis.driver.standalone import connect
+from stem_iso.brokers.redis.driver.address import parse
 stem_iso.Stem("sqlite:///jobs.db").open_broker()
 parse_url("redis://127.0.0.1:1/0")
-links = connect(parse("redis", "127.0.0.1:1/0", {}))
+client = connect(parse("redis", "127.0.0.1:1/0", {}))
 assert "redis" not in sys.modules
 try:
-    links.command("k", "PING")
+    client.command("k", "PING")
 except stem_iso.BrokerUnavailable:
     assert "redis" in sys.modules
 else:
@@ -232,6 +244,6 @@ def test_memory_brokers_share_the_store_they_were_given() -> None:
     assert stranger.queues() == []
 
 
-def test_a_missing_folder_is_said_to_be_missing(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named_as_missing(tmp_path: Path) -> None:
     with pytest.raises(BrokerUnavailable, match="there is no folder"):
         open_broker("sqlite:///nowhere/jobs.db", cwd=str(tmp_path)).publish([envelope()])

@@ -30,8 +30,8 @@ def test_a_canvas_is_drawn_waited_for_and_revoked_by_its_id(folder: Folder) -> N
     assert folder.worker().returncode == 0
     assert folder.json("result", id)["result"] == [4, 5]
     assert "succeeded" in folder.stem("graph", id, "--mermaid").stdout
-    told = folder.json("graph", id)
-    assert told["graph"]["type"] == "chain" and set(told["states"].values()) == {"succeeded"}
+    shown = folder.json("graph", id)
+    assert shown["graph"]["type"] == "chain" and set(shown["states"].values()) == {"succeeded"}
 
     failed = compose(folder, "fail.s('no luck')")
     assert folder.worker().returncode == 0

@@ -17,9 +17,8 @@ from stem_iso import Stem
 from stem_iso.brokers.url import open_broker
 from stem_iso.cli import main
 from stem_iso.errors import StemError
-from stem_iso.outcome import TaskError
-from stem_iso.task.plan import Finish
-from stem_iso.task.status import TaskState
+from stem_iso.outcome import TaskError, TaskState
+from stem_iso.task.settlement import Finish
 from stem_iso.testing.contract.canvas_steps import chain, compose, leaf
 from stem_iso.testing.contract.schedules import schedule
 from stem_iso.testing.contract.steps import envelope, settle, take_one
@@ -73,12 +72,12 @@ def stem(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *a
     monkeypatch.setattr(sys, "argv", ["stem-iso", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
-    said = capsys.readouterr()
-    return int(ended.value.code or 0), said.out, said.err
+    captured = capsys.readouterr()
+    return int(ended.value.code or 0), captured.out, captured.err
 
 
 @pytest.mark.parametrize("value", BAD)
-def test_a_damaged_value_is_shown_around_or_said_in_one_line(
+def test_a_damaged_value_is_shown_around_or_reported_in_one_line(
     url: str, tmp_path: Path, value: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     furnish(url)
@@ -100,16 +99,16 @@ def test_a_damaged_value_is_shown_around_or_said_in_one_line(
     raw.close()
 
 
-def test_a_result_that_nobody_can_read_is_said_by_the_handle(url: str) -> None:
+def test_a_result_that_nobody_can_read_is_reported_by_the_handle(url: str) -> None:
     app = Stem(url)
     for result in (DEEP, b"\xc1", b"\xa1\xff"):
         handle = app.enqueue("deep")
         broker = app.open_broker()
         settle(broker, take_one(broker), Finish(TaskState.SUCCEEDED, result=result))
         broker.close()
-        for ask in (handle.status, lambda handle=handle: handle.result(0)):
+        for read in (handle.status, lambda handle=handle: handle.result(0)):
             with pytest.raises(StemError, match=f"result of task deep .{handle.id}. cannot be read"):
-                ask()
+                read()
     app.close()
 
 
@@ -144,12 +143,13 @@ PLACES: dict[str, tuple[Callable[[Path], Any], str]] = {
 def test_a_place_that_holds_no_queue_ends_with_3(
     tmp_path: Path, place: str, form: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make, says = PLACES[place]
+    make, message = PLACES[place]
     make(tmp_path / "jobs.db")
     for command in (["queues"], ["status", "any"], ["result", "any"], ["dlq", "list"], ["workers"], ["schedule", "list"]):
         code, out, err = stem(capsys, monkeypatch, *command, "--broker", f"sqlite:///{tmp_path}/jobs.db", *form)
-        assert (code, out) == (3, ""), err
-        assert says in err and "jobs.db" in err and len(err.splitlines()) == 1
+        said, silent = (out, err) if form else (err, out)
+        assert (code, silent) == (3, ""), said
+        assert message in said and "jobs.db" in said and len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize("path", ["a%00b.db", "a\0b.db"])

@@ -49,7 +49,7 @@ def test_tables_and_pairs_have_no_more_lines_than_rows(row: list[str], text: str
 def test_no_record_forges_another(error: Exception | None) -> None:
     record = logging.LogRecord("any", logging.INFO, __file__, 1, "[%s %s] %s", (FORGED, "id", FORGED), error and (ValueError, error, None))
     first, *rest = TextFormatter().format(record).split("\n")
-    assert " INFO    [done" in first
+    assert " INFO    any: [done" in first
     assert rest
     assert all(line.startswith("    ") for line in rest)
     assert "\x1b" not in "".join(rest)

@@ -1,4 +1,4 @@
-"""What people mistype, and what they are told: one line, an exit code, and never a traceback that is not theirs."""
+"""What people mistype, and what they get: one line, an exit code, and never a traceback that is not theirs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.cli.conftest import Folder
 
 
 @pytest.mark.parametrize(
-    ("command", "says"),
+    ("command", "message"),
     [
         (["wrker"], "did you mean 'worker'"),
         (["queues", "--jsn"], "--json"),
@@ -33,18 +33,18 @@ from tests.cli.conftest import Folder
         (["worker", "-A", "nothere"], "no module 'nothere'"),
     ],
 )
-def test_a_wrong_word_ends_with_2(folder: Folder, command: list[str], says: str) -> None:
+def test_a_wrong_word_ends_with_2(folder: Folder, command: list[str], message: str) -> None:
     folder.write("two.py", "from stem_iso import Stem\napp = Stem()\nother = Stem('sqlite:///other.db')\n")
     done = folder.stem(*command)
     assert done.returncode == 2, done
-    assert says.replace("two has app", "it has app") in done.stderr
+    assert message.replace("two has app", "it has app") in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
 
 
 @pytest.mark.parametrize("command", [["queues"], ["worker"]])
 @pytest.mark.parametrize(
-    ("module", "says"),
+    ("module", "message"),
     [
         ("import nowhere.at_all\n", "No module named 'nowhere'"),
         ("def f():\n    1 / 0\nf()\n", "ZeroDivisionError"),
@@ -52,11 +52,11 @@ def test_a_wrong_word_ends_with_2(folder: Folder, command: list[str], says: str)
         ("from stem_iso import Stem\napp = Stem(\n", "SyntaxError"),
     ],
 )
-def test_a_broken_module_shows_its_own_traceback(folder: Folder, command: list[str], module: str, says: str) -> None:
+def test_a_broken_module_shows_its_own_traceback(folder: Folder, command: list[str], module: str, message: str) -> None:
     folder.write("broken.py", module)
     done = folder.stem(*command, "-A", "broken:app")
     assert done.returncode == 2, done
-    assert says in done.stderr and 'broken.py", line' in done.stderr
+    assert message in done.stderr and 'broken.py", line' in done.stderr
     assert "stem_iso/" not in done.stderr and "importlib" not in done.stderr
 
 

@@ -1,4 +1,4 @@
-"""The retry demo tells what happened in lines of JSON, proves what is left, and ends by itself."""
+"""The retry demo prints what happened in lines of JSON, proves what is left, and ends by itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def of(lines: list[dict[str, Any]], name: str, task: str = "retry_task.fail") ->
 
 
 @pytest.mark.slow
-def test_the_demo_tells_every_signal_and_proves_what_is_left(folder: Folder) -> None:
+def test_the_demo_prints_every_signal_and_proves_what_is_left(folder: Folder) -> None:
     done = folder.run("-m", "entrypoints.retry_task", "--broker", "sqlite:///mine.db")
     assert (done.returncode, done.stderr) == (0, "")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -58,9 +58,9 @@ def test_ctrl_c_ends_the_demo_and_its_workers(folder: Folder) -> None:
     assert process.stdout is not None
     worker = 0
     for line in process.stdout:
-        told = json.loads(line)
-        worker = told.get("pid", worker) if told.get("signal") == "worker_ready" else worker
-        if told.get("signal") == "task_retry":
+        value = json.loads(line)
+        worker = value.get("pid", worker) if value.get("signal") == "worker_ready" else worker
+        if value.get("signal") == "task_retry":
             break
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=30)  # to the end of its output, which its workers hold open too
@@ -78,8 +78,8 @@ def test_make_hands_the_broker_over() -> None:
     def command(*given: str) -> str:
         apart = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}  # the tests may be a target
         making = subprocess.run(["make", "-n", "retry-demo", *given], cwd=ROOT, capture_output=True, text=True, check=True, env=apart)
-        said = making.stdout
-        return said.splitlines()[-1].rstrip()
+        output = making.stdout
+        return output.splitlines()[-1].rstrip()
 
     assert command().endswith("-m entrypoints.retry_task")
     assert command("BROKER=redis://localhost/0").endswith("-m entrypoints.retry_task --broker 'redis://localhost/0'")

@@ -55,7 +55,7 @@ def test_command_line_over_environment_over_file_over_default(
 
 
 def test_every_field_can_be_set_from_outside() -> None:
-    assert set(NAMES) == set(WorkerConfig.__struct_fields__)
+    assert {*NAMES, "overruled"} == set(WorkerConfig.__struct_fields__), "what disagrees follows from the rest"
     assert len({setting.variable for setting in SETTINGS}) == len(SETTINGS)
 
 
@@ -66,7 +66,7 @@ def test_it_travels_to_another_process_unchanged() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "environ", "file", "says"),
+    ("given", "environ", "file", "message"),
     [
         ({"spares": "x"}, {}, "", "--spares: 'x' must be a whole number"),
         ({}, {"STEM_ISO_CONCURRENCY": "0"}, "", "concurrency: 0 must be at least 1"),
@@ -84,13 +84,13 @@ def test_it_travels_to_another_process_unchanged() -> None:
         ({"max_memory_per_isolate": "12 parsecs"}, {}, "", "must be a size in bytes"),
     ],
 )
-def test_nonsense_is_refused_where_it_was_said(
-    given: dict[str, Any], environ: dict[str, str], file: str, says: str, tmp_path: Path
+def test_nonsense_is_refused_where_it_was_given(
+    given: dict[str, Any], environ: dict[str, str], file: str, message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "pyproject.toml").write_text(f"[tool.stem_iso]\n{file}\n")
     with pytest.raises(InvalidOptions) as refused:
         load(given, environ, tmp_path)
-    assert says in str(refused.value)
+    assert message in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""An application whose module listens to every signal, and stands around every handler: one JSON line each, with the process that tells."""
+"""An application whose module listens to every signal, and stands around every handler: one JSON line each, with its process."""
 
 from __future__ import annotations
 

@@ -21,10 +21,10 @@ import pytest
 from stem_iso.brokers.base import Broker
 from stem_iso.brokers.url import open_broker
 from stem_iso.isolate.keeper import process_tree as processes
+from stem_iso.outcome import TaskState
 from stem_iso.task.canvas.tree import GROUP, LINK_FAILED, MEMBER_FAILED, Tree, last_of, lay, leaves, parts_of
 from stem_iso.task.codec import pack
 from stem_iso.task.envelope import Envelope
-from stem_iso.task.status import TaskState
 from tests.command.conftest import Command
 from tests.isolate.calling import eventually
 from tests.task.canvases import agrees, grown, judge, named_by

@@ -12,6 +12,7 @@ import pytest
 from stem_iso import TaskFailed, TaskState
 from tests.command.conftest import Command
 from tests.isolate.calling import assert_dead, eventually, pid_in
+from tests.servers.fixtures import broker_of
 
 pytestmark = pytest.mark.repeat
 Start = Callable[..., Command]
@@ -25,7 +26,7 @@ def run_all(worker: Command, folder: Path, **options: float) -> dict[str, int]:
 
 
 @pytest.mark.slow
-def test_with_the_core_stopped_limits_are_kept_and_told_when_it_wakes(command: Start, tmp_path: Path) -> None:
+def test_with_the_core_stopped_limits_are_kept_and_reported_when_it_goes_on(command: Start, tmp_path: Path) -> None:
     worker = command().ready()
     victims = run_all(worker, tmp_path, hard_time_limit=1.5)
     os.kill(worker.core, signal.SIGSTOP)
@@ -81,3 +82,23 @@ def test_a_core_that_dies_five_times_in_a_minute_ends_the_launcher(command: Star
             break
     assert worker.wait(60) == 1
     worker.says("giving up")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+def test_the_events_of_a_task_go_on_with_the_successor_of_a_killed_core(command: Start, tmp_path: Path, kind: str) -> None:
+    with broker_of(kind, tmp_path) as broker:
+        worker = command(broker=broker).ready()
+        lost = worker.enqueue("once", args={"ledger": str(tmp_path / "once")})
+        again = worker.enqueue("inline.wait", args={"ledger": str(tmp_path / "again"), "gate": str(tmp_path / "gate")})
+        eventually((tmp_path / "once").exists, "it does not begin")
+        eventually((tmp_path / "again").exists, "it does not begin")
+        events = {handle: handle.events(timeout=60) for handle in (lost, again)}
+        (tmp_path / "again").unlink()
+        os.kill(worker.core, signal.SIGKILL)
+        eventually((tmp_path / "again").exists, "it does not begin")
+        (tmp_path / "gate").touch()
+        assert [event.type.value for event in events[again] if event.type != "started"] == ["completed"]
+        assert [event.type.value for event in events[lost]] in (["failed"], [])  # the new core may not know yet that somebody listens
+        assert (lost.status().state, lost.status().reason) == (TaskState.FAILED, "worker-lost")
+        worker.close()

@@ -81,11 +81,11 @@ def test_lines_for_which_there_is_no_room_are_counted() -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True, bufsize=0
     )
-    said = process.communicate("\n", timeout=60)[1].splitlines()
+    lines = process.communicate("\n", timeout=60)[1].splitlines()
     assert process.returncode == 0
-    dropped = [int(line.split(" lines of the log were dropped")[0].split()[-1]) for line in said if "were dropped" in line]
-    assert len(said) - len(dropped) + sum(dropped) == 40
-    assert said[0].split()[3:5] == ["line", "0"]
+    dropped = [int(line.split(" lines of the log were dropped")[0].split()[-1]) for line in lines if "were dropped" in line]
+    assert len(lines) - len(dropped) + sum(dropped) == 40
+    assert lines[0].split()[3:6] == ["any:", "line", "0"]
 
 
 def test_a_line_for_which_there_was_no_thread_is_written_with_the_next() -> None:

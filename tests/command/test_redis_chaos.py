@@ -18,7 +18,7 @@ SECONDS, KILLS = 8, 8
 @pytest.mark.repeat
 def test_the_books_add_up_after_kills_of_all_that_runs(tmp_path: Path, server: Callable[..., Server]) -> None:
     counted, killed = run(tmp_path, SECONDS, KILLS, seed=7, server=server(aof="always"))
-    told = json.loads(counted)
-    assert told["accepted"]["task"] > 3
-    assert {"group", "chain", "chord"} & set(told["accepted"])
+    counts = json.loads(counted)
+    assert counts["accepted"]["task"] > 3
+    assert {"group", "chain", "chord"} & set(counts["accepted"])
     assert sum(killed.values()) >= KILLS // 2, killed

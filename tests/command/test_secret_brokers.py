@@ -44,8 +44,8 @@ def look(context: TaskContext, shifted: str) -> dict:
     except Exception as error:
         status = f"{type(error).__name__}: {error}"
     child = app.tasks["echo"].enqueue()
-    told = {"argv": sys.argv, "broker": app.broker, "shown": repr(app), "status": status, "often": app.broker_options.max_redeliveries}
-    return told | {"environ": dict(os.environ), "child": child.id, "found": in_memory(shifted.encode("latin-1"))}
+    report = {"argv": sys.argv, "broker": app.broker, "shown": repr(app), "status": status, "often": app.broker_options.max_redeliveries}
+    return report | {"environ": dict(os.environ), "child": child.id, "found": in_memory(shifted.encode("latin-1"))}
 
 app.task(name="look", isolate=True)(look)
 app.task(name="inline.look")(look)

@@ -54,6 +54,18 @@ def test_a_signal_to_every_process_is_one_signal(command: Start, tmp_path: Path)
 
 
 @pytest.mark.slow
+def test_the_program_timeout_lets_running_tasks_finish(command: Start, tmp_path: Path) -> None:
+    worker = command(through=("timeout", "--preserve-status", "600")).ready()
+    ledger = tmp_path / "ledger"
+    handle = worker.enqueue("nap", args={"ledger": str(ledger), "seconds": 1.0})
+    started(ledger)
+    worker.send(signal.SIGTERM)  # which `timeout` treats as its time being up: once to its child, once to its group
+    assert worker.wait() == 0
+    assert handle.result(timeout=1) == 0
+    assert "stopping at once" not in worker.log.read_text()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["second TERM", "QUIT", "time-out"])
 def test_what_remains_is_killed_and_given_back_without_using_an_attempt(command: Start, tmp_path: Path, how: str) -> None:
     worker = command("--shutdown-timeout", "0.5" if how == "time-out" else "30").ready()

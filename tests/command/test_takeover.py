@@ -76,7 +76,9 @@ def are_under_way_again(handles: dict[str, TaskHandle[Any]], before: dict[str, i
         assert (status.state.value, status.attempt, status.redeliveries) == ("running", 0, 1)
 
 
-@pytest.mark.parametrize(("broker", "when"), [("sqlite", "before"), ("redis", "after")], indirect=["broker"])
+@pytest.mark.parametrize(
+    ("broker", "when"), [("sqlite", "before"), pytest.param("redis", "after", marks=pytest.mark.slow)], indirect=["broker"]
+)
 def test_a_worker_that_was_killed_whole_is_taken_over(command: Start, broker: str, tmp_path: Path, when: str) -> None:
     doomed = command("-c", "2", broker=broker).ready()
     handles, pids = under_way(doomed, tmp_path)

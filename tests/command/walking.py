@@ -1,4 +1,4 @@
-"""The application of the random canvases: a step notes that it begins, works a little, and ends as it was told to."""
+"""The application of the random canvases: a step notes that it begins, works a little, and ends as its arguments say."""
 
 from __future__ import annotations
 

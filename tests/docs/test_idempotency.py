@@ -36,7 +36,7 @@ def server() -> Iterator[str]:
         yield dsn
 
 
-@pytest.fixture(params=["shop", "shop_postgres"])
+@pytest.fixture(params=["shop", pytest.param("shop_postgres", marks=pytest.mark.slow)])
 def shop(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
     """The environment of a program of this name, in a folder where it lies, with a database that is empty."""
     name: str = request.param
@@ -75,8 +75,8 @@ def load(folder: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 def test_a_charge_that_is_killed_after_its_effect_is_charged_once(tmp_path: Path) -> None:
-    said = run(tmp_path, dict(os.environ, PYTHONPATH=str(ROOT)), "charges.py")
-    assert said == SHOWN["charges"] == "ch_1 in 2 attempts\n2 requests, 1 charge\n"
+    printed = run(tmp_path, dict(os.environ, PYTHONPATH=str(ROOT)), "charges.py")
+    assert printed == SHOWN["charges"] == "ch_1 in 2 attempts\n2 requests, 1 charge\n"
 
 
 def test_the_shop_ships_each_order(tmp_path: Path, shop: dict[str, str]) -> None:

@@ -11,11 +11,11 @@ import pytest
 from tests.docs.snippets import ROOT, codes
 
 SNIPPETS = codes("docs/schedules.md")
-SAID = ["", "report ['reports.send'] every 604800 s"]
+PRINTED = ["", "report ['reports.send'] every 604800 s"]
 
 
 def test_there_are_codes() -> None:
-    assert len(SNIPPETS) == len(SAID)
+    assert len(SNIPPETS) == len(PRINTED)
 
 
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))
@@ -25,4 +25,4 @@ def test_a_snippet_of_the_guide_runs(tmp_path: Path, number: int) -> None:
     command = [sys.executable, "snippet.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(SAID[number])
+    assert done.stdout.startswith(PRINTED[number])

@@ -20,12 +20,12 @@ class Ends:
     def complaint(self, status: TaskStatus) -> str:
         """What is wrong; empty if nothing is."""
         if self.error is None:
-            return "" if status.state is TaskState.SUCCEEDED and status.result == self.how else told(status)
+            return "" if status.state is TaskState.SUCCEEDED and status.result == self.how else described(status)
         error = status.error
         if status.state is not TaskState.FAILED or error is None or (self.error != RESULT and error.type != self.error):
-            return told(status)
+            return described(status)
         if self.how is not None and self.how not in (error.signal, error.exit_code) and str(self.how) not in error.message:
-            return told(status)
+            return described(status)
         return ""
 
 
@@ -34,13 +34,13 @@ class Either:
     endings: tuple[Ends, ...]
 
     def complaint(self, status: TaskStatus) -> str:
-        return "" if any(not each.complaint(status) for each in self.endings) else told(status)
+        return "" if any(not each.complaint(status) for each in self.endings) else described(status)
 
 
-def told(status: TaskStatus) -> str:
+def described(status: TaskStatus) -> str:
     error = status.error
-    said = f"{error.type}: {error.message} (signal {error.signal}, exit code {error.exit_code})" if error else repr(status.result)[:100]
-    return f"{status.state}, {status.reason}, {said}"
+    ending = f"{error.type}: {error.message} (signal {error.signal}, exit code {error.exit_code})" if error else repr(status.result)[:100]
+    return f"{status.state}, {status.reason}, {ending}"
 
 
 ALONE = [

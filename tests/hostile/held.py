@@ -1,11 +1,10 @@
 """A hostile task with a process that cannot be killed for a while: what that costs it, and what it costs the others.
 
-its limit ── named? ── others reach their limits: told in time? ── it is running still? ── let go ── its end, once
+its limit ── named? ── others reach their limits: on time? ── it is running still? ── let go ── its end, once
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 from collections.abc import Iterator
@@ -25,12 +24,6 @@ from tests.isolate.frozen import Frozen
 
 QUERY = "?default_visibility_timeout=1&claim_interval=0.1"  # a lease that nobody renewed would show itself
 NEIGHBOURS = 4
-CAP_KILL, PR_CAPBSET_DROP = 5, 24
-
-
-def without_the_right_to_kill() -> None:
-    """In a new process: what it executes may signal its own user's processes alone, root's right to all is gone."""
-    ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_KILL, 0, 0, 0)
 
 
 @dataclass(frozen=True)

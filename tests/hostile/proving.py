@@ -1,8 +1,8 @@
-"""One hostile task beside innocent ones, on a worker by command: how it ended, who survived it, who was told late.
+"""One hostile task beside innocent ones, on a worker by command: how it ended, who survived it, whose end came late.
 
 neighbour ───────────────────────────────────────────────> must succeed in the process and attempt in which it began
-overdue ───────────> its limit ──> told in time? ── again for each hostile task
-hostile.NAME ──> ended ── told in time? survivors? zombies? ── echo must be served ── state must be that of a fresh process
+overdue ───────────> its limit ──> on time? ── again for each hostile task
+hostile.NAME ──> ended ── on time? survivors? zombies? ── echo must be served ── state must be that of a fresh process
 """
 
 from __future__ import annotations

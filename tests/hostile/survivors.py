@@ -10,12 +10,13 @@ answered. A zombie has neither environment nor title any more: ledger and sessio
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from entrypoints.hostile.trace import MARKER
+from tests.isolate.calling import eventually
 
 SOON = 0.5  # seconds, of a machine that is busy with other things
 DEAD = ("Z", "X")
@@ -73,20 +74,29 @@ def began(ledger: Path) -> float | None:
 
 
 def _patiently(within: float, look: Callable[[], list[str]]) -> list[str]:
-    deadline = time.monotonic() + within
-    while (found := look()) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    found: list[str] = []
+
+    def nobody() -> bool:
+        found[:] = look()
+        return not found
+
+    with suppress(AssertionError):
+        eventually(nobody, "somebody is left", within)
     return found
 
 
 def is_idle_soon(pid: int) -> bool:
     """Or gone: one that cannot be used again is not kept."""
-    deadline = time.monotonic() + SOON
-    while time.monotonic() < deadline:
+
+    def is_idle() -> bool:
         title = read(pid, "cmdline")
-        if title.startswith(b"stem_iso: idle") or (not title and _is_dead(pid)):
-            return True
-    return False
+        return title.startswith(b"stem_iso: idle") or (not title and _is_dead(pid))
+
+    try:
+        eventually(is_idle, "it is at work", SOON)
+    except AssertionError:
+        return False
+    return True
 
 
 def _is_dead(pid: int) -> bool:

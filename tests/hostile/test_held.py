@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.hostile.held import HOLDERS, QUERY, run_held, without_the_right_to_kill
+from tests.hostile.held import HOLDERS, QUERY, run_held
 from tests.hostile.proving import LATE, Proving
+from tests.isolate.capabilities import drop_right_to_kill
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +17,7 @@ def proving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proving]:
     if os.geteuid() != 0:
         pytest.skip("only root can start what a worker may not kill")
     folder = tmp_path_factory.mktemp("held")
-    with Proving(folder, "-c", "6", query=QUERY, before=without_the_right_to_kill) as started, started.neighbour():
+    with Proving(folder, "-c", "6", query=QUERY, before=drop_right_to_kill) as started, started.neighbour():
         yield started
         started.assert_unharmed()
 

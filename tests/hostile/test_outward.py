@@ -81,7 +81,7 @@ def test_a_killed_core_is_replaced_and_the_task_is_dead_lettered_in_the_end(star
 
 
 @pytest.mark.slow
-def test_a_stopped_keeper_is_woken_by_the_core_and_the_limit_is_told(start: Start, tmp_path: Path) -> None:
+def test_a_stopped_keeper_is_woken_by_the_core_and_the_limit_is_reported(start: Start, tmp_path: Path) -> None:
     worker = start()
     served(worker)
     handle = worker.enqueue("hostile.stop_keeper", args={"ledger": str(tmp_path / "ledger")})
@@ -93,7 +93,7 @@ def test_a_stopped_keeper_is_woken_by_the_core_and_the_limit_is_told(start: Star
 
 
 @pytest.mark.slow
-def test_a_stopped_core_keeps_the_limit_and_tells_of_it_when_it_is_continued(start: Start, tmp_path: Path) -> None:
+def test_a_stopped_core_keeps_the_limit_and_reports_it_when_it_is_continued(start: Start, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     worker = start()
     served(worker)

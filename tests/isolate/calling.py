@@ -30,7 +30,7 @@ def entry(name: str) -> EntrypointRef:
 
 
 class Recorder:
-    """A caller that remembers all it was told."""
+    """A caller that records each of its callbacks."""
 
     def __init__(self) -> None:
         self.sent_count = 0
@@ -38,7 +38,7 @@ class Recorder:
         self.lines: list[tuple[int, str, str]] = []
         self.outcomes: list[Outcome] = []
         self.beats = 0
-        self.sent_at = self.told_at = 0.0  # monotonic
+        self.sent_at = self.ended_at = 0.0  # monotonic
         self._changed = threading.Condition()
 
     def sent(self) -> None:
@@ -47,7 +47,7 @@ class Recorder:
             self.sent_count += 1
             self._changed.notify_all()
 
-    def asked(self, payload: bytes, answer: Answer | None) -> None:
+    def on_message(self, payload: bytes, answer: Answer | None) -> None:
         if answer is not None:
             answer(payload.upper())
 
@@ -59,7 +59,7 @@ class Recorder:
             self.notices.append(notice)
             self._changed.notify_all()
 
-    def output(self, level: int, logger: str, text: str) -> None:
+    def output(self, level: int, logger: str, text: str, details: bytes = b"") -> None:
         lines = text.split("\n") if logger in ("stdout", "stderr") else [text]
         self.lines += [(level, logger, line) for line in lines]
 
@@ -67,7 +67,7 @@ class Recorder:
         os.close(descriptor)
 
     def ended(self, outcome: Outcome) -> None:
-        self.told_at = monotonic()
+        self.ended_at = monotonic()
         with self._changed:
             self.outcomes.append(outcome)
             self._changed.notify_all()
@@ -88,11 +88,11 @@ class Calls:
     """An engine, and what it said of its isolates."""
 
     def __init__(
-        self, size: int = 2, spares: int = 1, boot: bytes = b"", boot_limit: float = 60.0, target: str = TARGET, **options: Any
+        self, size: int = 2, spares: int = 0, boot: bytes = b"", boot_limit: float = 60.0, target: str = TARGET, **options: Any
     ) -> None:
         self.notices: list[IsolateNotice] = []
         start = Boot(target, boot, options.pop("secrets", ()), boot_limit, largest_frame=options.pop("largest_frame", 1 << 31))
-        self.engine = Engine(start, size=size, spares=spares, on_isolate=self.notices.append, **options)
+        self.engine = Engine(start, size=size, spares=spares, on_isolate=options.pop("on_isolate", self.notices.append), **options)
         self.engine.start()
 
     def start(self, name: str, *args: Any, priority: int = 0, caller: Recorder | None = None, **limits: Any) -> Recorder:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
-import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
-PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
-CLONE_PARENT = 0x8000
-CLONE = {"x86_64": 56, "aarch64": 220}.get(platform.machine())
-PTRACE_CONT, PTRACE_SEIZE = 7, 0x4206
+from entrypoints import linux
+
 NOBODY = 65534
-libc = ctypes.CDLL(None, use_errno=True)
 left: list[bytearray] = []
 
 
@@ -33,29 +28,34 @@ def _await(ledger: str) -> str:
     return "done"
 
 
-def _sleep_for_ever(ledger: str) -> None:
-    _note(ledger)
+def _sleep_for_ever(ledger: str | None = None) -> None:
+    if ledger is not None:
+        _note(ledger)
     while True:
         time.sleep(1000)
 
 
 def fork_past_the_isolate(ledger: str) -> str:
-    """A daemon of an isolate that is no subreaper any more."""
-    libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    """A daemon of an isolate that is no subreaper any more. The keeper may kill it at once, so its parent notes its pid before that."""
+    linux.stop_being_subreaper()
     if os.fork() == 0:
         os.setsid()
-        if os.fork() == 0:
-            _sleep_for_ever(ledger)
+        daemon = os.fork()
+        if daemon == 0:
+            _sleep_for_ever()
+        _note(ledger, daemon)
         os._exit(0)
     os.wait()
     return _await(ledger)
 
 
 def clone_a_sibling(ledger: str) -> str:
-    """A process whose parent is the isolate's own."""
-    if libc.syscall(CLONE, CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0) == 0:
-        _sleep_for_ever(ledger)
-    return _await(ledger)
+    """A process whose parent is the isolate's own. The keeper may kill it at once, so the isolate notes its pid."""
+    sibling = linux.clone_sibling()
+    if sibling == 0:
+        _sleep_for_ever()
+    _note(ledger, sibling)
+    return "done"
 
 
 def be_traced_by_a_daemon(ledger: str) -> str:
@@ -65,7 +65,7 @@ def be_traced_by_a_daemon(ledger: str) -> str:
         os.setsid()
         if os.fork() == 0:
             os.read(ready, 1)
-            libc.ptrace(PTRACE_SEIZE, isolate, 0, 0)
+            linux.seize(isolate)
             _sleep_for_ever(ledger)
         os._exit(0)
     os.wait()  # before it is traced: the signal would stop it
@@ -90,14 +90,10 @@ def leave_a_daemon_without_its_first_thread(ledger: str) -> str:
 def undumpable_child(ledger: str, then: str) -> str:
     """Where /proc hides what one may not trace, nobody sees it."""
     if os.fork() == 0:
-        libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+        linux.become_undumpable()
         _sleep_for_ever(ledger)
     _await(ledger)
     return _finish(then)
-
-
-def _become_undumpable() -> None:
-    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _hold(size: int) -> None:
@@ -107,20 +103,20 @@ def _hold(size: int) -> None:
 
 
 def undumpable_hog(size: int) -> None:
-    _become_undumpable()
+    linux.become_undumpable()
     _hold(size)
 
 
 def undumpable_before_the_next(size: int) -> int:
     """What it leaves stays with its process."""
-    _become_undumpable()
+    linux.become_undumpable()
     left.append(bytearray(b"x" * size))
     return os.getpid()
 
 
 def undumpable_with_a_child(size: int, thread: bool) -> None:
     """The child is a program, so /proc shows it, but not whose it is to who asks for the isolate's children."""
-    _become_undumpable()
+    linux.become_undumpable()
     code = f"import time; held = b'x' * {size}; time.sleep(1000)"
     if thread:
         threading.Thread(target=subprocess.run, args=([sys.executable, "-c", code],), daemon=True).start()

@@ -72,8 +72,8 @@ class PickleRunner:
                 result = entry(*args)
             return SUCCEEDED, pickle.dumps(result)
         except BaseException as error:
-            told = TaskError(type=type(error).__name__, message=str(error), traceback=traceback.format_exc())
-            return FAILED, msgspec.msgpack.encode((told, (type(error).__name__,)))
+            failure = TaskError(type=type(error).__name__, message=str(error), traceback=traceback.format_exc())
+            return FAILED, msgspec.msgpack.encode((failure, (type(error).__name__,)))
 
 
 def boot(payload: bytes, given: CorePort) -> Runner:
@@ -147,7 +147,7 @@ def segfault() -> None:
     ctypes.string_at(0)
 
 
-def say(text: str) -> None:
+def print_text(text: str) -> None:
     print(text)
     print(text, file=sys.stderr)
 
@@ -201,8 +201,8 @@ def polite() -> str:
         return "cleaned up"
 
 
-def ask(text: bytes) -> bytes:
-    return port.ask(text)
+def request(text: bytes) -> bytes:
+    return port.request(text)
 
 
 def flood_until(gate: str, how: str) -> str:
@@ -215,10 +215,10 @@ def flood_until(gate: str, how: str) -> str:
                     log.warning("again")
                 case "beat":
                     port.beat()
-                case "tell":
-                    port.tell(b"x")
-                case "ask":
-                    port.ask(b"x")
+                case "send":
+                    port.send(b"x")
+                case "request":
+                    port.request(b"x")
         if how == "print":
             os.write(1, b"\n" * 1_000_000)
         elif how == "stack":
@@ -329,7 +329,7 @@ def grow(size: int) -> None:
     globals()["kept"] = b"x" * size
 
 
-def beat_and_say(ledger: str, text: str) -> None:
+def beat_and_print(ledger: str, text: str) -> None:
     while not Path(ledger).exists():
         time.sleep(0.001)
     port.beat()
@@ -337,22 +337,22 @@ def beat_and_say(ledger: str, text: str) -> None:
     print(text, flush=True)
 
 
-def tell_in_a_thread_until_raised() -> str:
-    told: list[BaseException] = []
+def send_in_a_thread_until_raised() -> str:
+    raised: list[BaseException] = []
 
-    def tell() -> None:
+    def send() -> None:
         try:
             while True:
-                port.tell(b"x" * 1000)
+                port.send(b"x" * 1000)
         except BaseException as error:
-            told.append(error)
+            raised.append(error)
 
-    threading.Thread(target=tell, daemon=True).start()
+    threading.Thread(target=send, daemon=True).start()
     try:
         time.sleep(10)
     except SoftTimeLimitExceeded:
-        return f"raised here, there {told}"
-    return f"not raised here, there {told}"
+        return f"raised here, there {raised}"
+    return f"not raised here, there {raised}"
 
 
 def environment() -> tuple[str, dict[str, str]]:

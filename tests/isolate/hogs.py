@@ -50,13 +50,13 @@ def child_devours(size: int) -> None:
 def pages_are_shared(size: int, children: int) -> int:
     """Each of many processes has all of `size` mapped, and it is there once. Returns how much they would have if nobody shared."""
     kept = touched(size)
-    ready, told = os.pipe()
+    reader, writer = os.pipe()
     for _ in range(children):
         if os.fork() == 0:
-            os.write(told, b"x" if kept[0] else b"")
+            os.write(writer, b"x" if kept[0] else b"")
             time.sleep(3600)
     for _ in range(children):
-        os.read(ready, 1)
+        os.read(reader, 1)
     time.sleep(0.5)  # long enough for many looks
     return size * (children + 1)
 

@@ -40,8 +40,8 @@ class ThreadHost:
             with caller.running():
                 outcome: Any = Succeeded(pickle.dumps(entry(*pickle.loads(payload))))
         except BaseException as error:
-            told = TaskError(type=type(error).__name__, message=str(error), traceback=traceback.format_exc())
-            outcome = Failed(told, (type(error).__name__,))
+            failure = TaskError(type=type(error).__name__, message=str(error), traceback=traceback.format_exc())
+            outcome = Failed(failure, (type(error).__name__,))
         caller.ended(outcome)
 
     def stop(self, running: Any, reason: StopReason) -> None: ...
@@ -91,21 +91,21 @@ def wait(ledger: str, gate: str) -> int:
     return os.getpid()
 
 
-def ask(text: bytes) -> bytes:
+def request(text: bytes) -> bytes:
     arrived, answers = threading.Event(), []
 
     def answer(payload: bytes) -> None:
         answers.append(payload)
         arrived.set()
 
-    callers[threading.get_ident()].asked(text, answer)
+    callers[threading.get_ident()].on_message(text, answer)
     arrived.wait()
     return answers[0]
 
 
 def ask_later(ledger: str, gate: str) -> bytes:
     wait(ledger, gate)
-    return ask(b"later")
+    return request(b"later")
 
 
 def ask_twice_at_once(first: bytes, second: bytes) -> list[bytes]:
@@ -120,8 +120,8 @@ def ask_twice_at_once(first: bytes, second: bytes) -> list[bytes]:
         return answer
 
     caller = callers[threading.get_ident()]
-    caller.asked(first, answerer(1))
-    caller.asked(second, answerer(2))
+    caller.on_message(first, answerer(1))
+    caller.on_message(second, answerer(2))
     caller.beat()
     arrived.acquire()
     arrived.acquire()
@@ -133,13 +133,13 @@ def regex(ledger: str) -> None:
     re.fullmatch(r"(a+)+$", "a" * 50 + "b")
 
 
-def limit_told_twice() -> None:
+def limit_reached_twice() -> None:
     caller = callers[threading.get_ident()]
     for _ in range(2):
         caller.limit_reached(LimitNotice(1.0, 1.0, "the host's own stack", level="soft"))
 
 
-def say(text: str) -> None:
+def print_text(text: str) -> None:
     print(text)
     print(text, file=sys.stderr)
     sys.stdout.buffer.write(b"bytes of " + text.encode() + b"\n")
@@ -178,7 +178,7 @@ def segfault() -> None:
 
 def forge(kind: int, payload: bytes) -> None:
     call: Any = current.get()
-    call._voice.say(kind, call._number, payload)
+    call._writer.write(kind, call._number, payload)
     threading.Event().wait()
 
 

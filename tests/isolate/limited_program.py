@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from stem_iso.outcome import Failed, Stopped, StopReason
+from stem_iso.outcome import Failed, Stopped, StopReason, TimedOut
 from tests.isolate.calling import Calls, eventually
 from tests.isolate.escapes import NOBODY
 from tests.isolate.punctual import assert_others_are_punctual, stuck, warm, zombies
@@ -21,7 +21,7 @@ MS_REC_PRIVATE = 0x44000
 MIB = 1 << 20
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     print(line, flush=True)
 
 
@@ -31,13 +31,25 @@ def another_user(handler: str, ledger: str, then: str) -> None:
     held = calls.start(handler, ledger, then, hard=1.0 if then == "stay" else None)
     eventually(lambda: stuck(calls), "nobody named it")
     (notice,) = stuck(calls)
-    say(f"stuck {notice.pid}: {notice.reason}")
+    print_line(f"stuck {notice.pid}: {notice.reason}")
     assert_others_are_punctual(calls)
-    assert held.outcomes == [], "its end was told while its process lives"
-    say("others are punctual")
-    say(type(held.outcome()).__name__)
+    assert held.outcomes == [], "its end was reported while its process lives"
+    print_line("others are punctual")
+    print_line(type(held.outcome()).__name__)
     eventually(lambda: not zombies(calls), "zombies are left")
-    say(f"zombies: {zombies(calls)}")
+    print_line(f"zombies: {zombies(calls)}")
+    calls.engine.close()
+
+
+def names_what_its_keeper_killed() -> None:
+    """The core may not signal its isolates, so the keeper kills in its place."""
+    calls = Calls(size=1, spares=0)
+    assert calls.value("echo", 1) == 1
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
+    outcome = calls.run("spin", hard=0.3)
+    assert isinstance(outcome, TimedOut)
+    print_line(str([title for _, title in outcome.killed]))
     calls.engine.close()
 
 
@@ -46,19 +58,19 @@ def drops_root() -> None:
     assert calls.value("polite", soft=0.1, hard=20, raise_soft=True) == "cleaned up"  # whatever it imports late is there now
     os.setgid(NOBODY)
     os.setuid(NOBODY)
-    say(type(calls.run("spin", hard=0.3)).__name__)
-    say(type(calls.run("devour", 400 << 20, memory=100 << 20)).__name__)
+    print_line(type(calls.run("spin", hard=0.3)).__name__)
+    print_line(type(calls.run("devour", 400 << 20, memory=100 << 20)).__name__)
     running = calls.start("spin")
     running.until(lambda: running.sent_count)
     calls.engine.stop(running.call, StopReason.REVOKED)  # type: ignore[attr-defined]
-    say(type(running.outcome()).__name__)
+    print_line(type(running.outcome()).__name__)
     polite = calls.start("polite", soft=0.2, hard=20, raise_soft=True)
-    say(f"{type(polite.outcome()).__name__} {'/'.join(polite.levels())}")
+    print_line(f"{type(polite.outcome()).__name__} {'/'.join(polite.levels())}")
     last = calls.start("spin")
     last.until(lambda: last.sent_count)
     calls.engine.close()
     assert isinstance(last.outcome(), Stopped)
-    say("closed")
+    print_line("closed")
 
 
 def hide_processes() -> None:
@@ -78,8 +90,8 @@ def hidden(ledger: str, then: str) -> None:
     calls = Calls(size=1, spares=0)
     held = calls.start("undumpable_child", ledger, then, hard=2.0 if then == "stay" else None)
     eventually(lambda: Path(ledger).exists(), "it did not start")
-    say(f"hidden: {not Path('/proc', Path(ledger).read_text(), 'stat').exists()}")
-    say(type(held.outcome()).__name__)
+    print_line(f"hidden: {not Path('/proc', Path(ledger).read_text(), 'stat').exists()}")
+    print_line(type(held.outcome()).__name__)
     calls.engine.close()
 
 
@@ -94,12 +106,12 @@ def hidden_memory() -> None:
         ("child_hides_late", 300 * MIB),
     ):
         call = calls.start(name, *args, memory=150 * MIB)
-        say(f"{name} {type(call.outcome()).__name__}")
+        print_line(f"{name} {type(call.outcome()).__name__}")
     isolate = calls.value("undumpable_before_the_next", 0)
-    say(f"hidden: {not Path('/proc', str(isolate), 'stat').exists()}")
-    say(type(calls.run("devour", 300 * MIB, memory=150 * MIB)).__name__)
+    print_line(f"hidden: {not Path('/proc', str(isolate), 'stat').exists()}")
+    print_line(type(calls.run("devour", 300 * MIB, memory=150 * MIB)).__name__)
     calls.value("undumpable_before_the_next", 0)
-    say(calls.value("slowly", 50 * MIB, 0.2, memory=150 * MIB))
+    print_line(calls.value("slowly", 50 * MIB, 0.2, memory=150 * MIB))
     calls.engine.close()
 
 
@@ -108,7 +120,7 @@ def recycled_where_hidden() -> None:
     calls = Calls(size=1, spares=0, max_memory=150 * MIB)
     calls.value("undumpable_before_the_next", 300 * MIB)
     eventually(calls.reasons, "it was not replaced")
-    say(str(calls.reasons()))
+    print_line(str(calls.reasons()))
     calls.engine.close()
 
 
@@ -118,8 +130,8 @@ def hidden_from_the_start(executable: str) -> None:
     sys.executable = executable
     calls = Calls(size=1, spares=0)
     outcome = calls.run("echo", 1, memory=150 * MIB)
-    say(outcome.error.message if isinstance(outcome, Failed) else str(outcome))
-    say(str(calls.value("echo", 1)))
+    print_line(outcome.error.message if isinstance(outcome, Failed) else str(outcome))
+    print_line(str(calls.value("echo", 1)))
     calls.engine.close()
 
 

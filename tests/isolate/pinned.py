@@ -31,9 +31,9 @@ def affinity_of_all() -> tuple[list[list[int]], list[int], list[str | None]]:
     threads = [sorted(os.sched_getaffinity(int(each))) for each in os.listdir("/proc/self/task")]
     stop.set()
     thread.join()
-    ready, told = os.pipe()
+    reader, writer = os.pipe()
     if os.fork() == 0:
-        os.write(told, repr(affinity()).encode())
+        os.write(writer, repr(affinity()).encode())
         os._exit(0)
     os.wait()
-    return threads, [int(core) for core in os.read(ready, 4096).decode().strip("[]").split(",")], [os.environ.get(n) for n in POOL_SIZES]
+    return threads, [int(core) for core in os.read(reader, 4096).decode().strip("[]").split(",")], [os.environ.get(n) for n in POOL_SIZES]

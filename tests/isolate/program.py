@@ -44,15 +44,15 @@ def main() -> None:
     }
     for name in running:
         pid_in(folder / name)
-    print(json.dumps({"core": os.getpid(), "keeper": calls.engine._isolates.link.pid}), flush=True)
+    print(json.dumps({"core": os.getpid(), "keeper": calls.engine._isolates.keeper.pid}), flush=True)
     while meanwhile is not wait and not all(call.outcomes for call in running.values()):
         meanwhile()
     for name, call in running.items():
         outcome = call.outcome()
-        told = {"name": name, "timed_out": isinstance(outcome, TimedOut), "levels": call.levels(), "outcomes": len(call.outcomes)}
-        told["limit_at"] = call.sent_at + (hard or 0.0)
-        told["dead"] = told["limit_at"] + outcome.dead_at if isinstance(outcome, TimedOut) else None
-        print(json.dumps({**told, "outcome": str(outcome)}), flush=True)
+        report = {"name": name, "timed_out": isinstance(outcome, TimedOut), "levels": call.levels(), "outcomes": len(call.outcomes)}
+        report["limit_at"] = call.sent_at + (hard or 0.0)
+        report["dead"] = report["limit_at"] + outcome.dead_at if isinstance(outcome, TimedOut) else None
+        print(json.dumps({**report, "outcome": str(outcome)}), flush=True)
     print(json.dumps({"next": calls.value("echo", "served")}), flush=True)
     calls.engine.close()
 

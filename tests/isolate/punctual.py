@@ -23,7 +23,7 @@ def stuck(calls: Calls) -> list[IsolateNotice]:
 
 
 def keeper(calls: Calls) -> int:
-    pid: int = calls.engine._isolates.link.pid
+    pid: int = calls.engine._isolates.keeper.pid
     return pid
 
 
@@ -38,9 +38,9 @@ def warm(calls: Calls, count: int) -> None:
 
 
 def assert_others_are_punctual(calls: Calls) -> None:
-    """Limits, crashes and replies of others are told within milliseconds of when they are sent; seconds are allowed."""
+    """Limits, crashes and replies of others are reported within milliseconds of when they are sent; seconds are allowed."""
     for name, args, kind, limits in OTHERS:
         call = calls.start(name, *args, **limits)
         assert isinstance(call.outcome(), kind)
-        late = call.told_at - call.sent_at - limits.get("hard", 0.0)
-        assert late < SECOND, f"{name} was told {late:.1f} s late"
+        late = call.ended_at - call.sent_at - limits.get("hard", 0.0)
+        assert late < SECOND, f"{name} was reported {late:.1f} s late"

@@ -43,7 +43,7 @@ def run_keeper(fd: int, core: int, fault: str) -> None:
     judge, stands = shared_row.judge, shared_row.stands
 
     # The two windows of the protocol, between its looks and what follows them, are a millisecond wide here instead of a microsecond.
-    def slow_judge(row: shared_row.SharedRow, now: float) -> shared_row.Enforce | shared_row.LookAgain:
+    def slow_judge(row: shared_row.SharedRow, now: float) -> shared_row.Enforce | shared_row.CheckAgain:
         decision = judge(row, now)
         if isinstance(decision, shared_row.Enforce):
             threading.Event().wait(0.001)
@@ -61,13 +61,13 @@ def run_keeper(fd: int, core: int, fault: str) -> None:
 
 def run_core(calls_wanted: int, fault: str, ledger: Path) -> dict[str, Any]:
     shared_row.MARGIN = 0.001
-    condemn = Isolates.condemn
+    kill = Isolates._kill
 
-    def condemn_but_for_limits(self: Isolates, isolate: Isolate, cause: Cause) -> None:
+    def kill_but_for_limits(self: Isolates, isolate: Isolate, cause: Cause) -> None:
         if cause is not Cause.LIMIT:
-            condemn(self, isolate, cause)
+            kill(self, isolate, cause)
 
-    Isolates.condemn = condemn_but_for_limits  # type: ignore[method-assign]
+    Isolates._kill = kill_but_for_limits  # type: ignore[method-assign]
     if fault == "core-skips-verdict":
         send = shared_row.Table.send
         shared_row.Table.send = lambda self, *args: send(self, *args) or True  # type: ignore[method-assign]
@@ -118,7 +118,7 @@ def judge_all(done: list[Recorder], ledger: Path) -> dict[str, Any]:
     for number, recorder in enumerate(done):
         outcome = recorder.outcomes[0]
         kinds[type(outcome).__name__] += 1
-        anomalies["told more than once"] += len(recorder.outcomes) != 1
+        anomalies["ended more than once"] += len(recorder.outcomes) != 1
         anomalies["ran twice"] += lines[f"start {number}"] > 1
         anomalies["named a crash"] += isinstance(outcome, Crashed)
         anomalies["success without its line"] += isinstance(outcome, Succeeded) and not lines[f"end {number}"]
@@ -143,8 +143,8 @@ def race(calls: int, fault: str) -> dict[str, Any]:
         core = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         stops: Counter[str] = Counter()
         threading.Thread(target=stop_at_random, args=(core, stops), daemon=True).start()
-        said = core.communicate()[0]
-        found: dict[str, Any] = json.loads(said)
+        output = core.communicate()[0]
+        found: dict[str, Any] = json.loads(output)
         return {**found, **stops, "fault": fault}
 
 

@@ -57,7 +57,7 @@ def test_a_descriptor_comes_with_its_reply_and_more_than_one_is_garbage(pipe: Ca
     assert pipe.take_descriptor() is None
     os.close(taken)
     for _ in range(2):
-        send_with_descriptor(theirs, wire.frame(wire.TELL, 1), sent)
+        send_with_descriptor(theirs, wire.frame(wire.SEND, 1), sent)
     pipe.receive()
     with pytest.raises(wire.Garbage, match="more than one descriptor"):
         pipe.receive()
@@ -69,13 +69,13 @@ def test_a_descriptor_comes_with_its_reply_and_more_than_one_is_garbage(pipe: Ca
 
 def test_a_closed_pipe_writes_to_nobody(pipe: CallPipe) -> None:
     theirs, number = other_end(pipe), pipe.link.fileno()
-    stranger, heard = socket.socketpair()
+    stranger, reader = socket.socketpair()
     pipe.close()
     os.dup2(stranger.fileno(), number)  # the number is another's now
     assert pipe.send(b"for the isolate")
-    heard.setblocking(False)
+    reader.setblocking(False)
     with pytest.raises(BlockingIOError):
-        heard.recv(1)
+        reader.recv(1)
     os.close(number)
-    for each in (stranger, heard, theirs):
+    for each in (stranger, reader, theirs):
         each.close()

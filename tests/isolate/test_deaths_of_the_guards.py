@@ -33,8 +33,8 @@ class Program:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, "the program ended"
-        said: dict[str, Any] = json.loads(line)
-        return said
+        report: dict[str, Any] = json.loads(line)
+        return report
 
     def workers(self) -> list[int]:
         """All below it but the keeper."""
@@ -62,10 +62,10 @@ def test_a_stopped_core_does_not_stop_the_limit(folder: Path) -> None:
         continued = monotonic()
         os.kill(program.pids["core"], signal.SIGCONT)
     for name in NAMES:
-        said = program.read()
-        assert (said["name"], said["timed_out"], said["outcomes"]) == (name, True, 1), said
-        assert said["levels"] == ["hard"]
-        assert name not in ALONE or said["dead"] <= continued, "the death is told as of when it was, not as of when the core saw it"
+        report = program.read()
+        assert (report["name"], report["timed_out"], report["outcomes"]) == (name, True, 1), report
+        assert report["levels"] == ["hard"]
+        assert name not in ALONE or report["dead"] <= continued, "the death is reported as of when it was, not as of when the core saw it"
     assert program.read() == {"next": "served"}
     assert program.process.wait(20) == 0
 
@@ -75,9 +75,9 @@ def test_a_stopped_core_does_not_stop_the_limit(folder: Path) -> None:
 def test_a_program_that_keeps_the_gil_does_not_keep_a_limit_from_being_enforced(folder: Path, meanwhile: str) -> None:
     program = Program(folder, hard=2.0, meanwhile=meanwhile)
     for name in NAMES:
-        said = program.read()
-        assert (said["name"], said["timed_out"], said["outcomes"]) == (name, True, 1), said
-        assert said["dead"] - said["limit_at"] < SECOND, "it was left to live until the program let go"
+        report = program.read()
+        assert (report["name"], report["timed_out"], report["outcomes"]) == (name, True, 1), report
+        assert report["dead"] - report["limit_at"] < SECOND, "it was left to live until the program let go"
     assert program.read() == {"next": "served"}
     assert program.process.wait(20) == 0
 
@@ -96,9 +96,9 @@ def test_a_killed_keeper_is_replaced_and_everything_it_kept_dies(folder: Path) -
     os.kill(program.pids["keeper"], signal.SIGKILL)
     assert_dead(*program.below, within=SECOND)
     for _ in NAMES:
-        said = program.read()
-        assert "keeper lost" in said["outcome"]
-        assert said["outcomes"] == 1
+        report = program.read()
+        assert "keeper lost" in report["outcome"]
+        assert report["outcomes"] == 1
     assert program.read() == {"next": "served"}
     assert program.process.wait(20) == 0
 
@@ -122,7 +122,7 @@ def test_a_stopped_keeper_is_woken_to_report_an_exit(folder: Path) -> None:
     program = Program(folder, hard=2.0)
     os.kill(program.pids["keeper"], signal.SIGSTOP)
     for name in NAMES:
-        said = program.read()
-        assert (said["name"], said["timed_out"]) == (name, True), said
+        report = program.read()
+        assert (report["name"], report["timed_out"]) == (name, True), report
     assert program.read() == {"next": "served"}
     assert program.process.wait(20) == 0

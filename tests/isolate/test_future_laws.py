@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from stem_iso.isolate.engine.call import Call
-from stem_iso.isolate.pool.callback_thread import Aside
+from stem_iso.isolate.pool.callback_thread import CallbackThread
 from stem_iso.isolate.pool.future import CANCELLED, FINISHED, IsolateFuture
 from tests.isolate.calling import BOUND
 
@@ -28,19 +28,19 @@ class Owner:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.aside = Aside("test-callbacks")
+        self.thread = CallbackThread("test-callbacks")
 
     def cancel(self, call: Call) -> None:
         """Nothing runs here."""
 
-    def run_aside(self, work: Callable[[], object]) -> None:
-        self.aside.put(work)
+    def run_in_thread(self, work: Callable[[], object]) -> None:
+        self.thread.put(work)
 
     def refuse_elsewhere(self) -> None:
         """Nobody forks here."""
 
 
-class Told:
+class Result:
     """An answer that counts how often it is opened."""
 
     def __init__(self, value: int) -> None:
@@ -60,7 +60,7 @@ def often_switched() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-def ask(future: IsolateFuture[int], how: int) -> str:
+def wait_for(future: IsolateFuture[int], how: int) -> str:
     """What one of the ways to wait says the outcome is."""
     if how == 0:
         try:
@@ -79,7 +79,7 @@ def ask(future: IsolateFuture[int], how: int) -> str:
             await asyncio.wait([asyncio.wrap_future(future)], timeout=BOUND)
 
         asyncio.run(wrapped())
-    return ask(future, 0)
+    return wait_for(future, 0)
 
 
 class Round:
@@ -87,12 +87,12 @@ class Round:
 
     def __init__(self, owner: Owner, number: int, ways: list[int]) -> None:
         self.future: IsolateFuture[int] = IsolateFuture(owner)
-        self.answer = Told(number)
+        self.answer = Result(number)
         self.wins: list[bool] = []
         self.called: list[object] = []
-        self.said: list[str] = []
+        self.answers: list[str] = []
         self._barrier = threading.Barrier(7)
-        acts = [self.settle, self.settle, self.cancel, self.call_back, self.call_back, *(partial(self.ask, way) for way in ways)]
+        acts = [self.settle, self.settle, self.cancel, self.call_back, self.call_back, *(partial(self.wait_for, way) for way in ways)]
         self._threads = [threading.Thread(target=self._run, args=(act,)) for act in acts]
 
     def run(self) -> None:
@@ -114,8 +114,8 @@ class Round:
     def call_back(self) -> None:
         self.future.add_done_callback(self.called.append)
 
-    def ask(self, way: int) -> None:
-        self.said.append(ask(self.future, way))
+    def wait_for(self, way: int) -> None:
+        self.answers.append(wait_for(self.future, way))
 
 
 @pytest.mark.slow
@@ -125,24 +125,24 @@ def test_settling_cancelling_waiting_and_calling_back_at_once_agree_on_one_outco
         each = Round(owner, number, dice.sample([0, 1, 2, 3, 0], 2))
         each.run()
         assert each.wins.count(True) == 1
-        assert len(each.said) == 2 and len(set(each.said)) == 1, each.said
+        assert len(each.answers) == 2 and len(set(each.answers)) == 1, each.answers
         assert each.answer.opened <= 1, "unpickled twice"
-        seen[each.said[0].partition(" ")[0]] += 1
+        seen[each.answers[0].partition(" ")[0]] += 1
         done = threading.Event()
-        owner.run_aside(done.set)
+        owner.run_in_thread(done.set)
         assert done.wait(BOUND)
         assert each.called == [each.future, each.future], f"round {number}: {len(each.called)} callbacks of 2"
         assert each.future.settle(CANCELLED) is False
-    owner.aside.close()
+    owner.thread.close()
     assert seen["cancelled"] and seen["value"] and seen["error"], seen
 
 
-def test_a_condition_that_is_made_late_tells_its_waiters_once() -> None:
-    """`as_completed` fails with a KeyError where a future that it saw finished is told to it once more."""
+def test_a_condition_that_is_made_late_notifies_its_waiters_once() -> None:
+    """`as_completed` fails with a KeyError where a future that it saw finished is given to it once more."""
     owner = Owner()
     for _ in range(ROUNDS):
         futures: list[IsolateFuture[int]] = [IsolateFuture(owner) for _ in range(8)]
-        settler = threading.Thread(target=lambda some=futures: [each.settle(FINISHED, Told(2)) for each in some])
+        settler = threading.Thread(target=lambda some=futures: [each.settle(FINISHED, Result(2)) for each in some])
         settler.start()
         assert len(list(concurrent.futures.as_completed(futures, BOUND))) == len(futures)
         settler.join()

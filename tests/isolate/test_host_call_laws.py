@@ -46,11 +46,11 @@ def test_the_alarms_ring_once_in_their_order() -> None:
     assert rings(call(), inf) == [unread]
 
 
-def test_what_the_host_tells_in_time_the_core_does_not() -> None:
-    told = call(soft=1, hard=3)
-    assert told.report_soft() and not told.report_soft()
-    told.told_to_end(Cause.LIMIT, 103.0)
-    assert [alarm for _, alarm in rings(told, inf)] == [Alarm.UNREAD, Alarm.OVER]
+def test_what_the_host_reports_in_time_the_core_does_not() -> None:
+    reported = call(soft=1, hard=3)
+    assert reported.soft_notice(1.0, "") and not reported.soft_notice(1.1, "")
+    reported.end_by(Cause.LIMIT, 103.0)
+    assert [alarm for _, alarm in rings(reported, inf)] == [Alarm.UNREAD, Alarm.OVER]
 
 
 def test_a_word_moves_the_silence_and_nothing_else() -> None:
@@ -64,7 +64,7 @@ def test_a_word_moves_the_silence_and_nothing_else() -> None:
 
 def test_a_call_that_another_host_runs_has_its_limits_anew_but_one_soft_notice() -> None:
     moved = call(soft=1, hard=3)
-    moved.report_soft()
+    moved.soft_notice(1.0, "")
     moved.begin(-2, 2, 100.0)
     assert [alarm for _, alarm in rings(moved, inf)] == [Alarm.UNREAD, Alarm.HARD, Alarm.OVER]
 
@@ -91,7 +91,7 @@ def test_the_fate_of_a_call_whose_host_is_gone(
     one = call(hard=3)
     one.stop = stop
     if ending is not None:
-        one.told_to_end(ending, 101.0)
+        one.end_by(ending, 101.0)
     assert one.fate(started=started, cause=cause) is fate
 
 
@@ -172,7 +172,7 @@ hosted_replies = st.one_of(
 
 
 @given(hosted_replies)
-def test_a_reply_arrives_as_it_was_said(outcome: Succeeded | Failed | RetryAsked | Rejected | TimedOut | Stopped) -> None:
+def test_a_reply_arrives_as_it_was_sent(outcome: Succeeded | Failed | RetryAsked | Rejected | TimedOut | Stopped) -> None:
     assert of_hosted_reply(*pack_reply(outcome)) == outcome
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
@@ -15,7 +16,8 @@ import msgspec
 import pytest
 
 from stem_iso.isolate import wire
-from stem_iso.isolate.interfaces import FAILED, REJECTED, RETRY
+from stem_iso.isolate.engine.allocator import BOOT_TRIES, backoff
+from stem_iso.isolate.interfaces import FAILED, REJECTED, RETRY, IsolateNotice
 from stem_iso.isolate.keeper import process_tree
 from stem_iso.outcome import BootFailed, Crashed, Failed, Stopped, StopReason, Succeeded, TimedOut
 from tests.isolate.calling import BOUND, Calls, Recorder, assert_dead, descendants, eventually, pid_in
@@ -35,7 +37,9 @@ def neighbour(calls: Calls) -> Iterator[Recorder]:
     assert calls.value("echo", "next") == "next"
 
 
-@pytest.mark.parametrize("handler", ["spin", "c_loop", "regex", "sleep_long", "ignore_signals", "swallow"])
+@pytest.mark.parametrize(
+    "handler", ["spin", "c_loop", "sleep_long", "ignore_signals", pytest.param("regex", marks=pytest.mark.slow), "swallow"]
+)
 def test_a_stuck_handler_dies_at_its_hard_limit(calls: Calls, neighbour: Recorder, handler: str) -> None:
     # The stack comes by a signal to a process that may have to wait for a CPU: limits far enough apart to wait for it on a busy machine.
     stuck = calls.start(handler, soft=0.2, hard=0.8)
@@ -75,7 +79,7 @@ def test_a_daemon_with_an_empty_environment_dies_with_its_handler(calls: Calls, 
     assert_dead(pid_in(tmp_path / "pid"))
 
 
-def test_a_daemon_that_a_finished_handler_left_behind_dies_before_the_success_is_told(calls: Calls, tmp_path: Path) -> None:
+def test_a_daemon_that_a_finished_handler_left_behind_dies_before_the_success_is_reported(calls: Calls, tmp_path: Path) -> None:
     assert calls.value("daemon_and_return", str(tmp_path / "pid")) == "done"
     assert_dead(pid_in(tmp_path / "pid"))
     assert calls.value("echo", 1) == 1
@@ -115,11 +119,11 @@ def test_a_death_before_the_limit_is_a_crash_also_when_it_is_seen_after_it(engin
 @pytest.fixture
 def keeper(calls: Calls) -> Iterator[int]:
     """Its pid; it must be the same at the end."""
-    pid: int = calls.engine._isolates.link.pid
+    pid: int = calls.engine._isolates.keeper.pid
     yield pid
     os.kill(pid, signal.SIGCONT)
     assert calls.value("echo", 4) == 4
-    assert calls.engine._isolates.link.pid == pid and not process_tree.is_dead(pid)
+    assert calls.engine._isolates.keeper.pid == pid and not process_tree.is_dead(pid)
 
 
 @pytest.mark.slow
@@ -140,7 +144,7 @@ def test_a_keeper_whose_report_could_not_be_read_in_time_is_not_killed(calls: Ca
 @pytest.mark.slow
 def test_a_keeper_that_takes_long_and_is_at_work_is_not_killed(calls: Calls, keeper: int) -> None:
     assert calls.value("echo", 1) == 1
-    table, waiter = calls.engine._isolates.link.table, threading.Event()
+    table, waiter = calls.engine._isolates.keeper.table, threading.Event()
     os.kill(keeper, signal.SIGSTOP)
     crashed = calls.start("leave", 3)
     end = monotonic() + 1.6
@@ -152,7 +156,7 @@ def test_a_keeper_that_takes_long_and_is_at_work_is_not_killed(calls: Calls, kee
     assert crashed.outcome() == Crashed(exit_code=3)
 
 
-def test_a_segfault_is_told_with_its_signal_and_stack(calls: Calls, neighbour: Recorder) -> None:
+def test_a_segfault_is_reported_with_its_signal_and_stack(calls: Calls, neighbour: Recorder) -> None:
     outcome = calls.run("segfault")
     assert isinstance(outcome, Crashed)
     assert outcome.signal == "SIGSEGV"
@@ -213,11 +217,11 @@ def test_a_forged_frame_costs_the_isolate_that_sent_it_and_nobody_else(
     assert isinstance(outcome, Crashed)
     assert "garbage on the call pipe" in outcome.stderr
     assert "a turn of the engine failed" not in caplog.text
-    assert calls.value("ask", b"well?") == b"WELL?"
+    assert calls.value("request", b"well?") == b"WELL?"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["print", "log", "beat", "tell", "ask", "stack"])
+@pytest.mark.parametrize("how", ["print", "log", "beat", "send", "request", "stack"])
 def test_a_flood_of_words_holds_up_nobody_elses_limit(how: str, tmp_path: Path) -> None:
     calls = Calls(size=3, spares=1)
     try:
@@ -236,9 +240,9 @@ def test_a_flood_of_words_holds_up_nobody_elses_limit(how: str, tmp_path: Path) 
 def test_a_frame_larger_than_anything_legal_is_garbage_at_its_header(size: int) -> None:
     calls = Calls(size=1, spares=0, largest_frame=1 << 20)
     try:
-        outcome = calls.run("forge", wire.TELL, b"", size)
+        outcome = calls.run("forge", wire.SEND, b"", size)
         assert isinstance(outcome, Crashed) and "garbage on the call pipe" in outcome.stderr
-        assert calls.value("ask", b"well?") == b"WELL?"
+        assert calls.value("request", b"well?") == b"WELL?"
     finally:
         calls.engine.close()
 
@@ -266,9 +270,9 @@ def test_silence_past_the_heartbeat_timeout_ends_like_a_hard_limit(calls: Calls)
 
 
 def test_what_a_handler_prints_comes_before_its_end_and_has_a_cap(calls: Calls) -> None:
-    said = calls.start("say", "hello")
-    said.outcome()
-    assert {(logger, text) for _, logger, text in said.lines} == {("stdout", "hello"), ("stderr", "hello")}
+    call = calls.start("print_text", "hello")
+    call.outcome()
+    assert {(logger, text) for _, logger, text in call.lines} == {("stdout", "hello"), ("stderr", "hello")}
     logged = calls.start("log", "a warning")
     logged.outcome()
     assert (30, "handlers", "a warning") in logged.lines
@@ -279,7 +283,7 @@ def test_what_a_handler_prints_comes_before_its_end_and_has_a_cap(calls: Calls) 
 
 
 def test_an_answer_reaches_the_handler(calls: Calls) -> None:
-    assert calls.value("ask", b"quiet") == b"QUIET"
+    assert calls.value("request", b"quiet") == b"QUIET"
 
 
 def test_large_data_goes_both_ways(calls: Calls) -> None:
@@ -337,16 +341,28 @@ def test_stuck_calls_end_together_and_not_in_line(engines: Make) -> None:
     assert max(late) < 2.0, "each waits for its own process"
 
 
-@pytest.mark.parametrize(("boot", "says"), [(b"fail", "this import does not work"), (b"die", "exit code 3")])
-def test_isolates_that_do_not_boot_end_in_a_clear_error_and_not_in_a_loop(engines: Make, boot: bytes, says: str) -> None:
+@pytest.mark.parametrize(
+    ("boot", "message"), [(b"fail", "this import does not work"), pytest.param(b"die", "exit code 3", marks=pytest.mark.slow)]
+)
+def test_isolates_that_do_not_boot_end_in_a_clear_error_and_not_in_a_loop(engines: Make, boot: bytes, message: str) -> None:
     calls = engines(boot=boot)
     outcome = calls.run("echo", 1)
     assert isinstance(outcome, BootFailed)
-    assert says in outcome.traceback
+    assert message in outcome.traceback
     assert len([notice for notice in calls.notices if notice.action == "spawned"]) <= 6
 
 
 @pytest.mark.slow
+def test_an_engine_whose_isolates_do_not_boot_costs_no_cpu(engines: Make) -> None:
+    calls = engines(boot=b"die", size=1, spares=0)
+    assert isinstance(calls.run("echo", 1), BootFailed)
+    (thread,) = (each for each in threading.enumerate() if each.name == "stem_iso-engine")
+    clock = time.pthread_getcpuclockid(thread.ident or 0)
+    before = time.clock_gettime(clock)
+    threading.Event().wait(backoff(BOOT_TRIES) + 1.0)  # until the next boot would be due, if anybody wanted one, and a second more
+    assert time.clock_gettime(clock) - before < 0.05
+
+
 def test_a_boot_that_hangs_is_ended_by_its_own_limit(engines: Make) -> None:
     calls = engines(boot=b"slow", boot_limit=0.5, size=1, spares=0)
     outcome = calls.run("echo", 1)
@@ -360,6 +376,48 @@ def test_an_isolate_that_dies_while_it_boots_is_replaced_and_no_call_is_charged(
     eventually(lambda: calls.notices, "no isolate was spawned")
     os.kill(calls.notices[0].pid, signal.SIGKILL)
     assert isinstance(waiting.outcome(), Succeeded)
+
+
+class Interrupted(Recorder):
+    """Ctrl-C falls into its submission, where the call has its isolate and is not sent yet."""
+
+    def sent(self) -> None:
+        super().sent()
+        if self.sent_count == 1:
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_in_a_submission_costs_no_isolate_that_was_to_be_spawned(engines: Make) -> None:
+    calls = engines(size=1, spares=1)
+    eventually(lambda: calls.engine.stats().idle, "the spare does not boot")
+    interrupted = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        calls.start("echo", 1, caller=interrupted)
+    assert isinstance(interrupted.outcome(), Succeeded), "another isolate runs it"
+    eventually(lambda: not calls.engine.stats().booting, "it waits for an isolate that nobody has asked for")
+
+
+def test_what_an_interrupted_submission_left_is_done_once(engines: Make) -> None:
+    notices: list[IsolateNotice] = []
+    held, release = threading.Event(), threading.Event()
+
+    def hold(notice: IsolateNotice) -> None:
+        notices.append(notice)
+        if notice.action == "ready":
+            held.set()
+            assert release.wait(BOUND)
+
+    calls = engines(size=1, spares=1, on_isolate=hold)
+    assert held.wait(BOUND)  # the engine's thread is in the callback
+    interrupted = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        calls.start("echo", 1, caller=interrupted)
+    following = calls.start("echo", 2)  # by this thread, before the engine's can clean up
+    release.set()
+    assert isinstance(interrupted.outcome(), Succeeded)
+    assert isinstance(following.outcome(), Succeeded)
+    eventually(lambda: not calls.engine.stats().booting, "it waits for an isolate that nobody has asked for")
+    assert "resized" not in [notice.reason for notice in notices], "one more was spawned than is counted"
 
 
 def test_closing_kills_what_runs_and_leaves_nothing(tmp_path: Path) -> None:
@@ -405,7 +463,7 @@ def test_an_isolate_has_nothing_of_its_parent(calls: Calls) -> None:
     assert {"redis", "sqlite3", "click", "asyncio"}.isdisjoint(found["modules"])
 
 
-def test_a_child_of_a_handler_can_be_told_to_stop(calls: Calls) -> None:
+def test_a_child_of_a_handler_can_be_terminated(calls: Calls) -> None:
     assert calls.value("terminate_a_child") == -signal.SIGTERM
     assert calls.value("terminate_a_fork") == signal.SIGTERM
 

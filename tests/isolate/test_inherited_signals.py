@@ -46,7 +46,13 @@ def block_all() -> None:
 
 @pytest.mark.repeat
 @pytest.mark.parametrize(
-    "before", [ignore_children, ignore_all, block_all, None], ids=["SIGCHLD ignored", "ignored", "blocked", "by itself"]
+    "before",
+    [
+        pytest.param(ignore_children, id="SIGCHLD ignored"),
+        pytest.param(ignore_all, id="ignored", marks=pytest.mark.slow),
+        pytest.param(block_all, id="blocked"),
+        pytest.param(None, id="by itself", marks=pytest.mark.slow),
+    ],
 )
 def test_a_pool_works_whatever_signals_its_program_inherited(tmp_path: Path, before: Callable[[], None] | None) -> None:
     path = tmp_path / "program.py"

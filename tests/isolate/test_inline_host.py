@@ -1,4 +1,4 @@
-"""The inline host, without a queue: what shares a process, what is told of whom, and what its death means."""
+"""The inline host, without a queue: what shares a process, what is reported of whom, and what its death means."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Silent(Recorder):
         super().__init__()
         self.questions: list[tuple[bytes, Answer | None]] = []
 
-    def asked(self, payload: bytes, answer: Answer | None) -> None:
+    def on_message(self, payload: bytes, answer: Answer | None) -> None:
         with self._changed:
             self.questions.append((payload, answer))
             self._changed.notify_all()
@@ -93,9 +93,9 @@ class Silent(Recorder):
 
 def test_a_question_that_is_not_answered_holds_up_nobody_elses(hosts: Hosts) -> None:
     calls, silent = hosts(), Silent()
-    calls.start("ask", b"later", caller=silent)
+    calls.start("request", b"later", caller=silent)
     silent.until(lambda: silent.questions)
-    assert calls.value("ask", b"now") == b"NOW"
+    assert calls.value("request", b"now") == b"NOW"
     assert not silent.outcomes
     silent.answer(0, b"at last")
     assert calls.unpickle(silent.outcome()) == b"at last"
@@ -111,13 +111,13 @@ def test_two_questions_of_one_call_take_turns(hosts: Hosts) -> None:
     assert calls.unpickle(silent.outcome()) == [b"first", b"second"]
 
 
-def test_what_a_call_says_is_told_of_it_and_what_nobody_says_of_nobody(hosts: Hosts) -> None:
+def test_what_a_call_prints_is_logged_for_it_and_what_no_call_prints_for_none(hosts: Hosts) -> None:
     calls = hosts()
-    said, other = calls.start("say", "mine"), calls.start("say", "yours")
+    mine, other = calls.start("print_text", "mine"), calls.start("print_text", "yours")
     aside = calls.start("print_from_a_thread_of_its_own", "whose is this")
-    for each in (said, other, aside):
+    for each in (mine, other, aside):
         each.outcome()
-    for each, text in ((said, "mine"), (other, "yours")):
+    for each, text in ((mine, "mine"), (other, "yours")):
         expected = [
             ("stdout", text),
             ("stderr", text),
@@ -136,14 +136,14 @@ def test_output_beyond_a_mebibyte_is_dropped_and_counted(hosts: Hosts) -> None:
     assert lines(flood)[-1] == ("stem_iso", "5 bytes of output dropped beyond the first MiB")
 
 
-def test_a_forked_child_cannot_speak_for_the_call(hosts: Hosts) -> None:
+def test_a_forked_child_cannot_send_for_the_call(hosts: Hosts) -> None:
     calls = hosts()
     forked = calls.start("fork_and_print", "from the child")
     assert calls.unpickle(forked.outcome()) == 7
     assert lines(forked) == []
 
 
-def test_c_code_that_keeps_the_interpreter_lock_gets_its_soft_limit_told_by_the_core_with_its_stack(hosts: Hosts, tmp_path: Path) -> None:
+def test_the_core_reports_the_soft_limit_of_c_code_that_keeps_the_interpreter_lock(hosts: Hosts, tmp_path: Path) -> None:
     calls = hosts()
     stuck = calls.start("regex", str(tmp_path / "ledger"), soft=0.3)
     started(tmp_path / "ledger")
@@ -153,10 +153,10 @@ def test_c_code_that_keeps_the_interpreter_lock_gets_its_soft_limit_told_by_the_
     assert calls.engine.stats().busy == 0
 
 
-def test_a_soft_limit_that_the_host_tells_is_told_once(hosts: Hosts) -> None:
-    told = hosts().start("limit_told_twice", soft=30)
-    told.outcome()
-    assert told.levels() == ["soft"] and told.notices[0].stack == "the host's own stack"
+def test_a_soft_limit_that_the_host_reports_is_reported_once(hosts: Hosts) -> None:
+    call = hosts().start("limit_reached_twice", soft=30)
+    call.outcome()
+    assert call.levels() == ["soft"] and call.notices[0].stack == "the host's own stack"
 
 
 def test_a_crash_ends_all_that_had_started_and_the_next_call_has_a_new_host(hosts: Hosts, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_crash_ends_all_that_had_started_and_the_next_call_has_a_new_host(host
 def test_calls_that_crash_one_after_the_other_are_no_boots_that_fail(hosts: Hosts) -> None:
     calls = hosts()
     assert all(isinstance(calls.run("segfault"), Crashed) for _ in range(4))
-    assert calls.engine._isolates.hosting.roster.boot_failures == 0
+    assert calls.engine._isolates.hosts.roster.boot_failures == 0
     assert calls.value("pid") > 0
 
 
@@ -252,7 +252,7 @@ def test_a_host_that_dies_as_soon_as_it_is_ready_is_not_started_for_ever(hosts: 
     calls = hosts(boot=b"die soon", at_start=True)
     eventually(lambda: calls.reasons().count("crashed") >= 2, "it did not die")
     with calls.engine._lock:
-        roster = calls.engine._isolates.hosting.roster
+        roster = calls.engine._isolates.hosts.roster
         assert roster.boot_failures >= 2 and roster.boot_after > 0
 
 
@@ -266,7 +266,7 @@ def test_a_shutdown_ends_a_thread_with_its_host_at_once(hosts: Hosts, tmp_path: 
     for each in running:
         calls.engine.stop(each.call, StopReason.SHUTDOWN)  # type: ignore[attr-defined]
     assert [each.outcome() for each in running] == [Stopped(StopReason.SHUTDOWN, started=True)] * 2
-    assert running[0].told_at - before < END_GRACE
+    assert running[0].ended_at - before < END_GRACE
     assert_dead(host)
 
 
@@ -277,7 +277,7 @@ def test_a_call_that_waits_for_its_host_can_be_taken_back(hosts: Hosts) -> None:
     assert not calls.engine.withdraw(waiting.call)  # type: ignore[attr-defined]
 
 
-def test_close_leaves_no_host_and_tells_everybody(hosts: Hosts, tmp_path: Path) -> None:
+def test_close_leaves_no_host_and_ends_every_call(hosts: Hosts, tmp_path: Path) -> None:
     calls = hosts(size=1)
     host = calls.value("pid")
     running, waiting = calls.start("wait", str(tmp_path / "ledger"), str(tmp_path / "never")), calls.start("pid")
@@ -293,7 +293,7 @@ def test_a_lost_keeper_takes_the_host_and_a_new_one_brings_the_next(hosts: Hosts
     host = calls.value("pid")
     running = calls.start("wait", str(tmp_path / "ledger"), str(tmp_path / "never"))
     started(tmp_path / "ledger")
-    os.kill(calls.engine._isolates.link.pid, signal.SIGKILL)
+    os.kill(calls.engine._isolates.keeper.pid, signal.SIGKILL)
     assert isinstance(running.outcome(), Crashed)
     assert_dead(host)
     assert calls.value("pid") != host

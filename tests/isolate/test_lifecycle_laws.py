@@ -20,7 +20,7 @@ from stem_iso.isolate.engine.lifecycle import (
 )
 from stem_iso.outcome import Succeeded
 
-STEPS = ("ready", "assigned", "replied", "kept", "condemned", "exited")
+STEPS = ("ready", "assigned", "replied", "kept", "killed", "exited")
 
 
 class Story:
@@ -29,7 +29,7 @@ class Story:
     def __init__(self) -> None:
         self.life = Lifecycle()
         self.assigned = self.reported = self.requeued = 0
-        self.condemned = False
+        self.killed = False
 
     def play(self, step: str, cause: Cause, started: bool, verdict: bool) -> None:
         life = self.life
@@ -37,14 +37,14 @@ class Story:
             life.ready()
         elif step == "assigned":
             life.assigned()
-            assert not self.condemned, "nothing is assigned after a kill"
+            assert not self.killed, "nothing is assigned after a kill"
             self.assigned += 1
         elif step == "replied":
             self.reported += life.replied(Succeeded(b"")) is not None
         elif step == "kept":
-            self.condemned |= life.keep(Succeeded(b""))
-        elif step == "condemned":
-            self.condemned |= life.condemned(cause)
+            self.killed |= life.keep(Succeeded(b""))
+        elif step == "killed":
+            self.killed |= life.killed(cause)
         else:
             ending = life.exited(started=started, verdict=verdict)
             self.requeued += isinstance(ending, NeverStarted)
@@ -78,7 +78,7 @@ def busy() -> Lifecycle:
 @given(st.sampled_from(list(Cause)), st.booleans(), st.booleans())
 def test_a_complete_reply_wins_over_whatever_condemned_it(cause: Cause, started: bool, verdict: bool) -> None:
     life = busy()
-    assert life.condemned(cause)
+    assert life.killed(cause)
     assert life.replied(Succeeded(b"late")) is None, "a kill is reported only after the exit"
     assert life.exited(started=started, verdict=verdict) == Answered(Succeeded(b"late"))
 
@@ -86,8 +86,8 @@ def test_a_complete_reply_wins_over_whatever_condemned_it(cause: Cause, started:
 @given(st.sampled_from(list(Cause)), st.sampled_from(list(Cause)), st.booleans())
 def test_the_first_cause_stands(first: Cause, second: Cause, verdict: bool) -> None:
     life = busy()
-    assert life.condemned(first)
-    assert not life.condemned(second)
+    assert life.killed(first)
+    assert not life.killed(second)
     assert life.cause is first
 
 
@@ -95,7 +95,7 @@ def test_the_first_cause_stands(first: Cause, second: Cause, verdict: bool) -> N
 def test_the_order_in_which_an_ending_is_named(cause: Cause | None, started: bool, verdict: bool, before_limit: bool) -> None:
     life = busy()
     if cause is not None:
-        life.condemned(cause)
+        life.killed(cause)
     ending = life.exited(started=started, verdict=verdict, before_limit=before_limit)
     if before_limit and (cause in (Cause.LIMIT, Cause.SILENCE) or (cause is None and verdict)):
         assert ending == (Died() if started else NeverStarted()), "a limit that came later ended nothing"
@@ -109,7 +109,7 @@ def test_the_order_in_which_an_ending_is_named(cause: Cause | None, started: boo
         assert ending == (Died() if cause is None else Ended(cause))
 
 
-def test_a_reply_with_leftovers_is_told_only_when_they_are_dead() -> None:
+def test_a_reply_with_leftovers_is_reported_only_when_they_are_dead() -> None:
     life = busy()
     assert life.keep(Succeeded(b"x"))
     assert life.state is State.DYING

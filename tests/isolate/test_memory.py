@@ -22,7 +22,7 @@ LIMIT = 200 * MIB
 
 @pytest.mark.repeat
 @pytest.mark.parametrize(("handler", "args"), [("devour", (1 << 30,)), ("child_devours", (1 << 30,)), ("slowly", (1 << 30, 2.0))])
-def test_what_holds_too_much_is_killed_and_told_with_both_figures(calls: Calls, handler: str, args: tuple[object, ...]) -> None:
+def test_what_holds_too_much_is_killed_and_reported_with_both_figures(calls: Calls, handler: str, args: tuple[object, ...]) -> None:
     neighbour = calls.start("sleep", 0.5)
     outcome = calls.run(handler, *args, memory=LIMIT)
     assert isinstance(outcome, MemoryExceeded) and outcome.limit == LIMIT < outcome.rss < 1 << 30
@@ -66,7 +66,7 @@ def test_a_process_is_measured_with_what_descends_from_it() -> None:
         assert root.stdout is not None
         assert root.stdout.readline() + root.stdout.readline() == b"1\n1\n"
         meter = memory.Meter(memory.MemoryReader(root.pid), 1 << 40)
-        assert not meter.look()
+        assert not meter.is_over()
         apart = sum(memory.resident(pid)[0] for pid in memory.family(root.pid))
         assert 80 * MIB < meter.used < 120 * MIB < 130 * MIB < apart < 190 * MIB
         for pid in reversed(memory.family(root.pid)):

@@ -152,7 +152,7 @@ def test_map_takes_from_an_endless_input_what_its_window_holds(pool: IsolatePool
     assert len(taken) <= 25
 
 
-def test_an_input_that_raises_is_told_behind_the_results_before_it(pool: IsolatePool) -> None:
+def test_an_input_that_raises_is_raised_behind_the_results_before_it(pool: IsolatePool) -> None:
     def broken() -> Iterator[int]:
         yield 1
         yield 2
@@ -226,11 +226,11 @@ def test_map_refuses_sizes_that_mean_nothing(pool: IsolatePool, wrong: dict[str,
 
 def test_result_and_exception_have_a_timeout(pool: IsolatePool, gate: Path) -> None:
     future = pool.submit(work.wait_for, str(gate))
-    for ask in (future.result, future.exception):
+    for read in (future.result, future.exception):
         with pytest.raises(TimeoutError):
-            ask(timeout=0.01)
+            read(timeout=0.01)
         with pytest.raises(TimeoutError):
-            ask(timeout=0)
+            read(timeout=0)
     gate.touch()
     assert future.result(BOUND) is None
 
@@ -313,10 +313,10 @@ def test_a_callback_that_lets_the_calls_own_system_exit_through_stops_no_later_o
 
 
 def test_a_cancelled_future_calls_back(pool: IsolatePool, gate: Path) -> None:
-    future, told = pool.submit(work.wait_for, str(gate)), threading.Event()
-    future.add_done_callback(lambda future: told.set() if future.cancelled() else None)
+    future, cancelled = pool.submit(work.wait_for, str(gate)), threading.Event()
+    future.add_done_callback(lambda future: cancelled.set() if future.cancelled() else None)
     assert future.cancel()
-    assert told.wait(BOUND)
+    assert cancelled.wait(BOUND)
 
 
 def test_no_reference_to_arguments_results_or_errors_is_kept(pool: IsolatePool) -> None:
@@ -550,11 +550,11 @@ def test_a_stop_iteration_ends_a_wait_in_a_loop_with_an_error(pool: IsolatePool)
 
 
 def test_a_future_keeps_the_stop_iteration_that_it_holds(pool: IsolatePool) -> None:
-    heard: list[BaseException | None] = []
+    received: list[BaseException | None] = []
     future = pool.submit(work.first_word, "")
-    future.add_done_callback(lambda done: heard.append(done.exception()))
+    future.add_done_callback(lambda done: received.append(done.exception()))
     assert isinstance(future.exception(BOUND), StopIteration)
     with pytest.raises(StopIteration):
         future.result(BOUND)
-    eventually(lambda: heard, "the callback did not run")
-    assert isinstance(heard[0], StopIteration)
+    eventually(lambda: received, "the callback did not run")
+    assert isinstance(received[0], StopIteration)

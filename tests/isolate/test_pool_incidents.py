@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, wait
+from concurrent.futures import CancelledError, Future, wait
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,6 @@ from stem_iso import (
 )
 from stem_iso.errors import RemoteTraceback
 from stem_iso.isolate.engine.isolate import Isolate
-from stem_iso.isolate.engine.keeper_client import leave_room
 from stem_iso.isolate.interfaces import IsolateNotice, LimitNotice
 from tests.isolate import work
 from tests.isolate.calling import BOUND, assert_dead, eventually, own_descriptors, pid_in
@@ -57,6 +56,7 @@ def test_a_catastrophic_regex_dies_at_its_limit_and_the_error_says_all(pool: Iso
     error = caught.value
     assert error.limit == 1.0 <= error.elapsed
     assert "in fullmatch" in error.stack
+    assert "<string>" not in error.stack, "the handler's frames alone: not the command that its process was started with"
     assert 0 <= error.signalled_at <= error.dead_at
     [(pid, title)] = error.killed
     assert title == "stem_iso: fullmatch"
@@ -65,7 +65,7 @@ def test_a_catastrophic_regex_dies_at_its_limit_and_the_error_says_all(pool: Iso
 
 
 @pytest.mark.parametrize("limits", [{"heartbeat": 0.3}, {"heartbeat": 0.3, "hard": 20}, {"heartbeat": 0.3, "soft": 0.1}])
-def test_a_call_that_gives_no_sign_of_life_is_said_to_be_silent(limits: dict[str, float]) -> None:
+def test_a_call_that_gives_no_sign_of_life_is_named_silent(limits: dict[str, float]) -> None:
     notices: list[Any] = []
     with IsolatePool(1) as pool:
         pool.on(notices.append)
@@ -78,7 +78,7 @@ def test_a_call_that_gives_no_sign_of_life_is_said_to_be_silent(limits: dict[str
     assert (again.silent, str(again), again.args) == (True, str(error), error.args)
 
 
-def test_a_hard_limit_is_not_said_to_be_silence(pool: IsolatePool) -> None:
+def test_a_hard_limit_is_not_named_silence(pool: IsolatePool) -> None:
     error = pool.with_limits(hard=0.3, heartbeat=20).submit(work.spin).exception(BOUND)
     assert isinstance(error, TimeoutException)
     assert (error.silent, str(error)) == (False, "hard time limit of 0.3 s reached")
@@ -95,6 +95,18 @@ def test_the_stack_of_a_hard_limit_comes_also_where_all_cores_are_busy(tmp_path:
     stacks = [error.stack for error in errors if isinstance(error, TimeoutException)]
     assert len(stacks) == busy
     assert all("in spin" in stack for stack in stacks), stacks
+
+
+@pytest.mark.repeat
+def test_no_function_dies_of_being_asked_for_its_stack(pool: IsolatePool) -> None:
+    """Whenever C code calls Python, there is an instant in which the frames cannot be walked."""
+    notices: list[Any] = []
+    pool.on(notices.append)
+    asked = pool.with_limits(soft=0.005, hard=60)
+    for future in [asked.submit(work.call_python_from_c, 0.02) for _ in range(200)]:
+        assert future.result(BOUND) is None
+    stacks = [notice.stack for notice in notices if isinstance(notice, LimitNotice)]
+    assert any("in call_python_from_c" in stack for stack in stacks), stacks
 
 
 @pytest.mark.parametrize("how", ["blocks", "ignores", "takes"])
@@ -160,25 +172,25 @@ def test_a_call_that_holds_too_much_memory_is_killed_and_one_may_have_a_core_of_
 
 
 @pytest.mark.slow
-def test_listeners_hear_of_limits_and_isolates_and_one_that_raises_harms_nobody() -> None:
-    heard: list[LimitNotice | IsolateNotice] = []
+def test_listeners_get_limits_and_isolates_and_one_that_raises_harms_nobody() -> None:
+    received: list[LimitNotice | IsolateNotice] = []
     with IsolatePool(1, spares=0) as pool:
 
         @pool.on
         def raising(notice: object) -> None:
             raise RuntimeError("a listener")
 
-        assert pool.on(heard.append) == heard.append
+        assert pool.on(received.append) == received.append
         assert callable(raising)
         assert isinstance(pool.with_limits(soft=0.3, hard=1.0).submit(work.spin).exception(BOUND), TimeoutException)
         assert pool.submit(abs, -1).result(BOUND) == 1
-    limits = [notice for notice in heard if isinstance(notice, LimitNotice)]
+    limits = [notice for notice in received if isinstance(notice, LimitNotice)]
     assert [(notice.level, notice.limit, notice.title) for notice in limits] == [
         ("soft", 0.3, "stem_iso: spin"),
         ("hard", 1.0, "stem_iso: spin"),
     ]
     assert all("in spin" in notice.stack for notice in limits)
-    lives = [(notice.action, notice.reason) for notice in heard if isinstance(notice, IsolateNotice)]
+    lives = [(notice.action, notice.reason) for notice in received if isinstance(notice, IsolateNotice)]
     assert ("spawned", None) in lives and ("ready", None) in lives and ("recycled", "hard limit") in lives
 
 
@@ -227,7 +239,7 @@ def test_sys_exit_is_a_failure_of_the_call(pool: IsolatePool) -> None:
     assert before
 
 
-def test_an_initializer_that_raises_is_told_with_its_traceback_to_every_call_and_does_not_loop() -> None:
+def test_an_initializer_that_raises_fails_every_call_with_its_traceback_and_does_not_loop() -> None:
     spawned: list[object] = []
     with IsolatePool(2, initializer=work.fail, initargs=("the model is missing",)) as pool:
         pool.on(lambda notice: spawned.append(notice) if getattr(notice, "action", "") == "spawned" else None)
@@ -505,17 +517,17 @@ def test_large_data_in_flight_while_cancelling_or_closing_ends() -> None:
 @pytest.mark.slow
 def test_killed_at_every_stage_of_a_large_result_there_is_no_wrong_outcome() -> None:
     size = 2 * MEBIBYTE
-    told = {"killed": 0, "answered": 0}
+    ended = {"killed": 0, "answered": 0}
     with IsolatePool(1) as pool:
         pool.submit(work.of_bytes, size).result(BOUND)
         for step in range(15):
             future = pool.with_limits(hard=0.0004 * (step + 1)).submit(work.of_bytes, size)
             try:
                 assert future.result(BOUND) == b"x" * size
-                told["answered"] += 1
+                ended["answered"] += 1
             except TimeoutException:
-                told["killed"] += 1
-    assert told["killed"], told
+                ended["killed"] += 1
+    assert ended["killed"], ended
 
 
 def test_a_memfd_without_its_seal_is_refused() -> None:
@@ -642,24 +654,29 @@ def test_ctrl_c_anywhere_in_a_submit_loses_no_isolate_and_no_other_call() -> Non
     def interrupt(number: int, frame: object) -> None:
         raise Interrupted
 
-    kept, interrupts = [], 0
+    kept: list[Future[int]] = []
+    interrupts = 0
+
+    def submit_until_interrupted(pool: IsolatePool) -> None:
+        # A function of its own: CPython 3.13 takes the jump at the end of a `while` as outside of the `try` around it.
+        signal.setitimer(signal.ITIMER_REAL, 0.0007)
+        swallowed = time.monotonic() + 0.05  # an interruption that falls into a finalizer ends there
+        while time.monotonic() < swallowed:
+            kept.append(pool.submit(abs, -len(kept)))
+            del kept[:-50]
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
     previous = signal.signal(signal.SIGALRM, interrupt)
     try:
         with IsolatePool(2) as pool:
             pool.submit(abs, 1).result(BOUND)
             end = time.monotonic() + 2.0
-            while time.monotonic() < end:
+            while time.monotonic() < end or (interrupts <= 20 and time.monotonic() < end + BOUND):
                 try:
-                    signal.setitimer(signal.ITIMER_REAL, 0.0007)
-                    swallowed = time.monotonic() + 0.05  # an interruption that falls into a finalizer ends there
-                    while time.monotonic() < swallowed:
-                        kept.append(pool.submit(abs, -len(kept)))
-                        del kept[:-50]
-                    signal.setitimer(signal.ITIMER_REAL, 0)
+                    submit_until_interrupted(pool)
                 except Interrupted:
                     interrupts += 1
-                while pool.stats().waiting > 200:
-                    time.sleep(0.001)
+                eventually(lambda: pool.stats().waiting <= 200, f"what waits does not begin: {pool!r}")
             signal.setitimer(signal.ITIMER_REAL, 0)
             for future in kept:
                 future.result(BOUND)
@@ -676,25 +693,25 @@ def test_a_forked_child_may_not_use_the_pool_and_does_not_disturb_it(pool: Isola
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        said = []
+        lines = []
         try:
             for use in (lambda: pool.submit(abs, 1), pool.stats, lambda: pool.resize(1), future.cancel, lambda: future.result(1)):
                 try:
                     use()
-                    said.append("nothing")
+                    lines.append("nothing")
                 except RuntimeError as error:
-                    said.append(str(error).partition(":")[0])
+                    lines.append(str(error).partition(":")[0])
             pool.shutdown()
-            said.append(repr(pool))
+            lines.append(repr(pool))
         except BaseException as error:
-            said.append(repr(error))
-        os.write(writer, "\n".join(said).encode())
+            lines.append(repr(error))
+        os.write(writer, "\n".join(lines).encode())
         os._exit(0)
     os.close(writer)
     with open(reader) as file:
-        said = file.read().split("\n")
+        lines = file.read().split("\n")
     os.waitpid(child, 0)
-    assert said == [f"this IsolatePool belongs to process {os.getpid()}"] * 5 + ["<IsolatePool of another process>"]
+    assert lines == [f"this IsolatePool belongs to process {os.getpid()}"] * 5 + ["<IsolatePool of another process>"]
     assert future.result(BOUND) is None
     assert pool.submit(abs, -1).result(BOUND) == 1
 
@@ -712,7 +729,7 @@ def test_a_pool_stays_in_its_process(pool: IsolatePool) -> None:
 
 def test_what_functions_print_and_log_appears_here(capsys: pytest.CaptureFixture[str]) -> None:
     with IsolatePool(1, spares=0) as pool:
-        pool.submit(work.say, "from far away").result(BOUND)
+        pool.submit(work.print_text, "from far away").result(BOUND)
     assert capsys.readouterr() == ("from far away\n", "from far away\n")
 
 
@@ -740,7 +757,7 @@ def test_all_that_a_function_prints_below_the_cap_comes_out_in_order() -> None:
     assert done.stderr == "0\n"
 
 
-def test_lines_that_a_stalled_terminal_does_not_take_are_counted_and_said(
+def test_lines_that_a_stalled_terminal_does_not_take_are_counted_and_reported(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("stem_iso.isolate.pool.backend.OUTPUT", 100_000)
@@ -781,7 +798,7 @@ def test_an_isolate_that_cannot_be_begun_leaves_no_descriptor() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (before + spare, hard))
         try:
             with pytest.raises(OSError, match="Too many open files"):
-                leave_room(Isolate(1, 0, 0.0, 1 << 20))
+                Isolate(1, 0, 0.0, 1 << 20).leave_room()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert own_descriptors() == before

@@ -90,14 +90,14 @@ def test_functions_typed_into_a_repl_run(tmp_path: Path) -> None:
 
 def test_a_program_that_forgets_to_shut_down_finishes_what_it_submitted(tmp_path: Path) -> None:
     forgetful = dedent(f"""
-        import time
+        import os, time
         from stem_iso import IsolatePool
         from tests.isolate import work
         pool = IsolatePool(1)
         futures = [pool.submit(time.sleep, 0.2)]
         for number in range(5):
             pool.submit(work.append, {str(tmp_path / "ledger")!r}, str(number))
-        pool.submit(work.say, "printed at last").add_done_callback(lambda future: print("called back", flush=True))
+        pool.submit(work.print_text, "printed at last").add_done_callback(lambda future: os.write(1, b"called back\\n"))
     """)
     done = run("-c", forgetful)
     assert done.returncode == 0, done.stderr
@@ -162,8 +162,8 @@ def test_a_program_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
 def test_one_ctrl_c_ends_a_waiting_program_and_all_it_started(tmp_path: Path) -> None:
     program, below = started(tmp_path)
     program.send_signal(signal.SIGINT)
-    _, said = program.communicate(timeout=BOUND)
-    assert "KeyboardInterrupt" in said
+    _, stderr = program.communicate(timeout=BOUND)
+    assert "KeyboardInterrupt" in stderr
     assert_dead(*below, within=1.0)
 
 
@@ -205,7 +205,7 @@ def test_a_signal_handler_may_use_the_pool_wherever_it_interrupts_it(in_handler:
 
 
 @pytest.mark.slow
-def test_a_program_without_free_descriptors_hears_so_and_can_end() -> None:
+def test_a_program_without_free_descriptors_gets_an_error_and_can_end() -> None:
     done = run(
         "-c",
         dedent("""
@@ -213,8 +213,8 @@ def test_a_program_without_free_descriptors_hears_so_and_can_end() -> None:
             from stem_iso import IsolateBootError, IsolatePool
 
             held = []
-            def launched_without_a_free_descriptor(isolate, boot):
-                launch(isolate, boot)
+            def launched_without_a_free_descriptor(*args):
+                launch(*args)
                 try:
                     while True:
                         held.append(os.open("/dev/null", os.O_RDONLY))
@@ -222,12 +222,12 @@ def test_a_program_without_free_descriptors_hears_so_and_can_end() -> None:
                     pass
 
             with IsolatePool(1, spares=0) as pool:
-                keeping = pool._backend.engine._isolates.keeping
-                launch, keeping.launch = keeping.launch, launched_without_a_free_descriptor  # chooses the moment
+                isolates = pool._backend.engine._isolates
+                launch, isolates._launch = isolates._launch, launched_without_a_free_descriptor  # chooses the moment
                 resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
                 error = pool.submit(pow, 2, 3).exception(5)
                 assert isinstance(error, IsolateBootError) and ("descriptor" in error.traceback or "open files" in error.traceback), error
-                keeping.launch = launch
+                isolates._launch = launch
                 for fd in held:
                     os.close(fd)
                 assert pool.submit(pow, 2, 3).result(5) == 8
@@ -336,7 +336,7 @@ sys.modules["gevent.monkey"] = monkey
 
 
 @pytest.mark.parametrize(("patched", "named"), [(GEVENT, "select, threading"), ("", "select")])
-def test_a_program_that_gevent_has_patched_hears_what_to_do(patched: str, named: str) -> None:
+def test_a_program_that_gevent_has_patched_gets_an_error_with_the_way_out(patched: str, named: str) -> None:
     for made in ("IsolatePool(1)", "Worker(Stem('memory://')).run()"):
         done = run("-c", f"import select\nfrom stem_iso import IsolatePool, Stem, Worker\n{patched}\ndel select.epoll\n{made}")
         last = done.stderr.splitlines()[-1]

@@ -122,8 +122,8 @@ def test_what_stood_in_a_buffer_at_a_fork_is_printed_once(tmp_path: Path, capfd:
     watched = Watched()
     with watched.pool:
         watched.call(changes.fork, "return", str(tmp_path / "late"))
-    told = "".join(capfd.readouterr())
-    assert told.count("before the fork") == 1 and told.count("child of return") == 1
+    printed = "".join(capfd.readouterr())
+    assert printed.count("before the fork") == 1 and printed.count("child of return") == 1
 
 
 def test_children_that_end_by_themselves_work_as_ever(watched: Watched) -> None:

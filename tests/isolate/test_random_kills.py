@@ -34,7 +34,7 @@ PAUSE = 0.1  # seconds at most between two kills
 
 
 class Load:
-    """Keeps `WINDOW` calls on their way until it is told to stop; each call's number is its place in `calls`."""
+    """Keeps `WINDOW` calls on their way until it is stopped; each call's number is its place in `calls`."""
 
     def __init__(self, calls: Calls, path: Path) -> None:
         self.calls: list[Recorder] = []
@@ -64,11 +64,11 @@ class Freeing(Recorder):
 
     def __init__(self, room: threading.Semaphore, calls: Calls) -> None:
         super().__init__()
-        self._room, self._dispatch = room, calls.engine._isolates.dispatch
+        self._room, self._isolates = room, calls.engine._isolates
         self.numbers: list[int] = []
 
     def sent(self) -> None:
-        self.numbers.append(self._dispatch._numbers)  # under the engine's lock: the newest is ours
+        self.numbers.append(self._isolates._numbers)  # under the engine's lock: the newest is ours
         super().sent()
 
     def ended(self, outcome: object) -> None:
@@ -100,7 +100,7 @@ def test_nothing_is_lost_and_nothing_runs_twice(engines: Callable[..., Calls], t
     load.stop()
     found: Counter[str] = Counter()
     for number, call in enumerate(load.calls):
-        (outcome,) = call.outcomes  # told, and once
+        (outcome,) = call.outcomes  # reported, and once
         assert isinstance(call, Freeing)
         _, begun, done = counters.of(number)
         reached = [counters.of(each)[0] for each in call.numbers]

@@ -13,7 +13,7 @@ CALLS = int(os.environ.get("STEM_ISO_RACES", "100")) * 3
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_no_call_is_killed_for_the_limit_of_another_and_each_is_told_once() -> None:
+def test_no_call_is_killed_for_the_limit_of_another_and_each_ends_once() -> None:
     found = race(CALLS, "none")
     assert found["calls"] >= CALLS
     assert found["anomalies"] == {}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stem_iso.isolate import shared_row
-from stem_iso.isolate.shared_row import MARGIN, Enforce, LookAgain, Page, SharedRow, Table, judge
+from stem_iso.isolate.shared_row import MARGIN, CheckAgain, Enforce, Page, SharedRow, Table, judge
 
 times = st.floats(1, 1e6)
 rows = st.builds(
@@ -27,7 +27,7 @@ def test_only_a_call_that_runs_past_its_limit_and_margin_is_ended(row: SharedRow
 @given(rows, times)
 def test_the_next_look_is_never_in_the_past_and_never_past_the_limit(row: SharedRow, now: float) -> None:
     match judge(row, now):
-        case LookAgain(at):
+        case CheckAgain(at):
             assert at > now or at == row.deadline + MARGIN
             if row.deadline and row.call and row.finished != row.call and not row.verdict and now < row.deadline + MARGIN:
                 assert at == row.deadline + MARGIN
@@ -71,7 +71,7 @@ def test_rows_and_pages_hold_what_was_stored() -> None:
     page.started, page.finished = 3, 2
     table.send(1, 3, 12.5)
     table.armed = inf
-    assert table.look(1, other) == SharedRow(3, 12.5, 3, 2, 0)
+    assert table.read(1, other) == SharedRow(3, 12.5, 3, 2, 0)
     assert table.armed == inf
     table.clear(1)
-    assert table.look(1, other) == SharedRow(0, 0.0, 3, 2, 0)
+    assert table.read(1, other) == SharedRow(0, 0.0, 3, 2, 0)

@@ -73,7 +73,7 @@ def test_what_was_made_is_removed_whoever_is_killed(tmp_path: Path, victim: str)
         from tests.isolate import shared
         with IsolatePool(1, spares=0) as pool:
             pool.on(lambda notice: print(notice.pid, flush=True) if getattr(notice, "action", "") == "ready" else None)
-            print(pool._backend.engine._isolates.link.pid, flush=True)
+            print(pool._backend.engine._isolates.keeper.pid, flush=True)
             pool.submit(shared.spin_with, shared.semaphores, {str(file)!r}).exception()
     """)
     env = {**os.environ, "PYTHONPATH": ROOT}
@@ -114,7 +114,7 @@ def name(prefix: str = "") -> str:
     return f"{prefix}stem_iso-test-{uuid.uuid4().hex}"
 
 
-def told(register: Register, *lines: str) -> None:
+def feed(register: Register, *lines: str) -> None:
     for line in lines:
         register.line(line.encode())
 
@@ -123,9 +123,9 @@ def test_what_is_counted_is_removed_when_its_count_is_back_at_zero(tmp_path: Pat
     file = tmp_path / "a:b"
     file.write_text("")
     register = Register()
-    told(register, f"REGISTER:{file}:file", f"REGISTER:{file}:file", f"MAYBE_UNLINK:{file}:file", f"MAYBE_UNLINK:{tmp_path}/other:file")
+    feed(register, f"REGISTER:{file}:file", f"REGISTER:{file}:file", f"MAYBE_UNLINK:{file}:file", f"MAYBE_UNLINK:{tmp_path}/other:file")
     assert file.exists()
-    told(register, f"MAYBE_UNLINK:{file}:file")
+    feed(register, f"MAYBE_UNLINK:{file}:file")
     assert not file.exists()
     register.remove_all()
 
@@ -137,9 +137,9 @@ def test_what_was_unregistered_or_replaced_or_only_attached_stays(tmp_path: Path
     try:
         for path in everybody:
             path.write_text("")
-        told(register, *(f"CREATED:/{path.name}:shared_memory" for path in everybody if path is not attached))
-        told(register, *(f"REGISTER:/{path.name}:shared_memory" for path in everybody))
-        told(register, f"REGISTER:/{unregistered.name}:shared_memory", f"UNREGISTER:/{unregistered.name}:shared_memory")
+        feed(register, *(f"CREATED:/{path.name}:shared_memory" for path in everybody if path is not attached))
+        feed(register, *(f"REGISTER:/{path.name}:shared_memory" for path in everybody))
+        feed(register, f"REGISTER:/{unregistered.name}:shared_memory", f"UNREGISTER:/{unregistered.name}:shared_memory")
         other = tmp_path / "other"
         replaced.rename(f"{replaced}.held")  # its inode stays taken
         replaced.write_text("somebody else's")
@@ -155,7 +155,7 @@ def test_a_name_that_leads_elsewhere_is_nobodys(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("")
     register = Register()
-    told(register, f"REGISTER:/../..{victim}:semaphore", "REGISTER:relative:file", "REGISTER:/:semaphore", "PROBE:0:noop", "REGISTER:x:y")
+    feed(register, f"REGISTER:/../..{victim}:semaphore", "REGISTER:relative:file", "REGISTER:/:semaphore", "PROBE:0:noop", "REGISTER:x:y")
     register.remove_all()
     assert victim.exists()
 

@@ -13,11 +13,12 @@ from time import monotonic
 
 import pytest
 
+from entrypoints.linux import CLONE
 from stem_iso.isolate.keeper import process_tree
 from stem_iso.outcome import Crashed, Outcome, Stopped, StopReason, Succeeded, TimedOut
 from tests.isolate.calling import BOUND, Calls, assert_dead, eventually, pid_in
+from tests.isolate.capabilities import CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_KILL, CAP_SYS_PTRACE, drop
 from tests.isolate.debugger import trace
-from tests.isolate.escapes import CLONE
 from tests.isolate.frozen import Frozen
 from tests.isolate.punctual import SECOND, assert_others_are_punctual, keeper, stuck, warm, zombies
 
@@ -33,8 +34,12 @@ def frozen() -> Iterator[Frozen]:
 
 
 @pytest.fixture
-def calls(engines: Make) -> Calls:
-    return engines(size=3)
+def calls(engines: Make) -> Iterator[Calls]:
+    """An engine replaces a keeper that blocks, and all ends well: what blocked shows itself in the keeper's pid alone."""
+    calls = engines(size=3)
+    first = keeper(calls)
+    yield calls
+    assert keeper(calls) == first, "the keeper blocked or died, and was replaced"
 
 
 # -- zombies -----------------------------------------------------------------------------------------------------------------------
@@ -78,7 +83,7 @@ def test_an_uninterruptible_child_holds_up_its_own_call_alone(
     assert (notice.pid, notice.title) == (child, f"stat {frozen.path}")
     assert "uninterruptible" in (notice.reason or "")
     assert_others_are_punctual(calls)
-    assert not process_tree.is_dead(child) and held.outcomes == [], "its end was told while its child lives"
+    assert not process_tree.is_dead(child) and held.outcomes == [], "its end was reported while its child lives"
     frozen.thaw()
     assert isinstance(held.outcome(), kind)
     assert process_tree.is_dead(child)
@@ -87,7 +92,9 @@ def test_an_uninterruptible_child_holds_up_its_own_call_alone(
 
 
 @pytest.mark.slow
-def test_an_uninterruptible_isolate_is_set_aside_and_its_call_told_when_it_is_gone(engines: Make, frozen: Frozen, tmp_path: Path) -> None:
+def test_an_uninterruptible_isolate_is_set_aside_and_its_call_ends_when_it_has_exited(
+    engines: Make, frozen: Frozen, tmp_path: Path
+) -> None:
     calls = engines(size=1, spares=0)
     held = calls.start("look_at_a_frozen_file", frozen.path, str(tmp_path / "pid"), hard=2.0)
     isolate = pid_in(tmp_path / "pid")
@@ -114,21 +121,12 @@ def test_an_engine_closes_though_something_does_not_die(engines: Make, frozen: F
 # -- another user's ----------------------------------------------------------------------------------------------------------------
 
 
-WITHOUT = """
-import ctypes, os, sys
-for capability in {capabilities}:
-    if ctypes.CDLL(None).prctl(24, capability, 0, 0, 0): sys.exit("cannot drop a capability")
-os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-"""
-CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_KILL, CAP_SYS_PTRACE = 1, 2, 5, 19
-
-
 def program(name: str, *arguments: str, without: tuple[int, ...] = ()) -> subprocess.Popen[str]:
     """A program with an engine of its own that lacks these rights of root's."""
     if os.geteuid() != 0:
         pytest.skip("only root can start processes of other users, or hide them")
-    command = [sys.executable, "-c", WITHOUT.format(capabilities=without), "-m", "tests.isolate.limited_program", name, *arguments]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "tests.isolate.limited_program", name, *arguments]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: drop(*without))
 
 
 def read(process: subprocess.Popen[str]) -> str:
@@ -166,6 +164,14 @@ def test_a_program_that_gives_up_root_still_ends_its_calls(tmp_path: Path) -> No
     running = program("drops_root")
     for expected in ("TimedOut", "MemoryExceeded", "Stopped", "Succeeded soft", "closed"):
         assert read(running) == expected
+    running.communicate(timeout=BOUND)
+    assert running.returncode == 0
+
+
+def test_an_isolate_that_its_keeper_killed_is_named_by_its_call() -> None:
+    """The keeper knows no calls, and nobody can read the title of a process that is dead."""
+    running = program("names_what_its_keeper_killed")
+    assert read(running) == "['test: spin']"
     running.communicate(timeout=BOUND)
     assert running.returncode == 0
 

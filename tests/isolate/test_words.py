@@ -16,10 +16,10 @@ pytestmark = pytest.mark.repeat
 Make = Callable[..., Calls]
 
 
-def test_what_is_logged_at_boot_is_heard_and_costs_nothing(engines: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_logged_at_boot_arrives_and_costs_nothing(engines: Make, caplog: pytest.LogCaptureFixture) -> None:
     calls = engines(boot=b"logs", size=1, spares=0)
     assert calls.value("echo", "served") == "served"
-    assert "at boot: a model was loaded" in caplog.text
+    assert [record.getMessage() for record in caplog.records if record.name == "at boot"] == ["a model was loaded"]
     assert calls.reasons() == []
 
 
@@ -34,18 +34,18 @@ def replied(isolate: Isolate) -> bool:
 def test_what_was_printed_between_two_words_of_one_turn_is_not_lost(engines: Make, tmp_path: Path) -> None:
     calls = engines(size=1, spares=0)
     calls.value("echo", "booted")
-    said = calls.start("beat_and_say", str(tmp_path / "go"), "printed")
+    call = calls.start("beat_and_print", str(tmp_path / "go"), "printed")
     (isolate,) = calls.engine._isolates.by_number.values()
     with calls.engine._lock:  # a turn that begins with the beat finds the reply as well
         (tmp_path / "go").touch()
         eventually(lambda: replied(isolate), "it did not reply")
-    said.outcome()
-    assert [text for _, _, text in said.lines] == ["printed"]
+    call.outcome()
+    assert [text for _, _, text in call.lines] == ["printed"]
 
 
-def test_a_soft_limit_is_raised_in_the_handler_though_a_thread_of_it_speaks(calls: Calls) -> None:
+def test_a_soft_limit_is_raised_in_the_handler_though_a_thread_of_it_sends(calls: Calls) -> None:
     for _ in range(3):
-        assert calls.value("tell_in_a_thread_until_raised", soft=0.2, hard=5.0, raise_soft=True) == "raised here, there []"
+        assert calls.value("send_in_a_thread_until_raised", soft=0.2, hard=5.0, raise_soft=True) == "raised here, there []"
 
 
 def test_the_environment_is_whole_but_for_the_secrets(engines: Make, monkeypatch: pytest.MonkeyPatch) -> None:

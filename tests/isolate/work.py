@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stem_iso.isolate.child.setup import STACK_SIGNAL
+from stem_iso.isolate.child.setup import FORCED_STACK_SIGNAL, STACK_SIGNAL
 
 seen: list[Any] = []
 
@@ -45,11 +46,20 @@ def spin() -> None:
         pass
 
 
+def call_python_from_c(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        sorted(range(20), key=lambda number: -number)
+        re.sub("a", lambda found: "b", "aaabb")
+        sum(number for number in range(20))
+
+
 def deaf_to_the_stack_signal(how: str) -> None:
     if how == "blocks":
-        signal.pthread_sigmask(signal.SIG_BLOCK, [STACK_SIGNAL])
+        signal.pthread_sigmask(signal.SIG_BLOCK, [STACK_SIGNAL, FORCED_STACK_SIGNAL])
     else:
-        signal.signal(STACK_SIGNAL, signal.SIG_IGN if how == "ignores" else lambda number, frame: spin())
+        for number in (STACK_SIGNAL, FORCED_STACK_SIGNAL):
+            signal.signal(number, signal.SIG_IGN if how == "ignores" else lambda number, frame: spin())
     spin()
 
 
@@ -94,7 +104,7 @@ def leave_by_exit() -> None:
     sys.exit(3)
 
 
-def say(text: str) -> None:
+def print_text(text: str) -> None:
     print(text)
     print(text, file=sys.stderr)
 

@@ -45,15 +45,15 @@ class Cluster:
             return False
 
     def replicated(self, key: str) -> None:
-        """Wait until the master of this key has said to its replica all that it has been told so far."""
+        """Wait until the master of this key has sent its replica all that was written so far."""
         info = _text(self.master_of(key).do("INFO", "replication")).replace(",", "\r\n").splitlines()
-        told = int(next(line for line in info if line.startswith("master_repl_offset:")).partition(":")[2])
+        written = int(next(line for line in info if line.startswith("master_repl_offset:")).partition(":")[2])
 
-        def heard() -> bool:
+        def acknowledged() -> bool:
             info = _text(self.master_of(key).do("INFO", "replication")).replace(",", "\r\n").splitlines()
-            return any(line.startswith("offset=") and int(line[7:]) >= told for line in info)
+            return any(line.startswith("offset=") and int(line[7:]) >= written for line in info)
 
-        until(heard, "the replica has heard all")
+        until(acknowledged, "the replica has acknowledged all")
 
     def flush(self) -> None:
         """Empty all of it. A failover under way is waited for."""

@@ -76,6 +76,6 @@ def _candidates() -> list[str]:
 
 
 def _version(path: str) -> tuple[int, int, int]:
-    said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
-    match = re.search(r"v=(\d+)\.(\d+)\.(\d+)", said)
+    output = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+    match = re.search(r"v=(\d+)\.(\d+)\.(\d+)", output)
     return (int(match[1]), int(match[2]), int(match[3])) if match else (0, 0, 0)

@@ -34,12 +34,13 @@ def found(version: str) -> Binary:
 
 
 @contextmanager
-def broker_of(kind: str, folder: Path) -> Iterator[str]:
-    """A URL, for a rule of workers that holds on each kind of broker, not on each version: "sqlite", or "redis", the newest there is."""
+def broker_of(kind: str, folder: Path, *, oldest: bool = False) -> Iterator[str]:
+    """A URL, for a rule of workers that holds on each kind of broker, not on each version: "sqlite", or "redis", the newest there is, or
+    the oldest that is served."""
     if kind == "sqlite":
         yield f"sqlite:///{folder}/jobs.db"
         return
-    server = Server(binaries()[0] if binaries() else found(versions()[0]))
+    server = Server(binaries()[-1 if oldest else 0] if binaries() else found(versions()[0]))
     try:
         yield server.url
     finally:

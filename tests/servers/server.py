@@ -1,7 +1,7 @@
 """One redis-server of our own.
 
 In a folder of its own under /tmp (a unix socket's path may have 107 bytes, which pytest's folders exceed), on loopback only, without
-persistence unless told. Ports lie below the range from which the kernel deals, so that nobody takes one while its server is down.
+persistence unless a test asks. Ports lie below the range from which the kernel deals, so that nobody takes one while its server is down.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     judge(tree, fates)     walks the tree once, from its beginning to its end, with what the workers made of each task
 
-A task's result is its id, so what stands before a part tells which results arrived there, and in which order.
+A task's result is its id, so what stands before a part shows which results arrived there, and in which order.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import msgspec
 from hypothesis import strategies as st
 
 from stem_iso.brokers.base import StatusRecord
+from stem_iso.outcome import TaskState
 from stem_iso.task.canvas.tree import Canvas, Leaf, Parallel, Series, Tree, lay, leaves
 from stem_iso.task.envelope import Envelope
-from stem_iso.task.status import TaskState
 
 NAMED = re.compile(r"^(?:a link before it|a member), \S+ \((\w+)\), ")
 LEAVES = 9  # in a tree, about: enough for every shape to stand inside every other
@@ -93,7 +93,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Told:
+class FailureOf:
     """What a `link_error` finds: the failure of one of these."""
 
     by: frozenset[str]
@@ -113,7 +113,7 @@ class Expected:
     """
 
     state: TaskState | None
-    before: Value | Told | None = None
+    before: Value | FailureOf | None = None
     by: frozenset[str] = frozenset()
     result: object = None
 
@@ -127,7 +127,7 @@ class _Judge:
     most: int
     found: dict[str, Expected] = field(default_factory=dict)
 
-    def judge(self, tree: Tree, before: Value | Told | Broken, wanted: bool) -> Value | Broken:
+    def judge(self, tree: Tree, before: Value | FailureOf | Broken, wanted: bool) -> Value | Broken:
         match tree:
             case Leaf():
                 ended = self.leaf(tree, before)
@@ -141,12 +141,12 @@ class _Judge:
                 assert_never(tree)
         for leaf in tree.on_error:
             if isinstance(ended, Broken):
-                self.judge(leaf, Told(ended.by), False)
+                self.judge(leaf, FailureOf(ended.by), False)
             else:
                 self.drop(leaf)
         return ended
 
-    def leaf(self, leaf: Leaf, before: Value | Told | Broken) -> Value | Broken:
+    def leaf(self, leaf: Leaf, before: Value | FailureOf | Broken) -> Value | Broken:
         fate = self.fates.get(leaf.id)
         begins = None if isinstance(before, Broken) else before
         if fate is None:
@@ -160,7 +160,7 @@ class _Judge:
         self.found[leaf.id] = Expected(fate, begins)
         return Broken(frozenset((leaf.id,)))
 
-    def group(self, group: Parallel, before: Value | Told | Broken, wanted: bool) -> Value | Broken:
+    def group(self, group: Parallel, before: Value | FailureOf | Broken, wanted: bool) -> Value | Broken:
         ends = [self.judge(member, before, True) for member in group.members]
         broken = [end for end in ends if isinstance(end, Broken)] or ([before] if isinstance(before, Broken) else [])
         values = [end.is_ for end in ends if isinstance(end, Value)]
@@ -205,7 +205,7 @@ def named_by(record: StatusRecord | None) -> str | None:
     return None if found is None else found[1]
 
 
-def agrees(expected: Value | Told | None, previous: bytes | None) -> bool:
+def agrees(expected: Value | FailureOf | None, previous: bytes | None) -> bool:
     """Whether a task that began found before it what it should have."""
     found: Any = None if previous is None else msgspec.msgpack.decode(previous)
-    return found["id"] in expected.by if isinstance(expected, Told) else isinstance(expected, Value) and found == expected.is_
+    return found["id"] in expected.by if isinstance(expected, FailureOf) else isinstance(expected, Value) and found == expected.is_

@@ -16,6 +16,7 @@ from typing import assert_never
 
 import msgspec
 
+from stem_iso.outcome import TaskState
 from stem_iso.task.canvas.tree import (
     TOO_LARGE,
     Canvas,
@@ -36,7 +37,6 @@ from stem_iso.task.canvas.tree import (
     started,
 )
 from stem_iso.task.envelope import Envelope, decode, encode
-from stem_iso.task.status import TaskState
 
 Stage = Enum("Stage", "WAITING READY LEASED ENDED DROPPED")
 EMPTY = msgspec.msgpack.encode([])

@@ -1,4 +1,4 @@
-"""Values that the tests of this folder are about, and a port that remembers what was said."""
+"""Values that the tests of this folder are about, and a port that records the requests of a handler."""
 
 from __future__ import annotations
 
@@ -26,10 +26,15 @@ from stem_iso.outcome import (
     Unregistered,
 )
 from stem_iso.task.codec import pack
-from stem_iso.task.context_protocol import CallHeader, ContextAnswer, Saying, decode_saying, encode_answer, encode_call
+from stem_iso.task.context_protocol import CallHeader, ContextAnswer, ContextRequest, decode_request, encode_answer, encode_call
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.policy import Policy
 
+plain: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(max_size=4) | st.binary(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
 seconds = st.floats(0, 1e6)
 kinds = st.lists(st.sampled_from(["ValueError", "Exception", "stem_iso.errors.TimeoutException", "shop.Refused"]), min_size=1, max_size=3)
 errors = st.builds(TaskError, type=st.sampled_from(["ValueError", "shop.Refused"]), message=st.text(max_size=5), retryable=st.booleans())
@@ -78,24 +83,24 @@ envelopes = st.builds(
 )
 
 
-class SpokenPort:
-    """`Port` for tests: keeps what the handler said, and answers with `answers`, then with None."""
+class RecordingPort:
+    """`Port` for tests: records what the handler sends, and answers with `answers`, then with None."""
 
     isolated = False
 
     def __init__(self, *answers: ContextAnswer, soft_deadline: float | None = None, hard_deadline: float | None = None) -> None:
         self.soft_deadline, self.hard_deadline = soft_deadline, hard_deadline
-        self.said: list[Saying] = []
+        self.requests: list[ContextRequest] = []
         self.beats = 0
         self.armed_now = False
         self._answers = list(answers)
 
-    def ask(self, payload: bytes) -> bytes:
-        self.said.append(decode_saying(payload))
+    def request(self, payload: bytes) -> bytes:
+        self.requests.append(decode_request(payload))
         return encode_answer(self._answers.pop(0) if self._answers else ContextAnswer())
 
-    def tell(self, payload: bytes) -> None:
-        self.said.append(decode_saying(payload))
+    def send(self, payload: bytes) -> None:
+        self.requests.append(decode_request(payload))
 
     def beat(self) -> None:
         self.beats += 1

@@ -37,7 +37,7 @@ from stem_iso.brokers.base import Settlement
 from stem_iso.events import StartedEvent, encode
 from stem_iso.task.codec import pack
 from stem_iso.task.envelope import decode
-from stem_iso.task.plan import Finish
+from stem_iso.task.settlement import Finish
 
 ROOT = Path(__file__).parents[2]
 
@@ -209,6 +209,8 @@ def test_waiting_ends_with_the_wait_and_an_unknown_id_at_once(app: Stem) -> None
     with pytest.raises(InvalidOptions, match="timeout"):
         handle.result(timeout=-1)
     assert app.handle("nobody").forget() is False
+    with pytest.raises(UnknownResult):
+        app.handle("nobody").revoke()
     assert app.handle(handle.id) == handle
     settle_next(app, succeeded(1))
     assert handle.forget() is True
@@ -249,7 +251,13 @@ def test_coroutines_wait_beside_the_loop_as_many_as_there_are(app: Stem) -> None
 STARTED = StartedEvent(at=1.0, worker_id="w", task_id="t", name="n", queue="q", run=0, attempt=0)
 
 
-def test_events_are_heard_from_the_call_on_and_strange_ones_passed_over(app: Stem) -> None:
+@pytest.mark.parametrize("named", ["a b", 3, (3,)])
+def test_modules_are_named_as_python_imports_them(named: Any) -> None:
+    with pytest.raises(InvalidOptions, match=r"^include: .* must be a module as Python imports it, such as 'shop.tasks'"):
+        Stem("memory://", include=named)
+
+
+def test_events_are_received_from_the_call_on_and_strange_ones_passed_over(app: Stem) -> None:
     events = app.events(timeout=5)
     broker = app.open_broker()
     broker.emit([b"\xc1", pack({"type": "of a newer version"}), encode(STARTED)])
@@ -361,7 +369,7 @@ def test_a_relative_database_stands_in_the_folder_where_the_application_was_made
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("redis://localhost/zero", "'zero' is no number"),
         ("sqlit:///x.db", "did you mean"),
@@ -370,8 +378,8 @@ def test_a_relative_database_stands_in_the_folder_where_the_application_was_made
         ("sqlite:///x?snyc=full", "sync"),
     ],
 )
-def test_a_url_that_cannot_be_meant_is_refused_at_once(url: Any, said: str) -> None:
-    with pytest.raises(InvalidOptions, match=said):
+def test_a_url_that_cannot_be_meant_is_refused_at_once(url: Any, message: str) -> None:
+    with pytest.raises(InvalidOptions, match=message):
         Stem(url)
 
 

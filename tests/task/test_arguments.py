@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, NamedTuple, TypedDict, TypeVar
 from uuid import UUID
 
+import attrs
 import msgspec
+import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stem_iso import InvalidOptions, TaskContext
+from stem_iso import InvalidOptions, Stem, TaskContext, Worker
 from stem_iso.task.arguments import InvalidArguments, Parameters, pack_arguments
 
 if TYPE_CHECKING:
@@ -156,6 +158,26 @@ def test_the_context_is_no_parameter() -> None:
         Parameters(first, "n").bind((), {})
 
 
+@pytest.mark.parametrize("name", ["context", "ctx", "self"])
+def test_a_first_parameter_that_looks_like_the_context_is_named(name: str) -> None:
+    names: dict[str, Any] = {}
+    exec(f"def bare({name}, a): ...\ndef other({name}: int, a): ...", names)
+    bare, other = Parameters(names["bare"], "n"), Parameters(names["other"], "n")
+    hint = f"; annotate '{name}' as TaskContext if it is meant to be the context$"
+    for call in (lambda: bare.bind((1,), {}), lambda: bare.bind((), {"a": 1}), lambda: bare.fit({"a": 1})):
+        with pytest.raises(TypeError, match=f"n: missing a required argument: '.*'{hint}"):
+            call()
+    with pytest.raises(TypeError, match=r"missing a required argument: 'a'$"):
+        other.bind((1,), {})
+
+
+def test_a_context_that_is_not_the_first_parameter_is_told_where_it_belongs() -> None:
+    def late(a: int, context: TaskContext) -> None: ...
+
+    with pytest.raises(InvalidOptions, match="n: only a first parameter can be the context: move 'context' to the front"):
+        Parameters(late, "n").check()
+
+
 def test_defaults_do_not_travel() -> None:
     def task(a: int, b: int = 1) -> None: ...
 
@@ -226,7 +248,7 @@ def test_subclasses_of_plain_types_travel_as_what_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "said"),
+    ("sent", "message"),
     [
         ({}, "missing a required argument: 'a'"),
         ({"a": 1, "z": 2}, "no parameter 'z'"),
@@ -236,10 +258,10 @@ def test_subclasses_of_plain_types_travel_as_what_they_are() -> None:
         ({1: 2}, "no map"),
     ],
 )
-def test_what_arrives_and_does_not_fit_is_refused_with_the_name(sent: Any, said: str) -> None:
+def test_what_arrives_and_does_not_fit_is_refused_with_the_name(sent: Any, message: str) -> None:
     def task(a: int, b: Annotated[int, msgspec.Meta(ge=0)] = 0) -> None: ...
 
-    with pytest.raises(InvalidArguments, match=said):
+    with pytest.raises(InvalidArguments, match=message):
         Parameters(task, "n").unpack(msgspec.msgpack.encode(sent))
 
 
@@ -250,3 +272,108 @@ def test_garbage_for_arguments_is_refused_and_raises_nothing_else(data: bytes) -
 
     with contextlib.suppress(InvalidArguments):
         assert isinstance(Parameters(task, "n").unpack(data), dict)
+
+
+# -- refused where it is enqueued --------------------------------------------------------------------------------------------------------
+
+
+class Stamp(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(strict=True)
+    x: int
+    at: datetime
+
+
+P = TypeVar("P")
+
+
+class Page(pydantic.BaseModel, Generic[P]):
+    items: list[P]
+    next_page: int | None = pydantic.Field(None, alias="nextPage")
+
+
+@attrs.define
+class Size:
+    width: int
+
+
+MODELS = [
+    (Stamp, Stamp(x=1, at=datetime(2026, 1, 31, tzinfo=UTC))),
+    (list[Stamp], [Stamp(x=1, at=datetime(2026, 1, 31, tzinfo=UTC))]),
+    (Stamp | None, None),
+    (Page[Stamp], Page[Stamp](items=[Stamp(x=2, at=datetime(2026, 1, 31, tzinfo=UTC))], nextPage=3)),
+    (Size, Size(3)),
+    (dict[str, Size], {"a": Size(3)}),
+]
+
+
+@pytest.mark.parametrize(("annotation", "value"), MODELS)
+def test_models_travel_both_ways(annotation: Any, value: Any) -> None:
+    app = Stem("memory://")
+
+    def same(value: Any) -> Any:
+        return value
+
+    same.__annotations__ = {"value": annotation, "return": annotation}
+    task = app.task(name="same", isolate=True)(same)
+    with Worker(app, concurrency=1, spares=0):
+        assert task.enqueue(value).result(timeout=60) == value
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "message"),
+    [
+        (str, 3, r"make: argument 'value' must be str, not 3: Expected `str`, got `int`"),
+        (int, "3", r"must be int, not '3'"),
+        (int, True, r"must be int, not True"),
+        (int | None, 1.5, r"must be int \| None, not 1\.5"),
+        (list[int], [1, "x"], r"must be list\[int\], not \[1, 'x'\].*\$\[1\]"),
+        (Colour, "green", "Invalid enum value"),
+        (Box, {"width": 1}, "missing required field"),
+        (Size, {"width": "broad"}, r"must be tests\.task\.test_arguments\.Size"),
+        (Stamp, {"x": "1", "at": "2026-01-31T00:00:00Z"}, "x: Input should be a valid integer"),
+        (Stamp, Stamp.model_construct(x="no", at=None), "x: Input should be a valid integer; at: Input should be a valid datetime"),
+        (str, object(), "cannot be sent"),
+    ],
+)
+def test_a_value_that_the_worker_would_refuse_is_a_type_error_where_it_is_enqueued(annotation: Any, value: Any, message: str) -> None:
+    app = Stem("memory://")
+
+    def make(value: Any) -> Any:
+        return value
+
+    make.__annotations__ = {"value": annotation}
+    task = app.task(name="make", isolate=True)(make)
+    for enqueue in (lambda: task.enqueue(value), lambda: task.s(value), lambda: app.enqueue("make", {"value": value})):
+        with pytest.raises(TypeError, match=message):
+            enqueue()
+    assert task(value) is value, "called here and now it is a call like any other"
+
+
+def test_a_step_that_follows_is_checked_but_for_its_first_argument() -> None:
+    app = Stem("memory://")
+
+    @app.task(name="pack", isolate=True)
+    def pack(parts: list[str], level: int) -> None: ...
+
+    assert pack.after(level=3)
+    with pytest.raises(TypeError, match="argument 'level' must be int"):
+        pack.after(level="high")  # type: ignore[arg-type]
+
+
+@given(
+    st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(), lambda one: st.lists(one, max_size=3))
+)
+def test_what_is_taken_arrives(value: Any) -> None:
+    """For each annotation: `check_values` lets a value through exactly if the worker takes its bytes."""
+    for annotation in (int, str, float, bool, bytes, list[int], int | str | None, Any):
+
+        def make(value: Any) -> None: ...
+
+        make.__annotations__ = {"value": annotation}
+        parameters = Parameters(make, "make")
+        try:
+            parameters.check_values({"value": value})
+            packed = pack_arguments("make", {"value": value})
+        except TypeError:
+            continue
+        parameters.unpack(packed)

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from stem_iso.outcome import TaskState
 from stem_iso.task.canvas.tree import FailureCause, Tree, parts_of
-from stem_iso.task.status import TaskState
 from tests.task.canvases import agrees, judge, laid, trees
 from tests.task.hops import Apart, Part, Stage, cause_of
 

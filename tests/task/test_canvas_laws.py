@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stem_iso.outcome import TaskError
+from stem_iso.outcome import TaskError, TaskState
 from stem_iso.task.canvas.tree import (
     LINK_FAILED,
     MEMBER_FAILED,
@@ -23,15 +23,14 @@ from stem_iso.task.canvas.tree import (
     Tree,
     entries,
     error_of,
+    failure_map,
     gathered,
     group_of,
     last_of,
     leaves,
     moves,
     parts_of,
-    told_of,
 )
-from stem_iso.task.status import TaskState
 from tests.task.canvases import groups_in, laid, trees
 from tests.task.making import errors
 
@@ -147,10 +146,10 @@ def test_an_error_names_the_task_that_began_it(cause: FailureCause, reason: str)
     error = error_of(cause, reason)
     assert f"{cause.name} ({cause.id})" in error.message
     assert not error.retryable
-    told = msgspec.msgpack.decode(told_of(cause))
-    assert (told["id"], told["name"], told["state"], told["reason"]) == (cause.id, cause.name, cause.state.value, cause.reason)
+    fields = msgspec.msgpack.decode(failure_map(cause))
+    assert (fields["id"], fields["name"], fields["state"], fields["reason"]) == (cause.id, cause.name, cause.state.value, cause.reason)
     original = cause.error or TaskError(type="stem_iso.errors.TaskCancelled")
-    assert msgspec.convert(told, TaskError).type == error.type == original.type
+    assert msgspec.convert(fields, TaskError).type == error.type == original.type
     assert error.traceback == original.traceback
 
 

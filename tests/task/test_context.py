@@ -25,19 +25,27 @@ from stem_iso import (
 )
 from stem_iso.outcome import RetryAsked
 from stem_iso.task.context import RetryRequested, entered
-from stem_iso.task.context_protocol import CallHeader, ContextAnswer, EnqueueAsked, ExtendAsked, MetaSaid, ProgressSaid, RevokeAsked
-from tests.task.making import SpokenPort
+from stem_iso.task.context_protocol import (
+    CallHeader,
+    ContextAnswer,
+    EnqueueRequest,
+    ExtendRequest,
+    MetaRequest,
+    ProgressRequest,
+    RevokeRequest,
+)
+from tests.task.making import RecordingPort
 
 
-def context_over(port: SpokenPort, app: Stem | None = None, **header: Any) -> TaskContext:
+def context_over(port: RecordingPort, app: Stem | None = None, **header: Any) -> TaskContext:
     return TaskContext(CallHeader(**{"id": "t", "name": "n", "queue": "q", **header}), port, app, clock=lambda: 100.0)
 
 
 def test_it_shows_the_attempt() -> None:
-    context = context_over(SpokenPort(), run=1, attempt=2, max_retries=3, headers={"h": 1}, meta={"m": 1})
+    context = context_over(RecordingPort(), run=1, attempt=2, max_retries=3, headers={"h": 1}, meta={"m": 1})
     assert (context.id, context.name, context.queue, context.run, context.attempt, context.max_retries) == ("t", "n", "q", 1, 2, 3)
     assert (context.headers, context.meta, context.isolated, context.local) == ({"h": 1}, {"m": 1}, False, False)
-    assert context.idempotency_key == context_over(SpokenPort(), run=7, attempt=9).idempotency_key
+    assert context.idempotency_key == context_over(RecordingPort(), run=7, attempt=9).idempotency_key
     assert context.logger.name == "n"
 
 
@@ -45,7 +53,7 @@ def test_it_shows_the_attempt() -> None:
     ("soft", "hard", "reached", "remaining"), [(None, None, False, None), (100.0, 101.5, True, 1.5), (100.1, 90.0, False, 0.0)]
 )
 def test_limits_are_read_off_the_clock(soft: float | None, hard: float | None, reached: bool, remaining: float | None) -> None:
-    context = context_over(SpokenPort(soft_deadline=soft, hard_deadline=hard))
+    context = context_over(RecordingPort(soft_deadline=soft, hard_deadline=hard))
     assert (context.soft_limit_reached, context.deadline, context.remaining) == (reached, hard, remaining)
 
 
@@ -63,60 +71,60 @@ CHANGES: list[tuple[Callable[[dict[str, Any]], Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("change", "after"), CHANGES)
-def test_each_change_of_meta_is_told_at_once(change: Callable[[dict[str, Any]], Any], after: dict[str, Any]) -> None:
-    port = SpokenPort()
+def test_each_change_of_meta_is_sent_at_once(change: Callable[[dict[str, Any]], Any], after: dict[str, Any]) -> None:
+    port = RecordingPort()
     context = context_over(port, meta={"a": 1})
     change(context.meta)
-    assert port.said == [MetaSaid(after)]
+    assert port.requests == [MetaRequest(after)]
     assert context.meta == after
     context.finish()
-    assert len(port.said) == 1
+    assert len(port.requests) == 1
 
 
-def test_a_change_inside_a_value_of_meta_is_told_at_the_end() -> None:
-    port = SpokenPort()
+def test_a_change_inside_a_value_of_meta_is_sent_at_the_end() -> None:
+    port = RecordingPort()
     context = context_over(port, meta={"seen": []})
     context.meta["seen"].append("x")
-    assert port.said == []
+    assert port.requests == []
     context.finish()
-    assert port.said == [MetaSaid({"seen": ["x"]})]
+    assert port.requests == [MetaRequest({"seen": ["x"]})]
 
 
 @pytest.mark.parametrize(("key", "value"), [("a", object()), (3, "x")])
 def test_meta_that_is_no_data_is_refused_and_changes_nothing(key: Any, value: Any) -> None:
-    port = SpokenPort()
+    port = RecordingPort()
     context = context_over(port, meta={"a": 1})
     with pytest.raises(TypeError):
         context.meta[key] = value
-    assert (port.said, context.meta) == ([], {"a": 1})
+    assert (port.requests, context.meta) == ([], {"a": 1})
 
 
 def test_meta_can_be_replaced_as_a_whole() -> None:
-    port = SpokenPort()
+    port = RecordingPort()
     context = context_over(port, meta={"a": 1})
     context.meta = {"b": 2}
     context.meta |= {"c": 3}
-    assert port.said == [MetaSaid({"b": 2}), MetaSaid({"b": 2, "c": 3}), MetaSaid({"b": 2, "c": 3})]
+    assert port.requests == [MetaRequest({"b": 2}), MetaRequest({"b": 2, "c": 3}), MetaRequest({"b": 2, "c": 3})]
 
 
 def test_progress_and_heartbeat() -> None:
-    port = SpokenPort()
+    port = RecordingPort()
     context = context_over(port)
     context.progress(50, data={"step": "decoded"})
     context.progress(140)
     context.heartbeat()
-    assert port.said == [ProgressSaid(50.0, {"step": "decoded"}), ProgressSaid(100.0)]
+    assert port.requests == [ProgressRequest(50.0, {"step": "decoded"}), ProgressRequest(100.0)]
     assert port.beats == 1
 
 
 @pytest.mark.parametrize(("percent", "data"), [("50", None), (math.nan, None), (True, None), (50, object())])
 def test_progress_that_is_no_data_raises_in_the_handler(percent: Any, data: Any) -> None:
     with pytest.raises(TypeError):
-        context_over(SpokenPort()).progress(percent, data)
+        context_over(RecordingPort()).progress(percent, data)
 
 
 def test_a_retry_leaves_the_handler_past_a_broad_except() -> None:
-    context = context_over(SpokenPort())
+    context = context_over(RecordingPort())
     eta = datetime(2030, 1, 1, tzinfo=UTC)
 
     def handler() -> None:
@@ -125,28 +133,28 @@ def test_a_retry_leaves_the_handler_past_a_broad_except() -> None:
 
     with pytest.raises(RetryRequested) as raised:
         handler()
-    assert raised.value.asked == RetryAsked(5.0, None, 7)
+    assert raised.value.retry == RetryAsked(5.0, None, 7)
     with pytest.raises(RetryRequested) as raised:
         context.retry(eta=eta)
-    assert raised.value.asked == RetryAsked(None, eta.timestamp(), None)
+    assert raised.value.retry == RetryAsked(None, eta.timestamp(), None)
 
 
-@pytest.mark.parametrize("said", [{"countdown": -1}, {"countdown": 1, "eta": datetime(2030, 1, 1)}, {"max_retries": -1}, {"eta": 5}])
-def test_a_retry_that_cannot_be_meant_raises_in_the_handler(said: dict[str, Any]) -> None:
+@pytest.mark.parametrize("options", [{"countdown": -1}, {"countdown": 1, "eta": datetime(2030, 1, 1)}, {"max_retries": -1}, {"eta": 5}])
+def test_a_retry_that_cannot_be_meant_raises_in_the_handler(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidOptions):
-        context_over(SpokenPort()).retry(**said)
+        context_over(RecordingPort()).retry(**options)
 
 
 def test_questions_wait_for_their_answer() -> None:
-    port = SpokenPort(ContextAnswer(), ContextAnswer(True), ContextAnswer(["id-1"]))
+    port = RecordingPort(ContextAnswer(), ContextAnswer(True), ContextAnswer(["id-1"]))
     app = Stem("memory://")
     context = context_over(port, app, root_id="root")
     context.extend_lease(timedelta(minutes=1))
     assert context.revoke("other", terminate=True) is True
     assert context.enqueue("email.send", {"to": "ann"}, queue="mail").id == "id-1"
-    extended, revoked, enqueued = port.said
-    assert (extended, revoked) == (ExtendAsked(60.0), RevokeAsked("other", True))
-    assert isinstance(enqueued, EnqueueAsked)
+    extended, revoked, enqueued = port.requests
+    assert (extended, revoked) == (ExtendRequest(60.0), RevokeRequest("other", True))
+    assert isinstance(enqueued, EnqueueRequest)
     (envelope,) = enqueued.envelopes
     assert (envelope.name, envelope.queue, envelope.parent_id, envelope.root_id) == ("email.send", "mail", "t", "root")
 
@@ -154,12 +162,12 @@ def test_questions_wait_for_their_answer() -> None:
 @pytest.mark.parametrize("error", [LeaseLost, BrokerUnavailable, PayloadTooLarge])
 def test_an_error_of_the_core_raises_in_the_handler(error: type[StemError]) -> None:
     with pytest.raises(error, match="why"):
-        context_over(SpokenPort(ContextAnswer(error=(error.__name__, "why")))).extend_lease(5)
+        context_over(RecordingPort(ContextAnswer(error=(error.__name__, "why")))).extend_lease(5)
 
 
 def test_an_error_without_a_class_here_comes_as_a_remote_one() -> None:
     with pytest.raises(RemoteError, match="Strange: why"):
-        context_over(SpokenPort(ContextAnswer(error=("Strange", "why")))).extend_lease(5)
+        context_over(RecordingPort(ContextAnswer(error=("Strange", "why")))).extend_lease(5)
 
 
 def test_what_is_enqueued_in_a_handler_goes_through_its_context_and_has_its_lineage() -> None:
@@ -171,14 +179,16 @@ def test_what_is_enqueued_in_a_handler_goes_through_its_context_and_has_its_line
     @other.task
     def stranger(n: int) -> None: ...
 
-    port = SpokenPort(ContextAnswer(["id-1"]), ContextAnswer(["id-2", "id-3"]))
+    port = RecordingPort(ContextAnswer(["id-1"]), ContextAnswer(["id-2", "id-3"]))
     with entered(context_over(port, app)):
         assert child.enqueue(1).id == "id-1"
         assert [handle.id for handle in app.enqueue_many([child.s(2), child.s(3)])] == ["id-2", "id-3"]
         published = stranger.enqueue(4)
         assert app.revoke("x") is False
-    assert len(port.said) == 3
-    assert all(envelope.parent_id == "t" for said in port.said if isinstance(said, EnqueueAsked) for envelope in said.envelopes)
+    assert len(port.requests) == 3
+    assert all(
+        envelope.parent_id == "t" for request in port.requests if isinstance(request, EnqueueRequest) for envelope in request.envelopes
+    )
     # Another application has another broker, which this worker knows nothing of.
     assert published.status().parent_id is None
 
@@ -186,7 +196,7 @@ def test_what_is_enqueued_in_a_handler_goes_through_its_context_and_has_its_line
 def test_waiting_for_a_task_inside_a_handler_is_refused_and_says_what_to_do() -> None:
     app = Stem("memory://")
     handle = app.enqueue("n")
-    with entered(context_over(SpokenPort(), app)), pytest.raises(WaitRefused, match=r"chain.*chord"):
+    with entered(context_over(RecordingPort(), app)), pytest.raises(WaitRefused, match=r"chain.*chord"):
         handle.result(timeout=1)
     with local_context(), pytest.raises(TimeoutError):
         handle.result(timeout=0)
@@ -241,7 +251,7 @@ def test_a_task_called_in_a_handler_is_part_of_it() -> None:
     def inner(context: TaskContext) -> TaskContext:
         return context
 
-    with entered(context_over(SpokenPort(), app)) as context:
+    with entered(context_over(RecordingPort(), app)) as context:
         assert inner() is context
 
 

@@ -9,18 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stem_iso.outcome import Rejected, Skipped, Unregistered
 from stem_iso.task.context_protocol import CallHeader, decode_call, encode_call
 from stem_iso.task.envelope import FIELDS, Envelope, Undecodable, decode, encode
-from stem_iso.task.gates import gate, opened
-from tests.task.making import envelopes, metas
+from tests.task.making import envelopes, metas, plain
 
 laws = settings(max_examples=200, deadline=None)
-plain: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(max_size=4) | st.binary(max_size=4),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=6,
-)
 
 
 @laws
@@ -39,13 +32,6 @@ def test_fields_of_a_newer_version_survive_a_round_trip(envelope: Envelope, newe
     assert {name: msgspec.msgpack.decode(encode(again))[name] for name in newer} == newer
 
 
-@laws
-@given(st.binary(max_size=60) | plain.map(msgspec.msgpack.encode))
-def test_bytes_that_are_no_envelope_are_a_value_and_never_an_exception(body: bytes) -> None:
-    found = opened(body)
-    assert isinstance(found, Envelope) or (isinstance(found, Rejected) and found.reason == "undecodable")
-
-
 @pytest.mark.parametrize(
     "field",
     [{"id": "a\0b"}, {"id": "a\x1b[2J"}, {"id": "a\nb"}, {"run": -1}, {"attempt": 2**31}, {"redeliveries": 2**63}, {"priority": 10}],
@@ -54,10 +40,9 @@ def test_an_id_that_cannot_be_printed_and_a_number_that_no_store_holds_are_undec
     body = msgspec.msgpack.encode({"id": "good", "name": "add", "args": {}, **field})
     with pytest.raises(Undecodable):
         decode(body)
-    assert isinstance(opened(body), Rejected)
 
 
-def test_what_is_wrong_with_undecodable_bytes_is_said() -> None:
+def test_the_message_names_what_is_wrong_with_undecodable_bytes() -> None:
     with pytest.raises(Undecodable, match="attempt"):
         decode(msgspec.msgpack.encode({"id": "t", "name": "n", "args": {}, "attempt": "one"}))
     with pytest.raises(Undecodable):
@@ -70,22 +55,3 @@ def test_a_call_keeps_its_header_and_its_arguments_undecoded(meta: dict[str, Any
     header = CallHeader(id="t", name="n", queue="q", meta=meta, soft_limit=2.5)
     packed = msgspec.msgpack.encode(args)
     assert decode_call(encode_call(header, msgspec.Raw(packed))) == (header, packed)
-
-
-# -- gates -----------------------------------------------------------------------------------------------------------------------------
-
-ENVELOPE = Envelope(id="t", name="n", args=msgspec.Raw(b"\x80"), expires=50.0)
-
-
-def test_the_gates_stand_in_their_order() -> None:
-    assert gate(ENVELOPE, registered=True, revoked=False, now=49.9) is None
-    assert gate(ENVELOPE, registered=True, revoked=False, now=50.0) == Skipped("expired")
-    assert gate(ENVELOPE, registered=True, revoked=True, now=50.0) == Skipped("revoked")
-    assert gate(ENVELOPE, registered=False, revoked=True, now=50.0) == Unregistered(grace_over=False)
-
-
-def test_the_grace_of_an_unknown_name_runs_from_its_first_meeting() -> None:
-    met = msgspec.structs.replace(ENVELOPE, unregistered_since=100.0)
-    assert gate(met, registered=False, revoked=False, now=159.9) == Unregistered(grace_over=False)
-    assert gate(met, registered=False, revoked=False, now=160.0) == Unregistered(grace_over=True)
-    assert gate(ENVELOPE, registered=False, revoked=False, now=160.0, grace=0) == Unregistered(grace_over=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,17 @@ import pytest
 from stem_iso import SoftTimeLimitExceeded, Stem, TaskContext, TaskHandler, current_context
 from stem_iso.isolate.interfaces import FAILED, REJECTED, RETRY, SUCCEEDED
 from stem_iso.outcome import TaskError
-from stem_iso.task.context_protocol import MetaSaid, ProgressSaid
+from stem_iso.task.context_protocol import MetaRequest, ProgressRequest
 from stem_iso.worker.child.task_runner import run_async, run_sync
 from stem_iso.worker.coroutines import run_coroutine
-from tests.task.making import SpokenPort, payload_of
+from tests.task.making import RecordingPort, payload_of
 
 
-def run_inline(function: Callable[..., Any], args: dict[str, Any] | None = None, port: SpokenPort | None = None, **options: Any) -> Any:
+def run_inline(function: Callable[..., Any], args: dict[str, Any] | None = None, port: RecordingPort | None = None, **options: Any) -> Any:
     """The reply of a function task, run as a thread of the worker would."""
     app = Stem("memory://")
     app.task(name="shop.task")(function)
-    return run_sync(app.entrypoint("shop.task"), payload_of(args), port or SpokenPort(), **options)
+    return run_sync(app.entrypoint("shop.task"), payload_of(args), port or RecordingPort(), **options)
 
 
 def error_in(reply: tuple[int, bytes]) -> TaskError:
@@ -65,7 +66,7 @@ def test_a_class_handler_gets_its_arguments_as_they_came() -> None:
 
     app = Stem("memory://")
     app.register(Email())
-    assert run_sync(app.entrypoint("email.send"), payload_of({"to": 1, "cc": 2}, attempt=3), SpokenPort()) == (
+    assert run_sync(app.entrypoint("email.send"), payload_of({"to": 1, "cc": 2}, attempt=3), RecordingPort()) == (
         SUCCEEDED,
         msgspec.msgpack.encode("3 ['cc', 'to']"),
     )
@@ -84,7 +85,7 @@ def test_arguments_that_do_not_fit_are_rejected_before_the_handler_runs() -> Non
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_user_code_runs_armed_and_ours_does_not(kind: str) -> None:
-    port = SpokenPort()
+    port = RecordingPort()
     seen: list[bool] = []
 
     def sync() -> None:
@@ -184,7 +185,7 @@ def test_a_traceback_begins_at_the_handler(kind: str) -> None:
 
 
 def test_a_retry_is_asked_for_and_keeps_what_was_written() -> None:
-    port = SpokenPort()
+    port = RecordingPort()
 
     def handler(context: TaskContext) -> None:
         context.meta["tried"] = [context.attempt]
@@ -196,7 +197,7 @@ def test_a_retry_is_asked_for_and_keeps_what_was_written() -> None:
 
     kind, body = run_inline(handler, port=port)
     assert (kind, msgspec.msgpack.decode(body)) == (RETRY, [5.0, None, 2])
-    assert port.said[-1] == MetaSaid({"tried": [0, "more"]})
+    assert port.requests[-1] == MetaRequest({"tried": [0, "more"]})
 
 
 def test_meta_that_became_no_data_fails_the_task() -> None:
@@ -249,9 +250,9 @@ def test_an_async_handler_runs_on_the_loop_that_is_there() -> None:
 
     async def both() -> Any:
         loops.append(asyncio.get_running_loop())
-        ports = [SpokenPort(), SpokenPort()]
+        ports = [RecordingPort(), RecordingPort()]
         replies = await asyncio.gather(*(run_async(app.entrypoint("n"), payload_of({"n": n}), ports[n]) for n in range(2)))
-        assert [port.said[-1] for port in ports] == [ProgressSaid(0.0), ProgressSaid(1.0)]
+        assert [port.requests[-1] for port in ports] == [ProgressRequest(0.0), ProgressRequest(1.0)]
         return replies
 
     assert asyncio.run(both()) == [(SUCCEEDED, b"\x00"), (SUCCEEDED, b"\x01")]
@@ -272,51 +273,69 @@ def test_a_cancellation_from_outside_is_let_through_and_one_from_inside_is_a_fai
         raise asyncio.CancelledError("own")
 
     async def cancelled() -> None:
-        running = asyncio.create_task(run_async(app.entrypoint("waits"), payload_of(), SpokenPort()))
+        running = asyncio.create_task(run_async(app.entrypoint("waits"), payload_of(), RecordingPort()))
         await began.wait()
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        assert error_in(await run_async(app.entrypoint("cancels"), payload_of(), SpokenPort())).message == "own"
+        assert error_in(await run_async(app.entrypoint("cancels"), payload_of(), RecordingPort())).message == "own"
 
     asyncio.run(cancelled())
 
 
-def test_a_soft_limit_that_strikes_the_waiting_loop_is_raised_in_the_handler() -> None:
-    """The signal is played by a callback that raises what the signal's handler would raise, out of the loop's own code."""
-    steps: list[str] = []
+@contextmanager
+def strike(when: Callable[[], object]) -> Iterator[None]:
+    """The signal of a soft limit, once, out of the loop's own code: played by a loop that raises what the signal's handler would raise."""
+    struck: list[bool] = []
 
     class Struck(asyncio.SelectorEventLoop):
-        strike = True
-
         def _run_once(self) -> None:
-            if steps and self.strike:
-                self.strike = False
+            if not struck and when():
+                struck.append(True)
                 raise SoftTimeLimitExceeded("soft time limit reached")
             super()._run_once()  # type: ignore[misc]
+
+    class Policy(asyncio.DefaultEventLoopPolicy):
+        def new_event_loop(self) -> asyncio.AbstractEventLoop:
+            return Struck()
+
+    previous = asyncio.get_event_loop_policy()
+    asyncio.set_event_loop_policy(Policy())
+    try:
+        yield
+    finally:
+        asyncio.set_event_loop_policy(previous)
+
+
+def test_a_soft_limit_that_strikes_the_waiting_loop_is_raised_in_the_handler() -> None:
+    steps: list[str] = []
 
     async def handler() -> str:
         try:
             steps.append("waiting")
             await asyncio.Event().wait()
         except SoftTimeLimitExceeded:
-            steps.append("told")
+            steps.append("reported")
             await asyncio.sleep(0)
             return "cleaned up"
         return "never"
 
-    previous = asyncio.get_event_loop_policy()
-
-    class Policy(asyncio.DefaultEventLoopPolicy):
-        def new_event_loop(self) -> asyncio.AbstractEventLoop:
-            return Struck()
-
-    asyncio.set_event_loop_policy(Policy())
-    try:
+    with strike(lambda: steps):
         assert run_coroutine(handler()) == "cleaned up"
-    finally:
-        asyncio.set_event_loop_policy(previous)
-    assert steps == ["waiting", "told"]
+    assert steps == ["waiting", "reported"]
+
+
+def test_a_soft_limit_that_strikes_before_the_first_step_is_one() -> None:
+    steps: list[str] = []
+
+    async def handler() -> None:
+        steps.append("begun")
+
+    coroutine = handler()
+    with strike(lambda: True), pytest.raises(SoftTimeLimitExceeded):
+        run_coroutine(coroutine)
+    coroutine.close()
+    assert steps == []
 
 
 def test_a_coroutine_that_raises_the_soft_limit_ends_with_it() -> None:

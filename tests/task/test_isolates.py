@@ -23,18 +23,18 @@ ROOT = Path(__file__).parents[2]
 # One call in a fresh process, as the isolate's program would make it: boot, define, run; the reply and what is loaded go to stdout.
 CHILD = """
 import sys
-from tests.task.making import SpokenPort
+from tests.task.making import RecordingPort
 from stem_iso.task.context_protocol import ContextAnswer
 boot_payload, definition, call = (bytes.fromhex(each) for each in sys.argv[1:])
 before = set(sys.modules)
 from stem_iso.worker.child.task_runner import boot
-from stem_iso.task.context_protocol import encode_saying
-port = SpokenPort(ContextAnswer(["id-1"]))
+from stem_iso.task.context_protocol import encode_request
+port = RecordingPort(ContextAnswer(["id-1"]))
 runner = boot(boot_payload, port)
 kind, body = runner.run(runner.define(definition), call, port)
 foreign = [name for name in ("loky", "redis", "sqlite3", "click", "asyncio") if name in set(sys.modules) - before]
-said = [bytes(encode_saying(each)).hex() for each in port.said]
-print("REPLY", kind, body.hex(), ",".join(foreign) or "-", ",".join(said) or "-")
+requests = [bytes(encode_request(each)).hex() for each in port.requests]
+print("REPLY", kind, body.hex(), ",".join(foreign) or "-", ",".join(requests) or "-")
 """
 
 
@@ -58,7 +58,7 @@ class Child:
         done = in_python(["-c", CHILD, *hexes], ROOT, str(ROOT))
         assert done.returncode == 0, done.stderr
         self.output, _, last = done.stdout.rpartition("REPLY ")
-        kind, body, foreign, self.said = last.split()
+        kind, body, foreign, self.requests = last.split()
         self.foreign = foreign.split(",")
         return int(kind), msgspec.msgpack.decode(bytes.fromhex(body))
 
@@ -175,7 +175,7 @@ def test_an_application_and_its_tasks_travel_as_names_and_work_there(child: Chil
     kind, result = child.run(local, parent.name)
     assert (kind, result[:2]) == (SUCCEEDED, ["id-1", "images"])
     assert "not in this process" in result[2]
-    assert pack({"path": "cat"}).hex() in child.said
+    assert pack({"path": "cat"}).hex() in child.requests
 
 
 def test_hooks_of_an_application_that_cannot_be_imported_run_as_well(child: Child) -> None:
@@ -237,7 +237,7 @@ PROGRAM = """
 """
 
 
-@pytest.mark.parametrize("way", ["file", "module", "dashed"])
+@pytest.mark.parametrize("way", ["file", pytest.param("module", marks=pytest.mark.slow), pytest.param("dashed", marks=pytest.mark.slow)])
 def test_a_program_is_loaded_under_its_real_name(tmp_path: Path, way: str) -> None:
     stem = "my-shop" if way == "dashed" else "shop"
     (tmp_path / f"{stem}.py").write_text(textwrap.dedent(PROGRAM))
@@ -256,7 +256,7 @@ def test_a_program_that_enqueues_wherever_it_is_imported_is_stopped(tmp_path: Pa
         make.enqueue()
     """
     (tmp_path / "loose.py").write_text(textwrap.dedent(program))
-    code = 'from stem_iso.client.app_location import Location, import_app; import_app(Location("loose", "app"))'
+    code = 'from stem_iso.client.app_location import Location, import_app; import_app(Location("loose", "app"), object)'
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, env={"PYTHONPATH": str(ROOT)}
     )

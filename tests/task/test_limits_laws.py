@@ -111,13 +111,15 @@ def test_a_slip_of_the_name_gets_a_did_you_mean() -> None:
 # -- whose limits hold -------------------------------------------------------------------------------------------------------------------
 
 
-def limits_for(options: TaskOptions, **said: Any) -> TaskLimits | None:
-    policy = resolve_policy(options, decode(encode(envelope_of(Declared("thumbs.make"), {}, EnqueueOptions().merge(said), id="t", now=0))))
+def limits_for(options: TaskOptions, **overrides: Any) -> TaskLimits | None:
+    policy = resolve_policy(
+        options, decode(encode(envelope_of(Declared("thumbs.make"), {}, EnqueueOptions().merge(overrides), id="t", now=0)))
+    )
     assert isinstance(policy, Policy)
     return policy.limits
 
 
-def test_the_handlers_hold_and_what_is_said_at_enqueue_overrides() -> None:
+def test_the_handlers_hold_and_what_is_given_at_enqueue_overrides() -> None:
     assert limits_for(TaskOptions()) is None
     assert limits_for(LIMITED) == TaskLimits("thumbs.make", Rate(10, 1.0), 3)
     assert limits_for(LIMITED, rate_limit="5/h", max_concurrency=1) == TaskLimits("thumbs.make", Rate(5, 3600.0), 1)

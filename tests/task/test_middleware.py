@@ -21,7 +21,7 @@ from stem_iso.task.canvas.tree import Leaf, Series, lay
 from stem_iso.testing import assert_enqueued
 from stem_iso.worker.child.task_runner import run_async, run_sync
 from stem_iso.worker.entrypoints import boot_of
-from tests.task.making import SpokenPort, payload_of
+from tests.task.making import RecordingPort, payload_of
 from tests.task.test_inside import error_in
 from tests.task.test_isolates import ROOT, Child, in_python
 from tests.worker import handlers
@@ -84,33 +84,33 @@ def test_the_first_added_is_outermost_and_a_batch_passes_once():
     assert handle.status().state is TaskState.QUEUED
 
 
-def test_what_refuses_one_of_a_batch_refuses_all_and_tells_the_producer():
+def test_what_refuses_one_of_a_batch_refuses_all_and_raises_at_the_producer():
     app = Stem("memory://")
     app.middleware.add(Refusing())
-    told: list[object] = []
-    app.signals.before_task_publish.connect(told.append)
+    emitted: list[object] = []
+    app.signals.before_task_publish.connect(emitted.append)
     task, other = app.task(name="fine")(lambda: None), app.task(name="forbidden")(lambda: None)
     with pytest.raises(PermissionError, match="not this one"):
         app.enqueue_many([task.s(), other.s()])
-    assert told == []
+    assert emitted == []
     with pytest.raises(AssertionError, match="nothing"):
         assert_enqueued(app, "fine")
     task.enqueue()
     assert_enqueued(app, "fine")
 
 
-def test_a_changed_envelope_is_what_signals_tell_and_handles_know():
-    app, told = Stem("memory://"), []
+def test_a_changed_envelope_is_what_signals_and_handles_hold():
+    app, emitted = Stem("memory://"), []
 
     class Moving(Middleware):
         def enqueue(self, envelopes: Sequence[Envelope], call_next: Publish) -> list[str]:
             return call_next([replace(each, queue="slow", priority=1, meta={"moved": True}) for each in envelopes])
 
     app.middleware.add(Moving())
-    app.signals.before_task_publish.connect(told.append)
+    app.signals.before_task_publish.connect(emitted.append)
     handle = app.enqueue("a")
-    assert handle.queue == handle.status().queue == told[0].queue == "slow"
-    assert handle.status().meta == {"moved": True} and told[0].priority == 1
+    assert handle.queue == handle.status().queue == emitted[0].queue == "slow"
+    assert handle.status().meta == {"moved": True} and emitted[0].priority == 1
 
 
 def test_an_enqueue_may_be_tried_again_by_a_middleware():
@@ -194,13 +194,13 @@ def canvas_of(*names: str) -> Any:
 
 
 def test_a_canvas_is_one_batch_of_all_its_parts():
-    app, log, told = Stem("memory://"), [], []
+    app, log, emitted = Stem("memory://"), [], []
     app.middleware.add(Traced("one", log))
-    app.signals.before_task_publish.connect(lambda value: told.append(("before", value.task_id)))
-    app.signals.after_task_publish.connect(lambda value: told.append(("after", value.task_id)))
+    app.signals.before_task_publish.connect(lambda value: emitted.append(("before", value.task_id)))
+    app.signals.after_task_publish.connect(lambda value: emitted.append(("after", value.task_id)))
     compose(app, canvas_of("a", "b"), None)
     assert log == ["one sends 2", "one sent"]
-    assert told == [("before", "a-id"), ("before", "b-id"), ("after", "a-id"), ("after", "b-id")]
+    assert emitted == [("before", "a-id"), ("before", "b-id"), ("after", "a-id"), ("after", "b-id")]
     assert assert_enqueued(app, "a").headers == {"by": ["one"]}
 
 
@@ -224,7 +224,7 @@ def test_a_canvas_cannot_be_split_and_its_parts_stay_where_they_are():
 
 
 def reply_of(app: Stem, name: str, **args: Any) -> tuple[int, bytes]:
-    return run_sync(app.entrypoint(name), payload_of(args, name=name), SpokenPort())
+    return run_sync(app.entrypoint(name), payload_of(args, name=name), RecordingPort())
 
 
 def test_it_is_entered_from_the_outside_in_and_left_with_what_the_handler_raised():
@@ -264,7 +264,7 @@ def test_the_same_one_serves_coroutines_in_their_own_task():
         await asyncio.sleep(0)
         return variable.get()
 
-    reply = asyncio.run(run_async(app.entrypoint("n"), payload_of(name="n"), SpokenPort()))
+    reply = asyncio.run(run_async(app.entrypoint("n"), payload_of(name="n"), RecordingPort()))
     assert reply == (SUCCEEDED, msgspec.msgpack.encode("inside"))
     assert reply_of(app, "n") == reply
     assert log == ["one in n", "one out"] * 2
@@ -284,7 +284,7 @@ def test_what_it_raises_is_the_attempts_error():
     app.task(name="n")(lambda: ran.append(1))
     error = error_in(reply_of(app, "n"))
     assert (error.type, error.message) == ("PermissionError", "no token") and ran == []
-    kind, _ = run_sync(app.entrypoint("n"), payload_of(name="n", headers={"token": "secret"}), SpokenPort())
+    kind, _ = run_sync(app.entrypoint("n"), payload_of(name="n", headers={"token": "secret"}), RecordingPort())
     assert kind == SUCCEEDED and ran == [1]
 
 
@@ -412,7 +412,7 @@ def test_an_isolate_has_what_importing_the_application_adds_and_refuses_to_be_an
 
     adding = "app.middleware.add(Marking())"
     assert run("in the module", add=adding) == "(0, 'shop') around shop.make shop\n\n"
-    told = "middleware: the worker has shop.Marking, importing its application gives none: add it in that module\n"
-    assert run("below the guard", late=adding).endswith(told)
-    told = "middleware: the worker has none, importing its application gives shop.Marking: add it in that module\n"
-    assert run("elsewhere only", add=f'if __name__ != "__main__": {adding}').endswith(told)
+    expected = "middleware: the worker has shop.Marking, importing its application gives none: add it in that module\n"
+    assert run("below the guard", late=adding).endswith(expected)
+    expected = "middleware: the worker has none, importing its application gives shop.Marking: add it in that module\n"
+    assert run("elsewhere only", add=f'if __name__ != "__main__": {adding}').endswith(expected)

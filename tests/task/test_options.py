@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,7 @@ from stem_iso.task.options import (
     CARRIED,
     DECLARED_CHECKS,
     ENQUEUE_CHECKS,
+    FOREIGN,
     OPTIONS,
     OVERRIDABLE,
     EnqueueFields,
@@ -89,13 +91,42 @@ def test_what_is_carried_is_a_field_of_the_envelope_that_says_nothing_by_default
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"), [("hard_timelimit", "hard_time_limit"), ("retries", "max_retries"), ("time_limit", "soft_time_limit")]
+    ("typed", "meant"), [("hard_timelimit", "hard_time_limit"), ("retries", "max_retries"), ("unique_fro", "unique_for")]
 )
 def test_an_unknown_option_gets_a_did_you_mean(typed: str, meant: str) -> None:
     with pytest.raises(InvalidOptions, match=f"unknown option '{typed}'.*{meant}"):
         TaskOptions(**cast(Any, {typed: 1}))
     with pytest.raises(InvalidOptions, match="unknown option"):
         EnqueueOptions().merge({typed: 1})
+
+
+@pytest.mark.parametrize(
+    ("typed", "declared", "enqueued"),
+    [
+        ("time_limit", "did you mean 'hard_time_limit'?", "did you mean 'hard_time_limit'?"),
+        ("job_timeout", "did you mean 'hard_time_limit'?", "did you mean 'hard_time_limit'?"),
+        ("autoretry_for", "did you mean 'retry_for'?", "'retry_for' is said where the task is declared"),
+        ("retry_backoff", "did you mean 'retry_strategy'?", "'retry_strategy' is said where the task is declared"),
+        ("countdown", "'delay' is said where a task is enqueued: .using(delay=...)", "did you mean 'delay'?"),
+        ("eta", "'eta' is said where a task is enqueued: .using(eta=...)", None),
+        ("redact", None, "'redact' is said where the task is declared"),
+        ("ignore_result", "did you mean 'result_ttl'?", "did you mean 'result_ttl'?"),
+        ("bind", "annotated TaskContext gets the context", "annotated TaskContext gets the context"),
+    ],
+)
+def test_an_option_of_another_queue_is_told_by_its_name_here(typed: str, declared: str | None, enqueued: str | None) -> None:
+    for give, message in (
+        (lambda: TaskOptions(**cast(Any, {typed: 1})), declared),
+        (lambda: EnqueueOptions().merge({typed: 1}), enqueued),
+    ):
+        if message is not None:
+            with pytest.raises(InvalidOptions, match=re.escape(f"unknown option '{typed}'; ") + ".*" + re.escape(message)):
+                give()
+
+
+def test_options_of_other_queues_are_told_by_names_that_exist() -> None:
+    assert set(FOREIGN.values()) <= {option.name for option in OPTIONS}
+    assert not set(FOREIGN) & {option.name for option in OPTIONS}
 
 
 @pytest.mark.parametrize(("soft", "hard"), [(5, 5), (90, 60), (timedelta(seconds=2), 1.5)])
@@ -140,12 +171,12 @@ BARE = Envelope(id="t", name="n", args=msgspec.Raw(b"\x80"))
 DECLARED = TaskOptions(max_retries=3, soft_time_limit=20, hard_time_limit=30, visibility_timeout=60, acks_late=False, result_ttl=5)
 
 
-def test_what_was_not_said_is_the_handlers() -> None:
+def test_what_was_not_given_is_the_handlers() -> None:
     policy = resolve_policy(DECLARED, BARE)
     assert policy == Policy(soft=20, hard=30, max_retries=3, visibility=60, acks_late=False, result_ttl=5)
 
 
-def test_a_default_value_said_at_enqueue_overrides() -> None:
+def test_a_default_value_given_at_enqueue_overrides() -> None:
     envelope = envelope_of(
         Declared("n", DECLARED), {}, EnqueueOptions().merge({"max_retries": 0, "hard_time_limit": None, "acks_late": True}), id="t", now=0
     )
@@ -164,42 +195,42 @@ def test_a_combination_that_only_the_worker_sees_is_rejected_there() -> None:
         envelope_of(Declared("n", DECLARED), {}, EnqueueOptions().merge({"hard_time_limit": 10}), id="t", now=0)
 
 
-@pytest.mark.parametrize("said", [{"hard_time_limit": 10}, {"heartbeat_timeout": 10}, {"soft_limit_action": "raise"}])
-def test_what_cannot_be_enforced_on_a_thread_is_refused(said: dict[str, Any]) -> None:
+@pytest.mark.parametrize("overrides", [{"hard_time_limit": 10}, {"heartbeat_timeout": 10}, {"soft_limit_action": "raise"}])
+def test_what_cannot_be_enforced_on_a_thread_is_refused(overrides: dict[str, Any]) -> None:
     with pytest.raises(InvalidOptions, match=r"inline sync handler.*isolate=True"):
-        envelope_of(Declared("n", TaskOptions(), Form.SYNC), {}, EnqueueOptions().merge(said), id="t", now=0)
-    envelope = envelope_of(Declared("n"), {}, EnqueueOptions().merge(said), id="t", now=0)
+        envelope_of(Declared("n", TaskOptions(), Form.SYNC), {}, EnqueueOptions().merge(overrides), id="t", now=0)
+    envelope = envelope_of(Declared("n"), {}, EnqueueOptions().merge(overrides), id="t", now=0)
     assert isinstance(resolve_policy(TaskOptions(), envelope, Form.SYNC), Rejected)
     assert isinstance(resolve_policy(TaskOptions(), envelope, Form.ASYNC), Policy)
 
 
-@pytest.mark.parametrize("said", [{"memory_limit": "1GiB"}, {"cpu_bound": True}])
+@pytest.mark.parametrize("overrides", [{"memory_limit": "1GiB"}, {"cpu_bound": True}])
 @pytest.mark.parametrize("form", [Form.SYNC, Form.ASYNC])
-def test_what_only_a_process_of_its_own_can_have_is_refused_inline(said: dict[str, Any], form: Form) -> None:
-    with pytest.raises(InvalidOptions, match=f"{next(iter(said))}.*{form.value} handler.*isolate=True"):
-        envelope_of(Declared("n", TaskOptions(), form), {}, EnqueueOptions().merge(said), id="t", now=0)
-    envelope = envelope_of(Declared("n"), {}, EnqueueOptions().merge(said), id="t", now=0)
+def test_what_only_a_process_of_its_own_can_have_is_refused_inline(overrides: dict[str, Any], form: Form) -> None:
+    with pytest.raises(InvalidOptions, match=f"{next(iter(overrides))}.*{form.value} handler.*isolate=True"):
+        envelope_of(Declared("n", TaskOptions(), form), {}, EnqueueOptions().merge(overrides), id="t", now=0)
+    envelope = envelope_of(Declared("n"), {}, EnqueueOptions().merge(overrides), id="t", now=0)
     assert isinstance(resolve_policy(TaskOptions(), envelope, form), Rejected)
     assert isinstance(resolve_policy(TaskOptions(), envelope, Form.ISOLATED), Policy)
 
 
-def test_cores_without_cpu_bound_mean_nothing_wherever_they_are_said() -> None:
+def test_cores_without_cpu_bound_mean_nothing_wherever_they_are_given() -> None:
     with pytest.raises(InvalidOptions, match="cpu_bound=True"):
         TaskOptions(cpus=2)
     with pytest.raises(InvalidOptions, match="cpu_bound=True"):
         envelope_of(Declared("n", TaskOptions()), {}, EnqueueOptions().merge({"cpus": 2}), id="t", now=0)
-    said = envelope_of(Declared("n"), {}, EnqueueOptions().merge({"cpus": 2}), id="t", now=0)
-    assert isinstance(resolve_policy(TaskOptions(), said), Rejected)
-    assert isinstance(resolve_policy(TaskOptions(cpu_bound=True), said), Policy)
+    envelope = envelope_of(Declared("n"), {}, EnqueueOptions().merge({"cpus": 2}), id="t", now=0)
+    assert isinstance(resolve_policy(TaskOptions(), envelope), Rejected)
+    assert isinstance(resolve_policy(TaskOptions(cpu_bound=True), envelope), Policy)
 
 
-def test_cores_and_memory_said_at_enqueue_override() -> None:
+def test_cores_and_memory_given_at_enqueue_override() -> None:
     declared = TaskOptions(cpu_bound=True, cpus=2, memory_limit="1GiB")
-    said = EnqueueOptions().merge({"cpus": 3, "memory_limit": "2GiB"})
-    policy = resolve_policy(declared, envelope_of(Declared("n", declared), {}, said, id="t", now=0))
+    overrides = EnqueueOptions().merge({"cpus": 3, "memory_limit": "2GiB"})
+    policy = resolve_policy(declared, envelope_of(Declared("n", declared), {}, overrides, id="t", now=0))
     assert isinstance(policy, Policy) and (policy.cpus, policy.memory) == (3, 2 << 30)
-    said = EnqueueOptions().merge({"cpu_bound": False, "memory_limit": None})
-    policy = resolve_policy(declared, envelope_of(Declared("n", declared), {}, said, id="t", now=0))
+    overrides = EnqueueOptions().merge({"cpu_bound": False, "memory_limit": None})
+    policy = resolve_policy(declared, envelope_of(Declared("n", declared), {}, overrides, id="t", now=0))
     assert isinstance(policy, Policy) and (policy.cpus, policy.memory) == (None, None)
 
 
@@ -209,10 +240,10 @@ def test_numbers_that_no_producer_of_ours_sends_are_rejected(field: str, value: 
     assert isinstance(resolve_policy(TaskOptions(), msgspec.structs.replace(BARE, **{field: value})), Rejected)
 
 
-@pytest.mark.parametrize("said", [{"limit_key": ""}, {"cpus": 0}, {"soft_limit_action": "kill"}, {"rate_limit": "often"}])
-def test_other_values_that_no_producer_of_ours_sends_are_rejected_too(said: dict[str, Any]) -> None:
-    rejected = resolve_policy(TaskOptions(), msgspec.structs.replace(BARE, **said))
-    assert isinstance(rejected, Rejected) and next(iter(said)) in rejected.message
+@pytest.mark.parametrize("overrides", [{"limit_key": ""}, {"cpus": 0}, {"soft_limit_action": "kill"}, {"rate_limit": "often"}])
+def test_other_values_that_no_producer_of_ours_sends_are_rejected_too(overrides: dict[str, Any]) -> None:
+    rejected = resolve_policy(TaskOptions(), msgspec.structs.replace(BARE, **overrides))
+    assert isinstance(rejected, Rejected) and next(iter(overrides)) in rejected.message
 
 
 # -- the envelope ----------------------------------------------------------------------------------------------------------------------
@@ -220,8 +251,8 @@ def test_other_values_that_no_producer_of_ours_sends_are_rejected_too(said: dict
 UNIQUE = Declared("thumbs.make", TaskOptions(queue="images", unique=True, unique_for=300))
 
 
-def lock_of(args: dict[str, Any], **said: Any) -> str | None:
-    return envelope_of(UNIQUE, args, EnqueueOptions().merge(said), id="t", now=0).lock
+def lock_of(args: dict[str, Any], **overrides: Any) -> str | None:
+    return envelope_of(UNIQUE, args, EnqueueOptions().merge(overrides), id="t", now=0).lock
 
 
 def test_the_unique_key_is_made_of_queue_task_and_arguments_alone() -> None:
@@ -260,12 +291,12 @@ def test_times_are_reckoned_from_the_moment_of_enqueue() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "overrides",
     [{"eta": 5}, {"delay": -1}, {"headers": [1]}, {"meta": {1: 2}}, {"headers": {"h": object()}}, {"task_id": ""}, {"unique_key": 3}],
 )
-def test_nonsense_at_enqueue_is_refused_by_name(said: dict[str, Any]) -> None:
-    with pytest.raises(InvalidOptions, match=next(iter(said))):
-        EnqueueOptions().merge(said)
+def test_nonsense_at_enqueue_is_refused_by_name(overrides: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOptions, match=next(iter(overrides))):
+        EnqueueOptions().merge(overrides)
 
 
 def test_the_broker_learns_the_handlers_visibility_and_the_lineage() -> None:

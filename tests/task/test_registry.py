@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import pydoc
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,11 +97,11 @@ def test_an_unknown_name_says_which_one_was_meant() -> None:
 
 
 @pytest.mark.parametrize(
-    ("handler", "said"),
+    ("handler", "message"),
     [(Limited(), "isolate=True"), (Nameless(), "name"), (Empty(), "needs call"), (Email, "instance"), (len, "TaskHandler")],
 )
-def test_a_handler_that_cannot_be_meant_is_refused(handler: Any, said: str) -> None:
-    with pytest.raises(InvalidOptions, match=said):
+def test_a_handler_that_cannot_be_meant_is_refused(handler: Any, message: str) -> None:
+    with pytest.raises(InvalidOptions, match=message):
         TaskRegistry().register(handler)
 
 
@@ -133,3 +137,71 @@ def test_a_default_name_is_module_and_qualified_name() -> None:
     def make() -> None: ...
 
     assert make.name == f"{__name__}.test_a_default_name_is_module_and_qualified_name.<locals>.make"
+
+
+# -- declared again ----------------------------------------------------------------------------------------------------------------------
+
+
+def executed(text: str, app: Stem, file: str = "cell-1", name: str = "notebook", spec: object = None) -> dict[str, Any]:
+    """What a notebook, or the import system with `spec`, does with a piece of source."""
+    known: dict[str, Any] = {"app": app, "__name__": name, "__spec__": spec}
+    exec(compile(text, file, "exec"), known)
+    return known
+
+
+CELL = '@app.task(name="make")\ndef make(n: int) -> int:\n    return n + {more}\n'
+
+
+def test_a_cell_run_again_replaces_its_task_changed_or_not() -> None:
+    app = Stem("memory://")
+    executed(CELL.format(more=1), app)
+    executed(CELL.format(more=1), app)
+    assert executed("\n\n" + CELL.format(more=2), app, file="cell-2")["make"](1) == 3
+    assert app.tasks["make"](1) == 3  # type: ignore[call-arg]
+
+
+def test_a_module_that_is_reloaded_replaces_its_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "reloaded.py").write_text(
+        'from stem_iso import Stem\napp = Stem("memory://") if "app" not in globals() else app\n' + CELL.format(more=1)
+    )
+    module = importlib.import_module("reloaded")
+    (tmp_path / "reloaded.py").write_text("# one line more\n" + (tmp_path / "reloaded.py").read_text().replace("n + 1", "n + 20"))
+    importlib.reload(module)
+    assert module.app.tasks["make"](1) == 21 == module.make(1)
+
+
+def test_another_function_under_a_name_that_is_taken_stays_an_error() -> None:
+    app = Stem("memory://")
+    spec = object()
+    twice = CELL.format(more=1) + CELL.format(more=2)
+    for text in (twice, CELL.format(more=1).replace("def make", "def other") + CELL.format(more=2)):
+        with pytest.raises(InvalidOptions, match="a task named 'make' is registered already"):
+            executed(text, Stem("memory://"), file="shop.py", name="shop", spec=spec)
+    factory = 'def declare():\n    @app.task(name="made")\n    def made() -> None: ...\ndeclare()\ndeclare()\n'
+    with pytest.raises(InvalidOptions, match="registered already"):
+        executed(factory, app, file="shop.py", name="shop", spec=spec)
+
+
+# -- a task is still its function --------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_looks_like_its_function() -> None:
+    app = Stem("memory://")
+
+    @app.task(name="resize", isolate=True)
+    def resize(context: TaskContext, path: str, width: int = 128) -> dict[str, int]:
+        """Make a picture smaller."""
+        return {path: width}
+
+    for task in (resize, resize.using(delay=3), app.tasks["resize"]):
+        assert inspect.getdoc(task) == "Make a picture smaller."
+        assert (task.__name__, task.__module__) == ("resize", __name__)
+        assert str(inspect.signature(task)) == "(path: 'str', width: 'int' = 128) -> 'dict[str, int]'"
+        assert inspect.unwrap(task).__code__ is resize.__wrapped__.__code__
+    assert "Make a picture smaller." in pydoc.render_doc(resize, renderer=pydoc.plaintext)
+    assert inspect.getsourcelines(resize)[0][1].strip().startswith("def resize")
+
+
+def test_a_task_whose_code_is_elsewhere_has_no_function() -> None:
+    assert not hasattr(Stem("memory://").task_named("nowhere"), "__wrapped__")

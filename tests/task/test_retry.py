@@ -54,16 +54,16 @@ def test_a_number_is_taken_as_it_is(answer: Any, delay: float) -> None:
 @pytest.mark.parametrize(
     "answer", [-1, math.nan, math.inf, -math.inf, None, True, "3", 1j, ZeroDivisionError("x"), *ENDS, Unprintable(), Incomparable(1)]
 )
-def test_anything_else_falls_back_to_the_default_and_is_told(answer: Any) -> None:
-    delay, told = safe_delay(Answering(answer), 0, ERROR, DEFAULT)
+def test_anything_else_falls_back_to_the_default_and_is_reported(answer: Any) -> None:
+    delay, message = safe_delay(Answering(answer), 0, ERROR, DEFAULT)
     assert delay == 6.0
-    assert told is not None
-    assert "Answering" in told
+    assert message is not None
+    assert "Answering" in message
 
 
 def test_a_delay_of_ages_stays_a_time_that_a_clock_can_hold() -> None:
-    delay, told = safe_delay(Answering(10**400), 0, ERROR, DEFAULT)
-    assert (delay < 1e11, told) == (True, None)
+    delay, message = safe_delay(Answering(10**400), 0, ERROR, DEFAULT)
+    assert (delay < 1e11, message) == (True, None)
 
 
 def test_kinds_match_by_any_class_of_the_error() -> None:

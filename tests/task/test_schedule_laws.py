@@ -230,7 +230,7 @@ def test_all_makes_up_the_newest_thousand_in_bites(when: dict[str, Any]) -> None
     end = next_due(schedule, NOW + 3_000_000)
     made_up: list[float] = []
     while (planned := plan(schedule, due, end)).fire:
-        assert len(planned.fire) <= planning.BITE
+        assert len(planned.fire) <= planning.BATCH
         made_up += planned.fire
         due = planned.due
     assert len(made_up) == MOST_MISSED and made_up[-1] == end and made_up == sorted(set(made_up))
@@ -296,7 +296,7 @@ def test_bytes_that_are_no_schedule_are_refused_as_such() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ({}, "give cron='0 3 \\* \\* \\*' or every=300"),
         ({"cron": "* * * * *", "every": 5}, "not both"),
@@ -318,8 +318,8 @@ def test_bytes_that_are_no_schedule_are_refused_as_such() -> None:
         ({"every": 5, "name": ""}, "name: ''"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_with_field_and_value(given: dict[str, Any], told: str) -> None:
-    with pytest.raises(InvalidOptions, match=told):
+def test_what_cannot_be_meant_is_refused_with_field_and_value(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidOptions, match=message):
         made(**given)
 
 

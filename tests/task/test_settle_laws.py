@@ -20,15 +20,14 @@ from stem_iso.outcome import (
     StopReason,
     Succeeded,
     TaskError,
+    TaskState,
     TimedOut,
     Unregistered,
 )
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.options import TaskOptions
-from stem_iso.task.plan import Finish, GiveBack, Plan, Retry
 from stem_iso.task.policy import Policy, resolve_policy
-from stem_iso.task.settlement import kinds_of, needs_delay, settle, wants_retry
-from stem_iso.task.status import TaskState
+from stem_iso.task.settlement import Finish, GiveBack, Plan, Retry, kinds_of, needs_delay, settle, wants_retry
 from tests.task.making import envelopes, metas, outcomes, policies, seconds, troubled
 
 NOW = 1_000_000.0
@@ -94,7 +93,8 @@ def test_there_are_never_more_than_one_plus_max_retries_attempts(data: st.DataOb
         envelope = plan.successor
     assert attempts <= 1 + most
     assert isinstance(plan, Finish)
-    assert plan.reason in ("max-retries-exhausted", "not-retryable")
+    assert plan.reason in {"not-retryable", "max-retries-exhausted", "error", "timeout", "silent", "memory", "crashed", "boot-failed"}
+    assert most > 0 or plan.reason != "max-retries-exhausted"
 
 
 @laws
@@ -126,10 +126,27 @@ ENVELOPE = Envelope(id="t", name="n", args=msgspec.Raw(b"\x80"), attempt=1)
 FAILURE = Failed(TaskError(type="shop.Refused"), ("shop.Refused", "ValueError", "Exception", "BaseException"))
 
 
-def test_no_retries_at_all_is_exhaustion_too() -> None:
-    plan = plan_of(msgspec.structs.replace(ENVELOPE, attempt=0), FAILURE, Policy())
-    assert isinstance(plan, Finish)
-    assert plan.reason == "max-retries-exhausted"
+def test_a_task_without_retries_fails_by_what_happened_and_exhausts_nothing() -> None:
+    for outcome, reason in ((FAILURE, "error"), (RetryAsked(), "error"), (TimedOut(limit=1.0, elapsed=1.0), "timeout")):
+        plan = plan_of(msgspec.structs.replace(ENVELOPE, attempt=0), outcome, Policy())
+        assert isinstance(plan, Finish)
+        assert plan.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "attempt", "message"),
+    [
+        (0, None, 0, "the handler asked for a retry, and max_retries is 0: give the task max_retries"),
+        (3, None, 3, "the handler asked for a retry, and its max_retries (3) are used up"),
+        (0, 2, 2, "the handler asked for a retry, and its max_retries (2) are used up"),
+        (5, 0, 0, "the handler asked for a retry, and max_retries is 0: give the task max_retries"),
+    ],
+)
+def test_a_retry_that_was_asked_for_and_is_refused_says_why(own: int, asked: int | None, attempt: int, message: str) -> None:
+    envelope = Envelope(id="a", name="n", args=msgspec.Raw(b"\x80"), attempt=attempt)
+    plan = settle(envelope, RetryAsked(countdown=1.0, max_retries=asked), Policy(max_retries=own), now=0.0)
+    assert isinstance(plan, Finish) and plan.error is not None and plan.error.message == message
+    assert plan.reason == ("error" if "is 0" in message else "max-retries-exhausted")
 
 
 def test_retry_for_matches_subclasses_and_nothing_else() -> None:

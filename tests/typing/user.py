@@ -36,6 +36,8 @@ from stem_iso import (
     group,
     local_context,
 )
+from stem_iso.integrations.django import app as project_app
+from stem_iso.integrations.django import task as project_task
 from stem_iso.signals import Signal, TaskRetrySignal
 
 app = Stem(broker="sqlite:///jobs.db", max_redeliveries=5, block_time=timedelta(seconds=2))
@@ -46,6 +48,10 @@ Stem(colour="red")  # type: ignore[call-arg]
 def make(context: TaskContext, path: str, width: int = 128) -> dict[str, int]:
     context.progress(50, data={"step": "decoded"})
     context.extend_lease(timedelta(seconds=5))
+    assert_type(context.enqueue(plain, {"path": path}), TaskHandle[float])
+    assert_type(context.enqueue("email.send", {"to": "ann"}, queue="mail").id, str)
+    context.enqueue("email.send", colour="red")  # type: ignore[call-overload]
+    context.enqueue(3)  # type: ignore[call-overload]
     return {"bytes": 10}
 
 
@@ -57,6 +63,8 @@ def plain(path: str) -> float:
 @app.task()
 async def fetch(context: TaskContext, url: str) -> bytes:
     await context.aextend_lease(5)
+    assert_type(await context.aenqueue(plain.using(delay=5), {"path": url}), TaskHandle[float])
+    assert_type((await context.aenqueue("email.send")).status(), TaskStatus)
     return b""
 
 
@@ -99,6 +107,14 @@ app.task(hard_time_limit="5")  # type: ignore[call-overload]
 TaskOptions(queue=3)  # type: ignore[arg-type]
 TaskOptions(memory_limit=0.5)  # type: ignore[arg-type]
 TaskOptions(memory_limit="1GiB", cpu_bound=True, cpus=2)
+
+
+def application_of_a_task() -> None:
+    assert_type(make.app.broker, str)
+    assert_type(make.app.registry, TaskRegistry)
+    assert_type(make.app.revoke("id", terminate=True), bool)
+    assert_type(make.enqueue("cat.png").app.broker, str)
+    make.app.colour()  # type: ignore[attr-defined]
 
 
 async def use() -> None:
@@ -296,3 +312,13 @@ class AroundNothing:
 assert_type(app.middleware.add(Traced()), Traced)
 app.middleware.add(OnlyAround())
 app.middleware.add(AroundNothing())  # type: ignore[type-var]
+
+
+@project_task(isolate=True, on_commit=False)
+def bill(order: int) -> str:
+    return str(order)
+
+
+assert_type(project_app, Stem)
+assert_type(bill.using(on_commit=True).enqueue(7), TaskHandle[str])
+bill.enqueue("seven")  # type: ignore[arg-type]

@@ -17,16 +17,16 @@ from stem_iso.events import Event
 from stem_iso.isolate.keeper import process_tree
 
 
-class Ear:
-    """Hears every event of a worker, and waits for the one that a test is about."""
+class EventRecorder:
+    """Records every event of a worker, and waits for the one that a test is about."""
 
     def __init__(self, worker: Worker) -> None:
         self.events: list[Event] = []
         self._at: list[float] = []
         self._changed = threading.Condition()
-        worker.on(None, self._hear)
+        worker.on(None, self._on_event)
 
-    def _hear(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         with self._changed:
             self._at.append(time.monotonic())
             self.events.append(event)
@@ -45,16 +45,16 @@ class Ear:
                 self._changed.wait(left)
         return found[count - 1]
 
-    def heard_at(self, task_id: str) -> float:
+    def first_at(self, task_id: str) -> float:
         """When the first event of that task came (monotonic)."""
         return next(at for at, event in zip(self._at, self.events, strict=False) if getattr(event, "task_id", None) == task_id)
 
-    def tale(self, task_id: str) -> list[str]:
+    def history(self, task_id: str) -> list[str]:
         """What happened to one task, in order."""
         return [event.type.value for event in self.events if getattr(event, "task_id", None) == task_id]
 
 
-Begin = Callable[..., tuple[Worker, Ear]]
+Begin = Callable[..., tuple[Worker, EventRecorder]]
 
 
 @pytest.fixture
@@ -69,13 +69,13 @@ def begin() -> Iterator[Begin]:
     """Start workers that are stopped at once at the end of the test, whatever happened."""
     workers: list[Worker] = []
 
-    def begin(app: Stem, **options: Any) -> tuple[Worker, Ear]:
-        options = {"concurrency": 1, "spares": 1, **options}
+    def begin(app: Stem, **options: Any) -> tuple[Worker, EventRecorder]:
+        options = {"concurrency": 1, "spares": 0, **options}
         worker = Worker(app, **options)
-        ear = Ear(worker)
+        recorder = EventRecorder(worker)
         worker.start()
         workers.append(worker)
-        return worker, ear
+        return worker, recorder
 
     yield begin
     for worker in workers:

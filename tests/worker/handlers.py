@@ -182,6 +182,11 @@ async def look_async(context: TaskContext) -> dict[str, Any]:
     return look(context)
 
 
+async def hold_the_loop(context: TaskContext, path: str) -> str:
+    """Lets no other coroutine run until the file is there."""
+    return say_and_wait(context, path)
+
+
 async def sleep_async(context: TaskContext) -> None:
     context.progress(1)
     await asyncio.sleep(3600)
@@ -249,15 +254,15 @@ def report(context: TaskContext, times: int) -> str:
     return "reported"
 
 
-def enqueue_when_told(context: TaskContext, gate: str) -> str:
+def enqueue_when_opened(context: TaskContext, gate: str) -> str:
     context.progress(1)
     wait_for(gate)
     try:
         context.enqueue("add", {"a": 1})
-        told = "nothing"
+        error_name = "nothing"
     except Exception as error:
-        told = type(error).__name__
-    Path(gate + ".told").write_text(told)
+        error_name = type(error).__name__
+    Path(gate + ".error").write_text(error_name)
     return "went on"
 
 
@@ -289,11 +294,15 @@ def say_much(context: TaskContext, what: str, size: int) -> str:
             case "revoke":
                 context.revoke("x" * 16 * size)
             case "enqueue":
-                context.enqueue("add", {"a": "x" * size, "b": ""})
+                context.enqueue("keep", {"value": "x" * size})
     except PayloadTooLarge as error:
         context.progress(2)
         return str(error)
     return "nothing was raised"
+
+
+def keep(value: object) -> None:
+    """Takes whatever it is given."""
 
 
 def grow_meta(context: TaskContext, size: int) -> None:

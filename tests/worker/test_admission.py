@@ -18,19 +18,19 @@ from tests.worker.conftest import Begin, QuickRetries
 
 def test_an_unknown_name_is_given_back_while_a_deploy_may_bring_it(app: Stem, begin: Begin):
     handle = app.enqueue("not.yet", {"a": 1})
-    worker, ear = begin(app)
+    worker, recorder = begin(app)
     eventually(lambda: app.open_broker().queues()[0].delayed == 1)
     app.task(name="not.yet")(handlers.add)
     assert handle.result(timeout=30) == 2
-    ear.wait(WorkerEventType.COMPLETED, handle.id)
-    assert ear.tale(handle.id) == ["started", "completed"]
+    recorder.wait(WorkerEventType.COMPLETED, handle.id)
+    assert recorder.history(handle.id) == ["started", "completed"]
     assert worker.id == handle.status().worker_id
 
 
 def test_an_unknown_name_is_dead_lettered_when_its_grace_is_over(app: Stem, begin: Begin):
     handle = app.enqueue("never", {})
-    _, ear = begin(app, unregistered_grace=0)
-    assert ear.wait(WorkerEventType.FAILED, handle.id).reason == "unregistered-task"
+    _, recorder = begin(app, unregistered_grace=0)
+    assert recorder.wait(WorkerEventType.FAILED, handle.id).reason == "unregistered-task"
     assert [letter.reason for letter in app.open_broker().dead_letters(DeadFilter())] == ["unregistered-task"]
 
 
@@ -40,9 +40,9 @@ def test_bytes_that_are_no_envelope_are_dead_lettered_raw_and_block_nobody(app: 
     with sqlite3.connect(tmp_path / "jobs.db") as database:
         database.execute("UPDATE task SET body = ? WHERE id = (SELECT id FROM task ORDER BY seq LIMIT 1)", (b"\xc1 garbage",))
     database.close()
-    _, ear = begin(app)
+    _, recorder = begin(app)
     assert good.result(timeout=30) == 3
-    event = ear.wait(WorkerEventType.FAILED, broken.id)
+    event = recorder.wait(WorkerEventType.FAILED, broken.id)
     assert event.reason == "undecodable" and event.queue == "default"
     assert app.open_broker().dead_letters(DeadFilter())[0].body == b"\xc1 garbage"
 
@@ -69,24 +69,24 @@ def test_arguments_that_do_not_fit_fail_once(app: Stem, begin: Begin):
     app.task(name="add", isolate=True, max_retries=3)(handlers.add)
     app.task(name="inline", max_retries=3)(handlers.add)
     producer = Stem(broker=app.broker)
-    _, ear = begin(app)
+    _, recorder = begin(app)
     for name in ("add", "inline"):
         handle = producer.enqueue(name, {"no": "such"})
-        assert ear.wait(WorkerEventType.FAILED, handle.id).reason == "invalid-arguments"
+        assert recorder.wait(WorkerEventType.FAILED, handle.id).reason == "invalid-arguments"
         with pytest.raises(TaskFailed):
             app.handle(handle.id).result(timeout=10)
-        assert "retried" not in ear.tale(handle.id)
+        assert "retried" not in recorder.history(handle.id)
 
 
 def test_a_delayed_task_runs_at_its_time_and_an_earlier_one_that_comes_later_is_not_held_up(app: Stem, begin: Begin):
     add = app.task(name="add")(handlers.add)
-    _, ear = begin(app)
+    _, recorder = begin(app)
     before = time.time()
     far = add.using(delay=600).enqueue(0)
     late = add.using(delay=1.0).enqueue(1)
     soon = add.using(delay=0.3).enqueue(2)
-    at_soon = ear.wait(WorkerEventType.STARTED, soon.id).at - before
-    at_late = ear.wait(WorkerEventType.STARTED, late.id).at - before
+    at_soon = recorder.wait(WorkerEventType.STARTED, soon.id).at - before
+    at_late = recorder.wait(WorkerEventType.STARTED, late.id).at - before
     assert at_soon >= 0.29 and at_late >= 0.99
     assert far.status().state is TaskState.QUEUED
 
@@ -94,20 +94,20 @@ def test_a_delayed_task_runs_at_its_time_and_an_earlier_one_that_comes_later_is_
 def test_the_highest_priority_runs_first_then_arrival_decides(app: Stem, begin: Begin):
     add = app.task(name="add")(handlers.add)
     handles = {(priority, order): add.using(priority=priority).enqueue(1) for order in range(3) for priority in (0, 9, 5)}
-    _, ear = begin(app)
-    ear.wait(WorkerEventType.COMPLETED, count=9)
-    ran = [event.task_id for event in ear.of(WorkerEventType.STARTED)]
+    _, recorder = begin(app)
+    recorder.wait(WorkerEventType.COMPLETED, count=9)
+    ran = [event.task_id for event in recorder.of(WorkerEventType.STARTED)]
     assert ran == [handles[priority, order].id for priority in (9, 5, 0) for order in range(3)]
 
 
 def test_a_unique_task_is_free_again_when_it_has_ended_and_not_between_its_attempts(app: Stem, begin: Begin):
     flaky = app.task(name="flaky", isolate=True, unique=True, max_retries=2, retry_strategy=QuickRetries())(handlers.flaky)
-    _, ear = begin(app)
+    _, recorder = begin(app)
     first = flaky.enqueue(until=2)
     second = flaky.enqueue(until=2)
     assert first.id == second.id
     assert first.result(timeout=30) == 2
-    ear.wait(WorkerEventType.COMPLETED, first.id)
+    recorder.wait(WorkerEventType.COMPLETED, first.id)
     assert flaky.enqueue(until=2).id != first.id
 
 

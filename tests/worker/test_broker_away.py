@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from itertools import pairwise
 from typing import Any
@@ -51,27 +52,42 @@ def cabled(tmp_path) -> CabledStem:
 
 def test_an_outcome_is_kept_until_the_broker_is_back_and_stored_once(cabled: CabledStem, begin: Begin, tmp_path):
     wait = cabled.task(name="wait", isolate=True)(handlers.say_and_wait)
-    _, ear = begin(cabled)
+    _, recorder = begin(cabled)
     handle = wait.enqueue(str(tmp_path / "gate"))
-    ear.wait(WorkerEventType.PROGRESS, handle.id)
+    recorder.wait(WorkerEventType.PROGRESS, handle.id)
     cabled.pulled.set()
     (tmp_path / "gate").touch()
-    assert "cannot be reached" in ear.wait(WorkerEventType.ERROR).message
+    assert "cannot be reached" in recorder.wait(WorkerEventType.ERROR).message
     assert handle.status().state.value == "running"
-    assert "completed" not in ear.tale(handle.id)
+    assert "completed" not in recorder.history(handle.id)
     cabled.pulled.clear()
     assert handle.result(timeout=30) == "done"
-    ear.wait(WorkerEventType.COMPLETED, handle.id)
-    assert ear.tale(handle.id).count("completed") == 1
+    recorder.wait(WorkerEventType.COMPLETED, handle.id)
+    assert recorder.history(handle.id).count("completed") == 1
+
+
+def test_the_log_says_once_that_the_broker_is_back(cabled: CabledStem, begin: Begin, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, logger="stem_iso.worker")
+    add = cabled.task(name="add")(handlers.add)
+    _, recorder = begin(cabled)
+    add.enqueue(1).result(timeout=30)
+    cabled.pulled.set()
+    handle = add.enqueue(1)
+    recorder.wait(WorkerEventType.ERROR)
+    assert not any("is back" in record.getMessage() for record in caplog.records)
+    cabled.pulled.clear()
+    handle.result(timeout=30)
+    recorder.wait(WorkerEventType.COMPLETED, handle.id)
+    eventually(lambda: len([record for record in caplog.records if "the broker is back, after" in record.getMessage()]) == 1)
 
 
 def test_the_tries_back_off(cabled: CabledStem, begin: Begin):
     add = cabled.task(name="add")(handlers.add)
-    _, ear = begin(cabled)
+    _, recorder = begin(cabled)
     cabled.pulled.set()
     handle = add.enqueue(1)
-    ear.wait(WorkerEventType.ERROR, count=4)
-    times = [event.at for event in ear.of(WorkerEventType.ERROR)]
+    recorder.wait(WorkerEventType.ERROR, count=4)
+    times = [event.at for event in recorder.of(WorkerEventType.ERROR)]
     gaps = [later - earlier for earlier, later in pairwise(times[:4])]
     assert gaps[0] >= 0.09 and gaps[1] >= 0.19 and gaps[2] >= 0.39
     cabled.pulled.clear()
@@ -79,37 +95,37 @@ def test_the_tries_back_off(cabled: CabledStem, begin: Begin):
 
 
 def test_a_handler_that_asks_while_the_broker_is_away_gets_the_error(cabled: CabledStem, begin: Begin, tmp_path):
-    ask = cabled.task(name="ask", isolate=True)(handlers.enqueue_when_told)
-    _, ear = begin(cabled)
+    ask = cabled.task(name="ask", isolate=True)(handlers.enqueue_when_opened)
+    _, recorder = begin(cabled)
     handle = ask.enqueue(str(tmp_path / "gate"))
-    ear.wait(WorkerEventType.PROGRESS, handle.id)
+    recorder.wait(WorkerEventType.PROGRESS, handle.id)
     cabled.pulled.set()
     (tmp_path / "gate").touch()
-    eventually((tmp_path / "gate.told").exists, 20)
-    assert (tmp_path / "gate.told").read_text() == "BrokerUnavailable"
+    said = tmp_path / "gate.error"
+    assert eventually(lambda: said.exists() and said.read_text(), 20) == "BrokerUnavailable"
     cabled.pulled.clear()
     assert handle.result(timeout=30) == "went on"
 
 
 def test_limits_are_enforced_while_the_broker_is_away(cabled: CabledStem, begin: Begin):
     spin = cabled.task(name="spin", isolate=True, hard_time_limit=0.5)(handlers.say_and_spin)
-    _, ear = begin(cabled)
+    _, recorder = begin(cabled)
     handle = spin.enqueue()
-    ear.wait(WorkerEventType.PROGRESS, handle.id)
+    recorder.wait(WorkerEventType.PROGRESS, handle.id)
     cabled.pulled.set()
-    assert ear.wait(WorkerEventType.TIMEOUT, handle.id).level == "hard"
+    assert recorder.wait(WorkerEventType.TIMEOUT, handle.id).level == "hard"
     cabled.pulled.clear()
-    assert ear.wait(WorkerEventType.FAILED, handle.id).error.type.endswith("TimeoutException")
+    assert recorder.wait(WorkerEventType.FAILED, handle.id).error.type.endswith("TimeoutException")
 
 
 @pytest.mark.slow
 def test_a_lease_that_ran_out_meanwhile_is_renewed_before_anybody_could_claim_it(cabled: CabledStem, begin: Begin, tmp_path):
     wait = cabled.task(name="wait", isolate=True, visibility_timeout=0.3)(handlers.count_and_wait)
-    _, ear = begin(cabled)
+    _, recorder = begin(cabled)
     handle = wait.enqueue(str(tmp_path / "runs"), str(tmp_path / "gate"))
-    ear.wait(WorkerEventType.PROGRESS, handle.id)
+    recorder.wait(WorkerEventType.PROGRESS, handle.id)
     cabled.pulled.set()
-    ear.wait(WorkerEventType.ERROR, count=4)  # 0.7 s: more than twice the lease
+    recorder.wait(WorkerEventType.ERROR, count=4)  # 0.7 s: more than twice the lease
     cabled.pulled.clear()
     (tmp_path / "gate").touch()
     assert handle.result(timeout=30) == 1
@@ -119,11 +135,11 @@ def test_a_lease_that_ran_out_meanwhile_is_renewed_before_anybody_could_claim_it
 @pytest.mark.slow
 def test_a_worker_that_stops_without_its_broker_gives_up_and_says_what_it_could_not_store(cabled: CabledStem, begin: Begin):
     spin = cabled.task(name="spin", isolate=True)(handlers.say_and_spin)
-    worker, ear = begin(cabled)
+    worker, recorder = begin(cabled)
     handle = spin.enqueue()
-    ear.wait(WorkerEventType.PROGRESS, handle.id)
+    recorder.wait(WorkerEventType.PROGRESS, handle.id)
     cabled.pulled.set()
     worker.stop(at_once=True)
     worker.join(20)
-    assert any("could not be stored" in event.message for event in ear.of(WorkerEventType.ERROR))
+    assert any("could not be stored" in event.message for event in recorder.of(WorkerEventType.ERROR))
     assert handle.status().state.value == "running"

@@ -35,12 +35,12 @@ def test_on_returns_its_listener_so_that_it_decorates():
 
     @lambda listener: bus.on(WorkerEventType.COMPLETED, listener)
     def listener(event):
-        heard.append(event)
+        received.append(event)
 
-    heard: list[object] = []
+    received: list[object] = []
     bus.publish(completed(1))
     bus.close()
-    assert callable(listener) and len(heard) == 1
+    assert callable(listener) and len(received) == 1
 
 
 def test_nobody_listening_means_that_nothing_is_wanted():
@@ -52,19 +52,19 @@ def test_nobody_listening_means_that_nothing_is_wanted():
     assert not bus.wants(WorkerEventType.STARTED)
 
 
-def test_a_listener_that_raises_is_told_in_an_error_event_and_the_others_hear_all():
+def test_a_listener_that_raises_is_reported_in_an_error_event_and_the_others_get_all():
     bus = Bus("w")
-    heard: list[object] = []
+    received: list[object] = []
     errors: list[ErrorEvent] = []
     bus.on(WorkerEventType.COMPLETED, lambda event: 1 / 0 if event.task_id == "1" else sys.exit("enough"))
-    bus.on(WorkerEventType.COMPLETED, heard.append)
+    bus.on(WorkerEventType.COMPLETED, received.append)
     bus.on(WorkerEventType.ERROR, errors.append)
     bus.publish(completed(1))
     bus.publish(completed(2))
     bus.publish(StartedEvent(at=0.0, worker_id="w", task_id="1", name="n", queue="q", run=0, attempt=0))
     eventually(lambda: len(errors) == 2)
     bus.close()
-    assert len(heard) == 2
+    assert len(received) == 2
     assert "ZeroDivisionError" in errors[0].traceback and "SystemExit: enough" in errors[1].traceback
 
 
@@ -82,16 +82,16 @@ def test_a_listener_of_errors_that_raises_does_not_go_on_for_ever():
     assert len(calls) == 1
 
 
-def test_a_listener_that_lags_loses_events_is_told_how_many_and_holds_up_nobody():
+def test_a_listener_that_lags_loses_events_gets_their_count_and_holds_up_nobody():
     bus = Bus("w", capacity=10)
     release, entered, last = threading.Event(), threading.Event(), threading.Event()
-    heard: list[str] = []
+    received: list[str] = []
     lost: list[ErrorEvent] = []
 
     def slow(event):
         entered.set()
         release.wait(30)
-        heard.append(event.task_id)
+        received.append(event.task_id)
 
     bus.on(WorkerEventType.COMPLETED, slow)
     bus.on(WorkerEventType.ERROR, lambda event: (lost.append(event), last.set()))
@@ -102,27 +102,27 @@ def test_a_listener_that_lags_loses_events_is_told_how_many_and_holds_up_nobody(
     release.set()
     assert last.wait(10)
     bus.close()
-    assert heard == [str(number) for number in range(11)]
+    assert received == [str(number) for number in range(11)]
     assert lost[0].message.startswith("990 events were dropped")
 
 
-def test_a_listener_that_lags_for_long_is_told_of_now_and_then_and_of_every_loss():
-    bus, heard = Bus("w", capacity=10), list[object]()
+def test_a_listener_that_lags_for_long_is_reported_now_and_then_with_every_loss():
+    bus, received = Bus("w", capacity=10), list[object]()
     lost: list[ErrorEvent] = []
 
     def slow(event):
-        heard.append(event)
+        received.append(event)
         for number in range(20):
-            if len(heard) < 50:
+            if len(received) < 50:
                 bus.publish(completed(number))
 
     bus.on(WorkerEventType.COMPLETED, slow)
     bus.on(WorkerEventType.ERROR, lost.append)
     bus.publish(completed(0))
-    eventually(lambda: len(heard) >= 59)
+    eventually(lambda: len(received) >= 59)
     bus.close()
-    told = [int(event.message.split()[0]) for event in lost]
-    assert len(told) <= 3 and sum(told) + len(heard) == 1 + 49 * 20
+    counts = [int(event.message.split()[0]) for event in lost]
+    assert len(counts) <= 3 and sum(counts) + len(received) == 1 + 49 * 20
 
 
 def test_a_listener_that_hangs_does_not_hang_the_end():
@@ -161,30 +161,30 @@ def test_a_stream_that_is_closed_is_no_listener_any_more():
     assert not bus.wants(WorkerEventType.COMPLETED)
 
 
-def test_signals_are_told_in_line_with_events_and_start_the_thread_by_themselves():
+def test_signals_are_emitted_in_line_with_events_and_start_the_thread_by_themselves():
     bus = Bus("w")
-    heard: list[object] = []
-    bus.tell((lambda value: 1 / 0, heard.append), "one")
-    eventually(lambda: heard)
-    bus.on(WorkerEventType.COMPLETED, lambda event: heard.append(event.task_id))
+    received: list[object] = []
+    bus.emit((lambda value: 1 / 0, received.append), "one")
+    eventually(lambda: received)
+    bus.on(WorkerEventType.COMPLETED, lambda event: received.append(event.task_id))
     bus.publish(completed(1))
-    bus.tell((heard.append,), "two")
+    bus.emit((received.append,), "two")
     bus.close()
-    assert heard == ["one", "1", "two"]
+    assert received == ["one", "1", "two"]
 
 
 def test_signals_past_the_room_there_is_are_lost_as_events_are():
     bus = Bus("w", capacity=10)
     release, entered = threading.Event(), threading.Event()
-    heard: list[object] = []
+    received: list[object] = []
     lost: list[ErrorEvent] = []
     bus.on(WorkerEventType.ERROR, lost.append)
-    bus.tell((lambda value: (entered.set(), release.wait(30)),), 0)
+    bus.emit((lambda value: (entered.set(), release.wait(30)),), 0)
     assert entered.wait(10)
     for number in range(100):
-        bus.tell((heard.append,), number)
+        bus.emit((received.append,), number)
     release.set()
     eventually(lambda: lost)
     bus.close()
-    assert heard == list(range(10))
+    assert received == list(range(10))
     assert lost[0].message.startswith("90 events")

@@ -268,7 +268,7 @@ def test_coroutines_wait_for_canvases(app: Stem) -> None:
     assert (sorted(came), ordered) == ([0, 1, 2], [0, 1, 2])
 
 
-def test_a_wait_for_the_next_member_that_was_made_in_slices_tells_its_whole_time(idle: Stem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wait_for_the_next_member_that_was_made_in_slices_names_its_whole_time(idle: Stem, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stem_iso.client.canvas_result.SLICE", 0.02)
     waiting = group(call(idle, "fetch", "a"), call(idle, "fetch", "b")).enqueue().as_completed(timeout=0.1)
     with pytest.raises(TimeoutError, match=r"2 of 2 members of group \S+ have not ended after 0\.1 s"):

@@ -7,7 +7,7 @@ import socket
 from stem_iso.isolate.keeper.protocol import GOODBYE, HELLO, receive, send
 
 
-def test_a_goodbye_is_heard_though_the_core_left_without_reading_what_it_was_told():
+def test_a_goodbye_arrives_though_the_core_left_without_reading_what_was_sent():
     launcher, core = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     send(launcher, HELLO, 1)
     send(core, GOODBYE, 2)

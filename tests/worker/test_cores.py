@@ -25,10 +25,10 @@ def test_a_cpu_bound_task_has_a_core_of_its_own_and_knows_it(app: Stem, begin: B
     look = app.task(name="look", isolate=True, cpu_bound=True)(handlers.cores)
     begin(app)
     for _ in range(2):
-        told, own = look.enqueue().result(timeout=30)
-        assert told == own and len(own) == 1
-    told, own = look.using(cpus=len(ALLOWED)).enqueue().result(timeout=30)
-    assert told == own == ALLOWED
+        shown, own = look.enqueue().result(timeout=30)
+        assert shown == own and len(own) == 1
+    shown, own = look.using(cpus=len(ALLOWED)).enqueue().result(timeout=30)
+    assert shown == own == ALLOWED
     assert look.using(cpu_bound=False).enqueue().result(timeout=30) == [None, ALLOWED]
     assert look.using(cpus=len(ALLOWED) + 1).enqueue().result(timeout=30) == [None, ALLOWED]
 

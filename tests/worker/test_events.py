@@ -18,15 +18,36 @@ from tests.worker.conftest import Begin, QuickRetries
 
 def test_a_listener_that_raises_or_lags_harms_no_task(app: Stem, begin: Begin):
     add = app.task(name="add", isolate=True)(handlers.add)
-    worker, ear = begin(app)
+    worker, recorder = begin(app)
     release = threading.Event()
     worker.on(WorkerEventType.STARTED, lambda event: 1 / 0)
     worker.on(WorkerEventType.COMPLETED, lambda event: release.wait(60))
     handles = [add.enqueue(number) for number in range(5)]
     assert [handle.result(timeout=30) for handle in handles] == [1, 2, 3, 4, 5]
     release.set()
-    ear.wait(WorkerEventType.COMPLETED, count=5)
-    assert "ZeroDivisionError" in ear.wait(WorkerEventType.ERROR).traceback
+    recorder.wait(WorkerEventType.COMPLETED, count=5)
+    assert "ZeroDivisionError" in recorder.wait(WorkerEventType.ERROR).traceback
+
+
+def test_by_time_a_task_starts_before_what_it_logs_and_ends_after_it(app: Stem, caplog: pytest.LogCaptureFixture):
+    """The log hears of the start late: what listens before it is slow."""
+    logged = threading.Event()
+
+    @app.task(name="work")
+    def work() -> None:
+        logging.getLogger("shop").info("charged")
+        logged.set()
+
+    caplog.set_level(logging.INFO)
+    work.enqueue()
+    worker = Worker(app, concurrency=1, burst=True)
+    worker.on(WorkerEventType.STARTED, lambda event: logged.wait(60))
+    worker.run()
+    found = [(record.created, getattr(record, "event", record.message)) for record in caplog.records if hasattr(record, "task_id")]
+    found += [(record.created, record.message) for record in caplog.records if record.message == "charged"]
+    assert [what for _, what in sorted(dict.fromkeys(found))] == ["started", "charged", "completed"]
+    started = next(record for record in caplog.records if getattr(record, "event", "") == "started")
+    assert int(started.msecs) == int(started.created % 1 * 1000)
 
 
 def test_what_is_no_type_of_events_is_refused_with_the_types_that_are(app: Stem):
@@ -42,38 +63,38 @@ def test_the_iterator_has_everything_in_order_and_ends_with_the_worker(app: Stem
         events = worker.events()
         handle = await flaky.aenqueue(until=1)
         serving = asyncio.create_task(worker.serve())
-        tale = [event.type.value async for event in events if getattr(event, "task_id", None) == handle.id]
+        types = [event.type.value async for event in events if getattr(event, "task_id", None) == handle.id]
         await serving
-        return tale
+        return types
 
     assert asyncio.run(asyncio.wait_for(main(), 60)) == ["started", "retried", "started", "completed"]
 
 
-def test_another_process_hears_what_happens_while_it_listens(app: Stem, begin: Begin):
+def test_another_process_gets_the_events_while_it_listens(app: Stem, begin: Begin):
     add = app.task(name="add", isolate=True)(handlers.add)
     begin(app)
     elsewhere = Stem(broker=app.broker)
-    heard: list[str] = []
+    received: list[str] = []
 
     def listen() -> None:
         for event in elsewhere.events(timeout=20):
-            heard.append(f"{event.type.value} {getattr(event, 'task_id', '')}")
-            if event.type is WorkerEventType.COMPLETED and f"started {event.task_id}" in heard:  # else it came in the middle of this one
+            received.append(f"{event.type.value} {getattr(event, 'task_id', '')}")
+            if event.type is WorkerEventType.COMPLETED and f"started {event.task_id}" in received:  # else it came in the middle of this one
                 return
 
     listener = threading.Thread(target=listen)
     listener.start()
     eventually(lambda: add.enqueue(1).result(timeout=30) and not listener.is_alive(), 20)
-    assert heard[-1].startswith("completed ")
+    assert received[-1].startswith("completed ")
 
 
-def test_isolates_tell_of_their_life(app: Stem, begin: Begin):
+def test_isolates_report_their_life(app: Stem, begin: Begin):
     add = app.task(name="add", isolate=True)(handlers.add)
-    _, ear = begin(app, max_tasks_per_isolate=1, spares=0)
+    _, recorder = begin(app, max_tasks_per_isolate=1, spares=0)
     for number in range(2):
         add.enqueue(number).result(timeout=30)
-    eventually(lambda: any(event.action == "recycled" for event in ear.of(WorkerEventType.ISOLATE)), 20)
-    actions = [event.action for event in ear.of(WorkerEventType.ISOLATE)]
+    eventually(lambda: any(event.action == "recycled" for event in recorder.of(WorkerEventType.ISOLATE)), 20)
+    actions = [event.action for event in recorder.of(WorkerEventType.ISOLATE)]
     assert "spawned" in actions and "ready" in actions
 
 
@@ -97,13 +118,13 @@ def test_what_a_handler_prints_and_logs_is_in_the_log_with_the_id_of_its_task(ap
 def test_a_flood_of_lines_within_the_cap_is_all_in_the_log_and_costs_no_event(app: Stem, begin: Begin, caplog):
     caplog.set_level(logging.INFO, logger="stem_iso.worker")
     flood = app.task(name="flood", isolate=True)(handlers.print_lines)
-    _, ear = begin(app)
+    _, recorder = begin(app)
     handle = flood.enqueue(20_000)
     handle.result(timeout=60)
     eventually(lambda: any("completed" in record.getMessage() for record in caplog.records), 60)
     lines = [record.getMessage() for record in caplog.records if getattr(record, "source", None) == "stdout"]
     assert len(lines) == 20_000 and lines[-1].endswith("line 19999")
-    assert not ear.of(WorkerEventType.ERROR)
+    assert not recorder.of(WorkerEventType.ERROR)
 
 
 def test_the_first_line_says_broker_queues_seats_spares_and_cores(app: Stem, begin: Begin, caplog, tmp_path):
@@ -131,8 +152,8 @@ def test_the_formats_are_a_line_for_people_and_an_object_for_programs():
     record = logging.LogRecord("stem_iso.worker", logging.WARNING, __file__, 1, "%s did", ("it",), None)
     record.task_id = "id"
     assert TextFormatter().format(record).endswith(" WARNING it did")
-    told = json.loads(JsonFormatter().format(record))
-    assert (told["level"], told["message"], told["task_id"], told["logger"]) == ("warning", "it did", "id", "stem_iso.worker")
+    fields = json.loads(JsonFormatter().format(record))
+    assert (fields["level"], fields["message"], fields["task_id"], fields["logger"]) == ("warning", "it did", "id", "stem_iso.worker")
 
 
 @pytest.mark.parametrize(

@@ -59,12 +59,12 @@ def test_ten_thousand_messages_from_four_threads_all_arrive_and_no_park_outlasts
 
 def test_a_watched_descriptor_ends_the_park_and_is_named():
     inbox: Inbox[int] = Inbox()
-    bell = os.eventfd(1)
-    inbox.watch(bell)
-    assert inbox.park(30) == [bell]
-    inbox.unwatch(bell)
+    eventfd = os.eventfd(1)
+    inbox.watch(eventfd)
+    assert inbox.park(30) == [eventfd]
+    inbox.unwatch(eventfd)
     assert inbox.park(0) == []
-    os.close(bell)
+    os.close(eventfd)
 
 
 def test_a_sender_who_saw_the_consumer_parked_may_still_ring_when_the_inbox_is_closed():

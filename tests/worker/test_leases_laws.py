@@ -19,7 +19,7 @@ def receipt(number: int) -> Receipt:
 
 @settings(max_examples=60, deadline=None)
 @given(visibilities, st.lists(st.floats(0, 0.2), max_size=40))
-def test_a_worker_that_looks_when_it_is_told_to_never_lets_a_lease_run_out(visibilities, lateness):
+def test_a_worker_that_renews_when_due_never_lets_a_lease_run_out(visibilities, lateness):
     leases, ends, now = Leases(), {}, 0.0
     for number, visibility in enumerate(visibilities):
         leases.hold(receipt(number), visibility, now)

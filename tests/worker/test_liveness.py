@@ -10,16 +10,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from stem_iso.worker.liveness import is_gone, machine, process
+from stem_iso.worker.liveness import has_exited, machine, process
 
 ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not ROOT, reason="namespaces and other users need root")
-SAY = "from stem_iso.worker.liveness import machine; print(machine())"
+PRINT_MACHINE = "from stem_iso.worker.liveness import machine; print(machine())"
 
 # As somebody who may not signal process 1, and for whom /proc hides it.
 HIDDEN = """
 import ctypes, os, subprocess
-from stem_iso.worker.liveness import is_gone, process
+from stem_iso.worker.liveness import has_exited, process
 first = process(1)
 libc = ctypes.CDLL(None, use_errno=True)
 assert libc.unshare(0x20000) == 0  # CLONE_NEWNS
@@ -28,7 +28,7 @@ subprocess.run(["mount", "-t", "proc", "-o", "hidepid=2", "proc", "/proc"], chec
 os.setgroups([])
 os.setresgid(65534, 65534, 65534)
 os.setresuid(65534, 65534, 65534)
-print(os.path.exists("/proc/1/stat"), is_gone(*first))
+print(os.path.exists("/proc/1/stat"), has_exited(*first))
 """
 
 
@@ -40,7 +40,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     sleeper.wait()
 
 
-def said(*command: str) -> str:
+def output_of(*command: str) -> str:
     done = subprocess.run([*command], capture_output=True, text=True, timeout=60, check=False)
     if done.returncode != 0 and "ermitted" in done.stderr:
         pytest.skip(f"not allowed here: {done.stderr.strip().splitlines()[-1]}")
@@ -56,47 +56,47 @@ def started(pid: int) -> int:
 
 def test_a_process_lives_until_its_end_and_a_zombie_has_ended(sleeper: subprocess.Popen[bytes]) -> None:
     start = started(sleeper.pid)
-    assert not is_gone(sleeper.pid, start)
+    assert not has_exited(sleeper.pid, start)
     sleeper.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, sleeper.pid, os.WSTOPPED | os.WNOWAIT)
-    assert not is_gone(sleeper.pid, start), "it is stopped, and may go on at any time"
+    assert not has_exited(sleeper.pid, start), "it is stopped, and may go on at any time"
     sleeper.kill()
     os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)
-    assert is_gone(sleeper.pid, start), "nobody has reaped it, and it does nothing any more"
+    assert has_exited(sleeper.pid, start), "nobody has reaped it, and it does nothing any more"
     sleeper.wait()
-    assert is_gone(sleeper.pid, start)
+    assert has_exited(sleeper.pid, start)
 
 
 def test_a_pid_that_was_given_to_another_process_is_not_that_process(sleeper: subprocess.Popen[bytes]) -> None:
-    assert is_gone(sleeper.pid, started(sleeper.pid) - 1)
+    assert has_exited(sleeper.pid, started(sleeper.pid) - 1)
 
 
 def test_what_is_no_pid_is_not_judged() -> None:
-    assert not is_gone(0, 1) and not is_gone(-1, 1)
-    assert is_gone(1 << 40, 1)
+    assert not has_exited(0, 1) and not has_exited(-1, 1)
+    assert has_exited(1 << 40, 1)
 
 
 def test_all_processes_of_one_place_name_it_alike() -> None:
-    assert machine() and said(sys.executable, "-c", SAY) == machine()
+    assert machine() and output_of(sys.executable, "-c", PRINT_MACHINE) == machine()
 
 
 @needs_root
 def test_another_hostname_is_the_same_place() -> None:
-    assert said("unshare", "-u", "sh", "-c", f"hostname elsewhere && exec {sys.executable} -c '{SAY}'") == machine()
+    assert output_of("unshare", "-u", "sh", "-c", f"hostname elsewhere && exec {sys.executable} -c '{PRINT_MACHINE}'") == machine()
 
 
 @needs_root
 @pytest.mark.parametrize("how", [("-p", "-f", "--mount-proc"), ("-T", "--boottime", "1000")], ids=["pid namespace", "time namespace"])
 def test_where_pids_or_start_times_mean_something_else_is_another_place(how: tuple[str, ...]) -> None:
-    there = said("unshare", *how, sys.executable, "-c", SAY)
+    there = output_of("unshare", *how, sys.executable, "-c", PRINT_MACHINE)
     assert there and there != machine()
 
 
 @needs_root
 def test_who_sees_the_pids_of_another_namespace_judges_nobody() -> None:
-    assert said("unshare", "-p", "-f", sys.executable, "-c", SAY) == ""  # its /proc is ours
+    assert output_of("unshare", "-p", "-f", sys.executable, "-c", PRINT_MACHINE) == ""  # its /proc is ours
 
 
 @needs_root
 def test_a_process_that_is_hidden_or_another_users_lives() -> None:
-    assert said(sys.executable, "-c", HIDDEN) == "False False"
+    assert output_of(sys.executable, "-c", HIDDEN) == "False False"

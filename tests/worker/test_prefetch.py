@@ -52,7 +52,7 @@ def test_nothing_is_fetched_ahead_before_anything_is_known_or_after_something_wa
 def test_what_waits_behind_a_task_that_turns_out_to_be_long_runs_elsewhere_meanwhile(app: Stem, begin: Begin, tmp_path):
     add = app.task(name="add", isolate=True)(handlers.add)
     wait = app.task(name="wait", isolate=True)(handlers.say_and_wait)
-    _, ear = begin(app, id="one")
+    _, recorder = begin(app, id="one")
     _, other = begin(app, id="two")
     for handle in app.enqueue_many([add.s(number) for number in range(600)]):
         handle.result(timeout=60)  # both workers know now that tasks are short
@@ -60,10 +60,10 @@ def test_what_waits_behind_a_task_that_turns_out_to_be_long_runs_elsewhere_meanw
     signatures[3:3] = [wait.s(str(tmp_path / "gate"))]
     handles = app.enqueue_many(signatures)
     long = handles.pop(3)
-    eventually(lambda: ear.of(WorkerEventType.PROGRESS, long.id) or other.of(WorkerEventType.PROGRESS, long.id), 30)
+    eventually(lambda: recorder.of(WorkerEventType.PROGRESS, long.id) or other.of(WorkerEventType.PROGRESS, long.id), 30)
     for handle in handles:
         handle.result(timeout=30)  # the long one lasts until the gate opens
-    eventually(lambda: len(ear.of(WorkerEventType.COMPLETED)) + len(other.of(WorkerEventType.COMPLETED)) == 700, 10)
+    eventually(lambda: len(recorder.of(WorkerEventType.COMPLETED)) + len(other.of(WorkerEventType.COMPLETED)) == 700, 10)
     assert all(handle.status().redeliveries == 0 and handle.status().attempt == 0 for handle in handles)
     (tmp_path / "gate").touch()
     assert long.result(timeout=30) == "done"

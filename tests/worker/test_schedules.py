@@ -78,20 +78,20 @@ def test_every_due_time_is_fired_once_and_on_time(app: Stem, begin: Begin) -> No
 
 def test_a_chord_is_fired_again_and_again_and_by_hand(app: Stem, begin: Begin) -> None:
     note = app.tasks["note"]
-    told: list[list[str]] = []
+    received: list[list[str]] = []
 
-    @app.task(name="tell")
-    def tell(texts: list[str]) -> list[str]:
-        told.append(texts)
+    @app.task(name="collect")
+    def collect(texts: list[str]) -> list[str]:
+        received.append(texts)
         return texts
 
-    handle = app.schedule("album", chord([note.s(text="a"), note.s(text="b")], tell.after()), every=0.3)
-    assert handle.info().tasks == ["note", "note", "tell"]
+    handle = app.schedule("album", chord([note.s(text="a"), note.s(text="b")], collect.after()), every=0.3)
+    assert handle.info().tasks == ["note", "note", "collect"]
     begin(app)
-    eventually(lambda: len(told) >= 2)
+    eventually(lambda: len(received) >= 2)
     handle.pause()
     assert handle.trigger().result(timeout=30) == ["a", "b"]
-    assert all(texts == ["a", "b"] for texts in told)
+    assert all(texts == ["a", "b"] for texts in received)
 
 
 def test_what_another_process_schedules_is_picked_up_by_workers_that_run(app: Stem, begin: Begin) -> None:
@@ -141,13 +141,14 @@ def test_a_unique_task_that_still_waits_is_not_enqueued_again(app: Stem, begin: 
     assert (count.name, count.queued) == ("slow", 1)
 
 
-def test_a_schedule_that_this_worker_cannot_fire_is_told_of_once_and_stops_nobody(app: Stem, begin: Begin) -> None:
+def test_a_schedule_that_this_worker_cannot_fire_is_reported_once_and_stops_nobody(app: Stem, begin: Begin) -> None:
     app.open_broker().put_schedule(ScheduleRecord(name="broken", revision="1", body=b"\xc1", due=0.0))
     app.schedule("tick", app.tasks["note"].s(), every=0.1)
-    _, ear = begin(app)
+    _, recorder = begin(app)
     eventually(lambda: len(notes(app)) >= 4)
-    told = [event.message for event in ear.of(WorkerEventType.ERROR)]
-    assert len(told) == 1 and "'broken'" in told[0]
+    recorder.wait(WorkerEventType.ERROR)
+    messages = [event.message for event in recorder.of(WorkerEventType.ERROR)]
+    assert len(messages) == 1 and "'broken'" in messages[0]
     broken, tick = app.schedules.infos()
     assert "cannot be read here" in broken.when and tick.when == "every 0.1 s"
     app.schedules["broken"].remove()
@@ -320,8 +321,8 @@ def work(names: set[str]) -> None: ...
 app.schedule("a", work.s({str(number) for number in range(40)}), every=5)
 print(app.open_broker().schedules()[0].revision)
 """
-    said = {_run(program, PYTHONHASHSEED=seed) for seed in ("1", "2", "3")}
-    assert len(said) == 1
+    printed = {_run(program, PYTHONHASHSEED=seed) for seed in ("1", "2", "3")}
+    assert len(printed) == 1
 
 
 def _run(program: str, **env: str) -> str:
@@ -372,15 +373,15 @@ def test_the_same_name_twice_in_code_is_a_slip(imported: Import) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"eta": datetime(2030, 1, 1)}, "eta"),
         ({"task_id": "x"}, "task_id"),
         ({"expires": datetime(2030, 1, 1)}, "expires"),
     ],
 )
-def test_options_that_mean_one_moment_are_refused(app: Stem, options: dict[str, Any], told: str) -> None:
-    with pytest.raises(InvalidOptions, match=f"schedule 'a': {told}"):
+def test_options_that_mean_one_moment_are_refused(app: Stem, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidOptions, match=f"schedule 'a': {message}"):
         app.schedule("a", app.tasks["note"].using(**options).s(), every=5)
     assert list(app.schedules) == []
 
@@ -392,7 +393,7 @@ def test_what_is_no_call_and_what_cannot_be_sent_is_refused(app: Stem) -> None:
         app.schedule("a", app.tasks["note"].s(object()), every=5)
 
 
-def test_a_broker_that_is_away_is_told_to_the_program(tmp_path: Path) -> None:
+def test_a_broker_that_is_away_raises_in_the_program(tmp_path: Path) -> None:
     app = Stem(f"sqlite:///{tmp_path}/nowhere/jobs.db")
     with pytest.raises(BrokerUnavailable, match="there is no folder"):
         app.schedule("a", app.task_named("note").s(), every=5)

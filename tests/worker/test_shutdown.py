@@ -15,26 +15,26 @@ import pytest
 from stem_iso import BrokerUnavailable, Stem, StemError, Worker, WorkerEventType
 from stem_iso.testing import eventually
 from tests.worker import handlers
-from tests.worker.conftest import Begin, Ear, QuickRetries, alive
+from tests.worker.conftest import Begin, EventRecorder, QuickRetries, alive
 
 
 def test_a_drain_lets_what_runs_end_and_fetches_nothing_more(app: Stem, begin: Begin, tmp_path):
     wait = app.task(name="wait", isolate=True)(handlers.say_and_wait)
-    worker, ear = begin(app)
+    worker, recorder = begin(app)
     running, waiting = wait.enqueue(str(tmp_path / "gate")), wait.enqueue(str(tmp_path / "gate"))
-    ear.wait(WorkerEventType.PROGRESS, running.id)
+    recorder.wait(WorkerEventType.PROGRESS, running.id)
     worker.stop()
     (tmp_path / "gate").touch()
     worker.join(30)
     assert running.status().state.value == "succeeded"
-    assert waiting.status().state.value == "queued" and ear.tale(waiting.id) == []
+    assert waiting.status().state.value == "queued" and recorder.history(waiting.id) == []
 
 
 def test_what_outlasts_the_grace_is_killed_and_given_back_without_using_an_attempt(app: Stem, begin: Begin, tmp_path):
     spin = app.task(name="spin", isolate=True)(handlers.write_pid)
-    worker, ear = begin(app, shutdown_timeout=0.3)
+    worker, recorder = begin(app, shutdown_timeout=0.3)
     handle = spin.enqueue(str(tmp_path / "pid"))
-    ear.wait(WorkerEventType.PROGRESS, handle.id)
+    recorder.wait(WorkerEventType.PROGRESS, handle.id)
     before = time.monotonic()
     worker.stop()
     worker.join(30)
@@ -42,14 +42,14 @@ def test_what_outlasts_the_grace_is_killed_and_given_back_without_using_an_attem
     assert not alive(int((tmp_path / "pid").read_text()))
     status = handle.status()
     assert (status.state.value, status.attempt, status.redeliveries) == ("queued", 0, 0)
-    assert not {"failed", "retried", "completed"} & set(ear.tale(handle.id))
+    assert not {"failed", "retried", "completed"} & set(recorder.history(handle.id))
 
 
 def test_at_once_does_not_wait_for_the_grace(app: Stem, begin: Begin):
     spin = app.task(name="spin", isolate=True)(handlers.say_and_spin)
-    worker, ear = begin(app, shutdown_timeout=600)
+    worker, recorder = begin(app, shutdown_timeout=600)
     handle = spin.enqueue()
-    ear.wait(WorkerEventType.PROGRESS, handle.id)
+    recorder.wait(WorkerEventType.PROGRESS, handle.id)
     worker.stop()
     worker.stop(at_once=True)
     worker.join(10)
@@ -59,25 +59,25 @@ def test_at_once_does_not_wait_for_the_grace(app: Stem, begin: Begin):
 
 def test_a_started_task_that_is_acknowledged_early_is_lost_with_its_worker(app: Stem, begin: Begin):
     spin = app.task(name="spin", isolate=True, acks_late=False)(handlers.say_and_spin)
-    worker, ear = begin(app)
+    worker, recorder = begin(app)
     handle = spin.enqueue()
-    ear.wait(WorkerEventType.PROGRESS, handle.id)
+    recorder.wait(WorkerEventType.PROGRESS, handle.id)
     worker.stop(at_once=True)
     worker.join(10)
     assert handle.status().reason == "worker-lost"
-    assert ear.of(WorkerEventType.FAILED, handle.id)[0].reason == "worker-lost"
+    assert recorder.of(WorkerEventType.FAILED, handle.id)[0].reason == "worker-lost"
 
 
 @pytest.mark.slow
 def test_limits_are_enforced_and_leases_renewed_during_a_long_drain(app: Stem, begin: Begin, tmp_path):
     spin = app.task(name="spin", isolate=True, hard_time_limit=1.2, visibility_timeout=0.3)(handlers.count_and_spin)
-    worker, ear = begin(app, shutdown_timeout=60)
+    worker, recorder = begin(app, shutdown_timeout=60)
     handle = spin.enqueue(str(tmp_path / "runs"))
-    ear.wait(WorkerEventType.PROGRESS, handle.id)
+    recorder.wait(WorkerEventType.PROGRESS, handle.id)
     worker.stop()
     begin(app)  # would take the lease, were it not renewed
     worker.join(30)
-    assert ear.of(WorkerEventType.FAILED, handle.id)[0].error.type.endswith("TimeoutException")
+    assert recorder.of(WorkerEventType.FAILED, handle.id)[0].error.type.endswith("TimeoutException")
     assert (tmp_path / "runs").stat().st_size == 1
 
 
@@ -86,20 +86,20 @@ def test_a_task_that_still_waits_for_an_isolate_goes_back_when_the_worker_drains
     app.on_isolate_start(lambda: handlers.wait_for(gate))
     handle = app.task(name="add", isolate=True)(handlers.add).enqueue(1)
     broker = app.open_broker()
-    worker, ear = begin(app, shutdown_timeout=600)
+    worker, recorder = begin(app, shutdown_timeout=600)
     eventually(lambda: broker.queues()[0].running == 1)
     worker.stop()
     worker.join(20)
     assert (handle.status().state.value, handle.status().attempt) == ("queued", 0)
-    assert ear.tale(handle.id) == []
+    assert recorder.history(handle.id) == []
 
 
 def test_leaving_the_block_drains(app: Stem, tmp_path):
     wait = app.task(name="wait", isolate=True)(handlers.say_and_wait)
     with Worker(app, concurrency=1, spares=0) as worker:
-        ear = Ear(worker)
+        recorder = EventRecorder(worker)
         handle = wait.enqueue(str(tmp_path / "gate"))
-        ear.wait(WorkerEventType.PROGRESS, handle.id)
+        recorder.wait(WorkerEventType.PROGRESS, handle.id)
         threading.Timer(0.2, (tmp_path / "gate").touch).start()
     assert handle.status().state.value == "succeeded"
 

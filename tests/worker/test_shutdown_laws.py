@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stem_iso.worker.shutdown import Ask, ShutdownPhase, asked, moved
+from stem_iso.worker.shutdown import ShutdownPhase, StopRequest, moved, requested
 
 facts = st.fixed_dictionaries(
     {"running": st.integers(0, 2), "unstored": st.integers(0, 2), "grace_over": st.booleans(), "patience_over": st.booleans()}
@@ -16,7 +16,7 @@ facts = st.fixed_dictionaries(
 @given(st.sampled_from(ShutdownPhase), facts)
 def test_a_worker_never_goes_back_to_an_earlier_phase(phase, facts):
     assert moved(phase, **facts) >= phase
-    assert all(asked(phase, ask) >= phase for ask in Ask)
+    assert all(requested(phase, request) >= phase for request in StopRequest)
 
 
 @settings(max_examples=200, deadline=None)
@@ -42,5 +42,6 @@ def test_a_running_worker_ends_only_when_somebody_asks(phase):
 
 def test_asked_to_drain_with_nothing_to_do_it_is_over_in_one_look():
     assert (
-        moved(asked(ShutdownPhase.RUNNING, Ask.DRAIN), running=0, unstored=0, grace_over=False, patience_over=False) is ShutdownPhase.OVER
+        moved(requested(ShutdownPhase.RUNNING, StopRequest.DRAIN), running=0, unstored=0, grace_over=False, patience_over=False)
+        is ShutdownPhase.OVER
     )

@@ -12,9 +12,8 @@ from stem_iso.brokers.base import Delivery, Receipt, Verdict
 from stem_iso.outcome import Outcome, Stopped, StopReason
 from stem_iso.signals import Signals
 from stem_iso.task.envelope import Envelope, encode
-from stem_iso.task.plan import GiveBack, Retry
 from stem_iso.task.policy import Policy
-from stem_iso.task.settlement import settle
+from stem_iso.task.settlement import GiveBack, Retry, settle
 from stem_iso.worker.attempt import Attempt
 from stem_iso.worker.reporting.bus import Bus
 from stem_iso.worker.reporting.signals import SignalEmitter
@@ -31,27 +30,27 @@ def test_an_attempt_has_one_end_and_a_postrun_exactly_if_it_had_begun(
 ) -> None:
     plan = settle(envelope, outcome, policy, now=1000.0, delay=1.0)
     if plan is None:
-        return  # the lease is lost: nothing is settled, and nothing told
-    signals, bus, heard = Signals(), Bus("w"), []
+        return  # the lease is lost: nothing is settled, and nothing emitted
+    signals, bus, received = Signals(), Bus("w"), []
     for channel in signals:
-        channel.connect(heard.append)
+        channel.connect(received.append)
     attempt = Attempt(PORT, Delivery(Receipt(envelope.id, "boot", 1), encode(envelope), envelope.queue, 0, 30.0), envelope, policy)
     attempt.begun_at = float(begun)
     SignalEmitter("w", bus, signals).settled(attempt, plan, verdict, 0.5)
     bus.close()
 
-    told = [value.signal for value in heard]
+    emitted = [value.signal for value in received]
     if verdict is Verdict.LOST:
-        assert told == []
+        assert emitted == []
         return
     again = verdict is Verdict.DONE and isinstance(plan, GiveBack)
-    assert told[len(told) - begun :] == ["task_postrun"] * begun
-    ends = told[: len(told) - begun]
+    assert emitted[len(emitted) - begun :] == ["task_postrun"] * begun
+    ends = emitted[: len(emitted) - begun]
     assert len(ends) == (0 if again else 1) and "task_postrun" not in ends
     if begun:
-        assert END_OF[heard[-1].state] == (ends[0] if ends else None)
+        assert END_OF[received[-1].state] == (ends[0] if ends else None)
     if verdict is Verdict.CANCELLED:
-        assert (ends, heard[0].reason) == (["task_revoked"], "revoked")
+        assert (ends, received[0].reason) == (["task_revoked"], "revoked")
     elif isinstance(plan, Retry):
-        assert heard[0].next_attempt == heard[0].attempt + 1 == envelope.attempt + 1
-    assert {(value.task_id, value.run, value.attempt) for value in heard} <= {(envelope.id, envelope.run, envelope.attempt)}
+        assert received[0].next_attempt == received[0].attempt + 1 == envelope.attempt + 1
+    assert {(value.task_id, value.run, value.attempt) for value in received} <= {(envelope.id, envelope.run, envelope.attempt)}

@@ -46,9 +46,9 @@ class Machine:
         self._app, self._broker = app, app.open_broker()
         self.add = app.task(name="add", isolate=True)(handlers.add)
 
-    def holding(self, boot: str, count: int = 1, queue: str = "default", **said: Any) -> Any:
+    def holding(self, boot: str, count: int = 1, queue: str = "default", **changes: Any) -> Any:
         """The last of the tasks that it holds."""
-        self._broker.beat(info(boot, **said))
+        self._broker.beat(info(boot, **changes))
         tasks = [self.add.using(queue=queue).enqueue(1) for _ in range(count)]
         held = self._broker.exchange(boot, [], [queue], count).deliveries
         assert len(held) == count
@@ -58,9 +58,9 @@ class Machine:
         return {each.boot for each in self._broker.neighbours(machine())}
 
 
-def info(boot: str, **said: Any) -> WorkerInfo:
+def info(boot: str, **changes: Any) -> WorkerInfo:
     fields = {"id": f"id-of-{boot}", "boot": boot, "hostname": "host", "pid": 4711, "queues": ["default"], "seats": 1, "spares": 0}
-    return WorkerInfo(**{**fields, "machine": machine(), "processes": [NONE], **said})
+    return WorkerInfo(**{**fields, "machine": machine(), "processes": [NONE], **changes})
 
 
 @pytest.mark.slow
@@ -68,7 +68,7 @@ def test_the_dead_are_taken_over_and_nobody_else(app: Stem, begin: Begin) -> Non
     here = Machine(app)
     dead = {boot: here.holding(boot, processes=processes) for boot, processes in DEAD.items()}
     alive = {boot: here.holding(boot, processes=processes) for boot, processes in ALIVE.items()}
-    alive |= {boot: here.holding(boot, **said) for boot, said in ELSEWHERE.items()}
+    alive |= {boot: here.holding(boot, **fields) for boot, fields in ELSEWHERE.items()}
     begin(app)
     for boot, task in dead.items():
         assert task.result(timeout=30) == 2, boot
@@ -84,20 +84,20 @@ def test_the_dead_are_taken_over_and_nobody_else(app: Stem, begin: Begin) -> Non
     assert here.known() >= set(ALIVE)
 
 
-def test_it_is_said_which_worker_died_and_how_many_tasks_it_held(app: Stem, begin: Begin) -> None:
+def test_an_event_names_the_worker_that_died_and_how_many_tasks_it_held(app: Stem, begin: Begin) -> None:
     here = Machine(app)
     task = here.holding("dead", 3)
-    _, ear = begin(app)
+    _, recorder = begin(app)
     assert task.result(timeout=30) == 2
-    said = ear.wait(WorkerEventType.ERROR).message
-    assert "id-of-dead" in said and "4711" in said and "none of its processes is left" in said and "3 of its tasks" in said
+    message = recorder.wait(WorkerEventType.ERROR).message
+    assert "id-of-dead" in message and "4711" in message and "none of its processes is left" in message and "3 of its tasks" in message
 
 
 def test_more_than_one_step_can_take(app: Stem, begin: Begin) -> None:
     here = Machine(app)
     here.holding("dead", 1101)
-    _, ear = begin(app, concurrency=4)
-    assert "1101 of its tasks" in ear.wait(WorkerEventType.ERROR).message
+    _, recorder = begin(app, concurrency=4)
+    assert "1101 of its tasks" in recorder.wait(WorkerEventType.ERROR).message
 
 
 def test_a_successor_of_the_same_id_takes_over_though_it_overwrites_the_record(app: Stem, begin: Begin) -> None:

@@ -42,7 +42,7 @@ def test_no_more_than_max_concurrency_run_and_all_of_them_run(app: Stem, begin: 
     assert {(each.attempt, each.redeliveries) for each in (handle.status() for handle in handles)} == {(0, 0)}
 
 
-def test_a_rate_lets_through_what_it_says_and_tells_nobody_of_the_waiting(app: Stem, begin: Begin):
+def test_a_rate_lets_through_what_it_says_and_reports_no_waiting(app: Stem, begin: Begin):
     began: list[float] = []
 
     @app.task(name="tick", rate_limit="5/500ms")
@@ -51,13 +51,13 @@ def test_a_rate_lets_through_what_it_says_and_tells_nobody_of_the_waiting(app: S
 
     handles = app.enqueue_many([tick.s() for _ in range(12)])
     before = time.monotonic()
-    _, ear = begin(app, concurrency=4)
+    _, recorder = begin(app, concurrency=4)
     for handle in handles:
         handle.result(timeout=30)
     assert len(began) == 12 and began[-1] - before > 1.0, "the last two are in the third half of a second"
-    assert all(ear.tale(handle.id)[0] == "started" for handle in handles)
-    ear.wait(WorkerEventType.COMPLETED, count=12)
-    assert not ear.of(WorkerEventType.RETRIED) and not ear.of(WorkerEventType.ERROR)
+    recorder.wait(WorkerEventType.COMPLETED, count=12)
+    assert all(recorder.history(handle.id)[0] == "started" for handle in handles)
+    assert not recorder.of(WorkerEventType.RETRIED) and not recorder.of(WorkerEventType.ERROR)
 
 
 def test_a_thousand_that_wait_hold_up_nobody_else_and_no_seat(app: Stem, begin: Begin, tmp_path):
@@ -95,16 +95,16 @@ def test_a_key_is_limited_by_itself(app: Stem, begin: Begin):
     assert both.most == 2
 
 
-def test_limits_said_at_enqueue_override_and_need_no_code_there(app: Stem, begin: Begin, tmp_path):
+def test_limits_given_at_enqueue_override_and_need_no_code_there(app: Stem, begin: Begin, tmp_path):
     app.task(name="wait", max_concurrency=1)(handlers.say_and_wait)
     producer = Stem(broker=app.broker)
     args = {"path": str(tmp_path / "gate")}
     first = producer.enqueue("wait", args)
     refused = producer.enqueue("wait", args)
     free = producer.enqueue("wait", args, max_concurrency=None)
-    _, ear = begin(app, concurrency=4)
-    ear.wait(WorkerEventType.PROGRESS, first.id)
-    ear.wait(WorkerEventType.PROGRESS, free.id)
+    _, recorder = begin(app, concurrency=4)
+    recorder.wait(WorkerEventType.PROGRESS, first.id)
+    recorder.wait(WorkerEventType.PROGRESS, free.id)
     eventually(lambda: app.handle(refused.id).status().reason == "concurrency-limit")
     (tmp_path / "gate").touch()
     assert app.handle(refused.id).result(timeout=30) == "done"
@@ -118,18 +118,18 @@ def test_retries_crashes_and_kills_give_their_places_back(app: Stem, begin: Begi
         app.task(name="crash", **options)(handlers.crash).using(limit_key="k").s(),
         app.task(name="spin", hard_time_limit=0.2, **options)(handlers.spin).using(limit_key="k").s(),
     ]
-    _, ear = begin(app, concurrency=3)
+    _, recorder = begin(app, concurrency=3)
     app.enqueue_many([each for each in tasks for _ in range(2)])
     for kind, count in ((WorkerEventType.COMPLETED, 2), (WorkerEventType.FAILED, 4), (WorkerEventType.RETRIED, 4)):
-        ear.wait(kind, count=count)
+        recorder.wait(kind, count=count)
 
 
 @pytest.mark.slow
 def test_at_most_once_is_marked_when_it_has_its_place_and_not_before(app: Stem, begin: Begin, tmp_path):
     wait = app.task(name="wait", isolate=True, max_concurrency=1, acks_late=False)(handlers.say_and_wait)
     first, second = wait.enqueue(str(tmp_path / "gate")), wait.enqueue(str(tmp_path / "gate"))
-    worker, ear = begin(app, concurrency=2, shutdown_timeout=0)
-    ear.wait(WorkerEventType.PROGRESS, first.id)
+    worker, recorder = begin(app, concurrency=2, shutdown_timeout=0)
+    recorder.wait(WorkerEventType.PROGRESS, first.id)
     eventually(lambda: second.status().reason == "concurrency-limit")
     worker.stop(at_once=True)
     worker.join(30)
@@ -142,8 +142,8 @@ def test_at_most_once_is_marked_when_it_has_its_place_and_not_before(app: Stem, 
 def test_a_shutdown_hands_the_place_to_another_worker(app: Stem, begin: Begin, tmp_path):
     wait = app.task(name="wait", isolate=True, max_concurrency=1)(handlers.say_and_wait)
     first = wait.enqueue(str(tmp_path / "gate"))
-    worker, ear = begin(app, shutdown_timeout=0)
-    ear.wait(WorkerEventType.PROGRESS, first.id)
+    worker, recorder = begin(app, shutdown_timeout=0)
+    recorder.wait(WorkerEventType.PROGRESS, first.id)
     second = wait.enqueue(str(tmp_path / "gate"))
     _, other = begin(app, concurrency=2)
     eventually(lambda: second.status().reason == "concurrency-limit")
@@ -157,13 +157,13 @@ def test_one_that_waits_in_line_can_be_revoked_and_expires_in_time(app: Stem, be
     wait = app.task(name="wait", max_concurrency=1)(handlers.say_and_wait)
     first = wait.enqueue(str(tmp_path / "gate"))
     revoked, expiring = wait.enqueue(str(tmp_path / "gate")), wait.using(expires=0.5).enqueue(str(tmp_path / "gate"))
-    _, ear = begin(app, concurrency=2)
-    ear.wait(WorkerEventType.PROGRESS, first.id)
+    _, recorder = begin(app, concurrency=2)
+    recorder.wait(WorkerEventType.PROGRESS, first.id)
     eventually(lambda: revoked.status().reason == "concurrency-limit")
     assert revoked.revoke()
     with pytest.raises(TaskCancelled):
         revoked.result(timeout=0)
-    assert ear.wait(WorkerEventType.REVOKED, expiring.id, within=5).reason == "expired"
+    assert recorder.wait(WorkerEventType.REVOKED, expiring.id, within=5).reason == "expired"
     (tmp_path / "gate").touch()
 
 
@@ -181,8 +181,8 @@ def test_burst_waits_for_those_in_line(app: Stem):
 def test_burst_does_not_wait_for_what_another_worker_took_out_of_the_line(app: Stem, begin: Begin, tmp_path):
     wait = app.task(name="wait", max_concurrency=1)(handlers.say_and_wait)
     first, second = wait.enqueue(str(tmp_path / "one")), wait.enqueue(str(tmp_path / "two"))
-    _, ear = begin(app)
-    ear.wait(WorkerEventType.PROGRESS, first.id)
+    _, recorder = begin(app)
+    recorder.wait(WorkerEventType.PROGRESS, first.id)
     burst, _ = begin(app, burst=True)
     ended = threading.Thread(target=burst.join)
     ended.start()
@@ -209,8 +209,8 @@ def test_what_a_task_enqueues_may_name_a_key(app: Stem, begin: Begin):
 def test_storage_returns_to_its_baseline(app: Stem, begin: Begin, tmp_path: Path):
     visit = app.task(name="visit", max_concurrency=2, rate_limit="50/200ms", result_ttl=0.001)(Crowd().visit)
     handles = [visit.using(limit_key=str(number)).enqueue(0.0) for number in range(20) for _ in range(2)]
-    _, ear = begin(app, concurrency=4)
-    ear.wait(WorkerEventType.COMPLETED, count=len(handles))
+    _, recorder = begin(app, concurrency=4)
+    recorder.wait(WorkerEventType.COMPLETED, count=len(handles))
     broker = app.open_broker()
 
     def rows() -> list[int]:

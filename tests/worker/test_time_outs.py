@@ -67,7 +67,7 @@ def test_old_and_new_listeners_read_the_event_of_old_and_new_workers(notice: Lim
 
 
 @pytest.mark.parametrize(
-    ("notice", "told"),
+    ("notice", "fields"),
     [
         (
             LimitNotice(1.0, 1.2, "here", level="soft"),
@@ -79,6 +79,6 @@ def test_old_and_new_listeners_read_the_event_of_old_and_new_workers(notice: Lim
         ),
     ],
 )
-def test_in_a_broker_the_event_is_one_flat_map(notice: LimitNotice, told: dict[str, object]) -> None:
+def test_in_a_broker_the_event_is_one_flat_map(notice: LimitNotice, fields: dict[str, object]) -> None:
     event = TimeoutEvent(level=notice.level, **notice.facts(), **OF)
-    assert msgspec.msgpack.decode(encode(event)) == {"type": "timeout", **OF, "limit": 1.0, "elapsed": 1.2, "stack": "here", **told}
+    assert msgspec.msgpack.decode(encode(event)) == {"type": "timeout", **OF, "limit": 1.0, "elapsed": 1.2, "stack": "here", **fields}

@@ -53,12 +53,12 @@ def test_a_strategy_a_listener_and_an_entrypoint_that_end_cost_no_worker(app: St
     closed = app.task(name="closed", isolate=True)(lambda: ending)
     add = app.task(name="add", isolate=True)(handlers.add)
     app.signals.task_received.connect(ending)
-    worker, ear = begin(app, spares=0)
+    worker, recorder = begin(app, spares=0)
     worker.on(WorkerEventType.STARTED, ending)
     failed = boom.enqueue("no")
-    trouble = ear.wait(WorkerEventType.RETRIED, failed.id)
+    trouble = recorder.wait(WorkerEventType.RETRIED, failed.id)
     assert trouble.delay > 0  # the default strategy's
-    assert any(f"raised {error.__name__}" in event.message for event in ear.of(WorkerEventType.ERROR, failed.id))
+    assert any(f"raised {error.__name__}" in event.message for event in recorder.of(WorkerEventType.ERROR, failed.id))
     with pytest.raises(TaskFailed, match="cannot be sent to an isolate"):
         closed.enqueue().result(timeout=30)
     assert add.enqueue(1, b=2).result(timeout=30) == 3
@@ -68,9 +68,9 @@ def test_a_handler_of_logging_that_ends_costs_no_worker(app: Stem, begin: Begin,
     boom = app.task(name="boom", isolate=True)(handlers.boom)
     add = app.task(name="add", isolate=True)(handlers.add)
     app.signals.task_received.connect(Ending(SystemExit))
-    _, ear = begin(app, spares=0)
+    _, recorder = begin(app, spares=0)
     with pytest.raises(TaskFailed):
         boom.enqueue("no").result(timeout=30)
     handle = add.enqueue(1, b=2)
     assert handle.result(timeout=30) == 3
-    ear.wait(WorkerEventType.COMPLETED, handle.id)
+    recorder.wait(WorkerEventType.COMPLETED, handle.id)

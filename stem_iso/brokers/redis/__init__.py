@@ -19,11 +19,12 @@ Rules
  5. A script checks its arguments before its first write, and removes last.
  6. A value that cannot be read concerns its own task alone, in scripts as in Python: its neighbours never notice.
 
-  broker       the facade: one call of the contract
-  client/      how a server is asked: addresses, connections, scripts, one server or a cluster
-  keys · records · status_records · damage    names, what lies in a slot, how people see it, and what cannot be read
-  publish · exchange · settle · lease · receipts            a task's life
-  status · waiting · ends · revoke · dead_letters · queues · notifications · expire      those who ask, wait and revoke
+  broker                                      the facade: one method for each call of the contract
+  driver/                                     talks to servers: addresses, connections, scripts, one server or a cluster
+  keys · records · corrupt_records            names, what lies in a slot, and what cannot be read
+  publish · exchange · lease · receipts       a task's life
+  status · revoke · dead_letters · queues · expire          questions, revokes, what is dropped
+  work_watch · result_watch · event_log       who waits: a worker for work, a producer for results, anybody for events
   rate_limits · schedules · workers           slots of their own
   outbox · canvas_moves · canvas_placement · canvas         what crosses slots
 

@@ -32,27 +32,25 @@ from stem_iso.brokers.base import (
     Verdict,
     WorkerInfo,
 )
-from stem_iso.brokers.redis import canvas, expire, lease, publish, rate_limits, schedules, status, workers
-from stem_iso.brokers.redis.client.client import Links
+from stem_iso.brokers.redis import canvas, event_log, expire, lease, publish, rate_limits, retry, schedules, status, workers
 from stem_iso.brokers.redis.dead_letters import DeadLetters
-from stem_iso.brokers.redis.exchange import Exchanger, ExchangeTurn
+from stem_iso.brokers.redis.driver.client import RedisClient
+from stem_iso.brokers.redis.exchange import Exchanger, ExchangeTurn, Nonces
 from stem_iso.brokers.redis.keys import own_key, queue_key
-from stem_iso.brokers.redis.notifications import RedisWatch
 from stem_iso.brokers.redis.outbox import OutboxRelay, entries_in
-from stem_iso.brokers.redis.queues import Registry
+from stem_iso.brokers.redis.queues import QueueRegistry
 from stem_iso.brokers.redis.receipts import ReceiptIndex
-from stem_iso.brokers.redis.result_watch import TokenEnds
+from stem_iso.brokers.redis.result_watch import RedisResultWatch, wait_until
 from stem_iso.brokers.redis.revoke import Revocations
-from stem_iso.brokers.redis.settle import Nonces
-from stem_iso.brokers.redis.status import Memory, StatusReader
-from stem_iso.brokers.redis.waiting import until
+from stem_iso.brokers.redis.status import QueueCache, StatusReader
+from stem_iso.brokers.redis.work_watch import RedisWorkWatch
 from stem_iso.brokers.rules import encoded, ended, fewer_than, late
 from stem_iso.errors import BrokerUnavailable
+from stem_iso.outcome import Progress
 from stem_iso.task.canvas.tree import Canvas, Tree
 from stem_iso.task.envelope import Envelope
-from stem_iso.task.plan import GiveBack
 from stem_iso.task.rate_limit import TaskLimits
-from stem_iso.task.status import Progress
+from stem_iso.task.settlement import GiveBack
 
 LISTENING_CACHE = 1.0  # seconds
 
@@ -60,30 +58,30 @@ LISTENING_CACHE = 1.0  # seconds
 class RedisBroker:
     """See `stem_iso.brokers.base.Broker`. One object per thread; connections are opened by first use."""
 
-    def __init__(self, links: Links, options: BrokerOptions) -> None:
+    def __init__(self, client: RedisClient, options: BrokerOptions) -> None:
         self.options = options
-        self.url = links.url
-        self._links = links
-        self._registry = Registry(links)
+        self.url = client.url
+        self._client = client
+        self._registry = QueueRegistry(client)
         nonces = Nonces()
-        self._receipts = ReceiptIndex(links, self._registry, nonces)
-        self._exchanger = Exchanger(links, self._receipts, nonces, options)
-        self._limits = rate_limits.RateLimits(links)
-        self._relay = OutboxRelay(links, rate_limits.relay)
-        self._memory = Memory()
-        self._statuses = StatusReader(links, self._registry, self._memory, lambda boots: workers.worker_ids(links, boots))
-        self._revocations = Revocations(links, self._registry, self._statuses, self._relay)
-        self._dead_letters = DeadLetters(links, self._registry, options.dead_letter_ttl)
-        self._watches: WeakSet[RedisWatch] = WeakSet()
+        self._receipts = ReceiptIndex(client, self._registry, nonces)
+        self._exchanger = Exchanger(client, self._receipts, nonces, options)
+        self._limits = rate_limits.RateLimits(client)
+        self._relay = OutboxRelay(client, rate_limits.relay)
+        self._queue_cache = QueueCache()
+        self._statuses = StatusReader(client, self._registry, self._queue_cache, lambda boots: workers.worker_ids(client, boots))
+        self._revocations = Revocations(client, self._registry, self._statuses, self._relay)
+        self._dead_letters = DeadLetters(client, self._registry, options.dead_letter_ttl)
+        self._watches: WeakSet[RedisWorkWatch] = WeakSet()
         self._listening = (0.0, False)  # when it was looked up, and what it was
-        self._beaten: dict[str, WorkerInfo] = {}  # by id, what was said of a worker last
+        self._beaten: dict[str, WorkerInfo] = {}  # by id, the last heartbeat of a worker
         self._reclaimed = False  # whether this one has looked for leases that ran out
 
     # -- producers --------------------------------------------------------------------------------------------------------------
 
     def publish(self, envelopes: Sequence[Envelope]) -> list[str]:
         pairs = encoded(envelopes, self.options.max_payload_bytes)
-        return publish.publish(self._links, self._registry, pairs) if pairs else []
+        return publish.publish(self._client, self._registry, pairs) if pairs else []
 
     def status(self, ids: Sequence[str], queue: str | None = None) -> list[StatusRecord | None]:
         return self._statuses.statuses(ids, queue) if ids else []
@@ -92,14 +90,14 @@ class RedisBroker:
         def terminal() -> StatusRecord | None:
             return ended(id, self.status([id], queue)[0])
 
-        def key() -> str:
-            where = self._memory.get(id)  # as of the look just now; a group is in no queue
+        def slot() -> str:
+            where = self._queue_cache.get(id)  # as of the poll just now; a group is in no queue
             return own_key(id) if where is None else queue_key(where)
 
-        return until(self._links, key, id, terminal, lambda: late(f"task {id} has", timeout), timeout)
+        return wait_until(self._client, slot, id, terminal, lambda: late(f"task {id} has", timeout), timeout)
 
-    def ends(self) -> TokenEnds:
-        return TokenEnds(self._links, self._statuses, self._memory)
+    def watch_results(self) -> RedisResultWatch:
+        return RedisResultWatch(self._client, self._statuses, self._queue_cache)
 
     def revoke(self, id: str, terminate: bool = False, queue: str | None = None) -> bool:
         return self._revocations.revoke(id, terminate, queue)
@@ -107,8 +105,11 @@ class RedisBroker:
     def forget(self, id: str, queue: str | None = None) -> bool:
         return self._revocations.forget(id, queue)
 
+    def retry(self, id: str, queue: str | None = None) -> Replayed | None:
+        return retry.retry(self._client, self._registry, self._statuses, id, queue)
+
     def queues(self) -> list[QueueCount]:
-        return status.queues(self._links, self._registry, self.options.dead_letter_ttl)
+        return status.queues(self._client, self._registry, self.options.dead_letter_ttl)
 
     def purge(self, queue: str) -> int:
         return self._revocations.purge(queue)
@@ -116,19 +117,19 @@ class RedisBroker:
     # -- canvases ---------------------------------------------------------------------------------------------------------------
 
     def compose(self, whole: Canvas) -> None:
-        canvas.compose(self._links, self._registry, self._relay, whole, self.options)
+        canvas.compose(self._client, self._registry, self._relay, whole, self.options)
 
     def tree(self, id: str) -> Tree | None:
-        return canvas.tree(self._links, id)
+        return canvas.tree(self._client, id)
 
     def members(self, id: str) -> list[MemberState] | None:
-        return canvas.members(self._links, id, self._of_queue)
+        return canvas.members(self._client, id, self._of_queue)
 
     def wait_members(self, id: str, unended: int, timeout: float | None) -> list[MemberState]:
         def fewer() -> bool | None:
-            return fewer_than(unended, id, canvas.unended(self._links, id))
+            return fewer_than(unended, id, canvas.unended(self._client, id))
 
-        until(self._links, lambda: own_key(id), id, fewer, lambda: late(f"{unended} members of group {id} have", timeout), timeout)
+        wait_until(self._client, lambda: own_key(id), id, fewer, lambda: late(f"{unended} members of group {id} have", timeout), timeout)
         return self.members(id) or []
 
     def _of_queue(self, queue: str, ids: Sequence[str]) -> Sequence[StatusRecord | None]:
@@ -155,7 +156,7 @@ class RedisBroker:
         if queues:
             idle = len(answer.deliveries) < want and not answer.ready
             for watch in self._watches:
-                watch.exchanged(looked=want > 0, idle=idle)
+                watch.exchanged(fetched=want > 0, idle=idle)
         return answer
 
     def _followed(self, boot: str, turn: ExchangeTurn, queues: Sequence[str], want: int) -> Exchange:
@@ -176,18 +177,18 @@ class RedisBroker:
     def renew(self, receipts: Sequence[Receipt]) -> list[Receipt]:
         if not receipts:
             return []
-        lost = lease.renew(self._links, self._receipts, receipts, self.options.default_visibility_timeout)
+        lost = lease.renew(self._client, self._receipts, receipts, self.options.default_visibility_timeout)
         self._limits.settled(lost)
         self._limits.renewed(receipts)
         return lost
 
     def extend(self, receipt: Receipt, by: float) -> bool:
-        kept = lease.extend(self._links, self._receipts, receipt, by)
+        kept = lease.extend(self._client, self._receipts, receipt, by)
         self._limits.renewed([receipt])
         return kept
 
     def mark(self, receipt: Receipt) -> bool:
-        return lease.mark(self._links, self._receipts, receipt)
+        return lease.mark(self._client, self._receipts, receipt)
 
     def acquire(self, receipt: Receipt, limits: TaskLimits, latest: float | None = None) -> Permit:
         def cancel() -> Verdict:
@@ -205,87 +206,94 @@ class RedisBroker:
         return Permit(Verdict.LOST)
 
     def note(self, receipt: Receipt, meta: dict[str, Any] | None, progress: Progress | None) -> None:
-        lease.note(self._links, self._receipts, receipt, meta, progress)
+        lease.note(self._client, self._receipts, receipt, meta, progress)
 
     def reclaim(self, boot: str, predecessor: str | None = None, held: Collection[Receipt] | None = None) -> list[Reclaimed]:
         names = self._registry.known(fresh=predecessor is not None)
-        asker = lease.Asker(boot, predecessor, held, fresh=not self._reclaimed)
-        found, entries = lease.reclaim(self._links, asker, names, self.options)
+        claimant = lease.Claimant(boot, predecessor, held, fresh=not self._reclaimed)
+        found, entries = lease.reclaim(self._client, claimant, names, self.options)
         self._reclaimed = True
         self._hand_on(entries)
         with suppress(BrokerUnavailable):  # what was reclaimed is to be reported, whatever becomes of the rest
             self._relay.pending(names)
         return found
 
-    def orders(self, boot: str) -> list[Revocation]:
-        return self._revocations.orders(boot)
+    def revocations(self, boot: str) -> list[Revocation]:
+        return self._revocations.revocations(boot)
 
-    def ended_apart(self) -> list[UnattendedEnd]:
-        return self._revocations.ended_apart()
+    def unattended_ends(self) -> list[UnattendedEnd]:
+        return self._revocations.unattended_ends()
 
-    def watch(self, boot: str, queues: Sequence[str]) -> RedisWatch:
-        watch = RedisWatch(self._links, queues)
+    def watch(self, boot: str, queues: Sequence[str]) -> RedisWorkWatch:
+        watch = RedisWorkWatch(self._client, queues)
         self._watches.add(watch)
         return watch
 
     def beat(self, worker: WorkerInfo) -> None:
-        self._registry.announce(worker.queues)
-        workers.beat(self._links, worker)
+        self._registry.register(worker.queues)
+        workers.beat(self._client, worker)
         self._beaten[worker.id] = worker
 
-    def goodbye(self, worker_id: str) -> None:
-        workers.goodbye(self._links, worker_id, self._beaten.pop(worker_id, None))
+    def remove_worker(self, worker_id: str) -> None:
+        workers.remove(self._client, worker_id, self._beaten.pop(worker_id, None))
 
     def neighbours(self, machine: str) -> list[WorkerInfo]:
-        return workers.neighbours(self._links, machine)
+        return workers.neighbours(self._client, machine)
 
-    def unregister(self, dead: WorkerInfo) -> None:
-        workers.unregister(self._links, dead)
+    def remove_dead_worker(self, dead: WorkerInfo) -> None:
+        workers.remove_dead(self._client, dead)
 
     def workers(self) -> list[WorkerInfo]:
-        return workers.workers(self._links)
+        return workers.workers(self._client)
 
     def sweep(self) -> int:
-        return expire.sweep(self._links, self._registry, self.options.dead_letter_ttl)
+        return expire.sweep(self._client, self._registry, self.options.dead_letter_ttl)
 
     # -- schedules --------------------------------------------------------------------------------------------------------------
 
     def schedules(self) -> list[ScheduleRecord]:
-        return schedules.listed(self._links)
+        return schedules.listed(self._client)
 
     def put_schedule(self, record: ScheduleRecord) -> bool:
-        return schedules.put(self._links, record)
+        return schedules.put(self._client, record)
 
     def remove_schedule(self, name: str) -> bool:
-        return schedules.remove(self._links, name)
+        return schedules.remove(self._client, name)
 
     def pause_schedule(self, name: str) -> bool:
-        return schedules.pause(self._links, name)
+        return schedules.pause(self._client, name)
 
     def resume_schedule(self, name: str, due: float) -> bool:
-        return schedules.resume(self._links, name, due)
+        return schedules.resume(self._client, name, due)
 
     def fire(self, record: ScheduleRecord, due: float, sent: Sequence[Envelope | Canvas]) -> bool:
         steps = [step.envelope for each in sent if isinstance(each, Canvas) for step in each.steps]
         encoded([*(each for each in sent if isinstance(each, Envelope)), *steps], self.options.max_payload_bytes)
-        return schedules.fire(self._links, record, due, sent, self.publish, self.compose)
+        return schedules.fire(self._client, record, due, sent, self.publish, self.compose)
 
     # -- events -----------------------------------------------------------------------------------------------------------------
 
     def emit(self, events: Sequence[bytes]) -> None:
         if events and self.listening():
-            workers.emit(self._links, events)
+            event_log.emit(self._client, events)
 
     def listening(self) -> bool:
         looked, answer = self._listening
         now = time.monotonic()
         if now - looked > LISTENING_CACHE:
-            answer = workers.listened(self._links)
+            answer = event_log.listened(self._client)
             self._listening = (now, answer)
         return answer
 
     def listen(self, timeout: float | None = None) -> Iterator[bytes]:
-        return workers.RedisEventStream(self._links, timeout).events()
+        return event_log.RedisEventStream(self._client, timeout).events()
+
+    def watch_events(self) -> event_log.RedisEventStream:
+        return event_log.RedisEventStream(self._client, None)
+
+    def unfinished(self, limit: int) -> list[bytes]:
+        """Bodies of what waits or runs, oldest first; nothing is touched. For tests that ask what was enqueued."""
+        return status.unfinished(self._client, self._registry, limit)
 
     def close(self) -> None:
-        self._links.close()
+        self._client.close()

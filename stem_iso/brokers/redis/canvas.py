@@ -1,4 +1,4 @@
-"""Canvases in slots: composed, asked about, and meant as a whole.
+"""Canvases in slots: composed, read, revoked and forgotten as a whole.
 
     tree    own slot of the canvas's id: what was composed        where each part is follows from it, and the queue where all began
     group   own slot of its id: its record, its members' results  its status is that record
@@ -17,16 +17,16 @@ import msgspec
 from stem_iso.brokers.base import BrokerOptions, MemberState, StatusRecord
 from stem_iso.brokers.redis import canvas_placement, publish
 from stem_iso.brokers.redis.canvas_placement import CanvasOrigin
-from stem_iso.brokers.redis.client.client import Command, Links, ScriptCall
-from stem_iso.brokers.redis.corrupt_records import DAMAGE, UNREADABLE, say, text
+from stem_iso.brokers.redis.corrupt_records import DAMAGE, UNREADABLE, log_corrupt, text
+from stem_iso.brokers.redis.driver.client import Command, RedisClient, ScriptCall
 from stem_iso.brokers.redis.keys import own_key, queue_key
 from stem_iso.brokers.redis.outbox import OutboxEntry, OutboxRelay, entries_in
-from stem_iso.brokers.redis.queues import Registry
+from stem_iso.brokers.redis.queues import QueueRegistry
 from stem_iso.brokers.redis.records import unpack_error
 from stem_iso.brokers.rules import encoded
 from stem_iso.errors import BrokerUnavailable
+from stem_iso.outcome import TaskState
 from stem_iso.task.canvas.tree import GROUP, Canvas, Parallel, Ref, Tree, group_of, last_of, parts_of
-from stem_iso.task.status import TaskState
 
 _tree: msgspec.msgpack.Decoder[Tree] = msgspec.msgpack.Decoder(Tree)
 WAITING = "waiting"
@@ -37,23 +37,23 @@ Find = Callable[[str, Sequence[str]], Sequence[StatusRecord | None]]  # the stat
 # -- composed --------------------------------------------------------------------------------------------------------------------------
 
 
-def compose(links: Links, registry: Registry, relay: OutboxRelay, canvas: Canvas, options: BrokerOptions) -> None:
+def compose(client: RedisClient, registry: QueueRegistry, relay: OutboxRelay, canvas: Canvas, options: BrokerOptions) -> None:
     """Raises PayloadTooLarge, and BrokerUnavailable: where that comes late, the canvas is composed, and a worker sees it through."""
     encoded([step.envelope for step in canvas.steps], options.max_payload_bytes)
     queue = canvas_placement.queue_of(canvas)
-    publish.said(registry, {queue, *(step.envelope.queue for step in canvas.steps)}, [canvas.id])
-    post = ScriptCall("post", queue_key(queue), ("compose", canvas.id, msgspec.msgpack.encode(canvas)))
-    ((number, _),) = publish.sent(links, [post], [canvas.id], canvas=True)
+    publish.register_queues(registry, {queue, *(step.envelope.queue for step in canvas.steps)}, [canvas.id])
+    post = ScriptCall("add_entry", queue_key(queue), ("compose", canvas.id, msgspec.msgpack.encode(canvas)))
+    ((number, _),) = publish.send(client, [post], [canvas.id], canvas=True)
     with suppress(BrokerUnavailable):
         relay.compose(canvas, CanvasOrigin(queue, int(number)))
 
 
-# -- asked about -----------------------------------------------------------------------------------------------------------------------
+# -- read -----------------------------------------------------------------------------------------------------------------------------
 
 
-def ask(id: str) -> ScriptCall:
-    """What `record` reads."""
-    return ScriptCall("group", own_key(id), ("look",))
+def read_group(id: str) -> ScriptCall:
+    """Its answer is for `record`."""
+    return ScriptCall("group", own_key(id), ("read",))
 
 
 def record(id: str, answer: Sequence[bytes] | None) -> StatusRecord | None:
@@ -63,7 +63,7 @@ def record(id: str, answer: Sequence[bytes] | None) -> StatusRecord | None:
     try:
         return _record(id, answer)
     except DAMAGE:
-        say(f"what is stored of group {id}")
+        log_corrupt(f"what is stored of group {id}")
         return StatusRecord(id=id, name=GROUP, queue="", state=TaskState.FAILED, reason=UNREADABLE)
 
 
@@ -82,27 +82,27 @@ def _record(id: str, answer: Sequence[bytes]) -> StatusRecord:
     )
 
 
-def unended(links: Links, id: str) -> int | None:
+def unended(client: RedisClient, id: str) -> int | None:
     """How many members of a group have not ended; None where there is no such group."""
-    answer = links.run([ask(id)])[0]
+    answer = client.run([read_group(id)])[0]
     return None if answer is None else int(answer[6]) if answer[6].isdigit() else 0
 
 
-def tree(links: Links, id: str) -> Tree | None:
+def tree(client: RedisClient, id: str) -> Tree | None:
     """What was composed as this canvas, as long as its outcome is known."""
-    found = _stored(links, id)
+    found = _stored(client, id)
     if found is None:
         return None
     last = last_of(found)
-    outcome = ask(id) if isinstance(last, Parallel) else ScriptCall("status", queue_key(last.queue), (id,))
-    (seen,) = links.run([outcome])
+    outcome = read_group(id) if isinstance(last, Parallel) else ScriptCall("status", queue_key(last.queue), (id,))
+    (seen,) = client.run([outcome])
     known = seen is not None if isinstance(last, Parallel) else seen[0] is not None
     return found if known else None
 
 
-def members(links: Links, id: str, find: Find) -> list[MemberState] | None:
+def members(client: RedisClient, id: str, find: Find) -> list[MemberState] | None:
     """The members of a group, by place; None where there is no such group."""
-    group = _group(links, id, links.run([ask(id)])[0])
+    group = _group(client, id, client.run([read_group(id)])[0])
     if group is None:
         return None
     lasts = [last_of(member) for member in group.members]
@@ -111,43 +111,43 @@ def members(links: Links, id: str, find: Find) -> list[MemberState] | None:
     for last in lasts:
         if not isinstance(last, Parallel):
             queues.setdefault(last.queue, []).append(last.id)
-    found = dict(zip(groups, map(record, groups, links.run([ask(each) for each in groups])), strict=True))
+    found = dict(zip(groups, map(record, groups, client.run([read_group(each) for each in groups])), strict=True))
     for queue, ids in queues.items():
         found |= zip(ids, find(queue, ids), strict=True)
     return [MemberState(last.id, seen.state) for last in lasts if (seen := found[last.id]) is not None]
 
 
-# -- meant as a whole ------------------------------------------------------------------------------------------------------------------
+# -- revoked and forgotten as a whole ---------------------------------------------------------------------------------------------------
 
 
-def parts(links: Links, relay: OutboxRelay, id: str) -> list[Ref] | None:
+def parts(client: RedisClient, relay: OutboxRelay, id: str) -> list[Ref] | None:
     """What the id of a canvas, or of a group in one, means, in the order in which it is revoked; None for any other id.
 
     Where the author of the canvas has died, it is seen through first: of what is not there, nothing could be revoked.
     """
     stored = Command(own_key(id), ("HMGET", f"{own_key(id)}:tree", "token", "tree"))
-    (token, packed), answer = links.run([stored, ask(id)])
+    (token, packed), answer = client.run([stored, read_group(id)])
     if packed is None:
-        group = _group(links, id, answer)
+        group = _group(client, id, answer)
         return None if group is None else list(parts_of(group))
     number, _, queue = text(token or b"").partition(" ")
-    entry = links.command(queue_key(queue), "HGET", f"{queue_key(queue)}:out", number)
+    entry = client.command(queue_key(queue), "HGET", f"{queue_key(queue)}:out", number)
     if entry is not None:
         relay.run(entries_in(queue, [number.encode(), entry]))
     whole = _tree_in(id, packed)
     return None if whole is None else list(parts_of(whole))
 
 
-def revoke(links: Links, relay: OutboxRelay, id: str, asked: str) -> bool:
-    """A group, once its turn in `parts` has come; True if it had not ended. `asked`: what is to be revoked as a whole.
+def revoke(client: RedisClient, relay: OutboxRelay, id: str, target: str) -> bool:
+    """A group, once its turn in `parts` has come; True if it had not ended. `target`: the id that is to be revoked.
 
-    It is said first, in the outbox of the canvas's queue: what follows from it must not depend on whether its author lives.
+    It is written first, to the outbox of the canvas's queue: what follows from it must not depend on whether its author lives.
     """
-    answer = links.run([ask(id)])[0]
+    answer = client.run([read_group(id)])[0]
     if answer is None or answer[0]:
         return False
-    queue, whole = text(answer[8]), b"1" if id == asked else b""
-    number, _ = links.call("post", queue_key(queue), "revoke", id, whole)
+    queue, whole = text(answer[8]), b"1" if id == target else b""
+    number, _ = client.call("add_entry", queue_key(queue), "revoke", id, whole)
     with suppress(BrokerUnavailable):
         relay.run([OutboxEntry(queue, int(number), (b"revoke", id.encode(), whole))])
     return True
@@ -161,8 +161,8 @@ def forget(id: str) -> ScriptCall:
 # -- where it is -----------------------------------------------------------------------------------------------------------------------
 
 
-def _stored(links: Links, id: str) -> Tree | None:
-    packed = links.command(own_key(id), "HGET", f"{own_key(id)}:tree", "tree")
+def _stored(client: RedisClient, id: str) -> Tree | None:
+    packed = client.command(own_key(id), "HGET", f"{own_key(id)}:tree", "tree")
     return None if packed is None else _tree_in(id, packed)
 
 
@@ -170,11 +170,11 @@ def _tree_in(id: str, packed: bytes) -> Tree | None:
     try:
         return _tree.decode(packed)
     except DAMAGE:
-        say(f"the tree of canvas {id}")
+        log_corrupt(f"the tree of canvas {id}")
         return None
 
 
-def _group(links: Links, id: str, answer: Sequence[bytes] | None) -> Parallel | None:
-    """`answer`: of `ask(id)`."""
-    whole = None if answer is None else _stored(links, text(answer[7]))
+def _group(client: RedisClient, id: str, answer: Sequence[bytes] | None) -> Parallel | None:
+    """`answer`: of `read_group(id)`."""
+    whole = None if answer is None else _stored(client, text(answer[7]))
     return None if whole is None else group_of(whole, id)

@@ -1,7 +1,7 @@
-"""Moves of a canvas as script calls: one call where the target lives, and what its answer says. Pure.
+"""Moves of a canvas as script calls: one call where the target lives, and what its answer means. Pure.
 
     Start ┐            queue: begin · skip · drop   ── steps; what they end or drop there goes into that queue's own outbox
-    Skip  ├─ calls ──> group: start · skip · count  ── `Outcome` where that ended it: the asker has to deliver what it moves
+    Skip  ├─ calls ──> group: start · skip · count  ── `Outcome` where that ended it: the caller has to deliver what it moves
     Count │
     Drop  ┘
 
@@ -16,9 +16,10 @@ from typing import NamedTuple, assert_never
 
 import msgspec
 
-from stem_iso.brokers.redis.client.client import Command, ScriptCall
+from stem_iso.brokers.redis.driver.client import Command, ScriptCall
 from stem_iso.brokers.redis.keys import own_key, queue_key
 from stem_iso.brokers.redis.records import STATES, SUCCEEDED, unpack_error
+from stem_iso.outcome import TaskState
 from stem_iso.task.canvas.tree import (
     GROUP,
     LINK_FAILED,
@@ -34,7 +35,6 @@ from stem_iso.task.canvas.tree import (
     error_of,
     moves,
 )
-from stem_iso.task.status import TaskState
 
 EMPTY, NONE = b"\x90", b"\xc0"  # an empty list, None: encoded
 BATCH = 500  # steps in one call
@@ -88,17 +88,17 @@ def revocation(id: str) -> ScriptCall:
 # -- calls -----------------------------------------------------------------------------------------------------------------------------
 
 
-class Asked(NamedTuple):
-    """A call, and whom it asks: a queue, or a group."""
+class RoutedCall(NamedTuple):
+    """A call, and where it runs: in a queue, or in a group."""
 
     call: ScriptCall | Command
     queue: str = ""
     group: str = ""
 
 
-def calls(found: Sequence[Move]) -> list[Asked]:
+def calls_of(found: Sequence[Move]) -> list[RoutedCall]:
     """One for each group, and one for all steps of a queue that get the same message."""
-    made: list[Asked] = []
+    made: list[RoutedCall] = []
     same: dict[tuple[str, str, Args], list[str]] = {}
     for move in found:
         match move:
@@ -121,24 +121,24 @@ def calls(found: Sequence[Move]) -> list[Asked]:
     return made
 
 
-def beginning(refs: Sequence[Ref]) -> list[Asked]:
+def beginning(refs: Sequence[Ref]) -> list[RoutedCall]:
     """The parts with which a canvas begins: as they were composed, nothing stands before them."""
     steps: dict[str, list[str]] = {}
     for ref in refs:
         if ref.queue:
             steps.setdefault(ref.queue, []).append(ref.id)
-    made = [asked for queue, ids in steps.items() for asked in _to_steps("begin", queue, ("", ""), ids)]
+    made = [call for queue, ids in steps.items() for call in _to_steps("begin", queue, ("", ""), ids)]
     return made + [_to_group(ref.id, "start", EMPTY) for ref in refs if not ref.queue]
 
 
-def _to_group(id: str, *args: str | bytes | int) -> Asked:
-    return Asked(ScriptCall("group", own_key(id), args), group=id)
+def _to_group(id: str, *args: str | bytes | int) -> RoutedCall:
+    return RoutedCall(ScriptCall("group", own_key(id), args), group=id)
 
 
-def _to_steps(script: str, queue: str, args: Args, ids: Sequence[str]) -> list[Asked]:
+def _to_steps(script: str, queue: str, args: Args, ids: Sequence[str]) -> list[RoutedCall]:
     left = iter(ids)
     batches = iter(lambda: tuple(islice(left, BATCH)), ())
-    return [Asked(ScriptCall(script, queue_key(queue), (*args, *batch)), queue=queue) for batch in batches]
+    return [RoutedCall(ScriptCall(script, queue_key(queue), (*args, *batch)), queue=queue) for batch in batches]
 
 
 def _counted(move: Count) -> Args:
@@ -153,21 +153,21 @@ def _cause_args(cause: FailureCause, reason: str) -> tuple[bytes, bytes]:
 
 
 class Outcome(NamedTuple):
-    """A group has ended. `apart`: its end notice, where it is a whole canvas and has failed, or was revoked by its id."""
+    """A group has ended. `notices`: its end notice, where it is a whole canvas and has failed, or was revoked by its id."""
 
     moves: list[Move]
-    apart: list[bytes]
+    notices: list[bytes]
 
 
-def outcome(id: str, answer: Sequence[bytes], asked: bool) -> Outcome | None:
-    """What a group answers; None where it goes on waiting, or was ended by something else. `asked`: its id is what was to be revoked."""
+def outcome(id: str, answer: Sequence[bytes], by_id: bool) -> Outcome | None:
+    """What a group answers; None where it goes on waiting, or was ended by something else. `by_id`: the revoke named this group."""
     if not answer:
         return None
     then, cause, result, reason, error, whole = answer
     ended = _cause.decode(cause) if cause else result or EMPTY
     found = moves(_then.decode(then), id, ended)
     revoked = reason == REVOKED.encode()
-    if not cause or not (asked if revoked else whole == b"1"):
+    if not cause or not (by_id if revoked else whole == b"1"):
         return Outcome(found, [])
     state = TaskState.CANCELLED if revoked else TaskState.FAILED
     notice = (id, GROUP, "", 0, 0, state, reason.decode(), unpack_error(error))

@@ -21,19 +21,19 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stem_iso.brokers.redis.canvas_moves import Asked, linked
-from stem_iso.brokers.redis.client.client import Command, ScriptCall
+from stem_iso.brokers.redis.canvas_moves import RoutedCall, linked
+from stem_iso.brokers.redis.driver.client import Command, ScriptCall
 from stem_iso.brokers.redis.keys import own_key, queue_key
 from stem_iso.brokers.redis.records import frames, record
+from stem_iso.outcome import TaskState
 from stem_iso.task.canvas.tree import GROUP, TOO_LARGE, Canvas, FailureCause, Join, Ref, Step, hands_on, too_large
 from stem_iso.task.policy import RESULT_TTL
-from stem_iso.task.status import TaskState
 
 DEFAULT = "default"  # where a canvas without steps begins
 BATCH, BYTES = 300, 1 << 20  # parts in one call, and bytes
 TRIES = 3
 
-Placing = Generator[list[Asked], list[Any], tuple[Ref, ...] | None]
+Placing = Generator[list[RoutedCall], list[Any], tuple[Ref, ...] | None]
 _canvas = msgspec.msgpack.Decoder(Canvas)
 
 
@@ -60,17 +60,17 @@ def place(origin: CanvasOrigin, canvas: Canvas) -> Placing:
     """All parts to their places. Returns those that begin; None where that was another's to do, or cannot be done now."""
     key = queue_key(origin.queue)
     for _ in range(TRIES):
-        (claimed,) = yield [Asked(ScriptCall("claim", key, (origin.number,)))]
+        (claimed,) = yield [RoutedCall(ScriptCall("claim_entry", key, (origin.number,)))]
         if claimed is None:
             return None
         tree = (claimed, origin.token, msgspec.msgpack.encode(canvas.tree), _keep(canvas))
-        (token,) = yield [Asked(ScriptCall("tree", own_key(canvas.id), tree))]
+        (token,) = yield [RoutedCall(ScriptCall("store_tree", own_key(canvas.id), tree))]
         if token != -1 and token.decode() != origin.token:
             return (yield from _help(canvas, token.decode()))
-        if token != -1 and -1 not in (yield [Asked(call) for call in _calls(canvas, claimed)]):
+        if token != -1 and -1 not in (yield [RoutedCall(call) for call in _calls(canvas, claimed)]):
             first = _first(canvas)
             said = (origin.number, canvas.id, msgspec.msgpack.encode(first))
-            (there,) = yield [Asked(ScriptCall("placed", key, said))]
+            (there,) = yield [RoutedCall(ScriptCall("mark_placed", key, said))]
             return first if there else None
     return None
 
@@ -78,7 +78,7 @@ def place(origin: CanvasOrigin, canvas: Canvas) -> Placing:
 def _help(canvas: Canvas, token: str) -> Placing:
     """Another entry composes this canvas: see it through, lest its author be dead. Then this one has nothing left to do."""
     number, _, queue = token.partition(" ")
-    (entry,) = yield [Asked(Command(queue_key(queue), ("HGET", f"{queue_key(queue)}:out", number)))]
+    (entry,) = yield [RoutedCall(Command(queue_key(queue), ("HGET", f"{queue_key(queue)}:out", number)))]
     if entry is not None and frames(entry)[0] == b"compose":
         first = yield from place(CanvasOrigin(queue, int(number)), canvas)
         return first or ()
@@ -105,7 +105,7 @@ def _calls(canvas: Canvas, claimed: bytes) -> Iterator[ScriptCall]:
         queues.setdefault(step.envelope.queue, []).append(step)
     for queue, steps in queues.items():
         for parts in _batches((step.envelope.id, record(step.envelope), _link(canvas, step)) for step in steps):
-            yield ScriptCall("place", queue_key(queue), (claimed, *parts))
+            yield ScriptCall("place_steps", queue_key(queue), (claimed, *parts))
     keep, root = _keep(canvas), queue_of(canvas)
     for join in canvas.joins:
         yield ScriptCall("group", own_key(join.id), ("place", claimed, *_group(canvas, join, root, keep)))

@@ -21,7 +21,7 @@ DAMAGE = (msgspec.MsgspecError, struct.error, ValueError, IndexError, KeyError, 
 
 
 @lru_cache(maxsize=1000)
-def say(what: str) -> None:
+def log_corrupt(what: str) -> None:
     """In one line, once in a process."""
     log.warning("the broker holds something that cannot be read: %s", what)
 

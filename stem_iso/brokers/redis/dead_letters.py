@@ -10,18 +10,18 @@ or purged meanwhile is left out.
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from stem_iso.brokers.base import DeadFilter, DeadLetter, Replayed
-from stem_iso.brokers.redis.client.client import Command, Links, ScriptCall
-from stem_iso.brokers.redis.corrupt_records import DAMAGE, UNREADABLE, say, text
+from stem_iso.brokers.redis.corrupt_records import DAMAGE, UNREADABLE, log_corrupt, text
+from stem_iso.brokers.redis.driver.client import Command, RedisClient, ScriptCall
 from stem_iso.brokers.redis.keys import queue_key
-from stem_iso.brokers.redis.queues import Registry
-from stem_iso.brokers.redis.records import record
-from stem_iso.brokers.redis.status_records import letter
+from stem_iso.brokers.redis.queues import QueueRegistry
+from stem_iso.brokers.redis.records import body_of, frames, head_of, record, unpack_error
 from stem_iso.task.envelope import Envelope, Undecodable, decode, next_run
 
 BATCH = 50  # per round trip, of letters that may have a megabyte each: a replay sends every one back twice
@@ -52,8 +52,8 @@ class _Next(NamedTuple):
 class DeadLetters:
     """One per broker, used by its thread. `ttl`: how long a letter is kept, seconds."""
 
-    def __init__(self, links: Links, registry: Registry, ttl: float) -> None:
-        self._links, self._registry, self._ttl = links, registry, ttl
+    def __init__(self, client: RedisClient, registry: QueueRegistry, ttl: float) -> None:
+        self._client, self._registry, self._ttl = client, registry, ttl
 
     def letters(self, which: DeadFilter) -> list[DeadLetter]:
         """Newest last."""
@@ -63,8 +63,10 @@ class DeadLetters:
         purged = 0
         for batch in self._batches(which)[1]:
             places = _by_queue(batch, lambda each: each.shown.queue)
-            calls = [ScriptCall("purge_dead", queue_key(queue), tuple(each.shown.id for each in some)) for queue, some in places.items()]
-            purged += sum(self._links.run(calls))
+            calls = [
+                ScriptCall("purge_dead_letters", queue_key(queue), tuple(each.shown.id for each in some)) for queue, some in places.items()
+            ]
+            purged += sum(self._client.run(calls))
         return purged
 
     def replay(self, which: DeadFilter, delay: float = 0.0, dry_run: bool = False) -> list[Replayed]:
@@ -86,7 +88,7 @@ class DeadLetters:
         places = _by_queue(wanted, lambda each: each.letter.shown.queue)
         nonce = os.urandom(8)
         calls = [ScriptCall("replay", queue_key(queue), (int(dry_run), nonce, *_replay_args(some))) for queue, some in places.items()]
-        for some, answers in zip(places.values(), self._links.run(calls), strict=True):
+        for some, answers in zip(places.values(), self._client.run(calls), strict=True):
             for (dead, envelope), answer in zip(some, answers, strict=True):
                 lock = envelope.lock if dry_run and answer in (b"ok", b"unique") else None
                 answered[dead.shown.id] = "unique" if lock in taken else answer.decode()
@@ -99,7 +101,7 @@ class DeadLetters:
         queues = self._registry.known(fresh=True)
         queues = [queue for queue in queues if which.queue in (None, queue)]
         since = "" if which.since is None else which.since
-        answers = self._links.run([ScriptCall("dead_ids", queue_key(queue), (self._ttl, since)) for queue in queues])
+        answers = self._client.run([ScriptCall("dead_letter_ids", queue_key(queue), (self._ttl, since)) for queue in queues])
         wanted = None if which.ids is None else set(which.ids)
         found = [
             _Found(float(died), text(id), queue)
@@ -119,19 +121,41 @@ class DeadLetters:
             key = queue_key(queue)
             commands.append(Command(key, ("HMGET", f"{key}:x", *(each.id for each in some))))
         raw: dict[_Found, bytes] = {}
-        for some, answer in zip(places.values(), self._links.run(commands), strict=True):
+        for some, answer in zip(places.values(), self._client.run(commands), strict=True):
             raw |= {each: data for each, data in zip(some, answer, strict=True) if data is not None}
         return [_Letter(_shown(each, raw[each]), raw[each]) for each in found if each in raw]
 
 
 def _shown(found: _Found, raw: bytes) -> DeadLetter:
     try:
-        return letter(found.id, found.queue, raw)
+        return _dead_letter(found.id, found.queue, raw)
     except DAMAGE:
-        say(f"the dead letter {found.id} of queue {found.queue}")
+        log_corrupt(f"the dead letter {found.id} of queue {found.queue}")
         return DeadLetter(
             id=found.id, name="", queue=found.queue, reason=UNREADABLE, run=0, attempt=0, died_at=found.died, error=None, body=raw
         )
+
+
+def _dead_letter(id: str, queue: str, data: bytes) -> DeadLetter:
+    """A value of `P:x`."""
+    (died,) = struct.unpack_from("<d", data)
+    reason, error, note, begun, stored = frames(data, 8)
+    body = body_of(stored, note, begun)
+    try:
+        envelope = decode(body)
+    except Undecodable:
+        envelope = head_of(id, queue, stored)
+    return DeadLetter(
+        id=id,
+        name=envelope.name,
+        queue=queue,
+        reason=reason.decode(),
+        run=envelope.run,
+        attempt=envelope.attempt,
+        died_at=died,
+        error=unpack_error(error),
+        body=body,
+    )
 
 
 def _by_queue(items: Sequence[T], queue_of: Callable[[T], str]) -> dict[str, list[T]]:

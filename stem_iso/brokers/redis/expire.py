@@ -5,20 +5,20 @@ Statuses, locks and rung lists expire in the server by themselves; what somebody
 
 from __future__ import annotations
 
-from stem_iso.brokers.redis.client.client import Links, ScriptCall
+from stem_iso.brokers.redis.driver.client import RedisClient, ScriptCall
 from stem_iso.brokers.redis.keys import queue_key
-from stem_iso.brokers.redis.queues import Registry
+from stem_iso.brokers.redis.queues import QueueRegistry
 
 
-def sweep(links: Links, registry: Registry, dead_letter_ttl: float) -> int:
+def sweep(client: RedisClient, registry: QueueRegistry, dead_letter_ttl: float) -> int:
     """How many were dropped: a bounded number of each queue."""
-    swept: int = sum(links.run([ScriptCall("sweep", queue_key(name), (dead_letter_ttl,)) for name in registry.known()]))
-    return swept + _unused(links, registry)
+    swept: int = sum(client.run([ScriptCall("sweep", queue_key(name), (dead_letter_ttl,)) for name in registry.known()]))
+    return swept + _unused(client, registry)
 
 
-def _unused(links: Links, registry: Registry) -> int:
+def _unused(client: RedisClient, registry: QueueRegistry) -> int:
     """A queue that holds something stays known, however long nobody has used it."""
     stale = registry.stale()
-    empty = links.run([ScriptCall("empty", queue_key(name)) for name in stale])
-    registry.announce([name for name, nothing in zip(stale, empty, strict=True) if not nothing])
+    empty = client.run([ScriptCall("drop_if_empty", queue_key(name)) for name in stale])
+    registry.register([name for name, nothing in zip(stale, empty, strict=True) if not nothing])
     return registry.drop([name for name, nothing in zip(stale, empty, strict=True) if nothing])

@@ -11,7 +11,7 @@ from __future__ import annotations
 _ENCODED = {"%": "%25", "{": "%7B", "}": "%7D", "/": "%2F"}
 
 SCHEDULES = "si:{/schedules}"
-GOSSIP = "si:{/gossip}"
+WORKERS = "si:{/gossip}"
 REGISTRY = "si:{/queues}"
 
 

@@ -4,8 +4,8 @@
          ^                              │
          └── what a step ended there ───┘    an entry of its own queue, hence a job of its own
 
-Whoever gets an entry as the answer of a script runs it at once (`run`); one whose asker died is found in the outbox a second later, by any
-worker of that queue (`pending`). All jobs go on side by side: one round trip for a hop of each.
+Whoever gets an entry as the answer of a script runs it at once (`run`); where that one died, the entry is found in the outbox a second
+later, by any worker of that queue (`pending`). All jobs go on side by side: one round trip for a hop of each.
 
 Rules
  1. A hop is one script in one slot, and changes nothing the second time, so an entry may be run twice, at once, and late.
@@ -24,10 +24,21 @@ from typing import Any, NamedTuple
 import msgspec
 
 from stem_iso.brokers.redis import canvas_placement
-from stem_iso.brokers.redis.canvas_moves import Asked, Outcome, beginning, calls, cause_in, ended_in, is_whole, link_in, outcome, revocation
+from stem_iso.brokers.redis.canvas_moves import (
+    Outcome,
+    RoutedCall,
+    beginning,
+    calls_of,
+    cause_in,
+    ended_in,
+    is_whole,
+    link_in,
+    outcome,
+    revocation,
+)
 from stem_iso.brokers.redis.canvas_placement import CanvasOrigin
-from stem_iso.brokers.redis.client.client import Command, Links, ScriptCall
-from stem_iso.brokers.redis.corrupt_records import DAMAGE, say
+from stem_iso.brokers.redis.corrupt_records import DAMAGE, log_corrupt
+from stem_iso.brokers.redis.driver.client import Command, RedisClient, ScriptCall
 from stem_iso.brokers.redis.keys import REGISTRY, own_key, queue_key
 from stem_iso.brokers.redis.records import frames
 from stem_iso.task.canvas.tree import Canvas, Move, Ref, dropped, moves
@@ -53,22 +64,22 @@ def entries_in(queue: str, answer: Sequence[bytes]) -> list[OutboxEntry]:
     return [OutboxEntry(queue, int(answer[at]), frames(answer[at + 1])) for at in range(0, len(answer), 2)]
 
 
-def ack(entry: OutboxEntry, apart: Sequence[bytes] = ()) -> ScriptCall:
-    """`apart`: as `scripts/ended_apart.lua` has them behind their 'M'."""
-    return ScriptCall("ack", queue_key(entry.queue), (entry.number, *apart))
+def ack(entry: OutboxEntry, notices: Sequence[bytes] = ()) -> ScriptCall:
+    """`notices`: as `scripts/take_end_notices.lua` has them behind their 'M'."""
+    return ScriptCall("ack_entry", queue_key(entry.queue), (entry.number, *notices))
 
 
 # -- running them ----------------------------------------------------------------------------------------------------------------------
 
-Job = Generator[list[Asked], list[Any], None]
-Limits = Callable[[Links, Sequence[OutboxEntry]], None]
+Job = Generator[list[RoutedCall], list[Any], None]
+Limits = Callable[[RedisClient, Sequence[OutboxEntry]], None]
 
 
 class OutboxRelay:
     """Used by the broker's thread. `limits`: carries out and acknowledges the entries that are of no canvas."""
 
-    def __init__(self, links: Links, limits: Limits) -> None:
-        self._links, self._limits = links, limits
+    def __init__(self, client: RedisClient, limits: Limits) -> None:
+        self._client, self._limits = client, limits
 
     def run(self, entries: Sequence[OutboxEntry]) -> None:
         """Carry them out, and what follows from them, to the end. Raises BrokerUnavailable: what is left then is still in its outbox."""
@@ -81,12 +92,12 @@ class OutboxRelay:
         going = [(job, next(job)) for job in jobs]
         noticed = False
         while going:
-            noticed = noticed or any(_leaves_notice(asked.call) for _, asking in going for asked in asking)
+            noticed = noticed or any(_leaves_notice(routed.call) for _, calls in going for routed in calls)
             going = self._hop(going, others)
         if noticed:
-            self._links.run([Command(REGISTRY, ("PUBLISH", self._links.bell, 1))])
+            self._client.run([Command(REGISTRY, ("PUBLISH", self._client.channel, 1))])
         if others:
-            self._limits(self._links, others)
+            self._limits(self._client, others)
 
     def compose(self, canvas: Canvas, origin: CanvasOrigin) -> None:
         """As `run`, for an entry that its author need not read again."""
@@ -95,19 +106,19 @@ class OutboxRelay:
 
     def pending(self, queues: Sequence[str]) -> None:
         """Run what is left in the outboxes of these queues."""
-        answers = self._links.run([ScriptCall("pending", queue_key(queue), (AGE, TAKE)) for queue in queues])
+        answers = self._client.run([ScriptCall("pending_entries", queue_key(queue), (AGE, TAKE)) for queue in queues])
         self.run([entry for queue, answer in zip(queues, answers, strict=True) for entry in entries_in(queue, answer)])
 
-    def _hop(self, going: Sequence[tuple[Job, list[Asked]]], others: list[OutboxEntry]) -> list[tuple[Job, list[Asked]]]:
+    def _hop(self, going: Sequence[tuple[Job, list[RoutedCall]]], others: list[OutboxEntry]) -> list[tuple[Job, list[RoutedCall]]]:
         """One for each job, in one round trip; what steps have ended meanwhile are jobs too."""
-        answers = iter(self._links.run([asked.call for _, asking in going for asked in asking]))
-        on: list[tuple[Job, list[Asked]]] = []
+        answers = iter(self._client.run([routed.call for _, calls in going for routed in calls]))
+        on: list[tuple[Job, list[RoutedCall]]] = []
         fresh: list[Job] = []
-        for job, asking in going:
-            answered = [next(answers) for _ in asking]
-            for asked, answer in zip(asking, answered, strict=True):
-                if asked.queue:
-                    _sort(entries_in(asked.queue, answer), fresh, others)
+        for job, calls in going:
+            answered = [next(answers) for _ in calls]
+            for routed, answer in zip(calls, answered, strict=True):
+                if routed.queue:
+                    _sort(entries_in(routed.queue, answer), fresh, others)
             with suppress(StopIteration):
                 on.append((job, job.send(answered)))
         return on + [(job, next(job)) for job in fresh]
@@ -115,7 +126,7 @@ class OutboxRelay:
 
 def _leaves_notice(call: ScriptCall | Command) -> bool:
     """It writes an end notice, or may."""
-    return isinstance(call, ScriptCall) and (call.script == "skip" or (call.script == "ack" and len(call.args) > 1))
+    return isinstance(call, ScriptCall) and (call.script == "skip" or (call.script == "ack_entry" and len(call.args) > 1))
 
 
 def _sort(entries: Sequence[OutboxEntry], jobs: list[Job], others: list[OutboxEntry]) -> None:
@@ -134,24 +145,24 @@ _refs = msgspec.msgpack.Decoder(tuple[Ref, ...])
 def _job(entry: OutboxEntry) -> Job | None:
     """None: it is of no canvas."""
     try:
-        return _asked_by(entry)
+        return _of_canvas(entry)
     except DAMAGE:
-        say(f"entry {entry.number} of what queue {entry.queue} hands on")
+        log_corrupt(f"entry {entry.number} in the outbox of queue {entry.queue}")
         return _delivered(entry, [], [])
 
 
-def _asked_by(entry: OutboxEntry) -> Job | None:
+def _of_canvas(entry: OutboxEntry) -> Job | None:
     id, what = entry.frames[1].decode(), entry.frames[2]
     match entry.kind:
         case "end":
             link = link_in(what)
-            return _delivered(entry, calls(moves(link.then, id, ended_in(id, link.name, *entry.frames[3:7]))), _closing(id, what))
+            return _delivered(entry, calls_of(moves(link.then, id, ended_in(id, link.name, *entry.frames[3:7]))), _closing(id, what))
         case "skip":
-            return _delivered(entry, calls(moves(link_in(what).then, id, cause_in(entry.frames[5]))), _closing(id, what))
+            return _delivered(entry, calls_of(moves(link_in(what).then, id, cause_in(entry.frames[5]))), _closing(id, what))
         case "drop":
-            return _delivered(entry, calls(dropped(link_in(what).then)), [])
+            return _delivered(entry, calls_of(dropped(link_in(what).then)), [])
         case "revoke":
-            return _delivered(entry, [Asked(revocation(id), group=id)], [], asked=what == b"1")
+            return _delivered(entry, [RoutedCall(revocation(id), group=id)], [], by_id=what == b"1")
         case "compose":
             return _composed(entry, canvas_placement.canvas_in(what))
         case "begin":
@@ -170,25 +181,25 @@ def _composed(entry: OutboxEntry, canvas: Canvas) -> Job:
         yield from _delivered(entry, beginning(first), [])
 
 
-def _outcome(group: str, answer: Sequence[bytes], asked: bool) -> Outcome | None:
+def _outcome(group: str, answer: Sequence[bytes], by_id: bool) -> Outcome | None:
     try:
-        return outcome(group, answer, asked)
+        return outcome(group, answer, by_id)
     except DAMAGE:
-        say(f"what follows group {group}")
+        log_corrupt(f"what follows group {group}")
         return None
 
 
-def _delivered(entry: OutboxEntry, asking: list[Asked], closing: list[str], asked: bool = False) -> Job:
+def _delivered(entry: OutboxEntry, calls: list[RoutedCall], closing: list[str], by_id: bool = False) -> Job:
     """Hop by hop until nothing moves any more; then the slots of their own that have ended; then the ack."""
-    apart: list[bytes] = []
-    while asking:
+    notices: list[bytes] = []
+    while calls:
         found: list[Move] = []
-        for each, answer in zip(asking, (yield asking), strict=True):
-            if each.group and (ended := _outcome(each.group, answer, asked)) is not None:
+        for each, answer in zip(calls, (yield calls), strict=True):
+            if each.group and (ended := _outcome(each.group, answer, by_id)) is not None:
                 found += ended.moves
-                apart += ended.apart
+                notices += ended.notices
                 closing.append(each.group)
-        asking = calls(found)
+        calls = calls_of(found)
     if closing:
-        yield [Asked(ScriptCall("group", own_key(id), ("close",))) for id in closing]
-    yield [Asked(ack(entry, apart))]
+        yield [RoutedCall(ScriptCall("group", own_key(id), ("close",))) for id in closing]
+    yield [RoutedCall(ack(entry, notices))]

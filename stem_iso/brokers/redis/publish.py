@@ -14,10 +14,10 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
-from stem_iso.brokers.redis.client.client import BUDGET, Links, ScriptCall, round_trips
-from stem_iso.brokers.redis.client.connection import ConnectionLost
+from stem_iso.brokers.redis.driver.client import BUDGET, RedisClient, ScriptCall, round_trips
+from stem_iso.brokers.redis.driver.connection import ConnectionLost
 from stem_iso.brokers.redis.keys import queue_key
-from stem_iso.brokers.redis.queues import Registry
+from stem_iso.brokers.redis.queues import QueueRegistry
 from stem_iso.brokers.redis.records import record
 from stem_iso.errors import BrokerUnavailable
 from stem_iso.task.envelope import Envelope
@@ -29,27 +29,27 @@ SPARE, PAUSE = 0.8, 0.1  # the last of them are for one more try; between two tr
 NAMED = 3  # ids in a message
 
 
-def publish(links: Links, registry: Registry, pairs: Sequence[tuple[Envelope, bytes]]) -> list[str]:
+def publish(client: RedisClient, registry: QueueRegistry, pairs: Sequence[tuple[Envelope, bytes]]) -> list[str]:
     """Their ids, or those who hold their locks, in their order."""
     ids = [envelope.id for envelope, _ in pairs]
     queues = {envelope.queue for envelope, _ in pairs}
-    said(registry, queues, ids)
+    register_queues(registry, queues, ids)
     batches = _batches(pairs)
     answers: list[Any] = []
     for some in round_trips(batches, lambda batch: batch[0], ROUND_TRIP_BYTES):
-        answers += sent(links, [call for call, _ in some], ids, unsure=bool(answers))  # those of earlier round trips are stored
-    with suppress(BrokerUnavailable):  # they are stored: whoever uses the queue next says its name
-        registry.announce(queues)  # asks nothing, unless we had to connect anew, to a server that may have lost what it knew
+        answers += send(client, [call for call, _ in some], ids, unsure=bool(answers))  # those of earlier round trips are stored
+    with suppress(BrokerUnavailable):  # they are stored: whoever uses the queue next registers it
+        registry.register(queues)  # asks nothing, unless we had to connect anew, to a server that may have lost what it knew
     for (_, places), refused in zip(batches, answers, strict=True):
         for at in range(0, len(refused), 2):
             ids[places[int(refused[at])]] = refused[at + 1].decode()
     return ids
 
 
-def said(registry: Registry, queues: Collection[str], ids: Sequence[str]) -> None:
-    """Their queues are in use. Nothing was published where that cannot be said."""
+def register_queues(registry: QueueRegistry, queues: Collection[str], ids: Sequence[str]) -> None:
+    """Register their queues as used. Nothing is published where that fails."""
     try:
-        registry.announce(queues)
+        registry.register(queues)
     except BrokerUnavailable as error:
         raise BrokerUnavailable(f"no task was published; while their queues were registered: {error}", task_ids=ids) from error
 
@@ -77,7 +77,7 @@ def _batches(pairs: Sequence[tuple[Envelope, bytes]]) -> list[tuple[ScriptCall, 
     return found
 
 
-def sent(links: Links, calls: Sequence[ScriptCall], ids: Sequence[str], canvas: bool = False, unsure: bool = False) -> list[Any]:
+def send(client: RedisClient, calls: Sequence[ScriptCall], ids: Sequence[str], canvas: bool = False, unsure: bool = False) -> list[Any]:
     """What they are answered; asked again while nobody knows whether they were done. Raises BrokerUnavailable, which says how to go on.
 
     `unsure`: some of `ids` may be stored already.
@@ -85,7 +85,7 @@ def sent(links: Links, calls: Sequence[ScriptCall], ids: Sequence[str], canvas: 
     until = time.monotonic() + PATIENCE
     while True:
         try:
-            return links.run(calls, min(BUDGET, max(SPARE, until - time.monotonic() - SPARE)))
+            return client.run(calls, min(BUDGET, max(SPARE, until - time.monotonic() - SPARE)))
         except BrokerUnavailable as error:
             unsure = unsure or error.unsure
             refused = not isinstance(error.__cause__, ConnectionLost)  # which is an answer: asking again brings the same

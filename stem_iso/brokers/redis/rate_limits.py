@@ -1,14 +1,14 @@
 """Admission of an attempt: the limits of its task. The bucket lies in one slot, the task in that of its queue; nothing spans the two.
 
-    ask      queue    lost · revoked · from here on every end of this delivery leaves "free" in the outbox (P:b)
+    acquire  queue    lost · revoked · from here on every end of this delivery leaves "free" in the outbox (P:b)
     take     bucket   room: it holds the bucket ─> taken          none: it stands in line there ──┐
-    line_up  queue    its lease is over, it is delayed, or back at once if it was called by now <─┘
+    defer    queue    its lease is over, it is delayed, or back at once if it was called by now <─┘
     free     bucket   (from the outbox, by its relay) its place and its turn are void; the next of the line are called ──┐
-    call     queue    those come to the head of their queue, in their order; those that have gone are freed <─────┘
+    promote  queue    those come to the head of their queue, in their order; those that have gone are freed <─────┘
     free     bucket   … and these calls were delivered. Until it knows that, a bucket answers them again to whoever touches it
 
 Rules
- 1. A task stands in line before it leaves its worker's hands, and `call` finds it on either side of `line_up`: no wake-up falls between.
+ 1. A task stands in line before it leaves its worker's hands, and `promote` finds it on either side of `defer`: no wake-up falls between.
  2. Whoever dies between two hops dies with a lease: its end leaves "free" in the outbox, which is relayed until it is done. A holder whose
     "free" never comes (a failover took it) lets go 30 s after the last lease end that it knows.
  3. Each asking has a number that grows, so an end that is relayed late, or twice, leaves a newer asking of the same task alone.
@@ -25,11 +25,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from stem_iso.brokers.base import Permit, Receipt, Verdict
-from stem_iso.brokers.redis.client.client import Links, ScriptCall
-from stem_iso.brokers.redis.corrupt_records import DAMAGE, say
+from stem_iso.brokers.redis.corrupt_records import DAMAGE, log_corrupt
+from stem_iso.brokers.redis.driver.client import RedisClient, ScriptCall
 from stem_iso.brokers.redis.keys import bucket_key, queue_key
+from stem_iso.outcome import CONCURRENCY_LIMIT, RATE_LIMIT
 from stem_iso.task.rate_limit import Rate, TaskLimits
-from stem_iso.task.status import CONCURRENCY_LIMIT, RATE_LIMIT
 
 GRAIN = 0.001  # seconds: a wait of 0 would say that it was taken
 BATCH = 500  # places in one call
@@ -66,29 +66,29 @@ class Freed(Protocol):
 class RateLimits:
     """One per broker, used by its thread. It remembers which deliveries hold a bucket, to renew them with their leases."""
 
-    def __init__(self, links: Links) -> None:
-        self._links = links
+    def __init__(self, client: RedisClient) -> None:
+        self._client = client
         self._held: dict[Receipt, LimitPlace] = {}
 
     def acquire(self, queue: str, receipt: Receipt, limits: TaskLimits, latest: float | None, cancel: Callable[[], Verdict]) -> Permit:
         """`cancel` settles the delivery as `cancelled`, reason `revoked`."""
         token = (receipt.id, receipt.boot, receipt.sequence)
-        asked = self._links.call("ask", queue_key(queue), *token, limits.bucket)
-        if asked[0] != b"asks":
-            return _refused(asked[0], cancel)
-        _, number, left, priority = asked
+        found = self._client.call("acquire", queue_key(queue), *token, limits.bucket)
+        if found[0] != b"asked":
+            return _refused(found[0], cancel)
+        _, number, left, priority = found
         place = LimitPlace(limits.bucket, queue, receipt.id, number)
         rate = limits.rate or Rate(0, 0.0)
         rules = (rate.count, rate.period, limits.concurrency or 0)
-        answer = self._links.call("bucket", bucket_key(limits.bucket), "take", place.member, number, left, 9 - priority, *rules)
+        answer = self._client.call("bucket", bucket_key(limits.bucket), "take", place.member, number, left, 9 - priority, *rules)
         if answer[0]:
             self._held[receipt] = place
-            deliver(self._links, limits.bucket, answer[1])
+            deliver(self._client, limits.bucket, answer[1])
             return TAKEN
         _, why, look, calls = answer
         until = "" if latest is None else repr(latest)
-        waits = self._links.call("line_up", queue_key(queue), *token, number, look, until, REASONS[why])
-        deliver(self._links, limits.bucket, calls)
+        waits = self._client.call("defer", queue_key(queue), *token, number, look, until, REASONS[why])
+        deliver(self._client, limits.bucket, calls)
         return Permit(Verdict.DONE, max(GRAIN, float(waits[1]))) if waits[0] == b"waits" else _refused(waits[0], cancel)
 
     def renewed(self, receipts: Iterable[Receipt]) -> None:
@@ -99,17 +99,17 @@ class RateLimits:
                 queues.setdefault(place.queue, []).append(receipt)
         if not queues:
             return
-        asks = [(queue, held[at : at + BATCH]) for queue, held in queues.items() for at in range(0, len(held), BATCH)]
-        answers = self._links.run([ScriptCall("leases", queue_key(queue), tuple(_tokens(held))) for queue, held in asks])
+        batches = [(queue, held[at : at + BATCH]) for queue, held in queues.items() for at in range(0, len(held), BATCH)]
+        answers = self._client.run([ScriptCall("lease_time_left", queue_key(queue), tuple(_tokens(held))) for queue, held in batches])
         holds: dict[str, list[bytes]] = {}
-        for (_, held), lefts in zip(asks, answers, strict=True):
+        for (_, held), lefts in zip(batches, answers, strict=True):
             for receipt, left in zip(held, lefts, strict=True):
                 if left is None:
                     del self._held[receipt]
                 else:
                     place = self._held[receipt]
                     holds.setdefault(place.bucket, []).extend((place.member, place.number, left))
-        self._links.run([ScriptCall("bucket", bucket_key(bucket), ("hold", *words)) for bucket, words in holds.items()])
+        self._client.run([ScriptCall("bucket", bucket_key(bucket), ("hold", *words)) for bucket, words in holds.items()])
 
     def settled(self, receipts: Iterable[Receipt]) -> None:
         """These are over, for whatever reason."""
@@ -131,24 +131,24 @@ def _tokens(receipts: Iterable[Receipt]) -> Iterable[str | int]:
 # -- room ------------------------------------------------------------------------------------------------------------------------------
 
 
-def relay(links: Links, entries: Sequence[Freed]) -> None:
+def relay(client: RedisClient, entries: Sequence[Freed]) -> None:
     """Free the places that these name, call who is next, and take the entries out of their outboxes."""
     buckets: dict[str, list[LimitPlace]] = {}
     for entry in entries:
         try:
             place = _place(entry.queue, entry.frames[1].decode(), entry.frames[2])
         except DAMAGE:
-            say(f"entry {entry.number} of what queue {entry.queue} hands on")
+            log_corrupt(f"entry {entry.number} in the outbox of queue {entry.queue}")
             continue
         buckets.setdefault(place.bucket, []).append(place)
     batches = [(bucket, places[at : at + BATCH]) for bucket, places in buckets.items() for at in range(0, len(places), BATCH)]
-    answers = links.run([_free(bucket, places, ()) for bucket, places in batches])
+    answers = client.run([_free(bucket, places, ()) for bucket, places in batches])
     for (bucket, _), calls in zip(batches, answers, strict=True):
-        deliver(links, bucket, calls)
-    links.run([ScriptCall("ack", queue_key(entry.queue), (entry.number,)) for entry in entries])
+        deliver(client, bucket, calls)
+    client.run([ScriptCall("ack_entry", queue_key(entry.queue), (entry.number,)) for entry in entries])
 
 
-def deliver(links: Links, bucket: str, calls: Sequence[Any]) -> None:
+def deliver(client: RedisClient, bucket: str, calls: Sequence[Any]) -> None:
     """Call these into their queues, and whoever is next where one of them is not there any more."""
     while calls:
         queues: dict[str, list[LimitPlace]] = {}
@@ -159,7 +159,7 @@ def deliver(links: Links, bucket: str, calls: Sequence[Any]) -> None:
             due[place] = (at, left)
         by_queue = list(queues.items())
         words = [[word for each in places for word in (each.id, each.number, due[each][1])] for _, places in by_queue]
-        answers = links.run([ScriptCall("call", queue_key(queue), (bucket, *words[at])) for at, (queue, _) in enumerate(by_queue)])
+        answers = client.run([ScriptCall("promote", queue_key(queue), (bucket, *words[at])) for at, (queue, _) in enumerate(by_queue)])
         gone: list[LimitPlace] = []
         delivered: list[bytes] = []
         for (_, places), left_ in zip(by_queue, answers, strict=True):
@@ -168,7 +168,7 @@ def deliver(links: Links, bucket: str, calls: Sequence[Any]) -> None:
                     gone.append(place)
                 else:
                     delivered += (place.member, place.number, due[place][0])
-        (calls,) = links.run([_free(bucket, gone, delivered)])
+        (calls,) = client.run([_free(bucket, gone, delivered)])
 
 
 def _free(bucket: str, places: Sequence[LimitPlace], delivered: Sequence[bytes]) -> ScriptCall:

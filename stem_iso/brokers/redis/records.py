@@ -4,12 +4,14 @@
     head      start H, length I: where in the envelope its `args` lie; or, as the flag HEAD says, length I + an envelope without the large
     status    state B, until d, finished d, started d, redeliveries H, nonce 8,
               frames: token, begun, head, reason, error, result, meta, progress
+              token: "boot sequence", and a third word where head is the whole envelope: "task", or "part" of a part of a canvas
     letter    died d, frames: reason, error, note, begun, record
     entry     frames: kind, id, what, state, reason, error, result
 
-All little-endian and unaligned; a frame is I + bytes, an empty one means None. A status keeps its envelope without args: it says name,
-attempt, parent and meta already. What changes of a waiting envelope lies beside it: `note`, what the handler wrote to `meta`, and `begun`,
-how a part of a canvas began (msgpack [previous, parent, now]); whoever reads the envelope lays them over it (`merged`).
+All little-endian and unaligned; a frame is I + bytes, an empty one means None. A status keeps its envelope, with which its arguments are
+shown and it can run again; an older worker kept it without args. What changes of a waiting envelope lies beside it: `note`, what the
+handler wrote to `meta`, and `begun`, how a part of a canvas began (msgpack [previous, parent, now]); whoever reads the envelope lays them
+over it (`merged`).
 """
 
 from __future__ import annotations
@@ -21,10 +23,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from stem_iso.brokers.redis.corrupt_records import DAMAGE
-from stem_iso.outcome import TaskError
+from stem_iso.outcome import Progress, TaskError, TaskState
 from stem_iso.task.canvas.tree import Ref, Start, started
 from stem_iso.task.envelope import Envelope, Undecodable, decode, encode
-from stem_iso.task.status import Progress, TaskState
 
 VISIBILITY, TTL, DUE, STARTS_IN, LOCK, HEAD = (1 << bit for bit in range(6))
 LONGEST_LOCK = 4096  # bytes: a longer one is known by its hash

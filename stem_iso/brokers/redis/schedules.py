@@ -19,8 +19,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from stem_iso.brokers.base import ScheduleRecord
-from stem_iso.brokers.redis.client.client import Links
-from stem_iso.brokers.redis.corrupt_records import DAMAGE, say, text
+from stem_iso.brokers.redis.corrupt_records import DAMAGE, log_corrupt, text
+from stem_iso.brokers.redis.driver.client import RedisClient
 from stem_iso.brokers.redis.keys import SCHEDULES
 from stem_iso.brokers.redis.records import frames
 from stem_iso.task.canvas.tree import Canvas
@@ -29,8 +29,8 @@ from stem_iso.task.envelope import Envelope
 STORED = f"{SCHEDULES}:s"
 
 
-def listed(links: Links) -> list[ScheduleRecord]:
-    answer = links.command(SCHEDULES, "HGETALL", STORED)
+def listed(client: RedisClient) -> list[ScheduleRecord]:
+    answer = client.command(SCHEDULES, "HGETALL", STORED)
     found = (_readable(answer[at], answer[at + 1]) for at in range(0, len(answer), 2))
     return sorted((record for record in found if record is not None), key=lambda record: record.name)
 
@@ -39,7 +39,7 @@ def _readable(name: bytes, stored: bytes) -> ScheduleRecord | None:
     try:
         return _record(name, stored)
     except DAMAGE:
-        say(f"the schedule {text(name)}: put it anew, or remove it")
+        log_corrupt(f"the schedule {text(name)}: put it anew, or remove it")
         return None
 
 
@@ -56,28 +56,28 @@ def _record(name: bytes, stored: bytes) -> ScheduleRecord:
     )
 
 
-def put(links: Links, record: ScheduleRecord) -> bool:
-    return _done(links, "put", record.name, record.revision, repr(record.due), record.owner, record.body)
+def put(client: RedisClient, record: ScheduleRecord) -> bool:
+    return _done(client, "put", record.name, record.revision, repr(record.due), record.owner, record.body)
 
 
-def remove(links: Links, name: str) -> bool:
-    return _done(links, "remove", name)
+def remove(client: RedisClient, name: str) -> bool:
+    return _done(client, "remove", name)
 
 
-def pause(links: Links, name: str) -> bool:
-    return _done(links, "pause", name)
+def pause(client: RedisClient, name: str) -> bool:
+    return _done(client, "pause", name)
 
 
-def resume(links: Links, name: str, due: float) -> bool:
-    return _done(links, "resume", name, repr(due))
+def resume(client: RedisClient, name: str, due: float) -> bool:
+    return _done(client, "resume", name, repr(due))
 
 
-def _done(links: Links, verb: str, name: str, *args: str | bytes) -> bool:
-    return bool(links.call("schedule", SCHEDULES, verb, name, links.bell, *args))
+def _done(client: RedisClient, verb: str, name: str, *args: str | bytes) -> bool:
+    return bool(client.call("schedule", SCHEDULES, verb, name, client.channel, *args))
 
 
 def fire(
-    links: Links,
+    client: RedisClient,
     record: ScheduleRecord,
     due: float,
     sent: Sequence[Envelope | Canvas],
@@ -85,7 +85,7 @@ def fire(
     compose: Callable[[Canvas], Any],
 ) -> bool:
     """`publish` and `compose` are the broker's, idempotent; that nothing of `sent` is too large was checked before."""
-    stored = links.command(SCHEDULES, "HGET", STORED, record.name)
+    stored = client.command(SCHEDULES, "HGET", STORED, record.name)
     if stored is None:
         return False
     found = _readable(record.name.encode(), stored)
@@ -96,4 +96,4 @@ def fire(
     for each in sent:
         if isinstance(each, Canvas):
             compose(each)
-    return _done(links, "fire", record.name, record.revision, repr(record.due), repr(due), "1" if sent else "0")
+    return _done(client, "fire", record.name, record.revision, repr(record.due), repr(due), "1" if sent else "0")

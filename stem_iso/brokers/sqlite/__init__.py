@@ -13,10 +13,11 @@ SQLite uses a partial index only where it can prove the condition from the text.
   publish · lease · settle · revoke · unique · dead_letters · status · schedules · workers · expire     what a transaction does
   canvas · end_notices     tasks that follow one another; ends that no worker has seen
   acquire · rate_limits     limits of tasks: the question and its answer; what is counted, and the line that waits
-  rows · values · damage     a row of `task` as values, and its end; a column as a value of its type; rows that cannot be read
-  transaction · database · memory     one transaction; who runs it: a file under a lock, or the one connection of a `MemoryStore`
+  rows · values · corrupt_rows     a row of `task` as values, and its end; a column as a value of its type; rows that cannot be read
+  transaction · database · in_memory     one transaction; who runs it: a file under a lock, or the one connection of a `MemoryStore`
   connection · schema     the only import of sqlite3, and pragmas; the tables
-  notifications · waiting     wake-ups; how a thread waits for one
+  notifications     wake-ups after a commit
+  work_watch · result_watch · event_log     who waits: a worker for work, a producer for results, anybody for events
   lock_file · fork_safety · clock     the writer's turn, and files beside a database; what a fork may inherit; the two clocks
 
 Not promised: network file systems (refused), more than one machine, and survival of the last commits at a power loss unless `sync=full`.

@@ -14,8 +14,8 @@ from stem_iso.brokers.sqlite import rate_limits
 from stem_iso.brokers.sqlite.lease import FENCE
 from stem_iso.brokers.sqlite.revoke import cancel
 from stem_iso.brokers.sqlite.transaction import Transaction
+from stem_iso.outcome import CONCURRENCY_LIMIT, RATE_LIMIT
 from stem_iso.task.rate_limit import TaskLimits
-from stem_iso.task.status import CONCURRENCY_LIMIT, RATE_LIMIT
 
 TAKEN = Permit(Verdict.DONE)
 

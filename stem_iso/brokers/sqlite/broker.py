@@ -34,21 +34,24 @@ from stem_iso.brokers.sqlite import (
     corrupt_rows,
     dead_letters,
     end_notices,
+    event_log,
     expire,
     lease,
     publish,
+    retry,
     revoke,
     schedules,
     settle,
     status,
     workers,
 )
+from stem_iso.brokers.sqlite.result_watch import SqliteResultWatch, wait, wait_members
 from stem_iso.brokers.sqlite.transaction import Database, Transaction
-from stem_iso.brokers.sqlite.waiting import SqliteEnds, SqliteEventStream, SqliteWatch, wait, wait_members
+from stem_iso.brokers.sqlite.work_watch import SqliteWorkWatch
+from stem_iso.outcome import Progress
 from stem_iso.task.canvas.tree import Canvas, Tree
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.rate_limit import TaskLimits
-from stem_iso.task.status import Progress
 
 LISTENING_CACHE = 1.0  # seconds
 SEARCH = 1.0  # seconds between two of a worker that is never idle; one that finds nothing else to do looks at once
@@ -83,8 +86,8 @@ class SqliteBroker:
     def wait(self, id: str, timeout: float | None, queue: str | None = None) -> StatusRecord:
         return wait(self._database, lambda: self.status([id])[0], id, timeout)
 
-    def ends(self) -> SqliteEnds:
-        return SqliteEnds(self._database)
+    def watch_results(self) -> SqliteResultWatch:
+        return SqliteResultWatch(self._database)
 
     def revoke(self, id: str, terminate: bool = False, queue: str | None = None) -> bool:
         return self._database.write(lambda turn: revoke.revoke(turn, id, terminate))
@@ -92,13 +95,16 @@ class SqliteBroker:
     def forget(self, id: str, queue: str | None = None) -> bool:
         return self._database.write(lambda turn: revoke.forget(turn, id))
 
+    def retry(self, id: str, queue: str | None = None) -> Replayed | None:
+        return self._database.write(lambda turn: retry.retry(turn, id))
+
     def queues(self) -> list[QueueCount]:
         return self._database.read(lambda turn: status.queues(turn, self.options.dead_letter_ttl))
 
     def purge(self, queue: str) -> int:
         upto = self._database.read(revoke.newest)
         purged = 0
-        while count := self._database.write(lambda turn: revoke.purge(turn, queue, upto)):
+        while upto and (count := self._database.write(lambda turn: revoke.purge(turn, queue, upto))):
             purged += count
         return purged
 
@@ -161,7 +167,7 @@ class SqliteBroker:
         if (want > 0 and not deliveries) or turn.lease_now - self._searched > SEARCH:
             self._searched = turn.lease_now
             for queue in queues:
-                corrupt_rows.bury(turn, corrupt_rows.never_due(turn, queue))
+                corrupt_rows.add_dead_letters(turn, corrupt_rows.never_due(turn, queue))
         return Exchange(verdicts, deliveries, due, ready=more or due == 0)
 
     def renew(self, receipts: Sequence[Receipt]) -> list[Receipt]:
@@ -185,26 +191,26 @@ class SqliteBroker:
             return []
         return self._database.write(lambda turn: lease.reclaim(turn, boot, predecessor, self.options, held))
 
-    def orders(self, boot: str) -> list[Revocation]:
-        return self._database.read(lambda turn: lease.orders(turn, boot))
+    def revocations(self, boot: str) -> list[Revocation]:
+        return self._database.read(lambda turn: lease.revocations(turn, boot))
 
-    def ended_apart(self) -> list[UnattendedEnd]:
+    def unattended_ends(self) -> list[UnattendedEnd]:
         return self._database.write(end_notices.take) if self._database.read(end_notices.any_left) else []
 
-    def watch(self, boot: str, queues: Sequence[str]) -> SqliteWatch:
-        return SqliteWatch(self._database)
+    def watch(self, boot: str, queues: Sequence[str]) -> SqliteWorkWatch:
+        return SqliteWorkWatch(self._database)
 
     def beat(self, worker: WorkerInfo) -> None:
         self._database.write(lambda turn: workers.beat(turn, worker))
 
-    def goodbye(self, worker_id: str) -> None:
-        self._database.write(lambda turn: workers.goodbye(turn, worker_id))
+    def remove_worker(self, worker_id: str) -> None:
+        self._database.write(lambda turn: workers.remove(turn, worker_id))
 
     def neighbours(self, machine: str) -> list[WorkerInfo]:
         return self._database.read(lambda turn: workers.neighbours(turn, machine))
 
-    def unregister(self, dead: WorkerInfo) -> None:
-        self._database.write(lambda turn: workers.unregister(turn, dead))
+    def remove_dead_worker(self, dead: WorkerInfo) -> None:
+        self._database.write(lambda turn: workers.remove_dead(turn, dead))
 
     def workers(self) -> list[WorkerInfo]:
         return self._database.read(workers.workers)
@@ -242,25 +248,35 @@ class SqliteBroker:
 
     def emit(self, events: Sequence[bytes]) -> None:
         if events and self.listening():
-            self._database.write(lambda turn: workers.emit(turn, events))
+            self._database.write(lambda turn: event_log.emit(turn, events))
 
     def listening(self) -> bool:
         looked, answer = self._listening
         now = time.monotonic()
         if now - looked > LISTENING_CACHE:
-            answer = self._database.read(workers.listened)
+            answer = self._database.read(event_log.listened)
             self._listening = (now, answer)
         return answer
 
     def listen(self, timeout: float | None = None) -> Iterator[bytes]:
+        return event_log.SqliteEventStream(self._database, self._listener_name(), timeout).events()
+
+    def watch_events(self) -> event_log.SqliteEventStream:
+        return event_log.SqliteEventStream(self._database, self._listener_name(), None)
+
+    def _listener_name(self) -> str:
         self._listeners += 1
-        return SqliteEventStream(self._database, f"{os.getpid()}-{id(self):x}-{self._listeners}", timeout).events()
+        return f"{os.getpid()}-{id(self):x}-{self._listeners}"
 
     # -- beyond the contract ----------------------------------------------------------------------------------------------------
 
     def unfinished(self, limit: int) -> list[bytes]:
         """Bodies of what waits or runs, oldest first; nothing is touched. For tests that ask what was enqueued."""
         return self._database.read(lambda turn: status.unfinished(turn, limit))
+
+    def migrate(self) -> tuple[int, int] | None:
+        """Bring the file to this version's tables: the version before and after; None where there is no file, and none is made."""
+        return self._database.migrate()
 
     def twin(self) -> SqliteBroker:
         """Another broker on the same store, for another thread."""

@@ -23,7 +23,7 @@ from stem_iso.brokers.base import MemberState
 from stem_iso.brokers.sqlite import end_notices, schema
 from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.brokers.sqlite.notifications import Topic
-from stem_iso.brokers.sqlite.rows import ENDED, INSERT, RowEnd, bury, close, pack, state_of, undecodable, unpack_error, waiting
+from stem_iso.brokers.sqlite.rows import ENDED, INSERT, RowEnd, add_dead_letters, close, pack, state_of, undecodable, unpack_error, waiting
 from stem_iso.brokers.sqlite.transaction import Transaction
 from stem_iso.brokers.sqlite.values import count, data, is_text, seconds, text, unpacked
 from stem_iso.errors import StemError
@@ -251,7 +251,7 @@ class _Moving:
     def _fail(self, part: PartRow, message: str) -> None:
         """A step without an envelope never begins."""
         error = undecodable(message)
-        bury(self._turn, [(part.seq, "undecodable", pack(error))])
+        add_dead_letters(self._turn, [(part.seq, "undecodable", pack(error))])
         self._close(part, schema.FAILED, "undecodable", error)
         self._ends.append((part, self._cause(part, "undecodable", error)))
 

@@ -69,22 +69,22 @@ class Connection:
             self.read_any_text(True)
             self.execute = self._raw.execute
 
-    # -- the seam: `with connection:` around any use ----------------------------------------------------------------------------
+    # -- the seam: what sqlite3 raises becomes an error of ours -------------------------------------------------------------------
 
     def __enter__(self) -> Connection:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if error is None or not isinstance(error, self._error):
-            return
+        if isinstance(error, self._error):
+            raise self._ours(error) from error
+
+    def _ours(self, error: BaseException) -> BrokerUnavailable:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if str(error).startswith(NO_UTF8):
-            raise UnreadableText(f"{self.target}: {error}") from error
+            return UnreadableText(f"{self.target}: {error}")
         if code == SQLITE_BUSY:
-            raise Busy(
-                f"{self.target}: {error}: another program writes to it (a VACUUM, a backup, a shell with an open transaction?)"
-            ) from error
-        raise (Full if code == SQLITE_FULL else BrokerUnavailable)(f"{self.target}: {error}") from error
+            return Busy(f"{self.target}: {error}: another program writes to it (a VACUUM, a backup, a shell with an open transaction?)")
+        return (Full if code == SQLITE_FULL else BrokerUnavailable)(f"{self.target}: {error}")
 
     # -- use --------------------------------------------------------------------------------------------------------------------
 
@@ -106,27 +106,15 @@ class Connection:
 
     def transact(self, begin: str, work: Callable[[], T], deadline: float = 0.0) -> T:
         """All of `work`, or nothing of it, whatever ends it. Whoever holds SQLite's own lock is waited for until `deadline` (monotonic)."""
-        try:
-            return self._transact(begin, work, deadline)
-        except UnreadableText:
-            # Undone, and done anew by a connection that reads any text from now on. Not from the first: that costs a tenth of a task.
-            self.read_any_text(True)
-            return self._transact(begin, work, deadline)
-
-    def read_any_text(self, wanted: bool) -> None:
-        """What is no UTF-8 is to cost the row that it stands in (`values`), not the whole answer."""
-        self._raw.text_factory = _text if wanted else str
-
-    def _transact(self, begin: str, work: Callable[[], T], deadline: float) -> T:
         while True:
             try:
-                with self:
-                    self.execute(begin)
+                self.execute(begin)
                 break
-            except Busy:
-                if time.monotonic() >= deadline:
-                    raise
-        with self:
+            except self._error as error:
+                ours = self._ours(error)
+                if not isinstance(ours, Busy) or time.monotonic() >= deadline:
+                    raise ours from error
+        try:
             try:
                 answer = work()
                 self.execute("COMMIT")
@@ -134,6 +122,17 @@ class Connection:
             finally:
                 if self._raw.in_transaction:  # a full disk has rolled back by itself already
                     self.execute("ROLLBACK")
+        except self._error as error:
+            ours = self._ours(error)
+            if not isinstance(ours, UnreadableText) or self._raw.text_factory is _text:
+                raise ours from error
+        # Undone, and done anew by a connection that reads any text from now on. Not from the first: that costs a tenth of a task.
+        self.read_any_text(True)
+        return self.transact(begin, work, deadline)
+
+    def read_any_text(self, wanted: bool) -> None:
+        """What is no UTF-8 is to cost the row that it stands in (`values`), not the whole answer."""
+        self._raw.text_factory = _text if wanted else str
 
     def close(self) -> None:
         with self:
@@ -147,7 +146,7 @@ def _text(raw: bytes) -> str:
 def prepare(connection: Connection, clock: StoreClock, sync: str, *, file: bool) -> None:
     """Pragmas, schema, and the truth about leases of an earlier boot. For a file: under its lock."""
     with connection:
-        _is_current(connection, clock)  # a file that is not ours is refused before anything is changed in it
+        _look_once(connection, clock)  # a file that is not ours is refused before anything is changed in it
         if file:
             if not connection.one("PRAGMA user_version"):
                 # First: it cannot be changed once there is a page. Else not at all: it writes, which a full disk may have no room for.
@@ -157,15 +156,21 @@ def prepare(connection: Connection, clock: StoreClock, sync: str, *, file: bool)
                     f"{connection.target}: this file system cannot share memory between processes (no WAL); use another"
                 )
         connection.script(f"PRAGMA synchronous = {'FULL' if sync == 'full' else 'NORMAL'};" + PRAGMAS)
-        if not _is_current(connection, clock):
+        if not _look_once(connection, clock)[1]:
             connection.transact("BEGIN IMMEDIATE", lambda: _bring_up(connection, clock))
         connection.read_any_text(False)
 
 
-def _is_current(connection: Connection, clock: StoreClock) -> bool:
-    """Raises BrokerUnavailable for a file that is not ours."""
-    version, ours = connection.one("PRAGMA user_version"), connection.one("PRAGMA application_id") == schema.APPLICATION
-    if not ours and (version or connection.one("SELECT count(*) FROM sqlite_master")):
+def _look_once(connection: Connection, clock: StoreClock) -> tuple[int, bool]:
+    """The schema of the file, and whether it is this one's, of this machine. Of one instant: another process may be making the file. Raises
+    BrokerUnavailable for a file that is not ours."""
+    return connection.transact("BEGIN", lambda: _look(connection, clock))
+
+
+def _look(connection: Connection, clock: StoreClock) -> tuple[int, bool]:
+    version, application = connection.one("PRAGMA user_version"), connection.one("PRAGMA application_id")
+    ours = application == schema.APPLICATION
+    if not ours and (version or application or connection.one("SELECT count(*) FROM sqlite_master")):
         raise BrokerUnavailable(f"{connection.target} is a database of another program; give the queue a file of its own")
     if version > schema.VERSION:
         raise BrokerUnavailable(
@@ -173,14 +178,37 @@ def _is_current(connection: Connection, clock: StoreClock) -> bool:
         )
     if version < 0 or (ours and not version):
         raise BrokerUnavailable(f"{connection.target} says that its schema is {version}, which there is not: it is damaged; restore a copy")
-    return bool(version == schema.VERSION and connection.one("SELECT value FROM fact WHERE name = 'machine'") == clock.machine())
+    current = version == schema.VERSION and connection.one("SELECT value FROM fact WHERE name = 'machine'") == clock.machine()
+    return version, bool(current)
+
+
+def version_of(connection: Connection, clock: StoreClock) -> int:
+    """Of the schema of its file; 0 is an empty one. Raises BrokerUnavailable for a file that is not ours."""
+    with connection:
+        return _look_once(connection, clock)[0]
+
+
+def make_view(connection: Connection, version: int) -> None:
+    """Let the connection read a file of an earlier version as one of this version, and write nothing.
+
+    What the file lacks is made in the connection's own temporary database, whose names go before those of the file. Raises
+    BrokerUnavailable where that cannot be.
+    """
+    with connection:
+        connection.execute("PRAGMA temp_store = MEMORY")
+        try:
+            for statement in schema.overlay(version):
+                connection.execute(statement)
+        except NotImplementedError:
+            raise BrokerUnavailable(f"{connection.target} is of an earlier version (schema {version}): run `stem-iso migrate`") from None
+        connection.execute("PRAGMA query_only = ON")
 
 
 def _bring_up(connection: Connection, clock: StoreClock) -> None:
     """All that is missing. Asked again in the transaction: another may have done it meanwhile."""
-    if _is_current(connection, clock):
+    version, current = _look(connection, clock)
+    if current:
         return
-    version = connection.one("PRAGMA user_version")
     if not version:
         _run(connection, schema.TABLES)
         connection.execute(f"PRAGMA application_id = {schema.APPLICATION}")
@@ -193,9 +221,8 @@ def _bring_up(connection: Connection, clock: StoreClock) -> None:
 
 def _run(connection: Connection, statements: str) -> None:
     # One by one: `executescript` would commit first.
-    for statement in statements.split(";"):
-        if statement.strip():
-            connection.execute(statement)
+    for statement in schema.statements(statements):
+        connection.execute(statement)
 
 
 def _new_boot(connection: Connection, clock: StoreClock) -> None:

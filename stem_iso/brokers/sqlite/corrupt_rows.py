@@ -68,7 +68,7 @@ def never_due(turn: Transaction, queue: str) -> list[Fault]:
     return [(seq, f"its due time is {str(at)[:60]!r}") for seq, at in rows]
 
 
-def bury(turn: Transaction, faults: Sequence[Fault]) -> None:
+def add_dead_letters(turn: Transaction, faults: Sequence[Fault]) -> None:
     if not faults:
         return
     seqs = [seq for seq, _ in faults]

@@ -81,7 +81,7 @@ def _replay(turn: Transaction, row: Row, delay: float, dry_run: bool, taken: set
     if _held(turn, envelope, taken):
         return Replayed(id, run - 1, "unique")
     if not dry_run:
-        _revive(turn, envelope)
+        revive(turn, envelope)
     return Replayed(id, run)
 
 
@@ -93,9 +93,10 @@ def _held(turn: Transaction, envelope: Envelope, taken: set[str]) -> bool:
     return held
 
 
-def _revive(turn: Transaction, envelope: Envelope) -> None:
+def revive(turn: Transaction, envelope: Envelope) -> None:
+    """Put it in line as one that arrives now, in place of its status and its dead letter."""
     take(turn, envelope)
-    turn.run("DELETE FROM task WHERE id = ?", (envelope.id,))  # a new row: it stands in line as one that arrives now
+    turn.run("DELETE FROM task WHERE id = ?", (envelope.id,))
     turn.of_rows(INSERT, [waiting(envelope, encode(envelope), turn.now)])
     turn.run("DELETE FROM dead WHERE id = ?", (envelope.id,))
     turn.topics |= {Topic.WORK}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from stem_iso.brokers.sqlite import end_notices, rate_limits
+from stem_iso.brokers.sqlite.event_log import EVENTS_LIFE, listened
 from stem_iso.brokers.sqlite.transaction import Transaction
-from stem_iso.brokers.sqlite.workers import EVENTS_LIFE, SILENT, WORKER_LIFE, listened
+from stem_iso.brokers.sqlite.workers import SILENT, WORKER_LIFE
 
 BATCH = 1000
 ODD = 86_400.0  # no worker, no listener is renewed so far in the future. A text is larger than every number

@@ -98,6 +98,9 @@ class MemoryDatabase:
     def shrink(self) -> None:
         pass  # SQLite reuses the pages
 
+    def migrate(self) -> tuple[int, int] | None:
+        return None
+
     def twin(self) -> MemoryDatabase:
         return MemoryDatabase(self._store)
 

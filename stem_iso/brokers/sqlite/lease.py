@@ -25,8 +25,8 @@ from stem_iso.brokers.sqlite.rate_limits import pull
 from stem_iso.brokers.sqlite.rows import RowEnd, pack, pack_progress
 from stem_iso.brokers.sqlite.settle import Again, Change, apply
 from stem_iso.brokers.sqlite.transaction import Transaction
+from stem_iso.outcome import Progress, TaskState
 from stem_iso.task.policy import RESULT_TTL
-from stem_iso.task.status import Progress, TaskState
 
 PROMOTE = 200  # per queue and turn: what comes due in one instant must not hold the lock for long
 RECLAIM = 500  # per turn; the next turn finds the others
@@ -92,7 +92,7 @@ def lease(turn: Transaction, boot: str, sequence: int, queues: Sequence[str], wa
                 continue
         lasts = default if visibility is None else visibility
         deliveries.append(Delivery(Receipt(id, boot, sequence), values.data(body), queue, redeliveries, lasts))
-    corrupt_rows.bury(turn, faults)
+    corrupt_rows.add_dead_letters(turn, faults)
     return deliveries, len(found) > want
 
 
@@ -147,7 +147,7 @@ def _token(receipt: Receipt) -> tuple[str, str, int]:
     return receipt.id, receipt.boot, receipt.sequence
 
 
-def orders(turn: Transaction, boot: str) -> list[Revocation]:
+def revocations(turn: Transaction, boot: str) -> list[Revocation]:
     rows = turn.all("SELECT id, sequence, revoked FROM task WHERE revoked > 0 AND state = 2 AND boot = ?", (boot,))
     return [Revocation(Receipt(id, boot, sequence), terminate=revoked > 1) for id, sequence, revoked in rows]
 
@@ -181,7 +181,7 @@ def reclaim(
     for row in expired(turn, boot, predecessor, held):
         what = corrupt_rows.fault({"redeliveries": row[8]})
         rows.append(row) if what is None else faults.append((row[2], what))
-    corrupt_rows.bury(turn, faults)  # reported as what it is, not as a lost worker
+    corrupt_rows.add_dead_letters(turn, faults)  # reported as what it is, not as a lost worker
     decided = [_reclaimed(row, turn.now, options.max_redeliveries) for row in rows]
     locked, linked = (any(row[column] is not None for row in rows) for column in (-3, -2))
     apply(turn, [change for change, _ in decided], locked=locked, linked=linked)

@@ -1,10 +1,10 @@
 """Wake-ups: whoever commits notifies a topic, whoever waits listens to it.
 
-    writer: COMMIT ── one byte into PATH-wake ──inotify──> a worker's `Watch`          new work, orders
+    writer: COMMIT ── one byte into PATH-wake ──inotify──> a worker's `WorkWatch`          new work, orders
                       one byte into PATH-done ──inotify──> who waits for a result
                       one byte into PATH-events ─inotify─> who listens to events
 
-A wake-up says "look", never what. It comes after the commit, so who gets it sees the work, and a topic that cannot be notified (no
+A wake-up never says what has changed. It comes after the commit, so who gets it sees the work, and a topic that cannot be notified (no
 descriptor left, a full disk) is no failure of what was stored: it is logged, once. That, and a writer killed between the two, is made up
 for by `data_version` every 250 ms. Sidecars need no registration and leave nothing stale behind a kill. Watching `-wal` itself would wake
 everybody four times per commit, each time before it is visible. Where inotify cannot be had (128 instances per user), the listener is
@@ -14,6 +14,7 @@ polled.
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
@@ -21,7 +22,7 @@ from typing import Protocol
 
 from stem_iso.brokers.sqlite.lock_file import Descriptor, opened_beside
 
-INTERVAL = 0.25  # seconds between looks at data_version behind the wake-ups
+INTERVAL = 0.25  # seconds between two reads of data_version behind the wake-ups
 POLL = 0.01  # without wake-ups
 
 IN_MODIFY = 0x2
@@ -43,6 +44,14 @@ class Listener(Protocol):
         """Whether there was a wake-up since the last time; takes the readiness back."""
 
     def close(self) -> None: ...
+
+
+def block(listener: Listener, seconds: float) -> None:
+    """Until a wake-up, at most `seconds`, and never longer than the listener's interval."""
+    poll = select.poll()
+    poll.register(listener.fileno(), select.POLLIN)
+    poll.poll(max(0.0, min(seconds, listener.interval)) * 1000)
+    listener.notified()
 
 
 def drain(fd: int) -> bool:
@@ -75,7 +84,7 @@ class SidecarListener:
 
 
 def _inotify(path: str) -> int | None:
-    import ctypes  # only who parks needs it
+    import ctypes  # only who blocks needs it
 
     libc = ctypes.CDLL(None, use_errno=True)
     try:

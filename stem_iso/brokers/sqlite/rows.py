@@ -16,9 +16,8 @@ from stem_iso.brokers.base import StatusRecord
 from stem_iso.brokers.sqlite import schema, values
 from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.brokers.sqlite.transaction import Transaction
-from stem_iso.outcome import TaskError
+from stem_iso.outcome import LIMITS, Progress, TaskError, TaskState
 from stem_iso.task.envelope import Envelope, Undecodable, decode, encode
-from stem_iso.task.status import LIMITS, Progress, TaskState
 
 _encoder = msgspec.msgpack.Encoder()
 _error = msgspec.msgpack.Decoder(TaskError)
@@ -122,12 +121,12 @@ class RowEnd(NamedTuple):
 
 
 def close(turn: Transaction, endings: Sequence[RowEnd]) -> None:
-    """The row is the status from now on."""
+    """The row is the status from now on. Its envelope stays, for those who ask with which arguments it ran, and for a retry."""
     turn.of_rows(_END, [(*ending, turn.now) for ending in endings])
 
 
-def bury(turn: Transaction, rows: Sequence[tuple[int, str, bytes | None]]) -> None:
-    """A dead letter for each: (seq, reason, error). Before they are closed, which drops their bodies."""
+def add_dead_letters(turn: Transaction, rows: Sequence[tuple[int, str, bytes | None]]) -> None:
+    """A dead letter for each: (seq, reason, error). Before they are closed, which frees their locks."""
     turn.of_rows(_BURY, [(turn.now, *row) for row in rows])
 
 
@@ -135,7 +134,7 @@ def bury(turn: Transaction, rows: Sequence[tuple[int, str, bytes | None]]) -> No
 _END = """
 UPDATE task SET state = v.column2, at = v.column3, reason = v.column4, error = v.column5, result = v.column6,
   meta = coalesce(v.column7, meta), progress = coalesce(v.column8, progress), finished = v.column9,
-  sequence = NULL, marked = 0, revoked = 0, lock = NULL, slot = NULL, waits = NULL, body = NULL
+  sequence = NULL, marked = 0, revoked = 0, lock = NULL, slot = NULL, waits = NULL
 FROM (VALUES {rows}) AS v WHERE task.seq = v.column1"""
 
 _BURY = """
@@ -151,7 +150,7 @@ WHERE true ON CONFLICT (id) DO UPDATE SET name = excluded.name, queue = excluded
 
 SELECT = """
 SELECT task.id, name, queue, state, reason, run, attempt, redeliveries, result, error, progress, meta, enqueued, at, started, finished,
-       coalesce(worker.id, task.boot), parent, root
+       coalesce(worker.id, task.boot), parent, root, body
 FROM task LEFT JOIN worker ON worker.boot = task.boot """
 
 
@@ -182,4 +181,12 @@ def record(row: Row) -> StatusRecord:
         worker_id=values.optional_text(rest[0]),
         parent_id=values.optional_text(rest[1]),
         root_id=values.optional_text(rest[2]),
+        args=_args(rest[3]),
     )
+
+
+def _args(body: Any) -> bytes | None:
+    try:
+        return None if body is None else bytes(decode(values.data(body)).args)
+    except Undecodable:
+        return None

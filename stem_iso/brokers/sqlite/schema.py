@@ -8,12 +8,17 @@ counted in it at every end of a member is in `tally`, for a row may bear a tree 
 `worker` are small beside it.
 
 A file of an earlier version is brought to this one by `ADDED`, one step per version; a new file is `TABLES` and all steps. Nothing is ever
-taken away or given another meaning, so a step is as safe as its statements are few.
+taken away or given another meaning, so a step is as safe as its statements are few. For the same reason a file of an earlier version can be
+read without being changed: columns and tables that it lacks are empty (`overlay`).
 
 The file remembers the machine's boot that its leases were written in: whoever opens it under another one sets all of them to "ran out".
 """
 
 from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
 
 WAITING, READY, DELAYED, LEASED, SUCCEEDED, FAILED, CANCELLED = range(-1, 6)
 
@@ -50,7 +55,7 @@ CREATE TABLE task (
     progress BLOB,
     meta BLOB,                       -- NULL: empty
     result BLOB,
-    body BLOB                        -- NULL once the task has ended
+    body BLOB                        -- NULL: a group, or ended by an older worker
 );
 CREATE INDEX task_ready ON task (queue, rank, seq) WHERE state = 0;
 CREATE INDEX task_delayed ON task (queue, at) WHERE state = 1;
@@ -132,3 +137,44 @@ CREATE TABLE schedule (
 ) WITHOUT ROWID;
 """,
 }
+
+
+def statements(text: str) -> Iterator[str]:
+    for statement in text.split(";"):
+        if statement.strip():
+            yield statement
+
+
+# -- a file of an earlier version, read as one of this version -------------------------------------------------------------------------
+
+COMMENT = re.compile(r"--.*")
+COLUMN = re.compile(r"ALTER TABLE (\w+) ADD COLUMN (\w+) \w+(?: NOT NULL DEFAULT (\S+))?$")
+TABLE = re.compile(r"CREATE TABLE (\w+)")
+INDEX = re.compile(r"CREATE (UNIQUE )?INDEX ")
+
+
+def overlay(version: int) -> list[str]:
+    """Statements that make what a file of this version lacks, in the temporary database of a connection.
+
+    Raises NotImplementedError where a step did more than to add empty columns and tables.
+    """
+    made: list[str] = []
+    new: set[str] = set()
+    columns: dict[str, list[str]] = defaultdict(list)
+    texts = [TABLES] if version == 0 else []  # 0: an empty file
+    texts += [ADDED[step] for step in range(max(1, version) + 1, VERSION + 1)]
+    for statement in statements(COMMENT.sub("", ";".join(texts))):
+        wanted = " ".join(statement.split())
+        if column := COLUMN.match(wanted):
+            columns[column[1]].append(f"{column[3] or 'NULL'} AS {column[2]}")
+        elif table := TABLE.match(wanted):
+            new.add(table[1])
+            made.append(wanted.replace("CREATE TABLE", "CREATE TEMP TABLE IF NOT EXISTS", 1))
+        elif not INDEX.match(wanted):
+            raise NotImplementedError(wanted)
+    for name, added in columns.items():
+        if name in new:  # it is empty, so the types of its columns say nothing
+            made += [f"ALTER TABLE temp.{name} ADD COLUMN {each.partition(' AS ')[2]}" for each in added]
+        else:
+            made.append(f"CREATE TEMP VIEW IF NOT EXISTS {name} AS SELECT *, {', '.join(added)} FROM main.{name}")
+    return made

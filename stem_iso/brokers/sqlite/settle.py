@@ -24,13 +24,12 @@ from stem_iso.brokers.base import Settlement, Verdict
 from stem_iso.brokers.sqlite import canvas, schema, values
 from stem_iso.brokers.sqlite.notifications import Topic
 from stem_iso.brokers.sqlite.rate_limits import pull
-from stem_iso.brokers.sqlite.rows import ENDED, RowEnd, bury, close, pack, pack_progress, seconds, with_meta
+from stem_iso.brokers.sqlite.rows import ENDED, RowEnd, add_dead_letters, close, pack, pack_progress, seconds, with_meta
 from stem_iso.brokers.sqlite.transaction import Transaction
-from stem_iso.outcome import TaskError
+from stem_iso.outcome import TaskError, TaskState
 from stem_iso.task.envelope import encode
-from stem_iso.task.plan import Finish, GiveBack, Retry
 from stem_iso.task.policy import RESULT_TTL
-from stem_iso.task.status import TaskState
+from stem_iso.task.settlement import Finish, GiveBack, Retry
 
 
 class Held(NamedTuple):
@@ -206,7 +205,7 @@ def end(turn: Transaction, endings: Sequence[RowEnd], *, locked: bool, linked: b
     failed = [(ending.seq, ending.reason or "failed", ending.error) for ending in endings if ending.state == schema.FAILED]
     if failed:
         _carry_meta(turn, [(ending.seq, ending.meta) for ending in endings if ending.state == schema.FAILED])
-        bury(turn, failed)
+        add_dead_letters(turn, failed)
     if locked:
         turn.of_keys(_UNLOCK, [ending.seq for ending in endings])
     if linked:

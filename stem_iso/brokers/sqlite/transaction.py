@@ -79,6 +79,9 @@ class Database(Protocol):
     def shrink(self) -> None:
         """Give some free pages back to the file system."""
 
+    def migrate(self) -> tuple[int, int] | None:
+        """Bring the store to this version's schema: the version before and after; None where there is no store yet, and none is made."""
+
     def twin(self) -> Database:
         """Another one on the same store."""
 

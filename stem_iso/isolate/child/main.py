@@ -8,7 +8,7 @@
 Rules
  1. No user code before ADOPT: from then on a core holds our pidfd, and an isolate that nobody could kill never ran anything.
  2. `started` is stored when the whole frame is here and before a byte of it is decoded; `finished` before the reply is sent.
- 3. A reply says what the handler left behind. Threads, processes: the core kills the isolate before it tells anybody of the reply. A
+ 3. A reply says what the handler left behind. Threads, processes: the core kills the isolate before it reports the reply to anybody. A
     process changed in a way that cannot be put back (`state`): the reply counts at once, and the isolate is replaced.
  4. A call runs in a copy of the context that start-up left.
  5. A process that user code forked and that comes back ends there (`fork`): nothing here is its own.
@@ -21,8 +21,8 @@ import os
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -31,42 +31,39 @@ from stem_iso.isolate.child.cpu_pinning import Pinning
 from stem_iso.isolate.child.entry import StartMethod, as_in_any_program
 from stem_iso.isolate.child.fork import ForkedChildGuard, flush, flush_before_forks
 from stem_iso.isolate.child.leftovers import RETIRED, STATE, Leftovers
-from stem_iso.isolate.child.output_routing import keep_logging
-from stem_iso.isolate.child.port import CallPort, CoreGone, Pipe
+from stem_iso.isolate.child.port import CallPort, CoreExited, Pipe
 from stem_iso.isolate.child.registration import register_with
 from stem_iso.isolate.child.state import IsolateState, fresh_context
 from stem_iso.isolate.interfaces import Boot, Runner
 from stem_iso.isolate.interpreter import Program
+from stem_iso.isolate.log_record import LogForwarder, attach, packed
 from stem_iso.isolate.shared_row import Page
 from stem_iso.isolate.wire import BROKEN, CALL, READY, CallFrame, Frame, unpack_call
 from stem_iso.text import cut_inside, encoded
 
-if TYPE_CHECKING:
-    from stem_iso.isolate.keeper.spawn import Fds
-
 IDLE_TITLE = "stem_iso: idle"
 
 
-def main(fds: Fds, program: Program) -> None:
+def main(fds: tuple[int, ...], program: Program) -> None:
     """The target of the LokyProcess. Returns where the pipe ends while it is idle, and so leaves as any program does, exit hooks and all;
     whoever ended the pipe bounds the time for that."""
     import socket
 
-    page_fd, link_fd, stack, stdout, stderr, lifeline, tracker = fds.fds
+    page_fd, link_fd, stack, stdout, stderr, lifeline, tracker = fds
     setup.own_session()
     setup.quiet_signals()
     setup.first_to_go()
     setup.lifeline(lifeline)
     setup.own_descriptors(stdout, stderr)
-    setup.dump_stacks_to(stack)
+    dump_stack = setup.dump_stacks_to(stack)
     flush_before_forks()
     page = Page(page_fd)
     setup.forget(page_fd)
     register_with(tracker)
     pipe = Pipe(socket.socket(fileno=link_fd))
     try:
-        serve(pipe, page, stack, program)
-    except CoreGone:
+        serve(pipe, page, dump_stack, program)
+    except CoreExited:
         os._exit(0)
     except OSError as error:  # a handler closed our descriptors: the process cannot speak any more, on stderr perhaps neither
         with suppress(OSError):
@@ -74,22 +71,23 @@ def main(fds: Fds, program: Program) -> None:
         os._exit(1)
 
 
-def serve(pipe: Pipe, page: Page, stack: int, program: Program) -> None:
+def serve(pipe: Pipe, page: Page, dump_stack: Callable[[], None], program: Program) -> None:
     boot = msgspec.msgpack.decode(pipe.receive().payload, type=Boot)
     if boot.hosts:
         from stem_iso.isolate.child import shared_host
 
         shared_host.serve(boot, program, pipe, page, titles())
         return
-    port = CallPort(pipe)
-    setup.dump_before_raising(stack)
+    port = CallPort(pipe, dump_stack)
     handler = PortHandler(port)
-    logging.basicConfig(level=boot.log_level, handlers=[handler], format="%(message)s")
+    handler.setLevel(boot.log_level)
+    logging.basicConfig(level=boot.log_level, handlers=[handler])
     set_title = titles()
     set_title("stem_iso: booting")
     runner = boot_runner(boot, program, pipe, port)
-    keep_logging(handler)
-    calls = Calls(runner, port, page, pipe, set_title)
+    attach_log = partial(attach, handler, beside=boot.worker_log)
+    attach_log()
+    calls = Calls(runner, port, page, pipe, set_title, attach_log)
     set_title(IDLE_TITLE)
     pipe.send(READY, 0, runner.ready)
     while (received := pipe.receive_or_end()) is not None:
@@ -113,9 +111,11 @@ def boot_runner(boot: Boot, program: Program, pipe: Pipe, port: CallPort) -> Run
 class Calls:
     """Runs calls, one after the other."""
 
-    def __init__(self, runner: Runner, port: CallPort, page: Page, pipe: Pipe, set_title: Callable[[str], None]) -> None:
+    def __init__(
+        self, runner: Runner, port: CallPort, page: Page, pipe: Pipe, set_title: Callable[[str], None], attach_log: Callable[[], None]
+    ) -> None:
         self._runner, self._port, self._page, self._pipe = runner, port, page, pipe
-        self._set_title = set_title
+        self._set_title, self._attach_log = set_title, attach_log
         self._pinning, self._start_method = Pinning(), StartMethod()
         self._state, self._leftovers = IsolateState(), Leftovers()
         self._entries: dict[int, object] = {}
@@ -147,6 +147,7 @@ class Calls:
     def _define(self, call: CallFrame) -> None:
         with ForkedChildGuard():
             self._entries[call.entry] = self._runner.define(call.definition)
+        self._attach_log()  # the import may have configured logging
         self._pinning.unpin()
         self._state.take()
         self._leftovers.take()
@@ -166,8 +167,8 @@ def _not_put_back(names: tuple[str, ...]) -> str:
     return f"the call changed what cannot be put back, and its process is replaced: {', '.join(names)}"
 
 
-class PortHandler(logging.Handler):
-    """`logging` in a handler, over the pipe to the worker's log: with its level and logger, which captured text would lose."""
+class PortHandler(LogForwarder):
+    """`logging` in a handler, over the pipe to the worker's log: with all that a record has, which captured text would lose."""
 
     def __init__(self, port: CallPort) -> None:
         super().__init__()
@@ -175,7 +176,7 @@ class PortHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._port.log(min(record.levelno, 255), record.name, self.format(record))
+            self._port.log(*packed(record))
         except Exception:  # as every handler of logging: the task must not fail because its log cannot be written
             self.handleError(record)
 

@@ -19,17 +19,19 @@ import sys
 from contextvars import ContextVar
 from typing import Any, BinaryIO, Protocol
 
+from stem_iso.isolate.log_record import LogForwarder, packed
 
-class Speaker(Protocol):
+
+class OutputReceiver(Protocol):
     """A call that is running."""
 
     def printed(self, stream: int, data: bytes) -> bool:
         """False: it has ended, and this is not its text any more."""
 
-    def logged(self, level: int, logger: str, text: str) -> bool: ...
+    def logged(self, level: int, logger: str, text: str, details: bytes) -> bool: ...
 
 
-current: ContextVar[Speaker | None] = ContextVar("stem_iso.hosted_call", default=None)
+current: ContextVar[OutputReceiver | None] = ContextVar("stem_iso.hosted_call", default=None)
 
 
 class Routed(io.BufferedIOBase):
@@ -64,41 +66,29 @@ class Routed(io.BufferedIOBase):
         self._plain.flush()
 
 
-class RoutedLog(logging.Handler):
-    """`logging`, with its level and logger, which printed text would lose. `aside` takes what no call says."""
+class RoutedLog(LogForwarder):
+    """`logging`, with all that a record has, which printed text would lose. `fallback` takes what no call logs."""
 
-    def __init__(self, aside: Speaker) -> None:
+    def __init__(self, fallback: OutputReceiver) -> None:
         super().__init__()
-        self._aside = aside
+        self._fallback = fallback
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            said = min(record.levelno, 255), record.name, self.format(record)
+            line = packed(record)
             call = current.get()
-            if (call is None or not call.logged(*said)) and not self._aside.logged(*said):
-                sys.stderr.write(f"{said[2]}\n")  # a process that a handler forked has no way to the core
+            if (call is None or not call.logged(*line)) and not self._fallback.logged(*line):
+                sys.stderr.write(f"{line[2]}\n")  # a process that a handler forked has no way to the core
         except Exception:  # as every handler of logging: the task must not fail because its log cannot be written
             self.handleError(record)
 
 
-def route(aside: Speaker, log_level: int) -> logging.Handler:
+def route(fallback: OutputReceiver, log_level: int) -> LogForwarder:
     """For the whole life of the process, before any user code can take hold of the streams. The handler of its log."""
     for stream, name in ((1, "stdout"), (2, "stderr")):
         routed: Any = Routed(stream, os.fdopen(stream, "wb", closefd=False))
         setattr(sys, name, io.TextIOWrapper(routed, encoding="utf-8", errors="backslashreplace", write_through=True))
-    handler = RoutedLog(aside)
-    logging.basicConfig(level=log_level, handlers=[handler], format="%(message)s")
+    handler = RoutedLog(fallback)
+    handler.setLevel(log_level)
+    logging.basicConfig(level=log_level, handlers=[handler])
     return handler
-
-
-def keep_logging(handler: logging.Handler) -> None:
-    """After user code was imported, which may have configured logging: a root without a handler has ours again, no logger of ours is off.
-
-    `logging.config.dictConfig` disables every logger that it does not name, and takes from the root what it does not name there.
-    """
-    root = logging.getLogger()
-    if not root.handlers:
-        root.addHandler(handler)
-    for name, logger in list(root.manager.loggerDict.items()):
-        if name.partition(".")[0] == "stem_iso" and isinstance(logger, logging.Logger):
-            logger.disabled = False

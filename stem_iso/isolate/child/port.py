@@ -1,8 +1,8 @@
 """The isolate's end of the call pipe, and the handler's way to the core.
 
-One thread at a time speaks (`_lock`); a thread that asks keeps the lock until its answer is there, since during a call the core sends
-nothing but answers. The soft limit's exception is raised on the main thread, and held back while that thread writes a frame or awaits one:
-half a frame would be garbage. What other threads say does not hold it back.
+One thread at a time writes (`_lock`); a thread that sends a request keeps the lock until its answer is there, since during a call the core
+sends nothing but answers. The soft limit's exception is raised on the main thread, and held back while that thread writes a frame or awaits
+one: half a frame would be garbage. What other threads write does not hold it back.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from math import inf
 from threading import RLock, current_thread, main_thread
@@ -20,13 +20,13 @@ from types import FrameType
 from stem_iso.errors import SoftTimeLimitExceeded
 from stem_iso.isolate.child.setup import NUDGE_SIGNAL, RAISE_SIGNAL
 from stem_iso.isolate.linux import receive_with_descriptors, send_with_descriptor
-from stem_iso.isolate.wire import ANSWER, ASK, BEAT, LOG, REPLY, TELL, CallFrame, Frame, Unframer, frame, pack_log
+from stem_iso.isolate.wire import ANSWER, BEAT, LOG, REPLY, REQUEST, SEND, CallFrame, Frame, Unframer, frame, pack_log
 
 CHUNK = 1 << 16  # a whole pipe's worth
 
 
-class CoreGone(Exception):
-    """End of file: nobody waits for anything we could say."""
+class CoreExited(Exception):
+    """End of file: nobody waits for anything we could send."""
 
 
 class Pipe:
@@ -39,11 +39,11 @@ class Pipe:
         self._descriptors: deque[int] = deque()
 
     def receive(self) -> Frame:
-        """The next frame. Raises CoreGone."""
+        """The next frame. Raises CoreExited."""
         while not self._frames:
             data, descriptors = receive_with_descriptors(self._link, CHUNK)
             if not data:
-                raise CoreGone
+                raise CoreExited
             if descriptors:
                 self._descriptors.extend(descriptors)
             self._frames.extend(self._unframer.feed(data))
@@ -53,7 +53,7 @@ class Pipe:
         """The next frame; None at the end, for a process that is idle."""
         try:
             return self.receive()
-        except CoreGone:
+        except CoreExited:
             return None
 
     def take_descriptor(self) -> int | None:
@@ -70,7 +70,7 @@ class Pipe:
                 data = memoryview(data)[send_with_descriptor(self._link, data, descriptor) :]
             self._link.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
-            raise CoreGone from None
+            raise CoreExited from None
 
 
 class Arming:
@@ -95,8 +95,8 @@ class CallPort:
 
     isolated = True
 
-    def __init__(self, pipe: Pipe) -> None:
-        self._pipe = pipe
+    def __init__(self, pipe: Pipe, dump_stack: Callable[[], None]) -> None:
+        self._pipe, self._dump_stack = pipe, dump_stack
         self._lock = RLock()
         self._call = 0
         self.soft_deadline: float | None = None
@@ -105,7 +105,7 @@ class CallPort:
         self._raises = self._armed = self._pending = False
         self.descriptor: int | None = None
         self._attached: int | None = None
-        self._speaking = 0  # by the main thread
+        self._writing = 0  # by the main thread
         self._arming = Arming(self)
         self._owner = os.getpid()
         for number in (RAISE_SIGNAL, NUDGE_SIGNAL):
@@ -119,37 +119,37 @@ class CallPort:
         self.cpus = frozenset(call.cpus) if call.cpus else None
         self._raises, self._pending = call.raises, False
 
-    def ask(self, payload: bytes) -> bytes:
-        with self._speak():
-            self._pipe.send(ASK, self._call, payload)
+    def request(self, payload: bytes) -> bytes:
+        with self._locked():
+            self._pipe.send(REQUEST, self._call, payload)
             while True:
                 answer = self._pipe.receive()
                 if answer.kind == ANSWER and answer.number == self._call:
                     return answer.payload
 
-    def tell(self, payload: bytes) -> None:
-        self.say(TELL, payload)
+    def send(self, payload: bytes) -> None:
+        self._write(SEND, payload)
 
     def beat(self) -> None:
-        self.say(BEAT)
+        self._write(BEAT)
 
-    def log(self, level: int, logger: str, text: str) -> None:
-        self.say(LOG, pack_log(level, logger, text))
+    def log(self, level: int, logger: str, text: str, details: bytes = b"") -> None:
+        self._write(LOG, pack_log(level, logger, text, details))
 
     def attach(self, descriptor: int) -> None:
         self._attached = descriptor
 
     def reply(self, payload: bytes) -> None:
-        """The call's last word, and what is attached to it."""
-        with self._speak():
+        """The call's last frame, and what is attached to it."""
+        with self._locked():
             self._pipe.send(REPLY, self._call, payload, self._attached)
         for descriptor in (self._attached, self.descriptor):
             if descriptor is not None:
                 os.close(descriptor)
         self._attached = self.descriptor = None
 
-    def say(self, kind: int, payload: bytes = b"") -> None:
-        with self._speak():
+    def _write(self, kind: int, payload: bytes = b"") -> None:
+        with self._locked():
             self._pipe.send(kind, self._call, payload)
 
     def armed(self) -> AbstractContextManager[None]:
@@ -161,21 +161,23 @@ class CallPort:
             self._raise_once()
 
     @contextmanager
-    def _speak(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
         if os.getpid() != self._owner:
             raise RuntimeError("the task's context belongs to its isolate: a process that the handler forked cannot use it")
         on_main = current_thread() is main_thread()
         with self._lock:
-            self._speaking += on_main
+            self._writing += on_main
             try:
                 yield
             finally:
-                self._speaking -= on_main
+                self._writing -= on_main
         if on_main and self._pending:
             self._raise_once()
 
     def _on_raise(self, number: int, frame: FrameType | None) -> None:
-        if self._speaking:
+        if number == RAISE_SIGNAL:
+            self._dump_stack()
+        if self._writing:
             self._pending = True
         else:
             self._raise_once()

@@ -1,7 +1,7 @@
 """The isolate's program with many seats: the inline host.
 
     main thread          reads the pipe: CALL ──> started = n · begin      ANSWER ──> the question      STOP ──> cancel      PING
-    threads, the loop    run handlers, and speak: BEGUN · PRINT · LOG · ASK · TELL · BEAT · LIMIT · REPLY, each with its call's number
+    threads, the loop    run handlers, and write: BEGUN · PRINT · LOG · REQUEST · SEND · BEAT · LIMIT · REPLY, each with its call's number
 
 Rules
  1. The main thread never waits for a handler: a question of one call is answered while another's handler blocks. (It does wait for the
@@ -14,7 +14,7 @@ Rules
  5. A call that has a limit says on which thread it runs before its handler's first step: where C code keeps the interpreter lock, this
     process's own clock stands still, and the core asks that thread for its stack by a signal.
  6. A call that the core takes back, because this thread did not come to it, is not begun (`shared_row`).
- 7. What a call leaves running (a thread, a task, a subprocess) goes on after its end, and ends with the process: it cannot be told whose
+ 7. What a call leaves running (a thread, a task, a subprocess) goes on after its end, and ends with the process: nobody can know whose
     it is. Its words are nobody's. What has died of it is reaped when no call runs.
  8. What calls changed in the process (`state`) is put back when the last of them ends, and its log says so; where it cannot be put back the
     reply says that too, and the core sends no more calls here.
@@ -37,7 +37,7 @@ import msgspec
 from stem_iso.isolate.child.entry import as_in_any_program
 from stem_iso.isolate.child.fork import ForkedChildGuard
 from stem_iso.isolate.child.leftovers import NOTHING, STATE, Leftovers
-from stem_iso.isolate.child.output_routing import current, keep_logging, route
+from stem_iso.isolate.child.output_routing import current, route
 from stem_iso.isolate.child.port import Pipe
 from stem_iso.isolate.child.state import Change, ProcessState, of_host
 from stem_iso.isolate.interfaces import (
@@ -55,10 +55,10 @@ from stem_iso.isolate.interfaces import (
     Limits,
 )
 from stem_iso.isolate.interpreter import Program
+from stem_iso.isolate.log_record import LogForwarder, attach
 from stem_iso.isolate.shared_row import Page
 from stem_iso.isolate.wire import (
     ANSWER,
-    ASK,
     BEAT,
     BEGUN,
     BROKEN,
@@ -72,10 +72,11 @@ from stem_iso.isolate.wire import (
     PRINT,
     READY,
     REPLY,
+    REQUEST,
+    SEND,
     SILENCE,
     SOFT_LIMIT,
     STOP,
-    TELL,
     THREAD,
     UNBEGUN,
     CallFrame,
@@ -95,20 +96,20 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def serve(boot: Boot, program: Program, pipe: Pipe, page: Page, set_title: Callable[[str], None]) -> None:
-    """Raises CoreGone at the end of the pipe."""
-    voice = Voice(pipe)
-    handler = route(RunningCall(voice, 0, Running(None)), boot.log_level)
+    """Raises CoreExited at the end of the pipe."""
+    writer = HostWriter(pipe)
+    handler = route(RunningCall(writer, 0, Running(None)), boot.log_level)
     set_title("stem_iso: inline host, booting")
-    runner = _runner(boot, program, voice)
-    keep_logging(handler)
-    host = HostProgram(runner, voice, page)
+    runner = _runner(boot, program, writer)
+    attach(handler)
+    host = HostProgram(runner, writer, page, handler)
     set_title(TITLE)
-    voice.say(READY, 0, host.runner.ready)
+    writer.write(READY, 0, host.runner.ready)
     while (received := pipe.receive_or_end()) is not None:
-        host.hear(received)
+        host.on_frame(received)
 
 
-def _runner(boot: Boot, program: Program, voice: Voice) -> HostRunner:
+def _runner(boot: Boot, program: Program, writer: HostWriter) -> HostRunner:
     module, _, name = boot.target.partition(":")
     try:
         start: Callable[[bytes], HostRunner] = getattr(import_module(module), name)
@@ -116,11 +117,11 @@ def _runner(boot: Boot, program: Program, voice: Voice) -> HostRunner:
         with ForkedChildGuard():
             return start(boot.payload)
     except BaseException:  # user code: its import or its start hook may raise anything, SystemExit included
-        voice.say(BROKEN, 0, encoded(cut_inside(traceback.format_exc())))
+        writer.write(BROKEN, 0, encoded(cut_inside(traceback.format_exc())))
         os._exit(1)
 
 
-class Voice:
+class HostWriter:
     """The way to the core, for all threads. A process that a handler forked has none."""
 
     def __init__(self, pipe: Pipe) -> None:
@@ -132,39 +133,39 @@ class Voice:
     def _forked(self) -> None:
         self.forked = True
 
-    def speaking(self) -> AbstractContextManager[bool]:
+    def locked(self) -> AbstractContextManager[bool]:
         """The lock. Raises RuntimeError in a forked process, where it may be held for ever by a thread that is not there."""
         if self.forked:
             raise RuntimeError("the task's context belongs to its process: one that the handler forked cannot use it")
         return self._lock
 
-    def say(self, kind: int, number: int, payload: bytes = b"") -> None:
+    def write(self, kind: int, number: int, payload: bytes = b"") -> None:
         self.send(frame(kind, number, payload))
 
     def send(self, frames: bytes) -> None:
-        with self.speaking():
+        with self.locked():
             self._pipe.send_all(frames)
 
 
 class HostProgram:
     """Used by the main thread."""
 
-    def __init__(self, runner: HostRunner, voice: Voice, page: Page) -> None:
-        self.runner, self._voice, self._page = runner, voice, page
+    def __init__(self, runner: HostRunner, writer: HostWriter, page: Page, log: LogForwarder) -> None:
+        self.runner, self._writer, self._page, self._log = runner, writer, page, log
         self._entries: dict[int, object] = {}
         self._running, self._leftovers = Running(of_host()), Leftovers()
 
-    def hear(self, received: Frame) -> None:
+    def on_frame(self, received: Frame) -> None:
         kind, number, payload = received
         if kind == CALL:
             if not self._page.may_begin(number):
-                self._voice.say(UNBEGUN, number)
+                self._writer.write(UNBEGUN, number)
                 return
             if not self._running.calls:
                 self._leftovers.reap()
             self._begin(number, payload)
         elif kind == PING:
-            self.runner.ping(lambda: self._voice.say(PONG, number))
+            self.runner.ping(lambda: self._writer.write(PONG, number))
         elif (call := self._running.calls.get(number)) is None:
             return  # it has ended meanwhile
         elif kind == ANSWER:
@@ -176,8 +177,8 @@ class HostProgram:
         sent_at, heartbeat, call_frame = unpack_hosted(payload)
         if call_frame.definition:
             self._define(call_frame)
-        call = RunningCall(self._voice, number, self._running)
-        with self._voice.speaking():
+        call = RunningCall(self._writer, number, self._running)
+        with self._writer.locked():
             self._running.calls[number] = call
         try:
             limits = limits_of(call_frame, sent_at, heartbeat)
@@ -191,19 +192,20 @@ class HostProgram:
     def _define(self, call_frame: CallFrame) -> None:
         with ForkedChildGuard():
             self._entries[call_frame.entry] = self.runner.define(call_frame.definition)
-        with self._voice.speaking():
+        attach(self._log)  # the import may have configured logging
+        with self._writer.locked():
             self._running.defined()
 
 
 class Running:
-    """The calls that run, and what they may change together. Under the voice's lock, whoever uses it."""
+    """The calls that run, and what they may change together. Under the writer's lock, whoever uses it."""
 
     def __init__(self, state: ProcessState | None) -> None:
         self.calls: dict[int, RunningCall] = {}
         self._state = state
 
     def defined(self) -> None:
-        """What importing the user's module changed stays, where it can be told from what calls do."""
+        """What importing the user's module changed stays, where it can be distinguished from what calls do."""
         if self._state is not None and not self.calls:
             self._state.take()
 
@@ -225,15 +227,15 @@ def limits_of(call_frame: CallFrame, sent_at: float, heartbeat: float) -> Limits
 
 
 class RunningCall:
-    """A call that runs here, as the runner's `HostCaller` and as whoever speaks in it. Number 0 speaks for the process."""
+    """A call that runs here, as the runner's `HostCaller`, and the writer of its frames. Number 0 stands for the process."""
 
-    def __init__(self, voice: Voice, number: int, running: Running) -> None:
-        self._voice, self._number, self._running = voice, number, running
+    def __init__(self, writer: HostWriter, number: int, running: Running) -> None:
+        self._writer, self._number, self._running = writer, number, running
         self.limited = False
         self.running_as: object = None
-        # The rest is under the voice's lock.
+        # The rest is under the writer's lock.
         self._open = True
-        self._questions: deque[tuple[bytes, Answer]] = deque()  # the first of them is on its way
+        self._requests: deque[tuple[bytes, Answer]] = deque()  # the first of them is on its way
         self._lines = {1: b"", 2: b""}  # what has no end of line yet
 
     # -- HostCaller ----------------------------------------------------------------------------------------------------------------
@@ -241,7 +243,7 @@ class RunningCall:
     @contextmanager
     def running(self) -> Iterator[None]:
         if self.limited:
-            self._say(BEGUN, THREAD.pack(threading.get_native_id()))
+            self._write(BEGUN, THREAD.pack(threading.get_native_id()))
         token = current.set(self)
         try:
             yield
@@ -254,64 +256,64 @@ class RunningCall:
     def sent(self) -> None:
         """The core knows."""
 
-    def asked(self, payload: bytes, answer: Answer | None) -> None:
+    def on_message(self, payload: bytes, answer: Answer | None) -> None:
         if answer is None:
-            self._say(TELL, payload)
+            self._write(SEND, payload)
             return
-        with self._voice.speaking():
-            self._questions.append((payload, answer))
-            if len(self._questions) == 1:
-                self._say(ASK, payload)
+        with self._writer.locked():
+            self._requests.append((payload, answer))
+            if len(self._requests) == 1:
+                self._write(REQUEST, payload)
 
     def received(self, descriptor: int) -> None:
         """Nothing in a host is sent one."""
         os.close(descriptor)
 
     def beat(self) -> None:
-        self._say(BEAT)
+        self._write(BEAT)
 
     def limit_reached(self, notice: LimitNotice) -> None:
         if notice.level == "soft":  # the hard one is in the reply
             self._limit(SOFT_LIMIT, notice)
 
     def _limit(self, level: int, reached: Overrun) -> None:
-        self._say(LIMIT, LIMIT_HEAD.pack(level, reached.elapsed) + reached.stack.encode(errors="replace"))
+        self._write(LIMIT, LIMIT_HEAD.pack(level, reached.elapsed) + reached.stack.encode(errors="replace"))
 
-    def output(self, level: int, logger: str, text: str) -> None:
-        self.logged(level, logger, text)
+    def output(self, level: int, logger: str, text: str, details: bytes = b"") -> None:
+        self.logged(level, logger, text, details)
 
     def ended(self, outcome: Outcome) -> None:
         tag, result = pack_reply(outcome)
-        with self._voice.speaking():
+        with self._writer.locked():
             rest = [frame(PRINT, self._number, bytes((stream,)) + text) for stream, text in self._lines.items() if text]
             self._open = False
             change = self._running.remove(self._number)
             rest += [frame(LOG, self._number, pack_log(logging.WARNING, "stem_iso", text)) for text in _reports(change)]
             head = bytes((tag, STATE if change.lost else NOTHING))
-            self._voice.send(b"".join((*rest, frame(REPLY, self._number, head + result))))
+            self._writer.send(b"".join((*rest, frame(REPLY, self._number, head + result))))
 
     # -- the pipe ------------------------------------------------------------------------------------------------------------------
 
     def answered(self, payload: bytes) -> None:
-        with self._voice.speaking():
-            if not self._questions:
+        with self._writer.locked():
+            if not self._requests:
                 return
-            _, answer = self._questions.popleft()
-            if self._questions:
-                self._say(ASK, self._questions[0][0])
+            _, answer = self._requests.popleft()
+            if self._requests:
+                self._write(REQUEST, self._requests[0][0])
         answer(payload)
 
-    def _say(self, kind: int, payload: bytes = b"") -> None:
-        with self._voice.speaking():
+    def _write(self, kind: int, payload: bytes = b"") -> None:
+        with self._writer.locked():
             if self._open:
-                self._voice.say(kind, self._number, payload)
+                self._writer.write(kind, self._number, payload)
 
-    # -- Speaker -------------------------------------------------------------------------------------------------------------------
+    # -- OutputReceiver ------------------------------------------------------------------------------------------------------------
 
     def printed(self, stream: int, data: bytes) -> bool:
-        if self._voice.forked:
+        if self._writer.forked:
             return False
-        with self._voice.speaking():
+        with self._writer.locked():
             if not self._open:
                 return False
             text = self._lines[stream] + data
@@ -320,13 +322,13 @@ class RunningCall:
                 end = len(text)
             self._lines[stream] = text[end:]
             for at in range(0, end, PIECE):
-                self._voice.say(PRINT, self._number, bytes((stream,)) + text[at : min(at + PIECE, end)])
+                self._writer.write(PRINT, self._number, bytes((stream,)) + text[at : min(at + PIECE, end)])
         return True
 
-    def logged(self, level: int, logger: str, text: str) -> bool:
-        if self._voice.forked or not self._open:
+    def logged(self, level: int, logger: str, text: str, details: bytes) -> bool:
+        if self._writer.forked or not self._open:
             return False
-        self._say(LOG, pack_log(level, logger, text))
+        self._write(LOG, pack_log(level, logger, text, details))
         return True
 
 

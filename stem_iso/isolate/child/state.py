@@ -39,10 +39,10 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, NamedTuple
 
-from stem_iso.isolate.child.setup import NUDGE_SIGNAL, RAISE_SIGNAL, STACK_SIGNAL
+from stem_iso.isolate.child import setup
 
 SIGNALS = tuple(sorted(map(int, signal.valid_signals())))
-OURS = frozenset(map(int, (STACK_SIGNAL, RAISE_SIGNAL, NUDGE_SIGNAL)))
+OWN_SIGNALS = frozenset(map(int, setup.OWN_SIGNALS))
 TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 # Those that a program sets for itself. The others are of the whole user, or of schedulers that Python does not use.
 LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
@@ -218,7 +218,7 @@ def _restore_mask(kept: set[int], now: set[int]) -> None:
 def _restore_handlers(kept: list[Any], now: list[Any]) -> None:
     for number, before, after in zip(SIGNALS, kept, now, strict=True):
         if before is not after:
-            if before is None or number in OURS:  # C code's; behind ours there is more than Python knows
+            if before is None or number in OWN_SIGNALS:  # C code's; behind ours there is more than Python knows
                 raise NotRestorable
             signal.signal(number, before)
 
@@ -239,7 +239,7 @@ def _descriptors() -> list[int]:
 
 
 def _restore_descriptors(kept: list[int], now: list[int]) -> None:
-    """O_NONBLOCK, which a loop sets on what it writes to, can be taken off; another file cannot be told to be ours."""
+    """O_NONBLOCK, which a loop sets on what it writes to, can be taken off; of another file nobody can know that it is ours."""
     for fd, flags in enumerate(kept):
         fcntl.fcntl(fd, fcntl.F_SETFL, flags)
     if _descriptors() != kept:

@@ -172,8 +172,8 @@ class Allocator(Generic[C, H]):
         self.idle.append(isolate)
         return self.decide(now)
 
-    def condemned(self, isolate: int) -> None:
-        """It will die; whatever it holds keeps its seat until `gone`."""
+    def killed(self, isolate: int) -> None:
+        """It will die; whatever it holds keeps its seat until `exited`."""
         if isolate in self.idle:
             self.idle.remove(isolate)
         self.booting.discard(isolate)
@@ -187,7 +187,7 @@ class Allocator(Generic[C, H]):
         self._forget(isolate)
         return self.decide(now)
 
-    def gone(self, isolate: int, now: float) -> list[Order[C, H]]:
+    def exited(self, isolate: int, now: float) -> list[Order[C, H]]:
         self._forget(isolate)
         return self.decide(now)
 

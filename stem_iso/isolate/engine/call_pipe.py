@@ -20,6 +20,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from stem_iso.isolate import wire
@@ -64,6 +65,11 @@ class CallPipe:
                 self._outbox.appendleft(unsent)
                 return False
         return True
+
+    def end(self) -> None:
+        """Nothing more will be sent: an idle isolate leaves at that."""
+        with suppress(OSError):  # it is dead
+            self.link.shutdown(socket.SHUT_WR)
 
     def _write(self, data: bytes | memoryview, descriptor: int | None) -> Unsent | None:
         try:

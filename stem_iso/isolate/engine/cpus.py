@@ -1,4 +1,4 @@
-"""CPU cores that one call has for itself (I9): which there are, who has them, and which come next.
+"""CPU cores that one call has for itself: which there are, who has them, and which come next.
 
     allowed set (taskset, cpuset) ─┐
     quota (cgroup cpu.max) ────────┼─> choose ──> lock the byte of each core ──> claim ── give_back ──> free

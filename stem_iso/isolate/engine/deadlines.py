@@ -24,8 +24,8 @@ from math import inf
 from stem_iso.isolate.interfaces import Limits
 from stem_iso.outcome import TimedOut
 
-ASK_BEFORE = 0.020  # seconds; a dump inside a C call took 5 ms at most
-ASK_EARLY = 0.200  # with four busy processes to a core, one waits some 40 ms for its turn
+STACK_BEFORE = 0.020  # seconds; a dump inside a C call took 5 ms at most
+EARLY_STACK_BEFORE = 0.200  # with four busy processes to a core, one waits some 40 ms for its turn
 
 
 class Alarm(Enum):
@@ -46,14 +46,14 @@ def after(start: float, seconds: float | None) -> float:
 class Deadlines:
     """The alarms of one call that have not rung. Owned by whoever watches the call.
 
-    `asks`: the stack is asked for before the call is ended. `ends`: the call can be ended. `late`: seconds that SOFT, HARD and SILENCE
-    ring after their limits.
+    `early_stack`: the stack is requested before the call is ended. `ends`: the call can be ended. `late`: seconds that SOFT, HARD and
+    SILENCE ring after their limits.
     """
 
-    __slots__ = ("_asks", "_late", "early_at", "hard_at", "limits", "next_at", "over", "sent_at", "silent_at", "soft_at", "stack_at")
+    __slots__ = ("_early_stack", "_late", "early_at", "hard_at", "limits", "next_at", "over", "sent_at", "silent_at", "soft_at", "stack_at")
 
-    def __init__(self, limits: Limits, sent_at: float, *, asks: bool = True, ends: bool = True, late: float = 0.0) -> None:
-        self.limits, self.sent_at, self._asks, self._late = limits, sent_at, asks, late
+    def __init__(self, limits: Limits, sent_at: float, *, early_stack: bool = True, ends: bool = True, late: float = 0.0) -> None:
+        self.limits, self.sent_at, self._early_stack, self._late = limits, sent_at, early_stack, late
         self.soft_at = after(sent_at, limits.soft)
         self.hard_at = after(sent_at, limits.hard) if ends else inf
         self.silent_at = after(sent_at, limits.heartbeat) if ends else inf
@@ -127,9 +127,9 @@ class Deadlines:
     def _plan_stack(self, now: float) -> None:
         kill_at = self.kill_at
         self.early_at = self.stack_at = inf
-        if self._asks and kill_at != inf:
-            self.stack_at = max(self.sent_at, kill_at - ASK_BEFORE)
-            early_at = max(now + (kill_at - now) / 2, kill_at - ASK_EARLY)
+        if self._early_stack and kill_at != inf:
+            self.stack_at = max(self.sent_at, kill_at - STACK_BEFORE)
+            early_at = max(now + (kill_at - now) / 2, kill_at - EARLY_STACK_BEFORE)
             self.early_at = early_at if early_at < self.stack_at else inf
 
     def _next(self) -> None:

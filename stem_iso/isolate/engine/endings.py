@@ -1,29 +1,25 @@
 """The endings of calls: a reply, or the exit of its isolate, becomes the `Outcome` of a call.
 
-    reply ─────────────────────────────────────────────────────> of_reply ───────┐
-    exit confirmed, orphans swept ──> last frames ──> lifecycle ──> ExitHandler ─┴─> Outcome, or another isolate for a call not started
+    reply ───────────────────────────────────────────────────────────────> of_reply ──────────────┐
+    exit confirmed, orphans swept ──> last frames ──> lifecycle: Ending ──> of_ending, of_death ──┴──> Outcome
 
-The functions are pure. `ExitHandler` acts: it reads what is left in the pipes, reports the outcome, and tells the allocator.
+Nothing is changed here. A call that had not begun has no outcome yet: another isolate runs it.
 """
 
 from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass
-from time import monotonic
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from stem_iso.isolate import shared_row
 from stem_iso.isolate.child.leftovers import RETIRED
-from stem_iso.isolate.engine.call import REASSIGNMENTS
 from stem_iso.isolate.engine.isolate import Isolate, signal_name
-from stem_iso.isolate.engine.lifecycle import Answered, Cause, Died, Ended, EndedByKeeper, Ending, NeverStarted
-from stem_iso.isolate.engine.memory import OomKills
-from stem_iso.isolate.engine.shared_host.host import SharedHost
-from stem_iso.isolate.interfaces import FAILED, REJECTED, RETRY, STOPPED, SUCCEEDED, TIMED_OUT, LimitNotice
+from stem_iso.isolate.engine.keeper_client import Exited
+from stem_iso.isolate.engine.lifecycle import Answered, Cause, Ended, EndedByKeeper, Ending
+from stem_iso.isolate.interfaces import FAILED, REJECTED, RETRY, STOPPED, SUCCEEDED, TIMED_OUT
 from stem_iso.isolate.wire import UNREADABLE, Garbage
 from stem_iso.outcome import (
     Crashed,
@@ -39,9 +35,6 @@ from stem_iso.outcome import (
     TimedOut,
 )
 from stem_iso.text import cut, cut_inside
-
-if TYPE_CHECKING:
-    from stem_iso.isolate.engine.isolates import Isolates
 
 NOT_A_BOOT_FAILURE = frozenset({Cause.CLOSING, Cause.RESIZED, Cause.KEEPER_LOST})
 
@@ -68,8 +61,24 @@ class Exit:
         """Whether the process had ended when the limit came, or ended in another way than by the kill for it; False where nobody knows."""
         return self.code is not None and (self.signal != "SIGKILL" or self.died_at < limit_at)
 
+    @classmethod
+    def of(cls, exited: Exited, isolate: Isolate) -> Exit:
+        """As the keeper and this process saw it: where this process was stopped, or its GIL held, the keeper acted and saw before it."""
+        # The title of a process that was dead when the keeper looked nobody can read.
+        every = ((pid, title or (isolate.title if pid == isolate.pid else "")) for pid, title in (*isolate.killed, *exited.killed))
+        times = earliest(isolate.signalled_at, exited.signalled_at), earliest(isolate.died_at, exited.died_at)
+        return cls(exited.code, exited.status, _once(every), *times)
+
 
 UNKNOWN_EXIT = Exit()
+
+
+def _once(killed: Iterable[tuple[int, str]]) -> tuple[tuple[int, str], ...]:
+    """Each process once: where the core was slow, the keeper has killed the same ones beside it."""
+    found: dict[int, str] = {}
+    for pid, title in killed:
+        found[pid] = found.get(pid) or title
+    return tuple(found.items())
 
 
 def earliest(*times: float) -> float:
@@ -156,110 +165,50 @@ def unmeasured() -> Failed:
     return Failed(TaskError(type=kinds[0], message=message, traceback="", retryable=False), kinds)
 
 
-class ExitHandler:
-    """Used under the engine's lock."""
-
-    def __init__(self, isolates: Isolates) -> None:
-        self._isolates = isolates
-        self.last_broken = ""  # the text of the newest boot failure
-        self._oom_kills = OomKills()
-
-    def spawning(self) -> None:
-        """What the kernel kills from now on may be this one."""
-        self._oom_kills.grew()
-
-    def not_started(self, isolate: Isolate, why: str) -> None:
-        """There never was a process."""
-        isolate.broken = why
-        self.gone(isolate, UNKNOWN_EXIT)
-
-    def gone(self, isolate: Isolate, end: Exit) -> None:
-        """The exit is confirmed and its descendants are dead."""
-        isolate.died_at = isolate.died_at or end.died_at or monotonic()
-        for fd in isolate.streams:
-            self._isolates.hearing.stream(isolate, fd)
-        self._isolates.hearing.last_words(isolate)
-        if isinstance(isolate, SharedHost):
-            self._host_gone(isolate, end)
-            return
-        started = isolate.page.started == isolate.call_number
-        verdict = shared_row.verdict_on(self._isolates.link.table.verdict(isolate.seat), isolate.call_number)
-        limit_at = isolate.deadlines.kill_at if isolate.deadlines else 0.0
-        ending = isolate.life.exited(started=started, verdict=verdict, before_limit=end.before(limit_at))
-        if ending is not None:
-            self._tell(isolate, ending, started, end)
-        broken = self._broken(isolate, end)
-        self.last_broken = broken or self.last_broken
-        self._isolates.drop(isolate)
-        fleet = self._isolates.fleet
-        self._isolates.obey((fleet.gone if broken is None else fleet.boot_failed)(isolate.number, monotonic()))
-
-    def _host_gone(self, host: SharedHost, end: Exit) -> None:
-        host.life.exited(started=True, verdict=False)  # its calls are not the lifecycle's, which knows of one at a time
-        broken, death = self._broken(host, end), self.death(host, end)
-        self._isolates.hosting.gone(host, end, broken, death)
-        self._isolates.drop(host)
-
-    def _broken(self, isolate: Isolate, end: Exit) -> str | None:
-        """Why its boot failed; None where it had not. Says so in a notice."""
-        if isolate.booted or isolate.life.cause in NOT_A_BOOT_FAILURE:
-            self._isolates.notice(isolate, "recycled", _reason(isolate, end))
-            return None
-        broken = isolate.broken or isolate.stderr() or self._how_it_died(isolate, end)
-        self._isolates.notice(isolate, "boot-failed", "boot failed", broken)
-        return broken
-
-    def _tell(self, isolate: Isolate, ending: Ending, started: bool, end: Exit) -> None:
-        match ending:
-            case Answered(outcome):
-                self._isolates.report(isolate, outcome)
-            case NeverStarted():
-                self._again(isolate, end)
-            case Ended(Cause.LIMIT | Cause.SILENCE) | EndedByKeeper():
-                self._report_limit(isolate, end)
-            case Ended(Cause.MEMORY):
-                assert isolate.call is not None
-                self._isolates.report(isolate, MemoryExceeded(isolate.call.job.limits.memory or 0, isolate.memory_used))
-            case Ended(cause):
-                assert isolate.call is not None
-                self._isolates.report(isolate, of_cause(cause, isolate.call.stop, started, end, isolate.stderr()))
-            case Died():
-                self._isolates.report(isolate, self.death(isolate, end))
-
-    def death(self, isolate: Isolate, end: Exit) -> Crashed:
-        """The outcome of a call that ran there where nobody of ours killed it."""
-        starved = end.signal == "SIGKILL" and self._oom_kills.grew()
-        return Crashed(end.exit_code, end.signal, isolate.stderr(), isolate.take_stack(), starved)
-
-    def _how_it_died(self, isolate: Isolate, end: Exit) -> str:
-        if isolate.life.cause is Cause.BOOT_LIMIT:
-            return f"the boot took longer than {self._isolates.boot.time_limit:g} s\n{isolate.take_stack()}".strip()
-        return f"the process died before it was ready: {end.signal or f'exit code {end.exit_code}'}"
-
-    def _again(self, isolate: Isolate, end: Exit) -> None:
-        call = self._isolates.release(isolate)
-        # One that had found what the call before changed past putting back says nothing about this one.
-        retired = end.exit_code == RETIRED and isolate.calls > 1
-        call.tries += isolate.life.cause not in (Cause.VERDICT, Cause.UNSENT) and not retired
-        if self._isolates.fleet.closed:
-            self._isolates.end(call, Stopped(StopReason.SHUTDOWN, started=False))
-        elif call.tries > REASSIGNMENTS:
-            self._isolates.end(call, self.death(isolate, end))
-        else:
-            self._isolates.fleet.requeue(call, call.job.priority, call.arrival)
-
-    def _report_limit(self, isolate: Isolate, end: Exit) -> None:
-        call, deadlines = isolate.call, isolate.deadlines
-        assert call is not None and deadlines is not None
-        # Where the keeper enforced, the alarm has not rung here: whichever limit came first is the one that it saw in the row.
-        outcome = deadlines.time_out(isolate.last_stack(), end.signalled_at, end.died_at, end.killed)
-        notice = LimitNotice.of(outcome, call.job.title)
-        self._isolates.hearing.soft_event(isolate)
-        self._isolates.callbacks.append(lambda: call.caller.limit_reached(notice))
-        self._isolates.report(isolate, outcome)
+def of_ending(isolate: Isolate, ending: Ending, started: bool, end: Exit) -> Outcome:
+    """Of the call that was in the isolate, whose exit is confirmed. For every ending but `NeverStarted`, whose call runs elsewhere, and
+    `Died` (`of_death`)."""
+    call = isolate.call
+    assert call is not None
+    match ending:
+        case Answered(outcome):
+            return outcome
+        case Ended(Cause.LIMIT | Cause.SILENCE) | EndedByKeeper():
+            # Where the keeper enforced, the alarm has not rung here: whichever limit came first is the one that it saw in the row.
+            assert isolate.deadlines is not None
+            return isolate.deadlines.time_out(isolate.last_stack(), end.signalled_at, end.died_at, end.killed)
+        case Ended(Cause.MEMORY):
+            return MemoryExceeded(call.job.limits.memory or 0, isolate.memory_used)
+        case Ended(cause):
+            return of_cause(cause, call.stop, started, end, isolate.stderr())
+    raise AssertionError(f"{ending} is no outcome")
 
 
-def _reason(isolate: Isolate, end: Exit) -> str:
+def of_death(isolate: Isolate, end: Exit, starved: bool) -> Crashed:
+    """The outcome of a call that ran there where nobody of ours killed it. `starved`: the kernel did, for want of memory."""
+    return Crashed(end.exit_code, end.signal, isolate.stderr(), isolate.take_stack(), starved)
+
+
+def boot_failure(isolate: Isolate, end: Exit, time_limit: float) -> str | None:
+    """Why its boot failed; None where it had not."""
+    if isolate.booted or isolate.life.cause in NOT_A_BOOT_FAILURE:
+        return None
+    if isolate.broken or isolate.stderr():
+        return isolate.broken or isolate.stderr()
+    if isolate.life.cause is Cause.BOOT_LIMIT:
+        return f"the boot took longer than {time_limit:g} s\n{isolate.take_stack()}".strip()
+    return f"the process died before it was ready: {end.signal or f'exit code {end.exit_code}'}"
+
+
+def reason(isolate: Isolate, end: Exit) -> str:
+    """Why there is one isolate less, for the notice of it."""
     if isolate.life.cause is not None:
         return isolate.life.cause.value
     return Cause.STATE.value if end.exit_code == RETIRED else "crashed"
+
+
+def is_suspect(isolate: Isolate, end: Exit) -> bool:
+    """Whether a call that had not begun there may itself be what brought the isolate down."""
+    # One that had found what the call before changed past putting back says nothing about this one.
+    retired = end.exit_code == RETIRED and isolate.calls > 1
+    return isolate.life.cause not in (Cause.VERDICT, Cause.UNSENT) and not retired

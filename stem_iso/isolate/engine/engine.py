@@ -12,7 +12,7 @@ Rules
  5. One turn takes in a bounded number of bytes, lines and frames of each isolate; the rest is the next turn's (`Isolates.behind`).
  6. A kill waits for nothing that a handler can prolong (`timers`): `process_tree` kills step by step, many side by side. The end of a
     killed call is reported when the keeper has confirmed the exit and swept.
- 7. A keeper that is silent for 100 ms after an exit is sent SIGCONT, after 1 s SIGKILL (`keeper_pressure`). When the keeper is gone, all
+ 7. A keeper that is silent for 100 ms after an exit is sent SIGCONT, after 1 s SIGKILL (`keeper_watchdog`). When the keeper is gone, all
     trees die; a keeper of our own is replaced, and by command (`keeper_socket`) the process leaves, because its parent is gone.
 """
 
@@ -32,7 +32,7 @@ from typing import Any
 
 from stem_iso.isolate.engine.call import Call
 from stem_iso.isolate.engine.isolates import Isolates
-from stem_iso.isolate.engine.keeper_connection import KeeperConnection, KeeperLost
+from stem_iso.isolate.engine.keeper_client import KeeperClient, KeeperLost, LauncherMessage
 from stem_iso.isolate.engine.shared_host.call import HostCall
 from stem_iso.isolate.engine.shared_host.supervisor import HostBoot
 from stem_iso.isolate.interfaces import Boot, Caller, HostedJob, IsolateNotice, Job
@@ -93,9 +93,9 @@ class Engine:
         self._timer = Timer()
         for fd in (self._wake_fd, self._timer.fd):
             self._epoll.register(fd, select.EPOLLIN)
-        self._isolates.open(KeeperConnection(self._keeper_socket), self._epoll, self._timer)
-        self._epoll.register(self._isolates.link.socket, select.EPOLLIN)
-        self._isolates.wake_up(monotonic())
+        self._isolates.open(KeeperClient(self._keeper_socket), self._epoll, self._timer)
+        self._epoll.register(self._isolates.keeper.socket, select.EPOLLIN)
+        self._isolates.spawn_missing()
         self._thread.start()
 
     def submit(self, job: Job, caller: Caller) -> Call | HostCall:
@@ -110,7 +110,7 @@ class Engine:
                 try:
                     self._isolates.submit(call)
                 except BaseException:  # Ctrl-C, in the main thread, between any two steps
-                    self._command(self._isolates.dispatch.interrupted)
+                    self._command(self._isolates.interrupted)
                     raise
             waiting = bool(self._isolates.callbacks)
         if refused:
@@ -142,26 +142,26 @@ class Engine:
             return self._isolates.withdraw(call)
 
     def resize(self, size: int, spares: int) -> None:
-        self._command(lambda: self._isolates.obey(self._isolates.fleet.resize(size, spares, monotonic())))
+        self._command(lambda: self._isolates.resize(size, spares))
 
     @property
     def size(self) -> int:
         """Seats."""
-        return self._isolates.fleet.size
+        return self._isolates.allocator.size
 
     @property
     def spares(self) -> int:
-        return self._isolates.fleet.spares
+        return self._isolates.allocator.spares
 
     def stats(self) -> EngineStats:
         """Without the lock: a signal's handler may ask wherever it interrupts, and counts of a moment need no more."""
-        fleet = self._isolates.fleet
-        return EngineStats(len(fleet.busy), len(fleet.idle), len(fleet.booting), len(fleet.dying), fleet.waiting)
+        there = self._isolates.allocator
+        return EngineStats(len(there.busy), len(there.idle), len(there.booting), len(there.dying), there.waiting)
 
     @property
     def keeper(self) -> int:
         """The pid of the keeper, the launcher's by command. Another one where that was killed and replaced."""
-        pid: int = self._isolates.link.pid
+        pid: int = self._isolates.keeper.pid
         return pid
 
     def pinned(self) -> list[tuple[Caller, tuple[int, ...]]]:
@@ -191,9 +191,7 @@ class Engine:
                 except BaseException:  # a fault of ours, or user code that runs here: the limits of all other calls must go on
                     log.exception("a turn of the engine failed")
         finally:
-            self._isolates.watcher.close()
-            self._isolates.cores.close()
-            self._isolates.link.close()
+            self._isolates.close()
             self._epoll.close()
             self._timer.close()
             os.close(self._wake_fd)
@@ -206,17 +204,17 @@ class Engine:
         ready = self._poll()
         self._asleep = False
         with self._lock:
-            self._isolates.output(fd for fd, _ in ready)
+            self._isolates.read_streams(fd for fd, _ in ready)
             for fd, flags in ready:
                 if fd == self._timer.fd:
                     self._timer.acknowledge()
-                    self._isolates.clocks.tick(monotonic())
+                    self._isolates.on_timer(monotonic())
                 elif fd == self._wake_fd:
                     os.eventfd_read(fd)
-                elif fd == self._isolates.link.socket.fileno():
-                    self._hear_keeper()
+                elif fd == self._isolates.keeper.socket.fileno():
+                    self._on_keeper_socket()
                 else:
-                    self._isolates.event(fd, flags)
+                    self._isolates.on_event(fd, flags)
             self._isolates.catch_up()
             for _ in range(len(self._commands)):  # those that come meanwhile are the next turn's: the timers must go on
                 self._commands.popleft()()
@@ -233,25 +231,26 @@ class Engine:
         self._polled = not at_hand or not self._polled
         return self._epoll.poll(0 if at_hand or self._isolates.behind else -1, 256) if self._polled else []
 
-    def _hear_keeper(self) -> None:
+    def _on_keeper_socket(self) -> None:
         try:
-            for (kind, *fields), fds in self._isolates.link.receive():
-                if not self._isolates.keeping.heard(kind, fields, fds) and self._on_keeper is not None:
-                    self._isolates.callbacks.append(partial(self._on_keeper, kind, fields))
+            for message in self._isolates.keeper.receive():
+                if not isinstance(message, LauncherMessage):
+                    self._isolates.on_report(message)
+                elif self._on_keeper is not None:
+                    self._isolates.callbacks.append(partial(self._on_keeper, message.kind, message.fields))
         except KeeperLost:
             self._keeper_lost()
 
     def _keeper_lost(self) -> None:
-        self._epoll.unregister(self._isolates.link.socket)
-        self._isolates.keeping.lost()
+        self._epoll.unregister(self._isolates.keeper.socket)
+        self._isolates.keeper_lost()
         if self._keeper_socket is not None:
             # Our parent is dead and all trees are: a worker whose leases run out elsewhere is better than one without a keeper.
             log.error("the launcher died: all isolates were killed and this worker leaves; its tasks run again when their leases end")
             os._exit(1)
-        self._isolates.link.close()
-        self._isolates.link = KeeperConnection()
-        self._epoll.register(self._isolates.link.socket, select.EPOLLIN)
-        self._isolates.keeping.replaced()
+        self._isolates.keeper.reconnect()
+        self._epoll.register(self._isolates.keeper.socket, select.EPOLLIN)
+        self._isolates.keeper_replaced()
 
     def _begin_close(self) -> None:
         self._closing.set()

@@ -1,139 +1,161 @@
-"""The reader of isolates' frames and output: each frame, line and stack goes to the caller, lifecycle or timer that it concerns."""
+"""The reader of frames: what a frame of an isolate, or of a shared host, says. Decides nothing, changes nothing.
+
+    frame ──> read ──> ReadyFrame · BrokenFrame · LogFrame · ReplyFrame · RequestFrame · BeatFrame        of every isolate
+                       PrintFrame · BegunFrame · UnbegunFrame · LimitFrame · PongFrame                    of shared hosts alone
+                  └──> Garbage, where the frame cannot mean anything now
+
+Rules
+ 1. Any frame may be a handler's forgery: it may write to our pipe. What is wrong in a frame is Garbage, and costs the isolate that sent it.
+ 2. A frame of a call that a shared host has ended meanwhile is late, not wrong: `read` returns None.
+"""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from itertools import chain
-from math import inf
-from time import monotonic
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from stem_iso.isolate import wire
 from stem_iso.isolate.engine import endings
-from stem_iso.isolate.interfaces import Answer, LimitNotice
-from stem_iso.isolate.wire import ASK, BEAT, BROKEN, LOG, READY, REPLY, TELL, Frame, Garbage
+from stem_iso.isolate.engine.isolate import Isolate
+from stem_iso.isolate.engine.output import STDERR, STDOUT
+from stem_iso.isolate.wire import (
+    BEAT,
+    BEGUN,
+    BROKEN,
+    LIMIT,
+    LIMIT_HEAD,
+    LOG,
+    PONG,
+    PRINT,
+    READY,
+    REPLY,
+    REQUEST,
+    SEND,
+    THREAD,
+    UNBEGUN,
+    Frame,
+    Garbage,
+)
+from stem_iso.outcome import Outcome
 
-if TYPE_CHECKING:
-    from stem_iso.isolate.engine.isolate import Isolate
-    from stem_iso.isolate.engine.isolates import Isolates
-
-log = logging.getLogger("stem_iso.isolate")
+STREAMS = {1: STDOUT, 2: STDERR}
 
 
-class FrameReader:
-    """Has no state of its own; `later` runs something on the engine's thread, under its lock."""
+class ReadyFrame(NamedTuple):
+    """It has booted. `payload`: what its runner says of itself."""
 
-    def __init__(self, isolates: Isolates, later: Callable[[Callable[[], None]], None]) -> None:
-        self._isolates, self._later = isolates, later
+    payload: bytes
 
-    # -- frames --------------------------------------------------------------------------------------------------------------------
 
-    def frame(self, isolate: Isolate, frame: Frame) -> None:
-        """Raises Garbage where a frame cannot mean anything now."""
-        kind, number, payload = frame
-        if kind == READY and not isolate.booted:
-            self._isolates.ready(isolate, payload)
-        elif kind == BROKEN and not isolate.booted:
-            isolate.broken = payload.decode(errors="replace")
-        elif kind == LOG and isolate.call is None:
-            self.log(isolate, payload)  # a module that is imported, or a start hook, logs as well
-        elif isolate.call is None or number != isolate.call_number:
-            raise Garbage(f"kind {kind} outside a call")
-        elif kind == REPLY:
-            if len(payload) < 2:
-                raise Garbage("an empty reply")
-            self._isolates.replied(isolate, endings.of_reply(payload[0], payload[2:]), payload[1])
-        else:
-            self._saying(isolate, kind, payload)
+class BrokenFrame(NamedTuple):
+    """Its boot failed, with this traceback."""
 
-    def _saying(self, isolate: Isolate, kind: int, payload: bytes) -> None:
-        self._alive(isolate)
-        call = isolate.call
-        assert call is not None
-        caller = call.caller
-        if kind == ASK:
-            answer = self._answerer(isolate)
-            self._isolates.callbacks.append(lambda: caller.asked(payload, answer))
-        elif kind == TELL:
-            self._isolates.callbacks.append(lambda: caller.asked(payload, None))
-        elif kind == BEAT:
-            self._isolates.callbacks.append(caller.beat)
-        elif kind == LOG:
-            self.log(isolate, payload)
-        else:
-            raise Garbage(f"kind {kind} during a call")
+    traceback: str
 
-    def last_words(self, isolate: Isolate) -> None:
-        """The frames that it wrote before it died; a reply among them counts."""
-        backlog, isolate.backlog = isolate.backlog, []
-        for frame in chain(backlog, isolate.pipe.drain()):
-            try:
-                self._isolates.hear(isolate, frame)
-            except Garbage:
-                return
-            except Exception:  # as while it lived: its bytes must not keep its end from being reported
-                log.exception("isolate %d left what could not be taken in", isolate.pid)
-                return
 
-    def _answerer(self, isolate: Isolate) -> Answer:
-        number = isolate.call_number
+class LogFrame(NamedTuple):
+    """A record of `logging`."""
 
-        def send(payload: bytes) -> None:
-            if isolate.call_number == number and isolate.call is not None:
-                self._isolates.push(isolate, wire.frame(wire.ANSWER, number, payload))
+    level: int
+    logger: str
+    text: bytes
+    details: bytes
 
-        return lambda payload: self._later(lambda: send(payload))
 
-    def _alive(self, isolate: Isolate) -> None:
-        """Any frame of the handler proves that it is alive."""
-        deadlines = isolate.deadlines
-        if deadlines is not None and deadlines.beat(monotonic()):
-            self._isolates.link.table.set_deadline(isolate.seat, deadlines.kill_at)
+class ReplyFrame(NamedTuple):
+    """The call has ended. `left`: what the handler left behind (`child.leftovers`)."""
 
-    # -- output --------------------------------------------------------------------------------------------------------------------
+    outcome: Outcome
+    left: int
 
-    def stream(self, isolate: Isolate, fd: int) -> None:
-        if fd == isolate.stack_fd:
-            whole = isolate.read_stack()
-            if isolate.stack_ended:
-                self._isolates.unregister(fd)
-            if whole and isolate.awaits_stack:
-                self._isolates.clocks.stack_came(isolate, monotonic())
-            return
-        for stream, block in isolate.read_output(fd):
-            self._tell(isolate, logging.INFO, stream, block)
-        if fd in isolate.ended_streams:
-            self._isolates.unregister(fd)
 
-    def log(self, isolate: Isolate, payload: bytes) -> None:
-        level, logger, text = wire.log_record(payload)
-        if room := isolate.capture.take(len(text)):
-            self._tell(isolate, level, logger, text[:room].decode(errors="replace"))
+class RequestFrame(NamedTuple):
+    """The handler called its context. `waits`: for an answer."""
 
-    def rest_of_output(self, isolate: Isolate) -> None:
-        """The call has ended: what had no newline, and how much was too much."""
-        for stream, line in isolate.capture.finish():
-            self._tell(isolate, logging.INFO, stream, line)
-        if isolate.capture.dropped:
-            self._tell(isolate, logging.WARNING, "stem_iso", f"{isolate.capture.dropped} bytes of output dropped beyond the first MiB")
+    payload: bytes
+    waits: bool
 
-    def _tell(self, isolate: Isolate, level: int, source: str, text: str) -> None:
-        if isolate.call is not None:
-            caller = isolate.call.caller
-            self._isolates.callbacks.append(lambda: caller.output(level, source, text))
-        else:
-            self._isolates.callbacks.append(lambda: log.log(level, "isolate %d, %s: %s", isolate.pid, source, text))
 
-    # -- soft limit ----------------------------------------------------------------------------------------------------------------
+class BeatFrame(NamedTuple):
+    """The handler says that it is alive."""
 
-    def soft_event(self, isolate: Isolate) -> None:
-        """Report the soft limit, with the stack as far as it has come; nothing if there is none to report."""
-        if isolate.soft_notice is None or isolate.call is None:
-            return
-        (limit, elapsed), isolate.soft_notice = isolate.soft_notice, None
-        isolate.stack_due = inf
-        isolate.soft_stack = isolate.take_stack()
-        caller, title = isolate.call.caller, isolate.call.job.title
-        notice = LimitNotice(limit, elapsed, isolate.soft_stack, level="soft", title=title)
-        self._isolates.callbacks.append(lambda: caller.limit_reached(notice))
+
+class PrintFrame(NamedTuple):
+    stream: str
+    text: bytes
+
+
+class BegunFrame(NamedTuple):
+    """The call runs in this thread, as the kernel counts threads."""
+
+    thread: int
+
+
+class UnbegunFrame(NamedTuple):
+    """The call came too late: the core was taking it back."""
+
+
+class LimitFrame(NamedTuple):
+    """`level`: SOFT_LIMIT, HARD_LIMIT or SILENCE of `wire`; `elapsed`: seconds since the call was sent."""
+
+    level: int
+    elapsed: float
+    stack: str
+
+
+class PongFrame(NamedTuple):
+    """The loop of a shared host turns. `number`: the ping's."""
+
+    number: int
+
+
+OfEveryIsolate = ReadyFrame | BrokenFrame | LogFrame | ReplyFrame | RequestFrame | BeatFrame
+OfSharedHosts = PrintFrame | BegunFrame | UnbegunFrame | LimitFrame | PongFrame
+IsolateFrame = OfEveryIsolate | OfSharedHosts
+
+
+def read(isolate: Isolate, frame: Frame) -> IsolateFrame | None:
+    """What the frame says; None where it is late. Raises Garbage."""
+    kind, number, payload = frame
+    if kind == PONG and isolate.shared:  # its number is a ping's
+        return PongFrame(number)
+    if isolate.caller_of(number) is not None:
+        return _of_call(kind, payload, isolate.shared)
+    if kind == READY and not isolate.booted:
+        return ReadyFrame(payload)
+    if kind == BROKEN and not isolate.booted:
+        return BrokenFrame(payload.decode(errors="replace"))
+    if kind == LOG and isolate.call is None:  # a module that is imported, or a start hook, logs as well
+        return LogFrame(*wire.log_record(payload))
+    if isolate.shared and REQUEST <= kind <= UNBEGUN and 0 < number <= isolate.page.started:
+        return None
+    raise Garbage(f"kind {kind} of no call")
+
+
+def _of_call(kind: int, payload: bytes, shared: bool) -> IsolateFrame:
+    if kind == REPLY:
+        if len(payload) < 2:
+            raise Garbage("an empty reply")
+        of_reply = endings.of_hosted_reply if shared else endings.of_reply
+        return ReplyFrame(of_reply(payload[0], payload[2:]), payload[1])
+    if kind in (REQUEST, SEND):
+        return RequestFrame(payload, waits=kind == REQUEST)
+    if kind == BEAT:
+        return BeatFrame()
+    if kind == LOG:
+        return LogFrame(*wire.log_record(payload))
+    if shared:
+        return _of_hosted_call(kind, payload)
+    raise Garbage(f"kind {kind} during a call")
+
+
+def _of_hosted_call(kind: int, payload: bytes) -> IsolateFrame:
+    if kind == UNBEGUN:
+        return UnbegunFrame()
+    if kind == PRINT and payload and payload[0] in STREAMS:
+        return PrintFrame(STREAMS[payload[0]], payload[1:])
+    if kind == BEGUN and len(payload) == THREAD.size:
+        return BegunFrame(*THREAD.unpack(payload))
+    if kind == LIMIT and len(payload) >= LIMIT_HEAD.size:
+        level, elapsed = LIMIT_HEAD.unpack_from(payload)
+        return LimitFrame(level, elapsed, payload[LIMIT_HEAD.size :].decode(errors="replace"))
+    raise Garbage(f"kind {kind} during a call")

@@ -7,41 +7,43 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from collections import deque
 from contextlib import ExitStack, suppress
 from math import inf
-from typing import TYPE_CHECKING
 
 from stem_iso.isolate import wire
-from stem_iso.isolate.child.setup import NUDGE_SIGNAL, RAISE_SIGNAL, STACK_SIGNAL
+from stem_iso.isolate.child.setup import FORCED_STACK_SIGNAL, NUDGE_SIGNAL, RAISE_SIGNAL, STACK_SIGNAL
 from stem_iso.isolate.engine import stacks
+from stem_iso.isolate.engine.call import Call
 from stem_iso.isolate.engine.call_pipe import CallPipe
 from stem_iso.isolate.engine.deadlines import Deadlines
+from stem_iso.isolate.engine.keeper_client import KeeperClient, Stuck
+from stem_iso.isolate.engine.keeper_watchdog import KILL, WAKE, Press, press
 from stem_iso.isolate.engine.lifecycle import Cause, Lifecycle
 from stem_iso.isolate.engine.memory import MemoryReader
-from stem_iso.isolate.engine.output import STDERR, STDOUT, CapturedOutput
+from stem_iso.isolate.engine.output import STDERR, STDOUT, CapturedOutput, Line
+from stem_iso.isolate.interfaces import Caller, EntrypointRef, LimitNotice
 from stem_iso.isolate.keeper import process_tree
 from stem_iso.isolate.keeper.orphans import why_alive
 from stem_iso.isolate.shared_row import Page
 
-if TYPE_CHECKING:
-    from stem_iso.isolate.engine.call import Call
-    from stem_iso.isolate.engine.keeper_connection import KeeperConnection
-
 CHUNK = 1 << 16  # one read empties a full pipe
+FORCE_AFTER = 0.005  # seconds after the stack was asked for: a process that runs Python has written it, where it had a CPU
 NUDGES = (0.01, 0.1)  # seconds after the signal that raises: it may come between a look for signals and the call that blocks
 LEAVE_WITHIN = 2.0  # seconds for an idle isolate that is not needed any more to run its exit hooks; then it is killed
 STUCK_AFTER = 0.75  # seconds: a process that was killed and does not die is named, and its place is taken by another
-ASK_AGAIN = 0.05  # seconds until a keeper whose queue was full is asked again
+KILL_AGAIN = 0.05  # seconds until a keeper whose queue was full is asked again
 TURN = 1 << 20  # bytes of output read in one turn: a flood must not hold up the limits of others
 
 TURN_BLOCKS = 20  # and blocks of lines, each of which costs as much as many bytes
 FRAMES = 200  # frames that are taken in from one isolate in one turn
+ROOM = 24  # descriptors that are left free by the last isolate
 
 
 class Isolate:
     """Owned by the engine, under its lock."""
+
+    shared = False  # whether it runs many calls at a time
 
     def __init__(self, number: int, seat: int, boot_deadline: float, largest_frame: int) -> None:
         self.number, self.seat = number, seat
@@ -49,7 +51,7 @@ class Isolate:
         self.boot_deadline = boot_deadline
         self.pid, self.pidfd, self.unkept = 0, -1, False  # unkept: it has outlived its keeper, and nobody will report its exit
         self.view, self.hidden = MemoryReader(0), False  # what reads its memory; whether /proc has never shown it
-        self.link: KeeperConnection | None = None  # to its keeper, for what this process may not signal
+        self.keeper: KeeperClient | None = None  # for what this process may not signal
         self.call: Call | None = None
         self.call_number = self.sent_number = 0
         self.calls = 0
@@ -62,7 +64,7 @@ class Isolate:
         self.kill_at = self.leave_by = inf  # when the kill goes on; by when it is to have left by itself
         self.killed: process_tree.Killed = ()
         self.signalled_at = self.died_at = 0.0
-        self.soft_notice: tuple[float, float] | None = None  # limit and elapsed of a soft event that waits for its stack
+        self.soft_limit: tuple[float, float] | None = None  # limit and elapsed, of a report that waits for its stack
         self.stack_due = inf
         self.set_aside, self.booted = False, False
         self.nudges: deque[float] = deque()  # when the soft limit's exception is asked for again
@@ -70,9 +72,11 @@ class Isolate:
         self.cpus: tuple[int, ...] = ()  # of its call alone
         self.soft_stack = ""  # of the call that runs
         # When the keeper is pressed for the report of the exit; its turns when we last looked; whether it was sent SIGCONT.
-        self.press, self.turns, self.pressed = 0.0, -1, False
+        self.press_at, self._turns, self._pressed = 0.0, -1, False
         self.ended_streams: set[int] = set()
-        self._dump, self._asked = "", False  # what the stack pipe brought; whether it may bring more
+        self._dump, self._dump_due = "", False  # what the stack pipe brought; whether it may bring more
+        self._requested, self._answered = STACK_SIGNAL, False  # by which signal the last one was asked for, and whether any of it has come
+        self._force_at, self._force_after = inf, FORCE_AFTER
         # The kill for a limit that waits for a stack: why, and until when at most.
         self.last_look: tuple[Cause, float] | None = None
         self.backlog: list[wire.Frame] = []  # received, and not taken in yet: too many for one turn
@@ -110,14 +114,49 @@ class Isolate:
             os.close(fd)
         self.theirs = ()
 
+    def leave_room(self) -> None:
+        """Raises OSError, and takes the isolate down, where it would use up the last descriptors: its boot needs some for a moment, and so
+        do looks into /proc, a shared host, and the program itself."""
+        taken: list[int] = []
+        try:
+            for _ in range(ROOM):
+                taken.append(os.dup(self.stack_fd))
+        except OSError:
+            self.close()
+            raise
+        finally:
+            for fd in taken:
+                os.close(fd)
+
     # -- a call --------------------------------------------------------------------------------------------------------------------
+
+    def caller_of(self, number: int) -> Caller | None:
+        """Whose call has this number, if it is here."""
+        return self.call.caller if self.call is not None and number == self.call_number else None
+
+    @property
+    def title(self) -> str:
+        """Of its call; empty where it has none."""
+        return self.call.job.title if self.call is not None else ""
+
+    def beat(self, number: int, now: float) -> float | None:
+        """The handler of this call is alive. When its limit is reached now, if that has moved."""
+        return self.deadlines.kill_at if self.deadlines is not None and self.deadlines.beat(now) else None
+
+    def define(self, entry: EntrypointRef) -> bytes:
+        """The definition of the entrypoint, empty where it is known here. Raises whatever user code raises: to pickle is to call it."""
+        if entry.number in self.known:
+            return b""
+        definition = entry.definition(self.ready)
+        self.known.add(entry.number)
+        return definition
 
     def assign(self, call: Call, number: int, deadlines: Deadlines) -> None:
         self.life.assigned()
         self.call, self.call_number, self.deadlines = call, number, deadlines
         self.calls += 1
         self.soft_stack = ""
-        if self._asked:
+        if self._dump_due:
             self.forget_stack()  # it came too late for the call before
         call.isolate = self.number
         self.capture.reset()
@@ -127,7 +166,7 @@ class Isolate:
         assert self.call is not None
         call, self.call, self.deadlines = self.call, None, None
         self.nudges.clear()  # none may hit the next call
-        self.last_look = None
+        self.last_look, self._force_at = None, inf
         call.isolate = None
         return call
 
@@ -142,8 +181,9 @@ class Isolate:
     def alarm(self) -> float:
         """When there is something to do for it, monotonic."""
         if self.died_at:
-            return self.press
-        at = min(self.stack_due, self.kill_at, self.leave_by, self.boot_deadline, self.nudges[0] if self.nudges else inf)
+            return self.press_at
+        nudge_at = self.nudges[0] if self.nudges else inf
+        at = min(self.stack_due, self.kill_at, self.leave_by, self.boot_deadline, self._force_at, nudge_at)
         if self.signalled_at:
             return at if self.set_aside else min(at, self.signalled_at + STUCK_AFTER)
         if self.last_look is not None:
@@ -152,33 +192,51 @@ class Isolate:
 
     # -- what it prints ------------------------------------------------------------------------------------------------------------
 
-    def read_output(self, fd: int) -> list[tuple[str, str]]:
-        """(stream, block of lines) of what one descriptor has for us, bounded in bytes and lines; at least what a pipe holds."""
+    def read_output(self, fd: int) -> list[Line]:
+        """What one descriptor has for us, bounded in bytes and lines; at least what a pipe holds."""
         stream = STDOUT if fd == self.stdout_fd else STDERR
-        blocks: list[tuple[str, str]] = []
+        blocks: list[Line] = []
         for _ in range(TURN // CHUNK):
             data = _read(fd)
             if data is None:
                 self.ended_streams.add(fd)
                 break
             if data:
-                blocks += [(stream, block) for block in self.capture.feed(stream, data)]
+                blocks += self.capture.feed(stream, data)
             if len(data) < CHUNK or len(blocks) > TURN_BLOCKS:
                 break
         return blocks
 
     # -- stacks --------------------------------------------------------------------------------------------------------------------
 
-    def ask_stack(self) -> None:
+    def request_stack(self, now: float) -> None:
         """What came before counts until a new one is there."""
-        self._asked = True
-        self._signal(STACK_SIGNAL)
+        self._request(STACK_SIGNAL, now)
 
     def raise_soft(self, now: float) -> None:
         """The same, and `SoftTimeLimitExceeded` in the handler behind it."""
-        self._asked = True
-        self._signal(RAISE_SIGNAL)
+        self._request(RAISE_SIGNAL, now)
         self.nudges = deque(now + later for later in NUDGES)
+
+    def _request(self, number: int, now: float) -> None:
+        self._dump_due, self._requested, self._answered = True, number, False
+        self._force_at, self._force_after = now + FORCE_AFTER, FORCE_AFTER
+        self._signal(number)
+
+    def force_stack(self, now: float) -> None:
+        """Take the stack of a process that was asked for it and runs no Python (`child.setup`). One that has not even taken the signal has
+        had no CPU, and is left to answer."""
+        if now < self._force_at:
+            return
+        self._force_at = inf
+        self.read_stack()
+        if self._answered:
+            return
+        if process_tree.is_pending(self.pid, self._requested):
+            self._force_after *= 2
+            self._force_at = now + self._force_after
+        else:
+            self._signal(FORCED_STACK_SIGNAL)
 
     def nudge(self, now: float) -> None:
         """Ask again for the exception of the soft limit; once raised it is not raised again, however often it is asked for."""
@@ -187,8 +245,8 @@ class Isolate:
             self._signal(NUDGE_SIGNAL)
 
     def _signal(self, number: int) -> None:
-        if process_tree.send(self.pidfd, number) is process_tree.SignalResult.REFUSED and self.link is not None:
-            self.link.forward(self.number, number)
+        if process_tree.send(self.pidfd, number) is process_tree.SignalResult.REFUSED and self.keeper is not None:
+            self.keeper.forward(self.number, number)
 
     def may_dump(self) -> bool:
         """Whether its main thread will write its stack as soon as it has a CPU: it runs, and neither blocks nor ignores the signal."""
@@ -196,11 +254,13 @@ class Isolate:
 
     def forget_stack(self) -> None:
         self.read_stack()
-        self._dump, self._asked = "", False
+        self._dump, self._dump_due = "", False
+        self._force_at = inf
 
     def read_stack(self) -> bool:
         """Take in what there is of a dump, bounded; True if it may be complete."""
         if data := _read(self.stack_fd):
+            self._answered = True
             self._dump = (self._dump + data.decode(errors="replace"))[-CHUNK:]
         if data is None:
             self.ended_streams.add(self.stack_fd)
@@ -209,11 +269,15 @@ class Isolate:
     @property
     def awaits_stack(self) -> bool:
         """Whether somebody waits for a dump that is on its way."""
-        return self.soft_notice is not None or self.last_look is not None
+        return self.soft_limit is not None or self.last_look is not None
 
-    @property
-    def stack_ended(self) -> bool:
-        return self.stack_fd in self.ended_streams
+    def take_soft_notice(self) -> LimitNotice | None:
+        """The report of the soft limit, with the stack as far as it has come; None if there is none to make."""
+        if self.soft_limit is None or self.call is None:
+            return None
+        (limit, elapsed), self.soft_limit, self.stack_due = self.soft_limit, None, inf
+        self.soft_stack = self.take_stack()
+        return LimitNotice(limit, elapsed, self.soft_stack, level="soft", title=self.title)
 
     def take_stack(self) -> str:
         self.read_stack()
@@ -237,18 +301,17 @@ class Isolate:
     def dismiss(self, now: float) -> None:
         """The end of its pipe: it leaves by itself."""
         self.leave_by = now + LEAVE_WITHIN
-        with suppress(OSError):  # it is dead
-            self.pipe.link.shutdown(socket.SHUT_WR)
+        self.pipe.end()
 
-    def begin_kill(self, now: float, link: KeeperConnection) -> None:
+    def begin_kill(self, now: float, keeper: KeeperClient) -> None:
         self.leave_by = inf
         self.signalled_at = now
         if self.pidfd < 0:  # never adopted (`keeper_client`): it leaves by itself, or with the keeper
             return
         if process_tree.send(self.pidfd, 0) is process_tree.SignalResult.REFUSED:
-            self.kill = _kill_by_keeper(link, self.number)
+            self.kill = _kill_by_keeper(keeper, self.number)
         else:
-            self.kill = process_tree.kill_tree(self.pid, self.pidfd, self.call.job.title if self.call else "")
+            self.kill = process_tree.kill_tree(self.pid, self.pidfd, self.title)
         self.advance_kill(now)
         with suppress(OSError):  # with CAP_SYS_NICE a victim on a full machine gets a CPU to die on 10 ms sooner
             os.sched_setscheduler(self.pid, os.SCHED_RR, os.sched_param(1))
@@ -261,8 +324,35 @@ class Isolate:
         except StopIteration as done:
             self.killed, self.kill, self.kill_at = done.value, None, inf
 
-    def why_alive(self) -> str:
-        return why_alive(self.pid, process_tree.send(self.pidfd, 0) is process_tree.SignalResult.REFUSED)
+    def exited(self, now: float) -> None:
+        """Its process has ended; the keeper, which sweeps behind it, has to report that."""
+        self.died_at = now
+        if self.keeper is not None:
+            self.press_at, self._turns = now + WAKE, self.keeper.table.turns
+
+    def press_keeper(self, now: float) -> None:
+        """Nobody has reported the exit: see that the keeper goes on (`keeper_watchdog`)."""
+        keeper = self.keeper
+        if keeper is None or now < self.press_at:
+            return
+        turns = keeper.table.turns
+        at_work = keeper.has_message() or turns != self._turns
+        match press(at_work=at_work, woken=self._pressed, state=process_tree.state(keeper.pid), since=now - self.died_at):
+            case Press.WAIT:
+                self._turns, self._pressed, self.press_at = turns, False, now + WAKE
+            case Press.WAKE:
+                self._pressed, self.press_at = True, now + KILL
+                process_tree.send(keeper.pidfd, signal.SIGCONT)
+            case Press.PATIENCE:
+                self.press_at = now + WAKE
+            case Press.KILL:
+                self.press_at = inf
+                process_tree.send(keeper.pidfd, signal.SIGKILL)
+
+    def stuck(self) -> Stuck:
+        """What is to be said of a process that was killed and does not die."""
+        why = why_alive(self.pid, process_tree.send(self.pidfd, 0) is process_tree.SignalResult.REFUSED)
+        return Stuck(self.number, self.pid, process_tree.title(self.pid), why)
 
     def stderr(self) -> str:
         """The last lines."""
@@ -277,10 +367,10 @@ class Isolate:
                 os.close(fd)
 
 
-def _kill_by_keeper(link: KeeperConnection, number: int) -> process_tree.Kill:
+def _kill_by_keeper(keeper: KeeperClient, number: int) -> process_tree.Kill:
     """For an isolate that this process may not kill: its program has given up rights that the isolate has, and the keeper too."""
-    while not link.kill(number):
-        yield ASK_AGAIN
+    while not keeper.kill(number):
+        yield KILL_AGAIN
     return ()
 
 

@@ -1,46 +1,151 @@
-"""The client of the keeper: asks for isolates, takes in the keeper's reports, and kills all trees when the keeper is lost.
+"""The client of the keeper: asks for isolates and kills, and reads the keeper's reports.
 
-free row ──> launch ── START ──> keeper ── STARTED, pidfd ──> ADOPT, the isolate's first frame
-                                        ├─ FAILED: there never was a process
-                                        └─ EXITED ──> `endings`
+    launch ── START ──> keeper ── STARTED, pidfd ──> Started
+    kill, forward, wake ──>    ├─ FAILED ──────────> NotStarted: there never was a process
+                               ├─ STUCK ───────────> Stuck: something of it does not die
+                               └─ EXITED ──────────> Exited, after the sweep
+
+A program that embeds a worker or a pool starts a keeper of its own, and another where that is lost (`reconnect`); by command the keeper is
+the launcher, and hands its socket down.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import socket
-from collections.abc import Iterable
+import subprocess
+import sys
+import weakref
+from collections.abc import Iterator
 from contextlib import suppress
-from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-import msgspec
-
-from stem_iso.isolate import wire
-from stem_iso.isolate.engine.endings import Exit, earliest
-from stem_iso.isolate.engine.isolate import STUCK_AFTER, Isolate
-from stem_iso.isolate.engine.keeper_connection import KeeperLost
-from stem_iso.isolate.engine.lifecycle import Cause, State
-from stem_iso.isolate.engine.memory import MemoryReader
-from stem_iso.isolate.interfaces import Boot, IsolateNotice
-from stem_iso.isolate.keeper import process_tree, protocol
+from stem_iso.isolate import interpreter
+from stem_iso.isolate.keeper import protocol
 from stem_iso.isolate.keeper.keeper import SEATS
-from stem_iso.isolate.keeper.protocol import EXITED, FAILED, STARTED, STUCK
+from stem_iso.isolate.keeper.protocol import EXITED, FAILED, FORWARD, HELLO, KILL, START, STARTED, STUCK, WAKE
+from stem_iso.isolate.linux import fill_standard_descriptors
+from stem_iso.isolate.shared_row import Table
 
-if TYPE_CHECKING:
-    from stem_iso.isolate.engine.isolates import Isolates
+HELLO_LIMIT = 30.0  # seconds for the keeper's first message; it takes 20 ms on an idle machine
 
 
-NO_ARGV = (TypeError, ValueError, AttributeError, RecursionError)  # what comes of a sys.argv that is no list of texts
-ROOM = 24  # descriptors that are left free by the last isolate
+class KeeperLost(Exception):
+    """The keeper is gone, or never came."""
+
+
+class Started(NamedTuple):
+    """The process of an isolate is there. `fds`: its pidfd, and its files in /proc where that hides processes, the reader's to close; none
+    where this process had no descriptor free."""
+
+    number: int
+    pid: int
+    hides: bool  # /proc hides processes
+    shown: bool  # not this one
+    fds: tuple[int, ...]
+
+
+class NotStarted(NamedTuple):
+    """There never was a process."""
+
+    number: int
+    why: str
+
+
+class Exited(NamedTuple):
+    """The process of an isolate has ended, and its descendants are dead. Fields as in `protocol`."""
+
+    number: int
+    code: int
+    status: int
+    killed: list[tuple[int, str]]
+    signalled_at: float
+    died_at: float
+
+
+class Stuck(NamedTuple):
+    """This process does not die. `number`: its isolate's; 0: nobody knows whose it is."""
+
+    number: int
+    pid: int
+    title: str
+    why: str
+
+
+class LauncherMessage(NamedTuple):
+    """By command: not about isolates."""
+
+    kind: str
+    fields: list[Any]
+
+
+KeeperMessage = Started | NotStarted | Exited | Stuck | LauncherMessage
 
 
 class KeeperClient:
-    """Used under the engine's lock."""
+    """Talks to one keeper at a time. Used under the engine's lock, but for `wake`, which any sender of a call may use."""
 
-    def __init__(self, isolates: Isolates) -> None:
-        self._isolates = isolates
-        self._seats = list(range(SEATS))
+    def __init__(self, given: socket.socket | None = None) -> None:
+        self._seats = list(range(SEATS))  # the free rows of the table
+        self._closed = True
+        self._connect(given)
+        own = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _let_go(own()))
+
+    def _connect(self, given: socket.socket | None) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self.socket = given if given is not None else self._spawn()
+        self.socket.settimeout(HELLO_LIMIT)
+        try:
+            received = protocol.receive(self.socket)
+        except TimeoutError:
+            received = None
+        if received is None or received[0][0] != HELLO:
+            raise KeeperLost("the keeper process did not start")
+        (_, self.pid), (table, self._lifeline) = received
+        self.table = Table(table, SEATS)
+        os.close(table)
+        self.pidfd = os.pidfd_open(self.pid)
+        self.socket.setblocking(False)
+        self._closed = False
+
+    def _spawn(self) -> socket.socket:
+        fill_standard_descriptors()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        keeper = f"from stem_iso.isolate.keeper.keeper import main; main({theirs.fileno()}, {os.getpid()})"
+        program = interpreter.code(interpreter.own_path(interpreter.search_path()), keeper)
+        command = [sys.executable, *interpreter.keepers_arguments(), "-c", program]
+        # A session of its own: Ctrl-C in the program's terminal is the program's business.
+        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True)
+        theirs.close()
+        return ours
+
+    def reconnect(self) -> None:
+        """Start another keeper in place of the one that was lost. Raises KeeperLost."""
+        self.close()
+        self._connect(None)
+
+    # -- reports -------------------------------------------------------------------------------------------------------------------
+
+    def receive(self) -> Iterator[KeeperMessage]:
+        """All that is there. Raises KeeperLost at its end."""
+        while True:
+            try:
+                received = protocol.receive(self.socket)
+            except BlockingIOError:
+                return
+            if received is None:
+                raise KeeperLost("the keeper process ended")
+            yield _message(*received)
+
+    def has_message(self) -> bool:
+        """Whether there is a message that nobody has read yet."""
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        return bool(poll.poll(0))
+
+    # -- requests ------------------------------------------------------------------------------------------------------------------
 
     @property
     def free_seat(self) -> int:
@@ -50,135 +155,94 @@ class KeeperClient:
     def give_back(self, seat: int) -> None:
         self._seats.append(seat)
 
-    def spawn(self, number: int) -> None:
-        isolates = self._isolates
-        if isolates.fleet.closed:
-            isolates.fleet.gone(number, monotonic())
-            return
-        try:
-            isolate = Isolate(number, self.free_seat, monotonic() + isolates.boot.time_limit, isolates.boot.largest_frame)
-            leave_room(isolate)
-        except OSError as error:  # no descriptor, no memory
-            isolates.exits.last_broken = f"{type(error).__name__}: {error}"
-            if isolates.fleet.boot_failures == 0:  # said once, until a boot succeeds again
-                isolates.no_process(isolates.exits.last_broken)
-            isolates.obey(isolates.fleet.boot_failed(number, monotonic()))
-        else:
-            self.launch(isolate, isolates.boot)
+    def launch(self, number: int, fds: tuple[int, ...], secrets: tuple[str, ...], pool_threads: int) -> None:
+        """Ask for an isolate in the free seat. `fds` are its page, socket, stack, stdout and stderr; the others as in `protocol.prelude`.
 
-    def launch(self, isolate: Isolate, boot: Boot) -> None:
-        isolates = self._isolates
-        self._seats.pop()
-        isolates.by_number[isolate.number] = isolate
-        isolate.adopt = wire.frame(wire.ADOPT, 0, msgspec.msgpack.encode(boot))
-        for fd in (*isolate.streams, isolate.pipe.link.fileno()):
-            isolates.register(fd, isolate)
+        Raises KeeperLost; OSError, MemoryError, and what comes of a sys.argv that is no list of texts: not sent.
+        """
+        seat = self._seats.pop()
+        prelude = protocol.prelude(secrets, pool_threads)
         try:
-            prelude = protocol.prelude(boot.secrets, max(1, isolates.cores.most // isolates.fleet.size))
-            isolates.link.start(isolate.number, isolate.seat, isolate.theirs, prelude)
-        except KeeperLost:
-            return  # the engine sees the end of the link, and then all isolates go
-        except (OSError, MemoryError, *NO_ARGV) as error:  # no descriptor, no memory, a stopped keeper whose queue is full
-            isolates.exits.not_started(isolate, f"{type(error).__name__}: {error}")
-        else:
-            isolate.hand_over()
-            isolates.exits.spawning()
-            isolates.clocks.arm(isolate.boot_deadline)
+            if not protocol.send(self.socket, START, number, seat, fds=(prelude, *fds)):
+                raise KeeperLost("the keeper process ended")
+        finally:
+            os.close(prelude)
 
-    def heard(self, kind: str, fields: list[Any], fds: list[int]) -> bool:
-        """A message of the keeper; False if it is not about isolates."""
-        if kind == STUCK:
-            self._stuck(*fields)
-            return True
-        if kind not in (STARTED, FAILED, EXITED):
+    def wake(self) -> None:
+        """An earlier limit stands in the table."""
+        with suppress(BlockingIOError):  # a keeper that is stopped has a queue full of messages that cause its turn
+            protocol.send(self.socket, WAKE)
+
+    def kill(self, number: int) -> bool:
+        """Ask for the death of this isolate and all that it started; False: not now, the keeper's queue is full."""
+        return self._request(KILL, number)
+
+    def forward(self, number: int, signal: int) -> None:
+        """Ask for a signal to this isolate; lost where the keeper's queue is full."""
+        self._request(FORWARD, number, signal)
+
+    def _request(self, kind: str, *fields: int) -> bool:
+        try:
+            protocol.send(self.socket, kind, *fields)
+        except BlockingIOError:
             return False
-        isolate = self._isolates.by_number[fields[0]]
-        if kind == STARTED:
-            self._started(isolate, fields[1], fields[2], fields[3], fds)
-        elif kind == FAILED:
-            self._isolates.exits.not_started(isolate, fields[1])
-        else:
-            code, status, killed, signalled, died = fields[1:]
-            own = isolate.call.job.title if isolate.call else ""  # of a process that was dead when the keeper looked, nobody can read it
-            every = _once((pid, title or (own if pid == isolate.pid else "")) for pid, title in (*isolate.killed, *killed))
-            # Where this process was stopped, or its GIL held, the keeper acted and saw before it.
-            times = earliest(isolate.signalled_at, signalled), earliest(isolate.died_at, died)
-            self._isolates.exits.gone(isolate, Exit(code, status, every, *times))
         return True
 
-    def _stuck(self, number: int, pid: int, title: str, why: str) -> None:
-        self._isolates.emit(IsolateNotice("stuck", pid, why, title=title))
-        isolate = self._isolates.by_number.get(number)
-        if isolate is not None:
-            self._isolates.set_aside(isolate)
+    # -- the end -------------------------------------------------------------------------------------------------------------------
 
-    def lost(self) -> None:
-        """Kill every tree by ourselves, now, and end what ran there. What does not die is waited for with its call unended, as ever."""
-        self._pause(True)
-        isolates = list(self._isolates.by_number.values())
-        for isolate in isolates:
-            if isolate.life.condemned(Cause.KEEPER_LOST):
-                self._isolates.count_out(isolate)
-        held = [isolate for isolate in isolates if isolate.pidfd >= 0]
-        for isolate in held:
-            process_tree.run(isolate.kill or process_tree.kill_tree(isolate.pid, isolate.pidfd))
-            isolate.kill = None
-        self._isolates.link.cut_lifeline()
-        end = monotonic() + STUCK_AFTER
-        for isolate in isolates:
-            if isolate not in held or process_tree.has_exited(isolate.pidfd, max(0.0, end - monotonic())):
-                self._isolates.exits.gone(isolate, Exit(died_at=monotonic()))
-            else:
-                isolate.unkept = True
-                self._stuck(isolate.number, isolate.pid, process_tree.title(isolate.pid), isolate.why_alive())
+    def cut_lifeline(self) -> None:
+        """With the keeper gone, the kernel kills all isolates that are left: also those that this process may not kill."""
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
 
-    def replaced(self) -> None:
-        """There is a new keeper, which `link` talks to."""
-        self._pause(False)
-        self._isolates.wake_up(monotonic())
+    def let_go(self) -> None:
+        """In a fork of the program: its copy of the lifeline would keep the isolates alive after program and keeper have died."""
+        if not self._closed:
+            self._closed = True
+            self.cut_lifeline()
+            os.close(self.socket.detach())
 
-    def _pause(self, paused: bool) -> None:
-        self._isolates.fleet.paused = self._isolates.hosting.roster.paused = paused
-
-    def _started(self, isolate: Isolate, pid: int, hides: bool, shown: int, fds: list[int]) -> None:
-        """Its process is there: from now on it can be killed, and may run what it is sent."""
-        isolates = self._isolates
-        isolate.pid = pid
-        if len(fds) != 1 + shown:
-            for fd in fds:
-                os.close(fd)
-            # This process has no descriptor free: nobody could kill it, so it is not adopted, and leaves without user code.
-            isolate.broken = "no descriptor was free for its process"
+    def close(self) -> None:
+        """The keeper sees the end, kills what is left and leaves; one of our own is waited for. Again where no other could be started."""
+        self._closed = True
+        if self._process is not None:
+            # A fork of this program may hold a copy: closing ours alone would not be an end for the keeper. By command the launcher has
+            # still to receive GOODBYE.
             with suppress(OSError):
-                isolate.pipe.link.shutdown(socket.SHUT_WR)
-            return
-        isolate.pidfd, isolate.link = fds[0], isolates.link
-        isolate.view, isolate.hidden = MemoryReader(pid, *fds[1:]), hides and not shown
-        isolates.register(isolate.pidfd, isolate)
-        isolates.push(isolate, isolate.adopt)
-        isolates.notice(isolate, "spawned")
-        if isolate.life.state is State.DYING:
-            isolates.begin_kill(isolate)
+                self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+        self.table.close()
+        self.cut_lifeline()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+        if self._process is not None:
+            try:
+                self._process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
 
 
-def leave_room(isolate: Isolate) -> None:
-    """Raises OSError, and takes the isolate down, where it would use up the last descriptors: booting it needs some for a moment, and so do
-    looks into /proc, an inline host, and the program itself."""
-    taken: list[int] = []
-    try:
-        for _ in range(ROOM):
-            taken.append(os.dup(isolate.stack_fd))
-    except OSError:
-        isolate.close()
-        raise
-    finally:
-        for fd in taken:
+def _message(message: list[Any], fds: list[int]) -> KeeperMessage:
+    kind, *fields = message
+    if kind == EXITED:
+        return Exited(*fields)
+    if kind == FAILED:
+        return NotStarted(*fields)
+    if kind == STUCK:
+        return Stuck(*fields)
+    if kind != STARTED:
+        return LauncherMessage(kind, fields)
+    number, pid, hides, shown = fields
+    if len(fds) != 1 + shown:  # no descriptor was free for some
+        for fd in fds:
             os.close(fd)
+        fds = []
+    return Started(number, pid, hides, bool(shown), tuple(fds))
 
 
-def _once(killed: Iterable[tuple[int, str]]) -> tuple[tuple[int, str], ...]:
-    """Each process once: where the core was slow, the keeper has killed the same ones beside it."""
-    found: dict[int, str] = {}
-    for pid, title in killed:
-        found[pid] = found.get(pid) or title
-    return tuple(found.items())
+def _let_go(client: KeeperClient | None) -> None:
+    if client is not None:
+        client.let_go()

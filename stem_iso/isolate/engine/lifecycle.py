@@ -3,8 +3,8 @@
                ready          assigned
     BOOTING ---------> IDLE ----------> BUSY
        |                 ^  <---------- /
-       |                 |    replied  /          (a reply with leftovers: condemned at once, reported at the exit)
-       |   condemned     |            /
+       |                 |    replied  /          (a reply with leftovers: killed at once, reported at the exit)
+       |   killed        |            /
        +--------------> DYING <------+
                          |
                          | exited (from any state)
@@ -13,12 +13,12 @@
 
 Rules
  1. No clock, no pipe, no process here.
- 2. A call is reported once: at its reply, or, once the isolate is condemned, when the exit is confirmed; until then the handler may still
+ 2. A call is reported once: at its reply, or, once a kill has begun, when the exit is confirmed; until then the handler may still
     have effects, and a retry elsewhere would run beside it.
- 3. A complete reply wins over whatever condemned the isolate, also when it is read after the signal. The driver drains the pipe before it
+ 3. A complete reply wins over whatever killed the isolate, also when it is read after the signal. The driver drains the pipe before it
     says `exited`.
  4. The first cause stands; a later one changes nothing.
- 5. Nothing is assigned after `condemned`.
+ 5. Nothing is assigned after `killed`: a kill has begun.
  6. A process that ended before its limit crashed, also where the death was seen after the limit (a core that was stopped, or without GIL).
 """
 
@@ -69,15 +69,15 @@ class Seen(Enum):
     READY = "ready"
     ASSIGNED = "assigned"
     REPLIED = "replied"
-    CONDEMNED = "condemned"
+    KILLED = "killed"
     EXITED = "exited"
 
 
 NEXT: dict[State, dict[Seen, State]] = {
-    State.BOOTING: {Seen.READY: State.IDLE, Seen.CONDEMNED: State.DYING, Seen.EXITED: State.GONE},
-    State.IDLE: {Seen.ASSIGNED: State.BUSY, Seen.CONDEMNED: State.DYING, Seen.EXITED: State.GONE},
-    State.BUSY: {Seen.REPLIED: State.IDLE, Seen.CONDEMNED: State.DYING, Seen.EXITED: State.GONE},
-    State.DYING: {Seen.READY: State.DYING, Seen.REPLIED: State.DYING, Seen.CONDEMNED: State.DYING, Seen.EXITED: State.GONE},
+    State.BOOTING: {Seen.READY: State.IDLE, Seen.KILLED: State.DYING, Seen.EXITED: State.GONE},
+    State.IDLE: {Seen.ASSIGNED: State.BUSY, Seen.KILLED: State.DYING, Seen.EXITED: State.GONE},
+    State.BUSY: {Seen.REPLIED: State.IDLE, Seen.KILLED: State.DYING, Seen.EXITED: State.GONE},
+    State.DYING: {Seen.READY: State.DYING, Seen.REPLIED: State.DYING, Seen.KILLED: State.DYING, Seen.EXITED: State.GONE},
     State.GONE: {},
 }
 
@@ -164,13 +164,13 @@ class Lifecycle:
             raise IllegalTransition(f"kept while {self.state.value}")
         if self.working and self.reply is None:
             self.reply = outcome
-        return self.condemned(Cause.LEFTOVERS)
+        return self.killed(Cause.LEFTOVERS)
 
-    def condemned(self, cause: Cause) -> bool:
+    def killed(self, cause: Cause) -> bool:
         """True: kill it now. False: it is dying already, or gone."""
         if self.state is State.GONE:
             return False
-        if self._move(Seen.CONDEMNED) is State.DYING:
+        if self._move(Seen.KILLED) is State.DYING:
             return False
         self.cause = cause
         return True

@@ -1,7 +1,7 @@
-"""The memory of an isolate and its descendants: the watch that ends those who hold too much (I8), and the kernel's kills for lack of it.
+"""The memory of an isolate and its descendants: the watch that ends those who hold too much, and the kernel's kills for lack of it.
 
-    dispatch ── watch(isolate, call, view, limit) ──> thread: measure ─ pause ─ measure ... ──> over(isolate, call, bytes) ──> engine
-    the call's end ── forget(isolate) ────────────^
+    a call is sent ── watch(isolate, call, view, limit) ──> thread: measure ─ pause ─ measure ... ──> over(isolate, call, bytes) ──> engine
+    the call's end ── forget(isolate) ────────────────^
 
 Rules
  1. Resident memory (/proc/PID/statm) of the whole tree is the cheap measure: 10 µs a process, and never too little, because a page of
@@ -129,7 +129,7 @@ class MemoryReader:
             return 0, 0
 
     @property
-    def gone(self) -> bool:
+    def reaped(self) -> bool:
         """Whether its process is reaped, so that the pid may be another's."""
         try:
             return not os.pread(self._statm, 1, 0)
@@ -172,7 +172,7 @@ class OpenTree:
         if pid == self._root.pid:
             return self._root
         view = self._held.get(pid)
-        if view is None or view.gone:
+        if view is None or view.reaped:
             view = MemoryReader(pid, *(open_files(pid) if len(self._held) < MOST_HELD else ()))
             self._held.pop(pid, None)
             if view.held:
@@ -191,7 +191,7 @@ class Meter:
         self.used = 0
         self.due = monotonic() + SHORTEST
 
-    def look(self) -> bool:
+    def is_over(self) -> bool:
         """Whether it holds too much."""
         began = monotonic()
         each = {pid: resident(pid) for pid in family(self._pid)} if self._open is None else self._open.sizes()
@@ -255,7 +255,7 @@ class MemoryWatcher:
     def _run(self) -> None:
         while (due := self._due()) is not None:
             for isolate, (call, meter) in due:
-                if meter.look():
+                if meter.is_over():
                     self._over(isolate, call, meter.used)
 
     def _due(self) -> list[tuple[int, tuple[int, Meter]]] | None:

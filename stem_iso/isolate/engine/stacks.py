@@ -10,6 +10,7 @@ import re
 
 FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+|\?\?\?) in (?P<name>.*)$')
 HEAD = re.compile(r"\(most recent call first\):$", re.MULTILINE)
+PROGRAM = '  File "<string>", line 1 in <module>'  # the outermost frame of each process, a `python -c`
 OURS = (
     "/stem_iso/isolate/child/",
     "/stem_iso/worker/child/",
@@ -29,7 +30,8 @@ def readable(dumps: str) -> str:
             break
     else:
         return ""
-    kept = [line for line in frames if not any(part in line for part in OURS)] or frames
+    inside = frames[:-1] if frames[-1] == PROGRAM else frames
+    kept = [line for line in inside if not any(part in line for part in OURS)] or frames
     return "\n".join(["Stack (most recent call last):", *reversed(kept)])
 
 

@@ -99,7 +99,7 @@ class Keeper:
         Returns the registered descriptors that are readable, and the link's own when the core has closed it.
         """
         self._table.count_turn()
-        wake = min(until, self._look_at_rows())
+        wake = min(until, self._check_rows())
         if self._kills:
             wake = min(wake, min(at for at, _, _ in self._kills))
         if self._isolates or self._unreaped or not self._orphans.empty:
@@ -195,10 +195,10 @@ class Keeper:
                 else:
                     process_tree.send(kept.pidfd, fields[1])
         else:
-            self.heard(kind, fields)
+            self.on_message(kind, fields)
         return True
 
-    def heard(self, kind: str, fields: list[Any]) -> None:
+    def on_message(self, kind: str, fields: list[Any]) -> None:
         """A message that is not about isolates; a launcher overrides this for GOODBYE. WAKE needs nothing but the turn it causes."""
 
     def _start(self, number: int, seat_number: int, fds: list[int]) -> None:
@@ -216,8 +216,7 @@ class Keeper:
         except (OSError, ValueError, MemoryError, ImportError) as error:  # no descriptor, process, folder or memory; no stem_iso any more
             self.send(FAILED, number, f"{type(error).__name__}: {error}")
         else:
-            self._isolates[kept.pidfd] = kept
-            self._poll.register(kept.pidfd, select.POLLIN)
+            self.adopt(kept)
             hides = proc_hides()
             shown = memory.open_files(pid) if hides else ()
             own += shown
@@ -226,9 +225,14 @@ class Keeper:
             for fd in (*fds, *own):
                 os.close(fd)
 
+    def adopt(self, kept: Child) -> None:
+        """A child of this process is an isolate: its limits hold, and its exit is reported."""
+        self._isolates[kept.pidfd] = kept
+        self._poll.register(kept.pidfd, select.POLLIN)
+
     # -- limits --------------------------------------------------------------------------------------------------------------------
 
-    def _look_at_rows(self) -> float:
+    def _check_rows(self) -> float:
         earliest = self._judge_all()
         self._table.armed = earliest
         shared_row.fence()
@@ -243,18 +247,18 @@ class Keeper:
         for kept in self._isolates.values():
             if kept.signalled_at:
                 continue
-            row = self._table.look(kept.seat, kept.page)
+            row = self._table.read(kept.seat, kept.page)
             match shared_row.judge(row, now):
                 case shared_row.Enforce(call):
                     self._enforce(kept, row, call)
-                case shared_row.LookAgain(at):
+                case shared_row.CheckAgain(at):
                     earliest = min(earliest, at)
         return earliest
 
     def _enforce(self, kept: Child, row: shared_row.SharedRow, call: int) -> None:
         self._table.set_verdict(kept.seat, shared_row.pack_verdict(call, shared_row.LIMIT))
         shared_row.fence()
-        if shared_row.stands(row, self._table.look(kept.seat, kept.page)):
+        if shared_row.stands(row, self._table.read(kept.seat, kept.page)):
             self._kill(kept)
         else:
             self._table.set_verdict(kept.seat, 0)
@@ -310,7 +314,7 @@ class Keeper:
         self._sweep_at = now + self._orphans.pause(now)
 
     def _report(self, kept: Child) -> None:
-        """The exit, unless a tracer has not let go of it: nobody else hears of that end until then."""
+        """The exit, unless a tracer has not let go of it: nobody else is notified of that end until then."""
         try:
             end = os.waitid(os.P_PIDFD, kept.pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG | WALL)
         except ChildProcessError:  # reaped by the kernel

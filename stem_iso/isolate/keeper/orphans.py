@@ -23,7 +23,7 @@ from time import monotonic
 
 from stem_iso.isolate.keeper import process_tree
 
-LOOK = 0.25  # seconds between two passes while nobody is dying
+PASS_EVERY = 0.25  # seconds between two passes while nobody is dying
 NAME_AFTER = 0.5  # seconds until a process that was killed and does not die is named
 LATE = 0.1  # of the time since somebody was met or died: until the next pass, while somebody is dying
 
@@ -149,8 +149,8 @@ class Orphans:
     def pause(self, now: float) -> float:
         """Seconds until the next pass: short while somebody dies, and the longer the longer that takes."""
         if not self._known and not self._killed:
-            return LOOK
-        pause = min(LOOK, max(process_tree.PAUSE, (now - self._changed_at) * LATE))
+            return PASS_EVERY
+        pause = min(PASS_EVERY, max(process_tree.PAUSE, (now - self._changed_at) * LATE))
         unnamed = [orphan.since + NAME_AFTER - now for orphan in self._known.values() if orphan.named is None]
         return max(process_tree.PAUSE, min(pause, *unnamed)) if unnamed else pause
 

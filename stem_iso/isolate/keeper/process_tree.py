@@ -13,7 +13,7 @@ Rules
  3. Never wait for "stopped" or "dead" without a bound: a vfork parent does not stop, a process in uninterruptible sleep does not die.
  4. Each pid is opened as a pidfd and its parentage is checked again afterwards, so that a reused pid is never signalled.
  5. The walk sleeps between passes: a busy re-walk starves the victims of the CPU they need to die on.
- 6. /proc may hide a process (hidepid), and a process may be another user's: neither means that it is gone. Its pidfd tells.
+ 6. /proc may hide a process (hidepid), and a process may be another user's: neither means that it is gone. Its pidfd shows it.
 
 A kill is a generator that yields how long to sleep: the engine runs many side by side on one thread, none in line behind another.
 """
@@ -110,11 +110,23 @@ def _status(pid: int, *names: bytes) -> dict[bytes, bytes]:
         return {}
 
 
+def _signal_sets(pid: int, *names: bytes) -> dict[bytes, int]:
+    """Masks with a bit for each signal; empty if it is gone, or hidden."""
+    return {name: int(value, 16) for name, value in _status(pid, *names).items()}
+
+
 def takes(pid: int, number: int) -> bool:
     """Whether its first thread has a handler for this signal and does not block it; False if it is gone."""
-    found = {name: int(value, 16) for name, value in _status(pid, b"SigBlk", b"SigCgt").items()}
+    found = _signal_sets(pid, b"SigBlk", b"SigCgt")
     bit = 1 << (number - 1)
     return bool(found.get(b"SigCgt", 0) & bit) and not found.get(b"SigBlk", 0) & bit
+
+
+def is_pending(pid: int, number: int) -> bool:
+    """Whether its first thread has yet to take this signal, and can; False if it is gone."""
+    found = _signal_sets(pid, b"SigPnd", b"ShdPnd", b"SigBlk")
+    pending = found.get(b"SigPnd", 0) | found.get(b"ShdPnd", 0)
+    return bool(pending & ~found.get(b"SigBlk", 0) & 1 << (number - 1))
 
 
 def _ended(stat: list[bytes]) -> bool:
@@ -247,8 +259,8 @@ def kill_descendants(root: int) -> Kill:
         fresh = yield from walk.over(root, children(root))
         now = monotonic()
         last_new = now if fresh else last_new
-        gone = not fresh and all(map(is_dead, walk.killed)) and all(pid in walk.refused or is_dead(pid) for pid in children(root))
-        if gone or now > last_new + PATIENCE or now > began + LONGEST_WALK:
+        exited = not fresh and all(map(is_dead, walk.killed)) and all(pid in walk.refused or is_dead(pid) for pid in children(root))
+        if exited or now > last_new + PATIENCE or now > began + LONGEST_WALK:
             return tuple(walk.killed.items())
         yield PAUSE
 

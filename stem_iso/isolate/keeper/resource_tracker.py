@@ -87,9 +87,9 @@ class Register:
 def decode(line: bytes) -> tuple[str, str, str]:
     """Command, kind and name, in either of the forms that the standard library writes. Raises ValueError, KeyError."""
     if line.startswith(b"{"):
-        said = json.loads(line)
-        name = base64.urlsafe_b64decode(said.get("base64_name", "")).decode("utf-8", "surrogateescape")
-        return str(said["cmd"]), str(said["rtype"]), name
+        message = json.loads(line)
+        name = base64.urlsafe_b64decode(message.get("base64_name", "")).decode("utf-8", "surrogateescape")
+        return str(message["cmd"]), str(message["rtype"]), name
     command, _, rest = line.decode("utf-8", "surrogateescape").partition(":")
     name, _, kind = rest.rpartition(":")
     return command, kind, name

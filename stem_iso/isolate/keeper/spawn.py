@@ -4,7 +4,7 @@ The keeper has none of loky's two resource trackers (19 and 12 MiB): it register
 of /dev/null. What isolates register goes to a tracker of their own (`tracker_table`).
 
 loky starts a bare `python -m loky.backend.popen_loky_posix`, which knows no flag of the program and looks into the working folder first. So
-its last step, fork and exec, is ours: the same descriptors, another command line.
+its last step, fork and exec, is program: the same descriptors, another command line.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ lokys_fork_exec = fork_exec.fork_exec
 
 
 class Fds:
-    """Descriptors that go to the child. loky's own reducers would duplicate them and leave the inheritable original open."""
+    """Descriptors that go to the child, which gets a plain tuple. loky's own reducers would duplicate them and leave the inheritable
+    original open."""
 
     def __init__(self, *fds: int) -> None:
         self.fds = fds
 
-    def __reduce__(self) -> tuple[type[Fds], tuple[int, ...]]:
+    def __reduce__(self) -> tuple[type[tuple[int, ...]], tuple[list[int]]]:
         popen: Any = get_spawning_popen()
-        return Fds, tuple(popen.duplicate_for_child(fd) for fd in self.fds)
+        return tuple, ([popen.duplicate_for_child(fd) for fd in self.fds],)
 
 
 def without_trackers() -> None:
@@ -80,5 +81,5 @@ class _Command:
 
     def __call__(self, command: list[str], keep_fds: list[int], env: Mapping[str, str] | None = None) -> int:
         pipe = int(command[command.index("--pipe") + 1])
-        ours = code(self._own_path, f"from stem_iso.isolate.child.entry import run; run({pipe})")
-        return int(lokys_fork_exec([sys.executable, *self._flags, "-c", ours], keep_fds, env))
+        program = code(self._own_path, f"from stem_iso.isolate.child.entry import run; run({pipe})")
+        return int(lokys_fork_exec([sys.executable, *self._flags, "-c", program], keep_fds, env))

@@ -25,13 +25,14 @@ from threading import Event, RLock
 from typing import Any
 
 from stem_iso.errors import IsolateBootError
+from stem_iso.isolate import log_record
 from stem_iso.isolate import payload as payloads
 from stem_iso.isolate.engine.call import Call
 from stem_iso.isolate.engine.engine import Engine
-from stem_iso.isolate.engine.keeper_connection import KeeperLost
+from stem_iso.isolate.engine.keeper_client import KeeperLost
 from stem_iso.isolate.engine.output import STDERR, STDOUT
 from stem_iso.isolate.interfaces import Answer, Boot, IsolateNotice, Job, LimitNotice, Limits
-from stem_iso.isolate.pool.callback_thread import Aside
+from stem_iso.isolate.pool.callback_thread import CallbackThread
 from stem_iso.isolate.pool.function_refs import Names, title_of
 from stem_iso.isolate.pool.future import CANCELLED, FINISHED, IsolateFuture
 from stem_iso.isolate.pool.reply import Reply, error_of
@@ -59,16 +60,16 @@ class OpenCalls:
         if self.is_shut:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
-    def leave(self, ticket: PoolCall) -> None:
-        self.live.discard(ticket)
+    def leave(self, pool_call: PoolCall) -> None:
+        self.live.discard(pool_call)
         if self.is_shut:
-            self._look()
+            self._check_drained()
 
     def shut(self) -> None:
         self.is_shut = True
-        self._look()
+        self._check_drained()
 
-    def _look(self) -> None:
+    def _check_drained(self) -> None:
         if not self.live:
             self.drained.set()
 
@@ -78,13 +79,16 @@ class PoolBackend:
 
     def __init__(self, boot: Boot, *, size: int, spares: int, max_calls: int | None, max_memory: int | None) -> None:
         self.lock = RLock()
-        self.gate = OpenCalls()
+        self.open_calls = OpenCalls()
         self._process = os.getpid()
         self._memfds: set[PoolCall] = set()  # those whose payload lies in one
         self._names = Names()
         self._listeners: tuple[Listener, ...] = ()
-        self._callbacks = Aside("stem_iso-callbacks")
-        self.notices, self._output = Aside("stem_iso-listeners", NOTICES, "notices"), Aside("stem_iso-output", OUTPUT, "lines of output")
+        self._callbacks = CallbackThread("stem_iso-callbacks")
+        self.notices, self._output = (
+            CallbackThread("stem_iso-listeners", NOTICES, "notices"),
+            CallbackThread("stem_iso-output", OUTPUT, "lines of output"),
+        )
         self.engine = Engine(
             boot,
             size=size,
@@ -106,9 +110,11 @@ class PoolBackend:
 
     # -- in ------------------------------------------------------------------------------------------------------------------------
 
-    def submit(self, gate: OpenCalls, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], limits: Limits) -> IsolateFuture[Any]:
-        """Raises RuntimeError in a forked child, and where gate or pool is shut."""
-        self.refuse_if_shut(gate)
+    def submit(
+        self, open_calls: OpenCalls, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], limits: Limits
+    ) -> IsolateFuture[Any]:
+        """Raises RuntimeError in a forked child, and where this view or the pool is shut."""
+        self.refuse_if_shut(open_calls)
         future: IsolateFuture[Any] = IsolateFuture(self)
         named = self._names.find(function)
         try:
@@ -120,54 +126,54 @@ class PoolBackend:
             future.settle(FINISHED, error=error.with_traceback(None))  # its frames hold the arguments
             return future
         entry, title = (named.entry, named.title) if named else (self._names.carried, title_of(function))
-        ticket = PoolCall(self, gate, future, packed.descriptor)
+        pool_call = PoolCall(self, open_calls, future, packed.descriptor)
         try:
-            self._enter(gate, ticket)
-            call = self.engine.submit(Job(entry, packed.data, title, limits, 0, packed.descriptor), ticket)
+            self._enter(open_calls, pool_call)
+            call = self.engine.submit(Job(entry, packed.data, title, limits, 0, packed.descriptor), pool_call)
             assert isinstance(call, Call)
             future.begun(call)
         except BaseException:  # it was shut meanwhile; or Ctrl-C anywhere in between: nobody has the future, or may wait for its end
             future.cancel()
-            self.leave(gate, ticket)
+            self.leave(open_calls, pool_call)
             raise
         return future
 
-    def refuse_if_shut(self, gate: OpenCalls) -> None:
+    def refuse_if_shut(self, open_calls: OpenCalls) -> None:
         if os.getpid() != self._process:
             self.refuse_elsewhere()
-        gate.refuse_if_shut()
-        self.gate.refuse_if_shut()
+        open_calls.refuse_if_shut()
+        self.open_calls.refuse_if_shut()
 
-    def _enter(self, gate: OpenCalls, ticket: PoolCall) -> None:
+    def _enter(self, open_calls: OpenCalls, pool_call: PoolCall) -> None:
         with self.lock:
-            gate.refuse_if_shut()
-            self.gate.refuse_if_shut()
-            if ticket.memfd is not None:
-                self._memfds.add(ticket)
-            self.gate.live.add(ticket)
-            if gate is not self.gate:
-                gate.live.add(ticket)
+            open_calls.refuse_if_shut()
+            self.open_calls.refuse_if_shut()
+            if pool_call.memfd is not None:
+                self._memfds.add(pool_call)
+            self.open_calls.live.add(pool_call)
+            if open_calls is not self.open_calls:
+                open_calls.live.add(pool_call)
 
     # -- what futures and calls need -----------------------------------------------------------------------------------------------
 
     def cancel(self, call: Call) -> None:
         self.engine.stop(call, StopReason.REVOKED)
 
-    def run_aside(self, work: Callable[[], object]) -> None:
+    def run_in_thread(self, work: Callable[[], object]) -> None:
         self._callbacks.put(work)
 
     def refuse_elsewhere(self) -> None:
         if os.getpid() != self._process:
             raise RuntimeError(f"this IsolatePool belongs to process {self._process}: make another one after a fork")
 
-    def leave(self, gate: OpenCalls, ticket: PoolCall) -> None:
+    def leave(self, open_calls: OpenCalls, pool_call: PoolCall) -> None:
         with self.lock:
             if self._memfds:
-                self._memfds.discard(ticket)
-            self.gate.leave(ticket)
-            if gate is not self.gate:
-                gate.leave(ticket)
-        if self.gate.is_shut and self.gate.drained.is_set():
+                self._memfds.discard(pool_call)
+            self.open_calls.leave(pool_call)
+            if open_calls is not self.open_calls:
+                open_calls.leave(pool_call)
+        if self.open_calls.is_shut and self.open_calls.drained.is_set():
             self.engine.close(wait=False)
 
     # -- notices, output -----------------------------------------------------------------------------------------------------------
@@ -180,8 +186,8 @@ class PoolBackend:
         for listener in self._listeners:
             self.notices.put(partial(listener, notice))
 
-    def printed(self, level: int, logger: str, text: str) -> None:
-        self._output.put(partial(show, level, logger, text), len(text) + LINE, text.count("\n") + 1)
+    def printed(self, level: int, logger: str, text: str, details: bytes) -> None:
+        self._output.put(partial(show, level, logger, text, details), len(text) + len(details) + LINE, text.count("\n") + 1)
 
     @property
     def dropped(self) -> int:
@@ -199,8 +205,8 @@ class PoolBackend:
         if self.elsewhere:
             return
         with self.lock:
-            self.gate.shut()
-        if self.gate.drained.is_set():
+            self.open_calls.shut()
+        if self.open_calls.drained.is_set():
             self.engine.close(wait=False)
 
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
@@ -208,12 +214,12 @@ class PoolBackend:
             return
         self.shut()
         if cancel_futures:
-            self.withdraw(self.gate)
+            self.withdraw(self.open_calls)
         if wait:
-            self.gate.drained.wait()
+            self.open_calls.drained.wait()
             self.engine.close()
             # From a callback or a listener it waits for neither: two that do so at once would wait for each other.
-            self._close_asides(wait=not any(aside.is_here for aside in self._asides))
+            self._close_threads(wait=not any(thread.is_here for thread in self._threads))
 
     def kill(self) -> None:
         """Everything, now."""
@@ -222,37 +228,37 @@ class PoolBackend:
         self.shut()
         self._cancel_all()
         self.engine.close(at_once=True)
-        for ticket in self._cancel_all():  # what an interrupted thread had not quite submitted
-            ticket.close()
-        self._close_asides(wait=False)  # a callback may take as long as it likes: this does not
+        for pool_call in self._cancel_all():  # what an interrupted thread had not quite submitted
+            pool_call.close()
+        self._close_threads(wait=False)  # a callback may take as long as it likes: this does not
 
-    def withdraw(self, gate: OpenCalls) -> None:
+    def withdraw(self, open_calls: OpenCalls) -> None:
         """Cancel what has not begun."""
         with self.lock:
-            tickets = list(gate.live)
-        for ticket in tickets:
-            call = ticket.future.call
+            pool_calls = list(open_calls.live)
+        for pool_call in pool_calls:
+            call = pool_call.future.call
             if call is not None and self.engine.withdraw(call):
-                ticket.future.settle(CANCELLED)
-                ticket.close()
+                pool_call.future.settle(CANCELLED)
+                pool_call.close()
 
     def _cancel_all(self) -> list[PoolCall]:
         with self.lock:
-            tickets = list(self.gate.live)
-        for ticket in tickets:
-            ticket.future.cancel()
-        return tickets
+            pool_calls = list(self.open_calls.live)
+        for pool_call in pool_calls:
+            pool_call.future.cancel()
+        return pool_calls
 
     @property
-    def _asides(self) -> tuple[Aside, ...]:
+    def _threads(self) -> tuple[CallbackThread, ...]:
         return self._callbacks, self.notices, self._output
 
-    def _close_asides(self, wait: bool) -> None:
-        for aside in self._asides:
-            aside.close(wait)
+    def _close_threads(self, wait: bool) -> None:
+        for thread in self._threads:
+            thread.close(wait)
 
     def _engine_closed(self) -> None:
-        self._close_asides(wait=False)
+        self._close_threads(wait=False)
         atexit.unregister(self._at_exit)
 
     def _at_exit(self) -> None:
@@ -280,19 +286,19 @@ class Memfd:
 
 
 class PoolCall:
-    """`isolate.interfaces.Caller`; made for one call. Nothing in it runs user code: what does is put aside."""
+    """`isolate.interfaces.Caller`; made for one call. Nothing in it runs user code: what does runs on a callback thread."""
 
-    __slots__ = ("_backend", "_gate", "_memory", "future", "memfd")
+    __slots__ = ("_backend", "_memory", "_open_calls", "future", "memfd")
 
-    def __init__(self, backend: PoolBackend, gate: OpenCalls, future: IsolateFuture[object], descriptor: int | None) -> None:
-        self._backend, self._gate, self.future = backend, gate, future
+    def __init__(self, backend: PoolBackend, open_calls: OpenCalls, future: IsolateFuture[object], descriptor: int | None) -> None:
+        self._backend, self._open_calls, self.future = backend, open_calls, future
         self.memfd = None if descriptor is None else Memfd(descriptor)
         self._memory: memoryview | None = None
 
     def sent(self) -> None:
         self.future.begun()
 
-    def asked(self, payload: bytes, answer: Answer | None) -> None:
+    def on_message(self, payload: bytes, answer: Answer | None) -> None:
         """A plain function has no context to ask; one that writes to the call pipe by itself is answered with nothing."""
         if answer is not None:
             answer(b"")
@@ -303,8 +309,8 @@ class PoolCall:
     def limit_reached(self, notice: LimitNotice) -> None:
         self._backend.notify(notice)
 
-    def output(self, level: int, logger: str, text: str) -> None:
-        self._backend.printed(level, logger, text)
+    def output(self, level: int, logger: str, text: str, details: bytes = b"") -> None:
+        self._backend.printed(level, logger, text, details)
 
     def received(self, descriptor: int) -> None:
         try:
@@ -326,7 +332,7 @@ class PoolCall:
     def close(self) -> None:
         """The engine says no more about it."""
         self._memory = self.memfd = None
-        self._backend.leave(self._gate, self)
+        self._backend.leave(self._open_calls, self)
 
 
 def ended_by_ctrl_c() -> bool:
@@ -334,11 +340,14 @@ def ended_by_ctrl_c() -> bool:
     return issubclass(getattr(sys, "last_type", None) or Exception, KeyboardInterrupt) and not hasattr(sys, "ps1")
 
 
-def show(level: int, logger: str, text: str) -> None:
+def show(level: int, logger: str, text: str, details: bytes) -> None:
     """What a function printed goes where this program prints, and what it logged where this program logs."""
     if logger in (STDOUT, STDERR):
         stream = sys.stdout if logger == STDOUT else sys.stderr
         if stream is not None:
             print(text, file=stream, flush=True)
     else:
-        logging.getLogger(logger).log(level, "%s", text)
+        target = logging.getLogger(logger)
+        if target.isEnabledFor(level):
+            found = log_record.unpacked(details)
+            log_record.pass_on(target, log_record.restored(level, logger, text, found, {}), found.handled)

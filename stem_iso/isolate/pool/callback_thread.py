@@ -21,14 +21,14 @@ from time import monotonic
 
 log = logging.getLogger("stem_iso.isolate")
 
-SAY_EVERY = 5.0  # seconds between two warnings
+WARN_EVERY = 5.0  # seconds between two warnings
 
 
-class Aside:
+class CallbackThread:
     def __init__(self, name: str, most: int | None = None, what: str = "pieces of work") -> None:
         self.name, self._most, self._what = name, most, what
         self.dropped = 0
-        self._said, self._said_at = 0, -inf  # how many of these the log knows of; owned by the thread
+        self._warned, self._warned_at = 0, -inf  # how many of these the log knows of; owned by the thread
         self._waiting = 0  # the sizes of what is in the queue, under the lock
         self._queue: SimpleQueue[tuple[Callable[[], object], int] | None] = SimpleQueue()
         self._lock = threading.RLock()
@@ -83,15 +83,15 @@ class Aside:
             self._do(work)
             with self._lock:
                 self._waiting -= size
-            if self.dropped != self._said and monotonic() - self._said_at > SAY_EVERY:
-                self._say_dropped()
+            if self.dropped != self._warned and monotonic() - self._warned_at > WARN_EVERY:
+                self._warn_dropped()
             del item, work  # while it waits for the next it must not keep what this one knew
-        if self.dropped != self._said:
-            self._say_dropped()
+        if self.dropped != self._warned:
+            self._warn_dropped()
 
-    def _say_dropped(self) -> None:
-        dropped, self._said_at = self.dropped, monotonic()
-        lost, self._said = dropped - self._said, dropped
+    def _warn_dropped(self) -> None:
+        dropped, self._warned_at = self.dropped, monotonic()
+        lost, self._warned = dropped - self._warned, dropped
         log.warning("%d %s dropped: they come faster than they are taken", lost, self._what)
 
     def _do(self, work: Callable[[], object]) -> None:

@@ -63,7 +63,7 @@ class Owner(Protocol):
 
     def cancel(self, call: Call) -> None: ...
 
-    def run_aside(self, work: Callable[[], object]) -> None: ...
+    def run_in_thread(self, work: Callable[[], object]) -> None: ...
 
     def refuse_elsewhere(self) -> None: ...
 
@@ -157,7 +157,7 @@ class IsolateFuture(concurrent.futures.Future[T]):
                 wakers, callbacks = self._put(state, answer, error)
         if cond is not None and self._owner.lock._is_owned():
             # A signal's handler or a finalizer, in the middle of what the lock guards: the condition may not be taken below it.
-            self._owner.run_aside(partial(self.settle, state, answer, error))
+            self._owner.run_in_thread(partial(self.settle, state, answer, error))
             return True
         if cond is not None:
             with cond:
@@ -165,12 +165,12 @@ class IsolateFuture(concurrent.futures.Future[T]):
                     if self._state != PENDING:
                         return False
                     wakers, callbacks = self._put(state, answer, error)
-                self._tell_waiters()
+                self._notify_waiters()
                 cond.notify_all()
         for waker in wakers:
             waker.release()
         if callbacks:
-            self._owner.run_aside(partial(self._run_callbacks, callbacks))
+            self._owner.run_in_thread(partial(self._run_callbacks, callbacks))
         return True
 
     def begun(self, call: Call | None = None) -> None:
@@ -261,10 +261,10 @@ class IsolateFuture(concurrent.futures.Future[T]):
         self._open()
         return self._error
 
-    def _tell_waiters(self) -> None:
+    def _notify_waiters(self) -> None:
         for waiter in self._waiters:
-            tell = waiter.add_cancelled if self._state == CANCELLED else waiter.add_exception if self._failed else waiter.add_result
-            tell(self)
+            notify = waiter.add_cancelled if self._state == CANCELLED else waiter.add_exception if self._failed else waiter.add_result
+            notify(self)
 
     def set_running_or_notify_cancel(self) -> bool:
         """For executors; the pool settles its own futures."""

@@ -57,15 +57,15 @@ L = TypeVar("L", bound=Callable[[Notice], object])
 class Limited(Executor):
     """Executor that gives every call the same limits: the pool, whose limits are none, and each of its views."""
 
-    def __init__(self, backend: PoolBackend, gate: OpenCalls, limits: Limits) -> None:
-        self._backend, self._gate, self._limits = backend, gate, limits
+    def __init__(self, backend: PoolBackend, open_calls: OpenCalls, limits: Limits) -> None:
+        self._backend, self._open_calls, self._limits = backend, open_calls, limits
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> IsolateFuture[T]:
         """Run `fn(*args, **kwargs)` in an isolate. What becomes of it is in the future, an argument that cannot be pickled included.
 
         Raises RuntimeError after `shutdown`, and in a forked child.
         """
-        return self._backend.submit(self._gate, fn, args, kwargs, self._limits)
+        return self._backend.submit(self._open_calls, fn, args, kwargs, self._limits)
 
     def map(
         self,
@@ -89,7 +89,7 @@ class Limited(Executor):
         return Results(self.submit, self._refuse_if_shut, fn, iterables, chunksize, window, timeout)
 
     def _refuse_if_shut(self) -> None:
-        self._backend.refuse_if_shut(self._gate)
+        self._backend.refuse_if_shut(self._open_calls)
 
     async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """`submit` and wait, in an event loop. Cancelling the wait cancels the call: it is killed if it runs."""
@@ -178,14 +178,14 @@ class IsolatePool(Limited):
         limit, level = duration("boot_time_limit", boot_time_limit), logging.getLogger().getEffectiveLevel()
         boot = Boot(TARGET, start, names("secrets", secrets), limit, largest_frame=LARGEST_FRAME, log_level=level)
         backend = PoolBackend(boot, size=size, spares=spares, max_calls=max_tasks_per_isolate, max_memory=memory)
-        super().__init__(backend, backend.gate, NO_LIMITS)
+        super().__init__(backend, backend.open_calls, NO_LIMITS)
         weakref.finalize(self, backend.shut).atexit = False  # a pool that is forgotten finishes its calls and ends
 
     def __repr__(self) -> str:
         if self._backend.elsewhere:
             return "<IsolatePool of another process>"
-        if self._gate.is_shut:
-            left = len(self._gate.live)
+        if self._open_calls.is_shut:
+            left = len(self._open_calls.live)
             return f"<IsolatePool shut down | {left} left>" if left else "<IsolatePool shut down>"
         now = self.stats()
         passing = "".join(f", {count} {what}" for what, count in (("booting", now.booting), ("dying", now.dying)) if count)
@@ -258,11 +258,11 @@ class LimitedPool(Limited):
         if self._backend.elsewhere:
             return
         with self._backend.lock:
-            self._gate.shut()
+            self._open_calls.shut()
         if cancel_futures:
-            self._backend.withdraw(self._gate)
+            self._backend.withdraw(self._open_calls)
         if wait:
-            self._gate.drained.wait()
+            self._open_calls.drained.wait()
 
 
 @dataclass(frozen=True, slots=True)

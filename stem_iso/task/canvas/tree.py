@@ -29,9 +29,8 @@ from typing import Any
 
 import msgspec
 
-from stem_iso.outcome import TaskError
+from stem_iso.outcome import TaskError, TaskState
 from stem_iso.task.envelope import Envelope
-from stem_iso.task.status import TaskState
 
 GROUP = "group"  # the name that a group's own status bears
 MOST = 16 << 20  # bytes of results that a group may hand on
@@ -256,7 +255,7 @@ def moves(then: Then, id: str, ended: bytes | FailureCause) -> list[Move]:
     found: list[Move] = []
     if isinstance(ended, FailureCause):
         found += [Skip(target, ended) for target in then.start]
-        found += [Start(target, told_of(ended), id) for target in then.errors]
+        found += [Start(target, failure_map(ended), id) for target in then.errors]
     else:
         found += [Start(target, ended, id) for target in then.start]
         found += dropped(then)
@@ -294,7 +293,7 @@ def gathered(results: Sequence[bytes], most: int) -> bytes | None:
     return None if sum(map(len, results)) > most else msgspec.msgpack.encode([msgspec.Raw(result) for result in results])
 
 
-# -- how a failure is told ------------------------------------------------------------------------------------------------------------
+# -- what is reported of a failure ----------------------------------------------------------------------------------------------------
 
 LINK_FAILED, MEMBER_FAILED, TOO_LARGE = "link-failed", "member-failed", "results-too-large"
 
@@ -313,11 +312,11 @@ def too_large(most: int) -> TaskError:
     return TaskError(type="stem_iso.errors.PayloadTooLarge", message=message, retryable=False)
 
 
-def told_of(cause: FailureCause) -> bytes:
+def failure_map(cause: FailureCause) -> bytes:
     """What a `link_error` finds before it: a map with the fields of `TaskError`, and `id, name, state, reason` of the task that failed."""
     error = cause.error or TaskError(type="stem_iso.errors.TaskCancelled", message=cause.reason or cause.state.value, retryable=False)
-    told: dict[str, Any] = msgspec.structs.asdict(error)
-    return msgspec.msgpack.encode({**told, "id": cause.id, "name": cause.name, "state": cause.state.value, "reason": cause.reason})
+    fields: dict[str, Any] = msgspec.structs.asdict(error)
+    return msgspec.msgpack.encode({**fields, "id": cause.id, "name": cause.name, "state": cause.state.value, "reason": cause.reason})
 
 
 # -- the same canvas under other ids: what a schedule stores is composed each time it fires ------------------------------------------------

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from stem_iso.testing.contract.canvas import Canvases
 from stem_iso.testing.contract.canvas_lifecycle import WholeCanvases
-from stem_iso.testing.contract.dead import DeadLetterRules
+from stem_iso.testing.contract.dead_letters import DeadLetterRules
 from stem_iso.testing.contract.delays import Timing
 from stem_iso.testing.contract.leases import LeaseRules
 from stem_iso.testing.contract.limit_lines import Lines
@@ -25,11 +25,12 @@ from stem_iso.testing.contract.limits import LimitRules
 from stem_iso.testing.contract.lost_workers import LostWorkers
 from stem_iso.testing.contract.publish import Publishing
 from stem_iso.testing.contract.rates import Rates
+from stem_iso.testing.contract.results import Waiting
+from stem_iso.testing.contract.retry import Retries
 from stem_iso.testing.contract.revoke import Revoking
 from stem_iso.testing.contract.schedules import ScheduleRules
 from stem_iso.testing.contract.settle import Settling
 from stem_iso.testing.contract.unique import Unique
-from stem_iso.testing.contract.waiting import Waiting
 from stem_iso.testing.contract.workers import Gossip
 
 __all__ = ["BrokerContract"]
@@ -44,6 +45,7 @@ class BrokerContract(
     Revoking,
     Unique,
     DeadLetterRules,
+    Retries,
     Canvases,
     WholeCanvases,
     Waiting,

@@ -8,10 +8,9 @@ import msgspec
 import pytest
 
 from stem_iso.brokers.base import Broker
-from stem_iso.outcome import TaskError
+from stem_iso.outcome import TaskError, TaskState
 from stem_iso.task.envelope import decode
-from stem_iso.task.plan import Finish
-from stem_iso.task.status import TaskState
+from stem_iso.task.settlement import Finish
 from stem_iso.testing.contract.canvas_steps import BOUND, chain, compose, group, known, leaf, previous, ready, run, success
 from stem_iso.testing.contract.steps import FAILURE, Steps, counts, next_attempt, settle, status, take, take_one
 
@@ -178,7 +177,7 @@ class Canvases(Steps):
 
     # -- errors ------------------------------------------------------------------------------------------------------------------------
 
-    def test_an_error_callback_is_told_what_failed_and_only_then(self, broker: Broker) -> None:
+    def test_an_error_callback_gets_what_failed_and_only_then(self, broker: Broker) -> None:
         compose(broker, chain(leaf("a"), leaf("b", leaf("sorry"))))
         run(broker, "a", FAILURE)
         error = previous(run(broker, "sorry", success(None)))

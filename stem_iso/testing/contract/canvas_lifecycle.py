@@ -9,7 +9,7 @@ import pytest
 
 from stem_iso.brokers.base import Broker, MemberState, UnattendedEnd
 from stem_iso.errors import UnknownResult
-from stem_iso.task.status import TaskState
+from stem_iso.outcome import TaskState
 from stem_iso.testing.contract.canvas_steps import BOUND, chain, compose, group, known, leaf, previous, ready, run, success
 from stem_iso.testing.contract.steps import FAILURE, Steps, envelope, settle, take, take_one
 
@@ -22,7 +22,7 @@ class WholeCanvases(Steps):
         assert broker.revoke("d", terminate=True)
         waited = {"b", "c"} - {running.receipt.id}
         assert known(broker, "g", "d", "sorry", *waited) == [(TaskState.CANCELLED, "revoked")] * 4
-        (order,) = broker.orders("alpha")
+        (order,) = broker.revocations("alpha")
         assert (order.receipt, order.terminate) == (running.receipt, True)
         settle(broker, running, success(2))  # it was quicker: its success stands, and nothing follows
         assert take(broker) == []
@@ -34,7 +34,7 @@ class WholeCanvases(Steps):
         assert known(broker, "a", "b", "inner", "outer") == [(TaskState.CANCELLED, "revoked")] * 3 + [(TaskState.FAILED, "member-failed")]
         run(broker, "c", success(1))
 
-    def test_a_revoked_group_takes_its_chains_with_it_and_nobody_is_told(self, broker: Broker) -> None:
+    def test_a_revoked_group_takes_its_chains_with_it_and_starts_no_callback(self, broker: Broker) -> None:
         inner = group("inner", chain(leaf("a"), leaf("b")), on_error=(leaf("sorry"),))
         compose(broker, chain(group("outer", inner, leaf("c")), leaf("d")))
         assert broker.revoke("inner")
@@ -96,7 +96,7 @@ class WholeCanvases(Steps):
         assert other.tree("a") is None
         assert other.tree("unknown") is None
 
-    def test_members_are_told_as_they_end(self, broker: Broker, other: Broker) -> None:
+    def test_members_are_returned_as_they_end(self, broker: Broker, other: Broker) -> None:
         compose(broker, group("g", leaf("a"), leaf("b")))
         assert other.members("g") == [MemberState("a", TaskState.QUEUED), MemberState("b", TaskState.QUEUED)]
         assert other.members("a") is None
@@ -127,29 +127,29 @@ class WholeCanvases(Steps):
 
     # -- ends that no worker has seen --------------------------------------------------------------------------------------------------
 
-    def test_what_ends_while_it_waits_is_told_to_one_worker(self, broker: Broker, other: Broker) -> None:
+    def test_what_ends_while_it_waits_is_reported_to_one_worker(self, broker: Broker, other: Broker) -> None:
         for id in ("a", "b", "c"):
             broker.publish([envelope(id=id, name=f"task.{id}")])
         running = take_one(broker)
         assert broker.revoke("b") and broker.revoke(running.receipt.id)
         broker.purge("default")
-        assert other.ended_apart() == [
+        assert other.unattended_ends() == [
             UnattendedEnd("b", "task.b", "default", 0, 0, TaskState.CANCELLED, "revoked"),
             UnattendedEnd("c", "task.c", "default", 0, 0, TaskState.CANCELLED, "purged"),
         ]
-        assert broker.ended_apart() == []
+        assert broker.unattended_ends() == []
 
-    def test_a_canvas_that_fails_is_told_of_and_its_skipped_parts_are_not(self, broker: Broker) -> None:
+    def test_a_canvas_that_fails_is_reported_and_its_skipped_parts_are_not(self, broker: Broker) -> None:
         compose(broker, chain(leaf("a"), leaf("b"), leaf("c")))
         run(broker, "a", FAILURE)
-        (notice,) = broker.ended_apart()
+        (notice,) = broker.unattended_ends()
         assert (notice.id, notice.name, notice.state, notice.reason) == ("c", "task.c", TaskState.FAILED, "link-failed")
         assert notice.error is not None and "task.a (a)" in notice.error.message
         compose(broker, group("g", leaf("d"), leaf("e")))
         run(broker, "d", FAILURE)
-        assert [each.id for each in broker.ended_apart()] == ["g"]
+        assert [each.id for each in broker.unattended_ends()] == ["g"]
 
-    def test_of_a_revoked_canvas_what_stood_in_a_queue_and_the_canvas_are_told(self, broker: Broker) -> None:
+    def test_of_a_revoked_canvas_what_stood_in_a_queue_and_the_canvas_are_reported(self, broker: Broker) -> None:
         compose(broker, chain(leaf("a"), leaf("b"), leaf("c")))
         assert broker.revoke("c")
-        assert sorted(each.id for each in broker.ended_apart()) == ["a", "c"]
+        assert sorted(each.id for each in broker.unattended_ends()) == ["a", "c"]

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 
 from stem_iso.brokers.base import Broker, Delivery
+from stem_iso.outcome import TaskState
 from stem_iso.task.canvas.tree import Canvas, Leaf, Parallel, Series, Tree, lay, leaves
 from stem_iso.task.envelope import Envelope, decode
-from stem_iso.task.plan import Finish
-from stem_iso.task.status import TaskState
+from stem_iso.task.settlement import Finish
 from stem_iso.testing.contract.steps import envelope, settle, take, take_one
 
 BOUND = 10.0

@@ -6,16 +6,16 @@ import select
 import threading
 import time
 
-from stem_iso.brokers.base import Broker, Watch
-from stem_iso.task.plan import GiveBack
+from stem_iso.brokers.base import Broker, WorkWatch
+from stem_iso.task.settlement import GiveBack
 from stem_iso.testing.assertions import eventually, throughout
 from stem_iso.testing.contract.steps import Steps, counts, envelope, ids, next_attempt, settle, take, take_one
 
 LATE = 4.0  # seconds; the rule says 0.05 for an idle machine, which the benchmark measures, and tests run on busy ones
 
 
-def rings(watch: Watch, within: float = 1.0) -> bool:
-    """What a parked worker does: sleep on the descriptor, look when it is readable or the interval is over."""
+def wakes(watch: WorkWatch, within: float = 1.0) -> bool:
+    """What an idle worker does: sleep on the descriptor, look when it is readable or the interval is over."""
     poll = select.poll()
     poll.register(watch.fileno(), select.POLLIN)
     deadline = time.monotonic() + within
@@ -26,7 +26,7 @@ def rings(watch: Watch, within: float = 1.0) -> bool:
     return False
 
 
-def quiet(watch: Watch) -> None:
+def quiet(watch: WorkWatch) -> None:
     while watch.changed():
         pass
 
@@ -46,7 +46,7 @@ class Timing(Steps):
         assert counts(broker) == (1, 0, 0, 0)
         assert ids(take(broker)) == [sent.id]
 
-    def test_next_due_tells_the_earliest_of_the_queues_asked_for(self, broker: Broker) -> None:
+    def test_next_due_is_the_earliest_of_the_queues_asked_for(self, broker: Broker) -> None:
         now = time.time()
         broker.publish([envelope(not_before=now + 100), envelope(not_before=now + 50), envelope(queue="b", not_before=now + 10)])
         due = broker.exchange("alpha", [], ["default"], 10).next_due
@@ -77,14 +77,14 @@ class Timing(Steps):
         assert sorted(got) == sorted([first.id, second.id])
         assert time.time() >= due
 
-    def test_a_publish_wakes_a_parked_worker(self, broker: Broker, other: Broker) -> None:
+    def test_a_publish_wakes_an_idle_worker(self, broker: Broker, other: Broker) -> None:
         watch = broker.watch("alpha", ["default"])
         take(broker)
         quiet(watch)
         sent = envelope()
         producer = threading.Thread(target=other.publish, args=([sent],))
         producer.start()
-        assert rings(watch)
+        assert wakes(watch)
         assert ids(eventually(lambda: take(broker))) == [sent.id]
         producer.join()
         watch.close()
@@ -95,7 +95,7 @@ class Timing(Steps):
         assert broker.exchange("alpha", [], ["default"], 1).next_due is not None
         quiet(watch)
         other.publish([envelope(not_before=time.time() + 10)])
-        assert rings(watch)
+        assert wakes(watch)
         due = broker.exchange("alpha", [], ["default"], 1).next_due
         assert due is not None and due <= 10
         watch.close()
@@ -107,8 +107,8 @@ class Timing(Steps):
         watch = broker.watch("alpha", ["default"])
         quiet(watch)
         other.revoke(sent.id, terminate=True)
-        assert rings(watch)
-        assert len(broker.orders("alpha")) == 1
+        assert wakes(watch)
+        assert len(broker.revocations("alpha")) == 1
         watch.close()
 
     def test_what_another_worker_gives_back_wakes(self, broker: Broker, other: Broker) -> None:
@@ -117,7 +117,7 @@ class Timing(Steps):
         watch = broker.watch("alpha", ["default"])
         quiet(watch)
         settle(other, held, GiveBack())
-        assert rings(watch)
+        assert wakes(watch)
         assert len(take(broker)) == 1
         watch.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stem_iso.brokers.base import Broker, Receipt, Verdict
-from stem_iso.task.status import Progress, TaskState
+from stem_iso.outcome import Progress, TaskState
 from stem_iso.testing.assertions import eventually, throughout
 from stem_iso.testing.contract.steps import SUCCESS, Steps, counts, envelope, give_back, ids, settle, status, take, take_one
 
@@ -11,7 +11,7 @@ BRIEF = 0.25  # seconds of a lease that is meant to run out
 
 
 class LeaseRules(Steps):
-    def test_a_delivery_tells_its_visibility(self, broker: Broker) -> None:
+    def test_a_delivery_carries_its_visibility(self, broker: Broker) -> None:
         broker.publish([envelope(), envelope(visibility_timeout=7.0)])
         assert [one.visibility for one in take(broker)] == [broker.options.default_visibility_timeout, 7.0]
 

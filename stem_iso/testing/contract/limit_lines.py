@@ -7,10 +7,10 @@ import time
 import pytest
 
 from stem_iso.brokers.base import Broker, Verdict
+from stem_iso.outcome import TaskState
 from stem_iso.task.envelope import decode
-from stem_iso.task.status import TaskState
 from stem_iso.testing.assertions import eventually
-from stem_iso.testing.contract.delays import quiet, rings
+from stem_iso.testing.contract.delays import quiet, wakes
 from stem_iso.testing.contract.limits import ONE, TAKEN, begin, begun, publish
 from stem_iso.testing.contract.steps import CANCEL, SUCCESS, Steps, counts, next_attempt, settle, status, take, take_one
 
@@ -86,7 +86,7 @@ class Lines(Steps):
         settle(broker, holder, SUCCESS)
         assert broker.queues() == []
 
-    def test_room_wakes_a_parked_worker(self, broker: Broker, other: Broker) -> None:
+    def test_room_wakes_an_idle_worker(self, broker: Broker, other: Broker) -> None:
         publish(broker, 2)
         holder = begun(other, ONE, "beta")
         assert begin(broker, ONE) == []
@@ -94,7 +94,7 @@ class Lines(Steps):
         take(broker)
         quiet(watch)
         settle(other, holder, SUCCESS)
-        assert rings(watch)
+        assert wakes(watch)
         begun(broker, ONE)
         watch.close()
 

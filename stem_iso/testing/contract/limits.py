@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import pytest
 
 from stem_iso.brokers.base import Broker, Delivery, Permit, Verdict
+from stem_iso.outcome import TaskState
 from stem_iso.task.envelope import Envelope
-from stem_iso.task.plan import Finish, GiveBack, Plan
 from stem_iso.task.rate_limit import Rate, TaskLimits
-from stem_iso.task.status import TaskState
+from stem_iso.task.settlement import Finish, GiveBack, Plan
 from stem_iso.testing.assertions import eventually, throughout
 from stem_iso.testing.contract.steps import CANCEL, FAILURE, SUCCESS, Steps, counts, envelope, next_attempt, settle, status, take, take_one
 
@@ -54,11 +54,11 @@ class LimitRules(Steps):
         taken: list[Delivery] = []
         start = threading.Barrier(2)
 
-        def ask(handle: Broker, held: list[Delivery]) -> None:
+        def acquire_each(handle: Broker, held: list[Delivery]) -> None:
             start.wait(10)
             taken.extend(one for one in held if handle.acquire(one.receipt, three) == TAKEN)
 
-        threads = [threading.Thread(target=ask, args=pair) for pair in zip((broker, other), halves, strict=True)]
+        threads = [threading.Thread(target=acquire_each, args=pair) for pair in zip((broker, other), halves, strict=True)]
         for thread in threads:
             thread.start()
         for thread in threads:

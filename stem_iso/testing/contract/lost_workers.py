@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from stem_iso.brokers.base import Broker, Verdict
+from stem_iso.outcome import TaskState
 from stem_iso.task.envelope import decode
-from stem_iso.task.status import TaskState
 from stem_iso.testing.assertions import eventually
 from stem_iso.testing.contract.steps import ALL, SUCCESS, Steps, counts, envelope, give_back, next_attempt, settle, status, take_one
 

@@ -7,8 +7,8 @@ import pytest
 
 from stem_iso.brokers.base import Broker
 from stem_iso.errors import PayloadTooLarge
+from stem_iso.outcome import TaskState
 from stem_iso.task.envelope import decode, encode
-from stem_iso.task.status import TaskState
 from stem_iso.testing.contract.steps import RESULT, SUCCESS, Steps, counts, envelope, ids, next_attempt, settle, status, take, take_one
 
 
@@ -120,7 +120,7 @@ class Publishing(Steps):
         broker.publish([sent])
         assert ids(take(broker)) == [sent.id]
 
-    def test_a_status_tells_what_the_envelope_told(self, broker: Broker) -> None:
+    def test_a_status_shows_what_the_envelope_held(self, broker: Broker) -> None:
         sent = envelope(enqueued_at=1000.0, meta={"by": "api"}, parent_id="p", root_id="r", not_before=9e9)
         broker.publish([sent])
         found = status(broker, sent.id)

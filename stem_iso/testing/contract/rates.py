@@ -20,15 +20,15 @@ class Rates(Steps):
         publish(broker, 8)
         began: list[tuple[float, float]] = []  # no sooner, no later
 
-        def look() -> bool:
+        def begin_all() -> bool:
             for handle, boot in ((broker, "alpha"), (other, "beta")):
-                asked = time.monotonic()
+                before = time.monotonic()
                 for one in begin(handle, three, boot):
-                    began.append((asked, time.monotonic()))
+                    began.append((before, time.monotonic()))
                     settle(handle, one, SUCCESS)  # that it has ended makes no room
             return len(began) == 8
 
-        eventually(look)
+        eventually(begin_all)
         gaps = [later - earlier for (earlier, _), (_, later) in zip(began, began[3:], strict=False)]
         assert min(gaps) > PERIOD * 0.95  # within a period, four of them would be milliseconds apart
         assert began[-1][1] - began[0][0] < 2 * PERIOD + LATE
@@ -37,8 +37,8 @@ class Rates(Steps):
         limits = TaskLimits("thumbs.make", Rate(1, PERIOD))
         sent = publish(broker, 2)
         first, second = take(broker)
-        assert broker.acquire(first.receipt, limits) == TAKEN
         began = time.monotonic()
+        assert broker.acquire(first.receipt, limits) == TAKEN
         assert 0 < broker.acquire(second.receipt, limits).wait <= PERIOD + 0.01
         assert status(broker, sent[1].id).reason == "rate-limit"
         due = broker.exchange("alpha", [], ["default"], 5).next_due

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from stem_iso.brokers.base import Broker, Verdict
-from stem_iso.task.plan import Finish, GiveBack, Plan
-from stem_iso.task.status import TaskState
+from stem_iso.outcome import TaskState
+from stem_iso.task.settlement import Finish, GiveBack, Plan
 from stem_iso.testing.contract.steps import (
     ALL,
     ERROR,
@@ -45,23 +45,23 @@ class Revoking(Steps):
         assert broker.revoke("nobody") is False
         assert status(broker, sent.id).state is TaskState.SUCCEEDED
 
-    def test_the_holder_is_told_until_it_has_settled(self, broker: Broker, other: Broker) -> None:
+    def test_the_holder_gets_the_order_until_it_has_settled(self, broker: Broker, other: Broker) -> None:
         sent = envelope()
         broker.publish([sent, envelope()])
         delivery, _ = take(broker)
-        assert broker.orders("alpha") == []
+        assert broker.revocations("alpha") == []
         assert other.revoke(sent.id) is True
         for terminate in (False, True):
             for _ in range(2):
-                (order,) = broker.orders("alpha")
+                (order,) = broker.revocations("alpha")
                 assert (order.receipt, order.terminate) == (delivery.receipt, terminate)
             other.revoke(sent.id, terminate=True)
         assert other.revoke(sent.id) is True  # terminate is not taken back
-        assert broker.orders("alpha")[0].terminate is True
-        assert broker.orders("beta") == []
+        assert broker.revocations("alpha")[0].terminate is True
+        assert broker.revocations("beta") == []
         assert status(broker, sent.id).state is TaskState.RUNNING
         settle(broker, delivery, GiveBack())
-        assert broker.orders("alpha") == []
+        assert broker.revocations("alpha") == []
 
     def test_a_revoked_success_stands(self, broker: Broker) -> None:
         sent = envelope()

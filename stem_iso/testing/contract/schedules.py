@@ -13,7 +13,7 @@ from stem_iso.brokers.base import Broker, ScheduleRecord
 from stem_iso.errors import PayloadTooLarge
 from stem_iso.task.canvas.tree import lay, leaves
 from stem_iso.testing.contract.canvas_steps import chain, leaf, previous, run, success
-from stem_iso.testing.contract.delays import quiet, rings
+from stem_iso.testing.contract.delays import quiet, wakes
 from stem_iso.testing.contract.steps import SUCCESS, Steps, counts, envelope, ids, settle, status, take, take_one
 
 NOW = 1_800_000_000.0
@@ -113,7 +113,7 @@ class ScheduleRules(Steps):
         assert counts(broker) == (0, 0, 0, 0)
         assert [(record.name, record.due) for record in broker.schedules()] == [("changed", NOW), ("paused", NOW)]
 
-    def test_a_resumed_one_goes_on_from_the_time_that_is_said(self, broker: Broker) -> None:
+    def test_a_resumed_one_goes_on_from_the_time_that_is_given(self, broker: Broker) -> None:
         broker.put_schedule(schedule())
         assert broker.pause_schedule("nightly") and stored(broker).paused
         assert broker.resume_schedule("nightly", NOW + 600)
@@ -159,18 +159,18 @@ class ScheduleRules(Steps):
         broker.close()
         assert stored(broker).due == NOW + 60 and counts(broker) == (1, 0, 0, 0)
 
-    def test_a_put_a_resume_and_a_firing_wake_a_parked_worker(self, broker: Broker, other: Broker) -> None:
+    def test_a_put_a_resume_and_a_firing_wake_an_idle_worker(self, broker: Broker, other: Broker) -> None:
         watch = broker.watch("alpha", ["default"])
         quiet(watch)
         other.put_schedule(schedule())
-        assert rings(watch)
+        assert wakes(watch)
         other.pause_schedule("nightly")
         quiet(watch)
         other.resume_schedule("nightly", NOW + 60)
-        assert rings(watch)
+        assert wakes(watch)
         quiet(watch)
         other.fire(schedule(due=NOW + 60), NOW + 120, [envelope()])
-        assert rings(watch)
+        assert wakes(watch)
         watch.close()
 
     def test_a_fired_task_is_one_like_any_other(self, broker: Broker) -> None:

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from stem_iso.brokers.base import Broker, Settlement, Verdict
+from stem_iso.outcome import Progress, TaskState
 from stem_iso.task.envelope import decode
-from stem_iso.task.plan import Finish, GiveBack, Plan
-from stem_iso.task.status import Progress, TaskState
+from stem_iso.task.settlement import Finish, GiveBack, Plan
 from stem_iso.testing.assertions import eventually
 from stem_iso.testing.contract.steps import (
     ALL,
@@ -189,7 +189,7 @@ class Settling(Steps):
         assert (ended.meta, ended.progress) == ({"step": 3}, Progress(90.0))
         assert decode(broker.dead_letters(ALL)[0].body).meta == {"step": 3}
 
-    def test_a_status_lives_as_long_as_it_was_told(self, broker: Broker) -> None:
+    def test_a_status_lives_as_long_as_its_time_to_live(self, broker: Broker) -> None:
         brief, kept = envelope(), envelope()
         broker.publish([brief, kept])
         for delivery, ttl in zip(take(broker), (0.1, 60.0), strict=True):

@@ -11,10 +11,9 @@ import pytest
 
 from stem_iso.brokers.base import Broker, DeadFilter, Delivery, Settlement, StatusRecord, Verdict
 from stem_iso.brokers.url import open_broker
-from stem_iso.outcome import TaskError
+from stem_iso.outcome import TaskError, TaskState
 from stem_iso.task.envelope import Envelope
-from stem_iso.task.plan import Finish, GiveBack, Plan, Retry
-from stem_iso.task.status import TaskState
+from stem_iso.task.settlement import Finish, GiveBack, Plan, Retry
 
 ALL = DeadFilter()
 RESULT = msgspec.msgpack.encode(42)

@@ -7,9 +7,9 @@ import time
 import pytest
 
 from stem_iso.brokers.base import Broker, Settlement
+from stem_iso.outcome import TaskState
 from stem_iso.task.envelope import Envelope
-from stem_iso.task.plan import Finish, GiveBack
-from stem_iso.task.status import TaskState
+from stem_iso.task.settlement import Finish, GiveBack
 from stem_iso.testing.assertions import eventually
 from stem_iso.testing.contract.steps import (
     ALL,
@@ -143,7 +143,7 @@ class Unique(Steps):
         assert time.time() >= (sent.expires or 0.0)
         ended = status(broker, sent.id)
         assert (ended.state, ended.reason) == (TaskState.CANCELLED, "expired")  # ended there: no worker with a slow clock runs it beside
-        assert [(each.id, each.state, each.reason) for each in broker.ended_apart()] == [(sent.id, TaskState.CANCELLED, "expired")]
+        assert [(each.id, each.state, each.reason) for each in broker.unattended_ends()] == [(sent.id, TaskState.CANCELLED, "expired")]
         assert is_held(broker, nxt.id)
         assert take_one(broker).receipt.id == nxt.id
         assert counts(broker) == (0, 0, 1, 0)

@@ -8,8 +8,8 @@ from collections.abc import Generator
 from msgspec.structs import replace
 
 from stem_iso.brokers.base import Broker, WorkerInfo
-from stem_iso.task.plan import Finish
-from stem_iso.task.status import TaskState
+from stem_iso.outcome import TaskState
+from stem_iso.task.settlement import Finish
 from stem_iso.testing.assertions import eventually
 from stem_iso.testing.contract.steps import ALL, SUCCESS, Steps, envelope, ids, settle, status, take, take_one
 
@@ -26,7 +26,7 @@ class Gossip(Steps):
         assert shown.seen_at > 0
         broker.beat(info("task-1"))
         assert [one.running for one in other.workers()] == [["task-1"]]
-        broker.goodbye("host:1")
+        broker.remove_worker("host:1")
         assert other.workers() == []
 
     def test_neighbours_are_those_of_the_machine_until_their_goodbye(self, broker: Broker, other: Broker) -> None:
@@ -36,17 +36,17 @@ class Gossip(Steps):
             broker.beat(each)
         assert [(each.boot, each.processes) for each in other.neighbours("m:1")] == [("a", [(1, 7), (2, 9)])]
         assert other.neighbours("m:3") == []
-        broker.goodbye("a")
+        broker.remove_worker("a")
         assert other.neighbours("m:1") == []
 
     def test_a_dead_worker_is_unregistered_and_its_successor_of_the_same_id_is_not(self, broker: Broker, other: Broker) -> None:
         dead, alive = (replace(info(), boot=boot, machine="m:1") for boot in ("before", "after"))
         broker.beat(dead)
         other.beat(alive)
-        other.unregister(dead)
+        other.remove_dead_worker(dead)
         assert [each.boot for each in other.neighbours("m:1")] == ["after"]
         assert [each.boot for each in other.workers()] == ["after"]
-        other.unregister(alive)
+        other.remove_dead_worker(alive)
         assert other.neighbours("m:1") == [] and other.workers() == []
 
     def test_a_status_names_the_worker(self, broker: Broker) -> None:
@@ -63,16 +63,16 @@ class Gossip(Steps):
         broker.emit([b"lost"])
         assert list(other.listen(timeout=0.05)) == []
 
-    def test_a_listener_hears_what_is_said_from_then_on(self, broker: Broker, other: Broker) -> None:
-        heard: list[bytes] = []
+    def test_a_listener_gets_what_is_emitted_from_then_on(self, broker: Broker, other: Broker) -> None:
+        received: list[bytes] = []
         stream = other.listen(timeout=5)
         eventually(broker.listening)
-        listener = threading.Thread(target=lambda: heard.extend(next(stream) for _ in range(3)))
+        listener = threading.Thread(target=lambda: received.extend(next(stream) for _ in range(3)))
         listener.start()
         broker.emit([b"one", b"two"])
         broker.emit([b"three"])
         listener.join(5)
-        assert heard == [b"one", b"two", b"three"]
+        assert received == [b"one", b"two", b"three"]
         assert isinstance(stream, Generator)
         stream.close()
         eventually(lambda: not broker.listening())
@@ -80,7 +80,7 @@ class Gossip(Steps):
     def test_listening_ends_after_a_silence(self, broker: Broker) -> None:
         assert list(broker.listen(timeout=0.05)) == []
 
-    def test_two_listeners_hear_the_same(self, broker: Broker, other: Broker) -> None:
+    def test_two_listeners_get_the_same(self, broker: Broker, other: Broker) -> None:
         streams = [broker.listen(timeout=2), other.listen(timeout=2)]
         eventually(broker.listening)
         broker.emit([b"one"])

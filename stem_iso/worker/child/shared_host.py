@@ -21,7 +21,7 @@ import msgspec
 from stem_iso.isolate.engine.endings import of_reply
 from stem_iso.isolate.interfaces import Caller, HostCaller, Limits
 from stem_iso.outcome import StopReason, TimedOut
-from stem_iso.task.entrypoint import Entrypoint
+from stem_iso.task.handler import Entrypoint
 from stem_iso.worker.child.task_runner import TaskRunner, settle_in
 from stem_iso.worker.entrypoints import BootPayload, Definition
 from stem_iso.worker.inline.call import InlineCall, InlineJob

@@ -26,7 +26,7 @@ from typing import Any, ParamSpec, TypeVar
 import msgspec
 
 from stem_iso.app import Stem
-from stem_iso.client.app_location import NotThere, current_app, import_app, import_beside
+from stem_iso.client.app_location import NotThere, current_app, import_app, import_beside, import_modules
 from stem_iso.client.broker_pool import BrokerConfig
 from stem_iso.errors import PayloadTooLarge, StemError
 from stem_iso.isolate import payload as payloads
@@ -37,13 +37,12 @@ from stem_iso.task.arguments import InvalidArguments
 from stem_iso.task.codec import pack
 from stem_iso.task.context import RetryRequested, TaskContext, entered
 from stem_iso.task.context_protocol import decode_call
-from stem_iso.task.entrypoint import Entrypoint
 from stem_iso.task.failure import failed, message_of
-from stem_iso.task.handler import FunctionHandler
+from stem_iso.task.handler import Entrypoint, FunctionHandler
 from stem_iso.task.options import TaskOptions
 from stem_iso.text import cut
 from stem_iso.worker.app_transfer import add, refuse_others, unpack
-from stem_iso.worker.entrypoints import BootPayload, Definition, function_at, signature_of
+from stem_iso.worker.entrypoints import LOGS_OBSERVED, BootPayload, Definition, function_at, logs_are_observed, signature_of
 
 MAX_RESULT_BYTES = 16 << 20
 
@@ -116,6 +115,7 @@ def _prepared(entrypoint: Entrypoint, payload: bytes, port: CorePort, most: int 
     try:
         header, data = decode_call(payload)
         context = TaskContext(header, port, entrypoint.sender, max_payload_bytes=most)
+        context.main = main
         context.args = entrypoint.unpack(data, header.previous if header.after else None)
     except InvalidArguments as error:
         return REJECTED, _encode(["invalid-arguments", message_of(error)])
@@ -157,7 +157,7 @@ def _value(entrypoint: Entrypoint, context: TaskContext) -> Any:
     from stem_iso.worker.coroutines import run_coroutine
 
     context.offload = asyncio.to_thread
-    return run_coroutine(value)
+    return (context.run_coroutine or run_coroutine)(value)
 
 
 def _ended_by(error: BaseException, context: TaskContext, main: str | None) -> Reply:
@@ -166,8 +166,8 @@ def _ended_by(error: BaseException, context: TaskContext, main: str | None) -> R
     except BaseException as worse:  # a value of `meta` that is no data; the handler's own error says more, if there is one
         error = error if error is not worse else worse
     if isinstance(error, RetryRequested):
-        asked = error.asked
-        return RETRY, _encode([asked.countdown, asked.eta, asked.max_retries])
+        retry = error.retry
+        return RETRY, _encode([retry.countdown, retry.eta, retry.max_retries])
     return _failed(failed(error, main))
 
 
@@ -209,24 +209,35 @@ def settle_in(payload: bytes) -> BootPayload:
     return boot_payload
 
 
+def _bare(boot_payload: BootPayload) -> Stem:
+    """An application whose tasks are carried here one by one, with their options: its own defaults have gone into those."""
+    app = Stem(boot_payload.broker)
+    app.defaults = TaskOptions()
+    return app
+
+
 class TaskRunner:
     """`isolate.interfaces.Runner` for tasks."""
 
     def __init__(self, boot_payload: BootPayload) -> None:
         self.boot_payload = boot_payload
         self._carried = not boot_payload.location
+        import_modules([boot_payload.first] if boot_payload.first else [])
         try:
-            self._app = import_app(boot_payload.location) if boot_payload.location else Stem(boot_payload.broker)
+            self._app = import_app(boot_payload.location, Stem) if boot_payload.location else _bare(boot_payload)
         except NotThere:
             if not boot_payload.of_program:
                 raise
             # The program makes its application below `if __name__ == "__main__":`, which does not run here: its code is carried.
-            self._app, self._carried = Stem(boot_payload.broker), True
+            self._app, self._carried = _bare(boot_payload), True
         self._app.site = BrokerConfig(boot_payload.broker, self._app.site.overrides)
         self._app.site.folder, self._app.site.in_isolate, self._app.site.withheld = boot_payload.site_folder, True, boot_payload.withheld
         current_app.set(self._app)
+        import_modules(boot_payload.included)
         import_beside(boot_payload.modules)
         found = {handler.name: signature_of(handler, boot_payload.main) for handler in self._app.registry}
+        if logs_are_observed():
+            found[LOGS_OBSERVED] = ""
         self.ready = msgspec.msgpack.encode(found)
 
     def start(self) -> None:
@@ -273,5 +284,6 @@ class TaskRunner:
     def _wrapped(self, definition: Definition, code: Callable[..., Any], hints: dict[str, Any] | None) -> Entrypoint:
         if not definition.whole:
             return Entrypoint(definition.name, code, sender=self._app)
-        handler: FunctionHandler[Any] = FunctionHandler(code, definition.name, TaskOptions(), True, hints)
+        options = TaskOptions(redact=definition.redact)
+        handler: FunctionHandler[Any] = FunctionHandler(code, definition.name, options, True, hints)
         return Entrypoint(definition.name, handler.call, handler, self._app)

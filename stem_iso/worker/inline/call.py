@@ -1,6 +1,6 @@
-"""One running inline call, and its `CallPort`: as the port of an isolate, without a pipe.
+"""One running inline call, and its `CorePort`: as the port of an isolate, without a pipe.
 
-    handler's thread or loop ── ask, tell, beat ──> Caller (the consumer's inbox)
+    handler's thread or loop ── request, send, beat ──> Caller (the consumer's inbox)
                              <── answer ──────────  consumer
 
 Rule: the caller gets one end, and no notice after it; `finish` and `notice` take the call's lock.
@@ -26,11 +26,11 @@ from stem_iso.isolate.engine.deadlines import Deadlines
 from stem_iso.isolate.interfaces import NO_LIMITS, Caller, LimitNotice, Limits
 from stem_iso.outcome import Outcome
 from stem_iso.task.context_protocol import ContextAnswer, encode_answer
-from stem_iso.task.entrypoint import Entrypoint
+from stem_iso.task.handler import Entrypoint
 from stem_iso.text import cut_inside
 
 monotonic = time.monotonic
-NOBODY_ANSWERS = encode_answer(ContextAnswer(error=("RemoteError", "the task has ended, or its worker has; nobody can answer")))
+TASK_HAS_ENDED = encode_answer(ContextAnswer(error=("RemoteError", "the task has ended, or its worker has; nobody can answer")))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,12 +49,12 @@ class InlineJob:
     begun_at: float | None = None
 
 
-class Question:
+class PendingRequest:
     """A request of a handler that waits for its answer. The first answer counts."""
 
     def __init__(self) -> None:
         self._arrived = threading.Event()
-        self._answer = NOBODY_ANSWERS
+        self._answer = TASK_HAS_ENDED
 
     def answer(self, payload: bytes) -> None:
         if not self._arrived.is_set():
@@ -77,7 +77,7 @@ class InlineCall:
         self.begun_at = self.beaten_at = monotonic() if job.begun_at is None else job.begun_at
         self.soft_deadline = None if job.limits.soft is None else self.begun_at + job.limits.soft
         self.hard_deadline = None if job.limits.hard is None else self.begun_at + job.limits.hard
-        self.deadlines = Deadlines(job.limits, self.begun_at, asks=False, ends=job.is_async)  # from its first look on the clock owns it
+        self.deadlines = Deadlines(job.limits, self.begun_at, early_stack=False, ends=job.is_async)  # the clock owns it from its first look
         self.thread: int | None = None  # of a sync handler; of the loop for an async one
         self.task: asyncio.Task[None] | None = None  # written on the loop's thread
         self.context: Context | None = None  # what the task runs in; written with it
@@ -87,26 +87,26 @@ class InlineCall:
         self._armed_now = False
         self._closed = False
         self._lock = threading.Lock()
-        self._questions: list[Question] = []  # under the lock
+        self._requests: list[PendingRequest] = []  # under the lock
 
-    # -- `CallPort`: called by the handler -----------------------------------------------------------------------------------------
+    # -- `CorePort`: called by the handler -----------------------------------------------------------------------------------------
 
-    def ask(self, payload: bytes) -> bytes:
-        question = Question()
+    def request(self, payload: bytes) -> bytes:
+        request = PendingRequest()
         self.beaten_at = monotonic()  # any request proves that the handler is alive
         with self._lock:
             if self._closed:
-                return NOBODY_ANSWERS
-            self._questions.append(question)
-        self.caller.asked(payload, question.answer)
-        answer = question.wait()
+                return TASK_HAS_ENDED
+            self._requests.append(request)
+        self.caller.on_message(payload, request.answer)
+        answer = request.wait()
         with self._lock:
-            self._questions.remove(question)
+            self._requests.remove(request)
         return answer
 
-    def tell(self, payload: bytes) -> None:
+    def send(self, payload: bytes) -> None:
         self.beaten_at = monotonic()
-        self.caller.asked(payload, None)
+        self.caller.on_message(payload, None)
 
     def beat(self) -> None:
         self.beaten_at = monotonic()
@@ -158,9 +158,9 @@ class InlineCall:
     def abandon(self) -> None:
         """The call has ended, or its worker: a thread of it that asks something, now or later, gets an error."""
         with self._lock:
-            self._closed, questions = True, list(self._questions)
-        for question in questions:
-            question.answer(NOBODY_ANSWERS)
+            self._closed, requests = True, list(self._requests)
+        for request in requests:
+            request.answer(TASK_HAS_ENDED)
 
     def throw_away(self) -> None:
         """Its loop will never go on: leave the coroutine where it stands, in its own context, and not when memory happens to be freed."""

@@ -75,13 +75,13 @@ class Inline:
         self._sizes: dict[str, Any] = {"max_result_bytes": max_result_bytes, "max_payload_bytes": max_payload_bytes}
         self._around = around
         self._loop, self._shared = loop, SharedLoop(around.trouble, self._loop_lost)
-        self._clock = InlineClock(self._look)
+        self._clock = InlineClock(self._check)
         self._threads = Threads("stem-iso-inline")
         self._lock = threading.Lock()
         os.register_at_fork(before=_flush_in_handler)
         self._running: set[InlineCall] = set()  # under the lock, as are the two below
         self._ended: list[InlineCall] = []  # since the clock last looked at the GIL, those that lasted long enough to be suspects
-        self._look_due, self._held_most = inf, inf
+        self._gil_check_due, self._held_most = inf, inf
 
     def submit(self, job: InlineJob, caller: Caller) -> InlineCall:
         call = InlineCall(job, caller)
@@ -89,13 +89,13 @@ class Inline:
         first_limit = call.deadlines.next_at
         with self._lock:
             self._running.add(call)
-            self._expect_look(call.begun_at)
+            self._schedule_gil_check(call.begun_at)
         context = fresh_context()
         if job.is_async:
             self._on_loop(partial(context.run, self._begin, call))
         else:
             self._threads.run(partial(context.run, self._run_sync, call))
-        self._clock.by(min(first_limit, self._look_due))
+        self._clock.by(min(first_limit, self._gil_check_due))
         return call
 
     def stop(self, call: InlineCall, reason: StopReason) -> None:
@@ -137,21 +137,30 @@ class Inline:
             call.thread = threading.get_ident()
             call.context = copy_context()
             call.task = asyncio.get_running_loop().create_task(self._run_async(call), context=call.context)
+            call.task.add_done_callback(partial(self._on_task_done, call))
+
+    def _on_task_done(self, call: InlineCall, task: asyncio.Task[None]) -> None:
+        """One that is cancelled before its first step never enters `_run_async`, which lets no cancellation out."""
+        if task.cancelled() and not call.finished_at:
+            self._finish(call, self._cancelled(call, asyncio.CancelledError()))
 
     async def _run_async(self, call: InlineCall) -> None:
         try:
             with self._around.running(call.caller):
                 reply = await run_async(call.job.call, call.job.payload, call, **self._sizes, main=self._around.main)
         except asyncio.CancelledError as error:
-            if call.ending is None and self._loop is not None:  # the program cancels what runs in its loop: it ends, and we with it
-                call.ending = Stopped(StopReason.SHUTDOWN, started=False)
-            # Else a handler did, this one or another of this loop: a failure, since a task that is given back would do it again for ever.
-            reply = failed_reply(error, self._around.main)
+            reply = self._cancelled(call, error)
         except GeneratorExit:  # its loop is gone (`throw_away`), and nobody waits for a reply
             return
         except BaseException as error:  # as in a thread
             reply = FAILED, last_resort(error)
         self._finish(call, reply)
+
+    def _cancelled(self, call: InlineCall, error: asyncio.CancelledError) -> tuple[int, bytes]:
+        if call.ending is None and self._loop is not None:  # the program cancels what runs in its loop: it ends, and we with it
+            call.ending = Stopped(StopReason.SHUTDOWN, started=False)
+        # Else a handler did, this one or another of this loop: a failure, since a task that is given back would do it again for ever.
+        return failed_reply(error, self._around.main)
 
     def _finish(self, call: InlineCall, reply: tuple[int, bytes]) -> None:
         with self._lock:
@@ -174,14 +183,14 @@ class Inline:
 
     # -- the clock's thread --------------------------------------------------------------------------------------------------------
 
-    def _look(self, now: float) -> float:
-        self._look_at_gil(now)
+    def _check(self, now: float) -> float:
+        self._check_gil(now)
         with self._lock:
             running = list(self._running)
         for call in running:
             if call.next_limit() <= now:
                 self._enforce(call, now)
-        return min([self._look_due, *(call.next_limit() for call in running)])
+        return min([self._gil_check_due, *(call.next_limit() for call in running)])
 
     def _enforce(self, call: InlineCall, now: float) -> None:
         limits = call.job.limits
@@ -197,19 +206,19 @@ class Inline:
 
     # -- the GIL -------------------------------------------------------------------------------------------------------------------
 
-    def _expect_look(self, now: float) -> None:
+    def _schedule_gil_check(self, now: float) -> None:
         shortest = min((call.job.visibility for call in self._running), default=inf)
         if shortest / 3 != self._held_most:
-            self._look_due, self._held_most = now + shortest / 6, shortest / 3
+            self._gil_check_due, self._held_most = now + shortest / 6, shortest / 3
 
-    def _look_at_gil(self, now: float) -> None:
+    def _check_gil(self, now: float) -> None:
         with self._lock:
-            late, suspects = now - self._look_due, [*self._running, *self._ended]
-            held, due = late > self._held_most, self._look_due
+            late, suspects = now - self._gil_check_due, [*self._running, *self._ended]
+            held, due = late > self._held_most, self._gil_check_due
             if late >= 0:
                 self._ended.clear()
-                self._look_due = self._held_most = inf
-                self._expect_look(now)
+                self._gil_check_due = self._held_most = inf
+                self._schedule_gil_check(now)
         if held:
             self._around.held([call.caller for call in suspects if call.begun_at <= now and (call.finished_at or now) >= due], late)
 
@@ -234,14 +243,14 @@ class Inline:
 
 
 class InlineClock:
-    """A thread that calls `look(now)`, which does what is due, must not block, and returns when to look again (monotonic seconds).
+    """A thread that calls `check(now)`, which does what is due, must not block, and returns when to look again (monotonic seconds).
 
     No heap: there are no more running calls than seats, so a look at all of them is cheaper than keeping an order, and a call that has
     ended leaves nothing behind.
     """
 
-    def __init__(self, look: Callable[[float], float]) -> None:
-        self._look = look
+    def __init__(self, check: Callable[[float], float]) -> None:
+        self._check = check
         self._next = inf  # under the condition's lock
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -265,7 +274,7 @@ class InlineClock:
 
     def _run(self) -> None:
         while self._due():
-            self.by(self._look(time.monotonic()))
+            self.by(self._check(time.monotonic()))
 
     def _due(self) -> bool:
         with self._wake:

@@ -1,7 +1,7 @@
 """The event bus of a worker: calls listeners on a thread of its own, so that none of them can hold up a lease, a limit or a task.
 
     consumer ── publish ──> queue (bounded) ── dispatch thread ──> listener, listener, Stream ──> async for
-             ── tell ─────>                                     ──> the listeners of one of the application's signals
+             ── emit ─────>                                     ──> the listeners of one of the application's signals
 
 Rules
  1. `wants(type)` comes before an event is made: an event that nobody listens to is never made. So with signals; the first one starts the
@@ -91,7 +91,7 @@ class Bus:
         if self._listeners[event.type._value_]:
             self._put(None, event)
 
-    def tell(self, listeners: Sequence[Listener], value: object) -> None:
+    def emit(self, listeners: Sequence[Listener], value: object) -> None:
         """Call each with `value` on the dispatch thread, in line with the events, and counted as one."""
         if self._thread is None:
             self.start()
@@ -149,9 +149,9 @@ class Bus:
             for listener in listeners or ():
                 self._call(listener, value)
             if self._dropped and time.monotonic() - self._loss_reported_at > LOSS_EVERY:
-                self._tell_loss()
+                self._report_loss()
         if self._dropped:
-            self._tell_loss()
+            self._report_loss()
 
     def _call(self, listener: Listener, value: object) -> None:
         try:
@@ -161,13 +161,13 @@ class Bus:
             with suppress(BaseException):  # a handler of logging is user code too
                 log.error("the listener %s raised\n%s", named, text)
             if not isinstance(value, ErrorEvent):
-                self._tell(f"the listener {named} raised", text)
+                self._report_error(f"the listener {named} raised", text)
 
-    def _tell_loss(self) -> None:
+    def _report_loss(self) -> None:
         lost, self._dropped, self._loss_reported_at = self._dropped, 0, time.monotonic()
-        self._tell(f"{lost} events were dropped: a listener is slower than the worker", "")
+        self._report_error(f"{lost} events were dropped: a listener is slower than the worker", "")
 
-    def _tell(self, message: str, text: str) -> None:
+    def _report_error(self, message: str, text: str) -> None:
         # Straight to the listeners: the queue may be full, and this is its thread.
         event = ErrorEvent(at=time.time(), worker_id=self._worker_id, message=message, traceback=text)
         for each in self._listeners[WorkerEventType.ERROR.value]:

@@ -8,8 +8,10 @@ All events of a worker are made here, on the consumer thread, so that every list
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
+from functools import partial
 from typing import Any
 
 from stem_iso.brokers.base import Broker, Reclaimed, UnattendedEnd
@@ -29,13 +31,16 @@ from stem_iso.events import (
     encode,
 )
 from stem_iso.isolate.interfaces import IsolateNotice, LimitNotice
-from stem_iso.outcome import TaskError
+from stem_iso.outcome import TaskError, TaskState
+from stem_iso.printable import one_line
 from stem_iso.signals import Signals
-from stem_iso.task.plan import Finish, Retry
-from stem_iso.task.status import TaskState
+from stem_iso.task.settlement import Finish, Retry
 from stem_iso.worker.attempt import Attempt
 from stem_iso.worker.reporting.bus import Bus
+from stem_iso.worker.reporting.log import write
 from stem_iso.worker.reporting.signals import SignalEmitter, about
+
+log = logging.getLogger("stem_iso.worker")
 
 OUTBOX = 10_000  # past this, events for other processes are dropped, the oldest first: the broker is away, or too slow for them
 
@@ -44,7 +49,8 @@ class EventEmitter:
     """Owned by the consumer thread. `signals` emits the signals, which are for this process alone."""
 
     def __init__(self, worker_id: str, bus: Bus, signals: Signals) -> None:
-        self._worker_id, self._bus = worker_id, bus
+        self.worker_id = self._worker_id = worker_id
+        self._bus = bus
         self.signals = SignalEmitter(worker_id, bus, signals)
         self._forwarding = False  # whether another process listens
         self._outbox: deque[bytes] = deque(maxlen=OUTBOX)
@@ -57,7 +63,7 @@ class EventEmitter:
     def started(self, attempt: Attempt) -> None:
         self.signals.prerun(attempt)
         if self.wants(WorkerEventType.STARTED):
-            self._send(StartedEvent(**self._of(attempt)))
+            self._send(StartedEvent(**{**self._of(attempt), "at": attempt.begun_on_the_clock()}))
 
     def beaten(self, attempt: Attempt) -> None:
         if self.wants(WorkerEventType.HEARTBEAT):
@@ -76,26 +82,28 @@ class EventEmitter:
             if self.wants(WorkerEventType.COMPLETED):
                 self._send(CompletedEvent(elapsed=elapsed, **self._of(attempt)))
         elif plan.state is TaskState.CANCELLED:
-            self.revoked(attempt, plan.reason or "revoked")
+            self.revoked(attempt, plan.reason or "revoked", elapsed)
         elif self.wants(WorkerEventType.FAILED):
-            self._send(FailedEvent(reason=plan.reason or "", error=plan.error, **self._of(attempt)))
+            self._send(FailedEvent(reason=plan.reason or "", error=plan.error, elapsed=elapsed or None, **self._of(attempt)))
 
-    def revoked(self, attempt: Attempt, reason: str) -> None:
+    def revoked(self, attempt: Attempt, reason: str, elapsed: float = 0.0) -> None:
+        """`elapsed`: 0 where it had not begun; so below."""
         if self.wants(WorkerEventType.REVOKED):
-            self._send(RevokedEvent(reason=reason, **self._of(attempt)))
+            self._send(RevokedEvent(reason=reason, elapsed=elapsed or None, **self._of(attempt)))
 
-    def retried(self, attempt: Attempt, plan: Retry) -> None:
+    def retried(self, attempt: Attempt, plan: Retry, elapsed: float) -> None:
         if self.wants(WorkerEventType.RETRIED):
             at, due = time.time(), plan.successor.not_before
             due = at if due is None else due
-            self._send(RetriedEvent(reason=plan.reason, delay=max(0.0, due - at), due=due, error=plan.error, **self._of(attempt)))
+            delay, took = max(0.0, due - at), elapsed or None
+            self._send(RetriedEvent(reason=plan.reason, delay=delay, due=due, error=plan.error, elapsed=took, **self._of(attempt)))
 
     def reclaimed(self, found: Reclaimed) -> None:
         """A lease ran out, and that ended its task."""
         error = TaskError(type="stem_iso.errors.LeaseLost", message="the worker that ran it was lost")
         self._ended(found, found.reason or "worker-lost", error)
 
-    def ended_apart(self, found: UnattendedEnd) -> None:
+    def unattended_end(self, found: UnattendedEnd) -> None:
         self._ended(found, found.reason, found.error)
 
     def _ended(self, found: Reclaimed | UnattendedEnd, reason: str, error: TaskError | None) -> None:
@@ -128,6 +136,20 @@ class EventEmitter:
         if self.wants(WorkerEventType.ERROR):
             of = self._of(attempt) if attempt is not None else {"at": time.time(), "worker_id": self._worker_id}
             self._send(ErrorEvent(message=message, traceback=traceback, **of))
+
+    def warn(self, text: str) -> None:
+        """A line of this worker's log, and no event: what an operator is to look at, and no program."""
+        self.note(logging.WARNING, one_line(text))
+
+    def note(self, level: int, text: str, attempt: Attempt | None = None) -> None:
+        """As `warn`, at this level; with the fields of a task, where one is concerned."""
+        if log.isEnabledFor(level):
+            fields: dict[str, Any] = {"worker": self._worker_id}
+            if attempt is not None:
+                envelope = attempt.envelope
+                fields |= {"task_id": envelope.id, "task_name": envelope.name, "queue": envelope.queue}
+                fields |= {"attempt": envelope.attempt, "run": envelope.run}
+            self._bus.post(partial(write, time.time(), level, text), fields, len(text) + 1)
 
     def forward(self, broker: Broker) -> None:
         """Once a turn. Events are no reason to stop working: a broker that refuses them loses them."""

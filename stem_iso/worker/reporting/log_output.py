@@ -1,7 +1,7 @@
-"""The log output of a worker by command, on a thread of its own: to stderr, or to the handlers that the application has.
+"""The log output of a worker by command, on a thread of its own: to stderr or to a file, and to the handlers that the application has.
 
     any thread ── log of the application ──> LogWriter, on the root ──┐
-               └─ log of ours ──> LogRelay, on "stem_iso" ────────────┴─> queue ──> its thread ──> descriptor 2
+               └─ log of ours ──> LogRelay, on "stem_iso" ────────────┴─> queue ──> its thread ──> descriptor 2, or LogFile
                                                                                           └──> the application's handlers, if any
 
 Rules
@@ -9,9 +9,11 @@ Rules
  2. Past `ROOM` bytes lines are dropped, and their number is logged when there is room again.
  3. At the end what waits is written, for `GRACE` seconds at most.
  4. Nobody writes to sys.stderr: its lock, held by a write that does not return, would hold up the end of the interpreter.
- 5. An application that configures logging while it is imported (`dictConfig` disables every logger that it does not name) hides none of our
-    records: `adopt` enables our loggers again. The application's own handlers then get our records; where the root has none any more,
-    stderr does. Our loggers have the worker's level, unless the application set one on "stem_iso".
+ 5. An application that configures logging while it is imported hides nothing and doubles nothing (`adopt`): a record is once in the
+    worker's log, and once in the application's own handlers. A console handler of its own is silenced where the worker's log is stderr.
+    Our loggers have the worker's level, unless the application set one on "stem_iso".
+ 6. `LogFile` is appended to, by launcher and core. Where its path leads to another file, or to none, it is opened anew (logrotate).
+    What cannot be written there, a full disk, goes to stderr.
 """
 
 from __future__ import annotations
@@ -23,25 +25,71 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TypeAlias
 
-from stem_iso.isolate.child.output_routing import keep_logging
+from stem_iso.errors import InvalidOptions
+from stem_iso.isolate.log_record import LogForwarder, attach, is_console
 
 ROOM = 16 << 20  # bytes that may wait
 GRACE = 2.0  # seconds
 COST = 256  # bytes of a line beside its text, roughly
 CHUNK = 1 << 16  # a pipe's worth
-OURS = "stem_iso"
+ROOT_LOGGER = "stem_iso"
 
-Item: TypeAlias = "str | tuple[LogRelay, logging.LogRecord]"
+Item: TypeAlias = "str | Callable[[], None]"
 
 
-class LogWriter(logging.Handler):
+class LogFile:
+    """A file that lines are appended to. Raises InvalidOptions where it cannot be opened."""
+
+    def __init__(self, path: str) -> None:
+        self._path = os.path.abspath(path)  # an application may change the working folder
+        try:
+            self._fd, self._file = self._open()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            way_out = "give a path that this user may write to, or leave it out: the log is on stderr then"
+            raise InvalidOptions(f"log_file: {path!r} cannot be written to ({reason}); {way_out}") from None
+
+    def _open(self) -> tuple[int, tuple[int, int]]:
+        # Not blocking: a FIFO that nobody reads is an error, and no hang.
+        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+        os.set_blocking(fd, True)
+        return fd, _identity(os.fstat(fd))
+
+    def write(self, text: str) -> None:
+        self._follow()
+        data = memoryview(text.encode(errors="backslashreplace"))
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError:
+            to_stderr(text)
+
+    def _follow(self) -> None:
+        """To the file that the path leads to now. Where none can be made there, the old one is still a place for the log."""
+        with suppress(OSError):
+            with suppress(FileNotFoundError):
+                if _identity(os.stat(self._path)) == self._file:
+                    return
+            old = self._fd
+            self._fd, self._file = self._open()
+            os.close(old)
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+class LogWriter(LogForwarder):
     """Writes lines and records in the order in which they were put. Its thread starts with the first of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: LogFile | None = None) -> None:
         super().__init__()
+        self.file = file
         self._changed = threading.Condition()  # guards all below
         self._items: deque[tuple[Item, int]] = deque()
         self._waiting = 0  # bytes, those included that are being written
@@ -58,6 +106,22 @@ class LogWriter(logging.Handler):
 
     def write(self, text: str) -> None:
         self.put(text, len(text))
+
+    def error(self, text: str) -> None:
+        """Why the worker ends: for whoever started it, one line on stderr; a log in a file has it as a record of its own form."""
+        line = f"Error: {text}\n"
+        if self.file is None:
+            self.write(line)
+            return
+        self.emit(logging.LogRecord("stem_iso.worker", logging.ERROR, __file__, 0, text, None, None))
+        self.put(partial(to_stderr, line), len(line))
+
+    def show(self, text: str) -> None:
+        """On the writer's thread: at once."""
+        if self.file is None:
+            to_stderr(text)
+        else:
+            self.file.write(text)
 
     def put(self, item: Item, size: int) -> None:
         size += COST
@@ -99,7 +163,7 @@ class LogWriter(logging.Handler):
             while items:
                 self._write_some(items)
                 if self._dropped:
-                    self._tell_dropped()
+                    self._report_dropped()
 
     def _write_some(self, items: deque[tuple[Item, int]]) -> None:
         """The next ones: texts that stand together as one write, or one record."""
@@ -115,53 +179,62 @@ class LogWriter(logging.Handler):
             items.popleft()
             done += size
             if not isinstance(item, str):
-                item[0].deliver(item[1])
+                item()
                 break
         if texts:
-            to_stderr("".join(texts))
+            self.show("".join(texts))
         with self._changed:
             self._waiting -= done
             self._changed.notify_all()
 
-    def _tell_dropped(self) -> None:
+    def _report_dropped(self) -> None:
         with self._changed:
             lost, self._dropped = self._dropped, 0
         text = "%d lines of the log were dropped: its reader is slower than the worker"
-        to_stderr(self.format(logging.LogRecord(f"{OURS}.worker", logging.WARNING, __file__, 0, text, (lost,), None)) + "\n")
+        self.show(self.format(logging.LogRecord(f"{ROOT_LOGGER}.worker", logging.WARNING, __file__, 0, text, (lost,), None)) + "\n")
 
 
-class LogRelay(logging.Handler):
-    """On the logger above all of ours: puts each record into the writer's queue, and on the writer's thread gives it to its handlers."""
+class LogRelay(LogForwarder):
+    """On the logger above all of ours: puts each record into the writer's queue; on the writer's thread it is written, and given to the
+    application's handlers."""
 
-    def __init__(self, outlet: LogWriter, theirs: list[logging.Handler], propagates: bool) -> None:
+    def __init__(self, outlet: LogWriter, handlers: list[logging.Handler], propagates: bool) -> None:
         super().__init__()
-        self._outlet, self._theirs, self._propagates = outlet, theirs, propagates
+        self._outlet, self._handlers, self._propagates = outlet, handlers, propagates
 
     def emit(self, record: logging.LogRecord) -> None:
         record.msg, record.args = record.getMessage(), None  # now: what it is made of may change
-        self._outlet.put((self, record), len(record.msg))
+        size = len(record.msg) + len(record.exc_text or "")
+        self._outlet.put(partial(self._deliver, record), size)
 
-    def deliver(self, record: logging.LogRecord) -> None:
-        handlers = [*self._theirs, *(logging.getLogger().handlers if self._propagates else ())] or [self._outlet]
-        for handler in handlers:
+    def _deliver(self, record: logging.LogRecord) -> None:
+        if record.levelno >= self._outlet.level:
             try:
-                if handler is self._outlet:
-                    to_stderr(self._outlet.format(record) + "\n")
-                elif record.levelno >= handler.level:
+                self._outlet.show(self._outlet.format(record) + "\n")
+            except Exception:  # what the application put into the record
+                self._outlet.handleError(record)
+        for handler in [*self._handlers, *(logging.getLogger().handlers if self._propagates else ())]:
+            try:
+                if self._is_for(handler, record):
                     handler.handle(record)
             except BaseException:  # user code; a handler that calls sys.exit() must not end the log
-                to_stderr(f"{self._outlet.format(record)}\nthe handler {handler!r} raised\n{traceback.format_exc()}")
+                self._outlet.show(f"the handler {handler!r} raised\n{traceback.format_exc()}")
+
+    def _is_for(self, handler: logging.Handler, record: logging.LogRecord) -> bool:
+        if isinstance(handler, LogForwarder) or record.levelno < handler.level:
+            return False
+        return not hasattr(record, "handled_there") or is_console(handler)
 
 
 def adopt(outlet: LogWriter, level: int | str) -> None:
     """After user code was imported: see rule 5."""
-    keep_logging(outlet)
-    ours = logging.getLogger(OURS)
-    if ours.level == logging.NOTSET:
-        ours.setLevel(level)
-    if not any(isinstance(handler, LogRelay) for handler in ours.handlers):
-        ours.handlers[:] = [LogRelay(outlet, ours.handlers[:], ours.propagate)]
-        ours.propagate = False
+    attach(outlet, silence=outlet.file is None)
+    logger = logging.getLogger(ROOT_LOGGER)
+    if logger.level == logging.NOTSET:
+        logger.setLevel(level)
+    if not any(isinstance(handler, LogRelay) for handler in logger.handlers):
+        logger.handlers[:] = [LogRelay(outlet, logger.handlers[:], logger.propagate)]
+        logger.propagate = False
 
 
 def to_stderr(text: str) -> None:

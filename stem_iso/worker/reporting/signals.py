@@ -3,7 +3,7 @@
     Attempts             received, prerun        Recoverer, EndNoticePublisher   ended       Isolates   isolate
     PendingSettlements   settled                 WorkerRuntime, Shutdown         ready, stopping, shutdown
 
-All are made on the consumer thread, so that listeners hear of an attempt in order. `stem_iso.signals` says which signal comes when.
+All are made on the consumer thread, so that listeners get those of an attempt in order. `stem_iso.signals` says which signal comes when.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 
 from stem_iso.brokers.base import Reclaimed, UnattendedEnd, Verdict
 from stem_iso.isolate.interfaces import IsolateNotice
-from stem_iso.outcome import TaskError
+from stem_iso.outcome import TaskError, TaskState
 from stem_iso.signals import (
     Channel,
     IsolateRecycledSignal,
@@ -35,8 +35,7 @@ from stem_iso.signals import (
 )
 from stem_iso.task.codec import unpack
 from stem_iso.task.envelope import Envelope
-from stem_iso.task.plan import Finish, GiveBack, Plan, Retry
-from stem_iso.task.status import TaskState
+from stem_iso.task.settlement import Finish, GiveBack, Plan, Retry
 from stem_iso.worker.attempt import Attempt
 from stem_iso.worker.options import WorkerOptions
 from stem_iso.worker.reporting.bus import Bus
@@ -73,11 +72,11 @@ class SignalEmitter:
 
     def received(self, attempt: Attempt) -> None:
         if (channel := self._signals.task_received).listeners:
-            self._tell(channel, TaskReceivedSignal(redeliveries=attempt.envelope.redeliveries, **self._of(attempt)))
+            self._emit(channel, TaskReceivedSignal(redeliveries=attempt.envelope.redeliveries, **self._of(attempt)))
 
     def prerun(self, attempt: Attempt) -> None:
         if (channel := self._signals.task_prerun).listeners:
-            self._tell(channel, TaskPrerunSignal(**self._of(attempt)))
+            self._emit(channel, TaskPrerunSignal(**self._of(attempt)))
 
     def settled(self, attempt: Attempt, plan: Plan, verdict: Verdict, elapsed: float) -> None:
         """The verdict of the broker on an attempt that ended after `elapsed` seconds."""
@@ -96,7 +95,8 @@ class SignalEmitter:
             case _:
                 assert_never(plan)
         if attempt.begun_at and (channel := self._signals.task_postrun).listeners:
-            self._tell(channel, TaskPostrunSignal(state=state.value, reason=reason, elapsed=elapsed, **self._of(attempt)))
+            killed, of = attempt.killed, self._of(attempt)
+            self._emit(channel, TaskPostrunSignal(state=state.value, reason=reason, elapsed=elapsed, killed=killed, **of))
 
     def _wants_ends(self) -> bool:
         signals = self._signals
@@ -109,27 +109,29 @@ class SignalEmitter:
             if signals.task_succeeded.listeners:
                 result, of = plan.result or b"", self._of(attempt)
                 signal = TaskSucceededSignal(elapsed=elapsed, result=_shown(result), result_bytes=len(result), **of)
-                self._tell(signals.task_succeeded, signal)
+                self._emit(signals.task_succeeded, signal)
         elif plan.state is TaskState.CANCELLED:
             if signals.task_revoked.listeners:
-                self._tell(signals.task_revoked, TaskRevokedSignal(reason=plan.reason or "revoked", **self._of(attempt)))
+                self._emit(signals.task_revoked, TaskRevokedSignal(reason=plan.reason or "revoked", **self._of(attempt)))
         elif signals.task_failed.listeners:
-            self._tell(signals.task_failed, TaskFailedSignal(reason=plan.reason or "", error=plan.error, **self._of(attempt)))
+            reported, of = attempt.reported, self._of(attempt)
+            self._emit(signals.task_failed, TaskFailedSignal(reason=plan.reason or "", error=plan.error, reported=reported, **of))
 
     def _retry(self, attempt: Attempt, plan: Retry) -> None:
         if (channel := self._signals.task_retry).listeners:
             of, next, due = self._of(attempt), plan.successor.attempt, plan.successor.not_before
             due = of["at"] if due is None else due
             delay = max(0.0, due - of["at"])
-            self._tell(channel, TaskRetrySignal(reason=plan.reason, error=plan.error, next_attempt=next, due=due, delay=delay, **of))
+            of |= {"reason": plan.reason, "error": plan.error, "reported": attempt.reported}
+            self._emit(channel, TaskRetrySignal(next_attempt=next, due=due, delay=delay, **of))
 
     def ended(self, found: Reclaimed | UnattendedEnd, reason: str, error: TaskError | None) -> None:
         """A task whose end this worker did not make: a lease ran out, or it ended in the store."""
         of = about(self._worker_id, found)
         if found.state is TaskState.FAILED and (failed := self._signals.task_failed).listeners:
-            self._tell(failed, TaskFailedSignal(reason=reason, error=error, **of))
+            self._emit(failed, TaskFailedSignal(reason=reason, error=error, **of))
         elif found.state is TaskState.CANCELLED and (revoked := self._signals.task_revoked).listeners:
-            self._tell(revoked, TaskRevokedSignal(reason=reason, **of))
+            self._emit(revoked, TaskRevokedSignal(reason=reason, **of))
 
     # -- the worker ----------------------------------------------------------------------------------------------------------------
 
@@ -145,30 +147,30 @@ class SignalEmitter:
                 spares=options.spares,
                 **self._here(),
             )
-            self._tell(channel, signal)
+            self._emit(channel, signal)
 
     def stopping(self, at_once: bool) -> None:
         if (channel := self._signals.worker_stopping).listeners:
-            self._tell(channel, WorkerStoppingSignal(at_once=at_once, **self._here()))
+            self._emit(channel, WorkerStoppingSignal(at_once=at_once, **self._here()))
 
     def shutdown(self) -> None:
         if self._ready and (channel := self._signals.worker_shutdown).listeners:
-            self._tell(channel, WorkerShutdownSignal(**self._here()))
+            self._emit(channel, WorkerShutdownSignal(**self._here()))
 
     def isolate(self, notice: IsolateNotice) -> None:
         if notice.action == "spawned" and (spawned := self._signals.isolate_spawned).listeners:
-            self._tell(spawned, IsolateSpawnedSignal(pid=notice.pid, **self._here()))
+            self._emit(spawned, IsolateSpawnedSignal(pid=notice.pid, **self._here()))
         elif notice.action == "recycled" and (recycled := self._signals.isolate_recycled).listeners:
-            self._tell(recycled, IsolateRecycledSignal(pid=notice.pid, reason=notice.reason or "", **self._here()))
+            self._emit(recycled, IsolateRecycledSignal(pid=notice.pid, reason=notice.reason or "", **self._here()))
 
     def _here(self) -> dict[str, Any]:
         return {"at": time.time(), "worker_id": self._worker_id}
 
     def _of(self, attempt: Attempt) -> dict[str, Any]:
-        return about(self._worker_id, attempt.envelope)
+        return {**about(self._worker_id, attempt.envelope), "headers": attempt.envelope.headers}
 
-    def _tell(self, channel: Channel[V], value: V) -> None:
-        self._bus.tell(channel.listeners, value)
+    def _emit(self, channel: Channel[V], value: V) -> None:
+        self._bus.emit(channel.listeners, value)
 
 
 def _shown(result: bytes) -> Any:

@@ -2,7 +2,7 @@
 --
 -- Steps that wait begin; others are left alone. The record stays as it is: `previous`, parent and time lie over it. '' for previous: they
 -- are the first of their canvas, and begin as they were composed.
-drain()
+allow_at_maxmemory()
 local first = ARGV[1] == ''
 local over = not first
   and '\147\198' .. struct.pack('>I4', #ARGV[1]) .. ARGV[1] .. cmsgpack.pack(ARGV[2]) .. '\203' .. struct.pack('>d', NOW)
@@ -20,4 +20,4 @@ for i = 3, #ARGV do
   end
 end
 flush()
-return fresh()
+return new_entries()

@@ -16,32 +16,34 @@
 --                                  (neither: the record's ttl, or a day), lease = its value of P:l, nonce = eight bytes that
 --                                  name the exchange, so that it may be repeated, cause = of a part that never began: why, encoded;
 --                                  it is no dead letter}.
---                                Writes status, dead letter (state 4), frees lock and bucket, adds to the outbox, rings the waiters, and
+--                                Writes status, dead letter (state 4), frees lock and bucket, adds to the outbox, wakes the waiters, and
 --                                takes the id out of m, l, z, d and every rare hash at `flush`. An id that stands in a list stays there:
 --                                who leases skips what is not in m. A part (P:t) keeps its tombstone for two minutes.
 --   release(id)                  its place in a bucket, if any, goes to the outbox ("free")
 --   again(id, record, how)       waits once more: how = {due = seconds | nil, head = true: before all others, keep = true: its bucket stays}
 --   replace(id, record, how)     as again, under this new record; how.reason, how.error: why; how.note false: what was noted is void
 --   ready(id, priority, head)    into the list of its priority
---   emit(kind, id, what, state, reason, error, result)     an entry of the outbox
---   fresh()                      {number, entry, ...} of this script, for its answer
---   baton()                      leave a wake-up token for who sleeps, if none lies there; more(): whether a list holds something
---   bell(channel)                wake all who listen there
+--   add_entry(kind, id, what, state, reason, error, result)     an entry of the outbox
+--   new_entries()                      {number, entry, ...} of this script, for its answer
+--   leave_token()                      leave a wake-up token for an idle worker, if none lies there; more(): whether a list holds something
+--   notify(channel)                wake all who listen there
 --   ended(id)                    the status of P:s:<id>, nil where there is none that can be read: {state, ends, finished, started, redeliveries, nonce, token, begun, head, reason, ...}
 --   known(id)                    whether it lives or has a tombstone
---   tell(id, record, state, reason, error)      it ends in no worker's hands: say so to one of them (`ended_apart`)
+--   add_end_notice(id, record, state, reason, error)      it ends in no worker's hands: one of them is to report it (`take_end_notices`)
 --   holder(key, id)              whose task keeps `id` from the unique lock of this key: nil where nobody does. A lock is worth what its holder
---                                is: one that has ended or is gone, or waits past its expiry (it will never run), keeps nobody out
+--                                is: one that has ended or is ended_ids, or waits past its expiry (it will never run), keeps nobody out
 --   vacate(key, id)              before `id` takes it: the expired holder, if there is one, ends as `cancelled`, `expired`, so that no worker
 --                                whose clock is slow runs it beside the new one
+--   revive(id, r, record, life, nonce)   it runs again: `record`, parsed `r`, takes its lock for `life` seconds (nil: without end) and stands in
+--                                line as one that arrives now, in place of its status and its dead letter; `nonce` is kept beside it
 --   flush()
---   drain()                      at maxmemory Redis refuses a script whose first write may grow; this writes nothing, yet counts as one. Called
+--   allow_at_maxmemory()                      at maxmemory Redis refuses a script whose first write may grow; this writes nothing, yet counts as one. Called
 --                                first by scripts that carry tasks on and thereby off, not by those that bring new ones
 if redis.replicate_commands then redis.replicate_commands() end
 
 local call, sub, byte = redis.call, string.sub, string.byte
 local P = KEYS[1]
-local function drain() call('PERSIST', P) end
+local function allow_at_maxmemory() call('PERSIST', P) end
 local M, L, Z, D = P .. ':m', P .. ':l', P .. ':z', P .. ':d'
 local DAY, TOMBSTONE, PART = 86400, 60, 120
 local RARE = { 'c', 'k', 'v', 'f', 'n', 'p', 'y', 'b', 'w', 't', 'o', 'h', 'e' }
@@ -152,11 +154,11 @@ end
 
 local function holds(lease, token) return lease and sub(lease, 1, #token + 1) == token .. ' ' end
 
--- -- outbox, bells ----------------------------------------------------------------------------------------------------------------------------
+-- -- outbox, wake-ups -------------------------------------------------------------------------------------------------------------------------
 
 local entries = {}
 
-local function emit(kind, id, what, state, reason, error, result)
+local function add_entry(kind, id, what, state, reason, error, result)
   local entry = frame(kind) .. frame(id) .. frame(what) .. frame(state and tostring(state)) .. frame(reason) .. frame(error) .. frame(result)
   local n = redis.pcall('INCR', P .. ':on')
   if type(n) ~= 'number' or n == 1 then -- from the clock on: a counter that has expired names nothing twice
@@ -169,12 +171,12 @@ local function emit(kind, id, what, state, reason, error, result)
   entries[#entries + 1] = entry
 end
 
-local function fresh() return entries end
+local function new_entries() return entries end
 
 local function release(id)
   local bucket = get('b', id)
   if bucket then
-    emit('free', id, bucket)
+    add_entry('free', id, bucket)
     drop('b', id)
   end
 end
@@ -187,16 +189,16 @@ end
 
 local function more() return call('EXISTS', unpack(lists())) > 0 end
 
-local function baton()
+local function leave_token()
   if redis.pcall('LLEN', P .. ':g') == 0 then
     call('RPUSH', P .. ':g', 1)
     call('EXPIRE', P .. ':g', DAY) -- nobody sleeps through a day: who comes later looks before it does
   end
 end
 
-local function bell(channel) redis.pcall('PUBLISH', channel, 1) end -- what was written counts, whether or not anybody may be woken
+local function notify(channel) redis.pcall('PUBLISH', channel, 1) end -- what was written counts, whether or not anybody may be woken
 
-local function ring(id)
+local function wake_waiters(id)
   local waiting = get('e', id)
   if waiting then
     for token in string.gmatch(waiting, '%S+') do
@@ -209,8 +211,8 @@ end
 
 -- -- the end ------------------------------------------------------------------------------------------------------------------------------------
 
-local gone = {}
-local apart = {} -- leases that are over, of tasks that are not
+local ended_ids = {}
+local unleased_ids = {} -- leases that are over, of tasks that are not
 
 local function tail_of(id, how)
   local note, progress = get('n', id), get('p', id)
@@ -229,10 +231,12 @@ local function finish(id, record, how)
   if rare and get('f', id) then ends = NOW end
   local token, started = leased(how.lease)
   local begun, then_ = rare and get('o', id) or '', rare and get('t', id)
+  local whole = r.head ~= '' and sub(record, r.at) or ''
+  token = token .. (then_ and ' part' or ' task') -- which says, too, that the envelope is whole
   local tail, t = how.tail, nil
   if rare or not tail then tail, t = tail_of(id, how) end
   local times = rare and int(get('c', id)) or 0
-  local status = struct.pack(ENDED, how.state, ends, NOW, started, times, how.nonce or NONE, #token, token, #begun, begun, #r.head, r.head)
+  local status = struct.pack(ENDED, how.state, ends, NOW, started, times, how.nonce or NONE, #token, token, #begun, begun, #whole, whole)
   local kept = math.min(math.max(ends, NOW + (then_ and PART or TOMBSTONE)), 1e11)
   call('SET', P .. ':s:' .. id, status .. tail, 'PXAT', math.floor(kept * 1000))
   if how.state == 4 or then_ then t = t or unframe(tail, 5) end
@@ -242,16 +246,16 @@ local function finish(id, record, how)
     call('ZADD', P .. ':xd', number(NOW), id)
   end
   if how.cause then
-    emit('skip', id, then_, how.state, t[1], how.cause)
+    add_entry('skip', id, then_, how.state, t[1], how.cause)
   elseif then_ then
-    emit('end', id, then_, how.state, t[1], t[2], t[3])
+    add_entry('end', id, then_, how.state, t[1], t[2], t[3])
   end
   if r.lock and call('GET', P .. ':u:' .. r.lock) == id then call('DEL', P .. ':u:' .. r.lock) end
   if rare then
     release(id)
-    ring(id)
+    wake_waiters(id)
   end
-  gone[#gone + 1] = id
+  ended_ids[#ended_ids + 1] = id
 end
 
 -- -- once more -----------------------------------------------------------------------------------------------------------------------------------
@@ -264,12 +268,12 @@ local function wait(id, priority, how)
   if how.due and how.due > NOW then
     local first = call('ZRANGE', D, 0, 0, 'WITHSCORES')
     call('ZADD', D, number(how.due), id)
-    if not first[2] or how.due < tonumber(first[2]) then baton() end
+    if not first[2] or how.due < tonumber(first[2]) then leave_token() end
   else
     ready(id, priority, how.head)
-    baton()
+    leave_token()
   end
-  apart[#apart + 1] = id
+  unleased_ids[#unleased_ids + 1] = id
 end
 
 local function again(id, record, how) wait(id, rank(record), how or {}) end
@@ -288,6 +292,7 @@ local function status_in(status)
   for _, name in ipairs({ 'token', 'begun', 'head', 'reason', 'error', 'result', 'meta', 'progress' }) do
     s[name], at = struct.unpack('<I4c0', status, at)
   end
+  s.token = string.match(s.token, '^(.*) %a+$') or s.token
   return s
 end
 
@@ -297,11 +302,11 @@ local function ended(id)
   return sound and s or nil
 end
 
-local function tell(id, record, state, reason, error)
+local function add_end_notice(id, record, state, reason, error)
   call('RPUSH', P .. ':a', struct.pack('<d', NOW) .. 'S' .. frame(id) .. frame(tostring(state)) .. frame(reason) .. frame(error)
     .. frame(parse(record).head))
   call('LTRIM', P .. ':a', -10000, -1)
-  call('EXPIRE', P .. ':a', 60) -- older ones are told to nobody
+  call('EXPIRE', P .. ':a', 60) -- older ones are reported by nobody
 end
 
 local function expired(id, record)
@@ -322,26 +327,42 @@ local function vacate(key, id)
   local held_by = call('GET', P .. ':u:' .. key)
   local record = held_by and held_by ~= id and call('HGET', M, held_by)
   if record and expired(held_by, record) then
-    tell(held_by, record, 5, 'expired')
+    add_end_notice(held_by, record, 5, 'expired')
     finish(held_by, record, { state = 5, reason = 'expired' })
   end
+end
+
+local function revive(id, r, record, life, nonce)
+  local lock = r.lock and P .. ':u:' .. r.lock
+  if lock then vacate(r.lock, id) end
+  if lock and life then
+    call('SET', lock, id, 'PX', math.max(1, math.ceil(life * 1000)))
+  elseif lock then
+    call('SET', lock, id)
+  end
+  call('DEL', P .. ':s:' .. id)
+  call('HSET', M, id, record)
+  put('h', id, nonce)
+  if r.due and r.due > NOW then call('ZADD', D, number(r.due), id) else ready(id, r.priority) end
+  call('HDEL', P .. ':x', id)
+  call('ZREM', P .. ':xd', id)
 end
 
 local function known(id) return call('HEXISTS', M, id) == 1 or call('EXISTS', P .. ':s:' .. id) == 1 end
 
 local function flush()
-  slices(apart, function(first, last)
-    call('HDEL', L, unpack(apart, first, last))
-    call('ZREM', Z, unpack(apart, first, last))
+  slices(unleased_ids, function(first, last)
+    call('HDEL', L, unpack(unleased_ids, first, last))
+    call('ZREM', Z, unpack(unleased_ids, first, last))
   end)
-  slices(gone, function(first, last)
-    call('HDEL', L, unpack(gone, first, last))
-    call('ZREM', Z, unpack(gone, first, last))
-    call('ZREM', D, unpack(gone, first, last))
+  slices(ended_ids, function(first, last)
+    call('HDEL', L, unpack(ended_ids, first, last))
+    call('ZREM', Z, unpack(ended_ids, first, last))
+    call('ZREM', D, unpack(ended_ids, first, last))
     for _, name in ipairs(RARE) do
-      if has(name) then call('HDEL', P .. ':' .. name, unpack(gone, first, last)) end
+      if has(name) then call('HDEL', P .. ':' .. name, unpack(ended_ids, first, last)) end
     end
-    call('HDEL', M, unpack(gone, first, last))
+    call('HDEL', M, unpack(ended_ids, first, last))
   end)
-  apart, gone = {}, {}
+  unleased_ids, ended_ids = {}, {}
 end

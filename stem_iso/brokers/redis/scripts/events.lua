@@ -1,13 +1,13 @@
--- KEYS[1] gossip · ARGV[1] what is to be done:
---   hear, life, name       -> id of the newest event there was: this listener lives for so many seconds
---   deaf, name             -> 1             it has gone
---   heard                  -> 0 | 1         whether anybody listens
---   tell, most, age, event, ... -> 0 | 1    kept for those who listen; 0 where nobody does
+-- KEYS[1] workers · ARGV[1] what is to be done:
+--   subscribe, life, name  -> id of the newest event there was: this listener lives for so many seconds
+--   unsubscribe, name      -> 1
+--   listened               -> 0 | 1         whether anybody listens
+--   emit, most, age, event, ... -> 0 | 1    kept for those who listen; 0 where nobody does
 --
--- P:el ZSET listener by the end of its life, P:ev STREAM of the events: field '' -> event. Both expire when nobody speaks or listens.
+-- P:el ZSET listener by the end of its life, P:ev STREAM of the events: field '' -> event. Both expire when nobody emits or listens.
 local verb = ARGV[1]
 local EL, EV = P .. ':el', P .. ':ev'
-if verb == 'hear' then
+if verb == 'subscribe' then
   call('ZADD', EL, number(NOW + tonumber(ARGV[2])), ARGV[3])
   call('PEXPIRE', EL, tonumber(ARGV[2]) * 1000)
   if call('EXISTS', EV) == 0 then
@@ -20,7 +20,7 @@ if verb == 'hear' then
     end
   end
 end
-if verb == 'deaf' then
+if verb == 'unsubscribe' then
   call('ZREM', EL, ARGV[2])
   if call('EXISTS', EL) == 0 then
     call('DEL', EV)
@@ -31,7 +31,7 @@ call('ZREMRANGEBYSCORE', EL, '-inf', number(NOW)) -- a listener that was killed 
 if call('EXISTS', EL) == 0 then
   return 0
 end
-if verb == 'tell' then
+if verb == 'emit' then
   for i = 4, #ARGV do
     call('XADD', EV, 'MAXLEN', '~', ARGV[2], '*', '', ARGV[i])
   end

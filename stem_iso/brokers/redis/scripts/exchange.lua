@@ -11,7 +11,7 @@
 -- Asked twice, it answers as it did. A settlement is known by its nonce, in the status or in P:h. Leases are known by their sequence: it
 -- lies in P:i:<boot> for a minute, and who comes with an older one gets nothing any more, so that no delivery is left with nobody. What
 -- lost turns have leased is taken over under the new one, as far as it wants.
-drain()
+allow_at_maxmemory()
 local PROMOTE, WIDTH = 200, 7
 local boot, sequence, want, visibility = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
@@ -175,9 +175,9 @@ if want > 0 then
 end
 
 local rest = more()
-if rest and found > 0 then baton() end
+if rest and found > 0 then leave_token() end
 local counts = {}
 if want == 0 and rest then
   for priority = 0, 9 do counts[priority + 1] = call('LLEN', P .. ':r' .. priority) end
 end
-return { table.concat(verdicts), fresh(), deliveries, due and number(math.min(due - NOW, 1e9)) or '', rest and 1 or 0, counts }
+return { table.concat(verdicts), new_entries(), deliveries, due and number(math.min(due - NOW, 1e9)) or '', rest and 1 or 0, counts }

@@ -2,7 +2,7 @@
 --
 -- Of a part that has ended, the status stays as a tombstone that nobody is shown: a relay that comes late must not place it once more. One
 -- that is forgotten alone is known by the root that its envelope names.
-drain()
+allow_at_maxmemory()
 local ROOT = '\167root_id' -- a name in msgpack
 local found = 0
 for i = 2, #ARGV do

@@ -7,7 +7,7 @@
 --   revoke  cause                                                                 -> what it moves
 --   forget                                                                        -> 1 if there was something to forget
 --   close   what it moved is in its place: from now on it expires, and the tree   -> 1
---   look    -> {state or '', reason, error, result, enqueued, finished, missing, canvas, queue}; nil where it is unknown, or has expired
+--   read    -> {state or '', reason, error, result, enqueued, finished, missing, canvas, queue}; nil where it is unknown, or has expired
 --
 -- What it moves: {} nothing, else {then, cause or '', result, reason, error, whole}. The message that ended a group is remembered (`by`) and
 -- answered so each time: whoever brings it once more completes what another one left undone.
@@ -15,7 +15,7 @@
 -- P:j the record: size missing bytes most wanted whole canvas queue keep then error cause enqueued, and once it has ended by state reason
 -- result finished until · P:jc a bit for each place that is counted · P:jr place -> result. `error` and `cause` are those of results that
 -- are too large, until it ends.
-drain()
+allow_at_maxmemory()
 local verb, J = ARGV[1], P .. ':j'
 
 local function ring_all()
@@ -120,7 +120,7 @@ end
 local f = call('HMGET', J, 'size', 'state', 'by', 'closed', 'forgotten', 'until')
 local there = f[1] and not (f[6] and int(f[6]) <= NOW)
 
-if verb == 'look' then
+if verb == 'read' then
   if not there then return false end
   local seen = call('HMGET', J, 'state', 'reason', 'error', 'result', 'enqueued', 'finished', 'missing', 'canvas', 'queue')
   if not seen[1] then seen[3] = '' end

@@ -1,7 +1,7 @@
 -- KEYS[1] a queue · ARGV (id, record, unique_for | '') for each -> { place from 0, holder, ... } of those whose lock is another's
 --
--- What is known by its id, alive or not, changes nothing. The place of a new one in line is that of its arrival; one that is delayed rings
--- only where it is the first to come due.
+-- What is known by its id, alive or not, changes nothing. The place of a new one in line is that of its arrival; one that is delayed wakes
+-- a worker only where it is the first to come due.
 local new, refused = {}, {}
 for i = 1, #ARGV, 3 do
   if #ARGV[i + 1] < 8 or (ARGV[i + 2] ~= '' and not tonumber(ARGV[i + 2])) then
@@ -82,8 +82,8 @@ end
 if earliest then
   local first = call('ZRANGE', D, 0, 0, 'WITHSCORES')[2]
   slices(delayed, function(first_, last) call('ZADD', D, unpack(delayed, first_, last)) end)
-  if not first or earliest < tonumber(first) then baton() end
+  if not first or earliest < tonumber(first) then leave_token() end
 end
-if next(lists) then baton() end
+if next(lists) then leave_token() end
 if vacated then flush() end
 return refused

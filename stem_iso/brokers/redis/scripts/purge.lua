@@ -1,10 +1,10 @@
--- KEYS[1] a queue · ARGV[1] the bell, [2] how many to look at -> how many were ended, 1 where there may be more, outbox entries
+-- KEYS[1] a queue · ARGV[1] the channel, [2] how many at most -> how many were ended, 1 where there may be more, outbox entries
 local left, ended_here, met = tonumber(ARGV[2]), 0, {}
 local function purge(id)
   local record = not met[id] and call('HGET', M, id)
   met[id] = true
   if record and call('HEXISTS', L, id) == 0 then
-    tell(id, record, 5, 'purged')
+    add_end_notice(id, record, 5, 'purged')
     finish(id, record, { state = 5, reason = 'purged' })
     ended_here = ended_here + 1
   end
@@ -24,5 +24,5 @@ if left > 0 then
   end
 end
 flush()
-if ended_here > 0 then bell(ARGV[1]) end
-return { ended_here, left > 0 and 0 or 1, fresh() }
+if ended_here > 0 then notify(ARGV[1]) end
+return { ended_here, left > 0 and 0 or 1, new_entries() }

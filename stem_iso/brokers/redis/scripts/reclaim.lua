@@ -1,21 +1,21 @@
--- KEYS[1] a queue · ARGV[1] boot that asks · [2] its predecessor | '' · [3] the most redeliveries · [4] error of one that runs at most once
--- · [5] error of one that was delivered too often · [6] seconds between two such looks · [7] 1: name the asker's own that ran out
--- · [8] for how long the server has been up, where the asker looks for the first time | '' · then id, token, ... of the asker's own that it
--- does not hold
+-- KEYS[1] a queue · ARGV[1] boot of the claimant · [2] its predecessor | '' · [3] the most redeliveries · [4] error of one that runs at
+-- most once · [5] error of one that was delivered too often · [6] seconds between two reclaims · [7] 1: name the claimant's own that ran
+-- out · [8] for how long the server has been up, where the claimant reclaims for the first time | '' · then id, token, ... of the
+-- claimant's own that it does not hold
 -- -> { entries of the outbox }, { id, state (0: waits again), reason, record, boot, ... }, { id, token, ... of its own that ran out }
 --
--- Leases that ran out, but of the asker's own only those that it names, and all of the predecessor's. What is delivered again stands before
+-- Leases that ran out, but of the claimant's own only those that it names, and all of the predecessor's. What is delivered again stands before
 -- all others. Work that is ready, or has come due, while no wake-up token lies there was forgotten by one who died or has no seat any more:
 -- a token is left again.
 --
--- Where nobody has looked for longer than a round takes, the server was away, and leases ran out without their holders' fault: these have
+-- Where nobody has reclaimed for longer than a round takes, the server was away, and leases ran out without their holders' fault: these have
 -- GRACE, more than a worker's longest pause between two tries, to renew before anybody claims. A server that goes away again meanwhile
--- begins another, for ROW seconds in all: looks that are merely slow must not put it off for ever. P:seen is "last look, end of the grace,
--- since when they stand in a row". An asker that has only just come knows better where the server has been up since that look: it was the
+-- begins another, for ROW seconds in all: reclaims that are merely slow must not put it off for ever. P:seen is "last reclaim, end of the grace,
+-- since when they stand in a row". A claimant that has only just come knows better where the server has been up since that reclaim: it was the
 -- workers that were away. (Where a network had cut off all of them, it may come before a holder does; the fence then stops that holder.)
-drain()
-local LOOK, TAKE, GRACE, ROW = 2000, 500, 6, 60 -- TAKE: as BATCH of stem_iso.brokers.redis.lease
-local lost, leases, told, own = {}, {}, {}, {}
+allow_at_maxmemory()
+local READ, TAKE, GRACE, ROW = 2000, 500, 6, 60 -- TAKE: as BATCH of stem_iso.brokers.redis.lease
+local lost, leases, reclaimed, own = {}, {}, {}, {}
 local up_since = ARGV[8] ~= '' and NOW - tonumber(ARGV[8])
 
 local function consider(id, lease)
@@ -44,7 +44,7 @@ local function away(lease)
 end
 
 if last then looked(last) end
-for _, id in ipairs(call('ZRANGEBYSCORE', Z, '-inf', number(NOW), 'LIMIT', 0, LOOK)) do
+for _, id in ipairs(call('ZRANGEBYSCORE', Z, '-inf', number(NOW), 'LIMIT', 0, READ)) do
   local lease = call('HGET', L, id)
   if not lease then
     call('ZREM', Z, id)
@@ -77,14 +77,14 @@ if ARGV[2] ~= '' and ARGV[2] ~= ARGV[1] then
   end
 end
 
-local function tell(id, state, reason, record)
-  local n = #told
-  told[n + 1], told[n + 2], told[n + 3], told[n + 4], told[n + 5] = id, state, reason, record, string.match(leases[id], '^%S+') or ''
+local function report(id, state, reason, record)
+  local n = #reclaimed
+  reclaimed[n + 1], reclaimed[n + 2], reclaimed[n + 3], reclaimed[n + 4], reclaimed[n + 5] = id, state, reason, record, string.match(leases[id], '^%S+') or ''
 end
 
 local function close(id, record, state, reason, error)
   finish(id, record, { state = state, reason = reason, error = error, lease = leases[id] })
-  tell(id, state, reason, record)
+  report(id, state, reason, record)
 end
 
 for i = #lost, 1, -1 do
@@ -102,10 +102,10 @@ for i = #lost, 1, -1 do
   else
     put('c', id, times + 1)
     again(id, record, { head = true })
-    tell(id, 0, '', record)
+    report(id, 0, '', record)
   end
 end
 flush()
 local first = call('ZRANGE', D, 0, 0, 'WITHSCORES')[2]
-if more() or (first and tonumber(first) <= NOW) then baton() end
-return { fresh(), told, own }
+if more() or (first and tonumber(first) <= NOW) then leave_token() end
+return { new_entries(), reclaimed, own }

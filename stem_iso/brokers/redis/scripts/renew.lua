@@ -2,7 +2,7 @@
 -- -> { places from 0 of those that are lost }
 --
 -- A lease's end never moves backwards.
-drain()
+allow_at_maxmemory()
 local lost, ends = {}, {}
 for i = 2, #ARGV, 2 do
   local id = ARGV[i]

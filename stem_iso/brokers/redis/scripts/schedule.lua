@@ -1,9 +1,9 @@
 -- KEYS[1] the schedules · ARGV[1] what is to be done, ARGV[2] the name of one, ARGV[3] the channel that wakes workers:
---   put, name, bell, revision, due, owner, body   -> 0 | 1   it is new, or another revision: planned anew; a pause and the last firing stay
---   remove, name, bell                            -> 0 | 1
---   pause, name, bell                             -> 0 | 1
---   resume, name, bell, due                       -> 0 | 1   goes on from `due` if it was paused
---   fire, name, bell, revision, due, next, sent   -> 0 | 1   it was as it was read, and is due at `next` now; sent = 1: it fires now
+--   put, name, channel, revision, due, owner, body   -> 0 | 1   it is new, or another revision: planned anew; a pause and the last firing stay
+--   remove, name, channel                            -> 0 | 1
+--   pause, name, channel                             -> 0 | 1
+--   resume, name, channel, due                       -> 0 | 1   goes on from `due` if it was paused
+--   fire, name, channel, revision, due, next, sent   -> 0 | 1   it was as it was read, and is due at `next` now; sent = 1: it fires now
 --
 -- P:s HASH name -> frames: revision, due, owner, paused 0|1, fired ('' never), body. Times are text of a double.
 local verb, name, channel = ARGV[1], ARGV[2], ARGV[3]
@@ -24,7 +24,7 @@ if verb == 'put' then
     return 0
   end
   store(revision, due, owner, known and known[4] or '0', known and known[5] or '', body)
-  bell(channel)
+  notify(channel)
   return 1
 end
 if not known then
@@ -35,7 +35,7 @@ if verb == 'pause' then
   store(revision, due, owner, '1', fired, body)
 elseif verb == 'resume' then
   store(revision, paused == '1' and ARGV[4] or due, owner, '0', fired, body)
-  bell(channel)
+  notify(channel)
 else
   if paused == '1' or revision ~= ARGV[4] or tonumber(due) ~= tonumber(ARGV[5]) then
     return 0

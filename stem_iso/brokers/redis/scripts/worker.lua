@@ -1,20 +1,20 @@
--- KEYS[1] gossip · ARGV[1] what is to be done:
+-- KEYS[1] workers · ARGV[1] what is to be done:
 --   beat, life, id, machine, boot, info   -> 1        this worker lives, for so many seconds
---   goodbye, life, id, machine, boot      -> 0 | 1    it is gone
---   unregister, life, id, machine, boot   -> 0 | 1    it is dead; one of the same id and another boot lives on
+--   remove, life, id, machine, boot       -> 0 | 1    it is gone
+--   remove_dead, life, id, machine, boot  -> 0 | 1    it is dead; one of the same id and another boot lives on
 --   neighbours, life, '', machine         -> { info, ... }    those of this machine, dead or alive
 --   list, life                            -> { id, info, seen, ... }
 --
 -- P:w HASH id -> info, P:ws ZSET id by its last beat. Both expire with the last worker. P:p:<machine> HASH boot -> info: of those that have
--- not said goodbye, so that others on the machine find the dead among them; a day after the last beat from there nobody is left to look.
-drain()
+-- not been removed, so that others on the machine find the dead among them; a day after the last beat from there nobody is left to look.
+allow_at_maxmemory()
 local verb, life, id, machine, boot = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
 local W, WS, NEAR = P .. ':w', P .. ':ws', machine and machine ~= '' and P .. ':p:' .. machine
 if verb == 'neighbours' then return NEAR and call('HVALS', NEAR) or {} end
-if verb == 'goodbye' or verb == 'unregister' then
+if verb == 'remove' or verb == 'remove_dead' then
   if NEAR then call('HDEL', NEAR, boot) end
   local info = call('HGET', W, id)
-  if verb == 'unregister' and not (info and string.find(info, boot, 1, true)) then return 0 end
+  if verb == 'remove_dead' and not (info and string.find(info, boot, 1, true)) then return 0 end
   call('ZREM', WS, id)
   return call('HDEL', W, id)
 end

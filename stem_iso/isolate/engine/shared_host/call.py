@@ -20,7 +20,7 @@ from math import inf
 from stem_iso.isolate.engine.deadlines import Alarm, Deadlines
 from stem_iso.isolate.engine.lifecycle import Cause
 from stem_iso.isolate.engine.output import CapturedOutput
-from stem_iso.isolate.interfaces import Caller, HostedJob
+from stem_iso.isolate.interfaces import Caller, HostedJob, LimitNotice
 from stem_iso.outcome import StopReason
 
 LATE = 0.05  # seconds that a host may be late with the notice of a limit before the core reports it
@@ -54,29 +54,26 @@ class HostCall:
         self.seated = False
         self.stop: StopReason | None = None
         self.soft_reported = False  # once per call, also where a second host runs it
-        self._reset(inf)
 
-    def _reset(self, sent_at: float) -> None:
-        self.deadlines = Deadlines(self.job.limits, sent_at, asks=False, ends=self.job.coroutine, late=LATE)
+    def begin(self, host: int, number: int, now: float) -> None:
+        """It is sent to this host, under this number: its clock runs, anew where another host had it before."""
+        self.host, self.number = host, number
+        self.deadlines = Deadlines(self.job.limits, now, early_stack=False, ends=self.job.coroutine, late=LATE)
+        if self.soft_reported:
+            self.deadlines.drop_soft()
         self.thread = 0  # where it runs, as the kernel counts threads; 0: not known
         self.capture: CapturedOutput | None = None  # made for the first line
         self.stack = ""  # where it was at its limit
         self.ending: Cause | None = None  # what told it to end: LIMIT, SILENCE or STOPPED
         self.over = False
         self.soft_elapsed = 0.0  # when the core's own alarm rang; 0 before
-        self._over_at, self._unread_at = inf, sent_at + UNREAD
-
-    def begin(self, host: int, number: int, now: float) -> None:
-        self._reset(now)
-        self.host, self.number = host, number
-        if self.soft_reported:
-            self.deadlines.drop_soft()
+        self._over_at, self._unread_at = inf, now + UNREAD
 
     @property
     def next_at(self) -> float:
         return min(self.deadlines.next_at, self._over_at, self._unread_at)
 
-    def told_to_end(self, cause: Cause, at: float) -> None:
+    def end_by(self, cause: Cause, at: float) -> None:
         """By a limit, which its host saw or we did, or by a stop. The first cause stands."""
         if self.ending is not None:
             return
@@ -96,7 +93,7 @@ class HostCall:
         if Alarm.SOFT in rung:
             self.soft_elapsed = now - self.deadlines.sent_at
         if self.deadlines.over:
-            self.told_to_end(Cause.SILENCE if self.deadlines.silent else Cause.LIMIT, self.deadlines.kill_at)
+            self.end_by(Cause.SILENCE if self.deadlines.silent else Cause.LIMIT, self.deadlines.kill_at)
         if now >= self._over_at:
             self.over, self._over_at = True, inf
             rung.append(Alarm.OVER)
@@ -105,11 +102,11 @@ class HostCall:
             rung.append(Alarm.UNREAD)
         return rung
 
-    def report_soft(self) -> bool:
-        """The soft limit is to be reported now: true the first time only."""
+    def soft_notice(self, elapsed: float, stack: str) -> LimitNotice | None:
+        """The report of the soft limit; None where it has been made."""
         first, self.soft_reported = not self.soft_reported, True
         self.deadlines.drop_soft()
-        return first
+        return LimitNotice(self.job.limits.soft or 0.0, elapsed, stack, level="soft") if first else None
 
     def fate(self, *, started: bool, cause: Cause | None) -> Fate:
         """`cause`: why the core killed the host, None where it did not."""

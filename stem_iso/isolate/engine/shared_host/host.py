@@ -19,10 +19,12 @@ from __future__ import annotations
 from collections import deque
 from math import inf
 
-from stem_iso.isolate.child.setup import STACK_SIGNAL
+from stem_iso.isolate.child.setup import FORCED_STACK_SIGNAL
 from stem_iso.isolate.engine.isolate import Isolate
 from stem_iso.isolate.engine.lifecycle import State
 from stem_iso.isolate.engine.shared_host.call import HostCall
+from stem_iso.isolate.engine.timers import STACK_WAIT
+from stem_iso.isolate.interfaces import Caller
 from stem_iso.isolate.linux import signal_thread
 
 PING_EVERY, PONG_WITHIN = 1.0, 2.0  # seconds
@@ -30,6 +32,8 @@ PING_EVERY, PONG_WITHIN = 1.0, 2.0  # seconds
 
 class SharedHost(Isolate):
     """Owned by the engine, under its lock."""
+
+    shared = True
 
     def __init__(self, number: int, seat: int, boot_deadline: float, largest_frame: int) -> None:
         super().__init__(number, seat, boot_deadline, largest_frame)
@@ -40,9 +44,14 @@ class SharedHost(Isolate):
         self._pinged_at, self._ping = inf, 0
         self.blocked = False  # the loop has not answered
 
-    @property
-    def awaits_stack(self) -> bool:
-        return bool(self.stacks)
+    def caller_of(self, number: int) -> Caller | None:
+        call = self.hosted.get(number)
+        return None if call is None else call.caller
+
+    def beat(self, number: int, now: float) -> None:
+        """No limit of a hosted call stands in the shared row."""
+        if (call := self.hosted.get(number)) is not None:
+            call.deadlines.beat(now)
 
     @property
     def may_leave(self) -> bool:
@@ -54,12 +63,40 @@ class SharedHost(Isolate):
             return at
         return min(at, self._ping_at, self._pinged_at + PONG_WITHIN, *(call.next_at for call in self.hosted.values()))
 
-    def ask_stack_of(self, thread: int) -> None:
-        """By a signal to that thread. A pidfd reaches a process's first thread only, so this goes by number; the keeper reaps the process
-        after its report, so until that report the number is nobody else's."""
-        self.forget_stack()
-        if thread and not self.died_at:
-            signal_thread(self.pid, thread, STACK_SIGNAL)
+    # -- stacks: one is asked for at a time, because the answer does not say whose it is ---------------------------------------------
+
+    @property
+    def awaits_stack(self) -> bool:
+        return bool(self.stacks)
+
+    def request_stack_of(self, call: HostCall, now: float) -> None:
+        """By a signal, because the host has not reported a limit of this call. `stack_due` says until when it is waited for."""
+        if call not in self.stacks:
+            self.stacks.append(call)
+            if len(self.stacks) == 1:
+                self._request_next(now)
+
+    def next_stack(self, now: float) -> tuple[HostCall, str]:
+        """Whose stack has come, or has been waited for long enough; the next one is asked for."""
+        call, stack = self.stacks.popleft(), self.take_stack()
+        self._request_next(now)
+        return call, stack
+
+    def leave_stacks(self, call: HostCall, now: float) -> str:
+        """The call has ended: what there is of its stack, for which nobody waits any more."""
+        if self.stacks[0] is call:
+            return self.next_stack(now)[1]
+        self.stacks.remove(call)
+        return ""
+
+    def _request_next(self, now: float) -> None:
+        """A pidfd reaches a process's first thread only, so the signal goes by number; the keeper reaps the process after its report, so
+        until that report the number is nobody else's."""
+        self.stack_due = now + STACK_WAIT if self.stacks else inf
+        if self.stacks:
+            self.forget_stack()
+            if (thread := self.stacks[0].thread) and not self.died_at:
+                signal_thread(self.pid, thread, FORCED_STACK_SIGNAL)
 
     # -- draining ------------------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""Integrations: what joins stem_iso to frameworks and services, one file each, imported only where it is used."""
