@@ -16,7 +16,6 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 import weakref
@@ -26,6 +25,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from stem_iso.client.event_stream import TaskFollower, decoded_event, unknown
+from stem_iso.client.service_thread import ServiceThread
 from stem_iso.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
@@ -68,36 +68,22 @@ class EventFeed:
     """One per application. `open` makes a broker, which the feed's thread alone uses."""
 
     def __init__(self, open: Callable[[], Broker]) -> None:
-        self._open = open
-        self._inherited: list[_FeedService] = []  # of a parent: never touched again, and never collected
-        self._forget()
-
-    def _forget(self) -> None:
-        self._lock = threading.Lock()  # guards the service: who begins it, and its end
-        self._service: _FeedService | None = None
-        self._pid = os.getpid()
+        self._thread = ServiceThread("stem_iso: task events", lambda: _FeedService(open()))
 
     def follow(self, id: str, queue: str | None, timeout: float | None) -> AsyncGenerator[AnyEvent, None]:
-        """The events of this task, for the loop that runs here. The feed begins to listen at once, not with the first `anext`."""
+        """The events of this task, for the loop that runs here. The feed begins to listen at once, not with the first `anext`.
+
+        Raises RuntimeError where no thread is to be had.
+        """
         subscription = Subscription(id, queue, timeout)
-        if self._pid != os.getpid():
-            if self._service is not None:
-                self._inherited.append(self._service)
-            self._forget()
-        with self._lock:
-            if self._service is None or not self._service.take(subscription):
-                service = _FeedService(self._open())
-                service.take(subscription)
-                threading.Thread(target=service.run, name="stem_iso: task events", daemon=True).start()
-                self._service = service
+        self._thread.take(subscription)
         stream = subscription.events()
         weakref.finalize(stream, subscription.close).atexit = False  # one that nobody iterates over has no `finally`
         return stream
 
     def close(self) -> None:
         """Streams that go on keep the feed; one that only lingers ends."""
-        if self._pid == os.getpid() and self._service is not None:
-            self._service.leave()
+        self._thread.close()
 
 
 class _FeedService:
@@ -115,7 +101,6 @@ class _FeedService:
         self._away: Exception | None = None  # of the last poll
 
     def take(self, subscription: Subscription) -> bool:
-        """False: it has ended, and takes no more."""
         with self._changed:
             if not self._over:
                 self._new.append(subscription)
@@ -126,6 +111,9 @@ class _FeedService:
         with self._changed:
             self._linger = 0.0
             self._changed.notify()
+
+    def abandon(self) -> None:
+        self._broker.close()  # it has opened nothing yet
 
     def run(self) -> None:
         try:

@@ -15,7 +15,6 @@ Rules
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 import time
@@ -26,6 +25,7 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from stem_iso.brokers.readiness import wait_readable
+from stem_iso.client.service_thread import ServiceThread
 from stem_iso.errors import BrokerUnavailable, UnknownResult
 
 if TYPE_CHECKING:
@@ -56,46 +56,21 @@ class Watcher:
     """One per application. `open` makes a broker, which the watcher's thread alone uses."""
 
     def __init__(self, open: Callable[[], Broker]) -> None:
-        self._open = open
-        self._inherited: list[_Service] = []  # of a parent: never touched again, and never collected
-        self._forget()
-
-    def _forget(self) -> None:
-        self._lock = threading.Lock()  # guards the service: who begins it, and its end
-        self._service: _Service | None = None
-        self._pid = os.getpid()
+        self._thread = ServiceThread("stem_iso: results", lambda: _Service(open()))
 
     def wait(self, id: str, timeout: float | None, queue: str | None = None) -> Future[StatusRecord]:
         """The terminal record, as soon as there is one. Cancel the future to stop waiting.
 
-        Its exceptions: TimeoutError, UnknownResult, BrokerUnavailable.
+        Its exceptions: TimeoutError, UnknownResult, BrokerUnavailable. Raises RuntimeError where no thread is to be had.
         """
         deadline = inf if timeout is None else time.monotonic() + timeout
         wait = Wait(id, queue, timeout, deadline, Future())
-        if self._pid != os.getpid():
-            if self._service is not None:
-                self._inherited.append(self._service)
-            self._forget()
-        with self._lock:
-            if self._service is None or not self._service.take(wait):
-                self._service = _begun(_Service(self._open()), wait)
+        self._thread.take(wait)
         return wait.future
 
     def close(self) -> None:
         """Waits that go on keep the watcher; one that only lingers ends."""
-        if self._pid == os.getpid() and self._service is not None:
-            self._service.leave()
-
-
-def _begun(service: _Service, wait: Wait) -> _Service:
-    """Raises RuntimeError where no thread is to be had: then nobody would ever look for the answers."""
-    service.take(wait)
-    try:
-        threading.Thread(target=service.run, name="stem_iso: results", daemon=True).start()
-    except RuntimeError:
-        service.abandon()
-        raise
-    return service
+        self._thread.close()
 
 
 class _Service:
@@ -118,7 +93,6 @@ class _Service:
             end.setblocking(False)
 
     def take(self, wait: Wait) -> bool:
-        """False: it has ended, and takes no more."""
         with self._lock:
             if self._over:
                 return False
@@ -133,7 +107,6 @@ class _Service:
                 self._wake()
 
     def abandon(self) -> None:
-        """It was never begun."""
         self._close()
 
     def _wake(self) -> None:

@@ -418,7 +418,7 @@ def test_after_an_unsure_answer_the_same_ids_may_be_sent_again(server: Start, ma
 @pytest.mark.slow
 def begun(app: Stem, waits: dict[str, int]) -> bool:
     """So many waits for each id have looked once: what comes now, they wait through."""
-    service = app.watcher._service
+    service = app.watcher._thread.service
     if not service or service._new or service._fresh:
         return False
     return all(len(service._waits.get(id, ())) == count for id, count in waits.items())
@@ -494,7 +494,7 @@ def test_a_stream_in_a_loop_ends_where_the_wait_runs_out_while_the_server_is_awa
     async def listen() -> None:
         every = app.aevents(timeout=1.5)
         one = asyncio.ensure_future(listened(handle.aevents(timeout=1.5)))
-        feed = app.event_feed._service
+        feed = app.event_feed._thread.service
         assert feed is not None
         await asyncio.to_thread(eventually, lambda: feed._followers)
         behind.kill()

@@ -46,7 +46,7 @@ def feeds() -> int:
 
 
 def followed(app: Stem) -> int:
-    service = app.event_feed._service
+    service = app.event_feed._thread.service
     return 0 if service is None else len(service._followers)
 
 
@@ -77,7 +77,7 @@ def test_hundreds_of_streams_cost_one_thread_and_a_few_descriptors(app: Stem, mo
         return await asyncio.wait_for(streams, 60)
 
     assert asyncio.run(listen()) == [[]] * MANY  # no worker lives that would say anything
-    service = app.event_feed._service
+    service = app.event_feed._thread.service
     assert service is not None
     eventually(lambda: service._watch is None, 30)  # else workers would go on to send what nobody hears
 
@@ -163,6 +163,28 @@ def test_a_forked_child_has_a_feed_of_its_own(tmp_path: Path) -> None:
                 os._exit(9)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert asyncio.run(listen()) == 0
+
+
+def test_a_stream_for_which_no_thread_is_to_be_had_fails_at_once_and_the_next_one_works(app: Stem, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = app.enqueue("double", {"n": 1}, delay=3600)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def listen() -> None:
+        before = descriptors()
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refuse)
+            for _ in range(3):
+                with pytest.raises(RuntimeError, match="can't start new thread"):
+                    waiting.aevents()
+        assert descriptors() == before
+        stream = asyncio.ensure_future(kinds(waiting.aevents()))
+        await until(lambda: followed(app) == 1)
+        assert waiting.revoke()
+        assert await asyncio.wait_for(stream, 30) == []
+
+    asyncio.run(listen())
 
 
 def test_to_begin_a_stream_does_not_hold_up_the_loop_while_the_broker_is_away(server: Callable[..., Server]) -> None:

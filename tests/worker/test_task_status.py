@@ -79,7 +79,7 @@ def test_they_come_in_a_loop_as_well(app: Stem, begin: Begin):
 
     async def main() -> list[Any]:
         events = handle.aevents(timeout=60)
-        await asyncio.to_thread(eventually, lambda: app.event_feed._service._followers)
+        await asyncio.to_thread(eventually, lambda: app.event_feed._thread.service._followers)
         begin(app)
         return [shown(event) async for event in events]
 
