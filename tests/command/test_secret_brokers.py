@@ -56,7 +56,7 @@ def echo() -> str:
 
 @app.signals.worker_ready.connect
 def ready(signal):
-    print("core's argv:", sys.argv, file=sys.stderr, flush=True)
+    os.write(2, f"core's argv: {sys.argv}\\n".encode())  # in one piece: the log is written there, too
 """
 
 
