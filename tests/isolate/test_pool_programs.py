@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,24 @@ def test_a_program_that_forgets_to_shut_down_finishes_what_it_submitted(tmp_path
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "ledger").read_text().split() == ["0", "1", "2", "3", "4"]
     assert sorted(done.stdout.splitlines()) == ["called back", "printed at last"]
+
+
+def test_a_line_that_a_function_prints_is_written_in_one_piece_on_unbuffered_streams_too() -> None:
+    program = dedent("""
+        from stem_iso import IsolatePool
+        from tests.isolate import work
+        with IsolatePool(1) as pool:
+            pool.submit(work.print_text, "a line")
+    """)
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # each write is a message
+    with ours:
+        with its:
+            done = subprocess.run(
+                [sys.executable, "-u", "-c", program], stdout=its, stderr=its, cwd=Path(__file__).parents[2], timeout=BOUND
+            )
+        assert done.returncode == 0
+        written = [ours.recv(1000) for _ in range(3)]
+    assert written == [b"a line\n", b"a line\n", b""]
 
 
 @pytest.mark.parametrize(

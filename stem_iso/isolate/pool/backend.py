@@ -345,7 +345,8 @@ def show(level: int, logger: str, text: str, details: bytes) -> None:
     if logger in (STDOUT, STDERR):
         stream = sys.stdout if logger == STDOUT else sys.stderr
         if stream is not None:
-            print(text, file=stream, flush=True)
+            stream.write(f"{text}\n")  # in one piece: `print` on an unbuffered stream would let others write between a line and its end
+            stream.flush()
     else:
         target = logging.getLogger(logger)
         if target.isEnabledFor(level):
