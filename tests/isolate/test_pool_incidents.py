@@ -126,6 +126,12 @@ def test_a_soft_limit_is_raised_out_of_a_blocked_call_each_time(pool: IsolatePoo
             strict.submit(work.blocked, how).result(BOUND)
 
 
+@pytest.mark.repeat
+def test_a_soft_limit_is_raised_however_many_of_its_signals_are_lost(pool: IsolatePool) -> None:
+    with pytest.raises(SoftTimeLimitExceeded):
+        pool.with_limits(soft=0.05, hard=60, raise_soft=True).submit(work.blocked_after_signals_were_lost, 5).result(BOUND)
+
+
 def test_limits_are_of_the_view_and_not_of_the_pool(pool: IsolatePool, tmp_path: Path) -> None:
     with pool.with_limits(hard=0.2) as strict:
         stuck, free = strict.submit(work.spin), pool.submit(time.sleep, 0.4)

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stem_iso.isolate.child.setup import FORCED_STACK_SIGNAL, STACK_SIGNAL
+from stem_iso.isolate.child.setup import FORCED_STACK_SIGNAL, NUDGE_SIGNAL, RAISE_SIGNAL, STACK_SIGNAL
 
 seen: list[Any] = []
 
@@ -335,6 +335,16 @@ def blocked(how: str) -> None:
         subprocess.run(["sleep", "60"])
     elif how == "lock":
         threading.Event().wait()
+
+
+def blocked_after_signals_were_lost(count: int) -> None:
+    """So many signals of the soft limit are taken away, as where each comes just before a system call that blocks."""
+    own = (RAISE_SIGNAL, NUDGE_SIGNAL)
+    signal.pthread_sigmask(signal.SIG_BLOCK, own)
+    for _ in range(count):
+        signal.sigwait(own)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, own)
+    blocked("read")
 
 
 def first_word(line: str) -> str:

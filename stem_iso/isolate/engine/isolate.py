@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections import deque
 from contextlib import ExitStack, suppress
 from math import inf
 
@@ -29,7 +28,8 @@ from stem_iso.isolate.shared_row import Page
 
 CHUNK = 1 << 16  # one read empties a full pipe
 FORCE_AFTER = 0.005  # seconds after the stack was asked for: a process that runs Python has written it, where it had a CPU
-NUDGES = (0.01, 0.1)  # seconds after the signal that raises: it may come between a look for signals and the call that blocks
+NUDGE = 0.01  # seconds until the signal that raises is sent again; each next pause is NUDGE_FACTOR times as long
+NUDGE_FACTOR = 3
 LEAVE_WITHIN = 2.0  # seconds for an idle isolate that is not needed any more to run its exit hooks; then it is killed
 STUCK_AFTER = 0.75  # seconds: a process that was killed and does not die is named, and its place is taken by another
 KILL_AGAIN = 0.05  # seconds until a keeper whose queue was full is asked again
@@ -67,7 +67,7 @@ class Isolate:
         self.soft_limit: tuple[float, float] | None = None  # limit and elapsed, of a report that waits for its stack
         self.stack_due = inf
         self.set_aside, self.booted = False, False
-        self.nudges: deque[float] = deque()  # when the soft limit's exception is asked for again
+        self.nudge_at, self._nudge_pause = inf, NUDGE  # when the soft limit's exception is asked for again
         self.memory_used = 0  # bytes, when that was too much
         self.cpus: tuple[int, ...] = ()  # of its call alone
         self.soft_stack = ""  # of the call that runs
@@ -165,8 +165,7 @@ class Isolate:
         """The call has ended here, or goes elsewhere."""
         assert self.call is not None
         call, self.call, self.deadlines = self.call, None, None
-        self.nudges.clear()  # none may hit the next call
-        self.last_look, self._force_at = None, inf
+        self.last_look, self._force_at, self.nudge_at = None, inf, inf
         call.isolate = None
         return call
 
@@ -182,8 +181,7 @@ class Isolate:
         """When there is something to do for it, monotonic."""
         if self.died_at:
             return self.press_at
-        nudge_at = self.nudges[0] if self.nudges else inf
-        at = min(self.stack_due, self.kill_at, self.leave_by, self.boot_deadline, self._force_at, nudge_at)
+        at = min(self.stack_due, self.kill_at, self.leave_by, self.boot_deadline, self._force_at, self.nudge_at)
         if self.signalled_at:
             return at if self.set_aside else min(at, self.signalled_at + STUCK_AFTER)
         if self.last_look is not None:
@@ -216,7 +214,7 @@ class Isolate:
     def raise_soft(self, now: float) -> None:
         """The same, and `SoftTimeLimitExceeded` in the handler behind it."""
         self._request(RAISE_SIGNAL, now)
-        self.nudges = deque(now + later for later in NUDGES)
+        self.nudge_at, self._nudge_pause = now + NUDGE, NUDGE
 
     def _request(self, number: int, now: float) -> None:
         self._dump_due, self._requested, self._answered = True, number, False
@@ -239,9 +237,11 @@ class Isolate:
             self._signal(FORCED_STACK_SIGNAL)
 
     def nudge(self, now: float) -> None:
-        """Ask again for the exception of the soft limit; once raised it is not raised again, however often it is asked for."""
-        while self.nudges and self.nudges[0] <= now:
-            self.nudges.popleft()
+        """Ask again for the exception of the soft limit, until the call ends: a signal is lost where it comes between a look for signals
+        and the system call that blocks, or before the process has read the call. Once raised it is not raised again."""
+        if now >= self.nudge_at:
+            self._nudge_pause *= NUDGE_FACTOR
+            self.nudge_at = now + self._nudge_pause
             self._signal(NUDGE_SIGNAL)
 
     def _signal(self, number: int) -> None:

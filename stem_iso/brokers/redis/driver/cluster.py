@@ -130,7 +130,8 @@ class ClusterClient(RedisClient):
                 self._turn(run, deadline)
                 if not run.left:
                     return run.answers
-                if time.monotonic() + (PAUSE if run.pause else 0) >= deadline:
+                # A turn that the deadline cuts would make what was refused unsure: after a pause, as long again is left for its answers.
+                if time.monotonic() + (2 * PAUSE if run.pause else 0) >= deadline:
                     break
                 if run.pause:
                     time.sleep(PAUSE)
