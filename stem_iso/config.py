@@ -159,7 +159,7 @@ SETTINGS = (
     Setting("concurrency", ("-c", "--concurrency"), whole, "seats: how many tasks run at once, inline and isolated together"),
     Setting("spares", ("--spares",), whole, "isolates that stand ready, booted, beyond those in use"),
     Setting("broker", ("--broker",), text, "the broker, instead of the application's own", "URL"),
-    Setting("burst", ("--burst",), truth, "end when nothing is ready, running or awaiting a retry", ""),
+    Setting("burst", ("--burst",), truth, "end when nothing is ready, running or awaiting a retry here", ""),
     Setting("log_level", ("-l", "--log-level"), lowered, f"what is logged: {', '.join(LOG_LEVELS)}", "LEVEL"),
     Setting("log_format", ("--log-format",), lowered, f"how it is logged: {' or '.join(LOG_FORMATS)}", "FORMAT"),
     Setting("log_file", ("--log-file",), text, "a file that the log is appended to, instead of stderr", "PATH"),

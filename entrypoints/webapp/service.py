@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
@@ -72,7 +72,8 @@ async def result(id: str, timeout: Annotated[float, Query(ge=0, le=60)] = 10) ->
 @app.get("/tasks/{id}/events")
 async def events(id: str) -> StreamingResponse:
     handle = stem.handle(id)
-    await handle.astatus()  # an unknown id is a 404, not an empty stream
+    with suppress(BrokerUnavailable):  # waited for by the stream: an EventSource does not come again after a 503
+        await handle.astatus()  # an unknown id is a 404, not an empty stream
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # no proxy keeps events back
     return StreamingResponse(server_sent_events(handle), media_type="text/event-stream", headers=headers)
 

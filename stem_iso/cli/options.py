@@ -50,6 +50,11 @@ class Reach:
             return self.app
         return os.environ.get(PREFIX + "APP") or file_table().get("app")
 
+    @property
+    def by_default(self) -> bool:
+        """Whether nothing says which broker is meant: it is the database in the working folder."""
+        return self.target is None and self.broker is None and not os.environ.get(PREFIX + "BROKER") and "broker" not in file_table()
+
     def stem(self) -> Stem:
         """Raises InvalidOptions, BrokenModule."""
         from stem_iso.app import Stem

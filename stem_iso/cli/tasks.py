@@ -50,10 +50,13 @@ def enqueue(reach: Reach, name: str, args: dict[str, Any], wait: bool, timeout: 
     """
     if timeout is not None and not wait:
         raise click.UsageError("--timeout is for --wait: without it nothing is waited for")
+    app = reach.stem_with(name)
     try:
-        handle = reach.stem_with(name).enqueue(name, args, **{option: value for option, value in options.items() if value is not None})
+        handle = app.enqueue(name, args, **{option: value for option, value in options.items() if value is not None})
     except TypeError as error:
         raise click.UsageError(str(error)) from None
+    if reach.by_default:
+        click.echo(f"stored in {app.site.shown}: no -A, --broker, variable or pyproject.toml names another place", err=True)
     if not wait:
         output.print_json({"id": handle.id, "name": name}) if reach.as_json else click.echo(handle.id)
         return

@@ -44,7 +44,7 @@ def _owner(ctx: click.Context, param: click.Parameter, value: int | None) -> int
 
 
 def run_worker(owner: int | None, reload: bool, **given: Any) -> None:
-    for name in ("app", "broker"):
+    for name in ("app", "broker", "queues"):
         if given[name] == "":
             raise click.UsageError(f"--{name}: '' is empty; is it a variable of the shell that is not set?")
     config = load({name: value or None for name, value in given.items()})

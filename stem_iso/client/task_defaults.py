@@ -7,7 +7,8 @@
 
 Rules
  1. What a task says wins, `max_retries=0` and None included.
- 2. An unknown key of the file is refused with a "did you mean". An unknown variable is not, as in `config`; an empty one says nothing.
+ 2. An unknown key of the file is refused with a "did you mean". An unknown variable is not, as in `config`: it may be
+    somebody's own; a worker says what looks like a slip. An empty one says nothing.
  3. Code has no default: `isolate_entrypoint` and `retry_strategy` are said at the task, or to the worker. Nor has `redact`, which names
     parameters of one task.
 """
@@ -19,7 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stem_iso.config import PREFIX, file_table, seconds, text, truth, whole, words
+from stem_iso.config import NAMES, PREFIX, file_table, seconds, text, truth, whole, words
 from stem_iso.errors import InvalidOptions
 from stem_iso.task.options import TaskOptions, hint
 
@@ -34,6 +35,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("unique_for", "result_ttl", "expires"), seconds),
     **dict.fromkeys(("retry_for", "dont_retry_for"), words),
 }
+NEAR = 0.8  # of `difflib`: "concurency" is, "test_broker" is not
 CODE = frozenset({"isolate_entrypoint", "retry_strategy", "redact"})
 
 
@@ -64,6 +66,19 @@ def _of_environment(environ: Mapping[str, str]) -> dict[str, Any]:
             if name in READERS:
                 found[name] = _read(variable, name, value)
     return found
+
+
+def misspelt_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """What to say of variables that are nearly those of a setting or a default, and so say nothing. Others are somebody's own."""
+    from difflib import get_close_matches  # for a worker alone
+
+    found = []
+    for variable in sorted(environ):
+        prefix, known = (VARIABLE, tuple(READERS)) if variable.startswith(VARIABLE) else (PREFIX, NAMES)
+        name = variable.removeprefix(prefix).lower()
+        if variable.startswith(prefix) and name not in known and (near := get_close_matches(name, known, 1, NEAR)):
+            found.append(f"{variable} is no setting, and ignored; did you mean {prefix}{near[0].upper()}?")
+    return tuple(found)
 
 
 def _read(where: str, name: str, value: Any) -> Any:

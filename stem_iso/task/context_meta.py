@@ -24,14 +24,14 @@ class Meta(dict[str, Any]):
         """All of the content at once; every change takes this road."""
         if not all(isinstance(key, str) for key in content):
             raise TypeError("the keys of meta must be strings")
-        packed = pack(dict(content))
+        packed = _packed(content)
         self._send(MetaRequest(dict(content)))
         super().clear()
         super().update(content)
         self._sent = packed
 
     def send_if_changed(self) -> None:
-        if pack(dict(self)) != self._sent:
+        if _packed(self) != self._sent:
             self.replace(dict(self))
 
     def __setitem__(self, key: str, value: Any) -> None:
@@ -69,3 +69,16 @@ class Meta(dict[str, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return dict, (dict(self),)
+
+
+def _packed(content: Mapping[str, Any]) -> bytes:
+    """Raises TypeError with the key."""
+    try:
+        return pack(dict(content))
+    except TypeError:
+        for key, value in content.items():
+            try:
+                pack(value)
+            except TypeError as culprit:
+                raise TypeError(f"meta[{key!r}] cannot be kept: {culprit}") from None
+        raise

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stem_iso.worker.worker import Worker
 
 NAME = "stem_app"
+GRACE = 1.0  # seconds
 
 
 @pytest.fixture
@@ -52,8 +53,8 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: pytest.Fix
 
 @pytest.fixture
 def stem_worker(stem_app: Stem) -> Iterator[Worker]:
-    """A worker of `stem_app` on every queue; at the end of the test it finishes what it runs."""
+    """A worker of `stem_app` on every queue. What still runs at the end of the test has GRACE seconds to end, then it is killed."""
     from stem_iso.worker.worker import Worker
 
-    with Worker(stem_app) as worker:
+    with Worker(stem_app, shutdown_timeout=GRACE) as worker:
         yield worker

@@ -36,6 +36,7 @@ from stem_iso.worker.prefetch import PATIENCE
 from stem_iso.worker.reporting.events import EventEmitter
 from stem_iso.worker.scheduler import Scheduler
 from stem_iso.worker.shutdown import Shutdown
+from stem_iso.worker.takeover import Takeover
 
 BATCH_WINDOW, BATCH_MOST = 0.001, 64  # the batch window: how long settlements may wait, and how many of them
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.1, 5.0
@@ -57,14 +58,15 @@ class Consumer:
         events: EventEmitter,
         scheduler: Scheduler,
         recoverer: Recoverer,
+        takeover: Takeover,
         chores: list[Chore],
     ) -> None:
         self._options, self._broker, self._inbox, self._attempts, self._events = options, broker, inbox, attempts, events
         self._revocations = RevocationPoller(options.boot, self._revoke)
-        self._recoverer = recoverer
+        self._recoverer, self._takeover = recoverer, takeover
         self._scheduler = scheduler
         self._end_notices = EndNoticePublisher(events)
-        self._chores: tuple[Chore, ...] = (self._recoverer, self._revocations, self._end_notices, scheduler, *chores)
+        self._chores: tuple[Chore, ...] = (self._recoverer, takeover, self._revocations, self._end_notices, scheduler, *chores)
         self._incoming: deque[Delivery] = deque()  # leased, and not yet admitted: one for an inline handler may have to wait
         self._taken_at = 0.0  # when the last of them came
         self._shutdown = Shutdown(options, attempts, events, self._give_back)
@@ -289,6 +291,6 @@ class Consumer:
         return min(self._attempts.stale_at(), self._taken_at + PATIENCE if waits else inf)
 
     def _idle(self) -> bool:
-        """For --burst: nothing ready, running, awaiting a retry or its turn in a limit."""
+        """For --burst: nothing ready, running, awaiting a retry or its turn in a limit, nor left by a worker that died on this machine."""
         busy = len(self._attempts) or self._incoming or len(self._attempts.settlements) or self._may_have_work
-        return not busy and not self._attempts.settlements.awaits(time.time(), delayed=self._due_at < inf)
+        return not (busy or self._takeover.pending) and not self._attempts.settlements.awaits(time.time(), delayed=self._due_at < inf)

@@ -23,6 +23,7 @@ from typing import Any
 
 import msgspec
 
+from stem_iso.client.task_defaults import misspelt_variables
 from stem_iso.config import overruled_broker
 from stem_iso.errors import BrokerUnavailable, InvalidOptions
 from stem_iso.isolate.keeper.keeper import set_title
@@ -71,7 +72,7 @@ def _worker(start: CoreStart, keeper_socket: socket.socket, outlet: LogWriter) -
             worker.stop(at_once=fields[0] > 1)
 
     app = application(config)
-    overruled = config.overruled
+    overruled = config.overruled + misspelt_variables(os.environ)
     if config.broker is None and app.site.in_code and (said := overruled_broker(app.broker)):
         overruled += (said,)
     adopt(outlet, config.log_level.upper())

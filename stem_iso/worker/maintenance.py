@@ -55,6 +55,11 @@ class Recoverer:
         self.due = 0.0
         self.found = False  # something was redelivered, so that an exchange is worth its price
 
+    @property
+    def pending(self) -> bool:
+        """Whether leases of a lost worker are still to be taken."""
+        return bool(self._lost)
+
     def take_over(self, dead: WorkerInfo) -> None:
         self._lost.append(LostWorker(dead.boot, dead))
         self.due = 0.0

@@ -137,7 +137,7 @@ class WorkerRuntime:
             self._hosts.start_engine()
         self._logged.started(start_report(self._app, options, broker.url))
         self._events.signals.ready(options, broker.url)
-        return Consumer(options, broker, self._inbox, attempts, self._events, scheduler, recoverer, [takeover, beat, Sweeper()])
+        return Consumer(options, broker, self._inbox, attempts, self._events, scheduler, recoverer, takeover, [beat, Sweeper()])
 
     def _close(self) -> None:
         self._hosts.close()

@@ -35,6 +35,11 @@ class Takeover:
         self._taken: set[str] = set()  # boots that were handed on, while their records are still there
         self.due = 0.0
 
+    @property
+    def pending(self) -> bool:
+        """Whether tasks of a worker that is gone, as it seems, are still to be taken."""
+        return bool(self._suspects) or self._recoverer.pending
+
     def run(self, broker: Broker, now: float) -> None:
         if not self._machine:
             self.due = float("inf")

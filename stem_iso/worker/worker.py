@@ -67,7 +67,7 @@ class Worker:
         origin: Origin | None = None,
     ) -> None:
         require_linux("a worker")
-        app.check()
+        _check(app)
         origin = origin or Origin()
         self.app = app
         self._options = WorkerOptions(
@@ -188,3 +188,9 @@ class Worker:
     def join(self, timeout: float | None = None) -> None:
         """Wait for the end. Raises TimeoutError, InvalidOptions for more than 100 years."""
         self._ended.result(None if timeout is None else duration("timeout", timeout, strict=False))
+
+
+def _check(app: Stem) -> None:
+    if not hasattr(app, "registry"):
+        raise TypeError(f"app: {app!r} must be a Stem: the application itself, not its name")
+    app.check()

@@ -28,6 +28,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return lambda *command: stem(capsys, monkeypatch, *command)
 
 
+def test_an_enqueue_that_nothing_has_a_place_for_says_where_it_went(here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, id, err = here("enqueue", "add")
+    assert err.startswith(f"stored in sqlite:///{tmp_path}/stem_iso.db") and len(id.split()) == 1
+    assert here("enqueue", "add", "--broker", "sqlite:///stem_iso.db")[2] == ""
+    monkeypatch.setenv("STEM_ISO_BROKER", "sqlite:///stem_iso.db")
+    assert here("enqueue", "add")[2] == ""
+
+
 @pytest.mark.parametrize(
     ("command", "code", "kind", "says"),
     [

@@ -28,6 +28,7 @@ from tests.cli.conftest import Folder
         (["worker"], "which application"),
         (["worker", "-A", "jobs", "--spaers", "1"], "--spares"),
         (["worker", "-A", "jobs", "--spares", "one"], "--spares: 'one' must be a whole number"),
+        (["worker", "-A", "jobs", "-Q", ""], "--queues: '' is empty"),
         (["worker", "-A", "jobs", "-Q", "default", "--broker", "memory://"], "memory:// lives in one process"),
         (["worker", "-A", "jobs", "--broker", "redis://localhost/zero"], "'zero' is no number"),
         (["worker", "-A", "nothere"], "no module 'nothere'"),

@@ -92,6 +92,17 @@ def test_a_worker_that_was_killed_whole_is_taken_over(command: Start, broker: st
     other.says("none of its processes is left on this machine; 2 of its tasks are redelivered")
 
 
+@SQLITE
+def test_a_burst_runs_what_a_worker_left_that_was_killed_a_moment_ago(command: Start, broker: str, tmp_path: Path) -> None:
+    doomed, begun = command("-c", "1", broker=broker), tmp_path / "begun"
+    line = f"[ -e {begun} ] || {{ touch {begun}; sleep 1000; }}"
+    handle = doomed.enqueue("shell", args={"line": line}, visibility_timeout=LEASE)
+    eventually(begun.exists, "it has begun")
+    kill_whole(doomed)
+    assert command("--burst", broker=broker).wait() == 0
+    assert handle.status().result == 0
+
+
 def workers(worker: Command) -> list[Any]:
     return worker.app.open_broker().workers()
 

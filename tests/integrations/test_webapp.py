@@ -197,6 +197,19 @@ def test_a_broker_that_is_away_for_a_moment_costs_503_and_no_stream(tmp_path: Pa
         assert "Traceback" not in site.web.log, site.web.log
 
 
+def test_a_stream_that_begins_while_the_broker_is_away_waits_for_it(tmp_path: Path, server: Callable[..., Server]) -> None:
+    broker = server(aof="always")
+    for site in site_at(tmp_path, broker.url):
+        id = site.start(LONG)
+        broker.kill()
+        with site.events(id) as response:
+            assert response.status_code == 200, "a browser comes again after no other answer"
+            stream = messages(response)
+            assert next(stream) == ("", {}), "a comment: the broker cannot be reached"
+            broker.start()
+            until("status", stream)
+
+
 WAITS, TASKS = 1000, 50  # so many requests, for the results of so many tasks
 
 

@@ -90,11 +90,11 @@ def test_a_change_inside_a_value_of_meta_is_sent_at_the_end() -> None:
     assert port.requests == [MetaRequest({"seen": ["x"]})]
 
 
-@pytest.mark.parametrize(("key", "value"), [("a", object()), (3, "x")])
-def test_meta_that_is_no_data_is_refused_and_changes_nothing(key: Any, value: Any) -> None:
+@pytest.mark.parametrize(("key", "value", "says"), [("b", object(), r"meta\['b'\] cannot be kept: a object"), (3, "x", "keys of meta")])
+def test_meta_that_is_no_data_is_refused_and_changes_nothing(key: Any, value: Any, says: str) -> None:
     port = RecordingPort()
     context = context_over(port, meta={"a": 1})
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=says):
         context.meta[key] = value
     assert (port.requests, context.meta) == ([], {"a": 1})
 

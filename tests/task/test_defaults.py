@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stem_iso import InvalidOptions, Stem, TaskHandler, TaskOptions, TaskRegistry
-from stem_iso.client.task_defaults import READERS, task_defaults
+from stem_iso.client.task_defaults import READERS, misspelt_variables, task_defaults
 from stem_iso.task.options import DECLARED_CHECKS, Form, with_defaults
 
 PLAIN: dict[str, st.SearchStrategy[Any]] = {
@@ -98,6 +98,20 @@ def test_environment_over_file_over_code(tmp_path: Path) -> None:
     found = task_defaults(TaskOptions(max_retries=1, queue="q", hard_time_limit=1), environ, tmp_path)
     assert (found.max_retries, found.hard_time_limit, found.queue, found.retry_for, found.unique) == (2, 7.5, "q", ("OSError",), True)
     assert found.given == {"max_retries", "hard_time_limit", "queue", "retry_for", "unique"}
+
+
+def test_a_variable_that_is_nearly_a_setting_is_told_and_any_other_is_somebody_elses() -> None:
+    environ = {
+        "STEM_ISO_CONCURENCY": "9",
+        "STEM_ISO_DEFAULT_HARD_TIMELIMIT": "3",
+        "STEM_ISO_TEST_BROKER": "x",
+        "STEM_ISO_SEED": "1",
+        "PATH": "",
+    }
+    assert misspelt_variables(environ | {"STEM_ISO_CONCURRENCY": "1", "STEM_ISO_DEFAULT_UNIQUE": "yes", "STEM_ISO_APP": "a"}) == (
+        "STEM_ISO_CONCURENCY is no setting, and ignored; did you mean STEM_ISO_CONCURRENCY?",
+        "STEM_ISO_DEFAULT_HARD_TIMELIMIT is no setting, and ignored; did you mean STEM_ISO_DEFAULT_HARD_TIME_LIMIT?",
+    )
 
 
 @pytest.mark.parametrize(
