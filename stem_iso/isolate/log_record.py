@@ -80,9 +80,9 @@ def message_of(record: logging.LogRecord) -> str:
     return record.getMessage() if event is None else str(event["event"])
 
 
-def extras_of(record: logging.LogRecord) -> dict[str, Any]:
-    """Each `extra` of the record as plain data, bounded."""
-    found = {name: value for name, value in record.__dict__.items() if name not in STANDARD and not name.startswith("_")}
+def extras_of(record: logging.LogRecord, without: frozenset[str] = STANDARD) -> dict[str, Any]:
+    """Each `extra` of the record as plain data, bounded; but for the names in `without`, which has those of STANDARD."""
+    found = {name: value for name, value in record.__dict__.items() if name not in without and not name.startswith("_")}
     if (event := wrapped(record)) is not None:
         found |= {name: value for name, value in event.items() if name not in STRUCTLOG_OWN and not str(name).startswith("_")}
     extras, room = {}, MOST_EXTRA_BYTES
