@@ -17,6 +17,8 @@ def encoded(text: str) -> bytes:
 
 def cut(text: str, limit: int = MESSAGE_LIMIT) -> str:
     """At most `limit` bytes of text, and a word on what is missing. Lone surrogates are replaced."""
+    if len(text) <= limit and text.isascii():
+        return text
     head = encoded(text[:limit])[:limit].decode("utf-8", "ignore")
     missing = len(text) - len(head)
     return f"{head}\n… {missing} more characters were cut off here (at {limit >> 10} KiB)" if missing else head

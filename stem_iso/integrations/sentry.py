@@ -21,8 +21,8 @@ Rules
     during its flush may be sent twice.
  5. What failed because a part before it did (a chain's next link, the end of a chord) is no event: the part is.
  6. The logger `stem_iso.worker` is ignored by Sentry: each failure is logged there too, and so is what handlers log.
- 7. What a task redacts is "***" among the local variables, in whatever is sent while its handler runs: under its own name, in every frame,
-    and as a key of a dict. A copy under another name is not known.
+ 7. What a task redacts is "***" in whatever is sent while its handler runs, under its own name. The local variables of this library's own
+    frames are sent in no event of the process, that of a wrong call in a producer included (`sentry_redaction`).
  8. Without a DSN (and without a transport) nothing happens. Nothing here raises into a task but the import of a missing SDK.
 """
 
@@ -31,7 +31,7 @@ from __future__ import annotations
 import asyncio
 import linecache
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,6 @@ import msgspec
 
 from stem_iso.client.event_loop import in_loop
 from stem_iso.outcome import TaskError
-from stem_iso.task.arguments import REDACTED
 from stem_iso.task.canvas.tree import LINK_FAILED, MEMBER_FAILED
 from stem_iso.task.context import RetryRequested, TaskContext
 from stem_iso.task.envelope import Envelope
@@ -51,11 +50,13 @@ try:
     import sentry_sdk
     from sentry_sdk.integrations import Integration
     from sentry_sdk.integrations.logging import ignore_logger
+    from sentry_sdk.scope import add_global_event_processor, global_event_processors
     from sentry_sdk.utils import event_from_exception
 except ImportError as error:
     raise ImportError("stem_iso.integrations.sentry needs sentry-sdk 2: pip install 'stem_iso[sentry]'") from error
 
 from stem_iso.integrations.last_attempt import tried_again
+from stem_iso.integrations.sentry_redaction import OWN_CRUMB, Redaction, add_hooks, without_own_variables
 from stem_iso.integrations.stack_frames import StackFrame, stack_frames
 
 if TYPE_CHECKING:
@@ -84,6 +85,10 @@ class StemIntegration(Integration):
     def setup_once() -> None:
         MiddlewareStack.add_everywhere(SentryMiddleware(_by_integration=True))
 
+    def setup_once_with_options(self, options: dict[str, Any] | None = None) -> None:
+        if options is not None:
+            add_hooks(options, _redaction)
+
 
 class SentryMiddleware:
     """`app.middleware.add(SentryMiddleware())`: for one application. `retries` as in StemIntegration."""
@@ -91,20 +96,24 @@ class SentryMiddleware:
     def __init__(self, retries: bool = False, *, _by_integration: bool = False) -> None:
         self._retries, self._by_integration = retries, _by_integration
         ignore_logger(LOGGER)
+        if without_own_variables not in global_event_processors:
+            add_global_event_processor(without_own_variables)
 
     # -- where the handler runs ------------------------------------------------------------------------------------------------------
 
     @contextmanager
     def around(self, context: TaskContext) -> Iterator[None]:
         """A scope of the attempt's own; and the event, where the handler raises."""
-        if self._client() is None:
+        client = self._client()
+        if client is None:
             yield
             return
+        add_hooks(client.options, _redaction)
         with sentry_sdk.isolation_scope() as scope:
             _describe(scope, _tags(context.name, context.queue, context.attempt, context.header.worker_id, context.id), context.headers)
             scope.set_context("stem_iso", {"id": context.id, "run": context.run, "max_retries": context.max_retries})
             if context.header.redact:
-                scope.add_event_processor(_redaction(context.header.redact))
+                scope.add_event_processor(Redaction(context.header.redact))
             try:
                 yield
             except BaseException as error:
@@ -199,7 +208,7 @@ def _describe(scope: Any, tags: dict[str, str], headers: dict[str, Any]) -> None
     for attempt, at, kind, message in _earlier(headers):
         scope.add_breadcrumb(
             type="error",
-            category="stem_iso.attempt",
+            category=OWN_CRUMB,
             level="error",
             message=f"attempt {attempt}: {kind}: {message}",
             timestamp=datetime.fromtimestamp(at, UTC),
@@ -207,23 +216,10 @@ def _describe(scope: Any, tags: dict[str, str], headers: dict[str, Any]) -> None
         )
 
 
-def _redaction(names: tuple[str, ...]) -> Callable[[Any, Any], Any]:
-    """An event processor: variables of these names, and keys of these names in them, are "***" in all frames."""
-
-    def scrubbed(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: REDACTED if key in names else scrubbed(each) for key, each in value.items()}
-        return [scrubbed(each) for each in value] if isinstance(value, list) else value
-
-    def process(event: Any, hint: Any) -> Any:
-        for part in ("exception", "threads"):
-            for value in (event.get(part) or {}).get("values") or ():
-                for frame in (value.get("stacktrace") or {}).get("frames") or ():
-                    if "vars" in frame:
-                        frame["vars"] = scrubbed(frame["vars"])
-        return event
-
-    return process
+def _redaction() -> Redaction | None:
+    """Of the attempt that runs here; a thread that it started has a copy of its scope."""
+    processors = sentry_sdk.get_isolation_scope()._event_processors
+    return next((each for each in processors if isinstance(each, Redaction)), None)
 
 
 def _earlier(headers: dict[str, Any]) -> list[list[Any]]:

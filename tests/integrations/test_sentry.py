@@ -224,6 +224,155 @@ def test_what_a_task_redacts_is_in_no_event(tmp_path: Path) -> None:
     assert last(logged)["stacktrace"]["frames"][-1]["vars"]["order"] == {"card": "***", "size": "3"}
 
 
+EVERYWHERE = """
+import json, logging, threading
+import sentry_sdk
+from sentry_sdk.transport import Transport
+from stem_iso import Stem, Worker
+from stem_iso.integrations.sentry import StemIntegration
+
+class ToFile(Transport):
+    def capture_envelope(self, envelope):
+        with open("items", "a") as items:
+            for item in envelope.items:
+                body = item.payload.json or json.loads(item.payload.get_bytes())
+                items.write(json.dumps([item.headers["type"], body], default=str) + chr(10))
+
+def mine(item, hint):
+    item["attributes"]["seen"] = str(item["attributes"].get("card"))
+    return item
+
+sentry_sdk.init(
+    dsn="https://key@sentry.example/1", transport=ToFile, integrations=[StemIntegration()], enable_logs=True, before_send_log=mine,
+    traces_sample_rate=1.0, attach_stacktrace=True,
+)
+app = Stem(broker="sqlite:///jobs.db")
+log = logging.getLogger("shop")
+
+def everywhere(card):
+    order = {"card": card, "lines": [{"card": card, "size": 3}], "me": None}
+    order["me"] = order
+    sentry_sdk.set_context("payment", {"card": card, "size": 3})
+    sentry_sdk.set_context("card", {"number": card})
+    sentry_sdk.set_extra("order", order)
+    sentry_sdk.set_extra("card", card)
+    sentry_sdk.set_tag("card", card)
+    sentry_sdk.set_user({"card": card, "username": "ann"})
+    sentry_sdk.add_breadcrumb(message="crumb", data={"card": card, "size": 3})
+    with sentry_sdk.start_transaction(name="traced"), sentry_sdk.start_span(name="step") as span:
+        span.set_data("card", card)
+        span.set_data("size", 3)
+    thread = threading.Thread(target=log.warning, args=("in a thread",), kwargs={"extra": {"card": card}})
+    thread.start()
+    thread.join()
+    log.warning("a dict with %(card)s", {"card": card})
+    log.error("refused %(card)s of %(size)s", {"card": card, "size": 3}, extra={"card": card, "deep": {"card": card, "size": 3}})
+    raise ValueError("declined")
+
+@app.task(name="isolated", isolate=True, hard_time_limit=60, redact=("card",))
+def isolated(card):
+    everywhere(card)
+
+@app.task(name="inline", redact=("card",))
+def inline(card):
+    everywhere(card)
+
+@app.task(name="open")
+def shown(card):
+    log.error("open", extra={"card": card})
+
+if __name__ == "__main__":
+    isolated.enqueue("s3" + "cret")
+    inline.enqueue("s3" + "cret")
+    shown.enqueue("public")
+    Worker(app, burst=True).run()
+"""
+
+
+def test_what_a_task_redacts_is_in_nothing_that_is_sent_of_it(tmp_path: Path) -> None:
+    run(tmp_path, EVERYWHERE)
+    items = [json.loads(line) for line in (tmp_path / "items").read_text().splitlines()]
+    for crumb in (crumb for _, body in items if "breadcrumbs" in body for crumb in body["breadcrumbs"]["values"]):
+        crumb.pop("message", None)  # a text: of it nothing is known
+    assert "s3cret" not in json.dumps(items)
+    events = [body for kind, body in items if kind == "event"]
+    for task in ("isolated", "inline"):
+        (failed,) = [
+            each
+            for each in events
+            if each["tags"].get("task") == task and "exception" in each and each["exception"]["values"][-1]["type"] == "ValueError"
+        ]
+        assert failed["contexts"]["payment"] == {"card": "***", "size": 3}
+        assert failed["contexts"]["card"] == {"number": "***"} and failed["contexts"]["stem_iso"]["id"]
+        assert failed["extra"]["card"] == "***" and failed["extra"]["order"]["lines"] == [{"card": "***", "size": 3}]
+        assert (failed["tags"]["card"], failed["tags"]["task"]) == ("***", task)
+        assert failed["user"] == {"card": "***", "username": "ann"}
+        assert {"card": "***", "size": 3} in [crumb.get("data") for crumb in failed["breadcrumbs"]["values"]]
+    refused = [each for each in events if (each.get("logentry") or {}).get("params")]
+    assert [each["logentry"] for each in refused] == [
+        {"message": "refused %(card)s of %(size)s", "formatted": "refused %(card)s of %(size)s", "params": {"card": "***", "size": 3}}
+    ] * 2
+    assert [each["extra"]["deep"] for each in refused] == [{"card": "***", "size": 3}] * 2
+    spans = [body["spans"] for kind, body in items if kind == "transaction" and body["transaction"] == "traced"]
+    assert [(step["data"]["card"], step["data"]["size"]) for (step,) in spans] == [("***", 3)] * 2
+
+
+def test_what_a_task_redacts_is_in_none_of_its_logs(tmp_path: Path) -> None:
+    run(tmp_path, EVERYWHERE)
+    lines = (tmp_path / "items").read_text().splitlines()
+    logs = [log for kind, body in map(json.loads, lines) if kind == "log" for log in body["items"]]
+    of = {body: [log["attributes"] for log in logs if log["body"] == body] for body in {log["body"] for log in logs}}
+    assert [(each["card"]["value"], each["seen"]["value"]) for each in of["in a thread"]] == [("***", "***")] * 2, "the user's own hook too"
+    assert [each["sentry.message.parameter.card"]["value"] for each in of["a dict with %(card)s"]] == ["***"] * 2
+    assert [each["sentry.message.parameter.size"]["value"] for each in of["refused %(card)s of %(size)s"]] == [3] * 2
+    assert of["open"][0]["card"]["value"] == "public", "a task that redacts nothing is shown"
+    assert "s3cret" not in json.dumps(logs)
+
+
+def test_the_frames_of_the_library_have_no_local_variables_and_those_of_the_caller_have_theirs(tmp_path: Path) -> None:
+    program = """
+import json
+import sentry_sdk
+from sentry_sdk.transport import Transport
+from stem_iso import Stem, Worker
+from stem_iso.errors import InvalidOptions
+from stem_iso.integrations.sentry import SETUP
+
+class ToStdout(Transport):
+    def capture_envelope(self, envelope):
+        print(json.dumps(envelope.get_event(), default=str))
+
+sentry_sdk.init(dsn="https://key@sentry.example/1", transport=ToStdout, integrations=[INTEGRATIONS])
+app = Stem(broker="memory://")
+app.middleware.add(SETUP())
+
+@app.task(redact=("pin",))
+def pinned(pin: int, who: str): ...
+
+def view(who):
+    pinned.enqueue(who=who, pin="s3" + "cret")
+
+def url(port):
+    Stem("redis://:%s@localhost:%s/0" % ("s3" + "cret", port)).enqueue("any")
+
+for call, value in ((view, "ann"), (url, "port"), (url, "[")):
+    try:
+        call(value)
+    except Exception as error:
+        sentry_sdk.capture_exception(error)
+"""
+    for setup in ("StemIntegration", "SentryMiddleware"):
+        using = program.replace("INTEGRATIONS", "SETUP()" if setup == "StemIntegration" else "")
+        using = using if setup == "SentryMiddleware" else using.replace("app.middleware.add(SETUP())", "")
+        found = run(tmp_path, using.replace("SETUP", setup))
+        events = [json.loads(line) for line in found.splitlines()]
+        assert len(events) == 3 and "s3cret" not in found
+        frames = [frame for event in events for value in event["exception"]["values"] for frame in value["stacktrace"]["frames"]]
+        assert {frame["module"].partition(".")[0] for frame in frames if "vars" in frame} == {"__main__"}
+        assert any(frame["module"].startswith("stem_iso.") for frame in frames)
+        assert {"who": "'ann'"} in [frame.get("vars") for frame in frames if frame["function"] == "view"]
+
+
 def run(folder: Path, program: str) -> str:
     (folder / "program.py").write_text(program)
     done = subprocess.run([sys.executable, "program.py"], cwd=folder, capture_output=True, text=True, timeout=120)

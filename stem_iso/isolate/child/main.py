@@ -21,7 +21,6 @@ import os
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from importlib import import_module
 
 import msgspec
@@ -36,7 +35,7 @@ from stem_iso.isolate.child.registration import register_with
 from stem_iso.isolate.child.state import IsolateState, fresh_context
 from stem_iso.isolate.interfaces import Boot, Runner
 from stem_iso.isolate.interpreter import Program
-from stem_iso.isolate.log_record import LogForwarder, attach, packed
+from stem_iso.isolate.log_record import Attachment, LogForwarder, packed
 from stem_iso.isolate.shared_row import Page
 from stem_iso.isolate.wire import BROKEN, CALL, READY, CallFrame, Frame, unpack_call
 from stem_iso.text import cut_inside, encoded
@@ -85,9 +84,9 @@ def serve(pipe: Pipe, page: Page, dump_stack: Callable[[], None], program: Progr
     set_title = titles()
     set_title("stem_iso: booting")
     runner = boot_runner(boot, program, pipe, port)
-    attach_log = partial(attach, handler, beside=boot.worker_log)
-    attach_log()
-    calls = Calls(runner, port, page, pipe, set_title, attach_log)
+    log = Attachment(handler, beside=boot.worker_log)
+    log.attach()
+    calls = Calls(runner, port, page, pipe, set_title, log)
     set_title(IDLE_TITLE)
     pipe.send(READY, 0, runner.ready)
     while (received := pipe.receive_or_end()) is not None:
@@ -111,11 +110,9 @@ def boot_runner(boot: Boot, program: Program, pipe: Pipe, port: CallPort) -> Run
 class Calls:
     """Runs calls, one after the other."""
 
-    def __init__(
-        self, runner: Runner, port: CallPort, page: Page, pipe: Pipe, set_title: Callable[[str], None], attach_log: Callable[[], None]
-    ) -> None:
+    def __init__(self, runner: Runner, port: CallPort, page: Page, pipe: Pipe, set_title: Callable[[str], None], log: Attachment) -> None:
         self._runner, self._port, self._page, self._pipe = runner, port, page, pipe
-        self._set_title, self._attach_log = set_title, attach_log
+        self._set_title, self._log = set_title, log
         self._pinning, self._start_method = Pinning(), StartMethod()
         self._state, self._leftovers = IsolateState(), Leftovers()
         self._entries: dict[int, object] = {}
@@ -135,6 +132,7 @@ class Calls:
         self._page.finished = number
         self._pinning.unpin()
         self._start_method.restore()
+        self._log.renew()
         flush()
         self._port.reply(bytes((tag, self._left_behind())) + result)
         if lost := self._state.after_reply().lost:
@@ -147,7 +145,7 @@ class Calls:
     def _define(self, call: CallFrame) -> None:
         with ForkedChildGuard():
             self._entries[call.entry] = self._runner.define(call.definition)
-        self._attach_log()  # the import may have configured logging
+        self._log.attach()  # the import may have configured logging
         self._pinning.unpin()
         self._state.take()
         self._leftovers.take()

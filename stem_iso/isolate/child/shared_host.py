@@ -55,7 +55,7 @@ from stem_iso.isolate.interfaces import (
     Limits,
 )
 from stem_iso.isolate.interpreter import Program
-from stem_iso.isolate.log_record import LogForwarder, attach
+from stem_iso.isolate.log_record import Attachment
 from stem_iso.isolate.shared_row import Page
 from stem_iso.isolate.wire import (
     ANSWER,
@@ -98,11 +98,12 @@ _encode = msgspec.msgpack.Encoder().encode
 def serve(boot: Boot, program: Program, pipe: Pipe, page: Page, set_title: Callable[[str], None]) -> None:
     """Raises CoreExited at the end of the pipe."""
     writer = HostWriter(pipe)
-    handler = route(RunningCall(writer, 0, Running(None)), boot.log_level)
+    fallback = RunningCall(writer, 0, Running(None), lambda: None)
+    log = Attachment(route(fallback, boot.log_level))
     set_title("stem_iso: inline host, booting")
     runner = _runner(boot, program, writer)
-    attach(handler)
-    host = HostProgram(runner, writer, page, handler)
+    log.attach()
+    host = HostProgram(runner, writer, page, log)
     set_title(TITLE)
     writer.write(READY, 0, host.runner.ready)
     while (received := pipe.receive_or_end()) is not None:
@@ -150,7 +151,7 @@ class HostWriter:
 class HostProgram:
     """Used by the main thread."""
 
-    def __init__(self, runner: HostRunner, writer: HostWriter, page: Page, log: LogForwarder) -> None:
+    def __init__(self, runner: HostRunner, writer: HostWriter, page: Page, log: Attachment) -> None:
         self.runner, self._writer, self._page, self._log = runner, writer, page, log
         self._entries: dict[int, object] = {}
         self._running, self._leftovers = Running(of_host()), Leftovers()
@@ -177,7 +178,7 @@ class HostProgram:
         sent_at, heartbeat, call_frame = unpack_hosted(payload)
         if call_frame.definition:
             self._define(call_frame)
-        call = RunningCall(self._writer, number, self._running)
+        call = RunningCall(self._writer, number, self._running, self._log.renew)
         with self._writer.locked():
             self._running.calls[number] = call
         try:
@@ -192,7 +193,7 @@ class HostProgram:
     def _define(self, call_frame: CallFrame) -> None:
         with ForkedChildGuard():
             self._entries[call_frame.entry] = self.runner.define(call_frame.definition)
-        attach(self._log)  # the import may have configured logging
+        self._log.attach()  # the import may have configured logging
         with self._writer.locked():
             self._running.defined()
 
@@ -229,8 +230,8 @@ def limits_of(call_frame: CallFrame, sent_at: float, heartbeat: float) -> Limits
 class RunningCall:
     """A call that runs here, as the runner's `HostCaller`, and the writer of its frames. Number 0 stands for the process."""
 
-    def __init__(self, writer: HostWriter, number: int, running: Running) -> None:
-        self._writer, self._number, self._running = writer, number, running
+    def __init__(self, writer: HostWriter, number: int, running: Running, renew_log: Callable[[], None]) -> None:
+        self._writer, self._number, self._running, self._renew_log = writer, number, running, renew_log
         self.limited = False
         self.running_as: object = None
         # The rest is under the writer's lock.
@@ -284,6 +285,7 @@ class RunningCall:
 
     def ended(self, outcome: Outcome) -> None:
         tag, result = pack_reply(outcome)
+        self._renew_log()  # without the lock: `logging` has one of its own, and whoever holds that may be about to write
         with self._writer.locked():
             rest = [frame(PRINT, self._number, bytes((stream,)) + text) for stream, text in self._lines.items() if text]
             self._open = False

@@ -11,7 +11,8 @@ Rules
  3. Context variables need no row: a call runs in a copy of the context (`fresh_context`).
  4. A watchdog (`faulthandler.dump_traceback_later`) cannot be seen, so it is cancelled, one of start-up included.
 
-Not looked at: globals of modules (the state of `random`, caches, loggers and their handlers), signal handlers and timers that C code sets
+Not looked at: globals of modules (the state of `random`, caches, loggers and their handlers but ours, which `log_record` attaches
+again), signal handlers and timers that C code sets
 past Python, `sys.monitoring` and audit hooks, files left open; descriptors 0 to 2 replaced by another pipe, which has the same flags.
 
 In the inline host, threads and a loop share one process: what belongs to a thread (`of_thread`) is put back when its call ends, on a loop

@@ -276,6 +276,7 @@ OWN = (
     "isolate",
     "handled_there",
 )
+NOT_SHOWN = log_record.STANDARD.union(OWN)
 
 
 def shown(extras: dict[str, Any]) -> str:
@@ -298,7 +299,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
         name = "" if record.name == log.name else f"{one_line(record.name)}: "
-        extras = {name: value for name, value in log_record.extras_of(record).items() if name not in OWN}
+        extras = {name: value for name, value in log_record.extras_of(record, NOT_SHOWN).items() if name not in OWN}
         text = f"{at}.{int(record.msecs):03d} {record.levelname:<7} {name}{log_record.message_of(record)}{shown(extras)}"
         trace = log_record.exception_of(record)[1]
         return lines(f"{text}\n{trace}" if trace else text)

@@ -1,12 +1,13 @@
 """The log output of a worker by command, on a thread of its own: to stderr or to a file, and to the handlers that the application has.
 
     any thread ── log of the application ──> LogWriter, on the root ──┐
-               └─ log of ours ──> LogRelay, on "stem_iso" ────────────┴─> queue ──> its thread ──> descriptor 2, or LogFile
-                                                                                          └──> the application's handlers, if any
+               └─ log of ours ──> LogRelay, on "stem_iso" ────────────┴─> queue ──> its thread ──> descriptor 2, or LogFile: what waits
+                                                                                          └──> the application's handlers: after that
 
 Rules
  1. Who logs never waits. A reader of stderr that stalls (Ctrl-S, the log driver of a container) holds up this thread, and no limit or stop.
- 2. Past `ROOM` bytes lines are dropped, and their number is logged when there is room again.
+ 2. Past `ROOM` bytes lines are dropped, and their number is logged when there is room again. What handlers print and log, and what else
+    the application logs, may fill `SHARE` of it: a flood of that leaves room for what the worker says of itself and of its tasks.
  3. At the end what waits is written, for `GRACE` seconds at most.
  4. Nobody writes to sys.stderr: its lock, held by a write that does not return, would hold up the end of the interpreter.
  5. An application that configures logging while it is imported hides nothing and doubles nothing (`adopt`): a record is once in the
@@ -34,12 +35,14 @@ from stem_iso.errors import InvalidOptions
 from stem_iso.isolate.log_record import LogForwarder, attach, is_console
 
 ROOM = 16 << 20  # bytes that may wait
+SHARE = ROOM * 3 // 4  # of these, while the next line is none of the worker's own
 GRACE = 2.0  # seconds
 COST = 256  # bytes of a line beside its text, roughly
-CHUNK = 1 << 16  # a pipe's worth
+CHUNK = 1 << 16  # a pipe's worth: what is written at once
 ROOT_LOGGER = "stem_iso"
 
-Item: TypeAlias = "str | Callable[[], None]"
+# What is written, or what makes it on the writer's thread; what is done there afterwards; and the bytes that it counts for.
+Item: TypeAlias = "tuple[str | Callable[[], str], Callable[[], None] | None, int]"
 
 
 class LogFile:
@@ -91,7 +94,7 @@ class LogWriter(LogForwarder):
         super().__init__()
         self.file = file
         self._changed = threading.Condition()  # guards all below
-        self._items: deque[tuple[Item, int]] = deque()
+        self._items: deque[Item] = deque()
         self._waiting = 0  # bytes, those included that are being written
         self._dropped = 0  # lines, not logged yet
         self._grace = GRACE  # what is left of GRACE
@@ -100,12 +103,12 @@ class LogWriter(LogForwarder):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self.write(self.format(record) + "\n")
+            self.write(self.format(record) + "\n", room_for(record))
         except Exception:  # as every handler of logging: whoever logs must not fail by it
             self.handleError(record)
 
-    def write(self, text: str) -> None:
-        self.put(text, len(text))
+    def write(self, text: str, room: int = ROOM) -> None:
+        self.put(text, len(text), room=room)
 
     def error(self, text: str) -> None:
         """Why the worker ends: for whoever started it, one line on stderr; a log in a file has it as a record of its own form."""
@@ -114,7 +117,7 @@ class LogWriter(LogForwarder):
             self.write(line)
             return
         self.emit(logging.LogRecord("stem_iso.worker", logging.ERROR, __file__, 0, text, None, None))
-        self.put(partial(to_stderr, line), len(line))
+        self.put("", len(line), partial(to_stderr, line))
 
     def show(self, text: str) -> None:
         """On the writer's thread: at once."""
@@ -123,13 +126,14 @@ class LogWriter(LogForwarder):
         else:
             self.file.write(text)
 
-    def put(self, item: Item, size: int) -> None:
+    def put(self, text: str | Callable[[], str], size: int, then: Callable[[], None] | None = None, *, room: int = ROOM) -> None:
+        """Any thread. Dropped where more than `room` bytes would wait."""
         size += COST
         with self._changed:
-            if self._waiting + size > ROOM:
+            if self._waiting + size > room:
                 self._dropped += 1
                 return
-            self._items.append((item, size))
+            self._items.append((text, then, size))
             self._waiting += size
             if self._thread is None:
                 self._start()
@@ -165,24 +169,19 @@ class LogWriter(LogForwarder):
                 if self._dropped:
                     self._report_dropped()
 
-    def _write_some(self, items: deque[tuple[Item, int]]) -> None:
-        """The next ones: texts that stand together as one write, or one record."""
-        texts: list[str] = []
-        length = done = 0
-        while items and length < CHUNK:
-            item, size = items[0]
-            if isinstance(item, str):
-                texts.append(item)
-                length += len(item)
-            elif texts:
-                break
-            items.popleft()
+    def _write_some(self, items: deque[Item]) -> None:
+        """The next ones, with one write for all of them: a write for each would be slower than the tasks that print."""
+        texts, afterwards, done = [], [], 0
+        while items and done < CHUNK:
+            text, then, size = items.popleft()
+            texts.append(text if isinstance(text, str) else text())
+            if then is not None:
+                afterwards.append(then)
             done += size
-            if not isinstance(item, str):
-                item()
-                break
-        if texts:
-            self.show("".join(texts))
+        if written := "".join(texts):
+            self.show(written)
+        for then in afterwards:
+            then()
         with self._changed:
             self._waiting -= done
             self._changed.notify_all()
@@ -190,7 +189,7 @@ class LogWriter(LogForwarder):
     def _report_dropped(self) -> None:
         with self._changed:
             lost, self._dropped = self._dropped, 0
-        text = "%d lines of the log were dropped: its reader is slower than the worker"
+        text = "%d lines of the log were dropped: it is written more slowly than it is filled"
         self.show(self.format(logging.LogRecord(f"{ROOT_LOGGER}.worker", logging.WARNING, __file__, 0, text, (lost,), None)) + "\n")
 
 
@@ -205,14 +204,18 @@ class LogRelay(LogForwarder):
     def emit(self, record: logging.LogRecord) -> None:
         record.msg, record.args = record.getMessage(), None  # now: what it is made of may change
         size = len(record.msg) + len(record.exc_text or "")
-        self._outlet.put(partial(self._deliver, record), size)
+        self._outlet.put(partial(self._text, record), size, partial(self._pass_on, record), room=room_for(record))
 
-    def _deliver(self, record: logging.LogRecord) -> None:
-        if record.levelno >= self._outlet.level:
-            try:
-                self._outlet.show(self._outlet.format(record) + "\n")
-            except Exception:  # what the application put into the record
-                self._outlet.handleError(record)
+    def _text(self, record: logging.LogRecord) -> str:
+        if record.levelno < self._outlet.level:
+            return ""
+        try:
+            return self._outlet.format(record) + "\n"
+        except Exception:  # what the application put into the record
+            self._outlet.handleError(record)
+            return ""
+
+    def _pass_on(self, record: logging.LogRecord) -> None:
         for handler in [*self._handlers, *(logging.getLogger().handlers if self._propagates else ())]:
             try:
                 if self._is_for(handler, record):
@@ -235,6 +238,12 @@ def adopt(outlet: LogWriter, level: int | str) -> None:
     if not any(isinstance(handler, LogRelay) for handler in logger.handlers):
         logger.handlers[:] = [LogRelay(outlet, logger.handlers[:], logger.propagate)]
         logger.propagate = False
+
+
+def room_for(record: logging.LogRecord) -> int:
+    """All for the worker's own records; less for those of the application, and for what handlers print and log (`log._line`)."""
+    own = record.name.partition(".")[0] == ROOT_LOGGER and not hasattr(record, "_plain")
+    return ROOM if own else SHARE
 
 
 def to_stderr(text: str) -> None:
