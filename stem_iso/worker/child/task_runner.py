@@ -245,6 +245,8 @@ class TaskRunner:
             unpack(self._app, self.boot_payload.carried)
         else:
             refuse_others(self._app.middleware, self.boot_payload.middleware, self.boot_payload.main)
+        if self._app.isolate_settings is not None:
+            self._app.isolate_settings.adopt(self.boot_payload.settings)
         for hook in self._app.isolate_start_hooks:
             value = hook()
             if inspect.isawaitable(value):
