@@ -95,7 +95,7 @@ class Parameters:
                 continue
             value = values[name]
             try:
-                converter.check(value)
+                converter.check(value, name)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
                 wanted = inspect.formatannotation(converter.annotation)
                 shown = REDACTED if self._is_secret(name) else f"{_repr.repr(value)}: {error}"
