@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from stem_iso.client.canvas import Part
     from stem_iso.client.canvas_result import CanvasHandle
     from stem_iso.client.event_feed import EventFeed
+    from stem_iso.client.isolate_settings import IsolateSettings
     from stem_iso.client.result_watcher import Watcher
     from stem_iso.client.transactions import Transactions
     from stem_iso.events import AnyEvent
@@ -84,6 +85,7 @@ class Stem:
     named_by: str | None = None  # the module that `-A` names, in the worker
     clock: Callable[[], float] = staticmethod(time.time)  # wall-clock seconds; a test moves them
     transactions: Transactions | None = None  # of the framework around it, set by its integration
+    isolate_settings: IsolateSettings | None = None  # as `transactions`
 
     def __init__(
         self,

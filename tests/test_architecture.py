@@ -111,6 +111,7 @@ SITES = {
         "integrations.django.backend",
         "integrations.django.backend_task",
         "integrations.django.connections",
+        "integrations.django.databases",
         "integrations.django.settings",
         "integrations.django.transactions",
         "integrations.django.management.commands.stem_worker",

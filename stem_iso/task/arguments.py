@@ -10,7 +10,8 @@ Rules
  3. Defaults do not travel: a worker with newer code uses its own.
  4. What a task redacts is shown to nobody: not in an error of its call, and not in what is shown of a task (`redacted`). A name that is no
     parameter of its own is a key of `**kwargs`.
- 5. Annotations are resolved late (first enqueue, worker's start), each for itself. Missing or unresolvable: plain data.
+ 5. Annotations are resolved late (first enqueue, worker's start), each for itself. Missing or unresolvable: plain data;
+    a worker's start names the latter (`unresolved`).
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import inspect
 import reprlib
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -44,6 +45,15 @@ CONTEXT_NAMES = ("context", "ctx", "self")  # "self" as of Celery's bound tasks
 
 class InvalidArguments(TypeError):
     """What arrived does not fit the handler's signature."""
+
+
+class Unresolved(NamedTuple):
+    """An annotation that cannot be evaluated. `missing` is the name that it does not find, None where `error` is another one."""
+
+    parameter: str
+    annotation: str
+    missing: str | None
+    error: str
 
 
 class Parameters:
@@ -95,7 +105,7 @@ class Parameters:
                 continue
             value = values[name]
             try:
-                converter.check(value)
+                converter.check(value, name)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
                 wanted = inspect.formatannotation(converter.annotation)
                 shown = REDACTED if self._is_secret(name) else f"{_repr.repr(value)}: {error}"
@@ -162,6 +172,13 @@ class Parameters:
                 optional = parameter.default is None
                 found[parameter.name] = _converter(self.name, f"parameter {parameter.name!r}", annotation, optional)
         return found
+
+    @property
+    def unresolved(self) -> list[Unresolved]:
+        """Of the parameters, and of the result ("return"): what stays plain data, though it is annotated."""
+        names = {parameter.name for parameter in self.shape} | {"return"}
+        found = _hints(self._function) if self._given_hints is None else ()
+        return [hint for name, hint in found if name in names and isinstance(hint, Unresolved)]
 
     @cached_property
     def result(self) -> Converter:
@@ -252,17 +269,22 @@ def _as_it_travels(parameter: inspect.Parameter, annotation: Any) -> Any:
 
 
 def resolved_hints(function: Callable[..., Any]) -> Hints:
+    return {name: hint for name, hint in _hints(function) if not isinstance(hint, Unresolved)}
+
+
+def _hints(function: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
+    """Each annotation by its name, Unresolved where it cannot be evaluated."""
     function = inspect.unwrap(function)
     function = getattr(function, "__func__", function)
     known = dict(getattr(function, "__globals__", {}))
-    found = {}
     for name, annotation in getattr(function, "__annotations__", {}).items():
         shim = types.SimpleNamespace(__annotations__={name: annotation})
         try:
-            found[name] = typing.get_type_hints(shim, known, _enclosed(function), include_extras=True)[name]
-        except Exception:  # an annotation is user code, and may raise anything when it is evaluated
-            continue
-    return found
+            hint = typing.get_type_hints(shim, known, _enclosed(function), include_extras=True)[name]
+        except Exception as error:  # an annotation is user code, and may raise anything when it is evaluated
+            yield name, Unresolved(name, _repr.repr(annotation), getattr(error, "name", None), f"{type(error).__name__}: {error}")
+        else:
+            yield name, hint
 
 
 def _enclosed(function: Callable[..., Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from uuid import UUID
 import msgspec
 
 from stem_iso.json_data import is_model
+from stem_iso.task.losses import MASK, cut_down, harmless, is_record, left_out, masked
 
 TEXTUAL = (str, bytes, bytearray, PurePath, datetime, date, time, timedelta, UUID, Decimal, Enum)
 
@@ -49,6 +50,14 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a {type(value).__name__} is no plain data")
 
 
+def _unmasked(value: Any) -> Any:
+    """As `_plain`. Raises TypeError for a model that sends less than it holds."""
+    plain = _plain(value)
+    if is_model(type(value)) and (reason := masked(value, plain)) is not None:
+        raise TypeError(reason)
+    return plain
+
+
 def _build(annotation: type, value: Any) -> Any:
     if annotation is object:
         return value
@@ -71,12 +80,18 @@ def _model(cls: Any, value: Any) -> Any:
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
 _sorting_encoder = msgspec.msgpack.Encoder(enc_hook=_plain, order="deterministic")
+_refusing_encoder = msgspec.msgpack.Encoder(enc_hook=_unmasked)
+_MASK = MASK.encode()
 
 
 def pack(value: Any, canonical: bool = False) -> bytes:
-    """msgpack; `canonical` sorts what has no order, so that equal values are equal bytes. Raises TypeError for what is no plain data."""
+    """msgpack; `canonical` sorts what has no order, so that equal values are equal bytes. Raises TypeError for what is no plain data,
+    and for secrets of pydantic that would be sent as a mask."""
     try:
-        return (_sorting_encoder if canonical else _encoder).encode(value)
+        packed = (_sorting_encoder if canonical else _encoder).encode(value)
+        if _MASK in packed:
+            _refusing_encoder.encode(value)
+        return packed
     except (ValueError, OverflowError, RecursionError) as error:  # surrogates, integers past 64 bits, endless nesting
         raise TypeError(str(error)) from None
 
@@ -95,6 +110,7 @@ class Converter:
     def __init__(self, annotation: Any, optional: bool = False) -> None:
         self.annotation = annotation
         self._decoders = list(_decoders(annotation))
+        self._has_records = any(is_record(getattr(info, "cls", int)) for each in self._decoders for info in _type_infos(each.type))
         if optional:
             self._decoders.append(msgspec.msgpack.Decoder(None))
 
@@ -108,10 +124,34 @@ class Converter:
                 failure = failure or error
         raise failure or msgspec.ValidationError("no type fits")
 
-    def check(self, value: Any) -> None:
-        """Whether this value would arrive. Raises TypeError for what cannot be sent, msgspec.MsgspecError for what is of another type."""
+    def check(self, value: Any, name: str) -> None:
+        """Whether this value would arrive; errors call it `name`. Raises TypeError for what cannot be sent, or would lose something of it,
+        msgspec.MsgspecError for what is of another type.
+        """
         if type(value) is not self.annotation or type(value) not in PLAIN:
-            self.unpack(pack(value))
+            packed = pack(value)
+            try:
+                arrived = self.unpack(packed)
+            except msgspec.MsgspecError as error:
+                if (reason := left_out(value, error, name)) is not None:
+                    raise TypeError(reason) from None
+                raise
+            self._refuse_loss(value, arrived, name)
+
+    def check_packed(self, value: Any, packed: bytes, name: str) -> None:
+        """As `check`, of what is packed already; one of another type is let through."""
+        if self._has_records and not (type(value) is self.annotation and harmless(self.annotation)):
+            try:
+                arrived = self.unpack(packed)
+            except (msgspec.MsgspecError, ValueError, RecursionError):
+                return
+            self._refuse_loss(value, arrived, name)
+
+    def _refuse_loss(self, value: Any, arrived: Any, name: str) -> None:
+        if not self._has_records or (type(value) is type(arrived) and harmless(type(value))):
+            return
+        if (reason := cut_down(value, arrived, name)) is not None:
+            raise TypeError(reason)
 
 
 def _decoders(annotation: Any) -> Iterator[msgspec.msgpack.Decoder[Any]]:
@@ -154,16 +194,23 @@ def refuse_foreign(annotation: Any) -> None:
     """Raises TypeError if a type that can never be made of plain data is in the annotation, however deep."""
     from msgspec import inspect  # 5 ms, and only declarations need it
 
+    for info in _type_infos(annotation):
+        if isinstance(info, inspect.CustomType) and not _can_build(info.cls):
+            raise TypeError(f"nothing of type {info.cls.__module__}.{info.cls.__qualname__} can be made of plain data")
+
+
+def _type_infos(annotation: Any) -> Iterator[Any]:
+    """What msgspec knows of the types in the annotation, however deep. Raises TypeError for those that it refuses."""
+    from msgspec import inspect
+
     waiting: list[Any] = [inspect.type_info(annotation)]
     seen: set[int] = set()
     while waiting:
         info = waiting.pop()
-        if id(info) in seen:
-            continue
-        seen.add(id(info))
-        if isinstance(info, inspect.CustomType) and not _can_build(info.cls):
-            raise TypeError(f"nothing of type {info.cls.__module__}.{info.cls.__qualname__} can be made of plain data")
-        waiting.extend(_parts(info))
+        if id(info) not in seen:
+            seen.add(id(info))
+            yield info
+            waiting.extend(_parts(info))
 
 
 def _can_build(cls: type) -> bool:

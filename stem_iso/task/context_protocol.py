@@ -38,6 +38,7 @@ class CallHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     dont_retry_for: tuple[str, ...] | None = None
     worker_id: str = ""
     redact: tuple[str, ...] = ()  # names of arguments that no error tracker is to be told
+    settings: dict[str, Any] = {}  # of a framework, which the worker's process has changed; of an isolated call
 
 
 class ProgressRequest(msgspec.Struct, frozen=True, tag="progress", array_like=True):

@@ -15,9 +15,14 @@ from stem_iso.text import cut, cut_inside
 LIBRARY = ("stem_iso", "asyncio", "contextlib", "contextvars")
 
 
+class NotRetryable(Exception):
+    """Base of errors that no further attempt would end otherwise."""
+
+
 def failed(error: BaseException, main: str | None = None, retryable: bool = True) -> Failed:
     """`main` is what the module name `__main__` stands for, if not this process's own."""
     kinds = tuple(_name(cls, main) for cls in type(error).__mro__ if cls is not object)
+    retryable = retryable and NotRetryable not in type(error).__mro__
     task_error = TaskError(type=kinds[0], message=message_of(error), traceback=_traceback(error), retryable=retryable)
     return Failed(task_error, kinds)
 

@@ -68,7 +68,7 @@ def admit(delivery: Delivery, handlers: HandlerCache, now: float, grace: float, 
     policy, limits = known.policy_for(envelope)
     if isinstance(policy, Rejected):
         return Refused(envelope, DEFAULT_POLICY, policy)
-    payload = payload_of(envelope, policy, worker_id)
+    payload = payload_of(envelope, policy, worker_id, handlers.settings() if known.entry is not None else None)
     return Admitted(envelope, policy, _job(delivery, envelope, payload, limits, known))
 
 
@@ -82,7 +82,7 @@ def _job(delivery: Delivery, envelope: Envelope, payload: bytes, limits: Limits,
     return InlineJob(known.entrypoint, known.form is Form.ASYNC, payload, limits, delivery.visibility, title)
 
 
-def payload_of(envelope: Envelope, policy: Policy, worker_id: str = "") -> bytes:
+def payload_of(envelope: Envelope, policy: Policy, worker_id: str = "", settings: dict[str, Any] | None = None) -> bytes:
     """The call of this attempt, as `task.context_protocol` has it."""
     header = CallHeader(
         id=envelope.id,
@@ -103,6 +103,7 @@ def payload_of(envelope: Envelope, policy: Policy, worker_id: str = "") -> bytes
         dont_retry_for=policy.dont_retry_for,
         worker_id=worker_id,
         redact=policy.redact,
+        settings=settings or {},
     )
     return encode_call(header, envelope.args)
 
@@ -172,6 +173,11 @@ class HandlerCache:
 
     def names(self) -> list[str]:
         return [handler.name for handler in self._app.registry]
+
+    def settings(self) -> dict[str, Any]:
+        """What a call in another process is to adopt, see `client.isolate_settings`."""
+        settings = self._app.isolate_settings
+        return {} if settings is None else settings.changed()
 
     def find(self, envelope: Envelope) -> ResolvedHandler | None:
         name = envelope.name

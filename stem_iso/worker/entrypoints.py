@@ -49,6 +49,7 @@ class BootPayload(msgspec.Struct, frozen=True, kw_only=True):
     """`main` is what `__main__` means in the parent. `broker`, and the folder that a relative one means, are the parent's: its application
     may name another one. Where the password is `withheld`, `broker` has none. `first` is what `-A` names, imported before all others: what
     is set up there holds for every task; `included` follows the application. `modules` declare tasks beside those.
+    `settings` are those that the parent's process has changed, see `client.isolate_settings`.
     `carried` is for an isolate that cannot import the application, `middleware` (names) for one that can: see `app_transfer`.
     """
 
@@ -66,6 +67,7 @@ class BootPayload(msgspec.Struct, frozen=True, kw_only=True):
     modules: list[str] = []
     carried: dict[str, bytes | None] = {}
     middleware: list[str] = []
+    settings: dict[str, Any] = {}
 
     @property
     def of_program(self) -> bool:
@@ -107,6 +109,7 @@ def boot_of(app: Stem, secrets: Sequence[str] = (), options: BrokerOptions | Non
         modules=_modules(app, location),
         carried=carried(app, location),
         middleware=names_of(app.middleware),
+        settings={} if app.isolate_settings is None else app.isolate_settings.changed(),
     )
     largest = max(options.max_result_bytes, AT_ONCE * options.max_payload_bytes) + TEXTS
     level = log.getEffectiveLevel()

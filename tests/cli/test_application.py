@@ -116,6 +116,44 @@ def test_a_worker_says_what_it_serves_and_what_looks_like_a_slip(shop: Folder) -
     assert "queue 'defualt': no task declares it; did you mean 'default'?" in log and "queue 'images'" in log
 
 
+TYPED = """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shop.app import app
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from stem_iso import TaskContext
+
+
+@app.task(name="pay")
+def pay(context: TaskContext, order: int, price: Decimal, *more: list[Decimal], note: "1 / 0" = "") -> dict[str, Decimal]:
+    return {}
+
+
+@app.task(name="plain")
+def plain(context: TaskContext, anything, word: str = ""):
+    return word
+"""
+
+
+def test_a_worker_warns_of_annotations_that_cannot_be_resolved(shop: Folder) -> None:
+    shop.write("shop/typed.py", TYPED)
+    log = serve(shop, "shop.app", "--include", "shop.typed")
+    missing = "and there is no 'Decimal' when it runs; import it outside of `if TYPE_CHECKING`"
+    for line in (
+        f"pay: parameter 'price' arrives as plain data: it is annotated 'Decimal', {missing}",
+        f"pay: parameter 'more' arrives as plain data: it is annotated 'list[Decimal]', {missing}",
+        f"pay: its result arrives as plain data: it is annotated 'dict[str, Decimal]', {missing}",
+    ):
+        assert line in log
+    assert "pay: parameter 'note' arrives as plain data: it is annotated " in log and "(ZeroDivisionError: division by zero)" in log
+    assert log.count("arrives as plain data") == 4, log
+
+
 BUSY = """
 from shop.app import app
 

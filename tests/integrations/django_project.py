@@ -68,6 +68,16 @@ if VERSION >= (6, 0):
         "short": {"BACKEND": BACKEND, "OPTIONS": {"isolate": True, "hard_time_limit": 1}},
     }
 """,
+    "shopsite/in_memory.py": """
+from shopsite.settings import *
+
+STEM_ISO["broker"] = "memory://"
+""",
+    "shopsite/in_file.py": """
+from shopsite.in_memory import *
+
+DATABASES["default"]["TEST"] = {"NAME": BASE_DIR / "test.sqlite3"}
+""",
     "shop/__init__.py": "",
     "shop/apps.py": """
 import os
@@ -108,7 +118,12 @@ from django.db import connection, transaction
 
 from shop.apps import note
 from shop.models import Order
-from stem_iso.integrations.django import task
+from stem_iso.integrations.django import app, task
+
+
+@app.on_isolate_start
+def begin():
+    note("hooks", os.getpid(), connection.settings_dict["NAME"])
 
 
 def where():

@@ -360,3 +360,91 @@ def test_tests_of_a_project_run_in_place(project: Project) -> None:
     done = project.manage("test", "-v", "1")
     assert done.returncode == 0, done.stderr
     assert "Ran 8 tests" in done.stderr
+
+
+BESIDE_A_WORKER = """
+from django.test import TransactionTestCase
+
+from shop.models import Order
+from shop.tasks import bill, inline, isolated, isolated_coroutine
+from stem_iso import Worker
+from stem_iso.integrations.django import app
+
+
+class WorkerTest(TransactionTestCase):
+    def test_rows_of_the_test(self):
+        order = Order.objects.create(total=7)
+        with Worker(app):
+            self.assertEqual(bill.enqueue(order.pk).result(timeout=60), 7)
+            counts = [task.enqueue().result(timeout=60)["orders"] for task in (isolated, isolated_coroutine, inline)]
+        order.refresh_from_db()
+        self.assertEqual((counts, order.paid), ([1, 1, 1], True))
+"""
+REAL = "from shop.models import Order\n"
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Project:
+    """A project of its own, with two unpaid orders in the database that its settings name."""
+    project = Project(tmp_path)
+    project.run(REAL + "Order.objects.bulk_create([Order(total=1), Order(total=2)])")
+    return project
+
+
+def untouched(shop: Project) -> bool:
+    return shop.run(REAL + "print(*Order.objects.order_by('pk').values_list('total', 'paid'))") == "(1, False) (2, False)\n"
+
+
+def test_a_worker_beside_a_test_works_on_the_test_database(shop: Project) -> None:
+    (shop.folder / "shop" / "tests.py").write_text(BESIDE_A_WORKER)
+    done = shop.manage("test", "--settings", "shopsite.in_file")
+    assert done.returncode == 0 and "Ran 1 test" in done.stderr, done.stderr
+    assert untouched(shop)
+    names = {name for _, name in shop.lines("hooks")}
+    assert names == {str(shop.folder / "test.sqlite3")}
+
+
+def test_a_worker_that_runs_already_follows_to_the_test_database_and_back(shop: Project) -> None:
+    program = """
+from django.test.utils import setup_databases, teardown_databases
+from stem_iso import Worker
+
+def orders():
+    return [task.enqueue().result(timeout=60)["orders"] for task in (isolated, isolated_coroutine)]
+
+with Worker(app, concurrency=1):
+    print(orders())
+    databases = setup_databases(0, False, aliases=["default"])
+    order = Order.objects.create(total=7)
+    print(orders(), bill.enqueue(order.pk).result(timeout=60))
+    teardown_databases(databases, 0)
+    print(orders())
+"""
+    assert shop.run(IMPORTS + program, DJANGO_SETTINGS_MODULE="shopsite.in_file") == "[2, 2]\n[1, 1] 7\n[2, 2]\n"
+    assert untouched(shop)
+
+
+def test_an_isolated_task_cannot_use_a_test_database_in_memory_and_says_so(shop: Project) -> None:
+    program = """
+from django.test.utils import setup_databases
+from stem_iso import TaskFailed, Worker
+
+setup_databases(0, False, aliases=["default"])
+order = Order.objects.create(total=7)
+with Worker(app):
+    for call in (bill.using(max_retries=3).s(order.pk), bill.s(1), isolated_coroutine.s()):
+        try:
+            call.enqueue().result(timeout=60)
+        except TaskFailed as error:
+            print(error.status.reason, error.error.message)
+    print(impatient.enqueue().result(timeout=60))
+"""
+    message = (
+        "DATABASES['default'] is in the memory of the process that runs the tests, and an isolate is another process. "
+        """Give the tests a file: DATABASES['default']["TEST"] = {"NAME": "test.sqlite3"}; """
+        "or run what they enqueue in place, with stem_iso.testing.test_mode"
+    )
+    told = shop.run(IMPORTS + program, DJANGO_SETTINGS_MODULE="shopsite.in_memory").splitlines()
+    assert [line.partition(" ")[2] for line in told] == [message, message, message, ""]
+    assert told[0].startswith("not-retryable ") and told[-1] == "1"
+    assert untouched(shop)

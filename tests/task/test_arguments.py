@@ -4,7 +4,7 @@ import contextlib
 import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, NamedTuple, TypedDict, TypeVar
@@ -202,6 +202,16 @@ def test_annotations_that_are_missing_or_resolve_nowhere_mean_plain_data() -> No
     task.__annotations__["c"] = "1 / 0"
 
     assert journey(task, [1], {"x": 1}, "c") == ([1], {"x": 1}, "c")
+
+
+def test_a_time_with_a_zone_arrives_as_the_same_instant_in_utc() -> None:
+    def task(at: datetime) -> datetime:
+        return at
+
+    given = datetime(2026, 1, 2, 1, tzinfo=timezone(timedelta(hours=9)))
+    arrived = journey(task, given)
+    assert (arrived, arrived.utcoffset(), arrived.date()) == (given, timedelta(0), date(2026, 1, 1))
+    assert journey(task, datetime(2026, 1, 2)) == datetime(2026, 1, 2)
 
 
 def test_a_string_annotation_finds_what_stands_around_the_function() -> None:

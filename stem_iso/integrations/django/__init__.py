@@ -11,6 +11,7 @@
 
     settings        STEM_ISO, checked                         application    `app` and `task`
     transactions    what is enqueued waits for the commit     connections    those of the database, closed between tasks
+    databases       those of the worker's process are those of its isolates, also in tests
     backend         a backend of django.tasks (Django 6)      apps, management: what Django looks for under these names
 
 Rules

@@ -15,6 +15,7 @@ from django.db import connections
 
 from stem_iso.app import Stem
 from stem_iso.integrations.django.connections import ConnectionsMiddleware, begin_closed
+from stem_iso.integrations.django.databases import Databases
 from stem_iso.integrations.django.settings import NAME, SettingsError, read_settings
 from stem_iso.integrations.django.transactions import DjangoTransactions
 
@@ -30,7 +31,8 @@ def _made() -> Stem:
 app = _made()
 app.made_in = __name__
 app.transactions = DjangoTransactions()
-app.middleware.add(ConnectionsMiddleware())
+app.isolate_settings = Databases()
+app.middleware.add(ConnectionsMiddleware(app.isolate_settings))
 app.on_isolate_start(begin_closed)
 
 task = app.task

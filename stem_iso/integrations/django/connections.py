@@ -23,13 +23,17 @@ from asgiref.sync import SyncToAsync, async_to_sync
 from django.db import close_old_connections, connections, reset_queries
 
 from stem_iso.client.event_loop import in_loop
+from stem_iso.client.isolate_settings import IsolateSettings
 from stem_iso.task.context import TaskContext
 
 _inherited: list[Any] = []  # connections of a parent, in the child of a fork: closing or collecting one could end the parent's
 
 
 class ConnectionsMiddleware:
-    """Around each handler, on the application of a project."""
+    """Around each handler, on the application of a project. An isolate has the databases of its worker by then."""
+
+    def __init__(self, databases: IsolateSettings) -> None:
+        self._databases = databases
 
     @contextmanager
     def around(self, context: TaskContext) -> Iterator[None]:
@@ -37,6 +41,8 @@ class ConnectionsMiddleware:
             context.run_coroutine = _in_callers_thread
             yield
             return
+        if context.isolated:
+            self._databases.adopt(context.header.settings)
         _renew(context)
         try:
             yield
@@ -56,11 +62,11 @@ def _in_callers_thread(awaitable: Awaitable[Any]) -> Any:
 def _renew(context: TaskContext) -> None:
     """Close what is too old or broken."""
     if in_loop():  # nobody waits: that thread does one thing after the other
-        _of_coroutines().submit(close_old)
+        of_coroutines().submit(close_old)
         return
     close_old()
     if context.isolated:  # whose handler may have run a loop of its own
-        _of_coroutines().submit(close_old).result()
+        of_coroutines().submit(close_old).result()
 
 
 def close_old() -> None:
@@ -71,7 +77,7 @@ def close_old() -> None:
 def begin_closed() -> None:
     """A hook of `on_isolate_start`."""
     connections.close_all()
-    _of_coroutines().submit(connections.close_all).result()
+    of_coroutines().submit(connections.close_all).result()
     os.register_at_fork(after_in_child=_let_go)
 
 
@@ -81,6 +87,6 @@ def _let_go() -> None:
         del connections[connection.alias]
 
 
-def _of_coroutines() -> Any:
+def of_coroutines() -> Any:
     """The executor of asgiref's one thread."""
     return SyncToAsync.single_thread_executor

@@ -75,7 +75,7 @@ def run_sync(
             prepared.finish()
     except BaseException as error:  # user code may raise anything
         return _surely(_ended_by, error, prepared, main)
-    return _surely(_result, entrypoint.name, value, max_result_bytes, main)
+    return _surely(_result, entrypoint, value, max_result_bytes, main)
 
 
 async def run_async(
@@ -107,7 +107,7 @@ async def run_async(
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise
         return _surely(_ended_by, error, prepared, main)
-    return _surely(_result, entrypoint.name, value, max_result_bytes, main)
+    return _surely(_result, entrypoint, value, max_result_bytes, main)
 
 
 def _prepared(entrypoint: Entrypoint, payload: bytes, port: CorePort, most: int | None, main: str | None) -> TaskContext | Reply:
@@ -171,9 +171,11 @@ def _ended_by(error: BaseException, context: TaskContext, main: str | None) -> R
     return _failed(failed(error, main))
 
 
-def _result(name: str, value: Any, most: int, main: str | None) -> Reply:
+def _result(entrypoint: Entrypoint, value: Any, most: int, main: str | None) -> Reply:
+    name = entrypoint.name
     try:
         packed = pack(value)
+        entrypoint.check_result(value, packed)
     except BaseException as error:  # packing reads user objects
         refusal = TypeError(
             f"{name} returned a value of type {type(value).__name__} that cannot be stored: {failed(error, main).error.message}"
@@ -245,6 +247,8 @@ class TaskRunner:
             unpack(self._app, self.boot_payload.carried)
         else:
             refuse_others(self._app.middleware, self.boot_payload.middleware, self.boot_payload.main)
+        if self._app.isolate_settings is not None:
+            self._app.isolate_settings.adopt(self.boot_payload.settings)
         for hook in self._app.isolate_start_hooks:
             value = hook()
             if inspect.isawaitable(value):

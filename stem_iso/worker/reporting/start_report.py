@@ -5,6 +5,7 @@ serves 12 tasks of shop.app:app (9 isolated, 3 inline)                         t
 2 isolated tasks have no hard_time_limit …                                     once, at info
 queue 'image': no task declares it; did you mean 'images'?                     a warning
 reports.build: retry_for names 'jobs.Bsy', which jobs does not have …          a warning
+reports.build: parameter 'price' arrives as plain data: …                      a warning
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ def start_report(app: Stem, options: WorkerOptions, broker: str) -> Iterator[Rem
     yield from _of_tasks(app)
     yield from _of_queues(app, options)
     yield from _of_retries(app)
+    yield from _of_annotations(app)
     for text in options.origin.overruled:
         yield Remark(logging.INFO, text)
 
@@ -93,6 +95,19 @@ def _of_retries(app: Stem) -> Iterator[Remark]:
     if vain:
         never = "retry_for without max_retries (0), so that nothing is retried; give max_retries to the task, or where it is enqueued"
         yield Remark(logging.WARNING, f"{_listed(vain)}: {never}")
+
+
+def _of_annotations(app: Stem) -> Iterator[Remark]:
+    """Annotations that look as if they converted, and do not."""
+    for handler in sorted(app.registry, key=lambda handler: handler.name):
+        if not isinstance(handler, FunctionHandler):
+            continue
+        for each in handler.parameters.unresolved:
+            what = "its result" if each.parameter == "return" else f"parameter {each.parameter!r}"
+            why = f"which cannot be resolved ({each.error}); write one that can"
+            if each.missing is not None:
+                why = f"and there is no {each.missing!r} when it runs; import it outside of `if TYPE_CHECKING`"
+            yield Remark(logging.WARNING, f"{handler.name}: {what} arrives as plain data: it is annotated {each.annotation}, {why}")
 
 
 def _homes(app: Stem) -> set[str]:
