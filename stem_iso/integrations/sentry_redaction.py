@@ -6,9 +6,9 @@
     process   without_own_variables   frames of this library lose their local variables, whatever a task redacts
 
 Rules
- 1. A name counts as a key, at any depth: of a dict, of a frame's variables, of an attribute. A value under another name is not known, nor
-    one in a text. But what was logged as a template and a dict with such a key is shown as its template, in events and logs; a breadcrumb
-    has the finished text alone.
+ 1. A name counts as a key, at any depth: of a dict, of a frame's variables, of an attribute. Of a frame's variables it counts in a repr
+    as well. A value under another name is not known, nor one in another text. But what was logged as a template and a dict with such a key
+    is shown as its template, in events and logs; a breadcrumb has the finished text alone.
  2. What Sentry and this library keep under a key (`trace` and `runtime` of an event, the five tags of an attempt) is no value of the
     user's, and stays.
  3. The frames of this library have the arguments of calls and the address of the broker, password included, under names that no task can
@@ -19,6 +19,7 @@ Rules
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -40,6 +41,8 @@ class Redaction:
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self._names = frozenset(names)
+        # As it stands in the repr of a dict, or of an object.
+        self._written = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})['\"]?\s*[:=]")
 
     def __call__(self, event: Any, hint: Any) -> Any:
         self.frames(event)
@@ -61,8 +64,16 @@ class Redaction:
         for frames in _stacks(event):
             for frame in frames:
                 if "vars" in frame:
-                    frame["vars"] = self.scrubbed(frame["vars"])
+                    frame["vars"] = self._without_texts(self.scrubbed(frame["vars"]))
         return event
+
+    def _without_texts(self, value: Any) -> Any:
+        """Objects, and containers deep in others, are variables as their repr: one that shows a name is left out."""
+        if isinstance(value, dict):
+            return {key: self._without_texts(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [self._without_texts(each) for each in value]
+        return REDACTED if isinstance(value, str) and self._written.search(value) else value
 
     def scrubbed(self, value: Any, depth: int = DEEPEST) -> Any:
         """A copy, of plain dicts and lists."""
@@ -160,4 +171,5 @@ def without_own_variables(event: Any, hint: Any) -> Any:
 def _stacks(event: Any) -> Iterator[list[Any]]:
     for part in ("exception", "threads"):
         for value in (event.get(part) or {}).get("values") or ():
-            yield (value.get("stacktrace") or {}).get("frames") or []
+            if isinstance(value, dict):
+                yield [frame for frame in (value.get("stacktrace") or {}).get("frames") or () if isinstance(frame, dict)]

@@ -205,12 +205,12 @@ def pass_on(logger: logging.Logger, record: logging.LogRecord, handled: bool) ->
 
 def is_console(handler: logging.Handler) -> bool:
     """Whether it writes to this process's stdout or stderr."""
-    stream = getattr(handler, "stream", None) or getattr(getattr(handler, "console", None), "file", None)  # of logging, of rich
-    if stream is None or isinstance(handler, logging.FileHandler):
-        return False
-    if stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-        return True
     try:
+        stream = getattr(handler, "stream", None) or getattr(getattr(handler, "console", None), "file", None)  # of logging, of rich
+        if stream is None or isinstance(handler, logging.FileHandler):
+            return False
+        if any(stream is each for each in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)):
+            return True
         return bool(stream.fileno() in (1, 2))
     except Exception:  # user code, and streams that have no descriptor or are closed
         return False

@@ -282,7 +282,8 @@ def _hints(function: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
         try:
             hint = typing.get_type_hints(shim, known, _enclosed(function), include_extras=True)[name]
         except Exception as error:  # an annotation is user code, and may raise anything when it is evaluated
-            yield name, Unresolved(name, _repr.repr(annotation), getattr(error, "name", None), f"{type(error).__name__}: {error}")
+            missing = error.name if isinstance(error, NameError) else None
+            yield name, Unresolved(name, _repr.repr(annotation), missing, f"{type(error).__name__}: {error}")
         else:
             yield name, hint
 

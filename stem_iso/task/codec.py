@@ -136,22 +136,10 @@ class Converter:
                 if (reason := left_out(value, error, name)) is not None:
                     raise TypeError(reason) from None
                 raise
-            self._refuse_loss(value, arrived, name)
-
-    def check_packed(self, value: Any, packed: bytes, name: str) -> None:
-        """As `check`, of what is packed already; one of another type is let through."""
-        if self._has_records and not (type(value) is self.annotation and harmless(self.annotation)):
-            try:
-                arrived = self.unpack(packed)
-            except (msgspec.MsgspecError, ValueError, RecursionError):
+            if not self._has_records or (type(value) is type(arrived) and harmless(type(value))):
                 return
-            self._refuse_loss(value, arrived, name)
-
-    def _refuse_loss(self, value: Any, arrived: Any, name: str) -> None:
-        if not self._has_records or (type(value) is type(arrived) and harmless(type(value))):
-            return
-        if (reason := cut_down(value, arrived, name)) is not None:
-            raise TypeError(reason)
+            if (reason := cut_down(value, arrived, name)) is not None:
+                raise TypeError(reason)
 
 
 def _decoders(annotation: Any) -> Iterator[msgspec.msgpack.Decoder[Any]]:

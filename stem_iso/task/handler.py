@@ -28,7 +28,7 @@ import msgspec
 
 from stem_iso.errors import InvalidOptions, UnknownTask
 from stem_iso.task.arguments import Hints, InvalidArguments, Parameters, redacted
-from stem_iso.task.codec import PLAIN, unpack
+from stem_iso.task.codec import unpack
 from stem_iso.task.context import Sender, TaskContext
 from stem_iso.task.options import Form, TaskOptions, form_conflict
 from stem_iso.validation import did_you_mean, text
@@ -232,11 +232,6 @@ class Entrypoint:
     def around(self, context: TaskContext) -> AbstractContextManager[object]:
         """The middleware of its application."""
         return NOTHING if self.sender is None else self.sender.middleware.around(context)
-
-    def check_result(self, value: Any, packed: bytes) -> None:
-        """Raises TypeError for what would lose something on the way to whoever asks for the result."""
-        if self._function is not None and value is not None and type(value) not in PLAIN:
-            self._function.parameters.result.check_packed(value, packed, "the result")
 
     def __call__(self, context: Any, values: dict[str, Any]) -> Any:
         return self._target(context, values)

@@ -1,8 +1,10 @@
-"""Losses of a value on its way: what a model or a dataclass holds, and does not send. They are refused, where nothing would say so later.
+"""Losses of an argument on its way: what a model or a dataclass holds, and does not send. It is refused, where nothing would say so later.
 
     value ── pack ──> bytes ── unpack ──> arrived        masked(model, its dump)       a SecretStr of pydantic is sent as "**********"
       └────────── cut_down(value, arrived) ──┘           cut_down(value, arrived)      a field with exclude=True arrives as its default,
                                                                                        an instance of a subclass as the annotated class
+Of a result, secrets alone are refused: its fields may be excluded on purpose, and the work has been done.
+
 Rules
  1. Judged is what was sent, and what reading it gives: a model whose own serializer sends the real value loses nothing.
  2. What cannot be compared is taken for kept.
@@ -71,7 +73,10 @@ def _field_of(owner: Any, key: Any) -> str | None:
 
 def cut_down(value: Any, arrived: Any, path: str) -> str | None:
     """What this value would lose, None where nothing. `path` is what a message calls the value."""
-    return next(_cut(value, arrived, path), None)
+    try:
+        return next(_cut(value, arrived, path), None)
+    except Exception:  # user code, such as a property; values that are nested deeper than can be followed
+        return None
 
 
 def _cut(value: Any, arrived: Any, path: str) -> Iterator[str]:
@@ -84,7 +89,7 @@ def _cut(value: Any, arrived: Any, path: str) -> Iterator[str]:
         for item in strangers:
             yield from _cut(item, next(iter(arrived)), f"{path}[...]")
     elif isinstance(value, Mapping) and isinstance(arrived, Mapping):
-        if _may_differ(value.values(), arrived.values()):
+        if len(value) == len(arrived) and _may_differ(value.values(), arrived.values()):
             for item, part in zip(value.values(), arrived.values(), strict=False):
                 yield from _cut(item, part, f"{path}[...]")
     elif is_record(type(arrived)):
@@ -99,13 +104,14 @@ def _may_differ(values: Iterable[Any], arrived: Iterable[Any]) -> bool:
 
 def _cut_record(value: Any, arrived: Any, path: str) -> Iterator[str]:
     kind, found = type(value), type(arrived)
-    if kind is not found and issubclass(kind, found) and not _is_parametrized(kind, found):
+    if kind is not found and issubclass(kind, found) and not _is_parametrized(kind, found) and _names(kind) != _names(found):
         whole, part = kind.__name__, found.__name__
         yield f"{path}: a {whole} would arrive as a {part}, cut down to it; annotate it as {whole}, or send a {part}"
     elif issubclass(found, kind) or issubclass(kind, found):
         for field in fields_of(kind):
             before, after = getattr(value, field.name, None), getattr(arrived, field.name, None)
-            if field.excluded and field.name in value.model_fields_set and not _same(before, after):
+            given = field.excluded and field.name in value.model_fields_set and field.name not in arrived.model_fields_set
+            if given and not _same(before, after):  # and no validator of the model gives it
                 yield _excluded(f"{path}.{field.name}")
             elif not field.excluded:
                 yield from _cut(before, after, f"{path}.{field.name}")
@@ -158,6 +164,13 @@ def _harmless(cls: type) -> bool:
     return issubclass(cls, ATOMS) or (is_record(cls) and not fields_of(cls))
 
 
+def _names(cls: Any) -> tuple[str, ...]:
+    """The fields of a record."""
+    if is_model(cls):
+        return tuple(cls.model_fields)
+    return tuple(getattr(cls, "__struct_fields__", None) or (field.name for field in _declared(cls)))
+
+
 def _fields(cls: type) -> tuple[Field, ...]:
     """The fields of a record to look at: those that may be left out, and those that may hold another record."""
     if is_model(cls):
@@ -167,8 +180,7 @@ def _fields(cls: type) -> tuple[Field, ...]:
         }
         hints = {name: field.annotation for name, field in declared.model_fields.items()}
     else:
-        names = getattr(cls, "__struct_fields__", None) or [field.name for field in _declared(cls)]
-        every, hints = {name: Field(name, False) for name in names}, _hints(cls)
+        every, hints = {name: Field(name, False) for name in _names(cls)}, _hints(cls)
     return tuple(field for name, field in every.items() if field.excluded or not _is_inert(hints.get(name, Any)))
 
 

@@ -225,7 +225,7 @@ def test_what_a_task_redacts_is_in_no_event(tmp_path: Path) -> None:
 
 
 EVERYWHERE = """
-import json, logging, threading
+import json, logging, threading, types
 import sentry_sdk
 from sentry_sdk.transport import Transport
 from stem_iso import Stem, Worker
@@ -252,6 +252,8 @@ log = logging.getLogger("shop")
 def everywhere(card):
     order = {"card": card, "lines": [{"card": card, "size": 3}], "me": None}
     order["me"] = order
+    deep = {"data": {"object": {"charges": {"first": {"card": card}}}}}
+    thing = types.SimpleNamespace(size=3, card=card)
     sentry_sdk.set_context("payment", {"card": card, "size": 3})
     sentry_sdk.set_context("card", {"number": card})
     sentry_sdk.set_extra("order", order)

@@ -191,3 +191,8 @@ def test_run_ends_at_once_at_quit(program):
     process.send_signal(signal.SIGQUIT)
     assert process.communicate(timeout=10)[0] == "over\n"
     assert handle.status().state.value == "queued"
+
+
+def test_a_worker_takes_the_application_itself():
+    with pytest.raises(TypeError, match="app: 'shop:app' must be a Stem"):
+        Worker("shop:app")  # type: ignore[arg-type]

@@ -42,7 +42,7 @@ class Databases:
     def changed(self) -> dict[str, Any]:
         found = {}
         for alias, before in self._made_with.items():
-            now = connections.settings[alias]
+            now = connections.settings.get(alias, before)  # else a test has taken it away
             changed = {key: str(now.get(key)) for key in KEYS if str(now.get(key)) != str(before[key])}
             if changed:
                 found[alias] = changed
@@ -54,7 +54,7 @@ class Databases:
         _close()
         of_coroutines().submit(_close).result()
         for alias, before in self._made_with.items():
-            connections.settings[alias].update({**before, **changed.get(alias, {})})
+            connections.settings.get(alias, {}).update({**before, **changed.get(alias, {})})
         self._adopted, self._unreachable = changed, frozenset(unreachable(changed))
         connection_created.connect(self._refuse, dispatch_uid=__name__)
 

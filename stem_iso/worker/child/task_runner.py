@@ -175,7 +175,6 @@ def _result(entrypoint: Entrypoint, value: Any, most: int, main: str | None) -> 
     name = entrypoint.name
     try:
         packed = pack(value)
-        entrypoint.check_result(value, packed)
     except BaseException as error:  # packing reads user objects
         refusal = TypeError(
             f"{name} returned a value of type {type(value).__name__} that cannot be stored: {failed(error, main).error.message}"
