@@ -522,18 +522,20 @@ def test_large_data_in_flight_while_cancelling_or_closing_ends() -> None:
 
 @pytest.mark.slow
 def test_killed_at_every_stage_of_a_large_result_there_is_no_wrong_outcome() -> None:
-    size = 2 * MEBIBYTE
-    ended = {"killed": 0, "answered": 0}
+    killed = 0
     with IsolatePool(1) as pool:
-        pool.submit(work.of_bytes, size).result(BOUND)
-        for step in range(15):
-            future = pool.with_limits(hard=0.0004 * (step + 1)).submit(work.of_bytes, size)
-            try:
-                assert future.result(BOUND) == b"x" * size
-                ended["answered"] += 1
-            except TimeoutException:
-                ended["killed"] += 1
-    assert ended["killed"], ended
+        pool.submit(work.of_bytes, 1).result(BOUND)
+        # A busy machine looks at the limits of small ones when they are done.
+        for size in (2 * MEBIBYTE, 8 * MEBIBYTE, 32 * MEBIBYTE, 128 * MEBIBYTE):
+            for step in range(15):
+                future = pool.with_limits(hard=0.0004 * (step + 1)).submit(work.of_bytes, size)
+                try:
+                    assert future.result(BOUND) == b"x" * size
+                except TimeoutException:
+                    killed += 1
+            if killed:
+                return
+    pytest.fail("none was killed")
 
 
 def test_a_memfd_without_its_seal_is_refused() -> None:
