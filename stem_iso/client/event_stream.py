@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from math import inf
 from threading import Event, Thread
 from typing import TYPE_CHECKING
@@ -100,18 +100,14 @@ async def _handed_over(listened: Generator[AnyEvent, None, None]) -> AsyncGenera
 
 def task_events(broker: Broker, id: str, queue: str | None, timeout: float | None) -> Generator[AnyEvent, None, None]:
     """Listens from this call on, and closes the broker. Raises UnknownResult."""
-    try:
+    with ExitStack() as opened:
+        opened.callback(broker.close)
         watch = broker.watch_events()
-        try:
-            (record,) = broker.status([id], queue)
-            if record is None:
-                raise unknown(id)
-        except BaseException:
-            watch.close()
-            raise
-    except BaseException:
-        broker.close()
-        raise
+        opened.callback(watch.close)
+        (record,) = broker.status([id], queue)
+        if record is None:
+            raise unknown(id)
+        opened.pop_all()  # from here on they are the stream's
     return _TaskEvents(broker, watch, TaskFollower(record, inf if timeout is None else timeout, time.monotonic())).events()
 
 

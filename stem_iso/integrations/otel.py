@@ -99,7 +99,7 @@ class OtelMiddleware:
         except RetryRequested:
             span.add_event("retry requested")
             raise
-        except BaseException as error:
+        except BaseException as error:  # whatever ends it is the span's, and the worker's
             span.record_exception(error)
             span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {_text(error)}"))
             raise
@@ -150,7 +150,7 @@ class OtelMiddleware:
         return self._known
 
     def _started(self, attempt: _Attempt, headers: Mapping[str, Any], start: int | None) -> trace.Span:
-        """`start` is nanoseconds since the epoch, None for now."""
+        """`start` is nanoseconds since the epoch; None: this instant."""
         tracer, parent = self._tracer(), _extracted(headers)
         publish = trace.get_current_span(parent).get_span_context()
         trace_id = publish.trace_id if publish.is_valid else attempt.trace_id

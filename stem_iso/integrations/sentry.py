@@ -116,7 +116,7 @@ class SentryMiddleware:
                 scope.add_event_processor(Redaction(context.header.redact))
             try:
                 yield
-            except BaseException as error:
+            except BaseException as error:  # whatever ends it, the worker is to have it
                 raised = self._to_send(error, context)
                 if raised is not None:
                     self._send(raised, context)

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from stem_iso.errors import InvalidOptions
-from stem_iso.task.codec import Converter, pack, unpack
+from stem_iso.task.codec import Converter, first_refused, pack, unpack
 from stem_iso.validation import did_you_mean
 
 EMPTY = inspect.Parameter.empty
@@ -245,11 +245,8 @@ def pack_arguments(name: str, values: Mapping[str, Any], canonical: bool = False
     try:
         return pack(dict(values), canonical)
     except TypeError as error:
-        for key, value in values.items():
-            try:
-                pack(value)
-            except TypeError as culprit:
-                raise TypeError(f"{name}: argument {key!r} cannot be sent: {culprit}") from None
+        if (found := first_refused(values)) is not None:
+            raise TypeError(f"{name}: argument {found[0]!r} cannot be sent: {found[1]}") from None
         raise TypeError(f"{name}: the arguments cannot be sent: {error}") from None
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import cached_property
 from pathlib import PurePath
 from typing import Any
 from uuid import UUID
@@ -96,6 +97,16 @@ def pack(value: Any, canonical: bool = False) -> bytes:
         raise TypeError(str(error)) from None
 
 
+def first_refused(values: Mapping[str, Any]) -> tuple[str, TypeError] | None:
+    """The name of the first value that `pack` refuses, and why; None where it refuses none of them by itself."""
+    for name, value in values.items():
+        try:
+            pack(value)
+        except TypeError as error:
+            return name, error
+    return None
+
+
 def unpack(data: bytes | msgspec.Raw) -> Any:
     """Plain data. Raises msgspec.MsgspecError."""
     return msgspec.msgpack.decode(data)
@@ -110,9 +121,13 @@ class Converter:
     def __init__(self, annotation: Any, optional: bool = False) -> None:
         self.annotation = annotation
         self._decoders = list(_decoders(annotation))
-        self._has_records = any(is_record(getattr(info, "cls", int)) for each in self._decoders for info in _type_infos(each.type))
         if optional:
             self._decoders.append(msgspec.msgpack.Decoder(None))
+
+    @cached_property
+    def _has_records(self) -> bool:
+        """Found at the first check: a worker, which makes a converter of each parameter at its start, checks nothing."""
+        return any(is_record(getattr(info, "cls", int)) for each in self._decoders for info in _type_infos(each.type))
 
     def unpack(self, data: bytes | msgspec.Raw) -> Any:
         """Raises msgspec.ValidationError, with the reason of the first member of a union."""

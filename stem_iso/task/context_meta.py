@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from stem_iso.task.codec import pack
+from stem_iso.task.codec import first_refused, pack
 from stem_iso.task.context_protocol import MetaRequest
 
 
@@ -76,9 +76,6 @@ def _packed(content: Mapping[str, Any]) -> bytes:
     try:
         return pack(dict(content))
     except TypeError:
-        for key, value in content.items():
-            try:
-                pack(value)
-            except TypeError as culprit:
-                raise TypeError(f"meta[{key!r}] cannot be kept: {culprit}") from None
+        if (found := first_refused(content)) is not None:
+            raise TypeError(f"meta[{found[0]!r}] cannot be kept: {found[1]}") from None
         raise

@@ -116,7 +116,7 @@ class InPlacePort:
         """Around the handler: what it raised, as the test is to see it."""
         try:
             yield
-        except BaseException as error:
+        except BaseException as error:  # an exit or Ctrl-C too
             self.raised = error
             raise
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from stem_iso import TaskFailed
 from tests.command.conftest import Command
+from tests.integrations.django_project import Project, ProjectWorker
 
 pytest.importorskip("sentry_sdk")
 pytest.importorskip("opentelemetry.sdk")
@@ -33,6 +35,17 @@ PARENT = f"00-{'a' * 32}-{'b' * 16}-01"
 
 def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return Project(tmp_path_factory.mktemp("django"))
+
+
+@pytest.fixture(scope="module")
+def worker(project: Project) -> Iterator[ProjectWorker]:
+    with project.worker() as worker:
+        yield worker
 
 
 @dataclass

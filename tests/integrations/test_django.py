@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,17 +14,6 @@ from tests.integrations.django_project import Project, ProjectWorker
 from tests.isolate.calling import eventually
 
 pytestmark = pytest.mark.integrations
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return Project(tmp_path_factory.mktemp("django"))
-
-
-@pytest.fixture(scope="module")
-def worker(project: Project) -> Iterator[ProjectWorker]:
-    with project.worker() as worker:
-        yield worker
 
 
 IMPORTS = """

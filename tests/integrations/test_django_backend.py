@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import django
@@ -15,17 +14,6 @@ pytestmark = [
     pytest.mark.integrations,
     pytest.mark.skipif(django.VERSION < (6, 0), reason="django.tasks needs Django 6, which needs Python 3.12"),
 ]
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return Project(tmp_path_factory.mktemp("tasks"))
-
-
-@pytest.fixture(scope="module")
-def worker(project: Project) -> Iterator[ProjectWorker]:
-    with project.worker() as worker:
-        yield worker
 
 
 IMPORTS = """

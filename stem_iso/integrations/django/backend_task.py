@@ -61,7 +61,7 @@ class BackendTask(TaskHandler[Any]):
         task_started.send_robust(type(self.task.get_backend()), task_result=result)
         try:
             value = normalize_json(self.task.func(*self._before(result), *result.args, **result.kwargs))
-        except BaseException as error:
+        except BaseException as error:  # whatever ends it, the worker is to have it
             if self._over(error, context, result):
                 task_finished.send_robust(type(self.task.get_backend()), task_result=result)
             raise
@@ -151,7 +151,7 @@ class AsyncBackendTask(BackendTask):
         await task_started.asend_robust(type(self.task.get_backend()), task_result=result)
         try:
             value = normalize_json(await self.task.func(*self._before(result), *result.args, **result.kwargs))
-        except BaseException as error:
+        except BaseException as error:  # whatever ends it, the worker is to have it
             if self._over(error, context, result):
                 await task_finished.asend_robust(type(self.task.get_backend()), task_result=result)
             raise
