@@ -164,7 +164,8 @@ class Broker(Protocol):
         ...
 
     def members(self, id: str) -> list[MemberState] | None:
-        """The members of a group, by place; those that have expired are left out. None where there is no such group."""
+        """The members of a group, by place; those that have expired are left out, and those that were replayed, which run alone. None where
+        there is no such group."""
         ...
 
     def wait_members(self, id: str, unended: int, timeout: float | None) -> list[MemberState]:

@@ -114,7 +114,8 @@ def members(client: RedisClient, id: str, find: Find) -> list[MemberState] | Non
     found = dict(zip(groups, map(record, groups, client.run([read_group(each) for each in groups])), strict=True))
     for queue, ids in queues.items():
         found |= zip(ids, find(queue, ids), strict=True)
-    return [MemberState(last.id, seen.state) for last in lasts if (seen := found[last.id]) is not None]
+    members = ((last.id, found[last.id]) for last in lasts)
+    return [MemberState(id, seen.state) for id, seen in members if seen is not None and seen.run == 0]  # else it was replayed, alone
 
 
 # -- revoked and forgotten as a whole ---------------------------------------------------------------------------------------------------

@@ -125,6 +125,20 @@ class WholeCanvases(Steps):
         assert take(broker) == []
         assert known(broker, "b") == [(TaskState.FAILED, "link-failed")]
 
+    def test_a_replayed_member_runs_alone_and_is_none_of_its_group(self, broker: Broker, other: Broker) -> None:
+        from stem_iso.testing.contract.steps import ALL
+
+        compose(broker, group("g", leaf("a"), leaf("b")))
+        members = ready(broker)
+        settle(broker, members["a"], FAILURE)
+        assert other.members("g") == [MemberState("a", TaskState.FAILED), MemberState("b", TaskState.RUNNING)]
+        assert [each.id for each in broker.replay(ALL)] == ["a"]
+        assert other.members("g") == [MemberState("b", TaskState.RUNNING)]
+        settle(broker, take_one(broker), success(1))
+        settle(broker, members["b"], success(2))
+        assert other.members("g") == [MemberState("b", TaskState.SUCCEEDED)]
+        assert known(broker, "a", "g") == [(TaskState.SUCCEEDED, None), (TaskState.FAILED, "member-failed")]
+
     # -- ends that no worker has seen --------------------------------------------------------------------------------------------------
 
     def test_what_ends_while_it_waits_is_reported_to_one_worker(self, broker: Broker, other: Broker) -> None:
