@@ -163,9 +163,9 @@ Outcome = Succeeded | Failed | RetryAsked | TimedOut | Crashed | MemoryExceeded 
 
 # -- status ----------------------------------------------------------------------------------------------------------------------------
 
-# The reason of a task that waits for one of its limits.
-RATE_LIMIT, CONCURRENCY_LIMIT = "rate-limit", "concurrency-limit"
-LIMITS = frozenset({RATE_LIMIT, CONCURRENCY_LIMIT})
+# The reason of a task that waits for one of its limits, or because somebody paused it: nobody knows until when.
+RATE_LIMIT, CONCURRENCY_LIMIT, PAUSED = "rate-limit", "concurrency-limit", "paused"
+LIMITS = frozenset({RATE_LIMIT, CONCURRENCY_LIMIT, PAUSED})
 
 
 class TaskState(StrEnum):

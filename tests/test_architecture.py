@@ -42,9 +42,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {  # a room, or one module of a room
     "client": CLIENT,
     "app": CLIENT,
     "worker": WORKER,
-    "cli": WORKER | {"cli"},
+    "cli": WORKER | {"cli", "dashboard"},
     "testing": WORKER | {"testing"},
     "integrations": WORKER | {"integrations"},
+    "dashboard": CLIENT | {"app", "dashboard"},
     "": WORKER,  # the package itself: public names
 }
 # `python -m stem_iso` and `python -m stem_iso.worker` are commands, so they belong to the edge wherever Python wants them to lie.

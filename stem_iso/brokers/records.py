@@ -206,6 +206,23 @@ class Replayed:
     refused: str | None = None
 
 
+class IsolateInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A process of a worker as others see it. `state`: "starting", "spare" (ready, without a call), "busy", "shared" (the host of inline
+    handlers). Of a busy one: the task, when it began (wall clock), its limits (seconds, None: none) and its memory (bytes, with all that
+    it spawned, None: not measured) against its limit."""
+
+    pid: int
+    state: str
+    task_id: str | None = None
+    name: str | None = None
+    started_at: float | None = None
+    soft_time_limit: float | None = None
+    hard_time_limit: float | None = None
+    memory: int | None = None
+    memory_limit: int | None = None
+    cores: list[int] = []
+
+
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A worker as others see it. `boot` is what its receipts carry.
 
@@ -228,6 +245,8 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     broker: str = ""
     machine: str = ""
     processes: list[tuple[int, int]] = msgspec.field(default_factory=list)
+    isolates: list[IsolateInfo] = msgspec.field(default_factory=list)
+    draining: bool = False  # it takes nothing new
 
 
 class ScheduleRecord(msgspec.Struct, frozen=True, kw_only=True):
