@@ -47,8 +47,8 @@ MOST_ACTIONS = 1000
 class TaskFilter:
     """Which tasks: all given fields must match; none given means all. Groups of canvases are no tasks.
 
-    `states` are of LISTED_STATES, any of them; `name` is a shell pattern (`thumbs.*`); `since` and `until` are of `enqueued_at`, wall clock,
-    both ends included. A store may look for `since` with an hour to spare, for producers whose clocks are ahead, and no further.
+    `states` are of LISTED_STATES, any of them; `name` is a shell pattern (`thumbs.*`); `since` and `until` are of `enqueued_at`, wall
+    clock, both ends included. A store may look for `since` with an hour to spare, for producers whose clocks are ahead, and no further.
     """
 
     states: Collection[str] | None = None
@@ -74,8 +74,8 @@ class TaskList(msgspec.Struct, frozen=True):
 
 
 class TaskCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened to the tasks of one name in one queue in one minute (`minute`: wall clock // 60). `counts` by the words of COUNTED, those
-    that are not zero; `wait` (seconds from when it was ready until it began) and `run` (of an attempt) as of `task.histogram`."""
+    """What happened to the tasks of one name in one queue in one minute (`minute`: wall clock // 60). `counts` by the words of COUNTED,
+    those that are not zero; `wait` (from when it was ready until it began) and `run` (of an attempt) as of `task.histogram`."""
 
     queue: str
     name: str
@@ -128,8 +128,8 @@ class CommandReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody did, for the list of actions. `by` is "user@host" or what the dashboard knows of its visitor; `target` an id, a queue, a
-    worker, or a filter in words; `result` in words."""
+    """What somebody did, for the list of actions. `by` is "user@host" or what the dashboard knows of its visitor; `target` an id, a queue,
+    a worker, or a filter in words; `result` in words."""
 
     at: float
     by: str
@@ -149,16 +149,18 @@ class Operations(Protocol):
         ...
 
     def run_now(self, id: str, queue: str | None = None) -> Replayed | None:
-        """Make a delayed task ready at once, a waiting retry too; its place in line is that of one that comes now. `refused`: `not-delayed`,
-        where it is anything else (ready, running, ended, waiting for its canvas or for a limit). None for an unknown id.
+        """Make a delayed task ready at once, a waiting retry too; its place in line is that of one that comes now. None for an unknown id.
+
+        `refused`: `not-delayed`, where it is anything else (ready, running, ended, waiting for its canvas or for a limit).
         """
         ...
 
     def edit(self, id: str, run: int, args: bytes, queue: str | None = None) -> Replayed | None:
-        """Give a task these arguments (encoded), and let it run anew: same id, run + 1, attempt 0. What waits keeps its due time and its lock;
-        what has failed or was cancelled is as retried. `run` is the one that the editor saw. None for an unknown id.
+        """Give a task these arguments (encoded), and let it run anew: same id, run + 1, attempt 0. What waits keeps its due time and its
+        lock; what has failed or was cancelled is as retried. `run` is the one that the editor saw. None for an unknown id.
 
-        `refused`: `running`, `succeeded`, `canvas`, `no-envelope`, `undecodable`, `unique` as of `retry`, `changed` (another run by now), `too-large`.
+        `refused`: `running`, `changed` (another run by now), `too-large`; and `succeeded`, `canvas`, `no-envelope`, `undecodable`, `unique`
+        as of `retry`.
         """
         ...
 

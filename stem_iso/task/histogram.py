@@ -2,8 +2,8 @@
 
     seconds ── bin_of ──> bin          {bin: count} + {bin: count}          quantile(bins, 0.95) ──> seconds
 
-Bins grow by a tenth each: bin n holds what is in (GROWTH ** (n - 1), GROWTH ** n]. What is told of a bin is the value in it that is wrong by
-the same share at both of its ends, (GROWTH - 1) / (GROWTH + 1) = 4.8 % (DDSketch: Masson, Rim, Lee, VLDB 2019, section 2.1).
+Bins grow by a tenth each: bin n holds what is in (GROWTH ** (n - 1), GROWTH ** n]. All in a bin count as one value, which is wrong by the
+same share at both of its ends, (GROWTH - 1) / (GROWTH + 1) = 4.8 % (DDSketch: Masson, Rim, Lee, VLDB 2019, section 2.1).
 """
 
 from __future__ import annotations
