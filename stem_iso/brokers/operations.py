@@ -102,6 +102,17 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
         return sum(self.by_priority.values())
 
 
+class LimitState(msgspec.Struct, frozen=True, kw_only=True):
+    """A bucket of a limit: how many tasks hold it, and how many stand in its line. `count` starts per `period` seconds; 0: no rate."""
+
+    bucket: str
+    count: int = 0
+    period: float = 0.0
+    concurrency: int | None = None
+    running: int = 0
+    waiting: int = 0
+
+
 class Pauses(msgspec.Struct, frozen=True):
     """Names of queues and of tasks of which nothing new begins."""
 
@@ -178,6 +189,10 @@ class Operations(Protocol):
 
     def queue_states(self) -> list[QueueState]:
         """Every queue that holds something, that a living worker serves, that is paused, or that was used within the last day, by name."""
+        ...
+
+    def limit_states(self, most: int = 1000) -> list[LimitState]:
+        """Buckets that are in use, by name; of paused tasks none."""
         ...
 
     def pause(self, name: str, task: bool = False) -> bool:
