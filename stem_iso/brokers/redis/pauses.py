@@ -21,7 +21,7 @@ from __future__ import annotations
 from stem_iso.brokers.base import Permit, Receipt, Verdict
 from stem_iso.brokers.operations import Pauses
 from stem_iso.brokers.redis.corrupt_records import DAMAGE, log_corrupt, text
-from stem_iso.brokers.redis.driver.client import Command, RedisClient, ScriptCall
+from stem_iso.brokers.redis.driver.client import RedisClient, ScriptCall, ServerCommand
 from stem_iso.brokers.redis.keys import REGISTRY, bucket_key, queue_key
 from stem_iso.brokers.redis.rate_limits import LINE_OF_PAUSED, TAKEN, Cancel, LimitPlace, deliver, put_aside, refused
 from stem_iso.outcome import PAUSED
@@ -30,7 +30,8 @@ PAUSES, OPENINGS = f"{REGISTRY}:p", f"{REGISTRY}:po"
 
 
 def paused(client: RedisClient) -> Pauses:
-    queues, tasks = set(), set()
+    queues: set[str] = set()
+    tasks: set[str] = set()
     for name in client.command(REGISTRY, "HKEYS", PAUSES):
         try:
             (queues if name[:1] == b"q" else tasks).add(name[1:].decode())
@@ -74,7 +75,7 @@ def see_through(client: RedisClient) -> None:
 def hold(client: RedisClient, queue: str, receipt: Receipt, name: str, cancel: Cancel) -> Permit:
     """See the contract. `cancel` settles the delivery as `cancelled`."""
     token = (receipt.id, receipt.boot, receipt.sequence)
-    asked = Command(REGISTRY, ("HGET", PAUSES, _field(name, True)))
+    asked = ServerCommand(REGISTRY, ("HGET", PAUSES, _field(name, True)))
     number, (left,) = client.run([asked, ScriptCall("lease_time_left", queue_key(queue), token)])
     if left is None:
         return Permit(Verdict.LOST)
