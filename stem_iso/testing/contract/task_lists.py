@@ -179,7 +179,7 @@ class TaskLists(Steps):
     def test_what_has_expired_or_is_forgotten_is_not_listed(self, broker: Broker) -> None:
         sent(broker, "forgotten", "expired", "kept")
         for delivery in take(broker):
-            ttl = 0.05 if delivery.receipt.id == "expired" else None
+            ttl = 0.05 if delivery.receipt.id == "expired" else 60.0
             settle(broker, delivery, Finish(TaskState.SUCCEEDED, result=SUCCESS.result, ttl=ttl))
         broker.forget("forgotten")
         eventually(lambda: listed(broker) == ["kept"])
