@@ -92,7 +92,7 @@ class CountRules(Steps):
     def test_every_word_is_kept_but_that_of_the_store_itself(self, broker: Broker) -> None:
         now = minute()
         every = {word: number + 1 for number, word in enumerate(COUNTED)}
-        broker.add_counts([told(every, at=now), told({"enqueued": 1}, "other", at=now)])
+        broker.add_counts([told(every, at=now)])
         assert broker.counts(now, now) == [told({word: count for word, count in every.items() if word != "enqueued"}, at=now)]
 
     def test_they_are_asked_for_by_minute_queue_and_name(self, broker: Broker) -> None:
