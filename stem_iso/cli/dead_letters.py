@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +11,7 @@ import msgspec
 from stem_iso import validation
 from stem_iso.brokers.base import DeadFilter, DeadLetter, Replayed
 from stem_iso.cli import completion, output
+from stem_iso.cli.filters import instant
 from stem_iso.cli.options import Reach, reaching
 from stem_iso.errors import UnknownResult
 from stem_iso.printable import one_line
@@ -21,18 +21,10 @@ if TYPE_CHECKING:
     from stem_iso.app import Stem
 
 
-def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """A date or a time, local where it names no zone, in wall-clock seconds."""
-    if value is None:
-        return None
-    try:
-        return datetime.fromisoformat(value).astimezone(UTC).timestamp()
-    except (ValueError, OverflowError):
-        raise click.BadParameter(f"{value!r} is no date: write 2026-01-31 or 2026-01-31T12:00:00+01:00", ctx, param) from None
-
-
 def filtering(command: Any) -> Any:
-    command = click.option("--since", callback=_moment, metavar="DATE", help="Those that died on that day or later.")(command)
+    command = click.option(
+        "--since", callback=instant, metavar="TIME", help="Those that died at that time or later: 10m (ago), or ISO 8601."
+    )(command)
     command = click.option("--queue", help="Those of this queue.", shell_complete=completion.queues)(command)
     return click.option("--name", help="Those of this task.", shell_complete=completion.tasks)(command)
 
