@@ -67,9 +67,8 @@ def health(reach: Reach, max_age: float, min_workers: int) -> None:
     elif problems:
         click.echo("\n".join(one_line(problem) for problem in problems), err=True)
     else:
-        click.echo(
-            f"well: {workers} workers, the oldest ready task has waited {output.seconds(oldest)}" if oldest else f"well: {workers} workers"
-        )
+        age = "" if oldest is None else f", the oldest ready task has been ready for {output.seconds(oldest)}"
+        click.echo(f"well: workers that live: {workers}{age}")
     if problems:
         raise SystemExit(1)
 
