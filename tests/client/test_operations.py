@@ -80,9 +80,7 @@ def test_a_text_is_found_in_what_is_shown_and_nowhere_else(app: Stem) -> None:
     app.enqueue("of other code", {"to": "ann@example.com"})
     assert ids(app.list_tasks(text="ANN@").tasks) == [one]
     assert app.list_tasks(text="hunter2").tasks == []
-    assert app.list_tasks(text="ANN@").tasks[0].args == {"to": "ann@example.com", "token": "***", "copies": 1, "more": {}} or (
-        app.list_tasks(text="ANN@").tasks[0].args == {"to": "ann@example.com", "token": "***"}
-    )
+    assert app.list_tasks(text="ANN@").tasks[0].args == {"to": "ann@example.com", "token": "***"}
 
 
 def test_paging_meets_each_task_once_while_they_change(app: Stem) -> None:
@@ -112,7 +110,7 @@ def test_a_page_that_takes_too_long_is_short_and_the_next_one_goes_on(app: Stem,
         page = app.list_tasks(text="to=ann", limit=5, cursor=cursor)
         found += ids(page.tasks)
         pages, cursor = pages + 1, page.cursor
-    assert found == sent[::-10][::-1] or found == [id for number, id in reversed(list(enumerate(sent))) if number % 10 == 0]
+    assert found == sent[::10][::-1]
     assert pages > 2
 
 
