@@ -103,6 +103,7 @@ def test_paging_meets_each_task_once_while_they_change(app: Stem) -> None:
 
 def test_a_page_that_takes_too_long_is_short_and_the_next_one_goes_on(app: Stem, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_list, "LONGEST_LOOK", 0.0)
+    monkeypatch.setattr(task_list, "MOST_A_STEP", 5)
     sent = [app.enqueue("send", {"to": "ann" if number % 10 == 0 else "bob"}).id for number in range(40)]
     found: list[str] = []
     pages, cursor = 0, None
