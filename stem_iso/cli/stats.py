@@ -39,7 +39,7 @@ def stats(reach: Reach, name: str | None, minutes: int) -> None:
         click.echo(f"nothing happened within {minutes} min: {one_line(place)}")
     else:
         rows = [(each.name, *_totals(each), *_times(each.wait), *_times(each.run)) for each in all_found]
-        click.echo(output.table(("TASK", *COLUMNS, "WAIT p50", "p95", "RUN p50", "p95"), rows))
+        click.echo(output.table(("TASK", *COLUMNS, "WAIT p50", "WAIT p95", "RUN p50", "RUN p95"), rows))
 
 
 @click.command()
