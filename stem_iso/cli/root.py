@@ -24,6 +24,7 @@ from stem_iso.cli.dead_letters import dlq
 from stem_iso.cli.inspect import events, migrate, queues, workers
 from stem_iso.cli.schedules import schedule
 from stem_iso.cli.tasks import enqueue, graph, result, revoke, status
+from stem_iso.cli.top.command import top
 from stem_iso.cli.worker import worker
 from stem_iso.errors import BrokerUnavailable, InvalidOptions, StemError, UnknownTask
 from stem_iso.printable import lines
@@ -62,7 +63,7 @@ def root() -> None:
     """Background tasks that can really be killed: run workers, and look at what they do."""
 
 
-for command in (worker, enqueue, status, result, graph, revoke, queues, workers, events, dlq, schedule, migrate):
+for command in (worker, enqueue, status, result, graph, revoke, queues, workers, events, dlq, schedule, migrate, top):
     root.add_command(command)
 
 
