@@ -14,13 +14,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import groupby
 from typing import NamedTuple
 
 from stem_iso.cli.table import cut, width_of
 from stem_iso.cli.top import figures
 from stem_iso.printable import one_line
 
-GAP = 2  # cells between two columns
+GAP, PART_GAP = 2, 3  # cells between two columns, and between two parts of a line
 WIDEST = 1000  # cells: what is longer is cut before it is measured
 
 
@@ -138,9 +139,8 @@ def _give(widths: dict[int, int], wanted: Mapping[int, int], spare: int) -> int:
 
 
 def head_line(columns: Sequence[Column], widths: Mapping[int, int], width: int) -> list[Span]:
-    return _padded(
-        (Span(_aligned(columns[place].head, cells, columns[place].right), Tone.STRONG) for place, cells in widths.items()), width
-    )
+    heads = (_aligned(columns[place].head, cells, columns[place].right) for place, cells in widths.items())
+    return _padded(([Span(head, Tone.DIM)] for head in heads), width)
 
 
 def line(columns: Sequence[Column], row: Row, widths: Mapping[int, int], width: int) -> list[Span]:
@@ -149,10 +149,12 @@ def line(columns: Sequence[Column], row: Row, widths: Mapping[int, int], width: 
     return _padded((_drawn(row.cells[place], cells, columns[place].right) for place, cells in widths.items()), width)
 
 
-def _drawn(each: Cell, width: int, right: bool) -> Span:
-    if each.share is not None:
-        return Span(figures.bar(each.share, width, each.mark), each.tone)
-    return Span(_aligned(each.text, width, right), each.tone)
+def _drawn(each: Cell, width: int, right: bool) -> list[Span]:
+    if each.share is None:
+        return [Span(_aligned(each.text, width, right), each.tone)]
+    tones = {figures.EMPTY: Tone.DIM, figures.MARK: Tone.STRONG}
+    parts = groupby(figures.bar(each.share, width, each.mark), lambda letter: tones.get(letter, each.tone))
+    return [Span("".join(letters), tone) for tone, letters in parts]
 
 
 def _aligned(text: str, width: int, right: bool) -> str:
@@ -161,13 +163,29 @@ def _aligned(text: str, width: int, right: bool) -> str:
     return blank + text if right else text + blank
 
 
-def _padded(spans: Iterable[Span], width: int) -> list[Span]:
+def _padded(columns: Iterable[list[Span]], width: int) -> list[Span]:
     found: list[Span] = []
-    for span in spans:
+    for spans in columns:
         if found:
             found.append(Span(" " * GAP))
-        found.append(span)
+        found += spans
     return clipped(found, width)
+
+
+def packed(parts: Iterable[Span], width: int) -> list[list[Span]]:
+    """Parts beside each other, in as many lines as they take."""
+    lines: list[list[Span]] = [[]]
+    used = 0
+    for part in parts:
+        taken = width_of(part.text) + (PART_GAP if lines[-1] else 0)
+        if lines[-1] and used + taken > width:
+            lines.append([])
+            used, taken = 0, width_of(part.text)
+        if lines[-1]:
+            lines[-1].append(Span(" " * PART_GAP))
+        lines[-1].append(part)
+        used += taken
+    return lines
 
 
 def clipped(spans: Iterable[Span], width: int) -> list[Span]:

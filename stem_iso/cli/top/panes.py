@@ -43,14 +43,14 @@ _WORKER = Column("WORKER", 8, 24, rank=7)
 _ISOLATE = (
     Column("PID", 5, right=True),
     Column("STATE", 9),
-    Column("TASK", 12, stretch=True),
+    Column("TASK", 12),
     Column("TIME", 6, right=True),
     Column("SOFT ┃ HARD", 10, 40, rank=2, stretch=True),
     Column("LIMITS", 8, rank=1),
     Column("MEMORY", 11, right=True),
     Column("OF LIMIT", 8, 20, rank=4, stretch=True),
     Column("CORES", 5, 12, rank=3),
-    Column("TASK ID", 8, 36, rank=6),
+    Column("TASK ID", 36, rank=6),
     Column("SINCE", 8, rank=5),
 )
 
@@ -108,7 +108,7 @@ class _Line(NamedTuple):
         cells = [
             cell(isolate.pid or "-", dim),
             cell(self.state, tone if isolate.task_id or self.state == "unknown" else Tone.DIM),
-            cell(isolate.name or ("-" if isolate.task_id is None else "task"), Tone.STRONG if isolate.task_id else Tone.DIM),
+            cell(isolate.name or isolate.task_id or "-", Tone.STRONG if isolate.task_id else Tone.DIM),
             cell(figures.duration(self.elapsed), dim),
             _time_bar(self, tone),
             cell(_limits(isolate), Tone.DIM),
@@ -248,21 +248,21 @@ def _queue_row(queue: QueueStats, passed: float, answering: set[str]) -> Row:
 
 _TIME_OUT = (
     Column("WHEN", 8),
-    Column("LIMIT", 8, 14),
+    Column("LIMIT", 11),
     Column("TASK", 10, 40),
-    Column("STUCK AT", 12, stretch=True),
-    Column("QUEUE", 6, 16, rank=2),
-    Column("WORKER", 8, 24, rank=3),
-    Column("TASK ID", 8, 36, rank=1),
+    Column("STUCK AT", 16, stretch=True),
+    Column("QUEUE", 6, 16, rank=1),
+    Column("WORKER", 8, 24, rank=2),
+    Column("TASK ID", 36, rank=3),
 )
 _FAILURE = (
     Column("WHEN", 8),
-    Column("TASK", 10, 40),
-    Column("REASON", 8, 20, rank=1),
-    Column("ERROR", 12, stretch=True),
-    Column("TRY", 3, right=True, rank=4),
-    Column("QUEUE", 6, 16, rank=3),
-    Column("TASK ID", 8, 36, rank=2),
+    Column("TASK", 14, 40),
+    Column("REASON", 8, 21, rank=1),
+    Column("ERROR", 22, stretch=True),
+    Column("TRY", 3, right=True, rank=3),
+    Column("QUEUE", 6, 16, rank=2),
+    Column("TASK ID", 36, rank=4),
 )
 
 
@@ -337,7 +337,7 @@ _MAKERS: dict[str, Callable[[Snapshot, float, str], Pane]] = {
 
 
 def totals(snapshot: Snapshot, now: float) -> list[Span]:
-    """One line over all; what is well comes first, and what is not says so in words."""
+    """The parts of a line over all; what is not well says so in words."""
     workers, queues = snapshot.workers, snapshot.queues
     silent = sum(not seen.answers for seen in workers)
     busy, seats = (sum(count(seen) for seen in workers) for count in (lambda seen: len(seen.info.running), lambda seen: seen.info.seats))
@@ -356,10 +356,7 @@ def totals(snapshot: Snapshot, now: float) -> list[Span]:
         parts.append(Span(f"{_many(paused, 'queue')} paused", Tone.WARNING))
     if dead:
         parts.append(Span(f"{figures.count(dead)} dead", Tone.BAD))
-    found: list[Span] = []
-    for part in parts:
-        found += [Span("  ·  ", Tone.DIM), part] if found else [part]
-    return found
+    return parts
 
 
 def _many(number: int, what: str) -> str:

@@ -20,7 +20,7 @@ from stem_iso.printable import one_line
 def lines(snapshot: Snapshot) -> Iterator[str]:
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(snapshot.at))
     yield f"{at}  {one_line(snapshot.place)}"
-    yield text_of(totals(snapshot, snapshot.at)).replace("  ·  ", ", ")
+    yield ", ".join(part.text for part in totals(snapshot, snapshot.at))
     for name in NAMES:
         shown = pane(name, snapshot, snapshot.at, ORDERS[name][0])
         yield ""

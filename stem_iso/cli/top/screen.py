@@ -6,8 +6,8 @@
     ┌ heading ───────────┐     ┌ heading ──────────────────┐
     │ totals             │     │ totals                    │
     │ the chosen pane    │     │ isolates                  │
-    │                    │     │ queues      │ failures    │
-    │                    │     │ time-outs   │ stack       │
+    │                    │     │ queues      │ time-outs   │
+    │                    │     │ failures    │ stack       │
     └ keys ──────────────┘     └ keys ─────────────────────┘
 
 The loop asks no broker and waits for no thread. A deed that hangs is said to go on; the screen can be left meanwhile.
@@ -32,8 +32,8 @@ from stem_iso.app import Stem
 from stem_iso.cli.top import texts
 from stem_iso.cli.top.actions import ACTIONS, Action, action_of, outcome
 from stem_iso.cli.top.dialogs import Question, Reading
-from stem_iso.cli.top.grid import Span, Tone
-from stem_iso.cli.top.panes import FAILURES, ISOLATES, NAMES, ORDERS, QUEUES, TIME_OUTS, pane, totals
+from stem_iso.cli.top.grid import Span, Tone, packed
+from stem_iso.cli.top.panes import FAILURES, ISOLATES, NAMES, ORDERS, TIME_OUTS, pane, totals
 from stem_iso.cli.top.reader import Reader
 from stem_iso.cli.top.snapshot import Away, Snapshot, Subject
 from stem_iso.cli.top.theme import DARK, LIGHT, Palette
@@ -49,7 +49,7 @@ CSS = """
 Screen { background: $background; overflow: hidden; }
 #heading { height: 1; }
 #totals { height: 1; }
-#tabs { height: 1; margin: 1 0 0 0; }
+#tabs { height: 1; }
 #body { height: 1fr; }
 #news { height: 1; display: none; }
 #news.shown { display: block; }
@@ -64,7 +64,7 @@ PaneView, TextView { height: 1fr; background: $background; overflow-x: hidden; o
 .narrow #stack { display: none; }
 .narrow.on-time-outs #stack, .narrow.on-failures #stack { display: block; }
 .large #tabs { display: none; }
-.large #body { layout: grid; grid-size: 2; grid-rows: 5fr 4fr 4fr; grid-gutter: 0 2; margin: 1 0 0 0; }
+.large #body { layout: grid; grid-size: 2; grid-rows: 5fr 4fr 4fr; grid-gutter: 0 2; }
 .large #isolates { column-span: 2; }
 Question, Reading { align: center middle; background: $background 60%; }
 #dialog { width: 72; max-width: 96%; height: auto; padding: 1 2; background: $panel; border: round $primary; }
@@ -72,7 +72,7 @@ Question, Reading { align: center middle; background: $background 60%; }
 #consequence { margin: 1 0; color: $foreground; }
 #answers { height: 1; }
 #answers Button { margin: 0 2 0 0; min-width: 14; background: $background; color: $foreground; text-style: none; }
-#answers Button:focus { background: $primary; color: $background; text-style: bold reverse; }
+#answers Button:focus { background: $primary; color: $background; text-style: bold underline; background-tint: $primary 0%; }
 Reading > TextView { width: 92%; height: 90%; border: round $primary; padding: 0; }
 """
 
@@ -116,26 +116,26 @@ class Top(App[int]):
         self._heard_at = time.time()
         self._orders = dict.fromkeys(NAMES, 0)
         self._news: tuple[float, list[Span]] = 0.0, []
-        self._views: dict[str, PaneView] = {}
+        self._views = {name: PaneView(name, number) for number, name in enumerate(NAMES, 1)}
+        self._lines = {id: Lines(id, id in ("heading", "hints")) for id in ("heading", "totals", "tabs", "news", "hints")}
+        self._stack, self._box = TextView("stack", tail=True), Input(id="filter", placeholder="words that a row must hold")
         for each in (DARK, LIGHT):
             self.register_theme(_theme(each))
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """What the style sheet names, for the moment before our theme is on."""
+        return _variables(DARK)
 
     # -- build ---------------------------------------------------------------------------------------------------------------------
 
     def compose(self) -> ComposeResult:
-        yield Lines("heading", in_bar=True)
-        yield Lines("totals")
-        yield Lines("tabs")
-        self._views = {name: PaneView(name, number) for number, name in enumerate(NAMES, 1)}
+        yield from (self._lines[id] for id in ("heading", "totals", "tabs"))
         with Container(id="body"):
-            yield self._views[ISOLATES]
-            yield self._views[QUEUES]
-            yield self._views[FAILURES]
-            yield self._views[TIME_OUTS]
-            yield TextView("stack", tail=True)
-        yield Lines("news")
-        yield Input(id="filter", placeholder="words that a row must hold")
-        yield Lines("hints", in_bar=True)
+            yield from self._views.values()
+            yield self._stack
+        yield self._lines["news"]
+        yield self._box
+        yield self._lines["hints"]
 
     def on_mount(self) -> None:
         self._paint()
@@ -157,7 +157,7 @@ class Top(App[int]):
     def _paint(self) -> None:
         self.theme = self._palette.name
         painter = Painter(self._palette)
-        for view in (*self.query(Lines), *self.query(PaneView), *self.query(TextView)):
+        for view in (*self._lines.values(), *self._views.values(), self._stack):
             view.painter = painter
             view.refresh()
 
@@ -168,6 +168,9 @@ class Top(App[int]):
         large = self.size.width >= LARGE[0] and self.size.height >= LARGE[1]
         self.screen_stack[0].set_class(large, "large")
         self.screen_stack[0].set_class(not large, "narrow")
+        for view in self._views.values():
+            view.titled = large
+            view.refilter()
 
     def _found(self, report: Snapshot | Away) -> None:
         """By the thread that reads."""
@@ -193,18 +196,18 @@ class Top(App[int]):
         """What changes with the time alone."""
         now, width, snapshot = time.time(), self.size.width, self._snapshot
         away = texts.absence(self._away, self._heard_at, now)
-        self._line("heading").show(texts.heading(snapshot, self._place, now, width, self._words))
+        self._lines["heading"].show(texts.heading(snapshot, self._place, now, width, self._words))
         if away is not None:
-            self._line("totals").show([Span(" "), *texts.banner(away, snapshot, now)])
+            self._lines["totals"].show([Span(" "), *texts.banner(away, snapshot, now)])
         elif snapshot is not None:
-            self._line("totals").show([Span(" "), *totals(snapshot, now)])
+            self._lines["totals"].show(*([Span(" "), *line] for line in packed(totals(snapshot, now), width - 1)))
         else:
-            self._line("totals").show([Span(" asking the broker …", Tone.DIM)])
-        self._line("tabs").show(self._tabs())
-        self._line("hints").show(texts.hints(self._subject(), bool(self._words)))
+            self._lines["totals"].show([Span(" asking the broker …", Tone.DIM)])
+        self._lines["tabs"].show(self._tabs())
+        self._lines["hints"].show(texts.hints(self._subject(), bool(self._words), self.size.width))
         at, news = self._news
-        self._line("news").set_class(bool(news) and now - at < NEWS_LIFE, "shown")
-        self._line("news").show(news)
+        self._lines["news"].set_class(bool(news) and now - at < NEWS_LIFE, "shown")
+        self._lines["news"].show(news)
 
     def _tabs(self) -> list[Span]:
         found = [Span(" ")]
@@ -216,11 +219,12 @@ class Top(App[int]):
                 Span(f"{view.pane.title or name} ", Tone.STRONG if chosen else Tone.PLAIN),
             ]
             found.append(Span(f"{view.pane.count}    ", Tone.STRONG if chosen else Tone.DIM))
+        found.append(Span(f"by {self._current.order}" if self._current.order else "", Tone.DIM))
         return found
 
     def on_pane_view_moved(self, message: PaneView.Moved) -> None:
         if message.view is self._current:
-            self._line("hints").show(texts.hints(self._subject(), bool(self._words)))
+            self._lines["hints"].show(texts.hints(self._subject(), bool(self._words), self.size.width))
         self._show_stack()
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
@@ -236,11 +240,10 @@ class Top(App[int]):
         """Of the row that is chosen among the failures where these have the cursor, else among the time-outs."""
         view = self._views[FAILURES if self._current is self._views[FAILURES] else TIME_OUTS]
         row = view.current
-        stack = self.query_one("#stack", TextView)
         if row is None or not isinstance(row.subject, Subject):
-            stack.put("Stack", "")
+            self._stack.put("Stack", "")
         else:
-            stack.put(*texts.details(row.subject, time.time()))
+            self._stack.put(*texts.details(row.subject, time.time()))
 
     @property
     def _words(self) -> str:
@@ -253,9 +256,6 @@ class Top(App[int]):
     def _subject(self) -> Subject | None:
         row = self._current.current
         return row.subject if row is not None and isinstance(row.subject, Subject) else None
-
-    def _line(self, id: str) -> Lines:
-        return self.screen_stack[0].query_one(f"#{id}", Lines)
 
     def _say(self, text: str, tone: Tone) -> None:
         self._news = time.time(), [Span(f" {one_line(text)}", tone)]
@@ -304,9 +304,8 @@ class Top(App[int]):
     # -- filter --------------------------------------------------------------------------------------------------------------------
 
     def action_filter(self) -> None:
-        box = self.query_one("#filter", Input)
-        box.add_class("shown")
-        box.focus()
+        self._box.add_class("shown")
+        self._box.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         for view in self._views.values():
@@ -317,11 +316,11 @@ class Top(App[int]):
         self._close_filter()
 
     def action_everything(self) -> None:
-        self.query_one("#filter", Input).value = ""
+        self._box.value = ""
         self._close_filter()
 
     def _close_filter(self) -> None:
-        self.query_one("#filter", Input).remove_class("shown")
+        self._box.remove_class("shown")
         self._current.focus()
 
     # -- deeds ---------------------------------------------------------------------------------------------------------------------
@@ -374,8 +373,12 @@ def _theme(palette: Palette) -> Theme:
         success=tones[Tone.GOOD],
         accent=tones[Tone.ACCENT],
         dark=palette.dark,
-        variables={"scrollbar": palette.rule, "text-strong": tones[Tone.STRONG]},
+        variables=_variables(palette),
     )
+
+
+def _variables(palette: Palette) -> dict[str, str]:
+    return {"scrollbar": palette.rule, "text-strong": palette.tones[Tone.STRONG]}
 
 
 def run(stem: Stem, reader: Reader, place: str, palette: Palette) -> int:

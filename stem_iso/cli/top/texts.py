@@ -13,8 +13,8 @@ from stem_iso.cli.table import cut, width_of
 from stem_iso.cli.top import figures
 from stem_iso.cli.top.actions import actions_for
 from stem_iso.cli.top.grid import Span, Tone
-from stem_iso.cli.top.panes import NAMES, ORDERS, clock
-from stem_iso.cli.top.snapshot import Away, Failure, SeenWorker, Snapshot, Subject, TimeOut
+from stem_iso.cli.top.panes import ISOLATES, LATE, ORDERS, QUEUES, clock
+from stem_iso.cli.top.snapshot import NOT_ANSWERING, Away, Failure, SeenWorker, Snapshot, Subject, TimeOut
 from stem_iso.client.queue_stats import QueueStats
 from stem_iso.printable import lines, one_line
 
@@ -22,32 +22,45 @@ SILENT = 3.0  # seconds without a word from the thread that reads, after which t
 
 HELP = f"""\
 MOVE
-  1 2 3 4       isolates, queues, time-outs, failures          Tab       the next of them
-  Up Down       a row      PgUp PgDn  a page      Home End     the first, the last
-  Enter         everything about this row                      Esc       back; or give up the filter
+  1 2 3 4   isolates, queues, time-outs, failures
+  Tab       the next of these
+  Up Down PgUp PgDn Home End
+  Enter     everything about this row
+  Esc       back; all rows again
 
-SEE
-  /             filter: all rows that hold each of the words
-  s             order: {"; ".join(f"{name} by {', '.join(ORDERS[name])}" for name in NAMES[:2])}
-  i             where this isolate is now: its stack
-  t             dark or light           Ctrl-Z    put aside        q  Ctrl-C   quit
+LOOK
+  /         filter: rows that hold each of these words
+  s         order of isolates: {", ".join(ORDERS[ISOLATES])}
+            order of queues: {", ".join(ORDERS[QUEUES])}
+  i         the stack of this isolate, as it is now
+  t         dark or light
+  q Ctrl-C  quit
 
-DO, after a question
-  k             kill this isolate       x         revoke this task       X   terminate it
-  p             pause or resume this queue                               r   retry this failed task
+ACT, after a question
+  k         kill this isolate
+  x         revoke this task
+  X         terminate it: kill it where it runs
+  r         retry this failed task
+  p         pause or resume this queue
 
 ISOLATES
-  STATE         spare: waits for a task; busy; past soft, past hard: over that limit; shared: runs inline tasks;
-                unknown: its worker does not answer, and this was its last word
-  SOFT | HARD   the time the task has used, up to its hard limit; the mark is its soft limit
-  MEMORY        of the isolate and all that it started, against its limit
+  spare     waits for a task
+  busy      runs one
+  past soft, past hard   has run longer than that limit allows
+  shared    runs inline tasks, many at once
+  running   of a task: its worker does not say where it runs
+  unknown   its worker does not answer; this was its last word
+  The bar is the time used, up to the hard limit; ┃ is the soft one.
+  Memory is of the isolate and all that it started.
 
 QUEUES
-  STATE         paused: somebody paused it; no worker: something waits and nobody who answers serves it;
-                late: the oldest has been ready for more than 5 minutes
-  RATE          tasks that ended, over the last minute
+  paused    nothing new begins of it
+  no worker something waits, and nobody who answers serves it
+  late      the oldest has been ready for more than {figures.limit(LATE)}
+  RATE      tasks that ended, over the last minute
 
-A worker that was not heard for 5 seconds is "not answering". docs/top.md says what to do when a figure is bad.
+A worker of which nothing was heard for {NOT_ANSWERING:g} s is not answering.
+docs/top.md says what to do when a figure is bad.
 """
 
 
@@ -201,13 +214,16 @@ def heading(snapshot: Snapshot | None, place: str, now: float, width: int, words
     return [*left, Span(" " * max(1, width - used - width_of(right))), Span(right, Tone.DIM)]
 
 
-def hints(subject: Subject | None, filtered: bool) -> list[Span]:
-    """The last line: what the keys do here."""
+def hints(subject: Subject | None, filtered: bool, width: int) -> list[Span]:
+    """The last line: what the keys do here, the most wanted first, as many as there is room for."""
     pairs = [(action.key, action.word) for action in actions_for(subject)]
     if subject is not None:
         pairs.append(("Enter", "more"))
-    pairs += [("/", "filter"), *([("Esc", "all")] if filtered else []), ("s", "order"), ("?", "help"), ("q", "quit")]
-    found = [Span(" ")]
+    pairs += [("?", "help"), ("q", "quit"), *([("Esc", "all rows")] if filtered else []), ("/", "filter"), ("s", "order")]
+    found, used = [], 0
     for key, word in pairs:
-        found += [Span(key, Tone.ACCENT), Span(f" {word}   ")]
+        used += len(key) + len(word) + 4
+        if used > width:
+            break
+        found += [Span(f" {key}", Tone.ACCENT), Span(f" {word}  ")]
     return found

@@ -22,7 +22,6 @@ from stem_iso.cli.top.texts import folded
 from stem_iso.cli.top.theme import DARK, Palette
 
 CURSOR, NO_CURSOR = "▸ ", "  "
-TOPS = 2  # lines that do not scroll: the title, and the heads of the columns
 
 
 class Painter:
@@ -37,11 +36,12 @@ class Painter:
         segments = [Segment(text, self._style(tone, behind)) for text, tone in clipped(spans, width)]
         return Strip(segments).adjust_cell_length(width, Style(bgcolor=behind))
 
-    def rule(self, spans: Sequence[Span], width: int) -> Strip:
-        """Spans on a line that goes through to the right."""
+    def rule(self, spans: Sequence[Span], width: int, focused: bool = False) -> Strip:
+        """Spans on a line that goes through to the right, a double one below the focus."""
         used = sum(len(span.text) for span in spans)
         head = [Segment(text, self._style(tone, self.palette.background)) for text, tone in clipped(spans, min(used, width))]
-        rest = Segment("─" * max(0, width - used), Style(color=self.palette.rule, bgcolor=self.palette.background))
+        colour = self.palette.tones[Tone.ACCENT] if focused else self.palette.rule
+        rest = Segment(("═" if focused else "─") * max(0, width - used), Style(color=colour, bgcolor=self.palette.background))
         return Strip([*head, rest]).adjust_cell_length(width, Style(bgcolor=self.palette.background))
 
     def _style(self, tone: Tone, behind: str) -> Style:
@@ -62,6 +62,8 @@ class Lines(Widget):
 
     def show(self, *lines: list[Span]) -> None:
         if list(lines) != self._lines:
+            if len(lines) != len(self._lines):
+                self.styles.height = max(1, len(lines))
             self._lines = list(lines)
             self.refresh()
 
@@ -87,6 +89,7 @@ class PaneView(ScrollView, can_focus=True):
         super().__init__(id=name)
         self.painter = Painter(DARK)
         self.number, self.order, self.words = number, "", ""
+        self.titled = True  # whether it has a title of its own
         self.pane = Pane(name, name, ())
         self.rows: list[Row] = []
         self._at = 0
@@ -96,17 +99,23 @@ class PaneView(ScrollView, can_focus=True):
     def put(self, pane: Pane) -> None:
         """What is to be shown from now on."""
         self.pane, self._natural = pane, natural_widths(pane)
-        self._refilter()
+        self.refilter()
 
     def filter(self, words: str) -> None:
         self.words = words
-        self._refilter()
+        self.refilter()
+
+    @property
+    def _tops(self) -> int:
+        """Lines that do not scroll: the title, and the heads of the columns."""
+        return 2 if self.titled else 1
 
     @property
     def current(self) -> Row | None:
         return self.rows[self._at] if self._at < len(self.rows) else None
 
-    def _refilter(self) -> None:
+    def refilter(self) -> None:
+        """Choose the rows anew, and lay them out."""
         before = self.current
         self.rows = list(filtered(self.pane.rows, self.words.casefold().split()))
         if before is not None:
@@ -118,9 +127,11 @@ class PaneView(ScrollView, can_focus=True):
         self.post_message(self.Moved(self))
 
     def _resized(self) -> None:
-        width = self.size.width
+        height = len(self.rows) + self._tops
+        if self.virtual_size.height != height:
+            self.virtual_size = Size(self.size.width, height)
+        width = self.scrollable_content_region.width
         self._widths = fit(self.pane.columns, self._natural, width - len(CURSOR)) if self.pane.columns and width else {}
-        self.virtual_size = Size(width, len(self.rows) + TOPS)
         self._reveal()
         self.refresh()
 
@@ -136,16 +147,16 @@ class PaneView(ScrollView, can_focus=True):
     # -- draw ----------------------------------------------------------------------------------------------------------------------
 
     def render_line(self, y: int) -> Strip:
-        width = self.size.width
+        width = self.scrollable_content_region.width
         inner = width - len(CURSOR)
-        if y == 0:
-            return self.painter.rule(self._title(), width)
-        if y == 1:
+        if y == self._tops - 2:
+            return self.painter.rule(self._title(), width, self.has_focus)
+        if y == self._tops - 1:
             heads = head_line(self.pane.columns, self._widths, inner) if self._widths else []
-            return self.painter.strip([Span(NO_CURSOR), *[Span(text, Tone.DIM) for text, _ in heads]], width)
-        place = y - TOPS + round(self.scroll_y)
+            return self.painter.strip([Span(NO_CURSOR), *heads], width)
+        place = y - self._tops + round(self.scroll_y)
         if place >= len(self.rows):
-            nothing = self._nothing() if not self.rows and y == TOPS else ""
+            nothing = self._nothing() if not self.rows and y == self._tops else ""
             return self.painter.strip([Span(f"{NO_CURSOR}{nothing}", Tone.DIM)], width)
         chosen = place == self._at and self.has_focus
         spans = [Span(CURSOR if chosen else NO_CURSOR, Tone.ACCENT), *line(self.pane.columns, self.rows[place], self._widths, inner)]
@@ -174,7 +185,7 @@ class PaneView(ScrollView, can_focus=True):
 
     def _reveal(self) -> None:
         """Scroll so far that the cursor can be seen."""
-        height = max(1, self.size.height - TOPS)
+        height = max(1, self.size.height - self._tops)
         top = round(self.scroll_y)
         wanted = min(max(top, self._at - height + 1), self._at)
         # A heading just above the first row is shown with it.
@@ -184,7 +195,7 @@ class PaneView(ScrollView, can_focus=True):
             self.scroll_to(y=wanted, animate=False, force=True)
 
     def on_key(self, event: events.Key) -> None:
-        page = max(1, self.size.height - TOPS - 1)
+        page = max(1, self.size.height - self._tops - 1)
         steps = {"up": -1, "down": 1, "pageup": -page, "pagedown": page, "home": -len(self.rows), "end": len(self.rows)}
         if event.key in steps:
             self.move_to(self._at + steps[event.key])
@@ -196,8 +207,8 @@ class PaneView(ScrollView, can_focus=True):
         event.prevent_default()
 
     def on_click(self, event: events.Click) -> None:
-        place = event.y - TOPS + round(self.scroll_y)
-        if event.y >= TOPS and place < len(self.rows):
+        place = event.y - self._tops + round(self.scroll_y)
+        if event.y >= self._tops and place < len(self.rows):
             again = place == self._at
             self.move_to(place)
             if again:
@@ -224,13 +235,13 @@ class TextView(ScrollView, can_focus=True):
 
     def _resized(self) -> None:
         width = self.size.width
-        self._lines = folded(self._text, width - 2) if width else []
+        self._lines = folded(self._text, width - 3) if width else []  # a column is left to the scrollbar
         self.virtual_size = Size(width, len(self._lines) + 1)
         self.scroll_to(y=len(self._lines) if self._tail else 0, animate=False, force=True)
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        width = self.size.width
+        width = self.scrollable_content_region.width
         if y == 0:
             return self.painter.rule([Span(f"{self._title} ", Tone.STRONG)], width)
         place = y - 1 + round(self.scroll_y)
