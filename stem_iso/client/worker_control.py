@@ -21,7 +21,7 @@ from stem_iso.client.action_log import log
 from stem_iso.client.enqueue import new_id
 from stem_iso.config import LOG_LEVELS
 from stem_iso.errors import InvalidOptions
-from stem_iso.validation import cores, delay, did_you_mean, text, whole
+from stem_iso.validation import cores, delay, did_you_mean, optional_text, text, whole
 from stem_iso.validation import queue as queue_name
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 EVERY = "*"
 PAUSES = "pauses"
-ACTIONS = ("concurrency", "drain", "kill", "log-level", "stop")
+ACTIONS = ("concurrency", "drain", "kill", "log-level", "resume", "stack", "stop")
+SWITCHES = (None, True, False, "on", "off")
 SHORTEST_LOOK, LONGEST_LOOK = 0.01, 0.1  # seconds between two looks at the replies
 
 
@@ -43,6 +44,10 @@ class Acknowledged(list[str]):
         super().__init__(obeyed)
         self.refused, self.silent = refused or {}, sorted(silent)
         self.texts: dict[str, str] = {}
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {"acknowledged": list(self), "refused": self.refused, "silent": self.silent, "texts": self.texts}
 
     def in_words(self) -> str:
         """For people: `obeyed: w1; refused: w2 (no isolate has the pid 7); silent: w3`."""
@@ -68,6 +73,7 @@ def _change_pause(app: Application, queue: str | None, task: str | None, timeout
         raise InvalidOptions("queue: give either a queue or task=, the name of a task" + ("" if queue is None else "; not both"))
     name = text("task", task) if queue is None else queue_name("queue", queue)
     seconds = delay("timeout", timeout)
+    optional_text("by", by)  # before anything is done
     with app.broker_pool.borrow() as broker:
         changed = (broker.pause if word == "pause" else broker.resume)(name, queue is None)
         concerned = [worker for worker in broker.workers() if queue is None or queue in worker.queues]
@@ -82,10 +88,12 @@ def control(app: Application, worker_id: str, action: str, value: Any, timeout: 
     text("worker_id", worker_id)
     check_order(worker_id, action, value)
     seconds = delay("timeout", timeout)
+    optional_text("by", by)  # before anything is done
     with app.broker_pool.borrow() as broker:
         concerned = [worker for worker in broker.workers() if worker_id in (EVERY, worker.id)]
         answers = _ordered(app, broker, worker_id, action, value, concerned, seconds) if concerned else Acknowledged()
-    log(app, action if value is None else f"{action} {value}", f"worker {worker_id}", answers.in_words(), by)
+    if action != "stack":  # it changes nothing
+        log(app, action if value is None else f"{action} {value}", f"worker {worker_id}", answers.in_words(), by)
     return answers
 
 
@@ -94,16 +102,19 @@ def check_order(worker_id: str, action: str, value: Any) -> None:
     match action:
         case "concurrency":
             cores("value", value)
-        case "drain" | "stop":
+        case "drain":
+            if not any(value is each for each in SWITCHES[:3]) and value not in SWITCHES[3:]:
+                raise InvalidOptions(f"value: {value!r} is none of drain; leave it out, or give False, which ends it")
+        case "resume" | "stop":
             if value is not None:
                 raise InvalidOptions(f"value: {value!r} means nothing with {action}; leave it out")
         case "log-level":
             if value not in LOG_LEVELS:
                 raise InvalidOptions(f"value: {value!r} is no log level{did_you_mean(str(value), LOG_LEVELS)}")
-        case "kill":
+        case "kill" | "stack":
             whole("value", value, 1, 2**31 - 1, ": the pid of an isolate")
             if worker_id == EVERY:
-                raise InvalidOptions("worker_id: '*' with kill would be whichever process has that pid; name the worker")
+                raise InvalidOptions(f"worker_id: '*' with {action} would be whichever process has that pid; name the worker")
         case _:
             meant = did_you_mean(action, ACTIONS) if isinstance(action, str) else f"; known are {', '.join(ACTIONS)}"
             raise InvalidOptions(f"action: {action!r} is none{meant}")

@@ -122,8 +122,8 @@ class CommandPoller:
     """A chore. `carry_out` is given each order once, and answers it now or later. Owned by the consumer thread, like all chores."""
 
     def __init__(self, worker_id: str, started_at: float, most_seats: int, carry_out: CarryOut) -> None:
-        """`carry_out(order, command id, broker)`: its reply, or None where `answered` will be called with it. It may raise BrokerUnavailable
-        with nothing done."""
+        """`carry_out(order, command id, broker)`: its reply, or None where `answered` will be called with it. Where it raises
+        BrokerUnavailable, nothing was done."""
         self._worker_id, self._started_at, self._most_seats, self._carry_out = worker_id, started_at, most_seats, carry_out
         self._begun: set[str] = set()  # ids of those that were carried out, and that the broker may still name
         self._replies: dict[str, CommandReply] = {}  # by command, those that are to be stored
@@ -157,4 +157,3 @@ class CommandPoller:
         for command_id, reply in list(self._replies.items()):
             broker.reply(command_id, reply)
             del self._replies[command_id]
-

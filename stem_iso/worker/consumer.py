@@ -310,8 +310,8 @@ class Consumer:
         return min(self._attempts.stale_at(), self._taken_at + PATIENCE if waits else inf)
 
     def _idle(self) -> bool:
-        """For --burst: nothing ready, running, awaiting a retry or its turn in a limit, nor left by a worker that died on this machine. What
-        is paused is nothing of these."""
+        """For --burst: nothing ready, running, awaiting a retry or its turn in a limit, nor left by a worker that died on this machine.
+        What is paused is none of these."""
         ready = self._may_have_work and self._intake.open
         if len(self._attempts) or self._incoming or len(self._attempts.settlements) or ready or self._takeover.pending:
             return False

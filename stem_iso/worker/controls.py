@@ -101,7 +101,7 @@ class Controls:
 
     def _stack_came(self, command_id: str, pid: int, stack: str | None) -> None:
         if stack is None:
-            self._answer(command_id, False, f"stack: nothing runs in an isolate {pid} of this worker whose stack can be had; {self._those()}")
+            self._answer(command_id, False, f"stack: nothing runs in an isolate {pid} of this worker; {self._those()}")
         elif not stack:
             self._answer(command_id, False, f"stack: isolate {pid} did not answer; it may be stopped, or wait for the kernel: ask again")
         else:

@@ -23,7 +23,6 @@ from stem_iso.worker.attempt import Attempt
 from stem_iso.worker.inline.call import InlineJob
 from stem_iso.worker.inline.runner import Inline
 
-
 MEASURE_WITHIN = 0.005  # seconds for the memory of all isolates, on the consumer's thread; one costs some 50 µs
 
 monotonic = time.monotonic

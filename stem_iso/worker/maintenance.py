@@ -171,6 +171,16 @@ class CountFlusher:
         self.due = time.monotonic() + FLUSH_EVERY
 
     def run(self, broker: Broker, now: float) -> None:
+        more = self._store(broker)
+        self.due = now if more else now + FLUSH_EVERY
+
+    def flush(self, broker: Broker) -> None:
+        """All of it, at the end of the worker."""
+        while self._store(broker):
+            pass
+
+    def _store(self, broker: Broker) -> bool:
+        """Whether there may be more."""
         self._count_begun()
         rows = self._counters.take(ROWS_AT_ONCE)
         if rows:
@@ -179,4 +189,4 @@ class CountFlusher:
             except BaseException:
                 self._counters.put_back(rows)
                 raise
-        self.due = now if len(rows) == ROWS_AT_ONCE else now + FLUSH_EVERY
+        return len(rows) == ROWS_AT_ONCE

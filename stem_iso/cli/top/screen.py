@@ -157,7 +157,8 @@ class Top(App[int]):
     def _paint(self) -> None:
         self.theme = self._palette.name
         painter = Painter(self._palette)
-        for view in (*self._lines.values(), *self._views.values(), self._stack):
+        painted: list[Lines | PaneView | TextView] = [*self._lines.values(), *self._views.values(), self._stack]
+        for view in painted:
             view.painter = painter
             view.refresh()
 
