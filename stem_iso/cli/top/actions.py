@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """`question` and `consequence` are for people, of safe text. `reads`: it changes nothing, is not asked, and its answer is a text of
-    several lines."""
+    """`question` and `consequence` are for people, of safe text. `reads`: it changes nothing and is not asked; its answer is a text, of
+    which the question is the title."""
 
     key: str
     word: str
@@ -57,6 +57,10 @@ def _is_isolate(subject: Subject) -> bool:
     return subject.worker_id is not None and subject.pid is not None
 
 
+def _is_busy(subject: Subject) -> bool:
+    return _is_isolate(subject) and subject.task_id is not None
+
+
 def _refuse_another(app: Stem, subject: Subject) -> None:
     with app.broker_pool.borrow() as broker:
         workers = broker.workers()
@@ -74,8 +78,7 @@ def _kill(app: Stem, subject: Subject) -> str:
 
 def _stack(app: Stem, subject: Subject) -> str:
     answers = _ordered(app, subject, "stack")
-    _answer(answers, "")
-    return answers.texts.get(subject.worker_id or "", "") or "The isolate runs no code of a task at this moment."
+    return _answer(answers, answers.texts.get(subject.worker_id or "", "no stack"))
 
 
 def _ordered(app: Stem, subject: Subject, action: str) -> Acknowledged:
@@ -185,7 +188,7 @@ ACTIONS = (
         "Its process and all that it started die at once. Its task ends as crashed, and is tried again if it has retries left.",
         _kill,
     ),
-    Action("i", "stack", _is_isolate, _of_isolate("Show the stack of"), "", _stack, reads=True),
+    Action("i", "stack", _is_busy, lambda subject: one_line(f"Stack of isolate {subject.pid}, {subject.task}"), "", _stack, reads=True),
     Action(
         "x",
         "revoke",

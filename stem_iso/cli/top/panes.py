@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from stem_iso.brokers.records import IsolateInfo
+from stem_iso.brokers.records import IsolateInfo, WorkerInfo
 from stem_iso.cli.top import figures
 from stem_iso.cli.top.grid import Cell, Column, Pane, Row, Span, Tone, cell, search_text
-from stem_iso.cli.top.snapshot import Failure, SeenWorker, Snapshot, Subject, TimeOut
+from stem_iso.cli.top.snapshot import Failure, RunningTask, SeenWorker, Snapshot, Subject, TimeOut, unplaced
 from stem_iso.client.queue_stats import QueueStats
 from stem_iso.printable import one_line
 
@@ -62,7 +62,7 @@ def _isolates(snapshot: Snapshot, now: float, order: str) -> Pane:
     for seen in snapshot.workers:
         if grouped:
             rows.append(_worker_row(seen, now))
-        rows += [each.row(seen, grouped) for each in _lines(seen, now)]
+        rows += [each.row(seen, grouped) for each in _lines(seen, snapshot.running, now)]
     if not grouped:
         rows = [each.row(seen, False) for seen, each in sorted(_all_lines(snapshot, now), key=lambda pair: -pair[1].weight(order))]
     count = sum(row.heading is None for row in rows)
@@ -70,7 +70,7 @@ def _isolates(snapshot: Snapshot, now: float, order: str) -> Pane:
 
 
 def _all_lines(snapshot: Snapshot, now: float) -> Iterator[tuple[SeenWorker, _Line]]:
-    return ((seen, each) for seen in snapshot.workers for each in _lines(seen, now))
+    return ((seen, each) for seen in snapshot.workers for each in _lines(seen, snapshot.running, now))
 
 
 def _worker_row(seen: SeenWorker, now: float) -> Row:
@@ -127,17 +127,20 @@ class _Line(NamedTuple):
         return Row(("isolate", worker_id, str(isolate.pid), isolate.task_id or ""), tuple(cells), subject=subject, search=words)
 
 
-def _lines(seen: SeenWorker, now: float) -> Iterator[_Line]:
+def _lines(seen: SeenWorker, running: Mapping[str, RunningTask], now: float) -> list[_Line]:
+    """Those with a task first, the longest first; then the others."""
     heard_at = now if seen.answers else now - seen.silent_for
-    named = set()
-    for isolate in seen.info.isolates:
-        named.add(isolate.task_id)
+    isolates = [*seen.info.isolates, *(_unplaced(id, running.get(id), seen.info) for id in unplaced(seen.info))]
+    found = []
+    for isolate in isolates:
         elapsed = None if isolate.started_at is None else max(0.0, heard_at - isolate.started_at)
-        yield _Line(isolate, _state(isolate, elapsed) if seen.answers else "unknown", elapsed)
-    for id in seen.info.running:
-        if id not in named:
-            pinned = seen.info.pinned.get(id, [])
-            yield _Line(IsolateInfo(pid=0, state="running", task_id=id, cores=pinned), "running" if seen.answers else "unknown", None)
+        found.append(_Line(isolate, _state(isolate, elapsed) if seen.answers else "unknown", elapsed))
+    return sorted(found, key=lambda line: (line.isolate.task_id is None, -(line.elapsed or 0.0), line.isolate.pid))
+
+
+def _unplaced(id: str, task: RunningTask | None, worker: WorkerInfo) -> IsolateInfo:
+    name, started_at = (None, None) if task is None else (task.name, task.started_at)
+    return IsolateInfo(pid=0, state="running", task_id=id, name=name, started_at=started_at, cores=worker.pinned.get(id, []))
 
 
 def _state(isolate: IsolateInfo, elapsed: float | None) -> str:
@@ -166,7 +169,7 @@ def _time_bar(line: _Line, tone: Tone) -> Cell:
     soft, hard = line.isolate.soft_time_limit, line.isolate.hard_time_limit
     whole = hard or soft
     if line.elapsed is None or not whole:
-        return Cell("no limit" if line.isolate.task_id and line.elapsed is not None else "", Tone.DIM)
+        return Cell("no limit" if line.isolate.pid and line.isolate.task_id else "", Tone.DIM)
     share = line.elapsed / whole
     return Cell(f"{share:.0%}", tone, share, soft / hard if soft and hard else None)
 

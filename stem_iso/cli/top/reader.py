@@ -21,14 +21,14 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from stem_iso.cli.top.recent import MOST, WANTED, Recent
-from stem_iso.cli.top.snapshot import Away, Sightings, Snapshot
+from stem_iso.cli.top.snapshot import Away, RunningTask, Sightings, Snapshot, unplaced
 from stem_iso.client.event_stream import decoded_event
 from stem_iso.errors import BrokerUnavailable, StemError
 from stem_iso.outcome import TaskState
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem
-    from stem_iso.brokers.base import Broker, EventWatch
+    from stem_iso.brokers.base import Broker, EventWatch, WorkerInfo
     from stem_iso.events import AnyEvent
 
 EVERY = 1.0  # seconds between two looks
@@ -36,6 +36,7 @@ STANDING_EVERY = 5.0  # seconds between two looks at whether what failed still s
 LIST_EVERY, LIST_SHARE = 15.0, 0.01  # seconds between two lists of failed tasks, and the share of the time that these may take
 LISTEN_PAUSE = 0.25  # seconds: a flood of events is taken in gulps, not one by one
 LISTED = 50
+MOST_RUNNING = 100
 
 
 class Reader:
@@ -50,6 +51,7 @@ class Reader:
         # The rest is owned by the thread that reads.
         self._sightings, self._recent = Sightings(), Recent()
         self._list_due, self._standing_due = 0.0, 0.0
+        self._running: dict[str, RunningTask] = {}
         self._listening = False
 
     # -- read ----------------------------------------------------------------------------------------------------------------------
@@ -58,6 +60,7 @@ class Reader:
         """Raises BrokerUnavailable, and other StemErrors where what is stored cannot be read."""
         with self._app.broker_pool.borrow() as broker:
             workers = broker.workers()
+            self._look_at_running(broker, workers)
         seen = self._sightings.look(workers, time.time(), time.monotonic())
         queues = self._app.queue_stats()
         self._take_events()
@@ -66,11 +69,21 @@ class Reader:
             at=time.time(),
             place=self._place,
             workers=seen,
+            running=self._running,
             queues=queues,
             time_outs=self._recent.time_outs(),
             failures=self._recent.failures(),
             note=self._note or self._missing(),
         )
+
+    def _look_at_running(self, broker: Broker, workers: Iterable[WorkerInfo]) -> None:
+        """What the tasks are that no isolate names, MOST_RUNNING new ones at a time."""
+        ids = [id for worker in workers for id in unplaced(worker)]
+        self._running = {id: self._running[id] for id in ids if id in self._running}
+        if new := [id for id in ids if id not in self._running][:MOST_RUNNING]:
+            for record in broker.status(new):
+                if record is not None:
+                    self._running[record.id] = RunningTask(record.name, record.queue, record.started_at)
 
     def _missing(self) -> str:
         path = self._place.removeprefix("sqlite:///")

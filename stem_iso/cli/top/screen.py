@@ -354,8 +354,7 @@ class Top(App[int]):
         if message.done and message.action.reads:
             self._news = 0.0, []
             self._tick()
-            title = message.action.question(message.subject).removesuffix("?")
-            self.push_screen(Reading(title, message.text, self._palette))
+            self.push_screen(Reading(message.action.question(message.subject), message.text, self._palette))
         else:
             self._say(f"{'done' if message.done else 'not done'}: {message.text}", Tone.GOOD if message.done else Tone.BAD)
 

@@ -27,6 +27,14 @@ class SeenWorker(msgspec.Struct, frozen=True, kw_only=True):
         return self.silent_for < NOT_ANSWERING
 
 
+class RunningTask(msgspec.Struct, frozen=True):
+    """A task of which its worker says only that it runs: an inline one, or one of a worker that shows no isolates."""
+
+    name: str
+    queue: str
+    started_at: float | None
+
+
 class TimeOut(msgspec.Struct, frozen=True, kw_only=True):
     """A limit that was reached. `level`: "soft", "hard" or "silence"."""
 
@@ -71,6 +79,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     place: str
     workers: list[SeenWorker] = []
+    running: dict[str, RunningTask] = {}  # by id, of those that no isolate names; not all of very many
     queues: list[QueueStats] = []
     time_outs: list[TimeOut] = []
     failures: list[Failure] = []
@@ -86,6 +95,12 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     task_id: str | None = None
     task: str | None = None
     queue: str | None = None
+
+
+def unplaced(worker: WorkerInfo) -> list[str]:
+    """Ids of the tasks that run in this worker, and in no isolate that it shows."""
+    placed = {isolate.task_id for isolate in worker.isolates}
+    return [id for id in worker.running if id not in placed]
 
 
 class Sightings:
