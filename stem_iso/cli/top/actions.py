@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Action:
+class KeyAction:
     """`question` and `consequence` are for people, of safe text. `reads`: it changes nothing and is not asked; its answer is a text, of
     which the question is the title."""
 
@@ -39,14 +39,14 @@ class Action:
     reads: bool = False
 
 
-def action_of(key: str, subject: Subject | None) -> Action | None:
+def action_of(key: str, subject: Subject | None) -> KeyAction | None:
     """What this key does to it; None: nothing."""
     if subject is None:
         return None
     return next((action for action in ACTIONS if action.key == key and action.applies(subject)), None)
 
 
-def actions_for(subject: Subject | None) -> list[Action]:
+def actions_for(subject: Subject | None) -> list[KeyAction]:
     return [] if subject is None else [action for action in ACTIONS if action.applies(subject)]
 
 
@@ -180,7 +180,7 @@ def _of_isolate(word: str) -> Callable[[Subject], str]:
 
 
 ACTIONS = (
-    Action(
+    KeyAction(
         "k",
         "kill",
         _is_isolate,
@@ -188,8 +188,8 @@ ACTIONS = (
         "Its process and all that it started die at once. Its task ends as crashed, and is tried again if it has retries left.",
         _kill,
     ),
-    Action("i", "stack", _is_busy, lambda subject: one_line(f"Stack of isolate {subject.pid}, {subject.task}"), "", _stack, reads=True),
-    Action(
+    KeyAction("i", "stack", _is_busy, lambda subject: one_line(f"Stack of isolate {subject.pid}, {subject.task}"), "", _stack, reads=True),
+    KeyAction(
         "x",
         "revoke",
         _may_run,
@@ -197,7 +197,7 @@ ACTIONS = (
         "If it waits, it never runs. If it runs, it goes on to its end, and is not tried again.",
         _revoke,
     ),
-    Action(
+    KeyAction(
         "X",
         "terminate",
         _may_run,
@@ -205,7 +205,7 @@ ACTIONS = (
         "If it runs, it is killed at once. It ends as cancelled, and is not tried again.",
         _terminate,
     ),
-    Action(
+    KeyAction(
         "r",
         "retry",
         _has_failed,
@@ -213,7 +213,7 @@ ACTIONS = (
         "It goes back to its queue with the same id and arguments, as a new run.",
         _retry,
     ),
-    Action(
+    KeyAction(
         "p",
         "pause",
         _is_open,
@@ -221,7 +221,7 @@ ACTIONS = (
         "Nothing new begins of it until somebody resumes it, whichever worker comes. What runs goes on to its end.",
         _pause,
     ),
-    Action(
+    KeyAction(
         "p",
         "resume",
         _is_paused,
@@ -232,7 +232,7 @@ ACTIONS = (
 )
 
 
-def outcome(action: Action, app: Stem, subject: Subject) -> tuple[bool, str]:
+def outcome(action: KeyAction, app: Stem, subject: Subject) -> tuple[bool, str]:
     """Whether it was done, and what is to be said of it."""
     try:
         return True, action.perform(app, subject)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from datetime import datetime
 
 MANY = 10_000  # from here on a count is shortened
 FULL, HALF, EMPTY, MARK = "━", "╸", "─", "┃"
@@ -39,6 +40,18 @@ def limit(seconds: float | None) -> str:
     if seconds < 60:
         return f"{seconds:.3g}s"
     return duration(seconds).replace("m00s", "m").replace("h00m", "h")
+
+
+def clock(at: float) -> str:
+    """Time of day, where we are."""
+    return moment(at)[11:] or "-"
+
+
+def moment(at: float) -> str:
+    try:
+        return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError, OSError):  # no calendar knows it
+        return "-"
 
 
 def size(count: int | None) -> str:

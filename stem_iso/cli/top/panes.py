@@ -12,7 +12,6 @@ is `unknown` now, and their times stand still at its last word.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -116,7 +115,7 @@ class _Line(NamedTuple):
             _memory_bar(isolate),
             cell(figures.cores(isolate.cores), Tone.DIM),
             cell(isolate.task_id or "", Tone.DIM),
-            cell("" if isolate.started_at is None else clock(isolate.started_at), Tone.DIM),
+            cell("" if isolate.started_at is None else figures.clock(isolate.started_at), Tone.DIM),
         ]
         if not grouped:
             cells.append(cell(worker_id, Tone.DIM))
@@ -135,7 +134,7 @@ def _lines(seen: SeenWorker, running: Mapping[str, RunningTask], now: float) -> 
     for isolate in isolates:
         elapsed = None if isolate.started_at is None else max(0.0, heard_at - isolate.started_at)
         found.append(_Line(isolate, _state(isolate, elapsed) if seen.answers else "unknown", elapsed))
-    return sorted(found, key=lambda line: (line.isolate.task_id is None, -(line.elapsed or 0.0), line.isolate.pid))
+    return sorted(found, key=lambda line: (line.isolate.task_id is None, line.elapsed is None, -(line.elapsed or 0.0), line.isolate.pid))
 
 
 def _unplaced(id: str, task: RunningTask | None, worker: WorkerInfo) -> IsolateInfo:
@@ -271,13 +270,13 @@ _FAILURE = (
 
 def _time_outs(snapshot: Snapshot, now: float, order: str) -> Pane:
     rows = [_time_out_row(each) for each in snapshot.time_outs]
-    return Pane(TIME_OUTS, "Time-outs", _TIME_OUT, rows, len(rows), "no time-outs since this began to listen", order)
+    return Pane(TIME_OUTS, "Time-outs", _TIME_OUT, rows, len(rows), "no time-outs", order)
 
 
 def _time_out_row(found: TimeOut) -> Row:
     limit = found.level if found.limit is None else f"{found.level} {figures.limit(found.limit)}"
     cells = (
-        cell(clock(found.at), Tone.DIM),
+        cell(figures.clock(found.at), Tone.DIM),
         cell(limit, Tone.WARNING if found.level == "soft" else Tone.BAD),
         cell(found.name, Tone.STRONG),
         cell(where(found.stack)),
@@ -299,7 +298,7 @@ def _failure_row(found: Failure) -> Row:
     kind = found.error_type.rpartition(".")[2]
     error = ": ".join(part for part in (kind, found.message.strip()) if part)
     cells = (
-        cell(clock(found.at), Tone.DIM),
+        cell(figures.clock(found.at), Tone.DIM),
         cell(found.name, Tone.STRONG),
         cell(found.reason, Tone.BAD),
         cell(error),
@@ -318,14 +317,6 @@ def where(stack: str) -> str:
         if frame := FRAME.match(line):
             return f"{frame['file'].rpartition('/')[2]}:{frame['line']} in {frame['name']}"
     return ""
-
-
-def clock(at: float) -> str:
-    """Local time of day."""
-    try:
-        return time.strftime("%H:%M:%S", time.localtime(at))
-    except (OverflowError, ValueError, OSError):
-        return "-"
 
 
 _MAKERS: dict[str, Callable[[Snapshot, float, str], Pane]] = {
@@ -354,7 +345,8 @@ def totals(snapshot: Snapshot, now: float) -> list[Span]:
     parts.append(Span(f"{figures.count(sum(queue.queued for queue in queues))} queued"))
     if oldest is not None:
         parts.append(Span(f"oldest {figures.duration(oldest)}", Tone.WARNING if oldest > LATE else Tone.PLAIN))
-    parts.append(Span(f"{figures.rate(sum(queue.rate for queue in queues))} done"))
+    if done := sum(queue.rate for queue in queues):
+        parts.append(Span(f"{figures.rate(done)} done"))
     if paused:
         parts.append(Span(f"{_many(paused, 'queue')} paused", Tone.WARNING))
     if dead:

@@ -5,12 +5,12 @@ Bars become percent. Nothing is cut where stdout is no terminal, and there is no
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import msgspec
 
 from stem_iso.cli import output
+from stem_iso.cli.top import figures
 from stem_iso.cli.top.grid import Pane, Row, text_of
 from stem_iso.cli.top.panes import NAMES, ORDERS, pane, totals
 from stem_iso.cli.top.snapshot import Snapshot
@@ -18,9 +18,10 @@ from stem_iso.printable import one_line
 
 
 def lines(snapshot: Snapshot) -> Iterator[str]:
-    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(snapshot.at))
-    yield f"{at}  {one_line(snapshot.place)}"
+    yield f"{figures.moment(snapshot.at)}  {one_line(snapshot.place)}"
     yield ", ".join(part.text for part in totals(snapshot, snapshot.at))
+    if snapshot.note:
+        yield one_line(snapshot.note)
     for name in NAMES:
         shown = pane(name, snapshot, snapshot.at, ORDERS[name][0])
         yield ""

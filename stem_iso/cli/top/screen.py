@@ -30,14 +30,14 @@ from textual.widgets import Input
 
 from stem_iso.app import Stem
 from stem_iso.cli.top import texts
-from stem_iso.cli.top.actions import ACTIONS, Action, action_of, outcome
+from stem_iso.cli.top.actions import ACTIONS, KeyAction, action_of, outcome
 from stem_iso.cli.top.dialogs import Question, Reading
 from stem_iso.cli.top.grid import Span, Tone, packed
 from stem_iso.cli.top.panes import FAILURES, ISOLATES, NAMES, ORDERS, TIME_OUTS, pane, totals
 from stem_iso.cli.top.reader import Reader
 from stem_iso.cli.top.snapshot import Away, Snapshot, Subject
 from stem_iso.cli.top.theme import DARK, LIGHT, Palette
-from stem_iso.cli.top.view import Lines, Painter, PaneView, TextView
+from stem_iso.cli.top.view import Painter, PaneView, SpanLines, TextView
 from stem_iso.printable import one_line
 
 LARGE = 110, 32  # columns and lines from which all panes are shown at once
@@ -86,7 +86,7 @@ class Found(Message):
 class Done(Message):
     """A deed has ended."""
 
-    def __init__(self, action: Action, subject: Subject, done: bool, text: str) -> None:
+    def __init__(self, action: KeyAction, subject: Subject, done: bool, text: str) -> None:
         super().__init__()
         self.action, self.subject, self.done, self.text = action, subject, done, text
 
@@ -98,7 +98,8 @@ class Top(App[int]):
     ENABLE_COMMAND_PALETTE = False
     BINDINGS = [
         Binding("ctrl+c", "interrupt", priority=True),
-        Binding("ctrl+q,q", "leave", show=False),
+        Binding("ctrl+q,q", "leave"),
+        Binding("ctrl+z", "suspend_process"),
         Binding("question_mark", "help"),
         Binding("slash", "filter"),
         Binding("escape", "everything"),
@@ -117,7 +118,7 @@ class Top(App[int]):
         self._orders = dict.fromkeys(NAMES, 0)
         self._news: tuple[float, list[Span]] = 0.0, []
         self._views = {name: PaneView(name, number) for number, name in enumerate(NAMES, 1)}
-        self._lines = {id: Lines(id, id in ("heading", "hints")) for id in ("heading", "totals", "tabs", "news", "hints")}
+        self._lines = {id: SpanLines(id, id in ("heading", "hints")) for id in ("heading", "totals", "tabs", "news", "hints")}
         self._stack, self._box = TextView("stack", tail=True), Input(id="filter", placeholder="words that a row must hold")
         for each in (DARK, LIGHT):
             self.register_theme(_theme(each))
@@ -157,7 +158,7 @@ class Top(App[int]):
     def _paint(self) -> None:
         self.theme = self._palette.name
         painter = Painter(self._palette)
-        painted: list[Lines | PaneView | TextView] = [*self._lines.values(), *self._views.values(), self._stack]
+        painted: list[SpanLines | PaneView | TextView] = [*self._lines.values(), *self._views.values(), self._stack]
         for view in painted:
             view.painter = painter
             view.refresh()
@@ -341,7 +342,7 @@ class Top(App[int]):
 
         self.push_screen(Question(action.question(subject), action.consequence, action.word), answered)
 
-    def _perform(self, action: Action, subject: Subject) -> None:
+    def _perform(self, action: KeyAction, subject: Subject) -> None:
         self._say(f"{action.word}: on its way …", Tone.DIM)
 
         def perform() -> None:

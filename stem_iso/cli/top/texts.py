@@ -6,14 +6,13 @@ All of it is plain text of safe characters; `folded` breaks it into lines.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 
 from stem_iso.brokers.records import IsolateInfo
 from stem_iso.cli.table import cut, width_of
 from stem_iso.cli.top import figures
 from stem_iso.cli.top.actions import actions_for
 from stem_iso.cli.top.grid import Span, Tone
-from stem_iso.cli.top.panes import ISOLATES, LATE, ORDERS, QUEUES, clock
+from stem_iso.cli.top.panes import ISOLATES, LATE, ORDERS, QUEUES
 from stem_iso.cli.top.snapshot import NOT_ANSWERING, Away, Failure, SeenWorker, Snapshot, Subject, TimeOut
 from stem_iso.client.queue_stats import QueueStats
 from stem_iso.printable import lines, one_line
@@ -34,6 +33,7 @@ LOOK
             order of queues: {", ".join(ORDERS[QUEUES])}
   i         the stack of this isolate, as it is now
   t         dark or light
+  Ctrl-Z    put aside (fg brings it back)
   q Ctrl-C  quit
 
 ACT, after a question
@@ -111,7 +111,7 @@ def _of_worker(seen: SeenWorker, now: float) -> Iterator[tuple[str, object]]:
     worker = seen.info
     yield "answers", "yes" if seen.answers else f"no, not for {figures.duration(seen.silent_for)}"
     yield "host", f"{worker.hostname}, pid {worker.pid}"
-    yield "started", f"{moment(worker.started_at)}, {figures.duration(now - worker.started_at)} ago"
+    yield "started", f"{figures.moment(worker.started_at)}, {figures.duration(now - worker.started_at)} ago"
     yield "queues", ", ".join(worker.queues)
     yield "busy", f"{len(worker.running)} of {worker.seats}" + (", takes nothing new (draining)" if worker.draining else "")
     yield "spares", worker.spares
@@ -125,7 +125,7 @@ def _of_isolate(isolate: IsolateInfo, subject: Subject, now: float) -> Iterator[
     yield "task", isolate.name
     yield "task id", isolate.task_id
     if isolate.started_at is not None:
-        yield "began", f"{moment(isolate.started_at)}, {figures.duration(now - isolate.started_at)} ago"
+        yield "began", f"{figures.moment(isolate.started_at)}, {figures.duration(now - isolate.started_at)} ago"
     yield "soft limit", None if isolate.soft_time_limit is None else figures.limit(isolate.soft_time_limit)
     yield "hard limit", None if isolate.hard_time_limit is None else figures.limit(isolate.hard_time_limit)
     yield "memory", None if isolate.memory is None else figures.size_against(isolate.memory, isolate.memory_limit)
@@ -146,7 +146,7 @@ def _of_queue(queue: QueueStats) -> Iterator[tuple[str, object]]:
 
 
 def _of_time_out(found: TimeOut) -> Iterator[tuple[str, object]]:
-    yield "when", moment(found.at)
+    yield "when", figures.moment(found.at)
     yield "limit", found.level + ("" if found.limit is None else f", {figures.limit(found.limit)}")
     yield "task id", found.task_id
     yield "queue", found.queue
@@ -155,7 +155,7 @@ def _of_time_out(found: TimeOut) -> Iterator[tuple[str, object]]:
 
 
 def _of_failure(found: Failure) -> Iterator[tuple[str, object]]:
-    yield "when", moment(found.at)
+    yield "when", figures.moment(found.at)
     yield "reason", found.reason
     yield "task id", found.task_id
     yield "queue", found.queue
@@ -172,13 +172,6 @@ def _attempt(found: TimeOut | Failure) -> str:
     return f"{found.attempt + 1}" + (f" of run {found.run}" if found.run else "")
 
 
-def moment(at: float) -> str:
-    try:
-        return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    except (OverflowError, ValueError, OSError):
-        return "-"
-
-
 # -- the lines above and below ---------------------------------------------------------------------------------------------------------
 
 
@@ -191,7 +184,7 @@ def absence(away: Away | None, heard_at: float, now: float) -> Away | None:
 
 def banner(away: Away, snapshot: Snapshot | None, now: float) -> list[Span]:
     """In the place of the totals while the broker is away."""
-    since = f"! The broker has not answered since {clock(away.since)} ({figures.duration(now - away.since)})"
+    since = f"! The broker has not answered since {figures.clock(away.since)} ({figures.duration(now - away.since)})"
     seen = "" if snapshot is None else "; this is from then"
     return [Span(f"{since}{seen}. ", Tone.BAD), Span(one_line(away.why[:400]), Tone.DIM)]
 
@@ -203,7 +196,7 @@ def heading(snapshot: Snapshot | None, place: str, now: float, width: int, words
         left.append(Span(f"  ! {one_line(snapshot.note)}", Tone.WARNING))
     if words:
         left.append(Span(f"  filter: {one_line(words)}", Tone.WARNING))
-    right = f"{clock(now)} "
+    right = f"{figures.clock(now)} "
     room = width - width_of(right) - 1
     used = sum(width_of(span.text) for span in left)
     if used > room:

@@ -51,7 +51,7 @@ class Painter:
         return self._styles[key]
 
 
-class Lines(Widget):
+class SpanLines(Widget):
     """A few lines that stand still."""
 
     def __init__(self, id: str, in_bar: bool = False) -> None:
@@ -107,7 +107,7 @@ class PaneView(ScrollView, can_focus=True):
 
     @property
     def _tops(self) -> int:
-        """Lines that do not scroll: the title, and the heads of the columns."""
+        """SpanLines that do not scroll: the title, and the heads of the columns."""
         return 2 if self.titled else 1
 
     @property
