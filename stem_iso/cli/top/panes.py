@@ -44,7 +44,7 @@ _ISOLATE = (
     Column("STATE", 9),
     Column("TASK", 12),
     Column("TIME", 6, right=True),
-    Column("SOFT ┃ HARD", 10, 40, rank=2, stretch=True),
+    Column("SOFT ┃ HARD", 11, 40, rank=2, stretch=True),
     Column("LIMITS", 8, rank=1),
     Column("MEMORY", 11, right=True),
     Column("OF LIMIT", 8, 20, rank=4, stretch=True),

@@ -44,6 +44,7 @@ LARGE = 110, 32  # columns and lines from which all panes are shown at once
 TICK = 0.5  # seconds
 NEWS_LIFE = 15.0  # seconds that the outcome of a deed is shown
 INTERRUPTED = 130
+OURS = frozenset({"act", "pane", "next", "order", "filter", "help", "leave", "palette", "everything"})  # not while a dialog is open
 
 CSS = """
 Screen { background: $background; overflow: hidden; }
@@ -102,6 +103,8 @@ class Top(App[int]):
         Binding("ctrl+z", "suspend_process"),
         Binding("question_mark", "help"),
         Binding("slash", "filter"),
+        Binding("tab", "next(1)", priority=True),  # before the screen's own, which passes over panes that are not displayed
+        Binding("shift+tab", "next(-1)", priority=True),
         Binding("escape", "everything"),
         Binding("s", "order"),
         Binding("t", "palette"),
@@ -120,6 +123,7 @@ class Top(App[int]):
         self._views = {name: PaneView(name, number) for number, name in enumerate(NAMES, 1)}
         self._lines = {id: SpanLines(id, id in ("heading", "hints")) for id in ("heading", "totals", "tabs", "news", "hints")}
         self._stack, self._box = TextView("stack", tail=True), Input(id="filter", placeholder="words that a row must hold")
+        self._stack.can_focus = False
         for each in (DARK, LIGHT):
             self.register_theme(_theme(each))
 
@@ -149,6 +153,7 @@ class Top(App[int]):
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             if threading.current_thread() is threading.main_thread():
                 loop.add_signal_handler(number, self.exit, 128 + number)
+        self.app_resume_signal.subscribe(self, self._repaint)
         self._reader.start(self._found)
         self._tick()
 
@@ -162,6 +167,11 @@ class Top(App[int]):
         for view in painted:
             view.painter = painter
             view.refresh()
+
+    def _repaint(self, app: object) -> None:
+        """After Ctrl-Z and fg the terminal is empty, which textual's look at what has changed does not know."""
+        for widget in self.screen.walk_children():
+            widget.refresh()
 
     def on_resize(self, event: events.Resize) -> None:
         self._lay_out()
@@ -266,10 +276,8 @@ class Top(App[int]):
     # -- keys ----------------------------------------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """While a dialog is open, or the filter is typed, keys are theirs."""
-        if action in ("interrupt", "quit"):
-            return True
-        return len(self.screen_stack) == 1 or action not in ("act", "pane", "order", "filter", "help", "leave", "palette", "everything")
+        """The keys of a dialog are its own."""
+        return len(self.screen_stack) == 1 or action not in OURS
 
     def action_interrupt(self) -> None:
         self.exit(INTERRUPTED)
@@ -284,6 +292,9 @@ class Top(App[int]):
         view = self._views[name]
         view.add_class("current")  # what is not displayed cannot be focused
         view.focus()
+
+    def action_next(self, step: int) -> None:
+        self.action_pane(NAMES[(self._current.number - 1 + step) % len(NAMES)])
 
     def action_order(self) -> None:
         name = self._current.pane.name
