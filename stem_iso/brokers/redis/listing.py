@@ -41,7 +41,7 @@ LIVE = {"queued": 1, "delayed": 2, "running": 4, "retried": 8}
 ENDED = {"succeeded": "3", "failed": "4", "cancelled": "5"}
 EVERYTHING = "a345"
 
-_position = re.compile(r"(\d{1,17})(?:-(.+)|x((?:[0-9a-f]{2})+))", re.DOTALL)
+_position = re.compile(r"([0-9]{1,17})(?:-(.+)|:((?:[0-9a-f]{2})+))", re.DOTALL)
 
 
 class Place(NamedTuple):
@@ -55,7 +55,7 @@ class Place(NamedTuple):
         try:
             return f"{self.at}-{self.id.decode()}"
         except UnicodeDecodeError:  # damaged: it is shown to nobody, but a list goes on behind it
-            return f"{self.at}x{self.id.hex()}"
+            return f"{self.at}:{self.id.hex()}"
 
 
 class Head(NamedTuple):
