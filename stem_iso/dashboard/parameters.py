@@ -30,8 +30,7 @@ from stem_iso.validation import did_you_mean
 LONGEST_TEXT = 1000  # characters of a name, an id, a filter
 LONGEST_CURSOR = 4000
 HALF_SURROGATE = re.compile("[\ud800-\udfff]")
-AGO = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|m|h|d)")
-SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+AGO = re.compile(r"(?:(\d{1,5})d)?(?:(\d{1,7})h)?(?:(\d{1,8})m)?(?:(\d{1,9})s)?", re.ASCII)
 
 Check = Callable[[str, Any], Any]  # the field's name, what was given; raises InvalidOptions
 Schema = Mapping[str, Any]
@@ -80,10 +79,11 @@ def one_of(name: str, value: Any, known: Sequence[str]) -> str:
 
 
 def moment(name: str, value: Any) -> datetime | timedelta:
-    """`10m` is so long ago; else ISO 8601, in UTC where it names no zone."""
+    """`10m` and `1h30m` are so long ago; else ISO 8601, in UTC where it names no zone."""
     written = word(name, value)
     if ago := AGO.fullmatch(written.strip()):
-        return timedelta(seconds=min(float(ago[1]) * SECONDS[ago[2]], 100 * 365 * 86_400.0))
+        days, hours, minutes, seconds = (int(part or 0) for part in ago.groups())
+        return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
     try:
         # In a query an unescaped + is a blank.
         at = datetime.fromisoformat(re.sub(r" (\d\d:?\d\d)$", r"+\1", written.strip()))
