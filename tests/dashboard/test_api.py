@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -120,31 +121,23 @@ def test_a_canvas_is_shown_with_all_its_parts(app: Stem, site: httpx.Client, wor
     assert got(site, f"/api/tasks/{make(app, 'alone')}")["canvas"] is None
 
 
-def test_a_worker_that_is_not_seen_is_not_shown_as_alive(app: Stem, site: httpx.Client) -> None:
-    now = app.clock()
+def test_a_worker_that_is_not_seen_for_five_seconds_is_not_shown_as_alive(app: Stem, site: httpx.Client) -> None:
     with app.broker_pool.borrow() as broker:
-        for id, seen_at in (("w-alive", now), ("w-silent", now - 6)):
-            broker.beat(WorkerInfo(id=id, boot=id, hostname="h", pid=1, queues=["images"], seats=1, spares=0, seen_at=seen_at))
-    make(app, "cat.png")
-    assert {worker["id"]: worker["answering"] for worker in got(site, "/api/workers")} == {"w-alive": True, "w-silent": False}
-    (queue,) = [each for each in got(site, "/api/queues") if each["name"] == "images"]
-    assert queue["served_by"] == ["w-alive", "w-silent"] and queue["silent"] == ["w-silent"]
-    totals = got(site, "/api/overview")["totals"]
-    assert (totals["workers"], totals["silent"]) == (1, 1)
-
-
-def test_what_a_silent_worker_runs_is_not_shown_as_alive(app: Stem, site: httpx.Client) -> None:
+        broker.beat(WorkerInfo(id="w-1", boot="b", hostname="h", pid=1, queues=["images"], seats=1, spares=0))
     id = make(app, "cat.png")
     with app.broker_pool.borrow() as broker:
-        broker.beat(
-            WorkerInfo(
-                id="w-dead", boot="b", hostname="h", pid=1, queues=["images"], seats=1, spares=0, seen_at=app.clock() - 6, running=[id]
-            )
-        )
         assert broker.exchange("b", [], ["images"], 1).deliveries
-    (task,) = got(site, "/api/tasks", state="running")["tasks"]
-    assert task["id"] == id and task["answering"] is False
-    assert got(site, f"/api/tasks/{id}")["answering"] is False
+
+    def shown() -> tuple[bool, list[str], bool, bool]:
+        (worker,), (queue,) = got(site, "/api/workers"), [each for each in got(site, "/api/queues") if each["name"] == "images"]
+        (task,) = got(site, "/api/tasks", state="running")["tasks"]
+        return worker["answering"], queue["silent"], task["answering"], got(site, f"/api/tasks/{id}")["answering"]
+
+    assert shown() == (True, [], True, True)
+    app.clock = lambda: time.time() + 6
+    assert shown() == (False, ["w-1"], False, False)
+    totals = got(site, "/api/overview")["totals"]
+    assert (totals["workers"], totals["silent"]) == (0, 1)
 
 
 def test_the_overview_counts_what_happened(app: Stem, site: httpx.Client, worker: Worker) -> None:
@@ -168,7 +161,7 @@ def test_the_overview_counts_what_happened(app: Stem, site: httpx.Client, worker
 
 
 def test_a_failed_task_runs_again_and_a_succeeded_one_does_not(app: Stem, site: httpx.Client, worker: Worker) -> None:
-    bad, good = make(app, "bad.png"), make(app, "cat.png")
+    bad, good = app.enqueue("thumbs.make", {"path": "bad.png", "password": "x"}).id, make(app, "cat.png")
     eventually(lambda: (state_of(site, bad), state_of(site, good)) == ("failed", "succeeded"), "they do not end")
     assert ordered(site, f"/api/tasks/{bad}/retry")["task"]["run"] == 1
     assert "has succeeded" in refused(site.post(f"/api/tasks/{good}/retry", headers=ORDER), 409)["message"]

@@ -14,7 +14,10 @@ TRACEBACK = """Traceback (most recent call last):
     raise ValueError(path)
 ValueError: bad.png
 """
-FAULT = 'Current thread 0x1 (most recent call first):\n  File "/srv/shop/native.py", line 3 in call\n  File "/srv/shop/tasks.py", line 9 in make\n'
+FAULT = """Current thread 0x1 (most recent call first):
+  File "/srv/shop/native.py", line 3 in call
+  File "/srv/shop/tasks.py", line 9 in make
+"""
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 

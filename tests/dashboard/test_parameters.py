@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -69,26 +71,29 @@ def test_times_are_so_long_ago_or_a_moment(written: str, meant: object) -> None:
     assert parameters.read([("since", written)], parameters.LIST_TASKS) == {"since": meant}
 
 
+def refused(call: Callable[[], object]) -> InvalidOptions | None:
+    """Whatever else is raised fails the test."""
+    try:
+        call()
+    except InvalidOptions as error:
+        return error
+    return None
+
+
 @given(st.sampled_from(TABLES), st.data())
 def test_any_query_is_read_or_refused_by_name(table: Any, data: st.DataObject) -> None:
     names = st.sampled_from([each.name for each in table]) | st.text(max_size=10)
     query = data.draw(st.lists(st.tuples(names, st.text()), max_size=4))
-    try:
-        parameters.read(query, table)
-    except InvalidOptions as error:
-        assert field_of(error) or ": is unknown" in str(error)
+    refusal = refused(lambda: parameters.read(query, table))
+    assert refusal is None or field_of(refusal) or ": is unknown" in str(refusal)
 
 
 @given(st.sampled_from([row.body for row in ROUTES if row.body is not None]), st.data())
 def test_any_body_is_read_or_refused(table: Any, data: st.DataObject) -> None:
-    import json
-
     names = st.sampled_from([each.name for each in table] or ["x"]) | st.text(max_size=10)
     body = data.draw(st.binary() | st.dictionaries(names, anything, max_size=4).map(lambda value: json.dumps(value).encode()))
-    try:
-        parameters.read_body(body, table)
-    except InvalidOptions as error:
-        assert ": " in str(error)
+    refusal = refused(lambda: parameters.read_body(body, table))
+    assert refusal is None or ": " in str(refusal)
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b'{"args": {"a": "\\ud800"}}', b'{"args": {"a": 1e999}}', b"\xff", b"[]", b'{"args": 7}'])
