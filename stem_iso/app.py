@@ -404,8 +404,8 @@ class Stem:
         progress: Callable[[BulkResult], object] | None = None,
         **which: Unpack[FilterFields],
     ) -> BulkResult:
-        """Do `action` to all tasks that match `which` (see `FilterFields`), some hundreds at a time, after each of which `progress` gets the
-        result so far. "delete" drops what is kept of ended tasks. A dry run only counts what matches.
+        """Do `action` to all tasks that match `which` (see `FilterFields`), some hundreds at a time; `progress` gets the result so far
+        after each. "delete" drops what is kept of ended tasks. A dry run only counts what matches.
 
         Raises InvalidOptions, also where no filter is given without `all=True`.
         """

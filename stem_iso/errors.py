@@ -134,16 +134,25 @@ def _mebibytes(size: int) -> str:
 class IsolateCrashed(IsolateError):
     """The process died under the call. `exit_code` or `signal` (a name such as "SIGSEGV") says how; `stderr` holds its last lines.
 
-    `out_of_memory`: the kernel's out-of-memory killer was at work when it died of SIGKILL.
+    `out_of_memory`: the kernel's out-of-memory killer was at work when it died of SIGKILL. `by_operator`: an operator had it killed.
     """
 
     def __init__(
-        self, exit_code: int | None = None, signal: str | None = None, stderr: str = "", stack: str = "", out_of_memory: bool = False
+        self,
+        exit_code: int | None = None,
+        signal: str | None = None,
+        stderr: str = "",
+        stack: str = "",
+        out_of_memory: bool = False,
+        by_operator: bool = False,
     ) -> None:
-        super().__init__(exit_code, signal, stderr, stack, out_of_memory)
+        super().__init__(exit_code, signal, stderr, stack, out_of_memory, by_operator)
         self.exit_code, self.signal, self.stderr, self.stack, self.out_of_memory = exit_code, signal, stderr, stack, out_of_memory
+        self.by_operator = by_operator
 
     def __str__(self) -> str:
+        if self.by_operator:
+            return "the isolate was killed by an operator under the call"
         how = f"signal {self.signal}" if self.signal else f"exit code {self.exit_code}"
         why = ", killed by the kernel, which was out of memory" if self.out_of_memory else ""
         return f"the isolate died under the call: {how}{why}"

@@ -3,8 +3,8 @@
     app.pause, resume, control, bulk · handle.run_now, edit ──┐
     the command line, a dashboard ── app.log_action ──────────┴──> log ──> broker.log_action ──> app.actions()
 
-An application that revokes or retries a task in its own code is no operator: `handle.revoke()` and `handle.retry()` leave no line. What is
-done by hand leaves one, whichever way it went: the command line and the dashboard write it.
+An application that revokes or retries a task in its own code is no operator: `handle.revoke()` and `handle.retry()` leave no line. Where
+somebody does it by hand, the command line or the dashboard writes one. What a single task refused changed nothing, and is not listed.
 """
 
 from __future__ import annotations

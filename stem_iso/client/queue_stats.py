@@ -43,8 +43,15 @@ def queue_stats(app: Application) -> list[QueueStats]:
     minute = int(now // 60)
     with app.broker_pool.borrow() as broker:
         states, workers, counts = broker.queue_states(), broker.workers(), broker.counts(minute - 1, minute)
-    finished = _rates(counts, now)
-    return [_stats(state, workers, finished) for state in states]
+    return stats_of_queues(states, workers, counts, now)
+
+
+def stats_of_queues(
+    states: Iterable[QueueState], workers: Iterable[WorkerInfo], counts: Iterable[TaskCounts], now: float
+) -> list[QueueStats]:
+    """`counts`: those of the minute of `now` (wall clock) and of the one before."""
+    rates, known = _rates(counts, now), list(workers)
+    return [_stats(state, known, rates) for state in states]
 
 
 def _rates(counts: Iterable[TaskCounts], now: float) -> Mapping[str, float]:

@@ -44,6 +44,10 @@ class Acknowledged(list[str]):
         self.refused, self.silent = refused or {}, sorted(silent)
         self.texts: dict[str, str] = {}
 
+    def as_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {"acknowledged": list(self), "refused": self.refused, "silent": self.silent, "texts": self.texts}
+
     def in_words(self) -> str:
         """For people: `obeyed: w1; refused: w2 (no isolate has the pid 7); silent: w3`."""
         parts = [f"obeyed: {', '.join(self)}"] if self else []

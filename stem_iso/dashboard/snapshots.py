@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from stem_iso.app import Stem
     from stem_iso.brokers.base import IsolateInfo, WorkerInfo
     from stem_iso.client.queue_stats import QueueStats
+    from stem_iso.outcome import TaskStatus
 
 SILENT = 5.0  # seconds since a worker was seen, after which it is not shown as alive
 FRESH = 1.0  # seconds for which workers that were read serve others who ask
@@ -106,7 +107,8 @@ class Snapshots:
     def failures(self, which: FilterFields | None = None) -> list[FailureGroup]:
         """Of the newest 1,000 failed tasks, the largest group first. Raises InvalidOptions."""
         chosen = {**(which or {}), "state": "failed"}
-        found, cursor = [], None
+        found: list[TaskStatus] = []
+        cursor: str | None = None
         stop_at = time.monotonic() + 2.0  # a rare text may be nowhere; what was found by then is shown
         while len(found) < FAILED_MOST and time.monotonic() < stop_at:
             page = self._app.list_tasks(**cast("FilterFields", chosen), limit=PAGE, cursor=cursor)

@@ -97,7 +97,7 @@ def _limits(app: Stem, name: str, isolate: IsolateView | None) -> TaskLimitsView
         for field in ("soft_time_limit", "hard_time_limit", "heartbeat_timeout", "memory_limit", "max_retries")
     }
     if isolate is not None:
-        declared |= {field: isolate[field] for field in ("soft_time_limit", "hard_time_limit", "memory_limit")}  # type: ignore[literal-required]
+        declared |= {field: isolate[field] for field in ("soft_time_limit", "hard_time_limit", "memory_limit")}
     return cast("TaskLimitsView", {"source": "code" if isolate is None else "isolate", **declared})
 
 

@@ -29,7 +29,7 @@ from tests.isolate.calling import eventually
 from tests.servers.fixtures import broker_of
 
 OLD = "8c6f8cdd65b1e694bd2cb89f463c83ef613e55d8"  # before the package was laid out in rooms; the stored formats are the same since
-OPTIONS = "default_visibility_timeout=2&claim_interval=0.1"
+OPTIONS = "default_visibility_timeout=8&claim_interval=0.1"  # a disk that is busy for 2 s must not cost anybody a lease
 TREES = ("old", "new")
 OTHER = {"old": "new", "new": "old"}
 
