@@ -21,7 +21,7 @@ from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
 from stem_iso.dashboard import drawings, formats, stack_frames
-from stem_iso.dashboard.paths import mounted_at
+from stem_iso.dashboard.paths import mounted_at, route_path
 from stem_iso.printable import lines
 
 if TYPE_CHECKING:
@@ -90,11 +90,12 @@ def render(context: DashboardContext, request: Request, template: str, status: i
     """With the header `HX-Request` the part alone that changes while one looks at it."""
     root = mounted_at(request.scope)
     asked = request.url.query
+    here = root + quote(route_path(request.scope), errors="replace")
     page = environment().get_template(template)
     text = page.render(
         frame="part.html" if "hx-request" in request.headers else "page.html",
         root=root,
-        here=request.url.path + (f"?{asked}" if asked else ""),
+        here=f"{here}?{asked}" if asked else here,
         page=template.removesuffix(".html"),
         broker=context.app.site.shown,
         steers=not context.read_only,
