@@ -53,8 +53,8 @@ def dashboard(
     local = is_loopback(host)
     if not local and token is None and auth is None:
         raise InvalidOptions(
-            f"--host {host!r}: everybody who reaches that address could see and do everything; give --token (or STEM_ISO_DASHBOARD_TOKEN) or "
-            "--auth, or stay at 127.0.0.1 and let a proxy or `ssh -L` bring you there"
+            f"--host {host!r}: everybody who reaches that address could see and do everything; give --token (better: "
+            "STEM_ISO_DASHBOARD_TOKEN) or --auth, or stay at 127.0.0.1 and let a proxy or `ssh -L` bring you there"
         )
     app = reach.stem()
     allow = None if auth is None else _callable(auth)

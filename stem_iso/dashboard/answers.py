@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from stem_iso.dashboard.context import DashboardContext
 
-FIELD = re.compile(r"([\w.-]{1,100}): ")
+FIELD = re.compile(r"([^\s:]{1,100}): ")
 STATUS: tuple[tuple[type[Exception], int], ...] = (
     (PayloadTooLarge, 413),
     (InvalidOptions, 400),

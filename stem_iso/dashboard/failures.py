@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from datetime import datetime
 
 from stem_iso.dashboard.shapes import FailureGroup
 from stem_iso.outcome import TaskError, TaskStatus
@@ -50,7 +51,11 @@ def _group(type: str, place: str, tasks: list[TaskStatus]) -> FailureGroup:
         count=len(tasks),
         names=dict(Counter(task.name for task in tasks).most_common()),
         queues=dict(Counter(task.queue for task in tasks).most_common()),
-        first_at=ends[0].isoformat() if ends else None,
-        last_at=ends[-1].isoformat() if ends else None,
+        first_at=_written(ends[0]) if ends else None,
+        last_at=_written(ends[-1]) if ends else None,
         newest=[task.id for task in tasks[:NEWEST]],
     )
+
+
+def _written(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")

@@ -173,7 +173,7 @@ def answers(worker: WorkerInfo, now: float) -> bool:
 
 def _moment(seconds: float | None) -> str | None:
     moment = datetime_of(seconds)
-    return None if moment is None else moment.isoformat()
+    return None if moment is None else moment.isoformat().replace("+00:00", "Z")  # as `as_dict()` has it
 
 
 def _totals(stats: list[QueueStats], answering: list[WorkerInfo], silent: int) -> Totals:

@@ -17,14 +17,14 @@ from stem_iso.testing.contract.steps import counts, envelope, take_one
 from tests.brokers.test_files import run
 
 
-def earlier(path: Path) -> None:
-    """A database as version 1 left it, with one task that waits."""
+def earlier(path: Path, version: int = 1) -> None:
+    """A database as this version left it, with one task that waits."""
     raw = sqlite3.connect(path)
     raw.execute("PRAGMA auto_vacuum = INCREMENTAL")
     raw.execute("PRAGMA journal_mode = WAL")
-    raw.executescript(schema.TABLES)
+    raw.executescript(schema.TABLES + "".join(schema.ADDED[step] for step in range(2, version + 1)))
     raw.execute(f"PRAGMA application_id = {schema.APPLICATION}")
-    raw.execute("PRAGMA user_version = 1")
+    raw.execute(f"PRAGMA user_version = {version}")
     raw.execute("INSERT INTO task (id, name, queue, rank, state, run, attempt, enqueued) VALUES ('old', 'add', 'default', 5, 0, 0, 0, 1.0)")
     raw.commit()
     raw.close()
@@ -81,7 +81,8 @@ def test_a_write_brings_an_earlier_version_up_to_date(path: Path, first: str) ->
     broker.publish([envelope(id="new")])
     broker.close()
     raw = sqlite3.connect(path)
-    assert raw.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
+    assert raw.execute("PRAGMA user_version").fetchone() == (schema.SHOWN,)
+    assert raw.execute("SELECT value FROM fact WHERE name = 'schema'").fetchone() == (str(schema.VERSION),)
     assert raw.execute("SELECT id FROM task ORDER BY seq").fetchall() == [("old",), ("new",)]
     raw.close()
 

@@ -168,7 +168,7 @@ def _look_once(connection: Connection, clock: StoreClock) -> tuple[int, bool]:
 
 
 def _look(connection: Connection, clock: StoreClock) -> tuple[int, bool]:
-    version, application = connection.one("PRAGMA user_version"), connection.one("PRAGMA application_id")
+    version, application = _version(connection), connection.one("PRAGMA application_id")
     ours = application == schema.APPLICATION
     if not ours and (version or application or connection.one("SELECT count(*) FROM sqlite_master")):
         raise BrokerUnavailable(f"{connection.target} is a database of another program; give the queue a file of its own")
@@ -180,6 +180,18 @@ def _look(connection: Connection, clock: StoreClock) -> tuple[int, bool]:
         raise BrokerUnavailable(f"{connection.target} says that its schema is {version}, which there is not: it is damaged; restore a copy")
     current = version == schema.VERSION and connection.one("SELECT value FROM fact WHERE name = 'machine'") == clock.machine()
     return version, bool(current)
+
+
+def _version(connection: Connection) -> int:
+    """The larger of what older processes see and what `fact` says. What is written there and cannot be read is of this version: the first
+    to write it."""
+    shown: int = connection.one("PRAGMA user_version")
+    if shown != schema.SHOWN or not connection.one("SELECT 1 FROM main.sqlite_master WHERE name = 'fact'"):
+        return shown
+    told = connection.one("SELECT value FROM main.fact WHERE name = 'schema'")
+    if told is None:
+        return shown
+    return max(shown, int(told)) if isinstance(told, str) and told.isdecimal() and len(told) < 10 else schema.VERSION
 
 
 def version_of(connection: Connection, clock: StoreClock) -> int:
@@ -214,15 +226,18 @@ def _bring_up(connection: Connection, clock: StoreClock) -> None:
         connection.execute(f"PRAGMA application_id = {schema.APPLICATION}")
     for step in range(max(1, version) + 1, schema.VERSION + 1):
         _run(connection, schema.ADDED[step])
-    connection.execute(f"PRAGMA user_version = {schema.VERSION}")
+    connection.execute(f"PRAGMA user_version = {schema.SHOWN}")
+    connection.execute(_WRITE_FACT, ("schema", str(schema.VERSION)))
     if connection.one("SELECT value FROM fact WHERE name = 'machine'") != clock.machine():
         _new_boot(connection, clock)
 
 
 def _run(connection: Connection, statements: str) -> None:
-    # One by one: `executescript` would commit first.
+    # One by one: `executescript` would commit first. What is there already is left: a file may have lost the fact that says so.
     for statement in schema.statements(statements):
-        connection.execute(statement)
+        question = schema.is_there(statement)
+        if question is None or not connection.one(*question):
+            connection.execute(statement)
 
 
 def _new_boot(connection: Connection, clock: StoreClock) -> None:
@@ -230,7 +245,10 @@ def _new_boot(connection: Connection, clock: StoreClock) -> None:
     connection.execute("UPDATE start SET at = at - ? + (SELECT offset FROM bucket WHERE bucket.number = start.bucket)", (offset,))
     connection.execute("UPDATE bucket SET until = until - ? + offset, offset = ?", (offset, offset))
     connection.execute("UPDATE task SET at = 0 WHERE state = 2")
-    connection.execute("INSERT INTO fact VALUES ('machine', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (clock.machine(),))
+    connection.execute(_WRITE_FACT, ("machine", clock.machine()))
+
+
+_WRITE_FACT = "INSERT INTO fact VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 
 
 NETWORKS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "fuse.sshfs", "lustre", "afs"})

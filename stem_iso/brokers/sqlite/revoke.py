@@ -51,10 +51,6 @@ def purge(turn: Transaction, queue: str, upto: int) -> int:
     return len(rows)
 
 
-def newest(turn: Transaction) -> int:
-    return turn.one("SELECT max(seq) FROM task") or 0
-
-
 def cancel(turn: Transaction, rows: Sequence[Row], reason: str) -> None:
     """End them as cancelled: (seq, forgotten, ttl, the bucket at which it waits)."""
 

@@ -77,7 +77,12 @@ def with_meta(body: Any, meta: Any) -> Any:
 
 INSERT = """
 INSERT INTO task (id, name, queue, rank, state, at, run, attempt, redeliveries, visibility, ttl, lock, parent, root, enqueued, meta, body)
-VALUES {rows} ON CONFLICT (id) DO NOTHING RETURNING id"""
+VALUES {rows} ON CONFLICT (id) DO NOTHING RETURNING queue, name"""
+
+
+def newest(turn: Transaction) -> int:
+    """The largest `seq` there is: the next one is one more."""
+    return turn.one("SELECT max(seq) FROM task") or 0
 
 
 def waiting(envelope: Envelope, body: bytes, now: float) -> tuple[Any, ...]:
@@ -150,7 +155,7 @@ WHERE true ON CONFLICT (id) DO UPDATE SET name = excluded.name, queue = excluded
 
 SELECT = """
 SELECT task.id, name, queue, state, reason, run, attempt, redeliveries, result, error, progress, meta, enqueued, at, started, finished,
-       coalesce(worker.id, task.boot), parent, root, body
+       coalesce(worker.id, task.boot), parent, root, body, seq
 FROM task LEFT JOIN worker ON worker.boot = task.boot """
 
 
