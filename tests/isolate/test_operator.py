@@ -135,7 +135,7 @@ def test_nobody_else_is_killed(calls: Calls) -> None:
 
 def test_a_shared_host_shows_where_all_its_calls_are_and_dies_with_them(hosts: Callable[..., HostCalls], tmp_path: Path) -> None:
     calls = hosts(size=2)
-    running = [calls.start("wait", str(tmp_path / "ledger"), str(tmp_path / "gate")) for _ in range(2)]
+    running = [calls.start("wait", str(tmp_path / "ledger"), str(tmp_path / "gate"), soft=100) for _ in range(2)]
     eventually(lambda: [view.state for view in calls.engine.views()] == [SHARED], "no host")
     pid = calls.engine.views()[0].pid
     eventually(

@@ -185,6 +185,10 @@ class Engine:
         None where nothing runs in an isolate of this pid, empty where no stack came."""
         self._command(lambda: self._isolates.ask_stack(pid, answer))
 
+    def set_log_level(self, level: int) -> None:
+        """Of the root logger of isolates and shared hosts that start from now on."""
+        self._command(lambda: self._isolates.set_log_level(level))
+
     def close(self, wait: bool = True, at_once: bool = False) -> None:
         """Kill what runs and end what waits; idle isolates run their exit hooks, in bounded time, but not with `at_once`. With `wait`,
         return when all are dead. Takes no lock of the caller's.

@@ -21,6 +21,7 @@ import logging
 import select
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from math import inf
@@ -157,6 +158,10 @@ class Isolates:
             self._timers.arm(isolate.alarm())
         else:
             self.callbacks.append(partial(answer, None))
+
+    def set_log_level(self, level: int) -> None:
+        self._boot = replace(self._boot, log_level=level)
+        self.hosts.set_log_level(level)
 
     def _of_pid(self, pid: int) -> Isolate | None:
         return next((each for each in self.by_number.values() if each.pid == pid and pid), None)

@@ -93,7 +93,8 @@ class SharedHost(Isolate):
                 self._request_next(now)
 
     def ask_stack(self, answer: Callable[[str], None], until: float, now: float) -> bool:
-        """Of each thread that runs calls, one after the other; of the coroutines, where their loop is."""
+        """Of each thread that runs calls, one after the other; of the coroutines, where their loop is. Of calls without a time limit the
+        host does not say in which thread they are."""
         threads: dict[int, list[HostCall]] = {}
         for call in self.hosted.values():
             if call.thread:

@@ -122,6 +122,10 @@ class HostSupervisor:
             call.give_up()
             self._drain(host, now, "the worker stops")
 
+    def set_log_level(self, level: int) -> None:
+        if self._boot is not None:
+            self._boot = replace(self._boot, boot=replace(self._boot.boot, log_level=level))
+
     def close_down(self) -> list[Action]:
         self.roster.closed = True
         for call in self._allocator.withdraw_hosted():
