@@ -381,8 +381,8 @@ class Stem:
         return await in_thread(lambda: self.resume(queue, task=task, timeout=timeout, by=by))
 
     def control(self, worker_id: str, action: str, value: Any = None, *, timeout: Duration = 5.0, by: str | None = None) -> Acknowledged:
-        """Order a worker, or all by "*": "concurrency" N, "drain" (finish what runs, take nothing new, stay), "stop" (as TERM does),
-        "log-level" WORD, "kill" PID (of one of its isolates).
+        """Order a worker, or all by "*": "concurrency" N, "drain" (finish what runs, take nothing new, stay), "resume" (end that),
+        "stop" (as TERM does), "log-level" WORD, "kill" PID (one of its isolates), "stack" PID (where that is: in `.texts`).
 
         Answers the ids of those that obeyed; `.refused` says which did not want to and why, `.silent` which live and did not answer within
         `timeout`. All empty: there is no such worker. Raises InvalidOptions for an action or a value that cannot be meant.

@@ -31,9 +31,11 @@ def control(reach: Reach, worker: str, action: str, value: str | None, timeout: 
     \b
     concurrency N    run so many tasks at once
     drain            finish what runs, take nothing new, and stay
+    resume           take tasks again, after a drain
     stop             finish what runs and end, as TERM does
     log-level WORD   debug, info, warning, error or critical
     kill PID         end one of its isolates, and the task in it
+    stack PID        show where the code in that isolate is
     """
     app = reach.stem()
     answers = app.control(worker, action, _read(action, value), timeout=timeout)
@@ -48,7 +50,7 @@ def control(reach: Reach, worker: str, action: str, value: str | None, timeout: 
 
 
 def _read(action: str, value: str | None) -> Any:
-    if value is None or action not in ("concurrency", "kill"):
+    if value is None or action not in ("concurrency", "kill", "stack"):
         return value
     try:
         return int(value)

@@ -26,7 +26,9 @@ def moment(ctx: click.Context, param: click.Parameter, value: str | None) -> dat
             return timedelta(**{unit: int(found[group] or 0) for group, unit in enumerate(("days", "hours", "minutes", "seconds"), 1)})
         return datetime.fromisoformat(value).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise click.BadParameter(f"{value!r} is no time: write 10m, 2026-01-31 or 2026-01-31T12:00:00+01:00", ctx, param) from None
+        raise click.BadParameter(
+            f"{value!r} is no date and no time: write 10m (ago), 2026-01-31 or 2026-01-31T12:00:00+01:00", ctx, param
+        ) from None
 
 
 def instant(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:

@@ -71,7 +71,7 @@ def bulk(
             if progress is not None:
                 progress(result)
     finally:
-        if not dry_run:
+        if not dry_run and result.matched:
             log(app, f"bulk {action}", in_words(dict(given)), f"{result.done} done, {result.refused} refused", by)
     return result
 

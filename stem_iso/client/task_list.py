@@ -60,7 +60,7 @@ def steps(
     app: Application, which: CheckedFilter, limit: int, after: str | None, newest_first: bool
 ) -> Iterator[tuple[list[ListedTask], str | None]]:
     """The tasks of each step that match, and where the next step begins, None at the end. A broker is held only while it is asked."""
-    size = min(limit, MOST_A_STEP)
+    size = limit if which.text is None else MOST_A_STEP  # one of a rare text is not sought one by one
     while True:
         with app.broker_pool.borrow() as broker:
             tasks, after = _step(broker, which, size, after, newest_first)

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 EVERY = "*"
 PAUSES = "pauses"
-ACTIONS = ("concurrency", "drain", "kill", "log-level", "stop")
+ACTIONS = ("concurrency", "drain", "kill", "log-level", "resume", "stack", "stop")
+SWITCHES = (None, True, False, "on", "off")
 SHORTEST_LOOK, LONGEST_LOOK = 0.01, 0.1  # seconds between two looks at the replies
 
 
@@ -89,7 +90,8 @@ def control(app: Application, worker_id: str, action: str, value: Any, timeout: 
     with app.broker_pool.borrow() as broker:
         concerned = [worker for worker in broker.workers() if worker_id in (EVERY, worker.id)]
         answers = _ordered(app, broker, worker_id, action, value, concerned, seconds) if concerned else Acknowledged()
-    log(app, action if value is None else f"{action} {value}", f"worker {worker_id}", answers.in_words(), by)
+    if action != "stack":  # it changes nothing
+        log(app, action if value is None else f"{action} {value}", f"worker {worker_id}", answers.in_words(), by)
     return answers
 
 
@@ -98,16 +100,19 @@ def check_order(worker_id: str, action: str, value: Any) -> None:
     match action:
         case "concurrency":
             cores("value", value)
-        case "drain" | "stop":
+        case "drain":
+            if not any(value is each for each in SWITCHES[:3]) and value not in SWITCHES[3:]:
+                raise InvalidOptions(f"value: {value!r} is none of drain; leave it out, or give False, which ends it")
+        case "resume" | "stop":
             if value is not None:
                 raise InvalidOptions(f"value: {value!r} means nothing with {action}; leave it out")
         case "log-level":
             if value not in LOG_LEVELS:
                 raise InvalidOptions(f"value: {value!r} is no log level{did_you_mean(str(value), LOG_LEVELS)}")
-        case "kill":
+        case "kill" | "stack":
             whole("value", value, 1, 2**31 - 1, ": the pid of an isolate")
             if worker_id == EVERY:
-                raise InvalidOptions("worker_id: '*' with kill would be whichever process has that pid; name the worker")
+                raise InvalidOptions(f"worker_id: '*' with {action} would be whichever process has that pid; name the worker")
         case _:
             meant = did_you_mean(action, ACTIONS) if isinstance(action, str) else f"; known are {', '.join(ACTIONS)}"
             raise InvalidOptions(f"action: {action!r} is none{meant}")
