@@ -59,6 +59,12 @@ class QueueRegistry:
             self._known, self._read_at = sorted(name.decode() for name in names), now
         return self._known
 
+    def unused_for(self) -> dict[str, float]:
+        """Each name -> for how many seconds, to the minute, nobody has used it."""
+        words = Command(REGISTRY, ("ZRANGE", REGISTRY, 0, -1, "WITHSCORES")), Command(REGISTRY, ("TIME",))
+        names, (seconds, _) = self._client.run(words)
+        return {name.decode(): int(seconds) - (float(until) - LIFE) for name, until in zip(names[::2], names[1::2], strict=True)}
+
     def stale(self) -> list[str]:
         """Those that nobody has used for long."""
         return [name.decode() for name in self._client.call("unused_queues", REGISTRY)]

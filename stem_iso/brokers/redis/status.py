@@ -93,6 +93,10 @@ class StatusReader:
         named = self._with_worker_ids(found)
         return [named.get(id) for id in ids]
 
+    def in_queues(self, places: Sequence[tuple[str, Sequence[str]]]) -> dict[str, StatusRecord]:
+        """Of ids in these queues, those that are there."""
+        return self._with_worker_ids(self._read(places))
+
     def _read(self, places: Sequence[tuple[str, Sequence[str]]], groups: Sequence[str] = ()) -> dict[str, StatusRecord]:
         """One round trip to each node."""
         batches = [(queue, ids[start : start + BATCH]) for queue, ids in places for start in range(0, len(ids), BATCH)]
