@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from stem_iso import ActionRefused, BrokerUnavailable, InvalidOptions, PayloadTooLarge, Stem, TaskStatus, UnknownResult
+from stem_iso import ActionRefused, BrokerUnavailable, BulkResult, InvalidOptions, PayloadTooLarge, Stem, TaskStatus, UnknownResult
 from stem_iso.brokers.base import DeadFilter, WorkerInfo
 from stem_iso.brokers.operations import CommandReply
 from stem_iso.client import task_list
@@ -113,6 +113,14 @@ def test_a_page_that_takes_too_long_is_short_and_the_next_one_goes_on(app: Stem,
         pages, cursor = pages + 1, page.cursor
     assert found == sent[::10][::-1]
     assert pages > 2
+
+
+def test_a_page_that_is_full_in_the_middle_of_a_step_leaves_out_nothing(app: Stem) -> None:
+    sent = [app.enqueue("send", {"to": "ann"}).id for _ in range(3)]
+    first = app.list_tasks(text="ann", limit=2)
+    second = app.list_tasks(text="ann", limit=2, cursor=first.cursor)
+    assert ids(first.tasks) + ids(second.tasks) == sent[::-1]
+    assert second.cursor is None
 
 
 @pytest.mark.parametrize(
@@ -278,6 +286,18 @@ def test_a_bulk_goes_through_more_than_a_step(app: Stem, monkeypatch: pytest.Mon
     result = app.bulk("revoke", state="queued", progress=lambda found: so_far.append(found.done))
     assert (result.done, app.list_tasks(state="queued").tasks) == (35, [])
     assert len(so_far) >= 4 and so_far == sorted(so_far)
+
+
+def test_a_bulk_ends_although_more_is_enqueued_all_the_while(app: Stem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stem_iso.client.bulk.MOST_A_STEP", 2)
+    for _ in range(6):
+        app.enqueue("send", {"to": "ann"})
+
+    def enqueue_more(result: BulkResult) -> None:
+        assert result.matched <= 6
+        app.enqueue_many([app.tasks["send"].s(to="bob") for _ in range(3)])
+
+    assert app.bulk("revoke", all=True, progress=enqueue_more).matched == 6
 
 
 # -- workers ---------------------------------------------------------------------------------------------------------------------------
