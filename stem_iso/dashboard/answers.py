@@ -14,16 +14,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import Response
 
 from stem_iso.dashboard.paths import is_api
-from stem_iso.errors import (
-    ActionRefused,
-    BrokerUnavailable,
-    InvalidOptions,
-    PayloadTooLarge,
-    StemError,
-    UnknownResult,
-    UnknownSchedule,
-    UnknownTask,
-)
+from stem_iso.errors import ActionRefused, BrokerUnavailable, InvalidOptions, PayloadTooLarge, StemError
 from stem_iso.json_data import to_json
 
 if TYPE_CHECKING:
@@ -35,9 +26,7 @@ FIELD = re.compile(r"([^\s:]{1,100}): ")
 STATUS: tuple[tuple[type[Exception], int], ...] = (
     (PayloadTooLarge, 413),
     (InvalidOptions, 400),
-    (UnknownResult, 404),
-    (UnknownSchedule, 404),
-    (UnknownTask, 404),
+    (LookupError, 404),  # no such id, schedule, worker
     (ActionRefused, 409),
     (BrokerUnavailable, 503),
     (StemError, 409),

@@ -62,6 +62,11 @@ class DashboardContext:
     def __post_init__(self) -> None:
         self.snapshots = Snapshots(self.app)
 
+    @property
+    def protected(self) -> bool:
+        """Whether there are sessions, which one may end."""
+        return self.token is not None
+
     async def read(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """`call(...)` in a thread. What it raises is raised here; a request that is cancelled leaves the thread to its end."""
         return await _in(self._reads, functools.partial(call, *args, **kwargs))

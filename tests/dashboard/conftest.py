@@ -12,11 +12,13 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 import uvicorn
 
 from stem_iso import Stem, TaskContext
 from stem_iso.dashboard import dashboard
 from tests.isolate.calling import eventually
+from tests.servers.fixtures import broker_of
 
 ORDER = {"X-Stem-Iso": "1"}  # what a page of ours sends with each POST
 
@@ -64,9 +66,20 @@ def declare(app: Stem) -> None:
             time.sleep(0.01)
 
 
+@pytest.fixture(scope="session")
+def one_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The newest server there is, for the whole run; what is shown is a rule of the dashboard, not of each version."""
+    with broker_of("redis", tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
 @pytest.fixture(params=["sqlite", "redis"])
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stem]:
-    url = f"sqlite:///{tmp_path}/jobs.db" if request.param == "sqlite" else request.getfixturevalue("redis_url")
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    if request.param == "redis":
+        url = request.getfixturevalue("one_redis")
+        with redis.Redis.from_url(url) as plain:
+            plain.flushdb()
     made = Stem(url)
     declare(made)
     yield made

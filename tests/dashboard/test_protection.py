@@ -34,7 +34,7 @@ def test_the_token_lets_in_and_needs_no_header_of_ours(opened: Open) -> None:
 
 def test_the_form_gives_a_session_that_no_script_can_read(opened: Open) -> None:
     site = opened(token=TOKEN)
-    assert site.post("/login", data={"token": "wrong"}).status_code == 403
+    assert site.post("/login", data={"token": "wrong"}).status_code == 401
     answer = site.post("/login", data={"token": TOKEN, "next": "/tasks?state=failed"})
     assert answer.status_code == 303 and answer.headers["location"] == "/tasks?state=failed"
     cookie = answer.headers["set-cookie"].lower()
