@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -29,6 +30,23 @@ def messages(answer: httpx.Response) -> Iterator[tuple[str, Any]]:
             yield kind, json.loads(line.removeprefix("data: "))
 
 
+class Reader:
+    """Reads a stream beside the test."""
+
+    def __init__(self, stream: Iterator[tuple[str, Any]]) -> None:
+        self.read: list[tuple[str, Any]] = []
+        threading.Thread(target=self._run, args=(stream,), daemon=True).start()
+
+    def _run(self, stream: Iterator[tuple[str, Any]]) -> None:
+        with suppress(httpx.HTTPError):  # the test closes it
+            for each in stream:
+                self.read.append(each)
+
+    def of(self, id: str | None) -> list[str]:
+        """Kinds of the events of a task; None: of any."""
+        return [kind for kind, data in list(self.read) if "task_id" in data and id in (None, data["task_id"])]
+
+
 def watched(broker_app: Stem) -> bool:
     with broker_app.broker_pool.borrow() as broker:
         return broker.listening()
@@ -46,19 +64,13 @@ def test_what_happens_in_workers_comes_to_every_tab(app: Stem) -> None:
         site.stream("GET", "/api/events") as first,
         site.stream("GET", "/api/events") as second,
     ):
-        tabs = [messages(first), messages(second)]
-        assert [next(tab)[0] for tab in tabs] == ["hello", "hello"]
-        eventually(lambda: watched(app), "nobody listens")
+        tabs = [Reader(messages(first)), Reader(messages(second))]
+        while not all(tab.of(None) for tab in tabs):  # a worker asks once a second whether anybody listens
+            app.enqueue("thumbs.make", {"path": "first"}).result(timeout=30)
         id = app.enqueue("thumbs.make", {"path": "<b>\n\u2028"}).id
         for tab in tabs:
-            kinds = []
-            for kind, data in tab:
-                if data.get("task_id") == id:
-                    kinds.append(kind)
-                    assert data["type"] == kind and data["queue"] == "images"
-                if kind == "completed":
-                    break
-            assert kinds == ["started", "completed"]
+            eventually(lambda tab=tab: "completed" in tab.of(id), "its end does not come")
+            assert tab.of(id) == ["started", "completed"]
 
 
 def test_there_is_one_watch_however_many_tabs(alone: Stem) -> None:
@@ -72,7 +84,8 @@ def test_there_is_one_watch_however_many_tabs(alone: Stem) -> None:
     asgi.state.context.events._open = open
     with served(asgi) as url, visitor(url) as site:
         with site.stream("GET", "/api/events") as one, site.stream("GET", "/api/events") as two, site.stream("GET", "/api/events") as three:
-            assert [next(messages(each))[0] for each in (one, two, three)] == ["hello"] * 3
+            tabs = [messages(each) for each in (one, two, three)]  # who lets go of one closes it
+            assert [next(tab)[0] for tab in tabs] == ["hello"] * 3
             assert asgi.state.context.events.tabs == 3
         eventually(lambda: asgi.state.context.events.tabs == 0, "a tab that is closed stays")
     assert len(opened) == 1
@@ -124,7 +137,8 @@ def test_streams_end_when_the_server_stops(alone: Stem) -> None:
 def test_too_many_tabs_are_sent_away(alone: Stem, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_source, "MOST_TABS", 1)
     with served(dashboard(alone)) as url, visitor(url) as site, site.stream("GET", "/api/events") as one:
-        assert next(messages(one))[0] == "hello"
+        first = messages(one)
+        assert next(first)[0] == "hello"
         with site.stream("GET", "/api/events") as two:
             assert [kind for kind, _ in messages(two)] == ["full"]
     assert MOST_TABS > 1
