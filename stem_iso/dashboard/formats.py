@@ -18,21 +18,25 @@ STRANGE = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\uf
 
 
 def duration(seconds: float | None) -> str:
-    """Two units at most: `850 µs`, `12 ms`, `1.2 s`, `42 s`, `1 m 13 s`, `2 h 5 m`, `3 d 4 h`."""
+    """Two units at most: `850 µs`, `12 ms`, `1.2 s`, `42 s`, `1 m 13 s`, `2 h`, `3 d 4 h`."""
     if seconds is None:
         return NONE
     if seconds < 0.0995:
         return _short(seconds)
     if seconds < 9.95:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f} s".replace(".0 ", " ")
     whole = round(seconds)
     if whole < MINUTE:
         return f"{whole} s"
     if whole < HOUR:
-        return f"{whole // MINUTE} m {whole % MINUTE} s"
+        return _two(whole // MINUTE, "m", whole % MINUTE, "s")
     if whole < DAY:
-        return f"{whole // HOUR} h {whole % HOUR // MINUTE} m"
-    return f"{count(whole // DAY)} d {whole % DAY // HOUR} h"
+        return _two(whole // HOUR, "h", whole % HOUR // MINUTE, "m")
+    return _two(whole // DAY, "d", whole % DAY // HOUR, "h")
+
+
+def _two(number: int, unit: str, rest: int, smaller: str) -> str:
+    return f"{count(number)} {unit} {rest} {smaller}" if rest else f"{count(number)} {unit}"
 
 
 def _short(seconds: float) -> str:

@@ -11,6 +11,7 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from stem_iso.dashboard.context import DashboardContext
 
 PAGE_TASKS = 50
+STACK_WITHIN = 3.0  # seconds that a worker has to say where a handler is
 NEAREST = 8  # running tasks of the overview
 BULK_OF = {  # what may be done to many, by the state that is chosen
     "queued": ("revoke",),
@@ -74,6 +76,7 @@ def routes(context: DashboardContext) -> list[BaseRoute]:
         "/failures": failures,
         "/queues": queues,
         "/workers": workers,
+        "/workers/{id:path}/stack/{pid:int}": stack,
         "/schedules": schedules,
         "/limits": limits,
         "/actions": actions,
@@ -167,6 +170,15 @@ async def queues(context: DashboardContext, request: Request) -> Response:
 async def workers(context: DashboardContext, request: Request) -> Response:
     found = await context.read(context.snapshots.workers)
     return render(context, request, "workers.html", workers=found, log_levels=list(LOG_LEVELS))
+
+
+async def stack(context: DashboardContext, request: Request) -> Response:
+    """Where the handler in this isolate is now, as its worker says. It changes nothing, so one who may only look sees it too."""
+    id, pid = parameters.word("id", str(request.path_params["id"])), int(request.path_params["pid"])
+    answers = await context.order(context.app.control, id, "stack", pid, timeout=STACK_WITHIN)
+    said = answers.texts.get(id, "")
+    why = answers.refused.get(id) or ("" if answers else "the worker does not answer" if answers.silent else "there is no such worker any more")
+    return render(context, request, "stack.html", id=id, pid=pid, said=said, why=why, at=datetime.now(UTC).isoformat())
 
 
 async def schedules(context: DashboardContext, request: Request) -> Response:

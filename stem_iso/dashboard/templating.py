@@ -99,7 +99,7 @@ def render(context: DashboardContext, request: Request, template: str, status: i
         page=template.removesuffix(".html"),
         broker=context.app.site.shown,
         steers=not context.read_only,
-        protected=context.protected,
+        protected=context.token is not None,
         query=query,
         **values,
     )

@@ -25,7 +25,7 @@ function stacked(data) {
 
 function legend(element, data, at) {
   const totals = at === null || at === undefined;
-  const when = totals ? "In all" : new Date(data.at[at] * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  const when = totals ? "In all" : moment(data.at[at]);
   const parts = [document.createTextNode(`${when}:`)];
   for (const kind of ["enqueued", "succeeded", "retried", "failed"]) {
     const part = document.createElement("span"), mark = document.createElement("i"), figure = document.createElement("b");
@@ -37,12 +37,16 @@ function legend(element, data, at) {
   element.replaceChildren(...parts);
 }
 
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+
+const moment = (at) => clock.format(new Date(at * 1000));
+
 function axes() {
   const muted = color("muted"), line = color("line");
   const font = "12px system-ui, sans-serif";
   const axis = { stroke: muted, font, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1, size: 4 } };
   return [
-    { ...axis, grid: { show: false }, space: 70 },
+    { ...axis, grid: { show: false }, space: 64, size: 30, values: (_, all) => all.map(moment) },
     { ...axis, size: 52, space: 36, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6], values: (_, all) => all.map((each) => (each >= 1e4 ? `${each / 1e3}k` : count(each))) },
   ];
 }

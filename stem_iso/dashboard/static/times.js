@@ -14,7 +14,7 @@ function distance(at, now) {
   const seconds = (now - at) / 1000;
   const far = Math.abs(seconds);
   if (far < 1) return "now";
-  const said = far < 60 ? `${Math.round(far)} s` : far < 3600 ? `${Math.floor(far / 60)} m` : far < 86400 ? `${Math.floor(far / 3600)} h ${Math.floor((far % 3600) / 60)} m` : `${Math.floor(far / 86400)} d`;
+  const said = far < 60 ? `${Math.round(far)} s` : far < 3600 ? `${Math.floor(far / 60)} m` : duration(far);
   return seconds > 0 ? `${said} ago` : `in ${said}`;
 }
 
