@@ -10,7 +10,8 @@
     ├── BrokerUnavailable (ConnectionError)  the store could not be reached; it says what may be stored
     ├── LeaseLost                            the delivery belongs to another worker now; do not settle it
     ├── WaitRefused (RuntimeError)           a handler may not wait for the result of another task
-    ├── RetryRefused (RuntimeError)          the task has not failed, or cannot run again
+    ├── ActionRefused (RuntimeError)         what was asked for does not fit how the task stands
+    │   └── RetryRefused                     the task has not failed, or cannot run again
     ├── IsolateError
     │   ├── TimeoutException (TimeoutError)  killed at its hard limit
     │   ├── MemoryLimitExceeded              killed over its memory limit
@@ -220,7 +221,11 @@ class TaskCancelled(TaskFailed):
         return self._ended()
 
 
-class RetryRefused(StemError, RuntimeError):
+class ActionRefused(StemError, RuntimeError):
+    """What was asked for does not fit how the task stands; the message says why, and what can be done instead. Nothing was changed."""
+
+
+class RetryRefused(ActionRefused):
     """The task cannot run again as it stands; the message says why, and what can be done instead. Nothing was changed."""
 
 

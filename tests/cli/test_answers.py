@@ -99,7 +99,7 @@ def test_queues_say_which_place_was_asked(here: Run, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     here("enqueue", "add")
     here("queues", "purge", "default")
-    assert here("queues")[1] == f"all queues are empty: sqlite:///{tmp_path}/stem_iso.db\n"
+    assert here("queues")[1].splitlines()[1].split()[:5] == ["default", "0", "0", "0", "0"]  # it was used
 
 
 def test_looking_leaves_an_earlier_version_alone_and_migrate_brings_it_up(here: Run, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from stem_iso.testing.contract.canvas import Canvases
 from stem_iso.testing.contract.canvas_lifecycle import WholeCanvases
 from stem_iso.testing.contract.dead_letters import DeadLetterRules
 from stem_iso.testing.contract.delays import Timing
+from stem_iso.testing.contract.edits import Edits, RunNow
 from stem_iso.testing.contract.leases import LeaseRules
 from stem_iso.testing.contract.limit_lines import Lines
 from stem_iso.testing.contract.limits import LimitRules
@@ -30,6 +31,7 @@ from stem_iso.testing.contract.retry import Retries
 from stem_iso.testing.contract.revoke import Revoking
 from stem_iso.testing.contract.schedules import ScheduleRules
 from stem_iso.testing.contract.settle import Settling
+from stem_iso.testing.contract.task_lists import TaskLists
 from stem_iso.testing.contract.unique import Unique
 from stem_iso.testing.contract.workers import Gossip
 
@@ -54,5 +56,8 @@ class BrokerContract(
     Lines,
     Rates,
     ScheduleRules,
+    TaskLists,
+    RunNow,
+    Edits,
 ):
     """Subclass it, and give it a fixture `broker`."""
