@@ -1,4 +1,4 @@
-"""Laws of the counters: nothing that happened is lost or counted twice, over flushes, refusals and outages, in the broker or in the totals."""
+"""Laws of the counters: nothing that happened is lost or counted twice, over flushes and refusals, in the broker or in the totals."""
 
 from __future__ import annotations
 
