@@ -17,6 +17,7 @@ from stem_iso.client.result import TaskHandle
 from stem_iso.errors import ActionRefused, StemError, UnknownResult
 from stem_iso.printable import one_line
 
+PROGRESS_WIDTH = 40  # cells: what is written over the line of progress covers all of it
 DONE_WORDS = {"retry": "retried", "revoke": "revoked", "terminate": "terminated", "delete": "deleted", "run-now": "made ready"}
 
 
@@ -79,7 +80,7 @@ def bulk(reach: Reach, action: str, everything: bool, dry_run: bool, yes: bool, 
     meant = cast(BulkAction, action)
     if not dry_run and not yes and sys.stdin.isatty():
         matched = app.bulk(meant, dry_run=True, all=everything, progress=_progress(reach), **which).matched
-        click.confirm(f"{action} {matched} tasks?", abort=True, err=True)
+        click.confirm(f"{action} {matched} tasks?".ljust(PROGRESS_WIDTH), abort=True, err=True)
     result = app.bulk(meant, dry_run=dry_run, all=everything, progress=_progress(reach), **which)
     if reach.as_json:
         output.print_json(result)
@@ -94,7 +95,7 @@ def bulk(reach: Reach, action: str, everything: bool, dry_run: bool, yes: bool, 
 def _progress(reach: Reach) -> Callable[[BulkResult], object] | None:
     if reach.as_json or not sys.stderr.isatty():
         return None
-    return lambda result: click.echo(f"\r{result.matched} matched, {result.refused} refused \r", nl=False, err=True)
+    return lambda result: click.echo(f"\r{result.matched} matched, {result.refused} refused\r", nl=False, err=True)
 
 
 def _each(reach: Reach, ids: Sequence[str], order: Callable[[TaskHandle[Any]], None], done: str) -> None:

@@ -20,7 +20,7 @@ import msgspec
 
 from stem_iso.client.result import datetime_of
 from stem_iso.errors import BrokerUnavailable
-from stem_iso.validation import text, whole
+from stem_iso.validation import optional_text, whole
 
 if TYPE_CHECKING:
     from stem_iso.client.application import Application
@@ -45,8 +45,8 @@ def operator() -> str:
     """Who runs this program, as "user@host"."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no name
-        user = str(os.getuid())
+    except (KeyError, OSError, ImportError):  # a container whose user has no name; ImportError: Windows, where the environment names none
+        user = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
     return f"{user}@{socket.gethostname()}"
 
 
@@ -54,8 +54,9 @@ def log(app: Application, action: str, target: str, result: str, by: str | None)
     """It is done by now: a broker that is away at this moment loses the line, and the caller still gets the answer."""
     from stem_iso.brokers.operations import Action
 
-    who = operator() if by is None else text("by", by)
-    line = Action(at=app.clock(), by=_cut(who), action=_cut(action), target=_cut(target), result=_cut(result))
+    line = Action(
+        at=app.clock(), by=_cut(optional_text("by", by) or operator()), action=_cut(action), target=_cut(target), result=_cut(result)
+    )
     try:
         with app.broker_pool.borrow() as broker:
             broker.log_action(line)

@@ -20,7 +20,7 @@ from stem_iso.client.action_log import log
 from stem_iso.client.task_filter import FilterFields, checked, in_words
 from stem_iso.client.task_list import MOST_A_STEP, steps
 from stem_iso.errors import InvalidOptions
-from stem_iso.validation import did_you_mean, flag
+from stem_iso.validation import did_you_mean, flag, optional_text
 
 if TYPE_CHECKING:
     from stem_iso.brokers.base import Broker, Replayed, StatusRecord
@@ -61,6 +61,7 @@ def bulk(
     if not flag("all", all) and not which.chooses:
         raise InvalidOptions("all: no filter is given; give one, or all=True where every task is meant")
     flag("dry_run", dry_run)
+    optional_text("by", by)  # before anything is done
     result = BulkResult()
     try:
         for tasks, _ in steps(app, which, MOST_A_STEP, None, True):

@@ -20,7 +20,7 @@ from stem_iso.errors import ActionRefused, PayloadTooLarge, RetryRefused, StemEr
 from stem_iso.outcome import TaskState, TaskStatus
 from stem_iso.task.codec import Converter, unpack
 from stem_iso.task.context import current_context
-from stem_iso.validation import Duration, delay
+from stem_iso.validation import Duration, delay, optional_text
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -122,6 +122,7 @@ class TaskHandle(Generic[R]):
 
         Raises ActionRefused for one that is not delayed, and UnknownResult.
         """
+        optional_text("by", by)  # before anything is done
         with self.app.broker_pool.borrow() as broker:
             answer = broker.run_now(self.id, self.queue)
         self._refuse(answer, ActionRefused, "is not run now")
@@ -138,6 +139,7 @@ class TaskHandle(Generic[R]):
         Raises TypeError for arguments that do not fit, ActionRefused for a task that runs, has succeeded, or is a part of a canvas,
         PayloadTooLarge, and UnknownResult.
         """
+        optional_text("by", by)  # before anything is done
         with self.app.broker_pool.borrow() as broker:
             (record,) = broker.status([self.id], self.queue)
             if record is None:

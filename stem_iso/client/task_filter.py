@@ -11,7 +11,7 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
@@ -20,8 +20,7 @@ from stem_iso.brokers.operations import LISTED_STATES, TaskFilter
 from stem_iso.errors import InvalidOptions
 from stem_iso.json_data import to_json
 from stem_iso.task.arguments import REDACTED
-from stem_iso.validation import did_you_mean, duration
-from stem_iso.validation import text as printable
+from stem_iso.validation import did_you_mean, duration, optional_text
 
 
 class FilterFields(TypedDict, total=False):
@@ -69,12 +68,12 @@ def checked(given: Mapping[str, Any], now: float) -> CheckedFilter:
         raise InvalidOptions("since: it is later than until; nothing can be in between")
     stored = TaskFilter(
         states=_states(given.get("state")),
-        queue=_optional("queue", given.get("queue"), printable),
-        name=_optional("name", given.get("name"), printable),
+        queue=optional_text("queue", given.get("queue")),
+        name=optional_text("name", given.get("name")),
         since=since,
         until=until,
     )
-    return CheckedFilter(stored, _optional("text", given.get("text"), _sought))
+    return CheckedFilter(stored, _sought("text", given.get("text")))
 
 
 def in_words(given: Mapping[str, Any]) -> str:
@@ -91,12 +90,10 @@ def _word(value: Any) -> str:
     return value if isinstance(value, str) else ",".join(sorted(value))
 
 
-def _optional(name: str, value: Any, check: Callable[[str, Any], str]) -> str | None:
-    return None if value is None else check(name, value)
-
-
-def _sought(name: str, value: Any) -> str:
-    """Any text but none at all: it is compared, and named nowhere."""
+def _sought(name: str, value: Any) -> str | None:
+    """Any text but an empty one: it is compared, and named nowhere."""
+    if value is None:
+        return None
     if not isinstance(value, str) or not value:
         raise InvalidOptions(f"{name}: {value!r} must be a part of an argument; leave it out for all tasks")
     return value.casefold()

@@ -1,6 +1,6 @@
 """List of tasks, a page at a time.
 
-    page ── step ──> broker.list_tasks(after) ── matches? ──> tasks …     until the page is full, the end, or a second has passed
+    page ── step ──> broker.list_tasks(after) ── matches? ──> tasks …     until the page is full or large, the end, or a second has passed
       └── cursor ──> the next page goes on behind the last task that was looked at
 
 Each step of the store is bounded, so a page of a rare text may be short, or even empty, and still have a cursor: it says how far the store
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from stem_iso.client.application import Application
 
 LONGEST_LOOK = 1.0  # seconds after which a page is answered as it is
+LARGEST_PAGE = 16 << 20  # bytes of arguments and results, past which it is too: a thousand tasks may bring a thousand megabytes
 MOST_A_STEP = 250  # tasks: each may bring arguments of a megabyte
 
 
@@ -43,11 +44,12 @@ def page(app: Application, which: CheckedFilter, limit: int, cursor: str | None,
     whole("limit", limit, 1, 1000, " from 1 to 1000")
     flag("newest_first", newest_first)
     found: list[TaskStatus] = []
-    stop_at = time.monotonic() + LONGEST_LOOK
+    stop_at, size = time.monotonic() + LONGEST_LOOK, 0
     for matched, position in steps(app, which, limit, cursor, newest_first):
         for place, task in enumerate(matched):
             found.append(listed_status(app, task.record))
-            if len(found) == limit:
+            size += len(task.record.args or b"") + len(task.record.result or b"")
+            if len(found) == limit or size > LARGEST_PAGE:
                 more = place + 1 < len(matched) or position is not None
                 return TaskPage(found, task.position if more else None)
         cursor = position

@@ -21,7 +21,7 @@ from stem_iso.client.action_log import log
 from stem_iso.client.enqueue import new_id
 from stem_iso.config import LOG_LEVELS
 from stem_iso.errors import InvalidOptions
-from stem_iso.validation import cores, delay, did_you_mean, text, whole
+from stem_iso.validation import cores, delay, did_you_mean, optional_text, text, whole
 from stem_iso.validation import queue as queue_name
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def _change_pause(app: Application, queue: str | None, task: str | None, timeout
         raise InvalidOptions("queue: give either a queue or task=, the name of a task" + ("" if queue is None else "; not both"))
     name = text("task", task) if queue is None else queue_name("queue", queue)
     seconds = delay("timeout", timeout)
+    optional_text("by", by)  # before anything is done
     with app.broker_pool.borrow() as broker:
         changed = (broker.pause if word == "pause" else broker.resume)(name, queue is None)
         concerned = [worker for worker in broker.workers() if queue is None or queue in worker.queues]
@@ -87,6 +88,7 @@ def control(app: Application, worker_id: str, action: str, value: Any, timeout: 
     text("worker_id", worker_id)
     check_order(worker_id, action, value)
     seconds = delay("timeout", timeout)
+    optional_text("by", by)  # before anything is done
     with app.broker_pool.borrow() as broker:
         concerned = [worker for worker in broker.workers() if worker_id in (EVERY, worker.id)]
         answers = _ordered(app, broker, worker_id, action, value, concerned, seconds) if concerned else Acknowledged()

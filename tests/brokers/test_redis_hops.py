@@ -16,7 +16,7 @@ import redis
 from stem_iso.brokers.base import Broker, BrokerOptions, Permit, Receipt, ScheduleRecord, Verdict
 from stem_iso.brokers.redis.broker import RedisBroker
 from stem_iso.brokers.redis.driver.address import parse
-from stem_iso.brokers.redis.driver.client import Command, RedisClient, Request, ScriptCall
+from stem_iso.brokers.redis.driver.client import RedisClient, Request, ScriptCall, ServerCommand
 from stem_iso.brokers.redis.driver.standalone import connect
 from stem_iso.brokers.url import open_broker
 from stem_iso.outcome import TaskState
@@ -68,7 +68,7 @@ class Mortal:
         return self.run([ScriptCall(script, key, args)])[0]
 
     def command(self, key: str, *words: Any) -> Any:
-        return self.run([Command(key, words)])[0]
+        return self.run([ServerCommand(key, words)])[0]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)

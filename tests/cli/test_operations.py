@@ -15,6 +15,7 @@ from stem_iso.testing import eventually
 from stem_iso.testing.contract.steps import FAILURE, settle, take
 from tests.cli.conftest import Folder
 from tests.cli.test_damage import stem
+from tests.servers.fixtures import broker_of
 
 Run = Any
 APP = ("-A", "jobs")
@@ -199,11 +200,18 @@ def test_figures_of_a_task(here: Run) -> None:
     assert (found["name"], found["minutes"], sum(bucket["enqueued"] for bucket in found["buckets"])) == ("add", 5, 1)
     assert asked(here, "stats", "add", "--minutes", "5")["wait"] == {"p50": None, "p95": None, "p99": None}
     assert here("stats")[1].splitlines()[1].split()[:3] == ["add", "1", "0"]
-    assert "enqueued:" in here("stats", "add")[1]
+    assert "new:" in here("stats", "add")[1]
 
 
 @pytest.mark.slow
-def test_a_worker_obeys_and_its_tasks_are_counted(folder: Folder) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+def test_a_worker_obeys_and_its_tasks_are_counted(folder: Folder, kind: str) -> None:
+    with broker_of(kind, folder.path) as url:
+        folder.environ["STEM_ISO_BROKER"] = url
+        obeyed(folder)
+
+
+def obeyed(folder: Folder) -> None:
     with folder.working("-Q", "default", "-c", "1"):
         workers = eventually(lambda: folder.json("workers"), 60)
         id = workers[0]["id"]
@@ -221,6 +229,13 @@ def test_a_worker_obeys_and_its_tasks_are_counted(folder: Folder) -> None:
         stats = folder.json("stats", "add")
         assert sum(bucket["succeeded"] for bucket in stats["buckets"]) == 1
         assert folder.stem("health").returncode == 0
+        assert folder.json("control", id, "log-level", "debug")["acknowledged"] == [id]
         assert folder.json("control", "*", "drain")["acknowledged"] == [id]
         eventually(lambda: folder.json("workers")[0]["draining"], 60)
         assert folder.stem("health").returncode == 1
+        assert folder.json("control", id, "resume")["acknowledged"] == [id]
+        hang = folder.enqueue("hang")
+        assert folder.json("result", hang, "--timeout", "60", code=1)["error"]["type"].endswith("TimeoutException")
+        eventually(lambda: sum(bucket["timed_out_hard"] for bucket in folder.json("stats", "hang")["buckets"]), 60)
+        assert folder.json("control", "*", "stop")["acknowledged"] == [id]
+        eventually(lambda: folder.json("workers") == [], 60)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -113,6 +113,16 @@ def test_a_page_that_takes_too_long_is_short_and_the_next_one_goes_on(app: Stem,
         pages, cursor = pages + 1, page.cursor
     assert found == sent[::10][::-1]
     assert pages > 2
+
+
+def test_a_page_of_large_tasks_is_short(app: Stem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_list, "LARGEST_PAGE", 10_000)
+    sent = [app.enqueue("send", {"to": "a" * 4000}).id for _ in range(7)]
+    pages = [app.list_tasks()]
+    while pages[-1].cursor is not None:
+        pages.append(app.list_tasks(cursor=pages[-1].cursor))
+    assert [len(page.tasks) for page in pages][:2] == [3, 3]
+    assert [id for page in pages for id in ids(page.tasks)] == sent[::-1]
 
 
 def test_a_page_that_is_full_in_the_middle_of_a_step_leaves_out_nothing(app: Stem) -> None:
@@ -400,6 +410,23 @@ def test_an_application_that_revokes_in_its_own_code_is_no_operator(app: Stem) -
     assert app.actions(limit=1) == [newest]
     with pytest.raises(InvalidOptions, match="limit: 0"):
         app.actions(limit=0)
+
+
+def test_who_cannot_be_named_does_nothing(app: Stem) -> None:
+    handle = app.enqueue("send", {"to": "ann"}, delay=3600)
+    orders: list[Callable[[], object]] = [
+        lambda: handle.run_now(by=""),
+        lambda: handle.edit({"to": "bob"}, by="a\nb"),
+        lambda: app.pause("default", by=""),
+        lambda: app.control("w1", "drain", by=""),
+        lambda: app.bulk("revoke", all=True, by=""),
+        lambda: app.log_action("retry", by=""),
+    ]
+    for order in orders:
+        with pytest.raises(InvalidOptions, match="by: "):
+            order()
+    assert (ids(app.list_tasks(state="delayed").tasks), handle.status().run) == ([handle.id], 0)
+    assert app.actions() == [] and not any(queue.paused for queue in app.queue_stats())
 
 
 def test_coroutines_ask_for_the_same(app: Stem) -> None:

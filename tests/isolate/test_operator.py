@@ -113,7 +113,7 @@ def test_a_killed_call_ends_as_crashed_by_an_operator_with_all_that_it_spawned(c
     outcome = running.outcome()
     assert isinstance(outcome, Crashed) and outcome.by_operator and outcome.signal == "SIGKILL" and not outcome.out_of_memory
     assert_dead(pid, below)
-    assert "killed by an operator" in [reason for reason in calls.reasons()]
+    assert "killed by an operator" in calls.reasons()
     assert calls.value("echo", "next") == "next"
 
 

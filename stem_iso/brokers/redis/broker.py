@@ -96,7 +96,7 @@ class RedisBroker:
         self._receipts = ReceiptIndex(client, self._registry, nonces)
         self._exchanger = Exchanger(client, self._receipts, nonces, options)
         self._buckets = BucketRegistry(client)
-        self._limits = rate_limits.RateLimits(client, self._buckets)
+        self._limits = rate_limits.RateLimits(client, self._buckets, self._hand_on)
         self._relay = OutboxRelay(client, rate_limits.relay)
         self._queue_cache = QueueCache()
         self._statuses = StatusReader(client, self._registry, self._queue_cache, lambda boots: workers.worker_ids(client, boots))
@@ -201,7 +201,7 @@ class RedisBroker:
         return found
 
     def _hand_on(self, entries: Sequence[tuple[str, Sequence[Any]]]) -> None:
-        if entries:
+        if any(answer for _, answer in entries):
             with suppress(BrokerUnavailable):
                 self._relay.run([entry for queue, answer in entries for entry in entries_in(queue, answer)])
 
@@ -225,7 +225,7 @@ class RedisBroker:
         return self._admitted(receipt, lambda queue, cancel: self._limits.acquire(queue, receipt, limits, latest, cancel))
 
     def hold(self, receipt: Receipt, name: str) -> Permit:
-        return self._admitted(receipt, lambda queue, cancel: pauses.hold(self._client, queue, receipt, name, cancel))
+        return self._admitted(receipt, lambda queue, cancel: pauses.hold(self._client, queue, receipt, name, cancel, self._hand_on))
 
     def _admitted(self, receipt: Receipt, ask: Callable[[str, rate_limits.Cancel], Permit]) -> Permit:
         def cancel() -> Verdict:

@@ -3,7 +3,7 @@
     publish, compose, fire ── in their scripts ──> enqueued          workers, once a second ── add_counts ──> all else
     counts ── each minute of each queue ──> TaskCounts, one for each name
 
-A field is a word and the name of the task: "succeeded thumbs.make", "w-12 thumbs.make" (a bin of its waits), "r7 thumbs.make" (of its runs).
+A field is a word and the name of the task: "succeeded thumbs.make"; "w-12 thumbs.make", "r7 thumbs.make": a bin of its waits, of its runs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from stem_iso.brokers.operations import COUNTED, COUNTS_LIFE, TaskCounts
 from stem_iso.brokers.redis.corrupt_records import DAMAGE, log_corrupt, text
-from stem_iso.brokers.redis.driver.client import Command, RedisClient, ScriptCall
+from stem_iso.brokers.redis.driver.client import RedisClient, ScriptCall, ServerCommand
 from stem_iso.brokers.redis.keys import REGISTRY, queue_key
 from stem_iso.brokers.redis.queues import QueueRegistry
 
@@ -63,9 +63,9 @@ def read(client: RedisClient, registry: QueueRegistry, since: int, until: int, q
     return found
 
 
-def _minute(queue: str, minute: int) -> Command:
+def _minute(queue: str, minute: int) -> ServerCommand:
     key = queue_key(queue)
-    return Command(key, ("HGETALL", f"{key}:qc:{minute}"))
+    return ServerCommand(key, ("HGETALL", f"{key}:qc:{minute}"))
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ import msgspec
 
 from stem_iso.brokers.base import DeadFilter, DeadLetter, Replayed
 from stem_iso.brokers.redis.corrupt_records import DAMAGE, UNREADABLE, log_corrupt, text
-from stem_iso.brokers.redis.driver.client import Command, RedisClient, ScriptCall
+from stem_iso.brokers.redis.driver.client import RedisClient, ScriptCall, ServerCommand
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.queues import QueueRegistry
 from stem_iso.brokers.redis.records import body_of, frames, head_of, record, unpack_error
@@ -119,7 +119,7 @@ class DeadLetters:
         commands = []
         for queue, some in places.items():
             key = queue_key(queue)
-            commands.append(Command(key, ("HMGET", f"{key}:x", *(each.id for each in some))))
+            commands.append(ServerCommand(key, ("HMGET", f"{key}:x", *(each.id for each in some))))
         raw: dict[_Found, bytes] = {}
         for some, answer in zip(places.values(), self._client.run(commands), strict=True):
             raw |= {each: data for each, data in zip(some, answer, strict=True) if data is not None}

@@ -41,7 +41,7 @@ LIVE = {"queued": 1, "delayed": 2, "running": 4, "retried": 8}
 ENDED = {"succeeded": "3", "failed": "4", "cancelled": "5"}
 EVERYTHING = "a345"
 
-_position = re.compile(r"(\d{1,17})(?:-(.+)|x((?:[0-9a-f]{2})+))", re.DOTALL)
+_position = re.compile(r"([0-9]{1,17})(?:-(.+)|:((?:[0-9a-f]{2})+))", re.DOTALL)
 
 
 class Place(NamedTuple):
@@ -55,7 +55,7 @@ class Place(NamedTuple):
         try:
             return f"{self.at}-{self.id.decode()}"
         except UnicodeDecodeError:  # damaged: it is shown to nobody, but a list goes on behind it
-            return f"{self.at}x{self.id.hex()}"
+            return f"{self.at}:{self.id.hex()}"
 
 
 class Head(NamedTuple):
@@ -170,9 +170,7 @@ class TaskLister:
         while len(chosen) < limit and left > 0:
             hungry = [slot for slot in slots if slot.hungry]
             if hungry:
-                calls = [
-                    ScriptCall("list", queue_key(slot.queue), _look(slot, which, lists, newest_first, most, detailed)) for slot in hungry
-                ]
+                calls = [_look(slot, which, lists, newest_first, most, detailed) for slot in hungry]
                 for slot, answer in zip(hungry, self._client.run(calls), strict=True):
                     slot.take(answer, lambda head: _fits(head, which, detailed))
                 left -= most * len(hungry)
@@ -193,7 +191,11 @@ class TaskLister:
         """How many of them make a page; one at least."""
         places = _by_queue(chosen)
         answers = self._client.run([ScriptCall("sizes", queue_key(queue), tuple(ids)) for queue, ids in places.items()])
-        sizes = {(queue, id): size for (queue, ids), answer in zip(places.items(), answers, strict=True) for id, size in zip(ids, answer)}
+        sizes = {
+            (queue, id): size
+            for (queue, ids), answer in zip(places.items(), answers, strict=True)
+            for id, size in zip(ids, answer, strict=True)
+        }
         total = 0
         for at, head in enumerate(chosen):
             total += sizes[head.queue, head.place.id]
@@ -211,11 +213,11 @@ class TaskLister:
         return found
 
 
-def _look(slot: _Slot, which: TaskFilter, lists: Lists, newest_first: bool, most: int, detailed: bool) -> tuple[str | bytes | int, ...]:
+def _look(slot: _Slot, which: TaskFilter, lists: Lists, newest_first: bool, most: int, detailed: bool) -> ScriptCall:
     at, id = ("", b"") if slot.upto is None else (str(slot.upto.at), slot.upto.id)
     low = "-inf" if which.since is None else str(max(0, int((which.since - SPARE) * MICROSECONDS)))
     high = "+inf" if which.until is None else str(max(0, int((which.until + SPARE) * MICROSECONDS)))
-    return int(newest_first), at, id, low, high, most, lists.names, lists.live, int(detailed)
+    return ScriptCall("list", queue_key(slot.queue), (int(newest_first), at, id, low, high, most, lists.names, lists.live, int(detailed)))
 
 
 def _fits(head: Head, which: TaskFilter, detailed: bool) -> bool:

@@ -21,16 +21,17 @@ from __future__ import annotations
 from stem_iso.brokers.base import Permit, Receipt, Verdict
 from stem_iso.brokers.operations import Pauses
 from stem_iso.brokers.redis.corrupt_records import DAMAGE, log_corrupt, text
-from stem_iso.brokers.redis.driver.client import Command, RedisClient, ScriptCall
+from stem_iso.brokers.redis.driver.client import RedisClient, ScriptCall, ServerCommand
 from stem_iso.brokers.redis.keys import REGISTRY, bucket_key, queue_key
-from stem_iso.brokers.redis.rate_limits import LINE_OF_PAUSED, TAKEN, Cancel, LimitPlace, deliver, put_aside, refused
+from stem_iso.brokers.redis.rate_limits import LINE_OF_PAUSED, TAKEN, Cancel, HandOn, LimitPlace, deliver, put_aside, refused
 from stem_iso.outcome import PAUSED
 
 PAUSES, OPENINGS = f"{REGISTRY}:p", f"{REGISTRY}:po"
 
 
 def paused(client: RedisClient) -> Pauses:
-    queues, tasks = set(), set()
+    queues: set[str] = set()
+    tasks: set[str] = set()
     for name in client.command(REGISTRY, "HKEYS", PAUSES):
         try:
             (queues if name[:1] == b"q" else tasks).add(name[1:].decode())
@@ -71,10 +72,10 @@ def see_through(client: RedisClient) -> None:
         _open(client, text(name[1:]), number)
 
 
-def hold(client: RedisClient, queue: str, receipt: Receipt, name: str, cancel: Cancel) -> Permit:
-    """See the contract. `cancel` settles the delivery as `cancelled`."""
+def hold(client: RedisClient, queue: str, receipt: Receipt, name: str, cancel: Cancel, hand_on: HandOn) -> Permit:
+    """See the contract. `cancel` settles the delivery as `cancelled`; `hand_on` relays entries of the outbox."""
     token = (receipt.id, receipt.boot, receipt.sequence)
-    asked = Command(REGISTRY, ("HGET", PAUSES, _field(name, True)))
+    asked = ServerCommand(REGISTRY, ("HGET", PAUSES, _field(name, True)))
     number, (left,) = client.run([asked, ScriptCall("lease_time_left", queue_key(queue), token)])
     if left is None:
         return Permit(Verdict.LOST)
@@ -84,7 +85,8 @@ def hold(client: RedisClient, queue: str, receipt: Receipt, name: str, cancel: C
     found = client.call("acquire", queue_key(queue), *token, bucket)
     if found[0] != b"asked":
         return refused(found[0], cancel)
-    _, asking, _, priority = found
+    _, asking, _, priority, entries = found
+    hand_on([(queue, entries)])
     place = LimitPlace(bucket, queue, receipt.id, asking)
     runs, calls, look = client.call("bucket", bucket_key(bucket), "park", place.member, asking, 9 - priority, number)
     if runs:

@@ -4,8 +4,8 @@
     workers ──┼─> names ── one look at each slot ──> QueueState        a queue that nobody uses and that holds nothing is left out
     pauses ───┘
 
-The oldest is sought at the head of each list, for a list is in the order in which its tasks became ready. What was given back or called from
-the line of a limit stands at the head as well, with the time at which it was enqueued.
+The oldest is sought at the head of each list, for a list is in the order in which its tasks became ready. What was given back, or called
+from the line of a limit, stands at the head as well, and is as old as its envelope says.
 """
 
 from __future__ import annotations

@@ -40,6 +40,7 @@ REASONS = {b"rate": RATE_LIMIT, b"concurrency": CONCURRENCY_LIMIT}
 
 
 Cancel = Callable[[], Verdict]
+HandOn = Callable[[Sequence[tuple[str, Sequence[Any]]]], None]  # entries of the outbox, by queue
 
 
 class LimitPlace(NamedTuple):
@@ -71,8 +72,8 @@ class Freed(Protocol):
 class RateLimits:
     """One per broker, used by its thread. It remembers which deliveries hold a bucket, to renew them with their leases."""
 
-    def __init__(self, client: RedisClient, buckets: BucketRegistry) -> None:
-        self._client, self._buckets = client, buckets
+    def __init__(self, client: RedisClient, buckets: BucketRegistry, hand_on: HandOn) -> None:
+        self._client, self._buckets, self._hand_on = client, buckets, hand_on
         self._held: dict[Receipt, LimitPlace] = {}
 
     def acquire(self, queue: str, receipt: Receipt, limits: TaskLimits, latest: float | None, cancel: Cancel) -> Permit:
@@ -81,7 +82,8 @@ class RateLimits:
         found = self._client.call("acquire", queue_key(queue), *token, limits.bucket)
         if found[0] != b"asked":
             return refused(found[0], cancel)
-        _, number, left, priority = found
+        _, number, left, priority, entries = found
+        self._hand_on([(queue, entries)])
         place = LimitPlace(limits.bucket, queue, receipt.id, number)
         rate = limits.rate or Rate(0, 0.0)
         rules = (rate.count, rate.period, limits.concurrency or 0)

@@ -17,7 +17,7 @@ import msgspec
 from stem_iso.brokers.base import Replayed, StatusRecord
 from stem_iso.brokers.redis import retry
 from stem_iso.brokers.redis.corrupt_records import DAMAGE
-from stem_iso.brokers.redis.driver.client import Command, RedisClient, ScriptCall
+from stem_iso.brokers.redis.driver.client import RedisClient, ScriptCall, ServerCommand
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.queues import QueueRegistry
 from stem_iso.brokers.redis.records import parsed, record
@@ -32,7 +32,7 @@ def run_now(client: RedisClient, statuses: StatusReader, id: str, queue: str | N
         if found.not_before is None or not found.queue:
             return Replayed(id, found.run, "not-delayed")
         key = queue_key(found.queue)
-        (seen,), (seconds, micros) = client.run([ScriptCall("status", key, (id,)), Command(key, ("TIME",))])
+        (seen,), (seconds, micros) = client.run([ScriptCall("status", key, (id,)), ServerCommand(key, ("TIME",))])
         if not isinstance(seen, list):
             continue
         stored = Live._make(seen).record

@@ -293,6 +293,8 @@ class SqliteBroker:
             self._database.write(lambda turn: counts.add_counts(turn, counted))
 
     def counts(self, since: int, until: int, queue: str | None = None, name: str | None = None) -> list[TaskCounts]:
+        while self._database.read(counts.behind):
+            self._database.write(counts.advance)
         return self._database.read(lambda turn: counts.counts(turn, since, until, queue, name))
 
     def queue_states(self) -> list[QueueState]:

@@ -227,7 +227,9 @@ def _bring_up(connection: Connection, clock: StoreClock) -> None:
     for step in range(max(1, version) + 1, schema.VERSION + 1):
         _run(connection, schema.ADDED[step])
     connection.execute(f"PRAGMA user_version = {schema.SHOWN}")
-    connection.execute(_WRITE_FACT, ("schema", str(schema.VERSION)))
+    connection.execute(schema.WRITE_FACT, ("schema", str(schema.VERSION)))
+    if version < 3:  # what has come before is not counted (`counts`)
+        connection.execute(schema.WRITE_FACT, ("counted", str(connection.one("SELECT max(seq) FROM task") or 0)))
     if connection.one("SELECT value FROM fact WHERE name = 'machine'") != clock.machine():
         _new_boot(connection, clock)
 
@@ -245,10 +247,7 @@ def _new_boot(connection: Connection, clock: StoreClock) -> None:
     connection.execute("UPDATE start SET at = at - ? + (SELECT offset FROM bucket WHERE bucket.number = start.bucket)", (offset,))
     connection.execute("UPDATE bucket SET until = until - ? + offset, offset = ?", (offset, offset))
     connection.execute("UPDATE task SET at = 0 WHERE state = 2")
-    connection.execute(_WRITE_FACT, ("machine", clock.machine()))
-
-
-_WRITE_FACT = "INSERT INTO fact VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+    connection.execute(schema.WRITE_FACT, ("machine", clock.machine()))
 
 
 NETWORKS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "fuse.sshfs", "lustre", "afs"})

@@ -11,6 +11,7 @@ from typing import Any
 
 from stem_iso.brokers.base import DeadFilter, DeadLetter, Replayed
 from stem_iso.brokers.sqlite.connection import Row
+from stem_iso.brokers.sqlite.counts import leave
 from stem_iso.brokers.sqlite.notifications import Topic
 from stem_iso.brokers.sqlite.rows import INSERT, newest, unpack_error, waiting
 from stem_iso.brokers.sqlite.transaction import Transaction
@@ -97,11 +98,12 @@ def revive(turn: Transaction, envelope: Envelope) -> None:
     """Put it in line as one that arrives now, in place of its status and its dead letter."""
     take(turn, envelope)
     # Asked before the row goes: its place in the list stays its own, so no other row may ever get that `seq`.
-    place, following = turn.one("SELECT coalesce(listed, seq) FROM task WHERE id = ?", (envelope.id,)), newest(turn) + 1
+    known, following = turn.all("SELECT seq, coalesce(listed, seq) FROM task WHERE id = ?", (envelope.id,)), newest(turn) + 1
+    leave(turn, [seq for seq, _ in known])
     turn.run("DELETE FROM task WHERE id = ?", (envelope.id,))
     turn.of_rows(INSERT, [waiting(envelope, encode(envelope), turn.now)])
-    if place is not None:
-        turn.run("UPDATE task SET seq = ?, listed = ? WHERE id = ?", (following, place, envelope.id))
+    place = known[0][1] if known else following
+    turn.run("UPDATE task SET seq = ?, listed = ? WHERE id = ?", (following, place, envelope.id))
     turn.run("DELETE FROM dead WHERE id = ?", (envelope.id,))
     turn.topics |= {Topic.WORK}
 

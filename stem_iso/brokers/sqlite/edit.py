@@ -16,6 +16,7 @@ import msgspec
 
 from stem_iso.brokers.base import Replayed
 from stem_iso.brokers.sqlite import schema
+from stem_iso.brokers.sqlite.counts import leave
 from stem_iso.brokers.sqlite.dead_letters import revive
 from stem_iso.brokers.sqlite.notifications import Topic
 from stem_iso.brokers.sqlite.pauses import is_held
@@ -38,6 +39,7 @@ def run_now(turn: Transaction, id: str) -> Replayed | None:
         return Replayed(id, count(run), "not-delayed")
     with suppress(Undecodable):  # its worker finds that out
         body = encode(msgspec.structs.replace(decode(data(body)), not_before=turn.now))
+    leave(turn, [seq])
     turn.run(_RUN_NOW, (newest(turn) + 1, turn.now, body, seq))
     turn.topics.add(Topic.WORK)
     return Replayed(id, count(run))

@@ -15,8 +15,7 @@ ODD = 86_400.0  # no worker, no listener is renewed so far in the future. A text
 def sweep(turn: Transaction, dead_letter_ttl: float) -> int:
     now = turn.now
     swept = (
-        turn.run(_ENDED, (now, BATCH)).rowcount
-        + turn.run("DELETE FROM dead WHERE id IN (SELECT id FROM dead WHERE died <= ? LIMIT ?)", (now - dead_letter_ttl, BATCH)).rowcount
+        turn.run("DELETE FROM dead WHERE id IN (SELECT id FROM dead WHERE died <= ? LIMIT ?)", (now - dead_letter_ttl, BATCH)).rowcount
         + turn.run("DELETE FROM lock WHERE until <= ?", (now,)).rowcount
         + turn.run(f"DELETE FROM worker WHERE {SILENT}", (now - WORKER_LIFE,)).rowcount
         + turn.run("DELETE FROM worker WHERE seen > ?", (now + ODD,)).rowcount
@@ -24,12 +23,14 @@ def sweep(turn: Transaction, dead_letter_ttl: float) -> int:
     )
     kept_since = now - EVENTS_LIFE if listened(turn) else now
     swept += rate_limits.sweep(turn, BATCH) + end_notices.sweep(turn)
-    swept += counts.sweep(turn) + commands.sweep(turn) + pauses.sweep(turn)
+    ended = [row[0] for row in turn.all(_ENDED, (now, BATCH))]
+    counts.drop(turn, ended)
+    swept += len(ended) + counts.sweep(turn) + commands.sweep(turn) + pauses.sweep(turn)
     return swept + turn.run("DELETE FROM event WHERE at <= ?", (kept_since,)).rowcount
 
 
 # A text is larger than every number: a time that is none would else never come.
-_ENDED = "DELETE FROM task WHERE seq IN (SELECT seq FROM task WHERE state > 2 AND (at <= ? OR at >= '') LIMIT ?)"
+_ENDED = "SELECT seq FROM task WHERE state > 2 AND (at <= ? OR at >= '') LIMIT ?"
 
 
 def due(turn: Transaction, dead_letter_ttl: float) -> bool:

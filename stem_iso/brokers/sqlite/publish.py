@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stem_iso.brokers.sqlite.counts import add_enqueued
 from stem_iso.brokers.sqlite.notifications import Topic
 from stem_iso.brokers.sqlite.rows import INSERT, waiting
 from stem_iso.brokers.sqlite.transaction import Transaction
@@ -42,9 +41,7 @@ def publish(turn: Transaction, pairs: Sequence[tuple[Envelope, bytes]]) -> list[
         wanted = [pair for pair, id in zip(pairs, ids, strict=True) if pair[0].id == id]
     else:
         ids = [envelope.id for envelope, _ in pairs]
-    new = turn.of_rows(INSERT, [waiting(envelope, body, turn.now) for envelope, body in wanted]) if wanted else []
-    if new:
-        add_enqueued(turn, new)
+    if wanted and turn.of_rows(INSERT, [waiting(envelope, body, turn.now) for envelope, body in wanted]):
         turn.topics.add(Topic.WORK)  # delayed ones wake too: the sleeper may have to wake earlier than it thinks
     return ids
 

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from stem_iso.brokers.operations import COUNTS_LIFE, LimitState, QueueState
-from stem_iso.brokers.sqlite import pauses, workers
+from stem_iso.brokers.operations import LimitState, QueueState
+from stem_iso.brokers.sqlite import counts, pauses, workers
 from stem_iso.brokers.sqlite.transaction import Transaction
 from stem_iso.brokers.sqlite.values import count, is_count, is_text, moment, seconds, text
 
@@ -39,7 +39,6 @@ def queue_states(turn: Transaction, dead_letter_ttl: float) -> list[QueueState]:
     dead = _counted(turn.all(_DEAD, (turn.now - dead_letter_ttl,)))
     paused = pauses.paused(turn).queues
     served = {queue for worker in workers.workers(turn) for queue in worker.queues}
-    used = {text(queue) for (queue,) in turn.all("SELECT queue FROM used WHERE at > ?", (turn.now - COUNTS_LIFE,))}
     return [
         QueueState(
             name=name,
@@ -50,7 +49,7 @@ def queue_states(turn: Transaction, dead_letter_ttl: float) -> list[QueueState]:
             oldest_age=max(0.0, turn.now - since[name]) if name in since else None,
             paused=name in paused,
         )
-        for name in sorted({*ready, *delayed, *running, *dead, *paused, *served, *used})
+        for name in sorted({*ready, *delayed, *running, *dead, *paused, *served, *counts.used(turn)})
     ]
 
 

@@ -7,6 +7,7 @@ States queued, running, retried are never written: they follow from where the ro
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -77,7 +78,7 @@ def with_meta(body: Any, meta: Any) -> Any:
 
 INSERT = """
 INSERT INTO task (id, name, queue, rank, state, at, run, attempt, redeliveries, visibility, ttl, lock, parent, root, enqueued, meta, body)
-VALUES {rows} ON CONFLICT (id) DO NOTHING RETURNING queue, name"""
+VALUES {rows} ON CONFLICT (id) DO NOTHING RETURNING id"""
 
 
 def newest(turn: Transaction) -> int:
@@ -125,9 +126,24 @@ class RowEnd(NamedTuple):
     progress: bytes | None = None  # None: as it was
 
 
+# Ends that are alike but for their rows are written by one plain statement, which takes a third less than a join with their values. Most
+# are: of tasks that return nothing, above all. What is longer than SHORT, bytes, is not compared.
+FEW, SHORT = 3, 256
+
+
 def close(turn: Transaction, endings: Sequence[RowEnd]) -> None:
     """The row is the status from now on. Its envelope stays, for those who ask with which arguments it ran, and for a retry."""
-    turn.of_rows(_END, [(*ending, turn.now) for ending in endings])
+    alike: dict[tuple[Any, ...], list[RowEnd]] = defaultdict(list)
+    others = [ending for ending in endings if ending.result is not None and len(ending.result) > SHORT]
+    for ending in endings:
+        if ending.result is None or len(ending.result) <= SHORT:
+            alike[ending[1:]].append(ending)
+    for values, same in alike.items():
+        if len(same) >= FEW or len(endings) < FEW:
+            turn.of_keys(_END_ALIKE, [ending.seq for ending in same], *values, turn.now)
+        else:
+            others += same
+    turn.of_rows(_END, [(*ending, turn.now) for ending in others])
 
 
 def add_dead_letters(turn: Transaction, rows: Sequence[tuple[int, str, bytes | None]]) -> None:
@@ -136,11 +152,14 @@ def add_dead_letters(turn: Transaction, rows: Sequence[tuple[int, str, bytes | N
 
 
 # column1, column2, …: how SQLite names the columns of a VALUES list.
-_END = """
+_ENDED = "sequence = NULL, marked = 0, revoked = 0, lock = NULL, slot = NULL, waits = NULL"
+_END = f"""
 UPDATE task SET state = v.column2, at = v.column3, reason = v.column4, error = v.column5, result = v.column6,
   meta = coalesce(v.column7, meta), progress = coalesce(v.column8, progress), finished = v.column9,
-  sequence = NULL, marked = 0, revoked = 0, lock = NULL, slot = NULL, waits = NULL
-FROM (VALUES {rows}) AS v WHERE task.seq = v.column1"""
+  {_ENDED} FROM (VALUES {{rows}}) AS v WHERE task.seq = v.column1"""
+_END_ALIKE = f"""
+UPDATE task SET state = ?, at = ?, reason = ?, error = ?, result = ?, meta = coalesce(?, meta), progress = coalesce(?, progress),
+  finished = ?, {_ENDED} WHERE seq IN ({{keys}})"""
 
 _BURY = """
 INSERT INTO dead (id, name, queue, reason, run, attempt, died, lock, error, body)

@@ -18,8 +18,8 @@ leaves each at its default.
 
 The list of tasks goes by position: `seq`, the order of arrival. Whatever puts a task in line anew gives its row a new `seq`, and writes the
 one by which it was first known to `listed`. A new `seq` is larger than all others, so it is larger than every `listed` too, and no
-two tasks have one position. Four more partial indexes are for the list alone: `seq` by state, but of what is ready, which `task_ready`
-has in that order by queue and rank, and of what runs, which is little.
+two tasks have one position. Two more partial indexes are for the list alone: `task_listed`, and `task_state`, which has all by state but
+what is ready in its first attempt, which `task_ready` has in that order by queue and rank, and what runs, which is little.
 
 The file remembers the machine's boot that its leases were written in: whoever opens it under another one sets all of them to "ran out".
 """
@@ -149,10 +149,7 @@ CREATE TABLE schedule (
     3: """
 ALTER TABLE task ADD COLUMN listed INTEGER;    -- the `seq` by which it was first known, NULL: this one
 CREATE INDEX task_listed ON task (listed) WHERE listed IS NOT NULL;
-CREATE INDEX task_behind ON task (seq) WHERE state = -1;
-CREATE INDEX task_later ON task (seq) WHERE state = 1;
-CREATE INDEX task_again ON task (seq) WHERE attempt > 0 AND state < 2;
-CREATE INDEX task_over ON task (state, seq) WHERE state > 2;
+CREATE INDEX task_state ON task (state, seq) WHERE state <> 2 AND (state <> 0 OR attempt > 0);
 CREATE TABLE counts (
     minute INTEGER NOT NULL,         -- wall clock // 60
     queue TEXT NOT NULL,
@@ -176,6 +173,9 @@ CREATE TABLE reply (command TEXT NOT NULL, worker TEXT NOT NULL, at REAL NOT NUL
 CREATE TABLE action (number INTEGER PRIMARY KEY, body BLOB NOT NULL);
 """,
 }
+
+
+WRITE_FACT = "INSERT INTO fact VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 
 
 def statements(text: str) -> Iterator[str]:

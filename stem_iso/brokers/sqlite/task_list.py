@@ -41,7 +41,16 @@ PROBE = 16  # rows that are looked at where the times of one place are asked for
 POSITION = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 LEAST, MOST = -(1 << 63), (1 << 63) - 1
 
-ENDED = {"succeeded": schema.SUCCEEDED, "failed": schema.FAILED, "cancelled": schema.CANCELLED}
+# Where those of each state stand in `task_state`. What has come due and was not moved yet is listed as queued.
+STAND = {
+    "queued": (schema.WAITING, schema.DELAYED),
+    "delayed": (schema.DELAYED,),
+    "retried": (schema.READY, schema.DELAYED),
+    "succeeded": (schema.SUCCEEDED,),
+    "failed": (schema.FAILED,),
+    "cancelled": (schema.CANCELLED,),
+}
+_IN_TASK_STATE = "state <> 2 AND (state <> 0 OR attempt > 0)"
 
 
 class Range(NamedTuple):
@@ -145,8 +154,8 @@ def states_of(state: Any, at: Any, attempt: Any, now: float) -> tuple[str, ...]:
 
 def ranges(turn: Transaction, which: TaskFilter) -> list[Range]:
     """Those that hold every row that may match, and as few others as can be."""
-    if turn.one("SELECT 1 FROM temp.sqlite_master WHERE name = 'task'"):
-        return [ALL]  # a file of an earlier version is looked at: it has none of the indexes
+    if turn.is_view():
+        return [ALL]
     if which.states is None:
         return [ALL, LISTED]
     found = [LISTED]
@@ -156,15 +165,10 @@ def ranges(turn: Transaction, which: TaskFilter) -> list[Range]:
         if len(lines) > LINES:
             return [ALL, LISTED]
         found += lines
-    if states & {"queued", "delayed"}:  # what has come due and was not moved yet is listed as queued
-        found.append(Range("task_later", "state = 1"))
-    if "queued" in states:
-        found.append(Range("task_behind", "state = -1"))
-    if "retried" in states:
-        found.append(Range("task_again", "attempt > 0 AND state < 2"))
     if "running" in states:
         found.append(RUNNING)
-    return found + [Range("task_over", f"state > 2 AND state = {ENDED[state]}") for state in sorted(states & set(ENDED))]
+    numbers = {number for state in states & set(STAND) for number in STAND[state]}
+    return found + [Range("task_state", f"{_IN_TASK_STATE} AND state = {number}") for number in sorted(numbers)]
 
 
 def _lines(turn: Transaction, queue: str | None) -> list[Range]:

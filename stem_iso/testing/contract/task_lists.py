@@ -179,7 +179,7 @@ class TaskLists(Steps):
     def test_what_has_expired_or_is_forgotten_is_not_listed(self, broker: Broker) -> None:
         sent(broker, "forgotten", "expired", "kept")
         for delivery in take(broker):
-            ttl = 0.05 if delivery.receipt.id == "expired" else None
+            ttl = 0.05 if delivery.receipt.id == "expired" else DAY
             settle(broker, delivery, Finish(TaskState.SUCCEEDED, result=SUCCESS.result, ttl=ttl))
         broker.forget("forgotten")
         eventually(lambda: listed(broker) == ["kept"])
@@ -294,7 +294,8 @@ class TaskLists(Steps):
         for _ in range(3):
             for delivery in take(broker):
                 settle(broker, delivery, FAILURE)
-            again(broker, "b", "retry"), again(broker, "a", "retry")
+            again(broker, "b", "retry")
+            again(broker, "a", "retry")
             assert listed(broker) == ["a", "b"]
         assert [delivery.receipt.id for delivery in take(broker)] == ["b", "a"], "but in line it is as one that comes now"
 

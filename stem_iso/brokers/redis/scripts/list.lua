@@ -4,8 +4,9 @@
 -- -> { place, id } of how far it has looked, {} at the end; then place, id, name, enqueued of each that is there ('' where not asked for)
 --
 -- One look at one stretch of the order, all lists at once: a task that ends between two looks is in one of them. What is answered may be
--- stale; whoever shows it looks it up. Of those alive, few are found where they stand (leases, delays), many along the order.
-local FEW, MOST_BYTES, HEAD = 500, 524288, 4096
+-- stale; whoever shows it looks it up. A short list has no highest place: what was enqueued long before it came is found there. Of those
+-- alive, few are found where they stand (leases, delays), many along the order.
+local FEW, MOST_BYTES, HEAD, SHORT = 500, 524288, 4096, 1000
 local newest, place, id, low, high = ARGV[1] == '1', ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local most, wanted, detailed = tonumber(ARGV[6]), tonumber(ARGV[8]), ARGV[9] == '1'
 
@@ -40,6 +41,7 @@ local function rank_in(key, itself)
 end
 
 local function stretch(key)
+  local high = call('ZCARD', key) > SHORT and high or '+inf'
   local from, to = call('ZCOUNT', key, '-inf', '(' .. low), call('ZCOUNT', key, '-inf', high) - 1
   if id ~= '' then
     if newest then to = math.min(to, rank_in(key) - 1) else from = math.max(from, rank_in(key, true)) end
@@ -63,8 +65,7 @@ local function placed(ids)
   slices(ids, function(first, last)
     for k, score in ipairs(call('ZMSCORE', QA, unpack(ids, first, last))) do
       local each = { tonumber(score or ''), ids[first + k - 1] }
-      if score and not seen_ids[each[2]] and each[1] >= tonumber(low) and each[1] <= tonumber(high)
-        and (not behind or precedes(behind, each)) then
+      if score and not seen_ids[each[2]] and each[1] >= tonumber(low) and (not behind or precedes(behind, each)) then
         seen_ids[each[2]] = true
         found[#found + 1] = each
       end
@@ -134,32 +135,36 @@ end
 
 local read = 0
 
+-- Of a status: where its envelope begins, how long it is, and how it began.
 local function envelope_in(status)
-  local token, begun, length, at
-  at = struct.size(STATUS) + 1
-  token, begun, length, at = struct.unpack('<I4c0I4c0I4', status, at)
-  return at, length
+  local _, begun, length, at = struct.unpack('<I4c0I4c0I4', status, struct.size(STATUS) + 1)
+  return at, length, begun
+end
+
+-- A part of a canvas is enqueued when it begins.
+local function began(begun)
+  local sound, parts = pcall(cmsgpack.unpack, begun or '')
+  return sound and type(parts) == 'table' and tonumber(parts[3])
 end
 
 -- Name and time of one, and how many bytes that took.
 local function told(list, each)
-  local body, at
+  local body, begun
   if list == 'a' then
-    body = call('HGET', M, each) or ''
-    local r = parse(body)
-    body, at = r.head, 0
+    body, begun = parse(call('HGET', M, each) or '').head, get('o', each)
   else
     local key = P .. ':s:' .. each
-    body = call('GETRANGE', key, 0, HEAD - 1)
-    local sound, from, length = pcall(envelope_in, body)
+    local status = call('GETRANGE', key, 0, HEAD - 1)
+    local sound, from, length, how = pcall(envelope_in, status)
     if not sound then return '', '' end
-    if from + length - 1 > #body then body = call('GETRANGE', key, 0, from + length - 2) end
-    body, at = sub(body, from, from + length - 1), 0
+    if from + length - 1 > #status then status = call('GETRANGE', key, 0, from + length - 2) end
+    body, begun = sub(status, from, from + length - 1), how
   end
   read = read + #body
   local sound, envelope = pcall(cmsgpack.unpack, body)
   if not sound or type(envelope) ~= 'table' then return '', '' end
-  return envelope.name or '', tonumber(envelope.enqueued_at or '') and number(envelope.enqueued_at) or ''
+  local enqueued = began(begun) or tonumber(envelope.enqueued_at or '')
+  return tostring(envelope.name or ''), enqueued and number(enqueued) or ''
 end
 
 -- -- the look ----------------------------------------------------------------------------------------------------------------------------------------
