@@ -60,10 +60,8 @@ def _move_mark(turn: Transaction, to: int) -> None:
     turn.run(schema.WRITE_FACT, ("counted", str(to)))
 
 
-# Of (now, the minute of now). A time that is none of today's is that of a clock that nobody has: it is counted when it is seen.
-_MINUTE = (
-    "CASE WHEN enqueued > :now - 86400 AND enqueued < :now + 60 THEN CAST(enqueued / 60 AS INTEGER) ELSE CAST(:now / 60 AS INTEGER) END"
-)
+# One that does not say when it came, or says that it is still to come, is counted in the minute in which it is seen.
+_MINUTE = "CAST(CASE WHEN enqueued < :now + 60 THEN enqueued ELSE :now END / 60 AS INTEGER)"
 _NEW = f"SELECT {_MINUTE}, queue, name, count(*) FROM task WHERE listed IS NULL AND size IS NULL AND "
 
 
@@ -88,8 +86,11 @@ def behind(turn: Transaction) -> bool:
 
 
 def _add(turn: Transaction, rows: Sequence[Row]) -> None:
+    first = oldest(turn.now)
     for minute, queue, name, many in rows:
-        if is_text(queue) and is_text(name) and not turn.run(_ENQUEUED, (many, minute, queue, name)).rowcount:
+        if minute < first or not is_text(queue) or not is_text(name):
+            continue
+        if not turn.run(_ENQUEUED, (many, minute, queue, name)).rowcount:
             turn.run("INSERT INTO counts (minute, queue, name, enqueued) VALUES (?, ?, ?, ?)", (minute, queue, name, many))
             _use(turn, queue, minute)
 

@@ -134,13 +134,15 @@ FEW, SHORT = 3, 256
 def close(turn: Transaction, endings: Sequence[RowEnd]) -> None:
     """The row is the status from now on. Its envelope stays, for those who ask with which arguments it ran, and for a retry."""
     alike: dict[tuple[Any, ...], list[RowEnd]] = defaultdict(list)
-    others = [ending for ending in endings if ending.result is not None and len(ending.result) > SHORT]
+    others: list[RowEnd] = []
     for ending in endings:
         if ending.result is None or len(ending.result) <= SHORT:
             alike[ending[1:]].append(ending)
-    for values, same in alike.items():
+        else:
+            others.append(ending)
+    for end, same in alike.items():
         if len(same) >= FEW or len(endings) < FEW:
-            turn.of_keys(_END_ALIKE, [ending.seq for ending in same], *values, turn.now)
+            turn.of_keys(_END_ALIKE, [ending.seq for ending in same], *end, turn.now)
         else:
             others += same
     turn.of_rows(_END, [(*ending, turn.now) for ending in others])
