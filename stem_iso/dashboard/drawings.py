@@ -49,7 +49,7 @@ def tone_of(value: float, soft: float | None, hard: float | None) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class TimelineStep:
     """One stretch of a timeline: percent from the left, and as wide. `kind`: "waited", or the state that it ended in."""
 
     kind: str
@@ -62,7 +62,7 @@ class Step:
 class Timeline:
     """`soft`, `hard`: where these limits of the newest attempt stand; None where they lie outside or there are none."""
 
-    steps: list[Step]
+    steps: list[TimelineStep]
     soft: float | None
     hard: float | None
     seconds: float  # what the whole width stands for
@@ -86,9 +86,9 @@ def timeline(task: Any, now: float) -> Timeline | None:
     shown = run if began is None else max(run, min(hard or 0.0, max(4 * run, 1.0)))  # a limit of an hour does not make a second unseen
     waited = max(0.0, (began or end) - ready)
     whole = max(waited + shown, 1e-6)
-    steps = [Step("waited", 0.0, 100 * waited / whole, waited)]
+    steps = [TimelineStep("waited", 0.0, 100 * waited / whole, waited)]
     if began is not None:
-        steps.append(Step(task["state"], 100 * waited / whole, max(0.4, 100 * run / whole), run))
+        steps.append(TimelineStep(task["state"], 100 * waited / whole, max(0.4, 100 * run / whole), run))
     marks = [None if began is None or not limit or limit > shown else 100 * (waited + limit) / whole for limit in (soft, hard)]
     return Timeline(steps, marks[0], marks[1], whole)
 

@@ -31,6 +31,7 @@ function show() {
   const all = document.getElementById("pick-all");
   if (all) { all.checked = here > 0 && here === listed.length; all.indeterminate = here > 0 && here < listed.length; }
   bar.querySelector("[data-field=count]").textContent = picked.size ? `${count(picked.size)} picked` : "All that match";
+  bar.classList.toggle("on", picked.size > 0);
   bar.querySelector("[data-clear]").hidden = !picked.size;
 }
 

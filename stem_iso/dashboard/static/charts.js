@@ -19,7 +19,7 @@ const color = (name) => {
 const numbers = (name) => JSON.parse(document.getElementById("series").dataset[name]);
 
 function stacked(data) {
-  const sums = STACK.map((_, place) => data.at.map((_, at) => STACK.slice(place).reduce((sum, kind) => sum + data[kind][at], 0)));
+  const sums = STACK.map((own, place) => data.at.map((_, at) => (data[own][at] ? STACK.slice(place).reduce((sum, kind) => sum + data[kind][at], 0) : null)));
   return [data.at, ...sums, data.enqueued];
 }
 
@@ -43,11 +43,12 @@ const moment = (at) => clock.format(new Date(at * 1000));
 
 function axes() {
   const muted = color("muted"), line = color("line");
-  const font = "12px system-ui, sans-serif";
+  const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+  const font = `${Math.round(0.8 * rem)}px system-ui, sans-serif`;
   const axis = { stroke: muted, font, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1, size: 4 } };
   return [
-    { ...axis, grid: { show: false }, space: 64, size: 30, values: (_, all) => all.map(moment) },
-    { ...axis, size: 52, space: 36, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6], values: (_, all) => all.map((each) => (each >= 1e4 ? `${each / 1e3}k` : count(each))) },
+    { ...axis, grid: { show: false }, space: 4.4 * rem, size: 2 * rem, values: (_, all) => all.map(moment) },
+    { ...axis, size: 3.5 * rem, space: 2.4 * rem, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6], values: (_, all) => all.map((each) => (each >= 1e4 ? `${each / 1e3}k` : count(each))) },
   ];
 }
 
@@ -57,11 +58,11 @@ function draw(element) {
   const state = { data };
   const { uPlot } = window;
   const bars = uPlot.paths.bars({ size: [0.86, 40], align: 1, gap: 0 });
-  const series = STACK.map((kind) => ({ label: kind, fill: color(kind), stroke: color(kind), width: 0, paths: bars, points: { show: false } }));
+  const series = STACK.map((kind) => ({ label: kind, fill: color(`chart-${kind}`), stroke: color(`chart-${kind}`), width: 0, paths: bars, points: { show: false } }));
   const chart = new uPlot({
     width: Math.max(200, element.clientWidth - 16),
     height: element.clientHeight || 200,
-    padding: [12, 8, 0, 0],
+    padding: [12, 24, 0, 0],
     cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
     legend: { show: false },
     axes: axes(),

@@ -5,6 +5,7 @@ import { notice, order, Refused } from "./server.js";
 
 const dialog = document.getElementById("edit-dialog");
 const text = dialog?.querySelector("textarea");
+let path = "";
 const wrong = dialog?.querySelector("[data-field=wrong]");
 
 function refuse(message) {
@@ -16,7 +17,7 @@ function refuse(message) {
 document.addEventListener("click", (event) => {
   const button = event.target.closest?.("[data-edit]");
   if (!button) return;
-  dialog.dataset.post = button.dataset.edit;
+  path = button.dataset.edit;
   text.value = button.dataset.args;
   refuse("");
   dialog.showModal();
@@ -30,7 +31,7 @@ dialog?.querySelector("form").addEventListener("submit", async (event) => {
     if (args === null || typeof args !== "object" || Array.isArray(args)) { refuse("This must be an object: the arguments by their names."); return; }
   } catch (error) { refuse(`This is no JSON: ${error.message}`); return; }
   try {
-    await order(dialog.dataset.post, null, `{"args": ${text.value}}`);
+    await order(path, null, `{"args": ${text.value}}`);
     dialog.close();
     notice("It has new arguments, and runs anew.");
     refresh();
