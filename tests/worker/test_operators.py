@@ -101,6 +101,26 @@ def test_what_runs_ends_though_its_queue_is_paused(app: Stem, operator: Operator
     assert long.result(timeout=BOUND) == "done"
 
 
+def test_what_waits_for_its_isolate_goes_back_before_the_pause_is_acknowledged(
+    app: Stem, operator: Operator, tmp_path: Path, begin: Begin
+) -> None:
+    boots = str(tmp_path / "boots")
+    app.on_isolate_start(lambda: handlers.wait_for(boots))
+    wait = app.task(name="wait", isolate=True)(handlers.say_and_wait)
+    _, recorder = begin(app, concurrency=1)
+    handle = wait.enqueue(str(tmp_path / "gate"))
+    eventually(lambda: handle.status().worker_id is not None or handle.status().state == "running", within=BOUND)
+    operator.pause("default")
+    Path(boots).touch()
+    recorder.wait(WorkerEventType.ISOLATE, count=2)
+    eventually(lambda: handle.status().state == "queued", within=BOUND)
+    throughout(lambda: not recorder.of(WorkerEventType.STARTED), 0.3)
+    (tmp_path / "gate").touch()
+    operator.resume("default")
+    assert handle.result(timeout=BOUND) == "done"
+    assert (handle.status().attempt, handle.status().redeliveries) == (0, 0)
+
+
 def test_deliveries_at_hand_of_a_paused_queue_go_back_uncounted(app: Stem, operator: Operator, begin: Begin) -> None:
     """A seat is taken, and more wait at the engine for theirs."""
     short = app.task(name="short", isolate=True)(_nothing)
@@ -252,6 +272,17 @@ def test_an_embedded_worker_stops_as_its_own_stop_does(app: Stem, operator: Oper
     tasks.open()
     worker.join(BOUND)
     assert long.status().state == "succeeded"
+
+
+def test_a_worker_that_stops_is_seen_to_take_nothing_new(app: Stem, operator: Operator, tasks: Tasks, begin: Begin) -> None:
+    worker, _ = begin(app)
+    long = tasks.long.enqueue(tasks.gate)
+    running(long)
+    assert not operator.worker(worker.id).draining
+    worker.stop()
+    eventually(lambda: operator.worker(worker.id).draining, within=BOUND)
+    tasks.open()
+    worker.join(BOUND)
 
 
 def test_the_level_of_the_log_changes_and_back(app: Stem, operator: Operator, tasks: Tasks, begin: Begin, caplog: Any) -> None:
