@@ -21,6 +21,7 @@ import re
 from collections.abc import Iterator, Sequence
 from fnmatch import translate
 from heapq import merge
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from stem_iso.brokers.operations import ListedTask, TaskFilter, TaskList
@@ -100,7 +101,7 @@ def _place(after: str | None) -> int | None:
     """Raises ValueError."""
     if after is None:
         return None
-    if POSITION.fullmatch(after) is None or not LEAST < int(after) < MOST:
+    if POSITION.fullmatch(after) is None or not LEAST <= int(after) <= MOST:
         raise ValueError(f"{after[:40]!r} is no position in a list of tasks")
     return int(after)
 
@@ -219,10 +220,18 @@ def _first_at(turn: Transaction, first: int, last: int, when: float, *, strict: 
 
 
 def _enqueued_at(turn: Transaction, place: int) -> float | None:
-    """When the rows at this place were enqueued: the middle one of some."""
-    rows = turn.all("SELECT listed, enqueued FROM task WHERE seq >= ? ORDER BY seq LIMIT ?", (place, PROBE))
-    times = sorted(at for listed, enqueued in rows if listed is None and (at := moment(enqueued)) is not None)
+    """When those at this place were enqueued: the middle one of some."""
+    rows = turn.all("SELECT seq, listed, enqueued FROM task WHERE seq >= ? ORDER BY seq LIMIT ?", (place, PROBE))
+    found = [(seq, enqueued) for seq, listed, enqueued in rows if listed is None]
+    if not turn.is_view():
+        found += turn.all(_LISTED_FROM, (place, PROBE))
+    times = sorted(at for _, enqueued in sorted(found, key=itemgetter(0))[:PROBE] if (at := moment(enqueued)) is not None)
     return times[len(times) // 2] if times else None
+
+
+_LISTED_FROM = """
+SELECT listed, enqueued FROM task INDEXED BY task_listed
+WHERE listed IS NOT NULL AND listed BETWEEN ? AND 9223372036854775807 ORDER BY listed LIMIT ?"""
 
 
 # -- one step --------------------------------------------------------------------------------------------------------------------------
