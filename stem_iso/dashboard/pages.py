@@ -177,7 +177,9 @@ async def stack(context: DashboardContext, request: Request) -> Response:
     id, pid = parameters.word("id", str(request.path_params["id"])), int(request.path_params["pid"])
     answers = await context.order(context.app.control, id, "stack", pid, timeout=STACK_WITHIN)
     said = answers.texts.get(id, "")
-    why = answers.refused.get(id) or ("" if answers else "the worker does not answer" if answers.silent else "there is no such worker any more")
+    why = answers.refused.get(id) or (
+        "" if answers else "the worker does not answer" if answers.silent else "there is no such worker any more"
+    )
     return render(context, request, "stack.html", id=id, pid=pid, said=said, why=why, at=datetime.now(UTC).isoformat())
 
 

@@ -23,7 +23,9 @@ def make(path: str, width: int = 320) -> dict[str, Any]:
     return {"path": path.replace(".png", f"@{width}.webp"), "width": width, "bytes": width * 41}
 
 
-@app.task(name="thumbs.convert", queue="images", isolate=True, soft_time_limit=20, hard_time_limit=120, memory_limit="256MiB", max_retries=0)
+@app.task(
+    name="thumbs.convert", queue="images", isolate=True, soft_time_limit=20, hard_time_limit=120, memory_limit="256MiB", max_retries=0
+)
 def convert(path: str, quality: int = 80) -> None:
     ballast = bytearray(60 << 20)
     _encode(path, quality, ballast)
@@ -124,11 +126,21 @@ def remember(minutes: int = 1440) -> None:
     rows = []
     for minute in range(now - minutes + 1, now):
         wave = 1.2 + math.sin((minute % 1440) / 1440 * 2 * math.pi - 1.9) + 0.25 * math.sin(minute / 7) + 0.15 * math.sin(minute * 1.7)
-        for queue, name, each, run in (("images", "thumbs.make", 60, 0.07), ("mail", "mail.send", 25, 0.02), ("billing", "billing.charge", 8, 1.5)):
+        for queue, name, each, run in (
+            ("images", "thumbs.make", 60, 0.07),
+            ("mail", "mail.send", 25, 0.02),
+            ("billing", "billing.charge", 8, 1.5),
+        ):
             count = max(0, int(each * wave))
             bad = 170 < now - minute < 215 and queue == "mail"
             failed, retried = (count // 3, count // 4) if bad else (int(minute % 9 == 0 and count > 20), int(minute % 5 == 0) * 2)
-            counts = {"enqueued": count, "started": count, "succeeded": max(0, count - failed - retried), "failed": failed, "retried": retried}
+            counts = {
+                "enqueued": count,
+                "started": count,
+                "succeeded": max(0, count - failed - retried),
+                "failed": failed,
+                "retried": retried,
+            }
             rows.append(
                 TaskCounts(
                     queue=queue,
