@@ -80,7 +80,7 @@ def bulk(reach: Reach, action: str, everything: bool, dry_run: bool, yes: bool, 
     meant = cast(BulkAction, action)
     if not dry_run and not yes and sys.stdin.isatty():
         matched = app.bulk(meant, dry_run=True, all=everything, progress=_progress(reach), **which).matched
-        click.confirm(f"{action} {matched} tasks?".ljust(PROGRESS_WIDTH), abort=True, err=True)
+        click.confirm(f"{action} {matched} task{'' if matched == 1 else 's'}?".ljust(PROGRESS_WIDTH), abort=True, err=True)
     result = app.bulk(meant, dry_run=dry_run, all=everything, progress=_progress(reach), **which)
     if reach.as_json:
         output.print_json(result)
@@ -109,8 +109,8 @@ def _each(reach: Reach, ids: Sequence[str], order: Callable[[TaskHandle[Any]], N
             order(handle)
         except (ActionRefused, UnknownResult) as error:
             refused[id] = error
-        if not reach.as_json:
-            click.echo(one_line(f"{id}  {refused.get(id, done)}"), err=id in refused) if len(ids) > 1 or id not in refused else None
+        if not reach.as_json and (len(ids) > 1 or id not in refused):
+            click.echo(one_line(f"{id}  {refused.get(id, done)}"), err=id in refused)
     if len(ids) == 1 and refused:
         raise refused[ids[0]]
     if reach.as_json:

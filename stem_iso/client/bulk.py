@@ -5,7 +5,7 @@
 
 Newest first, so it ends: what is enqueued meanwhile stands before the point at which the list has begun. A task is met once, so one that
 fails again at once is not retried again. Each order is a step of its own, which the store carries out whole or not at all; who stops in the
-middle (Ctrl-C) has done what was counted, and may begin anew.
+middle (Ctrl-C) has done what was counted and a part of the next step at most, and may begin anew.
 """
 
 from __future__ import annotations

@@ -39,12 +39,14 @@ class TaskPage(msgspec.Struct, frozen=True):
     cursor: str | None = None
 
 
-def page(app: Application, which: CheckedFilter, limit: int, cursor: str | None, newest_first: bool) -> TaskPage:
-    """Raises InvalidOptions for a limit outside 1 to 1,000, and for a cursor that is none."""
+def page(
+    app: Application, which: CheckedFilter, limit: int, cursor: str | None, newest_first: bool, look: float | None = None
+) -> TaskPage:
+    """`look`: seconds, instead of LONGEST_LOOK. Raises InvalidOptions for a limit outside 1 to 1,000, and for a cursor that is none."""
     whole("limit", limit, 1, 1000, " from 1 to 1000")
     flag("newest_first", newest_first)
     found: list[TaskStatus] = []
-    stop_at, size = time.monotonic() + LONGEST_LOOK, 0
+    stop_at, size = time.monotonic() + (LONGEST_LOOK if look is None else look), 0
     for matched, position in steps(app, which, limit, cursor, newest_first):
         for place, task in enumerate(matched):
             found.append(listed_status(app, task.record))

@@ -95,8 +95,9 @@ def stats_of(counts: Iterable[TaskCounts], name: str, first: int, last: int) -> 
     for each in counts:
         if (bucket := by_minute.get(each.minute)) is None:
             continue
-        for word in COUNTED:
-            bucket[word] = bucket.get(word, 0) + each.counts.get(word, 0)
+        for word, count in each.counts.items():
+            if word in COUNTED:  # a newer worker may count more
+                bucket[word] = bucket.get(word, 0) + count
         add(wait, each.wait)
         add(run, each.run)
     buckets = [StatsBucket(at=datetime.fromtimestamp(minute * 60, UTC), **found) for minute, found in by_minute.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -177,6 +178,19 @@ def test_health_says_what_is_ill(here: Run) -> None:
     found = asked(here, "health", "--min-workers", "0", "--max-age", "0", code=1)
     assert found["healthy"] is False and "queue default has a task that has been ready for" in found["problems"][0]
     assert found["oldest_age"] > 0
+
+
+@pytest.mark.parametrize(("word", "code", "state"), [("n", 130, "queued"), ("y", 0, "cancelled")])
+def test_a_bulk_asks_on_a_terminal(folder: Folder, word: str, code: int, state: str) -> None:
+    id = folder.enqueue("add", a=1)
+    ours, theirs = os.openpty()
+    process = folder.start("-c", "from stem_iso.cli import main; main()", "bulk", "revoke", "--name", "add", stdin=theirs)
+    os.write(ours, f"{word}\n".encode())
+    _, err = process.communicate(timeout=60)
+    os.close(ours)
+    os.close(theirs)
+    assert process.returncode == code and "revoke 1 task?" in err
+    assert folder.json("status", id)["state"] == state
 
 
 HOSTILE = "\x1b[2J\u202eevil\r\n"

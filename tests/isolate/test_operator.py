@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from stem_iso.isolate.engine.isolate_view import BUSY, SHARED, SPARE
+from stem_iso.isolate.engine.isolate_view import BUSY, SHARED, SPARE, STARTING
+from stem_iso.isolate.keeper import process_tree
 from stem_iso.outcome import Crashed, Succeeded
 from tests.isolate.calling import BOUND, Calls, assert_dead, eventually, pid_in
 from tests.isolate.hosted import HostCalls
@@ -124,6 +125,31 @@ def test_a_killed_spare_is_replaced_and_no_boot_has_failed(engines: Make) -> Non
     assert answer_of(calls.engine.kill, pid) is True
     eventually(lambda: [view.state for view in calls.engine.views() if view.pid != pid] == [SPARE], "no other spare")
     assert not [notice for notice in calls.notices if notice.action == "boot-failed"]
+
+
+def test_an_isolate_that_is_killed_at_its_boot_has_not_failed_to_boot(engines: Make) -> None:
+    calls = engines(size=1, spares=1, boot=b"slow")
+    eventually(lambda: [view.state for view in calls.engine.views()] == [STARTING], "none is starting")
+    pid = calls.engine.views()[0].pid
+    assert answer_of(calls.engine.kill, pid) is True
+    eventually(lambda: [view.state for view in calls.engine.views() if view.pid != pid] == [STARTING], "no other")
+    assert calls.reasons() == ["killed by an operator"]
+
+
+def test_whoever_asked_for_the_stack_of_what_is_killed_meanwhile_is_answered(calls: Calls) -> None:
+    running = calls.start("stop_itself")  # it cannot answer
+    pid = busy_pid(calls)
+    eventually(lambda: process_tree.state(pid) == "T", "it is not stopped")
+    came, answers = threading.Event(), []
+
+    def take(stack: str | None) -> None:
+        answers.append(stack)
+        came.set()
+
+    calls.engine.stack(pid, take)
+    calls.engine.kill(pid, lambda found: None)
+    assert isinstance(running.outcome(), Crashed)
+    assert came.wait(BOUND) and answers == [""]
 
 
 def test_nobody_else_is_killed(calls: Calls) -> None:

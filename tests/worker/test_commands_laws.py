@@ -1,4 +1,4 @@
-"""Laws of commands and of the intake: nothing that is sent raises; a command is carried out once, and answered, whatever the broker does."""
+"""Laws of commands and of the intake: nothing that is sent raises; a command is carried out once, and answered."""
 
 from __future__ import annotations
 

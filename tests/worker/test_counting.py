@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stem_iso import Stem, WorkerEventType
+from stem_iso import BrokerUnavailable, Stem, WorkerEventType
 from stem_iso.outcome import TaskState
 from stem_iso.testing import eventually
 from stem_iso.worker.reporting import events
@@ -200,3 +200,34 @@ def test_nothing_is_lost_or_doubled_while_the_broker_is_away(tmp_path: Path, beg
         handle.result(timeout=BOUND)
         settled(operator, "stuck", {"started": 1, "timed_out_soft": 1, "succeeded": 1})
         settled(operator, "add", {"started": 3, "succeeded": 3})
+
+
+class Refusing:
+    """A worker's broker that takes no counts at first, and all else."""
+
+    def __init__(self, broker: Any) -> None:
+        self._broker, self.refused = broker, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._broker, name)
+
+    def add_counts(self, counts: Any) -> None:
+        if self.refused < 2:
+            self.refused += 1
+            raise BrokerUnavailable("no counts")
+        self._broker.add_counts(counts)
+
+
+class RefusingStem(Stem):
+    def open_broker(self) -> Any:
+        return Refusing(super().open_broker())
+
+
+def test_counts_that_the_broker_refuses_are_kept_for_it(tmp_path: Path, begin: Begin) -> None:
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    with closing(RefusingStem(url)) as app, closing(Stem(url)) as seen:
+        add = app.task(name="add")(handlers.add)
+        _, recorder = begin(app)
+        add.enqueue(1).result(timeout=BOUND)
+        recorder.wait(WorkerEventType.ERROR, count=2)
+        settled(Operator(seen), "add", {"started": 1, "succeeded": 1})

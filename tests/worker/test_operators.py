@@ -101,6 +101,26 @@ def test_what_runs_ends_though_its_queue_is_paused(app: Stem, operator: Operator
     assert long.result(timeout=BOUND) == "done"
 
 
+def test_what_waits_for_its_isolate_goes_back_before_the_pause_is_acknowledged(
+    app: Stem, operator: Operator, tmp_path: Path, begin: Begin
+) -> None:
+    boots = str(tmp_path / "boots")
+    app.on_isolate_start(lambda: handlers.wait_for(boots))
+    wait = app.task(name="wait", isolate=True)(handlers.say_and_wait)
+    _, recorder = begin(app, concurrency=1)
+    handle = wait.enqueue(str(tmp_path / "gate"))
+    eventually(lambda: handle.status().worker_id is not None or handle.status().state == "running", within=BOUND)
+    operator.pause("default")
+    Path(boots).touch()
+    recorder.wait(WorkerEventType.ISOLATE, count=2)
+    eventually(lambda: handle.status().state == "queued", within=BOUND)
+    throughout(lambda: not recorder.of(WorkerEventType.STARTED), 0.3)
+    (tmp_path / "gate").touch()
+    operator.resume("default")
+    assert handle.result(timeout=BOUND) == "done"
+    assert (handle.status().attempt, handle.status().redeliveries) == (0, 0)
+
+
 def test_deliveries_at_hand_of_a_paused_queue_go_back_uncounted(app: Stem, operator: Operator, begin: Begin) -> None:
     """A seat is taken, and more wait at the engine for theirs."""
     short = app.task(name="short", isolate=True)(_nothing)

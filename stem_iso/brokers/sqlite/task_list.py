@@ -172,16 +172,21 @@ def ranges(turn: Transaction, which: TaskFilter) -> list[Range]:
 
 
 def _lines(turn: Transaction, queue: str | None) -> list[Range]:
-    """What is ready, by queue and rank: one look-up for each."""
+    """What is ready, by queue and rank: two look-ups for each."""
     found: list[Range] = []
-    more = "state = 0" if queue is None else "state = 0 AND queue = ?"
-    first = () if queue is None else (queue,)
-    row = turn.all(f"SELECT queue, rank FROM task INDEXED BY task_ready WHERE {more} ORDER BY queue, rank LIMIT 1", first)
+    row = turn.all(_FIRST_LINE) if queue is None else turn.all(_FIRST_OF_QUEUE, (queue,))
     while row and len(found) <= LINES:
         found.append(Range("task_ready", "state = 0 AND queue = ? AND rank = ?", row[0]))
-        sql = f"SELECT queue, rank FROM task INDEXED BY task_ready WHERE {more} AND (queue, rank) > (?, ?) ORDER BY queue, rank LIMIT 1"
-        row = turn.all(sql, (*first, *row[0]))
+        row = turn.all(_NEXT_RANK, row[0]) or (turn.all(_NEXT_QUEUE, row[0][:1]) if queue is None else [])
     return found
+
+
+# A comparison of pairs would walk through all rows of the queue.
+_LINE = "SELECT queue, rank FROM task INDEXED BY task_ready WHERE state = 0"
+_FIRST_LINE = _LINE + " ORDER BY queue, rank LIMIT 1"
+_FIRST_OF_QUEUE = _LINE + " AND queue = ? ORDER BY rank LIMIT 1"
+_NEXT_RANK = _LINE + " AND queue = ? AND rank > ? ORDER BY rank LIMIT 1"
+_NEXT_QUEUE = _LINE + " AND queue > ? ORDER BY queue, rank LIMIT 1"
 
 
 def bounds(turn: Transaction, which: TaskFilter) -> tuple[int, int]:
