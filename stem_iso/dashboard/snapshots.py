@@ -27,16 +27,16 @@ from stem_iso.dashboard.counts_reader import CountsReader
 from stem_iso.dashboard.shapes import (
     ActionView,
     FailureGroup,
-    IsolateView,
+    IsolateShown,
     LimitView,
     Overview,
     OverviewQueue,
+    OverviewTotals,
     QueueView,
     ScheduleView,
     StatsView,
     TaskRows,
     TaskView,
-    Totals,
     WorkerView,
 )
 from stem_iso.dashboard.task_view import task_row, task_view
@@ -144,7 +144,7 @@ class Snapshots:
         ids = {worker.id for worker in self._seen() if answers(worker, now)}
         return ids.__contains__
 
-    def _isolate_of(self, id: str, now: float) -> IsolateView | None:
+    def _isolate_of(self, id: str, now: float) -> IsolateShown | None:
         for worker in self._seen():
             for isolate in worker.isolates:
                 if isolate.task_id == id and answers(worker, now):
@@ -176,9 +176,9 @@ def _moment(seconds: float | None) -> str | None:
     return None if moment is None else moment.isoformat().replace("+00:00", "Z")  # as `as_dict()` has it
 
 
-def _totals(stats: list[QueueStats], answering: list[WorkerInfo], silent: int) -> Totals:
+def _totals(stats: list[QueueStats], answering: list[WorkerInfo], silent: int) -> OverviewTotals:
     ages = [each.oldest_age for each in stats if each.oldest_age is not None]
-    return Totals(
+    return OverviewTotals(
         queued=sum(each.queued for each in stats),
         delayed=sum(each.delayed for each in stats),
         running=sum(each.running for each in stats),
@@ -233,7 +233,7 @@ def _worker_view(worker: WorkerInfo, now: float) -> WorkerView:
     )
 
 
-def _isolate_view(isolate: IsolateInfo, now: float) -> IsolateView:
+def _isolate_view(isolate: IsolateInfo, now: float) -> IsolateShown:
     fields = msgspec.structs.asdict(isolate)
     elapsed = None if isolate.started_at is None else max(0.0, now - isolate.started_at)
-    return cast("IsolateView", {**fields, "started_at": _moment(isolate.started_at), "elapsed": elapsed})
+    return cast("IsolateShown", {**fields, "started_at": _moment(isolate.started_at), "elapsed": elapsed})
