@@ -103,6 +103,7 @@ SITES = {
     "setproctitle": {"isolate.keeper.keeper", "isolate.child.main"},
     "uuid_utils": {"client.enqueue"},
     "cronsim": {"task.cron"},
+    "prometheus_client": {"client.metrics"},
     "sentry_sdk": {"integrations.sentry"},
     "opentelemetry": {"integrations.otel"},
     "django": {

@@ -60,6 +60,7 @@ def dashboard(
     allow = None if auth is None else _callable(auth)
     asgi = build(app, token=token, read_only=read_only, auth=allow, hosts=(*LOOPBACK, *hosts) if local else hosts or None)
     listening = _bound(host, port)
+    signal.signal(signal.SIGTERM, _leave)
     address = f"http://{_in_url(host)}:{listening.getsockname()[1]}{root_path}/"
     if reach.as_json:
         output.print_json({"url": address, "broker": app.site.shown, "read_only": read_only})
@@ -107,14 +108,14 @@ def _in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+def _leave(number: int, frame: object) -> NoReturn:
+    """TERM ends it with 0, Ctrl-C as any command: uvicorn raises the signal once more when all is closed."""
+    raise SystemExit(0)
+
+
 def _serve(asgi: Starlette, listening: socket.socket, root_path: str) -> None:
-    """TERM ends it with 0; Ctrl-C as any command. uvicorn raises the signal once more when all is closed."""
     import uvicorn
 
-    def leave(number: int, frame: object) -> NoReturn:
-        raise SystemExit(0)
-
-    signal.signal(signal.SIGTERM, leave)
     config = uvicorn.Config(
         asgi,
         root_path=root_path.rstrip("/"),

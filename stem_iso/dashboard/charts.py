@@ -1,6 +1,6 @@
 """Charts of the overview: what a minute (the last hour) or five (the last day) held, as the page's script draws it.
 
-    Series ── chart ──> Chart     `data` for the script, `columns` for who has none, `summary` for who sees neither
+    CountSeries ── chart ──> Chart     `data` for the script, `columns` for who has none, `summary` for who sees neither
 
 Pure.
 """
@@ -14,7 +14,7 @@ from stem_iso.dashboard.drawings import Column, columns, in_buckets
 from stem_iso.dashboard.formats import count
 
 if TYPE_CHECKING:
-    from stem_iso.dashboard.shapes import Series
+    from stem_iso.dashboard.shapes import CountSeries
 
 STACKED = ("succeeded", "retried", "failed")  # how attempts ended, lowest first
 DAY_BUCKET = 5  # minutes
@@ -32,11 +32,11 @@ class Chart:
     summary: str
 
 
-def charts(hour: Series, day: Series) -> list[Chart]:
+def charts(hour: CountSeries, day: CountSeries) -> list[Chart]:
     return [_chart("hour", "Last hour, by the minute", hour, 1), _chart("day", "Last day, by five minutes", day, DAY_BUCKET)]
 
 
-def _chart(name: str, title: str, series: Series, minutes: int) -> Chart:
+def _chart(name: str, title: str, series: CountSeries, minutes: int) -> Chart:
     all_columns = cast("dict[str, list[int]]", series)
     found = {kind: in_buckets(all_columns[kind], minutes) for kind in ("enqueued", *STACKED)}
     at = series["at"]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stem_iso.dashboard.counts_window import DAY, HOUR, CountsWindow, Sums
-from stem_iso.dashboard.shapes import Series, Span
+from stem_iso.dashboard.shapes import CountSeries, Span
 from stem_iso.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ class CountsSnapshot:
     """`spans`: by queue the hour and the day; "" is all queues. `none`: what stands for a queue of which nothing is known."""
 
     ready: bool
-    hour: Series
-    day: Series
+    hour: CountSeries
+    day: CountSeries
     spans: dict[str, tuple[Span, Span]]
     none: tuple[Span, Span]
 

@@ -19,7 +19,7 @@ from typing import cast
 import msgspec
 
 from stem_iso.brokers.operations import COUNTED, TaskCounts
-from stem_iso.dashboard.shapes import Quantile, Series, Span
+from stem_iso.dashboard.shapes import CountSeries, Quantile, Span
 from stem_iso.task.histogram import add, quantile
 
 HOUR, DAY = 60, 1440  # minutes
@@ -85,13 +85,13 @@ class CountsWindow:
         for minute in [minute for minute in self._series if minute <= now - DAY]:
             del self._series[minute]
 
-    def series(self, minutes: int, now: int) -> Series:
+    def series(self, minutes: int, now: int) -> CountSeries:
         """Of the last `minutes`, of all queues."""
         places = range(now - minutes + 1, now + 1)
         none = (0,) * len(COUNTED)
         rows = [self._series.get(minute, none) for minute in places]
         columns = {word: [row[place] for row in rows] for place, word in enumerate(COUNTED)}
-        return cast("Series", {"at": [minute * 60 for minute in places], **columns})
+        return cast("CountSeries", {"at": [minute * 60 for minute in places], **columns})
 
     def spans(self) -> dict[str, tuple[Span, Span]]:
         """Of each queue its hour and its day; "" is all queues."""

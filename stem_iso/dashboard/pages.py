@@ -25,7 +25,7 @@ from stem_iso.config import LOG_LEVELS
 from stem_iso.dashboard import parameters
 from stem_iso.dashboard.charts import charts
 from stem_iso.dashboard.drawings import timeline
-from stem_iso.dashboard.shapes import IsolateView, WorkerView
+from stem_iso.dashboard.shapes import IsolateShown, WorkerView
 from stem_iso.dashboard.templating import render
 
 if TYPE_CHECKING:
@@ -95,13 +95,13 @@ async def overview(context: DashboardContext, request: Request) -> Response:
     return render(context, request, "overview.html", seen=seen, charts=drawn, nearest=_nearest(workers))
 
 
-def _nearest(workers: list[WorkerView]) -> list[tuple[IsolateView, WorkerView]]:
+def _nearest(workers: list[WorkerView]) -> list[tuple[IsolateShown, WorkerView]]:
     """What runs, the nearest to its limit first; then what has none, the longest first."""
     found = [(isolate, worker) for worker in workers if worker["answering"] for isolate in worker["isolates"] if isolate["task_id"]]
     return sorted(found, key=lambda each: _nearness(each[0]), reverse=True)[:NEAREST]
 
 
-def _nearness(isolate: IsolateView) -> tuple[float, float]:
+def _nearness(isolate: IsolateShown) -> tuple[float, float]:
     limit, elapsed = isolate["hard_time_limit"] or isolate["soft_time_limit"], isolate["elapsed"] or 0.0
     return (elapsed / limit if limit else 0.0, elapsed)
 

@@ -77,6 +77,8 @@ def _check(token: object, read_only: object, auth: object) -> None:
 
 
 def _own_routes(context: DashboardContext) -> list[Route]:
+    of_broker = metrics.BrokerMetrics(context.app)
+
     async def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
@@ -85,7 +87,7 @@ def _own_routes(context: DashboardContext) -> list[Route]:
         return PlainTextResponse("ok\n")
 
     async def metrics_text(request: Request) -> Response:
-        return Response(await context.read(metrics.text, context.app), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(await context.read(of_broker.text), media_type=metrics.CONTENT_TYPE)
 
     async def document(request: Request) -> Response:
         return JsonAnswer(openapi.document(mounted_at(request.scope)))

@@ -27,7 +27,7 @@ class Quantile(TypedDict):
     p99: float | None
 
 
-class Series(TypedDict):
+class CountSeries(TypedDict):
     """One column for each word that is counted, a minute a place, oldest first; the last place still grows."""
 
     at: list[int]  # when the minute began, seconds since the epoch
@@ -66,7 +66,7 @@ class OverviewQueue(TypedDict):
     day: Span
 
 
-class Totals(TypedDict):
+class OverviewTotals(TypedDict):
     """Of all queues, and of all workers."""
 
     queued: int
@@ -85,9 +85,9 @@ class Overview(TypedDict):
     at: str
     broker: str  # its URL, without password
     ready: bool  # False: the day is still being read, and `hour` and `day` lack a part of it
-    totals: Totals
-    hour: Series
-    day: Series
+    totals: OverviewTotals
+    hour: CountSeries
+    day: CountSeries
     span_hour: Span
     span_day: Span
     queues: list[OverviewQueue]  # by name
@@ -159,7 +159,7 @@ class TaskLimitsView(TypedDict):
     max_retries: int | None
 
 
-class IsolateView(TypedDict):
+class IsolateShown(TypedDict):
     """`state`: starting, spare, busy, shared. `elapsed`: seconds of its task. `memory`: bytes, with all that it spawned."""
 
     pid: int
@@ -198,7 +198,7 @@ class CanvasView(TypedDict):
 
 class TaskView(TaskRow):
     limits: TaskLimitsView | None
-    isolate: IsolateView | None  # the process that it runs in
+    isolate: IsolateShown | None  # the process that it runs in
     canvas: CanvasView | None
     max_retries: int | None
     can: list[str]  # of retry revoke terminate run-now edit delete: what its state allows now
@@ -277,7 +277,7 @@ class WorkerView(TypedDict):
     started_at: str | None
     seen_at: str | None
     draining: bool
-    isolates: list[IsolateView]
+    isolates: list[IsolateShown]
 
     answering: bool  # False: not seen for more than 5 s; it may be dead, and its tasks with it
     seen_ago: float  # seconds

@@ -20,23 +20,24 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from stem_iso.client import task_list
 from stem_iso.client.result import datetime_of
-from stem_iso.client.task_filter import FilterFields
+from stem_iso.client.task_filter import FilterFields, checked
 from stem_iso.dashboard import failures as failure_groups
 from stem_iso.dashboard.counts_reader import CountsReader
 from stem_iso.dashboard.shapes import (
     ActionView,
     FailureGroup,
-    IsolateView,
+    IsolateShown,
     LimitView,
     Overview,
     OverviewQueue,
+    OverviewTotals,
     QueueView,
     ScheduleView,
     StatsView,
     TaskRows,
     TaskView,
-    Totals,
     WorkerView,
 )
 from stem_iso.dashboard.task_view import task_row, task_view
@@ -50,7 +51,9 @@ if TYPE_CHECKING:
 
 SILENT = 5.0  # seconds since a worker was seen, after which it is not shown as alive
 FRESH = 1.0  # seconds for which workers that were read serve others who ask
+LOOK = 0.12  # seconds that a page is sought; one of a rare text may be empty by then, and has a cursor
 FAILED_MOST = 1000  # newest failed tasks that are grouped
+FAILED_LOOK = 0.5  # seconds in which they are read; those that were found by then are grouped
 PAGE = 250
 
 
@@ -95,8 +98,8 @@ class Snapshots:
 
     def tasks(self, which: FilterFields, limit: int = 100, cursor: str | None = None, newest_first: bool = True) -> TaskRows:
         """`which`: as of `app.list_tasks`; `parameters.task_filter` makes it of a query. Raises InvalidOptions."""
-        page = self._app.list_tasks(**which, limit=limit, cursor=cursor, newest_first=newest_first)
-        now, alive = self._app.clock(), self._alive()
+        now = self._app.clock()
+        page, alive = task_list.page(self._app, checked(which, now), limit, cursor, newest_first, LOOK), self._alive()
         return TaskRows(tasks=[task_row(task, now, alive) for task in page.tasks], cursor=page.cursor)
 
     def task(self, id: str) -> TaskView:
@@ -106,13 +109,14 @@ class Snapshots:
 
     def failures(self, which: FilterFields | None = None) -> list[FailureGroup]:
         """Of the newest 1,000 failed tasks, the largest group first. Raises InvalidOptions."""
-        chosen = {**(which or {}), "state": "failed"}
+        chosen = checked({**(which or {}), "state": "failed"}, self._app.clock())
         found: list[TaskStatus] = []
         cursor: str | None = None
-        stop_at = time.monotonic() + 2.0  # a rare text may be nowhere; what was found by then is shown
-        while len(found) < FAILED_MOST and time.monotonic() < stop_at:
-            page = self._app.list_tasks(**cast("FilterFields", chosen), limit=PAGE, cursor=cursor)
-            found += page.tasks
+        stop_at = time.monotonic() + FAILED_LOOK
+        while len(found) < FAILED_MOST and (left := stop_at - time.monotonic()) > 0:
+            page = task_list.page(self._app, chosen, PAGE, cursor, True, left)
+            # A thousand tasks may have a gigabyte of arguments, none of which is shown here.
+            found += [msgspec.structs.replace(task, args=None, result=None, meta={}) for task in page.tasks]
             cursor = page.cursor
             if cursor is None:
                 break
@@ -144,7 +148,7 @@ class Snapshots:
         ids = {worker.id for worker in self._seen() if answers(worker, now)}
         return ids.__contains__
 
-    def _isolate_of(self, id: str, now: float) -> IsolateView | None:
+    def _isolate_of(self, id: str, now: float) -> IsolateShown | None:
         for worker in self._seen():
             for isolate in worker.isolates:
                 if isolate.task_id == id and answers(worker, now):
@@ -176,9 +180,9 @@ def _moment(seconds: float | None) -> str | None:
     return None if moment is None else moment.isoformat().replace("+00:00", "Z")  # as `as_dict()` has it
 
 
-def _totals(stats: list[QueueStats], answering: list[WorkerInfo], silent: int) -> Totals:
+def _totals(stats: list[QueueStats], answering: list[WorkerInfo], silent: int) -> OverviewTotals:
     ages = [each.oldest_age for each in stats if each.oldest_age is not None]
-    return Totals(
+    return OverviewTotals(
         queued=sum(each.queued for each in stats),
         delayed=sum(each.delayed for each in stats),
         running=sum(each.running for each in stats),
@@ -233,7 +237,7 @@ def _worker_view(worker: WorkerInfo, now: float) -> WorkerView:
     )
 
 
-def _isolate_view(isolate: IsolateInfo, now: float) -> IsolateView:
+def _isolate_view(isolate: IsolateInfo, now: float) -> IsolateShown:
     fields = msgspec.structs.asdict(isolate)
     elapsed = None if isolate.started_at is None else max(0.0, now - isolate.started_at)
-    return cast("IsolateView", {**fields, "started_at": _moment(isolate.started_at), "elapsed": elapsed})
+    return cast("IsolateShown", {**fields, "started_at": _moment(isolate.started_at), "elapsed": elapsed})

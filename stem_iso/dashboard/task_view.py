@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from stem_iso.client.event_stream import unknown
 from stem_iso.client.task_list import listed_status
-from stem_iso.dashboard.shapes import CanvasNode, CanvasView, IsolateView, TaskLimitsView, TaskRow, TaskView
+from stem_iso.dashboard.shapes import CanvasNode, CanvasView, IsolateShown, TaskLimitsView, TaskRow, TaskView
 from stem_iso.errors import InvalidOptions
 from stem_iso.outcome import TERMINAL, TaskState, TaskStatus
 from stem_iso.task.canvas import drawing
@@ -53,7 +53,7 @@ def _waited(task: TaskStatus, now: float) -> float | None:
     return _between(ready, begun, now)
 
 
-def task_view(app: Stem, id: str, now: float, alive: Callable[[str | None], bool], isolate: IsolateView | None) -> TaskView:
+def task_view(app: Stem, id: str, now: float, alive: Callable[[str | None], bool], isolate: IsolateShown | None) -> TaskView:
     """Raises UnknownResult."""
     with app.broker_pool.borrow() as broker:
         (record,) = broker.status([id])
@@ -84,7 +84,7 @@ def allowed(task: TaskStatus, now: float) -> list[str]:
     return [action for action, possible in can.items() if possible]
 
 
-def _limits(app: Stem, name: str, isolate: IsolateView | None) -> TaskLimitsView | None:
+def _limits(app: Stem, name: str, isolate: IsolateShown | None) -> TaskLimitsView | None:
     """Those in force, else those that its task declares here."""
     try:
         options = app.options_of(name) if name in app.registry else None

@@ -291,3 +291,10 @@ def test_names_with_slashes_and_percents_find_their_way(app: Stem, site: httpx.C
     make(app, "cat.png", queue="a/b%2Fc?d#e", task_id="id/with ünicode%20")
     assert got(site, "/api/tasks/id%2Fwith%20%C3%BCnicode%2520")["queue"] == "a/b%2Fc?d#e"
     assert ordered(site, "/api/queues/a%2Fb%252Fc%3Fd%23e/purge")["purged"] == 1
+
+
+def test_metrics_are_of_the_whole_broker(app: Stem, site: httpx.Client) -> None:
+    make(app, "cat.png")
+    answer = site.get("/metrics")
+    assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/plain")
+    assert "stem_iso_broker_up 1.0" in answer.text and 'stem_iso_queue_depth{queue="images",state="queued"} 1.0' in answer.text
