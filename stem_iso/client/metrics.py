@@ -32,7 +32,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OUTCOMES = {"succeeded": "succeeded", "failed": "failed", "retried": "retried", "cancelled": "revoked"}  # label -> word that is counted
 KILL_REASONS = ("hard", "silence", "memory", "operator", "revoked", "shutdown", "lease-lost", "displaced")
 ISOLATE_STATES = ("starting", "spare", "busy", "shared")
-REST, LONGEST_REST = 20, 5.0  # times as long as a text took to make; seconds
+REST, LONGEST_REST = 100, 5.0  # times as long as a text took to make; seconds
 OF_TASK = ("queue", "task")
 
 # Bins whose upper ends are buckets: 1 ms to 26 h, each 2.1 times the one before; what dies late, 0.5 ms to 45 s, each 1.5 times.
@@ -52,7 +52,7 @@ class TaskRow(Protocol):
 
 
 class PacedText:
-    """The text that `make` makes, by one thread at a time and for a twentieth of the time at most: who asks sooner gets the last one again.
+    """The text that `make` makes, by one thread at a time and for a hundredth of the time: who asks sooner gets the last one again.
 
     Metrics are asked for by machines, some of them too often, and those who work need the interpreter too.
     """
