@@ -20,7 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
-from stem_iso.dashboard import drawings, formats, stack_frames
+from stem_iso.dashboard import drawings, formats, stack_text
 from stem_iso.dashboard.paths import mounted_at, route_path
 from stem_iso.printable import lines
 
@@ -67,7 +67,7 @@ def environment() -> Environment:
         "compact": formats.compact,
         "exact": formats.exact,
         "place": formats.place,
-        "frames": stack_frames.parsed,
+        "frames": stack_text.parsed,
         "json": json.dumps,  # escaped as any text: it stands in attributes
         "segment": segment,
     }

@@ -1,6 +1,6 @@
 """Frames of a stack or a traceback, for the viewer: where, in which function, its line of code, and whose code it is.
 
-    File "/srv/shop/tasks.py", line 12 in make ──> StackFrame("/srv/shop/", "tasks.py:12", "make", "", library=False)
+    File "/srv/shop/tasks.py", line 12 in make ──> ShownFrame("/srv/shop/", "tasks.py:12", "make", "", library=False)
 
 Pure. It takes what Python's tracebacks and faulthandler's dumps look like. A text that is neither has no frames: it is shown as it is.
 """
@@ -16,7 +16,7 @@ MOST_FRAMES = 400
 
 
 @dataclass(frozen=True, slots=True)
-class StackFrame:
+class ShownFrame:
     """`library`: not of the application's own code."""
 
     folder: str
@@ -27,27 +27,27 @@ class StackFrame:
 
 
 @dataclass(frozen=True, slots=True)
-class Stack:
+class ShownStack:
     """`frames`: outermost first, as Python writes a traceback. `rest`: lines that are no frames, such as the exception itself."""
 
-    frames: list[StackFrame]
+    frames: list[ShownFrame]
     rest: str
     left_out: int = 0
 
 
-def parsed(text: str) -> Stack:
-    frames: list[StackFrame] = []
+def parsed(text: str) -> ShownStack:
+    frames: list[ShownFrame] = []
     rest: list[str] = []
     for line in text.splitlines():
         if found := FRAME.match(line):
             folder, slash, name = found[1].rpartition("/")
-            frames.append(StackFrame(folder + slash, f"{name}:{found[2]}", found[3].strip(), "", bool(LIBRARY.search(found[1]))))
+            frames.append(ShownFrame(folder + slash, f"{name}:{found[2]}", found[3].strip(), "", bool(LIBRARY.search(found[1]))))
         elif frames and not rest and line.startswith("    ") and not frames[-1].code:
-            frames[-1] = StackFrame(frames[-1].folder, frames[-1].file, frames[-1].function, line.strip(), frames[-1].library)
+            frames[-1] = ShownFrame(frames[-1].folder, frames[-1].file, frames[-1].function, line.strip(), frames[-1].library)
         elif not frames and line.startswith(("Traceback (", "Stack (", "Current thread", "Thread 0x")):
             continue
         elif not set(line.strip()) <= set("^~ "):  # marks below a line of code say nothing without its columns
             rest.append(line)
     if "most recent call first" in text:
         frames.reverse()
-    return Stack(frames[-MOST_FRAMES:], "\n".join(rest).strip(), max(0, len(frames) - MOST_FRAMES))
+    return ShownStack(frames[-MOST_FRAMES:], "\n".join(rest).strip(), max(0, len(frames) - MOST_FRAMES))
