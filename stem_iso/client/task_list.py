@@ -39,9 +39,7 @@ class TaskPage(msgspec.Struct, frozen=True):
     cursor: str | None = None
 
 
-def page(
-    app: Application, which: CheckedFilter, limit: int, cursor: str | None, newest_first: bool, look: float | None = None
-) -> TaskPage:
+def page(app: Application, which: CheckedFilter, limit: int, cursor: str | None, newest_first: bool, look: float | None = None) -> TaskPage:
     """`look`: seconds, instead of LONGEST_LOOK. Raises InvalidOptions for a limit outside 1 to 1,000, and for a cursor that is none."""
     whole("limit", limit, 1, 1000, " from 1 to 1000")
     flag("newest_first", newest_first)
