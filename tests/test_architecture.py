@@ -111,6 +111,7 @@ SITES = {
     "textual": {"cli.top.screen", "cli.top.view", "cli.top.dialogs"},
     "rich": {"cli.top.view"},  # comes with textual
     "cronsim": {"task.cron"},
+    "prometheus_client": {"client.metrics"},
     "sentry_sdk": {"integrations.sentry"},
     "opentelemetry": {"integrations.otel"},
     "django": {

@@ -21,6 +21,7 @@ import click
 
 from stem_iso.cli import output
 from stem_iso.cli.control import control
+from stem_iso.cli.dashboard import dashboard
 from stem_iso.cli.dead_letters import dlq
 from stem_iso.cli.inspect import events, migrate, workers
 from stem_iso.cli.queues import queues
@@ -71,7 +72,7 @@ def root() -> None:
 COMMANDS = (
     *(worker, enqueue, status, result, graph, revoke),
     *(tasks, retry, run_now, edit, bulk, queues, workers, control, stats, health, actions),
-    *(events, dlq, schedule, migrate, top),
+    *(events, dlq, schedule, migrate, top, dashboard),
 )
 for command in COMMANDS:
     root.add_command(command)

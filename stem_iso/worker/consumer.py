@@ -66,7 +66,7 @@ class Consumer:
         self._options, self._broker, self._inbox, self._attempts, self._events = options, broker, inbox, attempts, events
         self._revocations = RevocationPoller(options.boot, self._revoke)
         self._recoverer, self._takeover, self._commands = recoverer, takeover, commands
-        self._intake = attempts.intake
+        self._intake, self._vitals = attempts.intake, options.origin.vitals
         self._intake.changed = self._intake_changed
         self._scheduler = scheduler
         self._end_notices = EndNoticePublisher(events)
@@ -99,6 +99,7 @@ class Consumer:
     def _turn(self) -> None:
         self._handle_messages()
         now = monotonic()
+        self._vitals.turned(now, len(self._attempts), self._intake.seats, not self._shutdown.running)
         if self._shutdown.running and self._options.burst and self._idle():
             self._shutdown.request(False, now)
         self._shutdown.advance(now, len(self._incoming))
@@ -244,10 +245,10 @@ class Consumer:
         """The broker has answered."""
         if self._away_since != inf:
             self._events.note(logging.INFO, f"the broker is back, after {monotonic() - self._away_since:.1f} s")
-            self._away_since = inf
+            self._away_since, self._vitals.broker_up = inf, True
 
     def _broker_is_away(self, error: BrokerUnavailable) -> None:
-        self._away_since = min(self._away_since, monotonic())
+        self._away_since, self._vitals.broker_up = min(self._away_since, monotonic()), False
         self._backoff = min(self._backoff * 2, LONGEST_BACKOFF) or FIRST_BACKOFF
         self._retry_at = monotonic() + self._backoff
         self._watch_at, self._may_have_work = 0.0, True
@@ -280,7 +281,7 @@ class Consumer:
         now = monotonic()
         if now >= self._watch_paused_until or self._idle_seats():
             self._listen(True)
-        wait = min(self._wake_at(now) - now, LONGEST_PARK)
+        wait = min(self._wake_at(now) - now, self._vitals.due - now, LONGEST_PARK)
         self._inbox.quorum = 1 + self._attempts.waiting // 2
         if self._inbox.quorum > 1:
             wait = min(wait, BATCH_WINDOW)

@@ -44,6 +44,7 @@ from stem_iso.worker.reporting.log_output import set_level
 from stem_iso.worker.reporting.start_report import start_report
 from stem_iso.worker.scheduler import Scheduler
 from stem_iso.worker.takeover import Takeover
+from stem_iso.worker.vitals import Figures
 from stem_iso.worker.worker_record import WorkerRecord
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ class WorkerRuntime:
         self._events.signals.ready(options, broker.url)
         commands, counts = self._commands(pauses, beat), CountFlusher(self._events.counters, attempts.count_begun)
         self._counts = counts
+        options.origin.vitals.opened(Figures(self._events.counters.totals, self._hosts.isolate_states))
         chores: list[Chore] = [beat, pauses, counts, Sweeper()]
         return Consumer(options, broker, self._inbox, attempts, self._events, scheduler, recoverer, takeover, commands, chores)
 
