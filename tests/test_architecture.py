@@ -108,7 +108,7 @@ SITES = {
     "threadpoolctl": {"isolate.child.cpu_pinning"},
     "setproctitle": {"isolate.keeper.keeper", "isolate.child.main"},
     "uuid_utils": {"client.enqueue"},
-    "textual": {"cli.top.screen", "cli.top.view", "cli.top.dialogs"},
+    "textual": {"cli.top.screen", "cli.top.view", "cli.top.dialogs", "cli.top.stylesheet"},
     "rich": {"cli.top.view"},  # comes with textual
     "cronsim": {"task.cron"},
     "prometheus_client": {"client.metrics"},

@@ -87,6 +87,7 @@ SNAPSHOTS = st.builds(
     Snapshot,
     at=st.floats(NOW - 10, NOW),
     place=HOSTILE,
+    queues_at=st.floats(NOW - 100, NOW),
     workers=st.lists(st.builds(SeenWorker, info=WORKERS, silent_for=st.floats(0, 30)), max_size=3),
     queues=st.lists(QUEUES, max_size=4),
     time_outs=st.lists(TIME_OUTS, max_size=3),
@@ -189,7 +190,12 @@ def test_at_80_columns_the_limits_of_an_isolate_can_be_seen() -> None:
         memory=120 << 20,
         memory_limit=512 << 20,
     )
-    shown = pane("isolates", Snapshot(at=NOW, place="", workers=[SeenWorker(info=worker(isolates=[isolate]), silent_for=0)]), NOW, "worker")
+    shown = pane(
+        "isolates",
+        Snapshot(at=NOW, queues_at=NOW, place="", workers=[SeenWorker(info=worker(isolates=[isolate]), silent_for=0)]),
+        NOW,
+        "worker",
+    )
     text = text_of(line(shown.columns, shown.rows[1], fit(shown.columns, natural_widths(shown), 78), 78))
     assert text.split() == ["4711", "past", "soft", "thumbs.make", "40s", text.split()[5], "30s/1m", "120/512", "MiB"]
     assert figures.MARK in text.split()[5]
@@ -305,7 +311,7 @@ def test_what_is_wrong_with_a_queue_is_a_word(fields: dict[str, Any], word: str)
 
 
 def states(isolate: IsolateInfo, silent_for: float = 0.0) -> list[str]:
-    snapshot = Snapshot(at=NOW, place="", workers=[SeenWorker(info=worker(isolates=[isolate]), silent_for=silent_for)])
+    snapshot = Snapshot(at=NOW, queues_at=NOW, place="", workers=[SeenWorker(info=worker(isolates=[isolate]), silent_for=silent_for)])
     return [row.cells[1].text for row in pane("isolates", snapshot, NOW, "worker").rows if row.heading is None]
 
 
@@ -319,14 +325,16 @@ def test_a_task_past_its_limit_says_so(elapsed: float, word: str) -> None:
 def test_the_time_of_what_a_silent_worker_ran_stands_still() -> None:
     isolate = IsolateInfo(pid=1, state="busy", task_id="x", started_at=NOW - 40)
     workers = [SeenWorker(info=worker(isolates=[isolate]), silent_for=30.0)]
-    rows = pane("isolates", Snapshot(at=NOW, place="", workers=workers), NOW, "worker").rows
+    rows = pane("isolates", Snapshot(at=NOW, queues_at=NOW, place="", workers=workers), NOW, "worker").rows
     assert "! not answering for 30s" in text_of(rows[0].heading or ())
     assert rows[1].cells[3].text == "10s"
 
 
 def test_a_task_that_no_isolate_names_has_a_row() -> None:
     isolate = IsolateInfo(pid=1, state="busy", task_id="x", name="thumbs.make", started_at=NOW)
-    snapshot = Snapshot(at=NOW, place="", workers=[SeenWorker(info=worker(isolates=[isolate], running=["x", "y"]), silent_for=0)])
+    snapshot = Snapshot(
+        at=NOW, queues_at=NOW, place="", workers=[SeenWorker(info=worker(isolates=[isolate], running=["x", "y"]), silent_for=0)]
+    )
     rows = pane("isolates", snapshot, NOW, "worker").rows[1:]
     assert [(row.cells[1].text, row.cells[2].text) for row in rows] == [("busy", "thumbs.make"), ("running", "y")]
 
@@ -354,7 +362,7 @@ def test_a_worker_that_was_dead_before_the_first_look_does_not_answer() -> None:
 
 def test_queues_in_their_orders() -> None:
     queues = [queue("a", queued=1, oldest_age=5.0), queue("b", queued=9, oldest_age=1.0), queue("c")]
-    snapshot = Snapshot(at=NOW, place="", queues=queues)
+    snapshot = Snapshot(at=NOW, queues_at=NOW, place="", queues=queues)
     found = {order: [row.cells[0].text for row in pane("queues", snapshot, NOW, order).rows] for order in ORDERS["queues"]}
     assert found == {"name": ["a", "b", "c"], "oldest": ["a", "b", "c"], "deepest": ["b", "a", "c"]}
 
@@ -383,6 +391,7 @@ def test_a_filter_keeps_the_heading_of_what_it_keeps() -> None:
 def test_the_totals_name_what_is_wrong() -> None:
     snapshot = Snapshot(
         at=NOW,
+        queues_at=NOW,
         place="",
         workers=[SeenWorker(info=worker(), silent_for=9), SeenWorker(info=worker("w2", running=["x"]), silent_for=0)],
         queues=[queue(queued=2, oldest_age=400.0, dead=3), queue("b", paused=True, queued=1, oldest_age=9000.0)],

@@ -15,10 +15,10 @@
     plain      panes as lines
     actions    what a key does to a row: the question, and the deed
     theme      colours, dark and light; background asks the terminal which of the two it is
-    screen     the application of textual; view, dialogs are its widgets, texts what they say
+    screen     the application of textual; view, dialogs are its widgets, texts what they say, stylesheet how they are laid out
 
 Rules
- 1. Only `screen`, `view` and `dialogs` import textual, and only `command` imports these, when they are to be shown.
+ 1. Only `screen`, `view`, `dialogs` and `stylesheet` import textual, and only `command` imports these, when they are to be shown.
  2. `figures`, `grid`, `panes`, `recent`, `texts` are pure: what is shown is a function of a snapshot, the time and the filter.
  3. The loop of the screen never asks a broker. One thread reads, and each deed has a thread of its own.
  4. Names and messages are anybody's: each passes `printable` before it becomes a cell, and nothing here reads markup.

@@ -208,7 +208,7 @@ def _queues(snapshot: Snapshot, now: float, order: str) -> Pane:
     elif order == "deepest":
         found = sorted(found, key=lambda queue: -queue.queued)
     answering = {seen.info.id for seen in snapshot.workers if seen.answers}
-    rows = [_queue_row(queue, now - snapshot.at, answering) for queue in found]
+    rows = [_queue_row(queue, now - snapshot.queues_at, answering) for queue in found]
     return Pane(QUEUES, "Queues", _QUEUE, rows, len(rows), "no queues", order)
 
 
@@ -336,7 +336,7 @@ def totals(snapshot: Snapshot, now: float) -> list[Span]:
     silent = sum(not seen.answers for seen in workers)
     busy, seats = (sum(count(seen) for seen in workers) for count in (lambda seen: len(seen.info.running), lambda seen: seen.info.seats))
     ages = [queue.oldest_age for queue in queues if queue.oldest_age is not None and not queue.paused]
-    oldest = max(ages) + now - snapshot.at if ages else None
+    oldest = max(ages) + now - snapshot.queues_at if ages else None
     dead, paused = sum(queue.dead for queue in queues), sum(queue.paused for queue in queues)
     parts = [Span(f"{_many(len(workers), 'worker')}", Tone.STRONG if workers else Tone.BAD)]
     if silent:

@@ -6,7 +6,8 @@
 
 Rules
  1. Only these two threads ask the broker, each by a connection of its own; whoever shows what they find never waits for them.
- 2. A slow broker is asked more rarely: a turn takes at most half of the time, the list of failed tasks a hundredth of it.
+ 2. What takes long is asked for more rarely: a turn takes at most half of the time, the queues (there may be thousands) a twentieth of it,
+    the list of failed tasks a hundredth. `soon` is for what somebody has just changed.
  3. Where there is no worker there are no events, so nobody listens: on SQLite that would make a file.
 """
 
@@ -29,12 +30,14 @@ from stem_iso.outcome import TaskState
 if TYPE_CHECKING:
     from stem_iso.app import Stem
     from stem_iso.brokers.base import Broker, EventWatch, WorkerInfo
+    from stem_iso.client.queue_stats import QueueStats
     from stem_iso.events import AnyEvent
 
 EVERY = 1.0  # seconds between two looks
 STANDING_EVERY = 5.0  # seconds between two looks at whether what failed still stands so
 LIST_EVERY, LIST_SHARE = 15.0, 0.01  # seconds between two lists of failed tasks, and the share of the time that these may take
 LISTEN_PAUSE = 0.25  # seconds: a flood of events is taken in gulps, not one by one
+QUEUES_SHARE = 0.05
 LISTED = 50
 MOST_RUNNING = 100
 
@@ -44,13 +47,15 @@ class Reader:
 
     def __init__(self, app: Stem, place: str) -> None:
         self._app, self._place = app, place
-        self._stopping = threading.Event()
+        self._stopping, self._changed, self._awake = threading.Event(), threading.Event(), threading.Event()
         self._events: SimpleQueue[AnyEvent] = SimpleQueue()
         self._note = ""  # set by the thread that listens, read by the other
         self._threads: list[threading.Thread] = []
         # The rest is owned by the thread that reads.
         self._sightings, self._recent = Sightings(), Recent()
-        self._list_due, self._standing_due = 0.0, 0.0
+        self._queues: list[QueueStats] = []
+        self._queues_at = 0.0  # wall clock
+        self._queues_due, self._list_due, self._standing_due = 0.0, 0.0, 0.0
         self._running: dict[str, RunningTask] = {}
         self._listening = False
 
@@ -62,7 +67,7 @@ class Reader:
             workers = broker.workers()
             self._look_at_running(broker, workers)
         seen = self._sightings.look(workers, time.time(), time.monotonic())
-        queues = self._app.queue_stats()
+        self._look_at_queues()
         self._take_events()
         self._look_at_failures()
         return Snapshot(
@@ -70,7 +75,8 @@ class Reader:
             place=self._place,
             workers=seen,
             running=self._running,
-            queues=queues,
+            queues=self._queues,
+            queues_at=self._queues_at,
             time_outs=self._recent.time_outs(),
             failures=self._recent.failures(),
             note=self._note or self._missing(),
@@ -84,6 +90,13 @@ class Reader:
             for record in broker.status(new):
                 if record is not None:
                     self._running[record.id] = RunningTask(record.name, record.queue, record.started_at)
+
+    def _look_at_queues(self) -> None:
+        began = time.monotonic()
+        if began >= self._queues_due or self._changed.is_set():
+            self._changed.clear()
+            self._queues, self._queues_at = self._app.queue_stats(), time.time()
+            self._queues_due = began + (time.monotonic() - began) / QUEUES_SHARE
 
     def _missing(self) -> str:
         path = self._place.removeprefix("sqlite:///")
@@ -114,9 +127,15 @@ class Reader:
         """`show` is called by another thread."""
         self._start(lambda: self._run(show), "stem_iso: top")
 
+    def soon(self) -> None:
+        """Look at once, at the queues too. From any thread."""
+        self._changed.set()
+        self._awake.set()
+
     def stop(self, wait: float = 0.5) -> None:
         """A thread that hangs in a broker is left to the end of the process."""
         self._stopping.set()
+        self._awake.set()
         for thread in self._threads:
             thread.join(wait)
 
@@ -140,7 +159,8 @@ class Reader:
                     self._listening = True
                     self._start(self._listen, "stem_iso: top, events")
             took = time.monotonic() - began
-            self._stopping.wait(max(EVERY - took, took))
+            self._awake.wait(max(EVERY - took, took))
+            self._awake.clear()
 
     # -- listen --------------------------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,6 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.containers import Container
 from textual.message import Message
-from textual.theme import Theme
 from textual.widgets import Input
 
 from stem_iso.app import Stem
@@ -33,9 +32,10 @@ from stem_iso.cli.top import texts
 from stem_iso.cli.top.actions import ACTIONS, KeyAction, action_of, outcome
 from stem_iso.cli.top.dialogs import Question, Reading
 from stem_iso.cli.top.grid import Span, Tone, packed
-from stem_iso.cli.top.panes import FAILURES, ISOLATES, NAMES, ORDERS, TIME_OUTS, pane, totals
+from stem_iso.cli.top.panes import FAILURES, ISOLATES, NAMES, ORDERS, QUEUES, TIME_OUTS, pane, totals
 from stem_iso.cli.top.reader import Reader
 from stem_iso.cli.top.snapshot import Away, Snapshot, Subject
+from stem_iso.cli.top.stylesheet import CSS, theme_of, variables
 from stem_iso.cli.top.theme import DARK, LIGHT, Palette
 from stem_iso.cli.top.view import Painter, PaneView, SpanLines, TextView
 from stem_iso.printable import one_line
@@ -45,37 +45,6 @@ TICK = 0.5  # seconds
 NEWS_LIFE = 15.0  # seconds that the outcome of a deed is shown
 INTERRUPTED = 130
 OURS = frozenset({"act", "pane", "next", "order", "filter", "help", "leave", "palette", "everything"})  # not while a dialog is open
-
-CSS = """
-Screen { background: $background; overflow: hidden; }
-#heading { height: 1; }
-#totals { height: 1; }
-#tabs { height: 1; }
-#body { height: 1fr; }
-#news { height: 1; display: none; }
-#news.shown { display: block; }
-#hints { height: 1; }
-#filter { height: 1; border: none; padding: 0 1; display: none; background: $panel; color: $foreground; }
-#filter.shown { display: block; }
-PaneView, TextView { height: 1fr; background: $background; overflow-x: hidden; overflow-y: auto; scrollbar-size-vertical: 1;
-  scrollbar-color: $scrollbar; scrollbar-color-hover: $scrollbar; scrollbar-color-active: $scrollbar;
-  scrollbar-background: $background; scrollbar-background-hover: $background; scrollbar-background-active: $background; }
-.narrow PaneView { display: none; }
-.narrow PaneView.current { display: block; }
-.narrow #stack { display: none; }
-.narrow.on-time-outs #stack, .narrow.on-failures #stack { display: block; }
-.large #tabs { display: none; }
-.large #body { layout: grid; grid-size: 2; grid-rows: 5fr 4fr 4fr; grid-gutter: 0 2; }
-.large #isolates { column-span: 2; }
-Question, Reading { align: center middle; background: $background 60%; }
-#dialog { width: 72; max-width: 96%; height: auto; padding: 1 2; background: $panel; border: round $primary; }
-#question { color: $text-strong; text-style: bold; }
-#consequence { margin: 1 0; color: $foreground; }
-#answers { height: 1; }
-#answers Button { margin: 0 2 0 0; min-width: 14; background: $background; color: $foreground; text-style: none; }
-#answers Button:focus { background: $primary; color: $background; text-style: bold underline; background-tint: $primary 0%; }
-Reading > TextView { width: 92%; height: 90%; border: round $primary; padding: 0; }
-"""
 
 
 class Found(Message):
@@ -125,11 +94,11 @@ class Top(App[int]):
         self._stack, self._box = TextView("stack", tail=True), Input(id="filter", placeholder="words that a row must hold")
         self._stack.can_focus = False
         for each in (DARK, LIGHT):
-            self.register_theme(_theme(each))
+            self.register_theme(theme_of(each))
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """What the style sheet names, for the moment before our theme is on."""
-        return _variables(DARK)
+        return variables(DARK)
 
     # -- build ---------------------------------------------------------------------------------------------------------------------
 
@@ -195,9 +164,10 @@ class Top(App[int]):
         if isinstance(message.report, Away):
             self._away = message.report
         else:
-            self._snapshot, self._away = message.report, None
+            before, self._snapshot, self._away = self._snapshot, message.report, None
             for name in NAMES:
-                self._fill(name)
+                if before is None or name == ISOLATES or _source(name, before) != _source(name, message.report):
+                    self._fill(name)
         self._tick()
 
     def _fill(self, name: str) -> None:
@@ -363,6 +333,8 @@ class Top(App[int]):
         threading.Thread(target=perform, name=f"stem_iso: top, {action.word}", daemon=True).start()
 
     def on_done(self, message: Done) -> None:
+        if not message.action.reads:
+            self._reader.soon()
         if message.done and message.action.reads:
             self._news = 0.0, []
             self._tick()
@@ -371,26 +343,9 @@ class Top(App[int]):
             self._say(f"{'done' if message.done else 'not done'}: {message.text}", Tone.GOOD if message.done else Tone.BAD)
 
 
-def _theme(palette: Palette) -> Theme:
-    tones = palette.tones
-    return Theme(
-        name=palette.name,
-        primary=tones[Tone.ACCENT],
-        foreground=tones[Tone.PLAIN],
-        background=palette.background,
-        surface=palette.background,
-        panel=palette.bar,
-        warning=tones[Tone.WARNING],
-        error=tones[Tone.BAD],
-        success=tones[Tone.GOOD],
-        accent=tones[Tone.ACCENT],
-        dark=palette.dark,
-        variables=_variables(palette),
-    )
-
-
-def _variables(palette: Palette) -> dict[str, str]:
-    return {"scrollbar": palette.rule, "text-strong": palette.tones[Tone.STRONG]}
+def _source(name: str, snapshot: Snapshot) -> object:
+    """What a pane is made of, so far as it does not change with the time alone. Of queues the moment of their reading says it."""
+    return {QUEUES: snapshot.queues_at, TIME_OUTS: snapshot.time_outs, FAILURES: snapshot.failures}[name]
 
 
 def run(stem: Stem, reader: Reader, place: str, palette: Palette) -> int:

@@ -81,6 +81,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     workers: list[SeenWorker] = []
     running: dict[str, RunningTask] = {}  # by id, of those that no isolate names; not all of very many
     queues: list[QueueStats] = []
+    queues_at: float = 0.0  # when they were read: it may be a while ago, where there are very many
     time_outs: list[TimeOut] = []
     failures: list[Failure] = []
     note: str = ""
