@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 SILENT = 5.0  # seconds since a worker was seen, after which it is not shown as alive
 LOOK = 0.12  # seconds that a page is sought; one of a rare text may be empty by then, and has a cursor
 FAILED_MOST = 1000  # newest failed tasks that are grouped
-FAILED_LOOK = 0.5  # seconds in which they are read; those that were found by then are grouped
+FAILED_LOOK = 0.15  # seconds in which they are read; those that were found by then are grouped
 PAGE = 250
 
 
@@ -65,11 +65,13 @@ class Snapshots:
         self.counts = CountsReader(app)
         self._workers = PacedRead(self._read_workers, oldest=0.0)  # an old value would make the living look dead
         self._queues = PacedRead(app.queue_stats)
+        self._failures = PacedRead(lambda: self._grouped({}))
 
     def forget(self) -> None:
         """Something was changed from here, so what is shown next is read anew."""
         self._workers.forget()
         self._queues.forget()
+        self._failures.forget()
 
     def _read_workers(self) -> list[WorkerInfo]:
         with self._app.broker_pool.borrow() as broker:
@@ -116,8 +118,11 @@ class Snapshots:
         return task_view(self._app, id, now, self._alive(), self._isolate_of(id, now))
 
     def failures(self, which: FilterFields | None = None) -> list[FailureGroup]:
-        """Of the newest 1,000 failed tasks, the largest group first. Raises InvalidOptions."""
-        chosen = checked({**(which or {}), "state": "failed"}, self._app.clock())
+        """Of the newest 1,000 failed tasks, the largest group first; fewer where the store is slow. Raises InvalidOptions."""
+        return self._grouped(which) if which else self._failures.value()
+
+    def _grouped(self, which: FilterFields) -> list[FailureGroup]:
+        chosen = checked({**which, "state": "failed"}, self._app.clock())
         found: list[TaskStatus] = []
         cursor: str | None = None
         stop_at = time.monotonic() + FAILED_LOOK
