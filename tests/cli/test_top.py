@@ -424,6 +424,8 @@ def test_a_broker_that_is_away_is_said_to_be_and_comes_back(tmp_path: Path, how:
             await screen.shows("thumbs.make")
             server.kill() if how == "killed" else server.freeze()
             await screen.shows(r"! The broker has not answered since \d\d:\d\d:\d\d \(\d", "this is from then", "thumbs.make")
+            if how == "killed":
+                await screen.shows(r"from then\. redis://")  # and why
             await screen.pilot.press("question_mark")  # keys go on
             await screen.shows("ACT, after a question")
             await screen.pilot.press("escape")

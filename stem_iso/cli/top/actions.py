@@ -181,6 +181,10 @@ def _of_isolate(word: str) -> Callable[[Subject], str]:
     return question
 
 
+def _stack_title(subject: Subject) -> str:
+    return one_line(f"Stack of isolate {subject.pid}, {subject.task or 'shared'}")
+
+
 ACTIONS = (
     KeyAction(
         "k",
@@ -194,7 +198,7 @@ ACTIONS = (
         "i",
         "stack",
         _has_stack,
-        lambda subject: one_line(f"Stack of isolate {subject.pid}, {subject.task or 'shared'}"),
+        _stack_title,
         "",
         _stack,
         reads=True,
