@@ -72,8 +72,11 @@ class DashboardContext:
         return await _in(self._reads, functools.partial(call, *args, **kwargs))
 
     async def order(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """As `read`, for what may take long."""
-        return await _in(self._orders, functools.partial(call, *args, **kwargs))
+        """As `read`, for what may take long, and changes something."""
+        try:
+            return await _in(self._orders, functools.partial(call, *args, **kwargs))
+        finally:
+            self.snapshots.forget()
 
     def stop(self) -> None:
         """End what is in the background; calls that run come to their ends."""

@@ -114,7 +114,7 @@ class ProgressView(TypedDict):
     data: Any
 
 
-class TaskRow(TypedDict):
+class TaskShown(TypedDict):
     """`TaskStatus.as_dict()`, and what follows the blank line."""
 
     id: str
@@ -144,7 +144,7 @@ class TaskRow(TypedDict):
 
 
 class TaskRows(TypedDict):
-    tasks: list[TaskRow]
+    tasks: list[TaskShown]
     cursor: str | None  # of the next page; None: there is none. A page may be short, or empty, and have one
 
 
@@ -196,7 +196,7 @@ class CanvasView(TypedDict):
     root: CanvasNode
 
 
-class TaskView(TaskRow):
+class TaskView(TaskShown):
     limits: TaskLimitsView | None
     isolate: IsolateShown | None  # the process that it runs in
     canvas: CanvasView | None

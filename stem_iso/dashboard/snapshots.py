@@ -6,14 +6,14 @@
 Rules
  1. Each method asks the broker and blocks meanwhile: the server calls it in a thread (`DashboardContext.read`). Any thread may.
  2. Nothing is shown as alive that is dead: a worker that was not seen for SILENT seconds is not `answering`, nor is what it runs.
- 3. What many look at is read once: workers at most once a second, counts by one reader in the background (`counts_reader`).
+ 3. What many look at is read once for all: workers and queues as often as their price allows (`paced_read`), counts by one reader in the
+    background (`counts_reader`).
 
 All raise BrokerUnavailable; what else they raise is said at each.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
@@ -25,6 +25,7 @@ from stem_iso.client.result import datetime_of
 from stem_iso.client.task_filter import FilterFields, checked
 from stem_iso.dashboard import failures as failure_groups
 from stem_iso.dashboard.counts_reader import CountsReader
+from stem_iso.dashboard.paced_read import PacedRead
 from stem_iso.dashboard.shapes import (
     ActionView,
     FailureGroup,
@@ -50,10 +51,9 @@ if TYPE_CHECKING:
     from stem_iso.outcome import TaskStatus
 
 SILENT = 5.0  # seconds since a worker was seen, after which it is not shown as alive
-FRESH = 1.0  # seconds for which workers that were read serve others who ask
 LOOK = 0.12  # seconds that a page is sought; one of a rare text may be empty by then, and has a cursor
 FAILED_MOST = 1000  # newest failed tasks that are grouped
-FAILED_LOOK = 0.5  # seconds in which they are read; those that were found by then are grouped
+FAILED_LOOK = 0.15  # seconds in which they are read; those that were found by then are grouped
 PAGE = 250
 
 
@@ -63,15 +63,25 @@ class Snapshots:
     def __init__(self, app: Stem) -> None:
         self._app = app
         self.counts = CountsReader(app)
-        self._lock = threading.Lock()  # guards the two below
-        self._workers: list[WorkerInfo] = []
-        self._workers_at = -FRESH
+        self._workers = PacedRead(self._read_workers, oldest=0.0)  # an old value would make the living look dead
+        self._queues = PacedRead(app.queue_stats)
+        self._failures = PacedRead(lambda: self._grouped({}))
+
+    def forget(self) -> None:
+        """Something was changed from here, so what is shown next is read anew."""
+        self._workers.forget()
+        self._queues.forget()
+        self._failures.forget()
+
+    def _read_workers(self) -> list[WorkerInfo]:
+        with self._app.broker_pool.borrow() as broker:
+            return broker.workers()
 
     # -- overview ------------------------------------------------------------------------------------------------------------------
 
     def overview(self) -> Overview:
         now = self._app.clock()
-        stats, workers = self._app.queue_stats(), self._seen()
+        stats, workers = self._queues.value(), self._workers.value()
         with self._app.broker_pool.borrow() as broker:
             paused = broker.paused()
         counts = self.counts.read(int(now // 60))
@@ -108,8 +118,11 @@ class Snapshots:
         return task_view(self._app, id, now, self._alive(), self._isolate_of(id, now))
 
     def failures(self, which: FilterFields | None = None) -> list[FailureGroup]:
-        """Of the newest 1,000 failed tasks, the largest group first. Raises InvalidOptions."""
-        chosen = checked({**(which or {}), "state": "failed"}, self._app.clock())
+        """Of the newest 1,000 failed tasks, the largest group first; fewer where the store is slow. Raises InvalidOptions."""
+        return self._grouped(which) if which else self._failures.value()
+
+    def _grouped(self, which: FilterFields) -> list[FailureGroup]:
+        chosen = checked({**which, "state": "failed"}, self._app.clock())
         found: list[TaskStatus] = []
         cursor: str | None = None
         stop_at = time.monotonic() + FAILED_LOOK
@@ -127,29 +140,20 @@ class Snapshots:
     def queues(self) -> list[QueueView]:
         """By name."""
         alive = self._alive()
-        return [_queue_view(each, alive) for each in self._app.queue_stats()]
+        return [_queue_view(each, alive) for each in self._queues.value()]
 
     def workers(self) -> list[WorkerView]:
         """By id."""
         now = self._app.clock()
-        return [_worker_view(each, now) for each in sorted(self._seen(), key=lambda worker: worker.id)]
-
-    def _seen(self) -> list[WorkerInfo]:
-        """Read at most once a second, and by one of those who ask at once."""
-        with self._lock:
-            if time.monotonic() - self._workers_at >= FRESH:
-                with self._app.broker_pool.borrow() as broker:
-                    self._workers = broker.workers()
-                self._workers_at = time.monotonic()
-            return self._workers
+        return [_worker_view(each, now) for each in sorted(self._workers.value(), key=lambda worker: worker.id)]
 
     def _alive(self) -> Callable[[str | None], bool]:
         now = self._app.clock()
-        ids = {worker.id for worker in self._seen() if answers(worker, now)}
+        ids = {worker.id for worker in self._workers.value() if answers(worker, now)}
         return ids.__contains__
 
     def _isolate_of(self, id: str, now: float) -> IsolateShown | None:
-        for worker in self._seen():
+        for worker in self._workers.value():
             for isolate in worker.isolates:
                 if isolate.task_id == id and answers(worker, now):
                     return _isolate_view(isolate, now)

@@ -1,6 +1,6 @@
 """View of one task: its status, and what stands around it: the limits that hold, its isolate, its canvas, what may be done to it.
 
-TaskStatus ── task_row ──> TaskRow ── task_view ──> TaskView
+TaskStatus ── task_row ──> TaskShown ── task_view ──> TaskView
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from stem_iso.client.event_stream import unknown
 from stem_iso.client.task_list import listed_status
-from stem_iso.dashboard.shapes import CanvasNode, CanvasView, IsolateShown, TaskLimitsView, TaskRow, TaskView
+from stem_iso.dashboard.shapes import CanvasNode, CanvasView, IsolateShown, TaskLimitsView, TaskShown, TaskView
 from stem_iso.errors import InvalidOptions
 from stem_iso.outcome import TERMINAL, TaskState, TaskStatus
 from stem_iso.task.canvas import drawing
@@ -26,14 +26,14 @@ MOST_PARTS = 100  # of one group that are shown
 ENDED_AGAIN = ("failed", "cancelled")
 
 
-def task_row(task: TaskStatus, now: float, alive: Callable[[str | None], bool]) -> TaskRow:
+def task_row(task: TaskStatus, now: float, alive: Callable[[str | None], bool]) -> TaskShown:
     """`now`: wall clock; `alive`: whether the worker of this id answers."""
     runs = task.state is TaskState.RUNNING
     fields = task.as_dict()
     fields["answering"] = alive(task.worker_id) if runs else None
     fields["elapsed"] = _between(task.started_at, task.finished_at, now) if runs or task.finished_at else None
     fields["waited"] = _waited(task, now)
-    return cast("TaskRow", fields)
+    return cast("TaskShown", fields)
 
 
 def _between(since: datetime | None, until: datetime | None, now: float) -> float | None:

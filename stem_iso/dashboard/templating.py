@@ -86,16 +86,22 @@ def query(given: Mapping[str, Any]) -> str:
     return "?" + urlencode(pairs, doseq=True, errors="replace") if pairs else ""
 
 
+def _here(request: Request, root: str) -> str:
+    """The address that was asked for, as it came: an id may hold `/../`, encoded. Never one of another site, as `//example.com` is."""
+    raw = request.scope.get("raw_path")
+    path = raw.decode("ascii", "replace") if raw else quote(root + route_path(request.scope), errors="replace")
+    asked = request.url.query
+    return "/" + path.lstrip("/\\") + (f"?{asked}" if asked else "")
+
+
 def render(context: DashboardContext, request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """With the header `HX-Request` the part alone that changes while one looks at it."""
     root = mounted_at(request.scope)
-    asked = request.url.query
-    here = root + quote(route_path(request.scope), errors="replace")
     page = environment().get_template(template)
     text = page.render(
         frame="part.html" if "hx-request" in request.headers else "page.html",
         root=root,
-        here=f"{here}?{asked}" if asked else here,
+        here=_here(request, root),
         page=template.removesuffix(".html"),
         broker=context.app.site.shown,
         steers=not context.read_only,

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from stem_iso import Stem, Worker
 from stem_iso.brokers.operations import Action
 from stem_iso.dashboard import dashboard
+from stem_iso.task.envelope import Envelope
 from tests.dashboard import browser
 from tests.dashboard.browser import Tab
 from tests.dashboard.conftest import served
@@ -216,6 +218,7 @@ def hostile(alone: Stem) -> str:
     alone.schedule(evil("schedule"), fails.s(MARKUP), every=3600)
     with alone.broker_pool.borrow() as broker:
         broker.log_action(Action(at=alone.clock(), by=MARKUP, action=MARKUP, target=MARKUP, result=MARKUP))
+        broker.publish([Envelope(id=evil("id/../x?#%2F"), name=evil("task"), args=msgspec.Raw(b"\x80"), not_before=alone.clock() + 3600)])
     alone.pause(task=evil("paused"), timeout=0)
     return fails.enqueue(MARKUP).id
 
@@ -228,7 +231,13 @@ def test_texts_that_look_like_markup_are_texts_on_every_page(alone: Stem, hostil
             visit.open(path)
             assert page.locator("main img").count() == 0 and page.locator("main script").count() == 0, path
         visit.open("/tasks")
-        page.get_by_role("link", name=evil("task")).first.click()
+        page.locator(f"tr[id='task-{evil('id/../x?#%2F')}'] a.name").click()
+        page.locator("h1 + p", has_text=evil("id/../x?#%2F")).wait_for()
+        visit.ready()
+        page.get_by_role("button", name="Run now").click()
+        visit.agree()
+        visit.said("It is ready now.")
+        visit.open(f"/tasks/{hostile}")
         page.locator(".errorhead", has_text="ValueError").wait_for()
         visit.ready()
         shown = page.locator("#live").inner_text()
@@ -255,6 +264,12 @@ def test_addresses_that_hold_markup_run_nothing(path: str, visit: Tab) -> None:
     page.locator("main h1, main .empty").first.wait_for()
     assert page.locator("main img, main script").count() == 0
     visit.complaints[:] = [each for each in visit.complaints if "status of 40" not in each]
+
+
+def test_an_address_that_begins_as_one_of_another_site_stays_here(visit: Tab) -> None:
+    page = visit.open("//example.com/tasks")
+    assert page.get_by_role("link", name="Try again").get_attribute("href") == "/example.com/tasks"
+    visit.complaints.clear()
 
 
 # -- what goes away ------------------------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from stem_iso.brokers.sqlite import schema
 from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.brokers.sqlite.rows import SELECT, newest, record
 from stem_iso.brokers.sqlite.transaction import Transaction
-from stem_iso.brokers.sqlite.values import moment, text
+from stem_iso.brokers.sqlite.values import is_text, moment, text
 
 LOOKS = 4000  # rows per step: some 10 ms
 PAGE = 16 << 20  # bytes of results and envelopes in one page, but for its first task
@@ -116,7 +116,7 @@ class Wanted:
         self._which, self._now = which, now
         self._states = None if which.states is None else frozenset(which.states)
         self._name = None if which.name is None else re.compile(translate(which.name))
-        self.nothing = self._states == frozenset()
+        self.nothing = self._states == frozenset() or not (which.queue is None or is_text(which.queue))
 
     def matches(self, row: Look) -> bool:
         which = self._which
@@ -163,7 +163,7 @@ def ranges(turn: Transaction, which: TaskFilter) -> list[Range]:
     states = frozenset(which.states)
     if "queued" in states:
         lines = _lines(turn, which.queue)
-        if len(lines) > LINES:
+        if lines is None:
             return [ALL, LISTED]
         found += lines
     if "running" in states:
@@ -172,11 +172,13 @@ def ranges(turn: Transaction, which: TaskFilter) -> list[Range]:
     return found + [Range("task_state", f"{_IN_TASK_STATE} AND state = {number}") for number in sorted(numbers)]
 
 
-def _lines(turn: Transaction, queue: str | None) -> list[Range]:
-    """What is ready, by queue and rank: two look-ups for each."""
+def _lines(turn: Transaction, queue: str | None) -> list[Range] | None:
+    """What is ready, by queue and rank: two look-ups for each. None where there are too many, or one cannot be asked for."""
     found: list[Range] = []
     row = turn.all(_FIRST_LINE) if queue is None else turn.all(_FIRST_OF_QUEUE, (queue,))
-    while row and len(found) <= LINES:
+    while row:
+        if len(found) == LINES or not all(is_text(value) or isinstance(value, int) for value in row[0]):
+            return None
         found.append(Range("task_ready", "state = 0 AND queue = ? AND rank = ?", row[0]))
         row = turn.all(_NEXT_RANK, row[0]) or (turn.all(_NEXT_QUEUE, row[0][:1]) if queue is None else [])
     return found
