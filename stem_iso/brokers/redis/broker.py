@@ -323,7 +323,7 @@ class RedisBroker:
         return waiting.edit(self._client, self._registry, self._statuses, id, new, queue)
 
     def add_counts(self, counts: Sequence[TaskCounts]) -> None:
-        task_counts.add(self._client, counts)
+        task_counts.add(self._client, self._registry, counts)
 
     def counts(self, since: int, until: int, queue: str | None = None, name: str | None = None) -> list[TaskCounts]:
         return task_counts.read(self._client, self._registry, since, until, queue, name)

@@ -24,7 +24,7 @@ BATCH = 500  # fields of one script, minutes of one round trip
 _bin = re.compile(r"([wr])(-?\d{1,4})")
 
 
-def add(client: RedisClient, counts: Sequence[TaskCounts]) -> None:
+def add(client: RedisClient, registry: QueueRegistry, counts: Sequence[TaskCounts]) -> None:
     queues: dict[str, list[str | int]] = {}
     for each in counts:
         words = queues.setdefault(each.queue, [])
@@ -35,12 +35,14 @@ def add(client: RedisClient, counts: Sequence[TaskCounts]) -> None:
         for queue, words in queues.items()
         for start in range(0, len(words), 3 * BATCH)
     ]
+    registry.register(queues)
     client.run(calls)
 
 
 def _fields(of: TaskCounts) -> Iterator[tuple[str, int]]:
     for word, count in of.counts.items():
-        yield f"{word} {of.name}", count
+        if word != "enqueued":  # which the store counts
+            yield f"{word} {of.name}", count
     for letter, bins in (("w", of.wait), ("r", of.run)):
         for bin, count in bins.items():
             yield f"{letter}{bin} {of.name}", count

@@ -47,7 +47,7 @@ def pause(client: RedisClient, name: str, task: bool) -> bool:
 def resume(client: RedisClient, name: str, task: bool) -> bool:
     was, number = client.call("pauses", REGISTRY, "resume", _field(name, task))
     if number:
-        _open(client, name, number)
+        _open(client, name, number, first=True)
     return bool(was)
 
 
@@ -55,12 +55,12 @@ def _field(name: str, task: bool) -> str:
     return f"{'t' if task else 'q'}{name}"
 
 
-def _open(client: RedisClient, name: str, number: bytes) -> None:
+def _open(client: RedisClient, name: str, number: bytes, first: bool) -> None:
     """The next of the line go."""
     bucket = LINE_OF_PAUSED + name
     calls = client.call("bucket", bucket_key(bucket), "open", number)
     if calls:
-        deliver(client, bucket, calls, first=True)
+        deliver(client, bucket, calls, first)
     else:
         client.call("pauses", REGISTRY, "opened", _field(name, True), number)
 
@@ -69,7 +69,7 @@ def see_through(client: RedisClient) -> None:
     """Openings whose lines are not empty yet."""
     answer = client.command(REGISTRY, "HGETALL", OPENINGS)
     for name, number in zip(answer[::2], answer[1::2], strict=True):
-        _open(client, text(name[1:]), number)
+        _open(client, text(name[1:]), number, first=False)
 
 
 def hold(client: RedisClient, queue: str, receipt: Receipt, name: str, cancel: Cancel, hand_on: HandOn) -> Permit:

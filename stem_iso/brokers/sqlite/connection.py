@@ -183,15 +183,18 @@ def _look(connection: Connection, clock: StoreClock) -> tuple[int, bool]:
 
 
 def _version(connection: Connection) -> int:
-    """The larger of what older processes see and what `fact` says. What is written there and cannot be read is of this version: the first
-    to write it."""
+    """The larger of what older processes see and what `fact` says. Where that is lost, or cannot be read, the file has the tables of the
+    first version that wrote it there, or has not."""
     shown: int = connection.one("PRAGMA user_version")
-    if shown != schema.SHOWN or not connection.one("SELECT 1 FROM main.sqlite_master WHERE name = 'fact'"):
+    if shown != schema.SHOWN or not connection.one(_HAS_TABLE, ("fact",)):
         return shown
     told = connection.one("SELECT value FROM main.fact WHERE name = 'schema'")
-    if told is None:
-        return shown
-    return max(shown, int(told)) if isinstance(told, str) and told.isdecimal() and len(told) < 10 else schema.VERSION
+    if isinstance(told, str) and told.isdecimal() and len(told) < 10:
+        return max(shown, int(told))
+    return schema.SHOWN + 1 if connection.one(_HAS_TABLE, ("action",)) else shown
+
+
+_HAS_TABLE = "SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND name = ?"
 
 
 def version_of(connection: Connection, clock: StoreClock) -> int:
@@ -235,11 +238,9 @@ def _bring_up(connection: Connection, clock: StoreClock) -> None:
 
 
 def _run(connection: Connection, statements: str) -> None:
-    # One by one: `executescript` would commit first. What is there already is left: a file may have lost the fact that says so.
+    # One by one: `executescript` would commit first.
     for statement in schema.statements(statements):
-        question = schema.is_there(statement)
-        if question is None or not connection.one(*question):
-            connection.execute(statement)
+        connection.execute(statement)
 
 
 def _new_boot(connection: Connection, clock: StoreClock) -> None:

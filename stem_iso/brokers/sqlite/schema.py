@@ -184,22 +184,11 @@ def statements(text: str) -> Iterator[str]:
             yield statement
 
 
-def is_there(statement: str) -> tuple[str, tuple[str, ...]] | None:
-    """The question whether what this statement makes is there already."""
-    wanted = " ".join(COMMENT.sub("", statement).split())
-    if column := COLUMN.match(wanted):
-        return "SELECT 1 FROM pragma_table_info(?) WHERE name = ?", (column[1], column[2])
-    if made := MADE.match(wanted):
-        return "SELECT 1 FROM sqlite_master WHERE name = ?", (made[1],)
-    return None
-
-
 # -- a file of an earlier version, read as one of this version -------------------------------------------------------------------------
 
 COMMENT = re.compile(r"--.*")
 COLUMN = re.compile(r"ALTER TABLE (\w+) ADD COLUMN (\w+) \w+(?: NOT NULL DEFAULT (\S+))?$")
 TABLE = re.compile(r"CREATE TABLE (\w+)")
-MADE = re.compile(r"CREATE (?:UNIQUE )?(?:TABLE|INDEX) (\w+)")
 INDEX = re.compile(r"CREATE (UNIQUE )?INDEX ")
 
 

@@ -21,6 +21,7 @@ import re
 from collections.abc import Iterator, Sequence
 from fnmatch import translate
 from heapq import merge
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from stem_iso.brokers.operations import ListedTask, TaskFilter, TaskList
@@ -28,7 +29,7 @@ from stem_iso.brokers.sqlite import schema
 from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.brokers.sqlite.rows import SELECT, newest, record
 from stem_iso.brokers.sqlite.transaction import Transaction
-from stem_iso.brokers.sqlite.values import moment, text
+from stem_iso.brokers.sqlite.values import is_text, moment, text
 
 LOOKS = 4000  # rows per step: some 10 ms
 PAGE = 16 << 20  # bytes of results and envelopes in one page, but for its first task
@@ -100,7 +101,7 @@ def _place(after: str | None) -> int | None:
     """Raises ValueError."""
     if after is None:
         return None
-    if POSITION.fullmatch(after) is None or not LEAST < int(after) < MOST:
+    if POSITION.fullmatch(after) is None or not LEAST <= int(after) <= MOST:
         raise ValueError(f"{after[:40]!r} is no position in a list of tasks")
     return int(after)
 
@@ -115,7 +116,7 @@ class Wanted:
         self._which, self._now = which, now
         self._states = None if which.states is None else frozenset(which.states)
         self._name = None if which.name is None else re.compile(translate(which.name))
-        self.nothing = self._states == frozenset()
+        self.nothing = self._states == frozenset() or not (which.queue is None or is_text(which.queue))
 
     def matches(self, row: Look) -> bool:
         which = self._which
@@ -162,7 +163,7 @@ def ranges(turn: Transaction, which: TaskFilter) -> list[Range]:
     states = frozenset(which.states)
     if "queued" in states:
         lines = _lines(turn, which.queue)
-        if len(lines) > LINES:
+        if lines is None:
             return [ALL, LISTED]
         found += lines
     if "running" in states:
@@ -171,11 +172,13 @@ def ranges(turn: Transaction, which: TaskFilter) -> list[Range]:
     return found + [Range("task_state", f"{_IN_TASK_STATE} AND state = {number}") for number in sorted(numbers)]
 
 
-def _lines(turn: Transaction, queue: str | None) -> list[Range]:
-    """What is ready, by queue and rank: two look-ups for each."""
+def _lines(turn: Transaction, queue: str | None) -> list[Range] | None:
+    """What is ready, by queue and rank: two look-ups for each. None where there are too many, or one cannot be asked for."""
     found: list[Range] = []
     row = turn.all(_FIRST_LINE) if queue is None else turn.all(_FIRST_OF_QUEUE, (queue,))
-    while row and len(found) <= LINES:
+    while row:
+        if len(found) == LINES or not all(is_text(value) or isinstance(value, int) for value in row[0]):
+            return None
         found.append(Range("task_ready", "state = 0 AND queue = ? AND rank = ?", row[0]))
         row = turn.all(_NEXT_RANK, row[0]) or (turn.all(_NEXT_QUEUE, row[0][:1]) if queue is None else [])
     return found
@@ -219,10 +222,18 @@ def _first_at(turn: Transaction, first: int, last: int, when: float, *, strict: 
 
 
 def _enqueued_at(turn: Transaction, place: int) -> float | None:
-    """When the rows at this place were enqueued: the middle one of some."""
-    rows = turn.all("SELECT listed, enqueued FROM task WHERE seq >= ? ORDER BY seq LIMIT ?", (place, PROBE))
-    times = sorted(at for listed, enqueued in rows if listed is None and (at := moment(enqueued)) is not None)
+    """When those at this place were enqueued: the middle one of some."""
+    rows = turn.all("SELECT seq, listed, enqueued FROM task WHERE seq >= ? ORDER BY seq LIMIT ?", (place, PROBE))
+    found = [(seq, enqueued) for seq, listed, enqueued in rows if listed is None]
+    if not turn.is_view():
+        found += turn.all(_LISTED_FROM, (place, PROBE))
+    times = sorted(at for _, enqueued in sorted(found, key=itemgetter(0))[:PROBE] if (at := moment(enqueued)) is not None)
     return times[len(times) // 2] if times else None
+
+
+_LISTED_FROM = """
+SELECT listed, enqueued FROM task INDEXED BY task_listed
+WHERE listed IS NOT NULL AND listed BETWEEN ? AND 9223372036854775807 ORDER BY listed LIMIT ?"""
 
 
 # -- one step --------------------------------------------------------------------------------------------------------------------------
