@@ -55,7 +55,7 @@ def read(client: RedisClient, registry: QueueRegistry, since: int, until: int, q
     queues = registry.known(fresh=True) if queue is None else [queue]
     now = int(client.command(REGISTRY, "TIME")[0]) // MINUTE
     first, last = max(since, now - int(COUNTS_LIFE) // MINUTE), min(until, now + MINUTE)  # there is nothing before and after that
-    places = [(minute, each) for minute in range(first, last + 1) for each in queues]
+    places = sorted(_counted(client, queues, first, last))
     found: list[TaskCounts] = []
     for start in range(0, len(places), BATCH):
         some = places[start : start + BATCH]
@@ -63,6 +63,14 @@ def read(client: RedisClient, registry: QueueRegistry, since: int, until: int, q
         for (minute, each), answer in zip(some, answers, strict=True):
             found += _read(each, minute, answer, name)
     return found
+
+
+def _counted(client: RedisClient, queues: Sequence[str], first: int, last: int) -> Iterator[tuple[int, str]]:
+    """Minutes of queues in which there is something."""
+    spans = [(each, start, min(last, start + BATCH - 1)) for start in range(first, last + 1, BATCH) for each in queues]
+    answers = client.run([ScriptCall("counted_minutes", queue_key(each), (start, end)) for each, start, end in spans])
+    for (each, _, _), minutes in zip(spans, answers, strict=True):
+        yield from ((int(minute), each) for minute in minutes)
 
 
 def _minute(queue: str, minute: int) -> ServerCommand:

@@ -10,7 +10,8 @@ Rules
  3. A look is bounded (LOOK), and so are the looks of a step (STEP) and the bytes of a page (PAGE_BYTES): then the page is a short one.
  4. The position is the place and the id as text. It stays the task's own: what ends, runs again or is edited takes its place along.
 
-Not promised: tasks that older producers and workers have published, ended or replayed; those that only older ones have touched.
+Not promised: tasks that only older producers and workers have touched; by time, where the lists are long, what came more than ten minutes
+after it was enqueued (`until`) or before (`since`, a clock that is so far ahead).
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from stem_iso.brokers.redis.queues import QueueRegistry
 from stem_iso.brokers.redis.status import StatusReader
 from stem_iso.outcome import TaskState
 
-LOOK, DETAILED = 300, 100  # tasks in one look of a slot, and where each is to be read for its name
-STEP = 3000  # tasks in all looks of a step
+LOOK, DETAILED = 300, 150  # tasks in one look of a slot, and where each is to be read for its name
+STEP = 3000, 1500  # tasks in all looks of a step
 PAGE_BYTES = 4 << 20
-SPARE = 3600.0  # seconds that a producer's clock may be ahead, or a task be late
+SPARE = 600.0  # seconds that a producer's clock may be ahead, or a task late
 MICROSECONDS = 1_000_000
 HEAD = 4  # words
 
@@ -163,16 +164,16 @@ class TaskLister:
         return TaskList(found, self._next(slots, chosen, limit, newest_first))
 
     def _chosen(self, slots: Sequence[_Slot], which: TaskFilter, limit: int, newest_first: bool) -> list[Head]:
-        lists, detailed = Lists.of(which), which.name is not None or which.since is not None or which.until is not None
-        most = min(DETAILED if detailed else LOOK, max(10, 2 * limit // max(1, len(slots))))
+        lists, details = Lists.of(which), _details(which)
+        most = min(DETAILED if details else LOOK, max(10, 2 * limit // max(1, len(slots))))
         chosen: list[Head] = []
-        left = max(STEP, most * len(slots))
+        left = max(STEP[1 if details else 0], most * len(slots))
         while len(chosen) < limit and left > 0:
             hungry = [slot for slot in slots if slot.hungry]
             if hungry:
-                calls = [_look(slot, which, lists, newest_first, most, detailed) for slot in hungry]
+                calls = [_look(slot, which, lists, newest_first, most) for slot in hungry]
                 for slot, answer in zip(hungry, self._client.run(calls), strict=True):
-                    slot.take(answer, lambda head: _fits(head, which, detailed))
+                    slot.take(answer, lambda head: not details or _within(head.name, head.enqueued_at, which))
                 left -= most * len(hungry)
             chosen += merged(slots, limit - len(chosen), newest_first)
             if all(slot.done and not slot.heads for slot in slots):
@@ -213,15 +214,18 @@ class TaskLister:
         return found
 
 
-def _look(slot: _Slot, which: TaskFilter, lists: Lists, newest_first: bool, most: int, detailed: bool) -> ScriptCall:
+def _look(slot: _Slot, which: TaskFilter, lists: Lists, newest_first: bool, most: int) -> ScriptCall:
     at, id = ("", b"") if slot.upto is None else (str(slot.upto.at), slot.upto.id)
     low = "-inf" if which.since is None else str(max(0, int((which.since - SPARE) * MICROSECONDS)))
     high = "+inf" if which.until is None else str(max(0, int((which.until + SPARE) * MICROSECONDS)))
-    return ScriptCall("list", queue_key(slot.queue), (int(newest_first), at, id, low, high, most, lists.names, lists.live, int(detailed)))
+    return ScriptCall("list", queue_key(slot.queue), (int(newest_first), at, id, low, high, most, lists.names, lists.live, _details(which)))
 
 
-def _fits(head: Head, which: TaskFilter, detailed: bool) -> bool:
-    return not detailed or _within(head.name, head.enqueued_at, which)
+def _details(which: TaskFilter) -> int:
+    """What each head must say: 0 nothing more, 1 its name, 2 when it was enqueued too."""
+    if which.since is not None or which.until is not None:
+        return 2
+    return int(which.name is not None)
 
 
 def _within(name: str, enqueued_at: float | None, which: TaskFilter) -> bool:

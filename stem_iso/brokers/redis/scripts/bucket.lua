@@ -33,12 +33,12 @@ if verb == 'read' then
 end
 
 if verb == 'park' or verb == 'open' then
-  local met, number_ = int(call('HGET', I, 'gate')), ARGV[verb == 'park' and 5 or 2]
-  if tonumber(number_) < met then
+  local met, said = int(call('HGET', I, 'gate')), ARGV[verb == 'park' and 5 or 2]
+  if int(said) < met then
     if verb == 'open' then return {} end
     return { 1, {}, 0 }
   end
-  call('HSET', I, 'count', 0, 'period', 0, 'most', verb == 'park' and 1 or 0, 'gate', number_)
+  call('HSET', I, 'count', 0, 'period', 0, 'most', verb == 'park' and 1 or 0, 'gate', said)
   if verb == 'park' then
     call('ZADD', H, number(NOW + DAY), PAUSE) -- whoever stands in line looks sooner than that, and so prolongs it
   else

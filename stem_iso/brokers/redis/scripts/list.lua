@@ -1,14 +1,14 @@
 -- KEYS[1] a queue · ARGV[1] 1: newest first, 0: oldest first · [2] place, [3] id behind which it begins, '' both: at the end of the order
 -- [4] the lowest place, [5] the highest · [6] how many are looked at, at most · [7] the lists: 'a', and 3, 4, 5, as "a345"
--- [8] of those alive: the sum of what is wanted (1 queued, 2 delayed, 4 running, 8 retried) · [9] 1: with name and time of enqueueing
+-- [8] of those alive: the sum of what is wanted (1 queued, 2 delayed, 4 running, 8 retried) · [9] 1: with the name, 2: and when it was enqueued
 -- -> { place, id } of how far it has looked, {} at the end; then place, id, name, enqueued of each that is there ('' where not asked for)
 --
 -- One look at one stretch of the order, all lists at once: a task that ends between two looks is in one of them. What is answered may be
 -- stale; whoever shows it looks it up. A short list has no highest place: what was enqueued long before it came is found there. Of those
 -- alive, few are found where they stand (leases, delays), many along the order.
-local FEW, MOST_BYTES, HEAD, SHORT = 500, 524288, 4096, 1000
+local FEW, MOST_BYTES, HEAD, SHORT = 3000, 524288, 4096, 1000
 local newest, place, id, low, high = ARGV[1] == '1', ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local most, wanted, detailed = tonumber(ARGV[6]), tonumber(ARGV[8]), ARGV[9] == '1'
+local most, wanted, details = tonumber(ARGV[6]), tonumber(ARGV[8]), tonumber(ARGV[9])
 
 local function wants(bit) return wanted % (2 * bit) >= bit end
 
@@ -59,18 +59,30 @@ end
 
 -- -- those alive -----------------------------------------------------------------------------------------------------------------------------------
 
+-- The first of these in the order of the look. They are many, so their places are sorted as numbers, and only the first ones with their ids.
 local function placed(ids)
-  local found, seen_ids = {}, {}
-  local behind = id ~= '' and { tonumber(place), id }
+  local least, behind = tonumber(low), id ~= '' and { tonumber(place), id }
+  local scores, all = {}, {}
   slices(ids, function(first, last)
     for k, score in ipairs(call('ZMSCORE', QA, unpack(ids, first, last))) do
-      local each = { tonumber(score or ''), ids[first + k - 1] }
-      if score and not seen_ids[each[2]] and each[1] >= tonumber(low) and (not behind or precedes(behind, each)) then
-        seen_ids[each[2]] = true
-        found[#found + 1] = each
+      score = tonumber(score or '')
+      if score and score >= least and not (behind and (newest and score > behind[1] or not newest and score < behind[1])) then
+        scores[first + k - 1] = score
+        all[#all + 1] = score
       end
     end
   end)
+  table.sort(all)
+  local last = #all > most and all[newest and #all - most + 1 or most]
+  local found, met = {}, {}
+  for k, score in pairs(scores) do
+    local each = { score, ids[k] }
+    if not (last and (newest and score < last or not newest and score > last)) and not met[ids[k]]
+      and not (behind and not precedes(behind, each)) then
+      met[ids[k]] = true
+      found[#found + 1] = each
+    end
+  end
   table.sort(found, precedes)
   for i = #found, most + 1, -1 do found[i] = nil end
   return found
@@ -147,7 +159,15 @@ local function began(begun)
   return sound and type(parts) == 'table' and tonumber(parts[3])
 end
 
--- Name and time of one, and how many bytes that took.
+-- Found by its bytes where they are there once; by decoding, where somebody's meta looks the same.
+local function enqueued_in(body)
+  local at = string.find(body, '\171enqueued_at\203', 1, true)
+  if at and not string.find(body, '\171enqueued_at', at + 1, true) then return (struct.unpack('>d', body, at + 13)) end
+  local sound, envelope = pcall(cmsgpack.unpack, body)
+  return sound and type(envelope) == 'table' and tonumber(envelope.enqueued_at or '')
+end
+
+-- Name and time of one.
 local function told(list, each)
   local body, begun
   if list == 'a' then
@@ -161,10 +181,12 @@ local function told(list, each)
     body, begun = sub(status, from, from + length - 1), how
   end
   read = read + #body
-  local sound, envelope = pcall(cmsgpack.unpack, body)
-  if not sound or type(envelope) ~= 'table' then return '', '' end
-  local enqueued = began(begun) or tonumber(envelope.enqueued_at or '')
-  return tostring(envelope.name or ''), enqueued and number(enqueued) or ''
+  local sound, enqueued = true, nil
+  if details == 2 then
+    enqueued = began(begun)
+    if not enqueued then sound, enqueued = pcall(enqueued_in, body) end
+  end
+  return tostring(name_in(body, 0) or ''), sound and enqueued and number(enqueued) or ''
 end
 
 -- -- the look ----------------------------------------------------------------------------------------------------------------------------------------
@@ -197,7 +219,7 @@ for _, each in ipairs(looked) do
   done = done + 1
   if each[3] ~= 'a' or wanted == 15 or here[each[2]] then
     local name, enqueued = '', ''
-    if detailed then name, enqueued = told(each[3], each[2]) end
+    if details > 0 then name, enqueued = told(each[3], each[2]) end
     local n = #found
     found[n + 1], found[n + 2], found[n + 3], found[n + 4] = number(each[1]), each[2], name, enqueued
   end

@@ -10,7 +10,8 @@ local verb, name = ARGV[1], ARGV[2]
 local paused, opening = P .. ':p', P .. ':po'
 
 local function numbered()
-  local n = string.format('%.0f', math.max(NOW * 1e6, int(call('GET', P .. ':pn')) + 1))
+  local last = int(call('GET', P .. ':pn'))
+  local n = string.format('%.0f', last < 1e17 and math.max(NOW * 1e6, last + 1) or NOW * 1e6)
   call('SET', P .. ':pn', n)
   return n
 end

@@ -1,10 +1,10 @@
--- KEYS[1] a queue · ARGV[1] the life of a dead letter, seconds -> how many were dropped: dead letters, and of the lists what stood there
--- for nothing, where it was so much that there is more. Some thousand at most
+-- KEYS[1] a queue · ARGV[1] the life of a dead letter, seconds -> how many were dropped: dead letters, 1000 at most, and of the lists what
+-- stood there for nothing, where it was so much that there is more
 --
 -- All else that expires, the server drops by itself: statuses, locks, lists rung for waiters that died, counts. Of the lists of tasks (qa, qr,
 -- q3, q4, q5) two stretches are compared with what is there: the oldest, where statuses expire first, and one that moves on with each sweep,
 -- from rank P:qp, so that in time all are. What older workers have ended is found in qa, and goes where it belongs.
-local STRETCH = 300
+local STRETCH = 100
 
 local function there(list, id)
   if list == 'qa' then return call('HEXISTS', M, id) == 1 end
@@ -31,16 +31,17 @@ local function compare(list, from)
   return #stretch / 2, #gone
 end
 
+-- How many were dropped, where it is worth coming again at once: a quarter of what was looked at.
 local function tidy(list)
   if call('EXISTS', P .. ':' .. list) == 0 then return 0 end
   local looked, gone = compare(list, 0)
-  local more = gone == STRETCH and gone or 0
-  if looked < STRETCH then return more end
+  local dense = gone * 4 >= looked and gone or 0
+  if looked < STRETCH then return 0 end
   local from = math.max(STRETCH - gone, int(call('HGET', P .. ':qp', list)) - gone)
   looked, gone = compare(list, from)
   call('HSET', P .. ':qp', list, looked < STRETCH and 0 or from + looked - gone)
   call('EXPIRE', P .. ':qp', DAY)
-  return more
+  return dense + (gone * 4 >= looked and gone or 0)
 end
 
 if call('EXISTS', M) == 0 then call('DEL', unpack(lists())) end -- ids of what was revoked while nobody leased
