@@ -146,7 +146,8 @@ class IsolateCrashed(IsolateError):
         out_of_memory: bool = False,
         by_operator: bool = False,
     ) -> None:
-        super().__init__(exit_code, signal, stderr, stack, out_of_memory, by_operator)
+        # Left out where it is False: an older version, which takes five, may read the error.
+        super().__init__(exit_code, signal, stderr, stack, out_of_memory, *((True,) if by_operator else ()))
         self.exit_code, self.signal, self.stderr, self.stack, self.out_of_memory = exit_code, signal, stderr, stack, out_of_memory
         self.by_operator = by_operator
 

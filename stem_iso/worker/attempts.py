@@ -61,7 +61,7 @@ class Attempts:
         """`unknown` is filled with the names of tasks that were given back for want of a handler; `record_changed`: what others see of this
         worker has, in its isolates or in the cores of a task."""
         self._port, self._handlers, self._hosts, self.intake, self._grace = port, handlers, hosts, intake, grace
-        self._record_changed, self._unknown = record_changed, unknown
+        self.record_changed, self._unknown = record_changed, unknown
         self.settlements, self._events = settlements, events
         self.leases, self.requests, self.pace = Leases(), ContextRequests(events), Pace()
         self._seated: dict[Receipt, Attempt] = {}
@@ -184,7 +184,7 @@ class Attempts:
             case Begun(attempt):
                 self._events.started(attempt)
                 if attempt.policy.cpus is not None:
-                    self._record_changed()
+                    self.record_changed()
             case HandlerMessage():
                 self.requests.on_message(message)
             case Beaten(attempt):
@@ -194,7 +194,7 @@ class Attempts:
                 self._events.limit(attempt, notice)
             case IsolateChanged(notice):
                 self._events.isolate(notice)
-                self._record_changed()
+                self.record_changed()
             case Trouble(text, traceback, about):
                 self._events.trouble(text, about, traceback)
             case _:
@@ -208,7 +208,7 @@ class Attempts:
         self._inline -= not attempt.killable
         self.requests.forget(attempt)
         if attempt.policy.cpus is not None:
-            self._record_changed()
+            self.record_changed()
         self._events.ended(attempt, message.outcome)
         self.pace.ended(message.at - attempt.begun_at if attempt.begun_at else 0.0)
         if attempt.lost or not self.settlements.close(attempt, message.outcome, message.at):

@@ -26,7 +26,7 @@ from stem_iso.brokers.operations import Command, CommandReply
 from stem_iso.config import LOG_LEVELS
 from stem_iso.validation import did_you_mean
 
-LOOK_EVERY, LOOK_SOON = 1.0, 0.02  # seconds; the second is the least time between two looks
+LOOK_EVERY, LOOK_SOON = 1.0, 0.1  # seconds; the second is the least time between two looks: each new task may make the watch fire
 MOST_SEATS = 512  # seats and spares together: half of what a keeper has room for, since the dying need theirs
 ACTIONS = ("pauses", "concurrency", "drain", "resume", "stop", "log-level", "kill", "stack")
 

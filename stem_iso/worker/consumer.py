@@ -311,7 +311,7 @@ class Consumer:
 
     def _idle(self) -> bool:
         """For --burst: nothing ready, running, awaiting a retry or its turn in a limit, nor left by a worker that died on this machine.
-        What is paused is none of these."""
+        What is paused is none of these, and what a drain leaves in the queue neither."""
         ready = self._may_have_work and self._intake.open
         if len(self._attempts) or self._incoming or len(self._attempts.settlements) or ready or self._takeover.pending:
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from stem_iso.isolate.engine.isolate_view import BUSY, SHARED, SPARE, STARTING
 from stem_iso.isolate.keeper import process_tree
+from stem_iso.isolate.pool.reply import error_of
 from stem_iso.outcome import Crashed, Succeeded
 from tests.isolate.calling import BOUND, Calls, assert_dead, eventually, pid_in
 from tests.isolate.hosted import HostCalls
@@ -179,3 +181,9 @@ def test_a_host_without_calls_has_no_stack(hosts: Callable[..., HostCalls], tmp_
     (tmp_path / "gate").touch()
     calls.start("wait", str(tmp_path / "ledger"), str(tmp_path / "gate")).outcome()
     assert answer_of(calls.engine.stack, calls.engine.views()[0].pid) is None
+
+
+def test_the_error_of_a_crash_says_who_killed_it_also_in_another_process() -> None:
+    error = pickle.loads(pickle.dumps(error_of(Crashed(None, "SIGKILL", by_operator=True))))
+    assert error.by_operator and str(error) == "the isolate was killed by an operator under the call"
+    assert len(error_of(Crashed(3)).args) == 5, "an older version can read it"

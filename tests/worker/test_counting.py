@@ -129,6 +129,18 @@ def test_crashes_also_of_attempts_that_are_tried_again(app: Stem, operator: Oper
     assert totals().kills == {}
 
 
+def test_a_kill_by_an_operator_is_a_crash_with_a_reason(
+    app: Stem, operator: Operator, begin: Begin, tmp_path: Path, totals: Callable[[], Totals]
+) -> None:
+    wait = app.task(name="wait", isolate=True)(handlers.say_and_wait)
+    worker, recorder = begin(app)
+    recorder.wait(WorkerEventType.PROGRESS, wait.enqueue(str(tmp_path / "gate")).id)
+    [pid] = eventually(lambda: [each.pid for each in operator.worker(worker.id).isolates if each.state == "busy"], within=BOUND)
+    assert operator.order(worker.id, "kill", pid).done
+    settled(operator, "wait", {"started": 1, "crashed": 1, "failed": 1})
+    assert totals().kills == {"operator": 1}
+
+
 def test_too_much_memory(app: Stem, operator: Operator, begin: Begin, totals: Callable[[], Totals]) -> None:
     devour = app.task(name="devour", isolate=True, memory_limit="64MiB")(handlers.devour)
     begin(app)

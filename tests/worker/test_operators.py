@@ -274,6 +274,17 @@ def test_an_embedded_worker_stops_as_its_own_stop_does(app: Stem, operator: Oper
     assert long.status().state == "succeeded"
 
 
+def test_a_worker_that_stops_is_seen_to_take_nothing_new(app: Stem, operator: Operator, tasks: Tasks, begin: Begin) -> None:
+    worker, _ = begin(app)
+    long = tasks.long.enqueue(tasks.gate)
+    running(long)
+    assert not operator.worker(worker.id).draining
+    worker.stop()
+    eventually(lambda: operator.worker(worker.id).draining, within=BOUND)
+    tasks.open()
+    worker.join(BOUND)
+
+
 def test_the_level_of_the_log_changes_and_back(app: Stem, operator: Operator, tasks: Tasks, begin: Begin, caplog: Any) -> None:
     logger = logging.getLogger("stem_iso")
     before = logger.level

@@ -67,6 +67,7 @@ class Counters:
         self._totals: dict[tuple[str, str], TaskFigures] = {}  # without what is fresh
         self._kills: dict[str, int] = {}
         self._kill_late: dict[int, int] = {}
+        self._minute, self._from, self._until = 0, 0.0, 0.0  # the minute that was counted in last, and its two ends
         self._lock = threading.Lock()  # held where fresh turns into totals, and where both are read
 
     # -- what happens --------------------------------------------------------------------------------------------------------------
@@ -103,7 +104,10 @@ class Counters:
         self._kill_late[bin] = self._kill_late.get(bin, 0) + 1
 
     def _of(self, queue: str, name: str, at: float) -> TaskFigures:
-        key = queue, name, int(at // 60)
+        if not self._from <= at < self._until:
+            self._minute = int(at // 60)
+            self._from, self._until = self._minute * 60.0, self._minute * 60.0 + 60.0
+        key = queue, name, self._minute
         figures = self._fresh.get(key)
         if figures is None:
             figures = self._fresh[key] = TaskFigures()
