@@ -103,7 +103,8 @@ class TimedOut(Overrun, frozen=True):
 class Crashed:
     """The process died under the call: `exit_code`, or the name of a `signal`; with its last stderr lines and its fault stack.
 
-    `out_of_memory`: the kernel's out-of-memory killer was at work meanwhile, and it died of SIGKILL that was not ours.
+    `out_of_memory`: the kernel's out-of-memory killer was at work meanwhile, and it died of SIGKILL that was not ours. `by_operator`: an
+    operator had it killed.
     """
 
     exit_code: int | None = None
@@ -111,6 +112,7 @@ class Crashed:
     stderr: str = ""
     stack: str = ""
     out_of_memory: bool = False
+    by_operator: bool = False
 
 
 @dataclass(frozen=True, slots=True)

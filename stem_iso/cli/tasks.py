@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stem_iso.outcome import TaskStatus
 
 
-def _arguments(ctx: click.Context, param: click.Parameter, value: str) -> dict[str, Any]:
+def arguments(ctx: click.Context, param: click.Parameter, value: str) -> dict[str, Any]:
     """Arguments by parameter name. A fault is shown where it stands."""
     try:
         read = json.loads(value)
@@ -34,7 +34,7 @@ def _arguments(ctx: click.Context, param: click.Parameter, value: str) -> dict[s
 @click.command()
 @click.argument("name", shell_complete=completion.tasks)
 @click.option(
-    "--args", "args", callback=_arguments, default="{}", metavar="JSON", help='The arguments by parameter name: \'{"path": "cat.png"}\'.'
+    "--args", "args", callback=arguments, default="{}", metavar="JSON", help='The arguments by parameter name: \'{"path": "cat.png"}\'.'
 )
 @click.option("--queue", help="The queue, where the application (-A) does not say it.", shell_complete=completion.queues)
 @click.option("--priority", type=click.IntRange(0, 9), help="0 to 9, 9 first.", shell_complete=completion.words(*"0123456789"))
@@ -110,6 +110,8 @@ def revoke(reach: Reach, id: str, terminate: bool) -> None:
     handle = reach.stem().handle(id)
     handle.status()  # an unknown id makes no database where there is none: the order would
     revoked = handle.revoke(terminate=terminate)
+    if revoked:
+        handle.app.log_action("terminate" if terminate else "revoke", id, "revoked")
     # After a revoke that found nothing: an unknown id raises here, a finished task says what it is.
     state = handle.status().state.value
     if reach.as_json:

@@ -18,7 +18,10 @@ _PER_BIN = log(GROWTH)
 
 
 def bin_of(seconds: float) -> int:
-    return ceil(log(min(max(seconds, SHORTEST), LONGEST)) / _PER_BIN)
+    """What is no number counts as the shortest."""
+    if SHORTEST < seconds < LONGEST:  # workers ask twice for each task: `min` and `max` would double the price
+        return ceil(log(seconds) / _PER_BIN)
+    return ceil(log(LONGEST if seconds >= LONGEST else SHORTEST) / _PER_BIN)
 
 
 def value_of(bin: int) -> float:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import msgspec
 
 from stem_iso.brokers.base import Delivery
+from stem_iso.brokers.operations import CommandReply
 from stem_iso.isolate.interfaces import Answer, IsolateNotice, LimitNotice
 from stem_iso.outcome import Outcome, Progress, StopReason
 from stem_iso.task.envelope import Envelope
@@ -75,7 +76,14 @@ class StopRequested(msgspec.Struct):
     at_once: bool
 
 
-Message = AttemptEnded | Begun | HandlerMessage | Beaten | LimitReached | IsolateChanged | Trouble | StopRequested
+class CommandAnswered(msgspec.Struct):
+    """What became of an operator's command that the engine had to answer."""
+
+    command_id: str
+    reply: CommandReply
+
+
+Message = AttemptEnded | Begun | HandlerMessage | Beaten | LimitReached | IsolateChanged | Trouble | StopRequested | CommandAnswered
 
 
 # -- the attempt -----------------------------------------------------------------------------------------------------------------------
@@ -102,13 +110,14 @@ class Attempt:
     """The state of one leased delivery; also the `Caller` of its call."""
 
     __slots__ = (
-        *("alone", "begun_at", "delivery", "envelope", "halt", "isolated", "killable", "killed", "lost"),
+        *("alone", "begun_at", "counted", "delivery", "envelope", "halt", "isolated", "killable", "killed", "lost"),
         *("meta", "noted_at", "policy", "port", "progress", "reported", "stop_reason", "take_back"),
     )
 
     def __init__(self, port: AttemptPort, delivery: Delivery, envelope: Envelope, policy: Policy) -> None:
         self.port, self.delivery, self.envelope, self.policy = port, delivery, envelope, policy
         self.begun_at = 0.0  # monotonic, 0 before step 7
+        self.counted = False  # among those that began
         self.halt: Callable[[StopReason], None] | None = None  # how its runner ends it; None before step 6
         self.take_back: Callable[[], bool] | None = None  # how its runner gives it up before step 7; None where step 7 follows at once
         self.stop_reason: StopReason | None = None  # the first stop that was asked for

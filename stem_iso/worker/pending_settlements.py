@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from traceback import format_exc
 from typing import assert_never
@@ -62,7 +62,8 @@ class PendingSettlements:
         self.stopping = False  # the worker is; from then on these two count
         self.killed = self.given_back = 0
         self._lined_up: dict[str, float] = {}  # id -> due (wall clock), of those that wait here for a limit; for --burst alone
-        self._retries: dict[str, float] = {}  # id -> due (wall clock), of retries made here and not seen since; for --burst alone
+        # id -> due (wall clock), queue and name, of retries made here and not seen since; for --burst alone
+        self._retries: dict[str, tuple[float, str, str]] = {}
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -132,7 +133,8 @@ class PendingSettlements:
                     self._events.finished(attempt, plan, pending.elapsed)
                 case Retry():
                     if self._count_retries:
-                        self._retries[attempt.envelope.id] = plan.successor.not_before or 0.0
+                        envelope = attempt.envelope
+                        self._retries[envelope.id] = plan.successor.not_before or 0.0, envelope.queue, envelope.name
                     self._events.retried(attempt, plan, pending.elapsed)
                 case GiveBack():
                     self._given_back(attempt, pending.stopped)
@@ -165,13 +167,14 @@ class PendingSettlements:
         if self._count_retries:
             self._lined_up[id] = due
 
-    def awaits(self, now: float, delayed: bool) -> bool:
+    def awaits(self, now: float, delayed: bool, takes: Callable[[str, str], bool]) -> bool:
         """Whether a retry made here, or what had to wait for a limit here, is still to come.
 
         One that is long due, and not ready, was taken by somebody else. What waits for a limit may be due at any time: `delayed` says
-        whether these queues hold anything at all that waits for its time.
+        whether these queues hold anything at all that waits for its time. `takes(queue, name)`: what is paused is not waited for.
         """
-        waiting = (*self._retries.values(), *(self._lined_up.values() if delayed else ()))
+        retries = (due for due, queue, name in self._retries.values() if takes(queue, name))
+        waiting = (*retries, *(self._lined_up.values() if delayed else ()))
         return any(now < due + 1.0 for due in waiting)
 
     def receipts(self) -> Iterator[Receipt]:
