@@ -86,6 +86,12 @@ PURE = frozenset(
         "isolate.engine.stacks",
         "isolate.shared_row",
         "worker.admission",
+        "cli.top.figures",
+        "cli.top.grid",
+        "cli.top.panes",
+        "cli.top.recent",
+        "cli.top.texts",
+        "cli.top.theme",
     }
 )
 EXCUSED = {
@@ -102,6 +108,8 @@ SITES = {
     "threadpoolctl": {"isolate.child.cpu_pinning"},
     "setproctitle": {"isolate.keeper.keeper", "isolate.child.main"},
     "uuid_utils": {"client.enqueue"},
+    "textual": {"cli.top.screen", "cli.top.view", "cli.top.dialogs", "cli.top.stylesheet"},
+    "rich": {"cli.top.view"},  # comes with textual
     "cronsim": {"task.cron"},
     "prometheus_client": {"client.metrics"},
     "sentry_sdk": {"integrations.sentry"},

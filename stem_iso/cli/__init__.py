@@ -11,6 +11,7 @@
     dead_letters    dlq list, show, replay, purge
     schedules       schedule list, pause, resume, trigger, remove
     inspect         workers, events, migrate
+    top             top: the view that stays
     filters         the options that choose tasks
     options         -A and --broker to an application
     output          values to JSON or to text

@@ -30,6 +30,7 @@ from stem_iso.cli.stats import actions, health, stats
 from stem_iso.cli.task_changes import bulk, edit, retry, run_now
 from stem_iso.cli.task_list import tasks
 from stem_iso.cli.tasks import enqueue, graph, result, revoke, status
+from stem_iso.cli.top.command import top
 from stem_iso.cli.worker import worker
 from stem_iso.errors import BrokerUnavailable, InvalidOptions, StemError, UnknownTask
 from stem_iso.printable import lines
@@ -71,7 +72,7 @@ def root() -> None:
 COMMANDS = (
     *(worker, enqueue, status, result, graph, revoke),
     *(tasks, retry, run_now, edit, bulk, queues, workers, control, stats, health, actions),
-    *(events, dlq, schedule, migrate, dashboard),
+    *(events, dlq, schedule, migrate, top, dashboard),
 )
 for command in COMMANDS:
     root.add_command(command)
