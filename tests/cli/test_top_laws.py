@@ -156,6 +156,13 @@ def test_nothing_of_a_text_is_lost_when_it_is_folded(text: str, width: int) -> N
     assert "".join("".join(texts.folded(text, width)).split()) == whole
 
 
+@given(HOSTILE, st.integers(80, 200))
+def test_a_long_place_leaves_the_filter_its_room(place: str, width: int) -> None:
+    shown = text_of(texts.heading(None, f"sqlite:///{place * 9}/jobs.db", NOW, width, "thumbs"))
+    assert "filter: thumbs" in shown and "jobs.db" in shown
+    assert width_of(shown) <= width
+
+
 @given(SNAPSHOTS, st.integers(20, 200))
 def test_the_lines_above_fit(snapshot: Snapshot, width: int) -> None:
     assert width_of(text_of(texts.heading(snapshot, snapshot.place, NOW, width, "some words"))) >= 0

@@ -18,6 +18,7 @@ from stem_iso.client.queue_stats import QueueStats
 from stem_iso.printable import lines, one_line
 
 SILENT = 3.0  # seconds without a word from the thread that reads, after which the broker is away although nothing said so
+SHORTEST_PLACE = 12  # cells
 
 HELP = f"""\
 MOVE
@@ -190,14 +191,16 @@ def banner(away: Away, snapshot: Snapshot | None, now: float) -> list[Span]:
 
 
 def heading(snapshot: Snapshot | None, place: str, now: float, width: int, words: str) -> list[Span]:
-    """The first line: what is looked at, the filter, the time."""
-    left = [Span(" stem-iso top", Tone.STRONG), Span(f"  {one_line(place)}", Tone.ACCENT)]
+    """The first line: what is looked at, the filter, the time. A long place is cut first, at its beginning."""
+    name, notes = Span(" stem-iso top", Tone.STRONG), []
     if snapshot is not None and snapshot.note:
-        left.append(Span(f"  ! {one_line(snapshot.note)}", Tone.WARNING))
+        notes.append(Span(f"  ! {one_line(snapshot.note)}", Tone.WARNING))
     if words:
-        left.append(Span(f"  filter: {one_line(words)}", Tone.WARNING))
+        notes.append(Span(f"  filter: {one_line(words)}", Tone.WARNING))
     right = f"{figures.clock(now)} "
     room = width - width_of(right) - 1
+    for_place = room - 2 - sum(width_of(span.text) for span in (name, *notes))
+    left = [name, Span(f"  {_end_of(one_line(place), max(SHORTEST_PLACE, for_place))}", Tone.ACCENT), *notes]
     used = sum(width_of(span.text) for span in left)
     if used > room:
         last = left[-1]
@@ -205,6 +208,14 @@ def heading(snapshot: Snapshot | None, place: str, now: float, width: int, words
         left[-1] = Span(cut(last.text, kept) if kept else "", last.tone)
         used = sum(width_of(span.text) for span in left)
     return [*left, Span(" " * max(1, width - used - width_of(right))), Span(right, Tone.DIM)]
+
+
+def _end_of(text: str, width: int) -> str:
+    if width_of(text) <= width:
+        return text
+    while width_of(text) >= width:
+        text = text[1:]
+    return f"…{text}"
 
 
 def hints(subject: Subject | None, filtered: bool, width: int) -> list[Span]:
