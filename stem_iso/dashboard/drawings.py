@@ -60,37 +60,114 @@ class TimelineStep:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """`soft`, `hard`: where these limits of the newest attempt stand; None where they lie outside or there are none."""
+    """`marks`: where limits stand, ("soft" or "hard", percent); those that lie outside, or behind the begin of the next attempt, are left
+    out. `waited`: seconds before the newest attempt."""
 
     steps: list[TimelineStep]
+    marks: list[tuple[str, float]]
+    waited: float
+    seconds: float  # what the whole width stands for
+
+    def has(self, kind: str) -> bool:
+        return any(kind == each for each, _ in self.marks)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """One attempt of a task, the newest too. `seconds`: how long it ran, None where it never began."""
+
+    run: int
+    attempt: int
+    state: str
+    reason: str
+    killed: bool
+    started_at: str | None
+    ended_at: float | None  # wall clock; None: it runs
+    seconds: float | None
     soft: float | None
     hard: float | None
-    seconds: float  # what the whole width stands for
+    error: str
+    newest: bool = False
+
+
+def attempt_rows(task: Any) -> list[AttemptRow]:
+    """Of a `TaskView`, oldest first; the newest one is among them if it has begun."""
+    rows = [_row_of(each) for each in task["attempts"]]
+    if task["started_at"] is None or task["state"] in ("queued", "retried"):
+        return rows
+    limits, error = task["limits"] or {}, task["error"] if task["state"] in ("failed", "cancelled") else None
+    newest = AttemptRow(
+        run=task["run"],
+        attempt=task["attempt"],
+        state=task["state"],
+        reason=task["reason"] or "",
+        killed=False,
+        started_at=task["started_at"],
+        ended_at=_seconds(task["finished_at"]),
+        seconds=task["elapsed"],
+        soft=limits.get("soft_time_limit"),
+        hard=limits.get("hard_time_limit"),
+        error="" if error is None else _in_a_line(error["type"], error["message"]),
+        newest=True,
+    )
+    return [*rows, newest]
+
+
+def _row_of(ended: Any) -> AttemptRow:
+    began, over = _seconds(ended["started_at"]), _seconds(ended["finished_at"])
+    return AttemptRow(
+        run=ended["run"],
+        attempt=ended["attempt"],
+        state=ended["state"],
+        reason=ended["reason"],
+        killed=ended["killed"],
+        started_at=ended["started_at"],
+        ended_at=over,
+        seconds=None if began is None or over is None else max(0.0, over - began),
+        soft=ended["soft_time_limit"],
+        hard=ended["hard_time_limit"],
+        error=_in_a_line(ended["error_type"], ended["error_message"]),
+    )
+
+
+def _in_a_line(type: str, message: str) -> str:
+    return f"{type.rpartition('.')[2]}: {message.partition(chr(10))[0]}" if message else type
 
 
 def timeline(task: Any, now: float) -> Timeline | None:
-    """Of the newest attempt of a `TaskView`: it waited, it runs or ran, and where its limits are. None where nothing is known."""
-    began, ended = _seconds(task["started_at"]), _seconds(task["finished_at"])
+    """Of a `TaskView`: what it waited, each attempt, and where its limits are. None where nothing is known."""
+    rows = [row for row in attempt_rows(task) if row.seconds is not None]
+    begun = [began for row in rows if (began := _seconds(row.started_at)) is not None]
+    runs = bool(rows) and rows[-1].newest
     ready = max((at for at in (_seconds(task["enqueued_at"]), _seconds(task["not_before"])) if at is not None), default=None)
-    waiting = task["state"] in ("queued", "retried")
-    if waiting or began is None:
-        began = None
-    if ready is None or ready > (began or now):
-        ready = began
+    waits_until = begun[-1] if runs else now
+    if ready is None or ready > waits_until:
+        ready = waits_until if runs else begun[0] if begun else None
     if ready is None:
         return None
-    end = ended or now
-    limits = task["limits"] or {}
-    soft, hard = limits.get("soft_time_limit"), limits.get("hard_time_limit")
-    run = 0.0 if began is None else max(0.0, end - began)
-    shown = run if began is None else max(run, min(hard or 0.0, max(4 * run, 1.0)))  # a limit of an hour does not make a second unseen
-    waited = max(0.0, (began or end) - ready)
-    whole = max(waited + shown, 1e-6)
-    steps = [TimelineStep("waited", 0.0, 100 * waited / whole, waited)]
-    if began is not None:
-        steps.append(TimelineStep(task["state"], 100 * waited / whole, max(0.4, 100 * run / whole), run))
-    marks = [None if began is None or not limit or limit > shown else 100 * (waited + limit) / whole for limit in (soft, hard)]
-    return Timeline(steps, marks[0], marks[1], whole)
+    first = ready if not task["attempts"] else min([_seconds(task["enqueued_at"]) or begun[0], *begun]) if begun else ready
+    end = now if not runs else begun[-1] + _shown(rows[-1].seconds or 0.0, rows[-1].hard)
+    whole = max(end - first, 1e-6)
+    steps, marks, at = [], [], first
+    for row, began, following in zip(rows, begun, [*begun[1:], end + 1e-6 if runs else now], strict=True):
+        ran = row.seconds or 0.0
+        steps += _stretch("waited", at - first, began - at, whole)
+        steps.append(TimelineStep(row.state, 100 * max(0.0, began - first) / whole, max(0.4, 100 * ran / whole), ran))
+        limits = (("soft", row.soft), ("hard", row.hard))
+        marks += [(kind, 100 * (began - first + limit) / whole) for kind, limit in limits if limit and began + limit <= following]
+        at = max(at, began + ran)
+    if not runs:
+        steps += _stretch("waited", at - first, now - at, whole)
+    return Timeline(steps, marks, max(0.0, waits_until - ready), whole)
+
+
+def _shown(ran: float, hard: float | None) -> float:
+    """Seconds of the newest attempt that have room: a limit of an hour does not make a second unseen."""
+    return max(ran, min(hard or 0.0, max(4 * ran, 1.0)))
+
+
+def _stretch(kind: str, begin: float, seconds: float, whole: float) -> list[TimelineStep]:
+    return [TimelineStep(kind, 100 * begin / whole, 100 * seconds / whole, seconds)] if seconds > 0 else []
 
 
 def _seconds(moment: str | None) -> float | None:
