@@ -207,7 +207,7 @@ class EndedAttempt(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt that another one followed. `state`: "retried"; "failed" or "cancelled" where it was the last of its run.
 
     `reason` is a word, as of a status. `started_at` is None where it never began. `error_message` is cut to 200 characters. The limits,
-    seconds, are those that held, None where there were none or nobody knows them any more. `killed`: its process was, before its end.
+    seconds, are those that held, None where there were none or nobody knows them any more. `killed`: the worker ended its process.
     """
 
     run: int

@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import Any
 
 NEAR = 0.9
+NARROWEST = 0.4  # percent: an attempt of a millisecond can be seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class TimelineStep:
 @dataclass(frozen=True, slots=True)
 class Timeline:
     """`marks`: where limits stand, ("soft" or "hard", percent); those that lie outside, or behind the begin of the next attempt, are left
-    out. `waited`: seconds before the newest attempt."""
+    out. `waited`: seconds in all."""
 
     steps: list[TimelineStep]
     marks: list[tuple[str, float]]
@@ -82,7 +83,6 @@ class AttemptRow:
     reason: str
     killed: bool
     started_at: str | None
-    ended_at: float | None  # wall clock; None: it runs
     seconds: float | None
     soft: float | None
     hard: float | None
@@ -103,7 +103,6 @@ def attempt_rows(task: Any) -> list[AttemptRow]:
         reason=task["reason"] or "",
         killed=False,
         started_at=task["started_at"],
-        ended_at=_seconds(task["finished_at"]),
         seconds=task["elapsed"],
         soft=limits.get("soft_time_limit"),
         hard=limits.get("hard_time_limit"),
@@ -122,7 +121,6 @@ def _row_of(ended: Any) -> AttemptRow:
         reason=ended["reason"],
         killed=ended["killed"],
         started_at=ended["started_at"],
-        ended_at=over,
         seconds=None if began is None or over is None else max(0.0, over - began),
         soft=ended["soft_time_limit"],
         hard=ended["hard_time_limit"],
@@ -136,38 +134,48 @@ def _in_a_line(type: str, message: str) -> str:
 
 def timeline(task: Any, now: float) -> Timeline | None:
     """Of a `TaskView`: what it waited, each attempt, and where its limits are. None where nothing is known."""
-    rows = [row for row in attempt_rows(task) if row.seconds is not None]
-    begun = [began for row in rows if (began := _seconds(row.started_at)) is not None]
-    runs = bool(rows) and rows[-1].newest
-    ready = max((at for at in (_seconds(task["enqueued_at"]), _seconds(task["not_before"])) if at is not None), default=None)
-    waits_until = begun[-1] if runs else now
-    if ready is None or ready > waits_until:
-        ready = waits_until if runs else begun[0] if begun else None
-    if ready is None:
+    rows = [(began, row) for row in attempt_rows(task) if (began := _seconds(row.started_at)) is not None]
+    runs = bool(rows) and rows[-1][1].newest  # or has run
+    first = _begin(task, [began for began, _ in rows], now)
+    if first is None:
         return None
-    first = ready if not task["attempts"] else min([_seconds(task["enqueued_at"]) or begun[0], *begun]) if begun else ready
-    end = now if not runs else begun[-1] + _shown(rows[-1].seconds or 0.0, rows[-1].hard)
+    end = rows[-1][0] + _shown(rows[-1][1]) if runs else now
     whole = max(end - first, 1e-6)
     steps, marks, at = [], [], first
-    for row, began, following in zip(rows, begun, [*begun[1:], end + 1e-6 if runs else now], strict=True):
-        ran = row.seconds or 0.0
-        steps += _stretch("waited", at - first, began - at, whole)
-        steps.append(TimelineStep(row.state, 100 * max(0.0, began - first) / whole, max(0.4, 100 * ran / whole), ran))
-        limits = (("soft", row.soft), ("hard", row.hard))
-        marks += [(kind, 100 * (began - first + limit) / whole) for kind, limit in limits if limit and began + limit <= following]
+    for place, (began, row) in enumerate(rows):
+        ran, following = row.seconds or 0.0, rows[place + 1][0] if place + 1 < len(rows) else end
+        steps += _stretch(at - first, began - at, whole)
+        width = max(NARROWEST, 100 * ran / whole)
+        steps.append(TimelineStep(row.state, min(100 * max(0.0, began - first) / whole, 100 - width), width, ran))
+        limits = [(kind, limit) for kind, limit in (("soft", row.soft), ("hard", row.hard)) if limit]
+        marks += [(kind, 100 * (began - first + limit) / whole) for kind, limit in limits if began + limit < following + 1e-6]
         at = max(at, began + ran)
     if not runs:
-        steps += _stretch("waited", at - first, now - at, whole)
-    return Timeline(steps, marks, max(0.0, waits_until - ready), whole)
+        steps += _stretch(at - first, now - at, whole)
+    return Timeline(steps, marks, sum(step.seconds for step in steps if step.kind == "waited"), whole)
 
 
-def _shown(ran: float, hard: float | None) -> float:
+def _begin(task: Any, begun: list[float], now: float) -> float | None:
+    """Where the timeline begins: when the task was enqueued; of one that has a single attempt, when that was due."""
+    known = [at for at in (_seconds(task["enqueued_at"]), _seconds(task["not_before"])) if at is not None]
+    if task["attempts"] and begun:
+        oldest = task["attempts"][0]
+        whole = oldest["run"] == oldest["attempt"] == 0  # nothing is known of what was before the oldest of them
+        return min(known[:1] + begun if whole else begun)
+    ready = max(known, default=None)
+    if ready is not None and ready <= (begun[0] if begun else now):
+        return ready
+    return begun[0] if begun else None
+
+
+def _shown(newest: AttemptRow) -> float:
     """Seconds of the newest attempt that have room: a limit of an hour does not make a second unseen."""
-    return max(ran, min(hard or 0.0, max(4 * ran, 1.0)))
+    ran = newest.seconds or 0.0
+    return max(ran, min(newest.hard or 0.0, max(4 * ran, 1.0)))
 
 
-def _stretch(kind: str, begin: float, seconds: float, whole: float) -> list[TimelineStep]:
-    return [TimelineStep(kind, 100 * begin / whole, 100 * seconds / whole, seconds)] if seconds > 0 else []
+def _stretch(begin: float, seconds: float, whole: float) -> list[TimelineStep]:
+    return [TimelineStep("waited", 100 * begin / whole, 100 * seconds / whole, seconds)] if seconds > 0 else []
 
 
 def _seconds(moment: str | None) -> float | None:

@@ -80,7 +80,7 @@ class PendingSettlements:
         attempt.killed = _killed(attempt, outcome)
         plan = _with_output(attempt, plan)
         if isinstance(plan, Retry):
-            plan = self._with_history(attempt, self._with_middleware(attempt, plan), ended_at)
+            plan = self._with_history(attempt, self._with_middleware(attempt, plan), outcome, ended_at)
         elapsed = ended_at - attempt.begun_at if attempt.begun_at else 0.0
         self._pending.append(PendingSettlement(attempt, plan, elapsed, outcome if isinstance(outcome, Stopped) else None))
         return True
@@ -104,7 +104,7 @@ class PendingSettlements:
             self._events.trouble("a middleware's retry() raised", attempt, format_exc())
             return plan
 
-    def _with_history(self, attempt: Attempt, plan: Retry, ended_at: float) -> Retry:
+    def _with_history(self, attempt: Attempt, plan: Retry, outcome: Outcome, ended_at: float) -> Retry:
         ended = ended_attempt(
             attempt.envelope,
             plan.error,
@@ -114,7 +114,8 @@ class PendingSettlements:
             worker_id=self._events.worker_id,
         )
         policy = attempt.policy
-        ended = msgspec.structs.replace(ended, soft_time_limit=policy.soft, hard_time_limit=policy.hard, killed=attempt.killed)
+        killed = attempt.killed and not (isinstance(outcome, Crashed) and not outcome.by_operator)
+        ended = msgspec.structs.replace(ended, soft_time_limit=policy.soft, hard_time_limit=policy.hard, killed=killed)
         return replace(plan, successor=remember(plan.successor, ended, self._max_payload_bytes))
 
     def _too_large(self, size: int) -> Failed:
