@@ -161,7 +161,9 @@ def test_a_status_shows_the_attempts_before_and_what_was_printed_last(folder: Fo
         assert [(each["attempt"], each["reason"], each["hard_time_limit"]) for each in status["attempts"]] == [(0, "error", 30)]
         assert status["error"]["output"] == "attempt 1 of \x1b[2Jours"
         shown = folder.stem("status", id).stdout
-        assert re.search(r"tried before: 0  .*  ran \d.*  hard limit 30.0 s  retried \(error\)  ValueError: not yet: \\x1b\[2J\n", shown)
+        assert re.search(
+            r"tried before: 0  .*  ran \d.*  hard limit 30.0 s  retried \(error\)  ValueError: not yet: \\x1b\[2J\\n1  forged\n", shown
+        )
         assert re.search(r"printed last: attempt 1 of \\x1b\[2Jours\n", shown)
 
 
@@ -176,7 +178,7 @@ class AtOnce:
 
 def fail(context: TaskContext) -> None:
     print(f"attempt {context.attempt} of \\x1b[2Jours")
-    raise ValueError("not yet: \\x1b[2J")
+    raise ValueError("not yet: \\x1b[2J\\n1  forged")
 
 options = {"max_retries": 1, "retry_strategy": AtOnce(), "hard_time_limit": 30}
 app.task(name="isolated", isolate=True, **options)(fail)

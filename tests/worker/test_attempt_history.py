@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from stem_iso import Stem, TaskFailed, WorkerEventType
@@ -83,3 +85,14 @@ def test_a_flood_is_kept_in_two_kibibytes_of_whole_lines_at_most() -> None:
     for number in range(1000):
         tail.add(20, "stdout", f"{number}")
     assert tail.text().splitlines() == [str(number) for number in range(980, 1000)]
+
+
+def test_a_flood_takes_no_memory() -> None:
+    tail = OutputTail()
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            tail.add(20, "stdout", f"{number}" * 500)
+        assert tracemalloc.get_traced_memory()[0] < 4 * LINES * BYTES
+    finally:
+        tracemalloc.stop()
