@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from stem_iso.dashboard.drawings import Column, columns, in_buckets
+from stem_iso.dashboard.drawings import GraphColumn, columns, in_buckets
 from stem_iso.dashboard.formats import count
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Chart:
     title: str
     minutes: int
     data: dict[str, list[int]]
-    columns: list[Column]
+    columns: list[GraphColumn]
     summary: str
 
 

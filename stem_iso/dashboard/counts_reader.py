@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stem_iso.dashboard.counts_window import DAY, HOUR, CountsWindow, Sums
-from stem_iso.dashboard.shapes import CountSeries, Span
+from stem_iso.dashboard.shapes import CountSeries, SpanCounts
 from stem_iso.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class CountsSnapshot:
     ready: bool
     hour: CountSeries
     day: CountSeries
-    spans: dict[str, tuple[Span, Span]]
-    none: tuple[Span, Span]
+    spans: dict[str, tuple[SpanCounts, SpanCounts]]
+    none: tuple[SpanCounts, SpanCounts]
 
 
 class CountsReader:

@@ -19,7 +19,7 @@ from typing import cast
 import msgspec
 
 from stem_iso.brokers.operations import COUNTED, TaskCounts
-from stem_iso.dashboard.shapes import CountSeries, Quantile, Span
+from stem_iso.dashboard.shapes import CountSeries, Quantile, SpanCounts
 from stem_iso.task.histogram import add, quantile
 
 HOUR, DAY = 60, 1440  # minutes
@@ -45,8 +45,8 @@ class Sums:
     def pack(self) -> bytes:
         return msgspec.msgpack.encode((self.counts, self.wait, self.run))
 
-    def span(self) -> Span:
-        return Span(counts={word: self.counts.get(word, 0) for word in COUNTED}, wait=_quantiles(self.wait), run=_quantiles(self.run))
+    def span(self) -> SpanCounts:
+        return SpanCounts(counts={word: self.counts.get(word, 0) for word in COUNTED}, wait=_quantiles(self.wait), run=_quantiles(self.run))
 
 
 def _unpacked(packed: bytes) -> Sums:
@@ -93,7 +93,7 @@ class CountsWindow:
         columns = {word: [row[place] for row in rows] for place, word in enumerate(COUNTED)}
         return cast("CountSeries", {"at": [minute * 60 for minute in places], **columns})
 
-    def spans(self) -> dict[str, tuple[Span, Span]]:
+    def spans(self) -> dict[str, tuple[SpanCounts, SpanCounts]]:
         """Of each queue its hour and its day; "" is all queues."""
         hours: dict[str, Sums] = {"": Sums()}
         for by_queue in self._minutes.values():

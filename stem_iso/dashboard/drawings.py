@@ -190,7 +190,7 @@ def in_buckets(column: Sequence[int], width: int) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class GraphColumn:
     """One column of a chart, percent: from the left, as wide, and of each kind (bottom, height), lowest first."""
 
     left: float
@@ -198,7 +198,7 @@ class Column:
     parts: list[tuple[str, float, float]]
 
 
-def columns(series: dict[str, list[int]], kinds: Sequence[str]) -> list[Column]:
+def columns(series: dict[str, list[int]], kinds: Sequence[str]) -> list[GraphColumn]:
     """Stacked; empty columns are left out."""
     stacks = list(zip(*(series[kind] for kind in kinds), strict=True))
     highest = max((sum(stack) for stack in stacks), default=0)
@@ -213,5 +213,5 @@ def columns(series: dict[str, list[int]], kinds: Sequence[str]) -> list[Column]:
                 parts.append((kind, bottom, height))
             bottom += height
         if parts:
-            found.append(Column(width * place, width * 0.8, parts))
+            found.append(GraphColumn(width * place, width * 0.8, parts))
     return found

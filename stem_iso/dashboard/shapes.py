@@ -44,7 +44,7 @@ class CountSeries(TypedDict):
     revoked: list[int]
 
 
-class Span(TypedDict):
+class SpanCounts(TypedDict):
     """What happened in an hour or a day. `counts` has every word that is counted. `wait`: from ready until begun; `run`: of an attempt."""
 
     counts: dict[str, int]
@@ -62,8 +62,8 @@ class OverviewQueue(TypedDict):
     paused: bool
     rate: float  # tasks ended per second, over the last minute
     served: int  # workers that answer and serve it
-    hour: Span
-    day: Span
+    hour: SpanCounts
+    day: SpanCounts
 
 
 class OverviewTotals(TypedDict):
@@ -88,8 +88,8 @@ class Overview(TypedDict):
     totals: OverviewTotals
     hour: CountSeries
     day: CountSeries
-    span_hour: Span
-    span_day: Span
+    span_hour: SpanCounts
+    span_day: SpanCounts
     queues: list[OverviewQueue]  # by name
     paused_tasks: list[str]
 

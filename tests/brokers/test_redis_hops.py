@@ -230,7 +230,7 @@ class TestWhoeverDiesInAPause:
             held = take_one(slow, "slow", [case])
             client.pauses(at, partial(alive.resume, case, task=True))
             if slow.hold(held.receipt, case) != TAKEN:
-                assert [each.receipt.id for each in eventually(lambda case=case: take(alive, 1, "alive", [case]))] == [first]  # type: ignore[misc]
+                assert [each.receipt.id for each in eventually(partial(take, alive, 1, "alive", [case]))] == [first]
 
     def test_one_that_was_paused_again_stays_paused_whoever_is_late(self, redis_url: str, alive: Broker) -> None:
         client, slow, _ = self.paused(redis_url, alive, "again")

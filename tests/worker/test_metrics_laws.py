@@ -91,7 +91,8 @@ def test_each_end_of_the_day_counts_once_however_often_one_looks(happened: list[
 
 def test_the_day_begins_at_midnight_for_all() -> None:
     store, old = Store(), DayCounts()
-    store.add(11 * DAY - 1, "a", 7)
+    store.add(11 * DAY - 100, "a", 4)
+    store.add(11 * DAY - 1, "a", 3)
     assert look(old, store, 11 * DAY - 1, 60) == {"a": 7}
     store.add(11 * DAY, "a", 2)
     assert look(old, store, 11 * DAY, 60) == look(DayCounts(), store, 11 * DAY, 60) == {"a": 2}

@@ -5,6 +5,7 @@ send_command ──> kept for a minute, every worker wakes ── commands ─�
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -27,6 +28,8 @@ _action = msgspec.msgpack.Decoder(Action)
 
 
 def send(client: RedisClient, command: Command) -> None:
+    if not command.at:
+        command = msgspec.structs.replace(command, at=time.time())
     _call(client, "send", LIFE, command.id, _encode(command), client.channel)
 
 

@@ -31,7 +31,7 @@ def add(client: RedisClient, registry: QueueRegistry, counts: Sequence[TaskCount
         for name, count in _fields(each):
             words += (each.minute, name, count)
     calls = [
-        ScriptCall("add_counts", queue_key(queue), (os.urandom(8), *words[start : start + 3 * BATCH]))
+        ScriptCall("add_counts", queue_key(queue), (os.urandom(8).hex(), *words[start : start + 3 * BATCH]))
         for queue, words in queues.items()
         for start in range(0, len(words), 3 * BATCH)
     ]

@@ -102,7 +102,7 @@ class _Slot:
         self.done = False
 
     @property
-    def hungry(self) -> bool:
+    def needs_look(self) -> bool:
         return not self.heads and not self.done
 
     def take(self, answer: Sequence[bytes | list[bytes]], fits: Callable[[Head], bool]) -> None:
@@ -127,14 +127,14 @@ def merged(slots: Sequence[_Slot], limit: int, newest_first: bool) -> list[Head]
     first = max if newest_first else min
     found: list[Head] = []
     while len(found) < limit:
-        if any(slot.hungry and slot.upto is None for slot in slots):
+        if any(slot.needs_look and slot.upto is None for slot in slots):
             break
         full = [slot for slot in slots if slot.heads]
         if not full:
             break
         best = first(full, key=lambda slot: slot.heads[0].place)
         place = best.heads[0].place
-        borders = [slot.upto for slot in slots if slot.hungry and slot.upto is not None]
+        borders = [slot.upto for slot in slots if slot.needs_look and slot.upto is not None]
         if borders and first([place, *borders]) != place:
             break
         found.append(best.heads.popleft())
@@ -169,12 +169,12 @@ class TaskLister:
         chosen: list[Head] = []
         left = max(STEP[1 if details else 0], most * len(slots))
         while len(chosen) < limit and left > 0:
-            hungry = [slot for slot in slots if slot.hungry]
-            if hungry:
-                calls = [_look(slot, which, lists, newest_first, most) for slot in hungry]
-                for slot, answer in zip(hungry, self._client.run(calls), strict=True):
+            empty = [slot for slot in slots if slot.needs_look]
+            if empty:
+                calls = [_look(slot, which, lists, newest_first, most) for slot in empty]
+                for slot, answer in zip(empty, self._client.run(calls), strict=True):
                     slot.take(answer, lambda head: not details or _within(head.name, head.enqueued_at, which))
-                left -= most * len(hungry)
+                left -= most * len(empty)
             chosen += merged(slots, limit - len(chosen), newest_first)
             if all(slot.done and not slot.heads for slot in slots):
                 break
@@ -185,7 +185,7 @@ class TaskLister:
             return None
         if len(chosen) == limit:
             return chosen[-1].place.position
-        borders = [slot.upto for slot in slots if slot.hungry and slot.upto is not None]
+        borders = [slot.upto for slot in slots if slot.needs_look and slot.upto is not None]
         return (max if newest_first else min)(borders).position if borders else None
 
     def _readable(self, chosen: Sequence[Head]) -> int:

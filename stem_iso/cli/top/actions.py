@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stem_iso.brokers.records import IsolateInfo
 from stem_iso.cli.top.snapshot import Failure, Subject
 from stem_iso.client.queue_stats import QueueStats
 from stem_iso.errors import ActionRefused, StemError
@@ -57,8 +58,9 @@ def _is_isolate(subject: Subject) -> bool:
     return subject.worker_id is not None and subject.pid is not None
 
 
-def _is_busy(subject: Subject) -> bool:
-    return _is_isolate(subject) and subject.task_id is not None
+def _has_stack(subject: Subject) -> bool:
+    shared = isinstance(subject.record, IsolateInfo) and subject.record.state == "shared"
+    return _is_isolate(subject) and (subject.task_id is not None or shared)
 
 
 def _refuse_another(app: Stem, subject: Subject) -> None:
@@ -179,16 +181,28 @@ def _of_isolate(word: str) -> Callable[[Subject], str]:
     return question
 
 
+def _stack_title(subject: Subject) -> str:
+    return one_line(f"Stack of isolate {subject.pid}, {subject.task or 'shared'}")
+
+
 ACTIONS = (
     KeyAction(
         "k",
         "kill",
         _is_isolate,
         _of_isolate("Kill"),
-        "Its process and all that it started die at once. Its task ends as crashed, and is tried again if it has retries left.",
+        "Its process and all that it started die at once. What runs in it ends as crashed, and is tried again if it has retries left.",
         _kill,
     ),
-    KeyAction("i", "stack", _is_busy, lambda subject: one_line(f"Stack of isolate {subject.pid}, {subject.task}"), "", _stack, reads=True),
+    KeyAction(
+        "i",
+        "stack",
+        _has_stack,
+        _stack_title,
+        "",
+        _stack,
+        reads=True,
+    ),
     KeyAction(
         "x",
         "revoke",

@@ -28,8 +28,8 @@ class Question(ModalScreen[bool]):
             yield Static(self._question, markup=False, id="question")
             yield Static(self._consequence, markup=False, id="consequence")
             with Horizontal(id="answers"):
-                yield Button(f"y  {self._word}", id="yes", compact=True)
-                yield Button("n  leave it", id="no", compact=True)
+                yield Button(f"y  {self._word}", id="yes")
+                yield Button("n  leave it", id="no")
 
     def on_mount(self) -> None:
         self.query_one("#no", Button).focus()

@@ -33,7 +33,8 @@ Question, Reading { align: center middle; background: $background 60%; }
 #question { color: $text-strong; text-style: bold; }
 #consequence { margin: 1 0; color: $foreground; }
 #answers { height: 1; }
-#answers Button { margin: 0 2 0 0; min-width: 14; background: $background; color: $foreground; text-style: none; }
+#answers Button, #answers Button:hover, #answers Button.-active { border: none; height: 1; }
+#answers Button { margin: 0 2 0 0; min-width: 15; background: $background; color: $foreground; text-style: none; }
 #answers Button:focus { background: $primary; color: $background; text-style: bold underline; background-tint: $primary 0%; }
 Reading > TextView { width: 92%; height: 90%; border: round $primary; padding: 0; }
 """

@@ -25,7 +25,7 @@ def enqueued(broker: Broker, queue: str | None = None) -> dict[str, int]:
     return found
 
 
-def told(counts: dict[str, int], name: str = "thumbs.make", queue: str = "default", at: int | None = None) -> TaskCounts:
+def added(counts: dict[str, int], name: str = "thumbs.make", queue: str = "default", at: int | None = None) -> TaskCounts:
     return TaskCounts(queue=queue, name=name, minute=minute() if at is None else at, counts=counts)
 
 
@@ -80,8 +80,8 @@ class CountRules(Steps):
             wait={-3: 1, 0: 2},
             run={12: 1},
         )
-        broker.add_counts([first, told({"started": 1}, "other"), told({"timed_out_hard": 1}, queue="urgent", at=first.minute)])
-        other.add_counts([first, told({"started": 1, "crashed": 4}, at=first.minute)])
+        broker.add_counts([first, added({"started": 1}, "other"), added({"timed_out_hard": 1}, queue="urgent", at=first.minute)])
+        other.add_counts([first, added({"started": 1, "crashed": 4}, at=first.minute)])
         broker.add_counts([])
         found = {(each.queue, each.name): each for each in other.counts(first.minute, first.minute)}
         thumbs = found["default", "thumbs.make"]
@@ -92,14 +92,14 @@ class CountRules(Steps):
     def test_every_word_is_kept_but_that_of_the_store_itself(self, broker: Broker) -> None:
         now = minute()
         every = {word: number + 1 for number, word in enumerate(COUNTED)}
-        broker.add_counts([told(every, at=now)])
-        assert broker.counts(now, now) == [told({word: count for word, count in every.items() if word != "enqueued"}, at=now)]
+        broker.add_counts([added(every, at=now)])
+        assert broker.counts(now, now) == [added({word: count for word, count in every.items() if word != "enqueued"}, at=now)]
 
     def test_they_are_asked_for_by_minute_queue_and_name(self, broker: Broker) -> None:
         now = minute()
         broker.publish([envelope(queue="default", name="seen"), envelope(queue="urgent", name="seen")])
         at = (now - DAY + 1, now - 60, now - 2, now - 1)
-        broker.add_counts([told({"started": 1}, "a", at=each) for each in at] + [told({"failed": 1}, "b", "urgent", now - 1)])
+        broker.add_counts([added({"started": 1}, "a", at=each) for each in at] + [added({"failed": 1}, "b", "urgent", now - 1)])
 
         def asked(since: int, until: int, queue: str | None = None, name: str | None = None) -> list[tuple[int, str]]:
             return [(each.minute, each.name) for each in broker.counts(since, until, queue, name) if each.name != "seen"]
@@ -112,6 +112,6 @@ class CountRules(Steps):
         assert asked(now - 2, now, "urgent", "a") == asked(now, now - 1) == asked(now + 30, now + 50) == []
 
     def test_any_time_may_be_asked_for(self, broker: Broker) -> None:
-        broker.add_counts([told({"started": 1})])
+        broker.add_counts([added({"started": 1})])
         assert [each.counts for each in broker.counts(0, 1 << 40)] == [{"started": 1}]
         assert broker.counts(-(1 << 40), 0) == broker.counts(1 << 40, 1 << 41) == []

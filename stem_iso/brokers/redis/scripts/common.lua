@@ -29,9 +29,9 @@
 --   notify(channel)                wake all who listen there
 --   ended(id)                    the status of P:s:<id>, nil where there is none that can be read: {state, ends, finished, started, redeliveries, nonce, token, begun, head, reason, ...}
 --   known(id)                    whether it lives or has a tombstone
---   new_place()                  a place in the lists of tasks, behind all others: microseconds of the clock. list_new(places): {place, id, ...}
---                                that live from now on, in P:qa. `finish` moves them to P:q3, P:q4, P:q5, `revive` back; in P:qr are those
---                                that live and had an attempt. A place is the task's own as long as anything is known of it
+--   new_place()                  a place in the lists of tasks, behind all others: microseconds of the clock
+--   list_new(places)             {place, id, ...} live from now on, in P:qa. `finish` moves them to P:q3, P:q4, P:q5 by their state, `revive`
+--                                back; P:qr are those that live and had an attempt. A place is a task's own as long as it is known
 --   count_enqueued(names)        {name -> how many} new tasks, in the counts of this minute
 --   name_in(body, at)            of an encoded envelope that begins behind `at` bytes: its name, nil where it is none
 --   add_end_notice(id, record, state, reason, error)      it ends in no worker's hands: one of them is to report it (`take_end_notices`)

@@ -2,6 +2,7 @@
 -- -> 'ok', 'changed' (another record, or none), 'running', 'canvas' (a part of one)
 --
 -- It stays where it stands: in line, delayed, or in the line of a limit. Sent again after a lost answer, it finds its nonce beside the task.
+allow_at_maxmemory()
 local id, stored, record, nonce = unpack(ARGV)
 if get('h', id) == nonce then return 'ok' end
 if call('HGET', M, id) ~= stored then return 'changed' end

@@ -168,7 +168,7 @@ local function enqueued_in(body)
 end
 
 -- Name and time of one.
-local function told(list, each)
+local function described(list, each)
   local body, begun
   if list == 'a' then
     body, begun = parse(call('HGET', M, each) or '').head, get('o', each)
@@ -219,7 +219,7 @@ for _, each in ipairs(looked) do
   done = done + 1
   if each[3] ~= 'a' or wanted == 15 or here[each[2]] then
     local name, enqueued = '', ''
-    if details > 0 then name, enqueued = told(each[3], each[2]) end
+    if details > 0 then name, enqueued = described(each[3], each[2]) end
     local n = #found
     found[n + 1], found[n + 2], found[n + 3], found[n + 4] = number(each[1]), each[2], name, enqueued
   end

@@ -2,6 +2,7 @@
 -- -> 'ok', 'changed' (another record, or none), 'not-delayed'
 --
 -- Its place in line is that of one that comes now. Sent again after a lost answer, it finds its nonce beside the task, which is 'ok' too.
+allow_at_maxmemory()
 local id, stored, record, nonce = unpack(ARGV)
 if get('h', id) == nonce then return 'ok' end
 if call('HGET', M, id) ~= stored then return 'changed' end

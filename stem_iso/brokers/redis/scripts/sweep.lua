@@ -4,6 +4,7 @@
 -- All else that expires, the server drops by itself: statuses, locks, lists rung for waiters that died, counts. Of the lists of tasks (qa, qr,
 -- q3, q4, q5) two stretches are compared with what is there: the oldest, where statuses expire first, and one that moves on with each sweep,
 -- from rank P:qp, so that in time all are. What older workers have ended is found in qa, and goes where it belongs.
+allow_at_maxmemory()
 local STRETCH = 100
 
 local function there(list, id)
