@@ -35,6 +35,7 @@ def test_the_page_shows_each_attempt_against_its_limits(app: Stem, site: httpx.C
     page = site.get(f"/tasks/{tried_twice(app)}").text
     rows = re.findall(r"<li.*?</li>", page.partition('class="attempts"')[2].partition("</ol>")[0], re.DOTALL)
     assert len(rows) == 2
+    rows.reverse()  # the newest comes first
     assert all(word in rows[0] for word in ("First attempt", "retried", "timeout", "killed", "TimeoutException", 'aria-valuemax="60.0"'))
     assert 'aria-valuetext="1 m, soft limit 50 s, hard limit 1 m"' in rows[0] and 'data-tone="over"' in rows[0]
     assert all(word in rows[1] for word in ("Retry 1", "failed", "max-retries-exhausted", "ValueError: no"))
