@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from stem_iso.outcome import Progress, TaskError, TaskState
+from stem_iso.outcome import EndedAttempt, Progress, TaskError, TaskState
 from stem_iso.task.settlement import Plan
 
 
@@ -129,7 +129,8 @@ class Revocation:
 class StatusRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A task as the broker knows it; `result` and `args` are still encoded. Times are wall-clock seconds.
 
-    `args` is None where no envelope is kept: of a group, of what cannot be read, and of what an older worker has ended.
+    `args` is None where no envelope is kept: of a group, of what cannot be read, and of what an older worker has ended. `attempts` are
+    those of the envelope.
     """
 
     id: str
@@ -152,6 +153,7 @@ class StatusRecord(msgspec.Struct, frozen=True, kw_only=True):
     parent_id: str | None = None
     root_id: str | None = None
     args: bytes | None = None
+    attempts: tuple[EndedAttempt, ...] = ()
 
 
 class MemberState(msgspec.Struct, frozen=True):

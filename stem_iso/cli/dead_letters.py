@@ -65,7 +65,8 @@ def show_dead(reach: Reach, id: str) -> None:
     shown = {**data, "died_at": output.clock(letters[0].died_at), "error": error and f"{error.type}: {error.message}"}
     if data.get("args", {}) is None:
         shown["args"] = "not shown: -A names the application whose code says which of them are redacted"
-    click.echo(output.pairs([*shown.items(), ("stuck at", error and error.stack), ("traceback", error and error.traceback)]))
+    texts = [("stuck at", error and error.stack), ("traceback", error and error.traceback), ("printed last", error and error.output)]
+    click.echo(output.pairs([*shown.items(), *texts]))
 
 
 @dlq.command()

@@ -10,10 +10,11 @@ import click
 from stem_iso.cli import completion, output
 from stem_iso.cli.options import Reach, reaching
 from stem_iso.errors import TaskFailed
+from stem_iso.printable import one_line
 
 if TYPE_CHECKING:
     from stem_iso.client.result import TaskHandle
-    from stem_iso.outcome import TaskStatus
+    from stem_iso.outcome import EndedAttempt, TaskStatus
 
 
 def arguments(ctx: click.Context, param: click.Parameter, value: str) -> dict[str, Any]:
@@ -159,6 +160,7 @@ def _describe(found: TaskStatus) -> str:
             ("worker", found.worker_id),
             ("parent", found.parent_id),
             ("args", found.args),
+            ("tried before", "\n".join(map(_attempt_line, found.attempts))),
             ("progress", progress),
             ("meta", found.meta),
             ("result", None if found.result is None else output.as_text(found.result)),
@@ -166,5 +168,21 @@ def _describe(found: TaskStatus) -> str:
             ("died by", died),
             ("stuck at", error and error.stack),
             ("traceback", error and error.traceback),
+            ("printed last", error and error.output),
         ]
     )
+
+
+def _attempt_line(ended: EndedAttempt) -> str:
+    """Of one attempt that another one followed."""
+    took = None if ended.started_at is None else max(0.0, (ended.finished_at - ended.started_at).total_seconds())
+    limits = ((ended.soft_time_limit, "soft"), (ended.hard_time_limit, "hard"))
+    words = [
+        f"{ended.attempt}" + (f" of run {ended.run}" if ended.run else ""),
+        output.clock(ended.started_at or ended.finished_at),
+        "had not begun" if took is None else f"ran {output.seconds(took)}",
+        ", ".join(f"{name} limit {output.seconds(limit)}" for limit, name in limits if limit is not None),
+        ended.state + (f" ({ended.reason})" if ended.reason else "") + (", killed" if ended.killed else ""),
+        f"{ended.error_type}: {ended.error_message}" if ended.error_message else ended.error_type,
+    ]
+    return one_line("  ".join(filter(None, words)))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 LONGEST_LOOK = 1.0  # seconds after which a page is answered as it is
 LARGEST_PAGE = 16 << 20  # bytes of arguments and results, past which it is too: a thousand tasks may bring a thousand megabytes
+ATTEMPT = 500  # bytes of an attempt before, roughly
 MOST_A_STEP = 250  # tasks: each may bring arguments of a megabyte
 
 
@@ -48,7 +49,7 @@ def page(app: Application, which: CheckedFilter, limit: int, cursor: str | None,
     for matched, position in steps(app, which, limit, cursor, newest_first):
         for place, task in enumerate(matched):
             found.append(listed_status(app, task.record))
-            size += len(task.record.args or b"") + len(task.record.result or b"")
+            size += len(task.record.args or b"") + len(task.record.result or b"") + ATTEMPT * len(task.record.attempts)
             if len(found) == limit or size > LARGEST_PAGE:
                 more = place + 1 < len(matched) or position is not None
                 return TaskPage(found, task.position if more else None)

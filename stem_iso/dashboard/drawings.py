@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import Any
 
 NEAR = 0.9
+NARROWEST = 0.4  # percent: an attempt of a millisecond can be seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,37 +61,121 @@ class TimelineStep:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """`soft`, `hard`: where these limits of the newest attempt stand; None where they lie outside or there are none."""
+    """`marks`: where limits stand, ("soft" or "hard", percent); those that lie outside, or behind the begin of the next attempt, are left
+    out. `waited`: seconds in all."""
 
     steps: list[TimelineStep]
+    marks: list[tuple[str, float]]
+    waited: float
+    seconds: float  # what the whole width stands for
+
+    def has(self, kind: str) -> bool:
+        return any(kind == each for each, _ in self.marks)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """One attempt of a task, the newest too. `seconds`: how long it ran, None where it never began."""
+
+    run: int
+    attempt: int
+    state: str
+    reason: str
+    killed: bool
+    started_at: str | None
+    seconds: float | None
     soft: float | None
     hard: float | None
-    seconds: float  # what the whole width stands for
+    error: str
+    newest: bool = False
+
+
+def attempt_rows(task: Any) -> list[AttemptRow]:
+    """Of a `TaskView`, oldest first; the newest one is among them if it has begun."""
+    rows = [_row_of(each) for each in task["attempts"]]
+    if task["started_at"] is None or task["state"] in ("queued", "retried"):
+        return rows
+    limits, error = task["limits"] or {}, task["error"] if task["state"] in ("failed", "cancelled") else None
+    newest = AttemptRow(
+        run=task["run"],
+        attempt=task["attempt"],
+        state=task["state"],
+        reason=task["reason"] or "",
+        killed=False,
+        started_at=task["started_at"],
+        seconds=task["elapsed"],
+        soft=limits.get("soft_time_limit"),
+        hard=limits.get("hard_time_limit"),
+        error="" if error is None else _in_a_line(error["type"], error["message"]),
+        newest=True,
+    )
+    return [*rows, newest]
+
+
+def _row_of(ended: Any) -> AttemptRow:
+    began, over = _seconds(ended["started_at"]), _seconds(ended["finished_at"])
+    return AttemptRow(
+        run=ended["run"],
+        attempt=ended["attempt"],
+        state=ended["state"],
+        reason=ended["reason"],
+        killed=ended["killed"],
+        started_at=ended["started_at"],
+        seconds=None if began is None or over is None else max(0.0, over - began),
+        soft=ended["soft_time_limit"],
+        hard=ended["hard_time_limit"],
+        error=_in_a_line(ended["error_type"], ended["error_message"]),
+    )
+
+
+def _in_a_line(type: str, message: str) -> str:
+    return f"{type.rpartition('.')[2]}: {message.partition(chr(10))[0]}" if message else type
 
 
 def timeline(task: Any, now: float) -> Timeline | None:
-    """Of the newest attempt of a `TaskView`: it waited, it runs or ran, and where its limits are. None where nothing is known."""
-    began, ended = _seconds(task["started_at"]), _seconds(task["finished_at"])
-    ready = max((at for at in (_seconds(task["enqueued_at"]), _seconds(task["not_before"])) if at is not None), default=None)
-    waiting = task["state"] in ("queued", "retried")
-    if waiting or began is None:
-        began = None
-    if ready is None or ready > (began or now):
-        ready = began
-    if ready is None:
+    """Of a `TaskView`: what it waited, each attempt, and where its limits are. None where nothing is known."""
+    rows = [(began, row) for row in attempt_rows(task) if (began := _seconds(row.started_at)) is not None]
+    runs = bool(rows) and rows[-1][1].newest  # or has run
+    first = _begin(task, [began for began, _ in rows], now)
+    if first is None:
         return None
-    end = ended or now
-    limits = task["limits"] or {}
-    soft, hard = limits.get("soft_time_limit"), limits.get("hard_time_limit")
-    run = 0.0 if began is None else max(0.0, end - began)
-    shown = run if began is None else max(run, min(hard or 0.0, max(4 * run, 1.0)))  # a limit of an hour does not make a second unseen
-    waited = max(0.0, (began or end) - ready)
-    whole = max(waited + shown, 1e-6)
-    steps = [TimelineStep("waited", 0.0, 100 * waited / whole, waited)]
-    if began is not None:
-        steps.append(TimelineStep(task["state"], 100 * waited / whole, max(0.4, 100 * run / whole), run))
-    marks = [None if began is None or not limit or limit > shown else 100 * (waited + limit) / whole for limit in (soft, hard)]
-    return Timeline(steps, marks[0], marks[1], whole)
+    end = rows[-1][0] + _shown(rows[-1][1]) if runs else now
+    whole = max(end - first, 1e-6)
+    steps, marks, at = [], [], first
+    for place, (began, row) in enumerate(rows):
+        ran, following = row.seconds or 0.0, rows[place + 1][0] if place + 1 < len(rows) else end
+        steps += _stretch(at - first, began - at, whole)
+        width = max(NARROWEST, 100 * ran / whole)
+        steps.append(TimelineStep(row.state, min(100 * max(0.0, began - first) / whole, 100 - width), width, ran))
+        limits = [(kind, limit) for kind, limit in (("soft", row.soft), ("hard", row.hard)) if limit]
+        marks += [(kind, 100 * (began - first + limit) / whole) for kind, limit in limits if began + limit < following + 1e-6]
+        at = max(at, began + ran)
+    if not runs:
+        steps += _stretch(at - first, now - at, whole)
+    return Timeline(steps, marks, sum(step.seconds for step in steps if step.kind == "waited"), whole)
+
+
+def _begin(task: Any, begun: list[float], now: float) -> float | None:
+    """Where the timeline begins: when the task was enqueued; of one that has a single attempt, when that was due."""
+    known = [at for at in (_seconds(task["enqueued_at"]), _seconds(task["not_before"])) if at is not None]
+    if task["attempts"] and begun:
+        oldest = task["attempts"][0]
+        whole = oldest["run"] == oldest["attempt"] == 0  # nothing is known of what was before the oldest of them
+        return min(known[:1] + begun if whole else begun)
+    ready = max(known, default=None)
+    if ready is not None and ready <= (begun[0] if begun else now):
+        return ready
+    return begun[0] if begun else None
+
+
+def _shown(newest: AttemptRow) -> float:
+    """Seconds of the newest attempt that have room: a limit of an hour does not make a second unseen."""
+    ran = newest.seconds or 0.0
+    return max(ran, min(newest.hard or 0.0, max(4 * ran, 1.0)))
+
+
+def _stretch(begin: float, seconds: float, whole: float) -> list[TimelineStep]:
+    return [TimelineStep("waited", 100 * begin / whole, 100 * seconds / whole, seconds)] if seconds > 0 else []
 
 
 def _seconds(moment: str | None) -> float | None:

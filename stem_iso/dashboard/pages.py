@@ -24,7 +24,7 @@ from stem_iso.brokers.operations import LISTED_STATES
 from stem_iso.config import LOG_LEVELS
 from stem_iso.dashboard import parameters
 from stem_iso.dashboard.charts import charts
-from stem_iso.dashboard.drawings import timeline
+from stem_iso.dashboard.drawings import attempt_rows, timeline
 from stem_iso.dashboard.shapes import IsolateShown, WorkerView
 from stem_iso.dashboard.templating import render
 
@@ -146,7 +146,8 @@ async def _known(context: DashboardContext) -> dict[str, list[str]]:
 async def task(context: DashboardContext, request: Request) -> Response:
     id = str(request.path_params["id"])
     seen = await context.read(context.snapshots.task, parameters.word("id", id))
-    return render(context, request, "task.html", task=seen, timeline=timeline(seen, context.app.clock()))
+    attempts = attempt_rows(seen) if seen["attempts"] else []
+    return render(context, request, "task.html", task=seen, timeline=timeline(seen, context.app.clock()), attempts=attempts)
 
 
 async def failures(context: DashboardContext, request: Request) -> Response:

@@ -98,7 +98,8 @@ class Overview(TypedDict):
 
 
 class ErrorView(TypedDict):
-    """`stack`: where it was stuck when its limit came, or when it died; `traceback`: of the exception that it raised. "" where none."""
+    """`stack`: where it was stuck when its limit came, or when it died; `traceback`: of the exception that it raised; `output`: the last
+    lines that it printed or logged. "" where none."""
 
     type: str
     message: str
@@ -107,11 +108,30 @@ class ErrorView(TypedDict):
     exit_code: int | None
     signal: str | None
     stack: str
+    output: str
 
 
 class ProgressView(TypedDict):
     percent: float
     data: Any
+
+
+class AttemptView(TypedDict):
+    """One that another one followed. `state`: "retried"; "failed" or "cancelled" where it was the last of its run. The limits are those
+    that held, seconds; None: there was none, or nobody knows."""
+
+    run: int
+    attempt: int
+    started_at: str | None
+    finished_at: str
+    state: str
+    reason: str
+    error_type: str
+    error_message: str
+    soft_time_limit: float | None
+    hard_time_limit: float | None
+    worker_id: str
+    killed: bool
 
 
 class TaskShown(TypedDict):
@@ -137,6 +157,7 @@ class TaskShown(TypedDict):
     parent_id: str | None
     root_id: str | None
     args: dict[str, Any] | None
+    attempts: list[AttemptView]  # before the newest, oldest first
 
     answering: bool | None  # of one that runs: whether its worker was seen within 5 s; None for all others
     elapsed: float | None  # seconds of the newest attempt, so far or whole

@@ -19,6 +19,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from stem_iso.outcome import EndedAttempt
+
 VERSION = 1
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
@@ -49,6 +51,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     starts_in: float | None = None  # of a step that waits for others: its delay, counted from its start
     expires_in: float | None = None  # and its expiry
     unregistered_since: float | None = None  # when a worker first met it without its handler
+    attempts: tuple[EndedAttempt, ...] = ()  # those before this one (`attempt_history`)
     max_retries: int | UnsetType = UNSET
     visibility_timeout: float | UnsetType | None = UNSET
     soft_time_limit: float | UnsetType | None = UNSET

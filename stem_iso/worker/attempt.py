@@ -26,6 +26,7 @@ from stem_iso.isolate.interfaces import Answer, IsolateNotice, LimitNotice
 from stem_iso.outcome import Outcome, Progress, StopReason
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.policy import Policy
+from stem_iso.worker.output_tail import OutputTail
 
 monotonic = time.monotonic
 
@@ -111,7 +112,7 @@ class Attempt:
 
     __slots__ = (
         *("alone", "begun_at", "counted", "delivery", "envelope", "halt", "isolated", "killable", "killed", "lost"),
-        *("meta", "noted_at", "policy", "port", "progress", "reported", "stop_reason", "take_back"),
+        *("meta", "noted_at", "policy", "port", "progress", "reported", "stop_reason", "tail", "take_back"),
     )
 
     def __init__(self, port: AttemptPort, delivery: Delivery, envelope: Envelope, policy: Policy) -> None:
@@ -129,7 +130,8 @@ class Attempt:
         self.reported = False  # an error tracker has its error, from where the handler ran
         self.isolated = False  # it has a process of its own
         self.killed = False  # that process died before the handler's end: nothing that stands around the handler has seen its end
-        self.noted_at = 0.0  # monotonic, when the two above were last stored
+        self.noted_at = 0.0  # monotonic, when `meta` and `progress` were last stored
+        self.tail: OutputTail | None = None  # the last lines that it printed; None before the first
 
     def __repr__(self) -> str:
         return f"<Attempt {self.envelope.name} {self.envelope.id} {self.envelope.run}.{self.envelope.attempt}>"
@@ -165,6 +167,9 @@ class Attempt:
         self.port.put_now(LimitReached(self, notice))
 
     def output(self, level: int, logger: str, text: str, details: bytes = b"") -> None:
+        if self.tail is None:
+            self.tail = OutputTail()
+        self.tail.add(level, logger, text)
         self.port.output(self, level, logger, text, details)
 
     def received(self, descriptor: int) -> None:

@@ -123,8 +123,8 @@ class WorkerRuntime:
         options, broker = self._options, self._broker
         self._app.middleware.observe(self._app.signals)
         scheduler = Scheduler(self._app.schedules.declared(), self._app.schedules.owner(), self._events)
-        most, middleware = broker.options.max_result_bytes, self._app.middleware
-        settlements = PendingSettlements(self._events, options.retry_strategy, most, options.burst, middleware)
+        middleware = self._app.middleware
+        settlements = PendingSettlements(self._events, options.retry_strategy, broker.options, options.burst, middleware)
         port = AttemptReports(self._inbox, self._events, self._logged.output)
         by_command = options.origin.keeper_socket is not None
         handlers = HandlerCache(self._app, EntrypointTable(self._app, self._logged.observed_in_isolates), hosted=by_command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import signal
 import subprocess
 from datetime import datetime
@@ -149,3 +150,42 @@ def test_a_worker_that_is_stopped_exits_with_0(folder: Folder, number: signal.Si
     process.send_signal(number)
     process.communicate(timeout=40)
     assert process.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_status_shows_the_attempts_before_and_what_was_printed_last(folder: Folder) -> None:
+    folder.write("jobs.py", FLAKY)
+    ids = [folder.enqueue(name) for name in ("isolated", "beside")]
+    folder.worker()
+    for id in ids:
+        status = folder.json("status", id)
+        assert [(each["attempt"], each["reason"], each["hard_time_limit"]) for each in status["attempts"]] == [(0, "error", 30)]
+        assert status["error"]["output"] == "attempt 1 of \x1b[2Jours"
+        shown = folder.stem("status", id).stdout
+        assert re.search(
+            r"tried before: 0  .*  ran \d.*  hard limit 30.0 s  retried \(error\)  ValueError: not yet: \\x1b\[2J\\n1  forged\n", shown
+        )
+        for known in (shown, folder.stem("dlq", "show", id).stdout):
+            assert re.search(r"printed last: attempt 1 of \\x1b\[2Jours\n", known)
+
+
+FLAKY = """
+from stem_iso import Stem, TaskContext
+
+app = Stem()
+
+class AtOnce:
+    def next_delay(self, attempt, error):
+        return 0.0
+
+def fail(context: TaskContext) -> None:
+    print(f"attempt {context.attempt} of \\x1b[2Jours")
+    raise ValueError("not yet: \\x1b[2J\\n1  forged")
+
+options = {"max_retries": 1, "retry_strategy": AtOnce(), "hard_time_limit": 30}
+app.task(name="isolated", isolate=True, **options)(fail)
+
+@app.task(name="beside", **options)
+async def beside(context: TaskContext) -> None:
+    fail(context)
+"""

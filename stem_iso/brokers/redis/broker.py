@@ -102,7 +102,7 @@ class RedisBroker:
         self._statuses = StatusReader(client, self._registry, self._queue_cache, lambda boots: workers.worker_ids(client, boots))
         self._revocations = Revocations(client, self._registry, self._statuses, self._relay)
         self._lister = TaskLister(client, self._registry, self._statuses)
-        self._dead_letters = DeadLetters(client, self._registry, options.dead_letter_ttl)
+        self._dead_letters = DeadLetters(client, self._registry, options.dead_letter_ttl, options.max_payload_bytes)
         self._watches: WeakSet[RedisWorkWatch] = WeakSet()
         self._listening = (0.0, False)  # when it was looked up, and what it was
         self._beaten: dict[str, WorkerInfo] = {}  # by id, the last heartbeat of a worker
@@ -137,7 +137,7 @@ class RedisBroker:
         return self._revocations.forget(id, queue)
 
     def retry(self, id: str, queue: str | None = None) -> Replayed | None:
-        return retry.retry(self._client, self._registry, self._statuses, id, queue)
+        return retry.retry(self._client, self._registry, self._statuses, id, queue, self.options.max_payload_bytes)
 
     def queues(self) -> list[QueueCount]:
         return status.queues(self._client, self._registry, self.options.dead_letter_ttl)

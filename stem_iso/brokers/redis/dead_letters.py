@@ -22,6 +22,7 @@ from stem_iso.brokers.redis.driver.client import RedisClient, ScriptCall, Server
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.queues import QueueRegistry
 from stem_iso.brokers.redis.records import body_of, frames, head_of, record, unpack_error
+from stem_iso.brokers.rules import after
 from stem_iso.task.envelope import Envelope, Undecodable, decode, next_run
 
 BATCH = 50  # per round trip, of letters that may have a megabyte each: a replay sends every one back twice
@@ -50,10 +51,10 @@ class _Next(NamedTuple):
 
 
 class DeadLetters:
-    """One per broker, used by its thread. `ttl`: how long a letter is kept, seconds."""
+    """One per broker, used by its thread. `ttl`: how long a letter is kept, seconds; `most`: the largest envelope, bytes."""
 
-    def __init__(self, client: RedisClient, registry: QueueRegistry, ttl: float) -> None:
-        self._client, self._registry, self._ttl = client, registry, ttl
+    def __init__(self, client: RedisClient, registry: QueueRegistry, ttl: float, most: int) -> None:
+        self._client, self._registry, self._ttl, self._most = client, registry, ttl, most
 
     def letters(self, which: DeadFilter) -> list[DeadLetter]:
         """Newest last."""
@@ -82,7 +83,7 @@ class DeadLetters:
         answered: dict[str, str] = {}
         for each in batch:
             try:
-                wanted.append(_Next(each, _next_run(each.shown, due)))
+                wanted.append(_Next(each, after(_next_run(each.shown, due), each.shown, self._most)))
             except Undecodable:
                 answered[each.shown.id] = "undecodable"
         places = _by_queue(wanted, lambda each: each.letter.shown.queue)

@@ -12,14 +12,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from stem_iso.brokers.base import Replayed
+from stem_iso.brokers.base import Replayed, StatusRecord
 from stem_iso.brokers.redis.corrupt_records import DAMAGE
 from stem_iso.brokers.redis.driver.client import RedisClient
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.queues import QueueRegistry
 from stem_iso.brokers.redis.records import record
 from stem_iso.brokers.redis.status import StatusReader, kept
+from stem_iso.brokers.rules import after
 from stem_iso.outcome import TaskState
+from stem_iso.task.attempt_history import fitted
 from stem_iso.task.envelope import Envelope, encode, next_run
 
 
@@ -32,13 +34,14 @@ class NewArgs(NamedTuple):
 
     def put_in(self, envelope: Envelope) -> Envelope | str:
         """Or why it is not done."""
-        envelope = msgspec.structs.replace(envelope, args=msgspec.Raw(self.args))
+        envelope = fitted(msgspec.structs.replace(envelope, args=msgspec.Raw(self.args)), self.limit)
         return "too-large" if len(encode(envelope)) > self.limit else envelope
 
 
 def retry(
-    client: RedisClient, registry: QueueRegistry, statuses: StatusReader, id: str, queue: str | None, new: NewArgs | None = None
+    client: RedisClient, registry: QueueRegistry, statuses: StatusReader, id: str, queue: str | None, most: int, new: NewArgs | None = None
 ) -> Replayed | None:
+    """`most`: the largest envelope, bytes."""
     nonce = os.urandom(8)
     while (found := statuses.statuses([id], queue)[0]) is not None:
         if not found.state.terminal or found.state is TaskState.SUCCEEDED:
@@ -49,7 +52,7 @@ def retry(
         stored = client.call("status", key, id)[0]
         if not isinstance(stored, bytes):
             continue
-        envelope = _next_run(stored, id, found.queue, new)
+        envelope = _next_run(stored, found, most, new)
         if isinstance(envelope, str):
             return Replayed(id, found.run, envelope)
         registry.register([found.queue])
@@ -60,7 +63,7 @@ def retry(
     return None
 
 
-def _next_run(stored: bytes, id: str, queue: str, new: NewArgs | None) -> Envelope | str:
+def _next_run(stored: bytes, found: StatusRecord, most: int, new: NewArgs | None) -> Envelope | str:
     """In the queue that it is known in, whatever it says itself; or why there is none."""
     try:
         before = kept(stored)
@@ -72,5 +75,6 @@ def _next_run(stored: bytes, id: str, queue: str, new: NewArgs | None) -> Envelo
         return "no-envelope"
     if new is not None and before.envelope.run != new.run:
         return "changed"
-    envelope = msgspec.structs.replace(next_run(before.envelope, id, before.envelope.run + 1, None), queue=queue)
+    envelope = next_run(before.envelope, found.id, before.envelope.run + 1, None)
+    envelope = after(msgspec.structs.replace(envelope, queue=found.queue), found, most)
     return envelope if new is None else new.put_in(envelope)

@@ -190,6 +190,7 @@ def live(id: str, queue: str, seen: Live) -> StatusRecord:
         parent_id=envelope.parent_id,
         root_id=envelope.root_id,
         args=args,
+        attempts=envelope.attempts,
     )
 
 
@@ -225,6 +226,7 @@ def ended(id: str, queue: str, data: bytes) -> StatusRecord:
         parent_id=envelope.parent_id,
         root_id=envelope.root_id,
         args=bytes(envelope.args) if kept_as(token) else None,
+        attempts=envelope.attempts,
     )
 
 

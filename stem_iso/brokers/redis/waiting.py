@@ -60,7 +60,7 @@ def edit(
         if refused is not None:
             return Replayed(id, found.run, refused)
         if found.state.terminal:
-            return retry.retry(client, registry, statuses, id, queue, args)
+            return retry.retry(client, registry, statuses, id, queue, args.limit, args)
         key = queue_key(found.queue)
         seen = client.call("status", key, id)[0]
         if not isinstance(seen, list):

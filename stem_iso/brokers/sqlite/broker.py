@@ -105,7 +105,7 @@ class SqliteBroker:
         return self._database.write(lambda turn: revoke.forget(turn, id))
 
     def retry(self, id: str, queue: str | None = None) -> Replayed | None:
-        return self._database.write(lambda turn: retry.retry(turn, id))
+        return self._database.write(lambda turn: retry.retry(turn, id, self.options.max_payload_bytes))
 
     def queues(self) -> list[QueueCount]:
         return self._database.read(lambda turn: status.queues(turn, self.options.dead_letter_ttl))
@@ -140,12 +140,12 @@ class SqliteBroker:
         return [dead_letters.letter(row) for row in self._database.read(lambda turn: dead_letters.letters(turn, which, ttl))]
 
     def replay(self, which: DeadFilter, delay: float = 0.0, dry_run: bool = False) -> list[Replayed]:
-        ttl = self.options.dead_letter_ttl
+        chosen = partial(dead_letters.replay_all, ttl=self.options.dead_letter_ttl, delay=delay, most=self.options.max_payload_bytes)
         if dry_run:
-            return self._database.read(partial(dead_letters.replay_all, which=which, ttl=ttl, delay=delay, dry_run=True))
+            return self._database.read(partial(chosen, which=which, dry_run=True))
         replayed: list[Replayed] = []
         for batch in self._dead(which):
-            replayed += self._database.write(partial(dead_letters.replay_all, which=batch, ttl=ttl, delay=delay))
+            replayed += self._database.write(partial(chosen, which=batch))
         return replayed
 
     def purge_dead(self, which: DeadFilter) -> int:

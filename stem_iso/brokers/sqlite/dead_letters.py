@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stem_iso.brokers.base import DeadFilter, DeadLetter, Replayed
+from stem_iso.brokers.rules import after
 from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.brokers.sqlite.counts import leave
 from stem_iso.brokers.sqlite.notifications import Topic
@@ -64,12 +65,13 @@ def letter(row: Row) -> DeadLetter:
     )
 
 
-def replay_all(turn: Transaction, which: DeadFilter, ttl: float, delay: float, dry_run: bool = False) -> list[Replayed]:
+def replay_all(turn: Transaction, which: DeadFilter, ttl: float, delay: float, most: int, dry_run: bool = False) -> list[Replayed]:
+    """`most`: the largest envelope, bytes."""
     taken: set[str] = set()  # locks that a dry run would have taken by then
-    return [_replay(turn, row, delay, dry_run, taken) for row in letters(turn, which, ttl)]
+    return [_replay(turn, row, delay, most, dry_run, taken) for row in letters(turn, which, ttl)]
 
 
-def _replay(turn: Transaction, row: Row, delay: float, dry_run: bool, taken: set[str]) -> Replayed:
+def _replay(turn: Transaction, row: Row, delay: float, most: int, dry_run: bool, taken: set[str]) -> Replayed:
     id, run, body = row[0], count(row[4]) + 1, data(row[8])
     try:
         envelope = next_run(decode(body), id, run, turn.now + delay if delay > 0 else None)
@@ -82,7 +84,7 @@ def _replay(turn: Transaction, row: Row, delay: float, dry_run: bool, taken: set
     if _held(turn, envelope, taken):
         return Replayed(id, run - 1, "unique")
     if not dry_run:
-        revive(turn, envelope)
+        revive(turn, after(envelope, letter(row), most))
     return Replayed(id, run)
 
 

@@ -21,10 +21,12 @@ from stem_iso.brokers.sqlite.dead_letters import revive
 from stem_iso.brokers.sqlite.notifications import Topic
 from stem_iso.brokers.sqlite.pauses import is_held
 from stem_iso.brokers.sqlite.rate_limits import pull
+from stem_iso.brokers.sqlite.retry import after_its_end
 from stem_iso.brokers.sqlite.rows import newest, with_meta
 from stem_iso.brokers.sqlite.transaction import Transaction
 from stem_iso.brokers.sqlite.unique import holder
 from stem_iso.brokers.sqlite.values import count, data, is_text
+from stem_iso.task.attempt_history import fitted
 from stem_iso.task.envelope import Envelope, Undecodable, decode, encode, next_run
 
 WAITS = (schema.READY, schema.DELAYED)
@@ -62,7 +64,9 @@ def edit(turn: Transaction, id: str, run: int, args: bytes, most: int) -> Replay
         envelope = _edited(decode(data(with_meta(body, meta))), id, now_run + 1, args, state in WAITS)
     except Undecodable:
         return Replayed(id, now_run, "undecodable")
-    encoded = encode(envelope)
+    if state not in WAITS:
+        envelope = after_its_end(turn, envelope, most)
+    encoded = encode(envelope := fitted(envelope, most))
     if len(encoded) > most:
         return Replayed(id, now_run, "too-large")
     if state in WAITS:

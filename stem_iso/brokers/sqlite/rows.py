@@ -185,7 +185,7 @@ def record(row: Row) -> StatusRecord:
     (id, name, queue, state, reason, run, attempt, redeliveries, result, error, progress, meta, enqueued, at, started, finished, *rest) = (
         row
     )
-    known = state in _KNOWN
+    known, envelope = state in _KNOWN, _envelope(rest[3])
     waits = state in (schema.READY, schema.DELAYED) and reason not in LIMITS  # one that waits for a limit may come much sooner
     return StatusRecord(
         id=values.text(id),
@@ -207,12 +207,13 @@ def record(row: Row) -> StatusRecord:
         worker_id=values.optional_text(rest[0]),
         parent_id=values.optional_text(rest[1]),
         root_id=values.optional_text(rest[2]),
-        args=_args(rest[3]),
+        args=None if envelope is None else bytes(envelope.args),
+        attempts=() if envelope is None else envelope.attempts,
     )
 
 
-def _args(body: Any) -> bytes | None:
+def _envelope(body: Any) -> Envelope | None:
     try:
-        return None if body is None else bytes(decode(values.data(body)).args)
+        return None if body is None else decode(values.data(body))
     except Undecodable:
         return None

@@ -15,6 +15,7 @@ Time passes for real, in short leases and delays, and is waited for with bounds.
 
 from __future__ import annotations
 
+from stem_iso.testing.contract.attempts import AttemptHistory
 from stem_iso.testing.contract.canvas import Canvases
 from stem_iso.testing.contract.canvas_lifecycle import WholeCanvases
 from stem_iso.testing.contract.commands import ActionRules, CommandRules
@@ -47,6 +48,7 @@ class BrokerContract(
     Publishing,
     Timing,
     Settling,
+    AttemptHistory,
     LeaseRules,
     LostWorkers,
     Revoking,
