@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import sys
+import threading
+import time
+from contextlib import closing
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from stem_iso.brokers.operations import Action
 from stem_iso.brokers.url import open_broker
 from stem_iso.client.action_log import operator
 from stem_iso.testing import eventually
 from stem_iso.testing.contract.steps import FAILURE, settle, take
+from stem_iso.testing.contract.workers import info
 from tests.cli.conftest import Folder
 from tests.cli.test_damage import stem
 from tests.servers.fixtures import broker_of
@@ -178,6 +185,55 @@ def test_health_says_what_is_ill(here: Run) -> None:
     found = asked(here, "health", "--min-workers", "0", "--max-age", "0", code=1)
     assert found["healthy"] is False and "queue default has a task that has been ready for" in found["problems"][0]
     assert found["oldest_age"] > 0
+
+
+def heard(seconds_ago: float) -> None:
+    """A worker that serves the default queue was heard so long ago, by the clock of this machine."""
+    broker = open_broker("sqlite:///stem_iso.db")
+    broker.beat(info())
+    broker.close()
+    with closing(sqlite3.connect("stem_iso.db")) as file, file:
+        at = time.time() - seconds_ago
+        file.execute("UPDATE worker SET seen = ?, info = ?", (at, msgspec.msgpack.encode(replace(info(), seen_at=at))))
+
+
+def test_a_worker_that_was_killed_is_not_well(here: Run) -> None:
+    sent(here, "add", a=1)
+    heard(seconds_ago=0)
+    assert here("health")[0] == 0
+    heard(seconds_ago=6)
+    code, _, err = here("health", "--max-age", "0")
+    assert code == 1 and "0 of at least 1 workers live (not heard: host:1)" in err
+    assert "and nobody serves it" in err
+    assert asked(here, "health", code=1)["workers"] == 0
+
+
+def test_a_worker_whose_stores_clock_is_behind_is_well(here: Run) -> None:
+    sent(here, "add", a=1)
+    heard(seconds_ago=20)
+    done = threading.Event()
+
+    def beats() -> None:
+        behind = 19.0
+        while not done.wait(0.3):
+            heard(seconds_ago=(behind := behind - 0.01))
+
+    thread = threading.Thread(target=beats)
+    thread.start()
+    try:
+        assert here("health")[0] == 0
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_one_that_drains_lives_and_takes_nothing(here: Run) -> None:
+    sent(here, "add", a=1)
+    broker = open_broker("sqlite:///stem_iso.db")
+    broker.beat(replace(info(), draining=True))
+    broker.close()
+    code, _, err = here("health")
+    assert code == 1 and "0 of at least 1 workers live and take tasks (1 drains)" in err
 
 
 @pytest.mark.parametrize(("word", "code", "state"), [("n", 130, "queued"), ("y", 0, "cancelled")])
