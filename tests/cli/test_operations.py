@@ -177,6 +177,24 @@ def test_a_pause_holds_although_nobody_obeys_and_queues_show_it(here: Run) -> No
     assert [action["action"] for action in asked(here, "actions")] == ["purge", "resume", "pause", "pause"]
 
 
+def test_a_paused_task_is_not_forgotten(here: Run) -> None:
+    sent(here, "add", a=1)
+    assert "paused tasks" not in here("queues")[1]
+    here("queues", "pause", "--task", "add")
+    assert here("queues")[1].splitlines()[-1] == "paused tasks: add"
+    code, out, err = here("queues", "--json")
+    assert (code, len(json.loads(out)), err) == (0, 1, "paused tasks: add\n")
+    here("queues", "resume", "--task", "add")
+    assert "paused tasks" not in here("queues")[1]
+
+
+def test_a_status_says_the_word_that_a_list_is_filtered_by(here: Run) -> None:
+    id = sent(here, "add", "--delay", "60", a=1)
+    assert "state:       delayed" in here("status", id)[1]
+    here("run-now", id)
+    assert "state:       queued" in here("status", id)[1]
+
+
 def test_health_says_what_is_ill(here: Run) -> None:
     sent(here, "add", a=1)
     assert here("health", "--min-workers", "0")[0] == 0
@@ -247,6 +265,16 @@ def test_a_bulk_asks_on_a_terminal(folder: Folder, word: str, code: int, state: 
     os.close(theirs)
     assert process.returncode == code and "revoke 1 task?" in err
     assert folder.json("status", id)["state"] == state
+
+
+def test_a_bulk_that_nothing_matches_asks_nobody(folder: Folder) -> None:
+    folder.enqueue("add", a=1)
+    ours, theirs = os.openpty()
+    process = folder.start("-c", "from stem_iso.cli import main; main()", "bulk", "revoke", "--name", "none", stdin=theirs)
+    out, _ = process.communicate(timeout=60)
+    os.close(ours)
+    os.close(theirs)
+    assert (process.returncode, out) == (0, "0 match\n")
 
 
 HOSTILE = "\x1b[2J\u202eevil\r\n"
