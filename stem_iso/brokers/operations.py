@@ -87,7 +87,7 @@ class TaskCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     """A queue as it stands. `by_priority` counts what is ready; `oldest_age` is how long, seconds, the oldest of these has been ready:
-    since it was enqueued, or since it came due."""
+    since it was enqueued, came due, or was retried."""
 
     name: str
     by_priority: dict[int, int] = {}

@@ -7,7 +7,8 @@
     task_changes    retry, run-now, edit, bulk
     queues          queues, queues pause, resume, purge
     control         control
-    stats           stats, health, actions
+    stats           stats, actions
+    health          health
     dead_letters    dlq list, show, replay, purge
     schedules       schedule list, pause, resume, trigger, remove
     inspect         workers, events, migrate

@@ -17,8 +17,8 @@ from stem_iso.printable import one_line
 def queues(reach: Reach) -> None:
     """Show the queues that hold something, are served, or were used within a day; or pause, resume or empty one.
 
-    OLDEST is for how long the oldest ready task has been ready, RATE how many tasks ended per second within the last minute. Where there
-    is no database, none is made.
+    OLDEST is for how long the oldest ready task has been ready, RATE how many tasks ended per second within the last minute. Names of
+    tasks that are paused stand below. Where there is no database, none is made.
     """
     context = click.get_current_context()
     if context.invoked_subcommand is not None:
@@ -26,6 +26,8 @@ def queues(reach: Reach) -> None:
         return
     app, place = reach.stem_at()
     found = app.queue_stats()
+    with app.broker_pool.borrow() as broker:
+        paused = sorted(broker.paused().tasks)
     if reach.as_json:
         output.print_json(found)
         if not found:
@@ -35,6 +37,8 @@ def queues(reach: Reach) -> None:
     else:
         head = ("QUEUE", "QUEUED", "DELAYED", "RUNNING", "DEAD", "OLDEST", "RATE", "WORKERS", "STATE")
         click.echo(output.table(head, [_row(queue) for queue in found], TONES))
+    if paused:  # of a value of its own in JSON there is no room: stdout is the list of queues
+        click.echo(one_line(f"paused tasks: {', '.join(paused)}"), err=reach.as_json)
 
 
 @queues.command()

@@ -23,10 +23,11 @@ from stem_iso.cli import output
 from stem_iso.cli.control import control
 from stem_iso.cli.dashboard import dashboard
 from stem_iso.cli.dead_letters import dlq
+from stem_iso.cli.health import health
 from stem_iso.cli.inspect import events, migrate, workers
 from stem_iso.cli.queues import queues
 from stem_iso.cli.schedules import schedule
-from stem_iso.cli.stats import actions, health, stats
+from stem_iso.cli.stats import actions, stats
 from stem_iso.cli.task_changes import bulk, edit, retry, run_now
 from stem_iso.cli.task_list import tasks
 from stem_iso.cli.tasks import enqueue, graph, result, revoke, status

@@ -1,4 +1,4 @@
-"""Figures: counts and times of tasks, whether all is well, and what operators did."""
+"""Figures: counts and times of tasks, and what operators did."""
 
 from __future__ import annotations
 
@@ -46,37 +46,6 @@ def stats(reach: Reach, name: str | None, minutes: int) -> None:
     else:
         rows = [(each.name, *_totals(each), output.seconds(each.wait.p95), output.seconds(each.run.p95)) for each in all_found]
         click.echo(output.table(("TASK", *COLUMNS, "WAIT p95", "RUN p95"), rows, TONES))
-
-
-@click.command()
-@click.option("--max-age", type=click.FloatRange(min=0), default=300.0, show_default=True, metavar="S", help="Of the oldest ready task.")
-@click.option("--min-workers", type=click.IntRange(min=0), default=1, show_default=True, metavar="N", help="That live and take tasks.")
-@reaching
-def health(reach: Reach, max_age: float, min_workers: int) -> None:
-    """Say whether all is well: exit code 0 where it is, 1 where not, 3 where the broker cannot be reached.
-
-    Ill is a queue whose oldest ready task has been ready for longer than --max-age, paused or not, and fewer workers than --min-workers
-    that live and do not drain.
-    """
-    app, _ = reach.stem_at()
-    found = app.queue_stats()
-    with app.broker_pool.borrow() as broker:
-        workers = sum(not worker.draining for worker in broker.workers())
-    problems = [] if workers >= min_workers else [f"{workers} of at least {min_workers} workers live"]
-    for queue in found:
-        if queue.oldest_age is not None and queue.oldest_age > max_age:
-            state = " and is paused" if queue.paused else "" if queue.served_by else " and nobody serves it"
-            problems.append(f"queue {queue.name} has a task that has been ready for {output.seconds(queue.oldest_age)}{state}")
-    oldest = max((queue.oldest_age for queue in found if queue.oldest_age is not None), default=None)
-    if reach.as_json:
-        output.print_json({"healthy": not problems, "problems": problems, "workers": workers, "oldest_age": oldest})
-    elif problems:
-        click.echo("\n".join(one_line(problem) for problem in problems), err=True)
-    else:
-        age = "" if oldest is None else f", the oldest ready task has been ready for {output.seconds(oldest)}"
-        click.echo(f"well: workers that live: {workers}{age}")
-    if problems:
-        raise SystemExit(1)
 
 
 @click.command()

@@ -80,7 +80,9 @@ def bulk(reach: Reach, action: str, everything: bool, dry_run: bool, yes: bool, 
     meant = cast(BulkAction, action)
     if not dry_run and not yes and sys.stdin.isatty():
         matched = app.bulk(meant, dry_run=True, all=everything, progress=_progress(reach), **which).matched
-        click.confirm(f"{action} {matched} task{'' if matched == 1 else 's'}?".ljust(PROGRESS_WIDTH), abort=True, err=True)
+        if matched:
+            click.confirm(f"{action} {matched} task{'' if matched == 1 else 's'}?".ljust(PROGRESS_WIDTH), abort=True, err=True)
+        dry_run = not matched  # nobody was asked about what comes in between
     result = app.bulk(meant, dry_run=dry_run, all=everything, progress=_progress(reach), **which)
     if reach.as_json:
         output.print_json(result)

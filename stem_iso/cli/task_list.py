@@ -41,7 +41,11 @@ def tasks(reach: Reach, limit: int, cursor: str | None, oldest_first: bool, **wh
 
 
 def _row(task: TaskStatus) -> tuple[object, ...]:
-    delayed = task.state is TaskState.QUEUED and task.not_before is not None and task.not_before.timestamp() > time.time()
-    state = ("delayed" if delayed else task.state.value) + (f" ({task.reason})" if task.reason else "")
     args = "-" if task.args is None else output.to_json(task.args)
-    return task.id, task.name, task.queue, state, output.clock_of_today(task.enqueued_at), args
+    return task.id, task.name, task.queue, state_in_words(task), output.clock_of_today(task.enqueued_at), args
+
+
+def state_in_words(task: TaskStatus) -> str:
+    """The word that `--state` finds it by, and the reason."""
+    delayed = task.state is TaskState.QUEUED and task.not_before is not None and task.not_before.timestamp() > time.time()
+    return ("delayed" if delayed else task.state.value) + (f" ({task.reason})" if task.reason else "")

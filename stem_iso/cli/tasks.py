@@ -9,6 +9,7 @@ import click
 
 from stem_iso.cli import completion, output
 from stem_iso.cli.options import Reach, reaching
+from stem_iso.cli.task_list import state_in_words
 from stem_iso.errors import TaskFailed
 from stem_iso.printable import one_line
 
@@ -150,7 +151,7 @@ def _describe(found: TaskStatus) -> str:
             ("id", found.id),
             ("name", found.name),
             ("queue", found.queue),
-            ("state", found.state.value + (f" ({found.reason})" if found.reason else "")),
+            ("state", state_in_words(found)),
             ("attempt", attempt),
             ("redelivered", found.redeliveries or None),
             ("enqueued", found.enqueued_at and output.clock(found.enqueued_at)),

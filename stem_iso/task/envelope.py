@@ -111,7 +111,8 @@ def _decode_newer(body: bytes) -> Envelope:
 
 
 def next_run(envelope: Envelope, id: str, run: int, due: float | None) -> Envelope:
-    """As a replay sends it: from its first attempt on, without an expiry. `id`: what its letter says, for the envelope may be anybody's."""
+    """As a replay sends it: from its first attempt on, without an expiry. `id`: what its letter says, for the envelope may be anybody's.
+    `due`: now at the latest of one that had ended, for its age and its wait are counted from then; None: since it was enqueued."""
     return msgspec.structs.replace(
         envelope, id=id, run=run, attempt=0, redeliveries=0, expires=None, not_before=due, unregistered_since=None
     )

@@ -113,7 +113,7 @@ def test_dead_letters_from_list_to_replay(folder: Folder) -> None:
     assert folder.json("queues")[0]["dead"] == 2
     assert folder.json("dlq", "replay", ids[0], "--delay", "60") == [{"id": ids[0], "run": 1, "refused": None}]
     [queue] = folder.json("queues")
-    assert [queue[count] for count in ("queued", "delayed", "running", "dead")] == [0, 1, 0, 1]
+    assert (queue["name"], queue["queued"], queue["delayed"], queue["running"], queue["dead"]) == ("default", 0, 1, 0, 1)
     assert folder.json("status", ids[0])["run"] == 1
     unknown = folder.stem("dlq", "replay", "nothing")
     assert unknown.returncode == 1 and "nothing" in unknown.stderr

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import sys
+import threading
+import time
+from contextlib import closing
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from stem_iso.brokers.operations import Action
 from stem_iso.brokers.url import open_broker
 from stem_iso.client.action_log import operator
 from stem_iso.testing import eventually
 from stem_iso.testing.contract.steps import FAILURE, settle, take
+from stem_iso.testing.contract.workers import info
 from tests.cli.conftest import Folder
 from tests.cli.test_damage import stem
 from tests.servers.fixtures import broker_of
@@ -170,6 +177,24 @@ def test_a_pause_holds_although_nobody_obeys_and_queues_show_it(here: Run) -> No
     assert [action["action"] for action in asked(here, "actions")] == ["purge", "resume", "pause", "pause"]
 
 
+def test_a_paused_task_is_not_forgotten(here: Run) -> None:
+    sent(here, "add", a=1)
+    assert "paused tasks" not in here("queues")[1]
+    here("queues", "pause", "--task", "add")
+    assert here("queues")[1].splitlines()[-1] == "paused tasks: add"
+    code, out, err = here("queues", "--json")
+    assert (code, len(json.loads(out)), err) == (0, 1, "paused tasks: add\n")
+    here("queues", "resume", "--task", "add")
+    assert "paused tasks" not in here("queues")[1]
+
+
+def test_a_status_says_the_word_that_a_list_is_filtered_by(here: Run) -> None:
+    id = sent(here, "add", "--delay", "60", a=1)
+    assert "state:       delayed" in here("status", id)[1]
+    here("run-now", id)
+    assert "state:       queued" in here("status", id)[1]
+
+
 def test_health_says_what_is_ill(here: Run) -> None:
     sent(here, "add", a=1)
     assert here("health", "--min-workers", "0")[0] == 0
@@ -178,6 +203,55 @@ def test_health_says_what_is_ill(here: Run) -> None:
     found = asked(here, "health", "--min-workers", "0", "--max-age", "0", code=1)
     assert found["healthy"] is False and "queue default has a task that has been ready for" in found["problems"][0]
     assert found["oldest_age"] > 0
+
+
+def heard(seconds_ago: float) -> None:
+    """A worker that serves the default queue was heard so long ago, by the clock of this machine."""
+    broker = open_broker("sqlite:///stem_iso.db")
+    broker.beat(info())
+    broker.close()
+    with closing(sqlite3.connect("stem_iso.db")) as file, file:
+        at = time.time() - seconds_ago
+        file.execute("UPDATE worker SET seen = ?, info = ?", (at, msgspec.msgpack.encode(replace(info(), seen_at=at))))
+
+
+def test_a_worker_that_was_killed_is_not_well(here: Run) -> None:
+    sent(here, "add", a=1)
+    heard(seconds_ago=0)
+    assert here("health")[0] == 0
+    heard(seconds_ago=6)
+    code, _, err = here("health", "--max-age", "0")
+    assert code == 1 and "0 of at least 1 workers live (not heard: host:1)" in err
+    assert "and nobody serves it" in err
+    assert asked(here, "health", code=1)["workers"] == 0
+
+
+def test_a_worker_whose_stores_clock_is_behind_is_well(here: Run) -> None:
+    sent(here, "add", a=1)
+    heard(seconds_ago=20)
+    done = threading.Event()
+
+    def beats() -> None:
+        behind = 19.0
+        while not done.wait(0.3):
+            heard(seconds_ago=(behind := behind - 0.01))
+
+    thread = threading.Thread(target=beats)
+    thread.start()
+    try:
+        assert here("health")[0] == 0
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_one_that_drains_lives_and_takes_nothing(here: Run) -> None:
+    sent(here, "add", a=1)
+    broker = open_broker("sqlite:///stem_iso.db")
+    broker.beat(replace(info(), draining=True))
+    broker.close()
+    code, _, err = here("health")
+    assert code == 1 and "0 of at least 1 workers live and take tasks (1 drains)" in err
 
 
 @pytest.mark.parametrize(("word", "code", "state"), [("n", 130, "queued"), ("y", 0, "cancelled")])
@@ -191,6 +265,16 @@ def test_a_bulk_asks_on_a_terminal(folder: Folder, word: str, code: int, state: 
     os.close(theirs)
     assert process.returncode == code and "revoke 1 task?" in err
     assert folder.json("status", id)["state"] == state
+
+
+def test_a_bulk_that_nothing_matches_asks_nobody(folder: Folder) -> None:
+    folder.enqueue("add", a=1)
+    ours, theirs = os.openpty()
+    process = folder.start("-c", "from stem_iso.cli import main; main()", "bulk", "revoke", "--name", "none", stdin=theirs)
+    out, _ = process.communicate(timeout=60)
+    os.close(ours)
+    os.close(theirs)
+    assert (process.returncode, out) == (0, "0 match\n")
 
 
 HOSTILE = "\x1b[2J\u202eevil\r\n"

@@ -75,10 +75,10 @@ class DeadLetters:
         taken: set[str] = set()  # locks that a dry run would have taken by then
         replayed: list[Replayed] = []
         for batch in batches:
-            replayed += self._replay(batch, now + delay if delay > 0 else None, dry_run, taken)
+            replayed += self._replay(batch, now + max(0.0, delay), dry_run, taken)
         return replayed
 
-    def _replay(self, batch: Sequence[_Letter], due: float | None, dry_run: bool, taken: set[str]) -> list[Replayed]:
+    def _replay(self, batch: Sequence[_Letter], due: float, dry_run: bool, taken: set[str]) -> list[Replayed]:
         wanted: list[_Next] = []
         answered: dict[str, str] = {}
         for each in batch:
@@ -166,7 +166,7 @@ def _by_queue(items: Sequence[T], queue_of: Callable[[T], str]) -> dict[str, lis
     return places
 
 
-def _next_run(of: DeadLetter, due: float | None) -> Envelope:
+def _next_run(of: DeadLetter, due: float) -> Envelope:
     """Raises Undecodable. In the queue it died in, whatever it says itself."""
     return msgspec.structs.replace(next_run(decode(of.body), of.id, of.run + 1, due), queue=of.queue)
 

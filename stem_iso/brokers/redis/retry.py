@@ -14,7 +14,7 @@ import msgspec
 
 from stem_iso.brokers.base import Replayed, StatusRecord
 from stem_iso.brokers.redis.corrupt_records import DAMAGE
-from stem_iso.brokers.redis.driver.client import RedisClient
+from stem_iso.brokers.redis.driver.client import RedisClient, ScriptCall, ServerCommand
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.queues import QueueRegistry
 from stem_iso.brokers.redis.records import record
@@ -49,10 +49,10 @@ def retry(
         if not found.queue:
             return Replayed(id, found.run, "canvas")  # a group
         key = queue_key(found.queue)
-        stored = client.call("status", key, id)[0]
+        (stored,), (seconds, micros) = client.run([ScriptCall("status", key, (id,)), ServerCommand(key, ("TIME",))])
         if not isinstance(stored, bytes):
             continue
-        envelope = _next_run(stored, found, most, new)
+        envelope = _next_run(stored, found, most, int(seconds) + int(micros) / 1e6, new)
         if isinstance(envelope, str):
             return Replayed(id, found.run, envelope)
         registry.register([found.queue])
@@ -63,7 +63,7 @@ def retry(
     return None
 
 
-def _next_run(stored: bytes, found: StatusRecord, most: int, new: NewArgs | None) -> Envelope | str:
+def _next_run(stored: bytes, found: StatusRecord, most: int, now: float, new: NewArgs | None) -> Envelope | str:
     """In the queue that it is known in, whatever it says itself; or why there is none."""
     try:
         before = kept(stored)
@@ -75,6 +75,6 @@ def _next_run(stored: bytes, found: StatusRecord, most: int, new: NewArgs | None
         return "no-envelope"
     if new is not None and before.envelope.run != new.run:
         return "changed"
-    envelope = next_run(before.envelope, found.id, before.envelope.run + 1, None)
+    envelope = next_run(before.envelope, found.id, before.envelope.run + 1, now)
     envelope = after(msgspec.structs.replace(envelope, queue=found.queue), found, most)
     return envelope if new is None else new.put_in(envelope)

@@ -74,7 +74,7 @@ def replay_all(turn: Transaction, which: DeadFilter, ttl: float, delay: float, m
 def _replay(turn: Transaction, row: Row, delay: float, most: int, dry_run: bool, taken: set[str]) -> Replayed:
     id, run, body = row[0], count(row[4]) + 1, data(row[8])
     try:
-        envelope = next_run(decode(body), id, run, turn.now + delay if delay > 0 else None)
+        envelope = next_run(decode(body), id, run, turn.now + max(0.0, delay))
     except Undecodable:
         return Replayed(text(id), run - 1, "undecodable")
     if not is_text(id):

@@ -61,7 +61,7 @@ def edit(turn: Transaction, id: str, run: int, args: bytes, most: int) -> Replay
     if refused is not None:
         return Replayed(id, now_run, refused)
     try:
-        envelope = _edited(decode(data(with_meta(body, meta))), id, now_run + 1, args, state in WAITS)
+        envelope = _edited(decode(data(with_meta(body, meta))), id, now_run + 1, args, None if state in WAITS else turn.now)
     except Undecodable:
         return Replayed(id, now_run, "undecodable")
     if state not in WAITS:
@@ -97,8 +97,10 @@ def _refused(state: Any, same_run: bool, canvas: Any, body: Any) -> str | None:
     return "no-envelope" if body is None else None
 
 
-def _edited(envelope: Envelope, id: str, run: int, args: bytes, waits: bool) -> Envelope:
-    anew = next_run(envelope, id, run, envelope.not_before if waits else None)
+def _edited(envelope: Envelope, id: str, run: int, args: bytes, ended: float | None) -> Envelope:
+    """`ended`: the time, of a task that has ended, which is due now; None of one that waits, which keeps its due time and its expiry."""
+    waits = ended is None
+    anew = next_run(envelope, id, run, envelope.not_before if waits else ended)
     return msgspec.structs.replace(anew, args=msgspec.Raw(args), expires=envelope.expires if waits else None)
 
 

@@ -25,7 +25,7 @@ def retry(turn: Transaction, id: str, most: int) -> Replayed | None:
     if canvas is not None or body is None:
         return Replayed(id, run, "no-envelope" if canvas is None else "canvas")
     try:
-        envelope = next_run(decode(data(with_meta(body, meta))), id, run + 1, None)
+        envelope = next_run(decode(data(with_meta(body, meta))), id, run + 1, turn.now)
     except Undecodable:
         return Replayed(id, run, "undecodable")
     if envelope.lock is not None and holder(turn, envelope.lock) not in (None, id):

@@ -9,6 +9,8 @@ from msgspec.structs import replace
 
 from stem_iso.brokers.base import Broker
 from stem_iso.brokers.operations import QueueState
+from stem_iso.brokers.records import DeadFilter
+from stem_iso.task.envelope import decode
 from stem_iso.task.settlement import GiveBack
 from stem_iso.testing.assertions import eventually
 from stem_iso.testing.contract.canvas_steps import chain, compose, leaf
@@ -111,6 +113,26 @@ class QueueStates(Steps):
         broker.publish([envelope(queue="other", enqueued_at=now - 7200, not_before=now + 0.1)])
         eventually(lambda: state(broker, "other").queued == 1)
         assert age(broker, "other") <= LATE
+
+    @pytest.mark.parametrize("again", ["retry", "replay", "edit"])
+    def test_one_that_runs_again_is_as_old_as_that(self, broker: Broker, again: str) -> None:
+        """Yesterday's failures, retried today, are no queue that has stood for a day; nor have they waited for one when they begin."""
+        sent = envelope(enqueued_at=time.time() - 86_400)
+        broker.publish([sent])
+        settle(broker, take_one(broker), FAILURE)
+        match again:
+            case "retry":
+                broker.retry(sent.id)
+            case "replay":
+                broker.replay(DeadFilter())
+            case _:
+                broker.edit(sent.id, 0, bytes(sent.args))
+        assert state(broker).queued == 1
+        assert age(broker) <= LATE
+        delivered = decode(take_one(broker).body)
+        assert delivered.enqueued_at == sent.enqueued_at
+        assert delivered.not_before is not None
+        assert abs(time.time() - delivered.not_before) <= LATE
 
     def test_what_was_revoked_is_not_the_oldest(self, broker: Broker) -> None:
         now = time.time()
