@@ -178,6 +178,17 @@ def test_arguments_that_do_not_fit_are_refused_by_name(app: Stem, site: httpx.Cl
     assert refused(site.post(f"/api/tasks/{id}/edit", json={}, headers=ORDER), 400)["field"] == "args"
 
 
+def test_who_edits_what_somebody_else_has_edited_meanwhile_is_told(app: Stem, site: httpx.Client) -> None:
+    id = make(app, "cat.png", delay=3600)
+    seen = got(site, f"/api/tasks/{id}")["run"]
+    assert ordered(site, f"/api/tasks/{id}/edit", {"args": {"path": "dog.png"}, "run": seen})["task"]["run"] == seen + 1
+    late = site.post(f"/api/tasks/{id}/edit", json={"args": {"path": "cow.png"}, "run": seen}, headers=ORDER)
+    assert "another run" in refused(late, 409)["message"]
+    assert got(site, f"/api/tasks/{id}")["args"]["path"] == "dog.png"
+    wrong = site.post(f"/api/tasks/{id}/edit", json={"args": {"path": "cow.png"}, "run": "first"}, headers=ORDER)
+    assert refused(wrong, 400)["field"] == "run"
+
+
 def test_a_delayed_task_runs_now(app: Stem, site: httpx.Client, worker: Worker) -> None:
     id = make(app, "cat.png", delay=3600)
     assert "run-now" in got(site, f"/api/tasks/{id}")["can"]
