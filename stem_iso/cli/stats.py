@@ -50,19 +50,19 @@ def stats(reach: Reach, name: str | None, minutes: int) -> None:
 
 @click.command()
 @click.option("--max-age", type=click.FloatRange(min=0), default=300.0, show_default=True, metavar="S", help="Of the oldest ready task.")
-@click.option("--min-workers", type=click.IntRange(min=0), default=1, show_default=True, metavar="N", help="That live and take tasks.")
+@click.option("--min-workers", type=click.IntRange(min=0), default=1, show_default=True, metavar="N", help="That answer and take tasks.")
 @reaching
 def health(reach: Reach, max_age: float, min_workers: int) -> None:
     """Say whether all is well: exit code 0 where it is, 1 where not, 3 where the broker cannot be reached.
 
     Ill is a queue whose oldest ready task has been ready for longer than --max-age, paused or not, and fewer workers than --min-workers
-    that live and do not drain.
+    that do not drain and were heard of within 5 s.
     """
     app, _ = reach.stem_at()
     found = app.queue_stats()
     with app.broker_pool.borrow() as broker:
-        workers = sum(not worker.draining for worker in broker.workers())
-    problems = [] if workers >= min_workers else [f"{workers} of at least {min_workers} workers live"]
+        workers = sum(worker.answers and not worker.draining for worker in broker.workers())
+    problems = [] if workers >= min_workers else [f"{workers} of at least {min_workers} workers answer"]
     for queue in found:
         if queue.oldest_age is not None and queue.oldest_age > max_age:
             state = " and is paused" if queue.paused else "" if queue.served_by else " and nobody serves it"
@@ -74,7 +74,7 @@ def health(reach: Reach, max_age: float, min_workers: int) -> None:
         click.echo("\n".join(one_line(problem) for problem in problems), err=True)
     else:
         age = "" if oldest is None else f", the oldest ready task has been ready for {output.seconds(oldest)}"
-        click.echo(f"well: workers that live: {workers}{age}")
+        click.echo(f"well: workers that answer: {workers}{age}")
     if problems:
         raise SystemExit(1)
 

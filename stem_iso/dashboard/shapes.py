@@ -248,7 +248,7 @@ class StatsView(TypedDict):
 
 
 class QueueView(TypedDict):
-    """`QueueStats`. `silent`: those of `served_by` that do not answer."""
+    """`QueueStats`. `silent`: ids of workers that serve it, so far as one knows, and do not answer; they are not among `served_by`."""
 
     name: str
     queued: int

@@ -46,7 +46,7 @@ class Steering:
         return self._done("run-now", id)
 
     def edit(self, id: str, args: dict[str, Any], run: int | None, by: str) -> dict[str, Any]:
-        """`run`: the one that was seen. Raises ActionRefused, PayloadTooLarge, UnknownResult, and InvalidOptions for arguments that do not fit."""
+        """`run`: the one that was seen. Raises ActionRefused, PayloadTooLarge, UnknownResult, and InvalidOptions for what does not fit."""
         try:
             self._app.handle(id).edit(args, run=run, by=by)
         except TypeError as error:

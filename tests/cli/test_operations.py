@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import sys
 from typing import Any
 
 import pytest
 
+from stem_iso.brokers.base import WorkerInfo
 from stem_iso.brokers.operations import Action
 from stem_iso.brokers.url import open_broker
 from stem_iso.client.action_log import operator
@@ -174,10 +176,25 @@ def test_health_says_what_is_ill(here: Run) -> None:
     sent(here, "add", a=1)
     assert here("health", "--min-workers", "0")[0] == 0
     code, _, err = here("health")
-    assert code == 1 and "0 of at least 1 workers live" in err
+    assert code == 1 and "0 of at least 1 workers answer" in err
     found = asked(here, "health", "--min-workers", "0", "--max-age", "0", code=1)
     assert found["healthy"] is False and "queue default has a task that has been ready for" in found["problems"][0]
     assert found["oldest_age"] > 0
+
+
+def test_a_worker_that_is_silent_for_five_seconds_is_nowhere_counted_as_alive(here: Run) -> None:
+    broker = open_broker("sqlite:///stem_iso.db")
+    broker.beat(WorkerInfo(id="w-1", boot="b", hostname="h", pid=1, queues=["default"], seats=1, spares=0))
+    broker.close()
+    assert asked(here, "workers")[0]["answers"] and " ago" in here("workers")[1]
+    assert asked(here, "health")["workers"] == 1 and asked(here, "queues")[0]["served_by"] == ["w-1"]
+    with sqlite3.connect("stem_iso.db") as file:
+        file.execute("UPDATE worker SET seen = seen - 6")
+    file.close()
+    assert not asked(here, "workers")[0]["answers"] and "not for 6" in here("workers")[1]
+    code, _, err = here("health")
+    assert code == 1 and "0 of at least 1 workers answer" in err
+    assert asked(here, "queues")[0]["served_by"] == []
 
 
 @pytest.mark.parametrize(("word", "code", "state"), [("n", 130, "queued"), ("y", 0, "cancelled")])

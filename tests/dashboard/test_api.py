@@ -10,7 +10,9 @@ import httpx
 import pytest
 
 from stem_iso import Stem, Worker, chain, group
+from stem_iso.brokers import records
 from stem_iso.brokers.base import WorkerInfo
+from stem_iso.dashboard import metrics
 from tests.dashboard.conftest import ORDER
 from tests.isolate.calling import eventually
 
@@ -121,23 +123,33 @@ def test_a_canvas_is_shown_with_all_its_parts(app: Stem, site: httpx.Client, wor
     assert got(site, f"/api/tasks/{make(app, 'alone')}")["canvas"] is None
 
 
-def test_a_worker_that_is_not_seen_for_five_seconds_is_not_shown_as_alive(app: Stem, site: httpx.Client) -> None:
+def test_a_worker_that_is_not_seen_for_five_seconds_is_not_shown_as_alive(
+    app: Stem, site: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with app.broker_pool.borrow() as broker:
         broker.beat(WorkerInfo(id="w-1", boot="b", hostname="h", pid=1, queues=["images"], seats=1, spares=0))
     id = make(app, "cat.png")
     with app.broker_pool.borrow() as broker:
         assert broker.exchange("b", [], ["images"], 1).deliveries
 
+    def served() -> list[str]:
+        (queue,) = [each for each in app.queue_stats() if each.name == "images"]
+        return queue.served_by
+
     def shown() -> tuple[bool, list[str], bool, bool]:
         (worker,), (queue,) = got(site, "/api/workers"), [each for each in got(site, "/api/queues") if each["name"] == "images"]
         (task,) = got(site, "/api/tasks", state="running")["tasks"]
         return worker["answering"], queue["silent"], task["answering"], got(site, f"/api/tasks/{id}")["answering"]
 
+    app.clock = lambda: time.time() + 3600  # the clock of whoever looks says nothing of it
     assert shown() == (True, [], True, True)
-    app.clock = lambda: time.time() + 6
+    assert served() == ["w-1"] and "stem_iso_workers 1.0" in site.get("/metrics").text
+    monkeypatch.setattr(records, "ANSWERS_WITHIN", 0.0)
     assert shown() == (False, ["w-1"], False, False)
+    assert served() == []
     totals = got(site, "/api/overview")["totals"]
     assert (totals["workers"], totals["silent"]) == (0, 1)
+    assert b"stem_iso_workers 0.0" in metrics.text(app)
 
 
 def test_the_overview_counts_what_happened(app: Stem, site: httpx.Client, worker: Worker) -> None:
