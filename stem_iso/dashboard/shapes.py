@@ -283,8 +283,18 @@ class WorkerView(TypedDict):
     seen_ago: float  # seconds
 
 
+class ScheduleOutcomeView(TypedDict):
+    """`due`: for when it was fired. `ended_at` is None while its task has not ended."""
+
+    id: str
+    due: str | None
+    state: str
+    reason: str | None
+    ended_at: str | None
+
+
 class ScheduleView(TypedDict):
-    """`ScheduleInfo`, and the last task that it sent, where the broker still knows one."""
+    """`ScheduleInfo`. `outcomes`: of its last five firings, the newest first, as far as the broker knows them; none by hand."""
 
     name: str
     tasks: list[str]
@@ -299,6 +309,7 @@ class ScheduleView(TypedDict):
     paused: bool
     late: float
     owner: str
+    outcomes: list[ScheduleOutcomeView]
 
 
 class LimitView(TypedDict):

@@ -65,12 +65,14 @@ class Snapshots:
         self.counts = CountsReader(app)
         self._workers = PacedRead(self._read_workers, oldest=0.0)  # an old value would make the living look dead
         self._queues = PacedRead(app.queue_stats)
+        self._schedules = PacedRead(lambda: app.schedules.infos(outcomes=True), oldest=0.0)
         self._failures = PacedRead(lambda: self._grouped({}))
 
     def forget(self) -> None:
         """Something was changed from here, so what is shown next is read anew."""
         self._workers.forget()
         self._queues.forget()
+        self._schedules.forget()
         self._failures.forget()
 
     def _read_workers(self) -> tuple[list[WorkerInfo], float]:
@@ -168,7 +170,7 @@ class Snapshots:
 
     def schedules(self) -> list[ScheduleView]:
         """By name."""
-        return [cast("ScheduleView", to_plain(info)) for info in self._app.schedules.infos()]
+        return [cast("ScheduleView", to_plain(info)) for info in self._schedules.value()]
 
     def limits(self) -> list[LimitView]:
         """By bucket, at most 1,000."""

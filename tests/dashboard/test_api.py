@@ -295,6 +295,21 @@ def test_a_schedule_is_paused_triggered_and_removed(app: Stem, site: httpx.Clien
     assert refused(site.post("/api/schedules/nightly/pause", headers=ORDER), 404)["type"] == "UnknownSchedule"
 
 
+def test_a_schedule_shows_what_became_of_its_last_firings(app: Stem, site: httpx.Client, worker: Worker) -> None:
+    app.schedule("often", app.tasks["thumbs.make"].s(path="all"), every=0.2)
+
+    def ended() -> list[str]:
+        return [one["id"] for one in got(site, "/api/schedules")[0]["outcomes"] if one["state"] == "succeeded"]
+
+    eventually(ended, "no firing is shown")
+    ordered(site, "/api/schedules/often/pause")
+    by_hand = ordered(site, "/api/schedules/often/trigger")["id"]
+    eventually(lambda: state_of(site, by_hand) == "succeeded", "it does not end")
+    page = site.get("/schedules").text
+    assert all(f"/tasks/{id}" in page for id in ended()) and f"/tasks/{by_hand}" not in page
+    assert {got(site, f"/api/tasks/{id}")["name"] for id in ended()} == {"thumbs.make"}
+
+
 def test_who_did_what_is_listed(app: Stem, site: httpx.Client) -> None:
     id = make(app, "cat.png")
     ordered(site, f"/api/tasks/{id}/revoke")
