@@ -141,6 +141,7 @@ class TaskShown(TypedDict):
     answering: bool | None  # of one that runs: whether its worker was seen within 5 s; None for all others
     elapsed: float | None  # seconds of the newest attempt, so far or whole
     waited: float | None  # seconds from when it was ready until that began, so far or whole; None where it is not ready
+    cut: list[str]  # which of `result` and `args` are not whole, but an excerpt: a list has 2 KiB of each, one task 1 MiB of its result
 
 
 class TaskRows(TypedDict):

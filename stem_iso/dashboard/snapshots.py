@@ -23,6 +23,7 @@ import msgspec
 
 from stem_iso.client import task_list
 from stem_iso.client.result import datetime_of
+from stem_iso.client.task_excerpt import LISTED
 from stem_iso.client.task_filter import FilterFields, checked
 from stem_iso.dashboard import failures as failure_groups
 from stem_iso.dashboard.counts_reader import CountsReader
@@ -117,8 +118,9 @@ class Snapshots:
     def tasks(self, which: FilterFields, limit: int = 100, cursor: str | None = None, newest_first: bool = True) -> TaskRows:
         """`which`: as of `app.list_tasks`; `parameters.task_filter` makes it of a query. Raises InvalidOptions."""
         now = self._app.clock()
-        page, alive = task_list.page(self._app, checked(which, now), limit, cursor, newest_first, LOOK), self._alive()
-        return TaskRows(tasks=[task_row(task, now, alive) for task in page.tasks], cursor=page.cursor)
+        page = task_list.page(self._app, checked(which, now), limit, cursor, newest_first, LOOK, LISTED)
+        alive = self._alive()
+        return TaskRows(tasks=[task_row(task, now, alive, page.cut.get(task.id, [])) for task in page.tasks], cursor=page.cursor)
 
     def task(self, id: str) -> TaskView:
         """Raises UnknownResult."""
@@ -135,8 +137,8 @@ class Snapshots:
         cursor: str | None = None
         stop_at = time.monotonic() + FAILED_LOOK
         while len(found) < FAILED_MOST and (left := stop_at - time.monotonic()) > 0:
-            page = task_list.page(self._app, chosen, PAGE, cursor, True, left)
-            # A thousand tasks may have a gigabyte of arguments, none of which is shown here.
+            page = task_list.page(self._app, chosen, PAGE, cursor, True, left, LISTED)
+            # Neither arguments nor results are shown here.
             found += [msgspec.structs.replace(task, args=None, result=None, meta={}) for task in page.tasks]
             cursor = page.cursor
             if cursor is None:

@@ -67,7 +67,15 @@ def test_tasks_are_listed_a_page_at_a_time(here: Run) -> None:
     assert '{"a":0' in out and err.startswith("more: --cursor ")
     assert [task["args"]["a"] for task in asked(here, "tasks", *APP, "--text", "a=3", "--name", "a*")["tasks"]] == [3]
     assert asked(here, "tasks", "--since", "10m", "--until", "0s")["tasks"][0]["id"] == known[-1]
-    assert asked(here, "tasks", "--until", "2026-01-31", "--state", "queued") == {"tasks": [], "cursor": None}
+    assert asked(here, "tasks", "--until", "2026-01-31", "--state", "queued") == {"tasks": [], "cursor": None, "cut": {}}
+
+
+def test_a_list_shows_the_beginning_of_what_is_long(here: Run) -> None:
+    id = sent(here, "fail", text="x" * 9000)
+    page = asked(here, "tasks", *APP)
+    assert page["cut"] == {id: ["args"]}
+    assert page["tasks"][0]["args"]["text"] == "x" * 2048 + "…"
+    assert asked(here, "status", id, *APP)["args"]["text"] == "x" * 9000
 
 
 def test_looking_makes_no_file(here: Run, folder: Folder) -> None:

@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from stem_iso import Stem, Worker, chain, group
 from stem_iso.brokers import records
 from stem_iso.brokers.base import WorkerInfo
 from stem_iso.dashboard import metrics
+from stem_iso.outcome import TaskState
+from stem_iso.task.settlement import Finish
+from stem_iso.testing.contract.steps import settle
 from tests.dashboard.conftest import ORDER
 from tests.isolate.calling import eventually
 
@@ -78,6 +82,20 @@ def test_pages_go_on_by_their_cursor(app: Stem, site: httpx.Client) -> None:
         if cursor is None:
             break
     assert sorted(seen) == sorted(ids)
+
+
+def test_lists_cut_what_is_long_and_one_task_has_more(app: Stem, site: httpx.Client) -> None:
+    id = make(app, "cat" * 2000)
+    with app.broker_pool.borrow() as broker:
+        (delivery,) = broker.exchange("b", [], ["images"], 1).deliveries
+        settle(broker, delivery, Finish(TaskState.SUCCEEDED, result=msgspec.msgpack.encode(["x" * 5000])))
+    (row,) = got(site, "/api/tasks")["tasks"]
+    assert row["cut"] == ["result", "args"]
+    assert row["result"].startswith('["xxx') and row["result"].endswith("x…") and len(row["result"]) == 2049
+    assert row["args"]["path"].startswith("catcat") and row["args"]["path"].endswith("…")
+    whole = got(site, f"/api/tasks/{id}")
+    assert (whole["cut"], whole["result"], whole["args"]["path"]) == ([], ["x" * 5000], "cat" * 2000)
+    assert len(site.get("/tasks").text) < len(site.get(f"/tasks/{id}").text)
 
 
 def test_redacted_arguments_are_shown_and_found_nowhere(app: Stem, site: httpx.Client) -> None:
