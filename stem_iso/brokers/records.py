@@ -225,11 +225,16 @@ class IsolateInfo(msgspec.Struct, frozen=True, kw_only=True):
     cores: list[int] = []
 
 
+ANSWERS_WITHIN = 5.0  # seconds: two heartbeats that were lost, and one that is late
+
+
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A worker as others see it. `boot` is what its receipts carry.
 
     `machine` names the machine's boot and the namespaces in which `processes` (pid, start time) mean something: the worker lives as long as
     one of these does. "": nobody can judge that from outside.
+
+    `silent_for`: seconds from its last heartbeat until the store was asked, both by the store's clock; that of whoever asks may differ.
     """
 
     id: str
@@ -249,6 +254,16 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     processes: list[tuple[int, int]] = msgspec.field(default_factory=list)
     isolates: list[IsolateInfo] = msgspec.field(default_factory=list)
     draining: bool = False  # it takes nothing new
+    silent_for: float = 0.0
+
+    @property
+    def answers(self) -> bool:
+        return answers(self.silent_for)
+
+
+def answers(silent_for: float) -> bool:
+    """Whether a worker is shown as alive that was heard of so many seconds ago."""
+    return silent_for < ANSWERS_WITHIN
 
 
 class ScheduleRecord(msgspec.Struct, frozen=True, kw_only=True):

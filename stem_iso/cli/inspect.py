@@ -11,13 +11,17 @@ from stem_iso import events as happened
 from stem_iso.brokers.base import WorkerInfo
 from stem_iso.cli import output
 from stem_iso.cli.options import Reach, reaching
+from stem_iso.cli.table import Tone
 from stem_iso.printable import one_line
 
 
 @click.command()
 @reaching
 def workers(reach: Reach) -> None:
-    """Show the workers that live. A core in brackets belongs to one running task alone."""
+    """Show the workers that live. A core in brackets belongs to one running task alone.
+
+    One that was not heard of for 5 s does not answer: it may be dead, and its tasks with it. After 30 s it is shown no more.
+    """
     broker, place = reach.open_at()
     found = broker.workers()
     if reach.as_json:
@@ -27,7 +31,7 @@ def workers(reach: Reach) -> None:
     else:
         now = time.time()
         head = ("WORKER", "HOST", "PID", "QUEUES", "SEATS", "RUNNING", "CORES", "UP", "SEEN")
-        click.echo(output.table(head, [_row(worker, now) for worker in found]))
+        click.echo(output.table(head, [_row(worker, now) for worker in found], TONES))
 
 
 @click.command()
@@ -55,15 +59,20 @@ def events(reach: Reach) -> None:
         click.echo(output.to_json(event) if reach.as_json else _line(event))
 
 
+TONES: dict[str, Tone] = {"SEEN": lambda cell: "red" if cell.startswith("not") else None}
+
+
 def _row(worker: WorkerInfo, now: float) -> tuple[object, ...]:
-    up, seen = output.seconds(now - worker.started_at), output.seconds(max(0.0, now - worker.seen_at)) + " ago"
+    up, seen = output.seconds(max(0.0, now - worker.started_at)), output.seconds(worker.silent_for)
+    seen = f"{seen} ago" if worker.answers else f"not for {seen}"
     held = {core for cores in worker.pinned.values() for core in cores}
     cores = ",".join(f"[{core}]" if core in held else str(core) for core in worker.cores)
     return worker.id, worker.hostname, worker.pid, ",".join(worker.queues), worker.seats, len(worker.running), cores, up, seen
 
 
 def _as_data(worker: WorkerInfo) -> dict[str, object]:
-    return {**msgspec.structs.asdict(worker), "started_at": output.moment(worker.started_at), "seen_at": output.moment(worker.seen_at)}
+    times = {"started_at": output.moment(worker.started_at), "seen_at": output.moment(worker.seen_at)}
+    return {**msgspec.structs.asdict(worker), **times, "answers": worker.answers}
 
 
 def _line(event: happened.AnyEvent) -> str:

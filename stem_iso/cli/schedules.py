@@ -19,8 +19,11 @@ def schedule() -> None:
 @schedule.command("list")
 @reaching
 def list_schedules(reach: Reach) -> None:
-    """List all schedules. Times are local; a cron expression is followed by the zone that it is read in."""
-    found = reach.stem().schedules.infos()
+    """List all schedules. Times are local; a cron expression is followed by the zone that it is read in.
+
+    With --json each has `outcomes`: what became of its last five firings, those by hand apart.
+    """
+    found = reach.stem().schedules.infos(outcomes=reach.as_json)
     if reach.as_json:
         output.print_json(found)
     elif not found:

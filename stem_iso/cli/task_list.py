@@ -10,6 +10,9 @@ import click
 from stem_iso.cli import output
 from stem_iso.cli.filters import choosing
 from stem_iso.cli.options import Reach, reaching
+from stem_iso.client.task_excerpt import LISTED
+from stem_iso.client.task_filter import checked
+from stem_iso.client.task_list import page as listed
 from stem_iso.outcome import TaskState, TaskStatus
 from stem_iso.printable import one_line
 
@@ -23,11 +26,12 @@ from stem_iso.printable import one_line
 def tasks(reach: Reach, limit: int, cursor: str | None, oldest_first: bool, **which: Any) -> None:
     """List tasks, newest first. Ended ones are there as long as their results.
 
-    A page may be short, and still not be the last: it is, where no cursor follows it.
+    A page may be short, and still not be the last: it is, where no cursor follows it. Of results and arguments the first 2 KiB are shown;
+    with --json `cut` says of which tasks, and `stem-iso status ID` has the rest.
     """
     reach.refuse_hidden(which["text"])
     app, place = reach.stem_at()
-    page = app.list_tasks(limit=limit, cursor=cursor, newest_first=not oldest_first, **which)
+    page = listed(app, checked(which, app.clock()), limit, cursor, not oldest_first, room=LISTED)
     if reach.as_json:
         output.print_json(page)
         return

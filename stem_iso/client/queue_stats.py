@@ -23,7 +23,8 @@ FINISHED = ("succeeded", "failed", "revoked")
 
 class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
     """A queue as it stands. `oldest_age`: seconds for which the oldest ready task has been ready, None where none is; `rate`: tasks that
-    ended per second, over the last minute; `served_by`: ids of the workers that live and take from it; `by_priority`: ready tasks."""
+    ended per second, over the last minute; `served_by`: ids of the workers that take from it and were heard of within 5 s;
+    `by_priority`: ready tasks."""
 
     name: str
     queued: int
@@ -50,7 +51,7 @@ def stats_of_queues(
     states: Iterable[QueueState], workers: Iterable[WorkerInfo], counts: Iterable[TaskCounts], now: float
 ) -> list[QueueStats]:
     """`counts`: those of the minute of `now` (wall clock) and of the one before."""
-    rates, known = _rates(counts, now), list(workers)
+    rates, known = _rates(counts, now), [worker for worker in workers if worker.answers]
     return [_stats(state, known, rates) for state in states]
 
 

@@ -20,7 +20,7 @@ from stem_iso.errors import ActionRefused, PayloadTooLarge, RetryRefused, StemEr
 from stem_iso.outcome import TaskState, TaskStatus
 from stem_iso.task.codec import Converter, unpack
 from stem_iso.task.context import current_context
-from stem_iso.validation import Duration, delay, optional_text
+from stem_iso.validation import Duration, count, delay, optional_text
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -131,27 +131,31 @@ class TaskHandle(Generic[R]):
     async def arun_now(self, *, by: str | None = None) -> None:
         await in_thread(lambda: self.run_now(by=by))
 
-    def edit(self, args: Mapping[str, Any], *, by: str | None = None) -> None:
+    def edit(self, args: Mapping[str, Any], *, run: int | None = None, by: str | None = None) -> None:
         """Give the task these arguments, all of them, by parameter name, and let it run anew: the same id, run + 1, attempt 0. What waits
-        keeps its due time; what has failed or was cancelled is enqueued again. The value "***" keeps the one that the argument has. `by` as
-        of `run_now`.
+        keeps its due time; what has failed or was cancelled is enqueued again. The value "***" keeps the one that the argument has. `run`:
+        the one whose arguments were looked at, so that nobody's newer ones are overwritten unseen. `by` as of `run_now`.
 
-        Raises TypeError for arguments that do not fit, ActionRefused for a task that runs, has succeeded, or is a part of a canvas,
-        PayloadTooLarge, and UnknownResult.
+        Raises TypeError for arguments that do not fit, ActionRefused for a task that runs, has succeeded, is a part of a canvas, or is in
+        another run than `run`, PayloadTooLarge, and UnknownResult.
         """
         optional_text("by", by)  # before anything is done
+        if run is not None:
+            count("run", run)
         with self.app.broker_pool.borrow() as broker:
             (record,) = broker.status([self.id], self.queue)
             if record is None:
                 raise unknown(self.id)
+            if run not in (None, record.run):
+                raise ActionRefused(f"task {self.id} is not edited: {REFUSED['changed']}")
             answer = broker.edit(self.id, record.run, edited_arguments(self.app, record, args), self.queue)
         if answer is not None and answer.refused == "too-large":
             raise PayloadTooLarge(f"task {self.id}: the arguments are longer than max_payload_bytes allows; pass a reference to the data")
         self._refuse(answer, ActionRefused, "is not edited")
         self.app.log_action("edit", self.id, f"run {record.run + 1}", by=by)
 
-    async def aedit(self, args: Mapping[str, Any], *, by: str | None = None) -> None:
-        await in_thread(lambda: self.edit(args, by=by))
+    async def aedit(self, args: Mapping[str, Any], *, run: int | None = None, by: str | None = None) -> None:
+        await in_thread(lambda: self.edit(args, run=run, by=by))
 
     def _refuse(self, answer: Replayed | None, error: type[ActionRefused], what: str) -> None:
         if answer is None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from stem_iso.client.result import status_of
+from stem_iso.client.task_excerpt import Room, excerpt
 from stem_iso.client.task_filter import CheckedFilter
 from stem_iso.errors import InvalidOptions, StemError
 from stem_iso.outcome import TaskStatus
@@ -34,29 +35,45 @@ MOST_A_STEP = 250  # tasks: each may bring arguments of a megabyte
 
 class TaskPage(msgspec.Struct, frozen=True):
     """Tasks in the order of the list. `cursor` asks for the next page; None: there is none. A page may have fewer tasks than were asked
-    for, and none, and still a cursor."""
+    for, and none, and still a cursor. `cut`: by id, which of `result` and `args` are not whole; none, where excerpts were not asked for."""
 
     tasks: list[TaskStatus]
     cursor: str | None = None
+    cut: dict[str, list[str]] = {}
 
 
-def page(app: Application, which: CheckedFilter, limit: int, cursor: str | None, newest_first: bool, look: float | None = None) -> TaskPage:
-    """`look`: seconds, instead of LONGEST_LOOK. Raises InvalidOptions for a limit outside 1 to 1,000, and for a cursor that is none."""
+def page(
+    app: Application,
+    which: CheckedFilter,
+    limit: int,
+    cursor: str | None,
+    newest_first: bool,
+    look: float | None = None,
+    room: Room | None = None,
+) -> TaskPage:
+    """`look`: seconds, instead of LONGEST_LOOK; `room`: for excerpts instead of whole tasks. Raises InvalidOptions for a limit outside 1 to
+    1,000, and for a cursor that is none."""
     whole("limit", limit, 1, 1000, " from 1 to 1000")
     flag("newest_first", newest_first)
     found: list[TaskStatus] = []
+    cut: dict[str, list[str]] = {}
     stop_at, size = time.monotonic() + (LONGEST_LOOK if look is None else look), 0
     for matched, position in steps(app, which, limit, cursor, newest_first):
         for place, task in enumerate(matched):
-            found.append(listed_status(app, task.record))
-            size += len(task.record.args or b"") + len(task.record.result or b"") + ATTEMPT * len(task.record.attempts)
+            if room is None:
+                found.append(listed_status(app, task.record))
+                size += len(task.record.args or b"") + len(task.record.result or b"") + ATTEMPT * len(task.record.attempts)
+            else:
+                status, names = excerpt(app, task.record, room)
+                found.append(status)
+                cut |= {status.id: names} if names else {}
             if len(found) == limit or size > LARGEST_PAGE:
                 more = place + 1 < len(matched) or position is not None
-                return TaskPage(found, task.position if more else None)
+                return TaskPage(found, task.position if more else None, cut)
         cursor = position
         if time.monotonic() >= stop_at:
             break
-    return TaskPage(found, cursor)
+    return TaskPage(found, cursor, cut)
 
 
 def steps(

@@ -92,7 +92,7 @@ class Api:
         return await self.context.order(self.steering.delete, given["id"], visitor(request))
 
     async def edit(self, request: Request, given: Given) -> Any:
-        return await self.context.order(self.steering.edit, given["id"], given["args"], visitor(request))
+        return await self.context.order(self.steering.edit, given["id"], given["args"], given.get("run"), visitor(request))
 
     async def bulk(self, request: Request, given: Given) -> Any:
         action, dry_run = given["action"], given.get("dry_run", False)

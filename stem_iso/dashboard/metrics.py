@@ -120,7 +120,7 @@ class BrokerMetrics:
         yield from metrics.of_tasks(totals)
         yield from metrics.of_kills(_kills(totals), tuple(KILLS))
         if queues is not None:
-            living = list(workers)
+            living = [worker for worker in workers if worker.answers]
             yield from metrics.of_queues(queues)
             yield from metrics.of_workers(len(living))
             yield from metrics.of_isolates(_isolates(living))

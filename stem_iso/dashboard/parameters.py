@@ -29,6 +29,7 @@ from stem_iso.validation import did_you_mean
 
 LONGEST_TEXT = 1000  # characters of a name, an id, a filter
 LONGEST_CURSOR = 4000
+MOST_RUNS = 2**31 - 1
 HALF_SURROGATE = re.compile("[\ud800-\udfff]")
 AGO = re.compile(r"(?:(\d{1,5})d)?(?:(\d{1,7})h)?(?:(\d{1,8})m)?(?:(\d{1,9})s)?", re.ASCII)
 
@@ -185,7 +186,10 @@ CONTROL = (
     Parameter("action", lambda name, value: one_of(name, value, ACTIONS), {"type": "string", "enum": list(ACTIONS)}, "", True),
     Parameter("value", anything, {"type": ["integer", "string", "null"]}, "a number of seats, a log level, the pid of an isolate"),
 )
-EDIT = (Parameter("args", arguments, {"type": "object"}, "all arguments, by name; *** keeps the value that one has", True),)
+EDIT = (
+    Parameter("args", arguments, {"type": "object"}, "all arguments, by name; *** keeps the value that one has", True),
+    Parameter("run", whole_from(0, MOST_RUNS), _whole(0, MOST_RUNS), "the run that was seen; refused where it is another by now"),
+)
 NOTHING: tuple[Parameter, ...] = ()
 
 

@@ -162,6 +162,7 @@ class TaskShown(TypedDict):
     answering: bool | None  # of one that runs: whether its worker was seen within 5 s; None for all others
     elapsed: float | None  # seconds of the newest attempt, so far or whole
     waited: float | None  # seconds from when it was ready until that began, so far or whole; None where it is not ready
+    cut: list[str]  # which of `result` and `args` are not whole, but an excerpt: a list has 2 KiB of each, one task 1 MiB of its result
 
 
 class TaskRows(TypedDict):
@@ -269,7 +270,7 @@ class StatsView(TypedDict):
 
 
 class QueueView(TypedDict):
-    """`QueueStats`. `silent`: those of `served_by` that do not answer."""
+    """`QueueStats`. `silent`: ids of workers that serve it, so far as one knows, and do not answer; they are not among `served_by`."""
 
     name: str
     queued: int
@@ -304,8 +305,18 @@ class WorkerView(TypedDict):
     seen_ago: float  # seconds
 
 
+class ScheduleOutcomeView(TypedDict):
+    """`due`: for when it was fired. `ended_at` is None while its task has not ended."""
+
+    id: str
+    due: str | None
+    state: str
+    reason: str | None
+    ended_at: str | None
+
+
 class ScheduleView(TypedDict):
-    """`ScheduleInfo`, and the last task that it sent, where the broker still knows one."""
+    """`ScheduleInfo`. `outcomes`: of its last five firings, the newest first, as far as the broker knows them; none by hand."""
 
     name: str
     tasks: list[str]
@@ -320,6 +331,7 @@ class ScheduleView(TypedDict):
     paused: bool
     late: float
     owner: str
+    outcomes: list[ScheduleOutcomeView]
 
 
 class LimitView(TypedDict):

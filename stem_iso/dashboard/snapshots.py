@@ -5,7 +5,8 @@
 
 Rules
  1. Each method asks the broker and blocks meanwhile: the server calls it in a thread (`DashboardContext.read`). Any thread may.
- 2. Nothing is shown as alive that is dead: a worker that was not seen for SILENT seconds is not `answering`, nor is what it runs.
+ 2. Nothing is shown as alive that is dead: a worker that does not answer (`WorkerInfo.answers`) is not `answering`, nor is what it runs.
+    How long it was silent the store says, and so long as that is kept here it grows.
  3. What many look at is read once for all: workers and queues as often as their price allows (`paced_read`), counts by one reader in the
     background (`counts_reader`).
 
@@ -22,6 +23,7 @@ import msgspec
 
 from stem_iso.client import task_list
 from stem_iso.client.result import datetime_of
+from stem_iso.client.task_excerpt import LISTED
 from stem_iso.client.task_filter import FilterFields, checked
 from stem_iso.dashboard import failures as failure_groups
 from stem_iso.dashboard.counts_reader import CountsReader
@@ -50,7 +52,6 @@ if TYPE_CHECKING:
     from stem_iso.client.queue_stats import QueueStats
     from stem_iso.outcome import TaskStatus
 
-SILENT = 5.0  # seconds since a worker was seen, after which it is not shown as alive
 LOOK = 0.12  # seconds that a page is sought; one of a rare text may be empty by then, and has a cursor
 FAILED_MOST = 1000  # newest failed tasks that are grouped
 FAILED_LOOK = 0.15  # seconds in which they are read; those that were found by then are grouped
@@ -65,27 +66,35 @@ class Snapshots:
         self.counts = CountsReader(app)
         self._workers = PacedRead(self._read_workers, oldest=0.0)  # an old value would make the living look dead
         self._queues = PacedRead(app.queue_stats)
+        self._schedules = PacedRead(lambda: app.schedules.infos(outcomes=True), oldest=0.0)
         self._failures = PacedRead(lambda: self._grouped({}))
 
     def forget(self) -> None:
         """Something was changed from here, so what is shown next is read anew."""
         self._workers.forget()
         self._queues.forget()
+        self._schedules.forget()
         self._failures.forget()
 
-    def _read_workers(self) -> list[WorkerInfo]:
+    def _read_workers(self) -> tuple[list[WorkerInfo], float]:
+        """With when they were asked for, so that time that passed since counts as silence."""
+        asked_at = time.monotonic()
         with self._app.broker_pool.borrow() as broker:
-            return broker.workers()
+            return broker.workers(), asked_at
+
+    def _workers_now(self) -> list[WorkerInfo]:
+        workers, asked_at = self._workers.value()
+        return [_aged(worker, time.monotonic() - asked_at) for worker in workers]
 
     # -- overview ------------------------------------------------------------------------------------------------------------------
 
     def overview(self) -> Overview:
         now = self._app.clock()
-        stats, workers = self._queues.value(), self._workers.value()
+        stats, workers = self._queues.value(), self._workers_now()
         with self._app.broker_pool.borrow() as broker:
             paused = broker.paused()
         counts = self.counts.read(int(now // 60))
-        answering = [worker for worker in workers if answers(worker, now)]
+        answering = [worker for worker in workers if worker.answers]
         none = counts.none
         return Overview(
             at=_moment(now) or "",
@@ -109,8 +118,9 @@ class Snapshots:
     def tasks(self, which: FilterFields, limit: int = 100, cursor: str | None = None, newest_first: bool = True) -> TaskRows:
         """`which`: as of `app.list_tasks`; `parameters.task_filter` makes it of a query. Raises InvalidOptions."""
         now = self._app.clock()
-        page, alive = task_list.page(self._app, checked(which, now), limit, cursor, newest_first, LOOK), self._alive()
-        return TaskRows(tasks=[task_row(task, now, alive) for task in page.tasks], cursor=page.cursor)
+        page = task_list.page(self._app, checked(which, now), limit, cursor, newest_first, LOOK, LISTED)
+        alive = self._alive()
+        return TaskRows(tasks=[task_row(task, now, alive, page.cut.get(task.id, [])) for task in page.tasks], cursor=page.cursor)
 
     def task(self, id: str) -> TaskView:
         """Raises UnknownResult."""
@@ -127,8 +137,8 @@ class Snapshots:
         cursor: str | None = None
         stop_at = time.monotonic() + FAILED_LOOK
         while len(found) < FAILED_MOST and (left := stop_at - time.monotonic()) > 0:
-            page = task_list.page(self._app, chosen, PAGE, cursor, True, left)
-            # A thousand tasks may have a gigabyte of arguments, none of which is shown here.
+            page = task_list.page(self._app, chosen, PAGE, cursor, True, left, LISTED)
+            # Neither arguments nor results are shown here.
             found += [msgspec.structs.replace(task, args=None, result=None, meta={}) for task in page.tasks]
             cursor = page.cursor
             if cursor is None:
@@ -139,23 +149,22 @@ class Snapshots:
 
     def queues(self) -> list[QueueView]:
         """By name."""
-        alive = self._alive()
-        return [_queue_view(each, alive) for each in self._queues.value()]
+        workers = self._workers_now()
+        return [_queue_view(each, workers) for each in self._queues.value()]
 
     def workers(self) -> list[WorkerView]:
         """By id."""
         now = self._app.clock()
-        return [_worker_view(each, now) for each in sorted(self._workers.value(), key=lambda worker: worker.id)]
+        return [_worker_view(each, now) for each in sorted(self._workers_now(), key=lambda worker: worker.id)]
 
     def _alive(self) -> Callable[[str | None], bool]:
-        now = self._app.clock()
-        ids = {worker.id for worker in self._workers.value() if answers(worker, now)}
+        ids = {worker.id for worker in self._workers_now() if worker.answers}
         return ids.__contains__
 
     def _isolate_of(self, id: str, now: float) -> IsolateShown | None:
-        for worker in self._workers.value():
+        for worker in self._workers_now():
             for isolate in worker.isolates:
-                if isolate.task_id == id and answers(worker, now):
+                if isolate.task_id == id and worker.answers:
                     return _isolate_view(isolate, now)
         return None
 
@@ -163,7 +172,7 @@ class Snapshots:
 
     def schedules(self) -> list[ScheduleView]:
         """By name."""
-        return [cast("ScheduleView", to_plain(info)) for info in self._app.schedules.infos()]
+        return [cast("ScheduleView", to_plain(info)) for info in self._schedules.value()]
 
     def limits(self) -> list[LimitView]:
         """By bucket, at most 1,000."""
@@ -175,8 +184,8 @@ class Snapshots:
         return [cast("ActionView", to_plain(action)) for action in self._app.actions(limit)]
 
 
-def answers(worker: WorkerInfo, now: float) -> bool:
-    return now - worker.seen_at <= SILENT
+def _aged(worker: WorkerInfo, seconds: float) -> WorkerInfo:
+    return msgspec.structs.replace(worker, silent_for=worker.silent_for + seconds)
 
 
 def _moment(seconds: float | None) -> str | None:
@@ -216,9 +225,14 @@ def _overview_queue(stats: QueueStats, answering: list[WorkerInfo], spans: tuple
     )
 
 
-def _queue_view(stats: QueueStats, alive: Callable[[str | None], bool]) -> QueueView:
-    fields = to_plain(stats)
-    return cast("QueueView", {**fields, "silent": [id for id in stats.served_by if not alive(id)]})
+def _queue_view(stats: QueueStats, workers: list[WorkerInfo]) -> QueueView:
+    """Who serves it is as of now: the rest may be some seconds older."""
+    serving = {worker.id: worker.answers for worker in workers if stats.name in worker.queues}
+    by_answer = {
+        "served_by": sorted(id for id, answers in serving.items() if answers),
+        "silent": sorted(id for id, answers in serving.items() if not answers),
+    }
+    return cast("QueueView", {**to_plain(stats), **by_answer})
 
 
 def _worker_view(worker: WorkerInfo, now: float) -> WorkerView:
@@ -236,8 +250,8 @@ def _worker_view(worker: WorkerInfo, now: float) -> WorkerView:
         seen_at=_moment(worker.seen_at),
         draining=worker.draining,
         isolates=[_isolate_view(isolate, now) for isolate in worker.isolates],
-        answering=answers(worker, now),
-        seen_ago=max(0.0, now - worker.seen_at),
+        answering=worker.answers,
+        seen_ago=worker.silent_for,
     )
 
 

@@ -45,10 +45,10 @@ class Steering:
         self._app.handle(id).run_now(by=by)
         return self._done("run-now", id)
 
-    def edit(self, id: str, args: dict[str, Any], by: str) -> dict[str, Any]:
-        """Raises ActionRefused, PayloadTooLarge, UnknownResult, and InvalidOptions for arguments that do not fit."""
+    def edit(self, id: str, args: dict[str, Any], run: int | None, by: str) -> dict[str, Any]:
+        """`run`: the one that was seen. Raises ActionRefused, PayloadTooLarge, UnknownResult, and InvalidOptions for what does not fit."""
         try:
-            self._app.handle(id).edit(args, by=by)
+            self._app.handle(id).edit(args, run=run, by=by)
         except TypeError as error:
             raise InvalidOptions(f"args: {error}") from None
         return self._done("edit", id)

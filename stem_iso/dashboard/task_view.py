@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, cast
 
 from stem_iso.client.event_stream import unknown
-from stem_iso.client.task_list import listed_status
+from stem_iso.client.task_excerpt import ALONE, excerpt
 from stem_iso.dashboard.shapes import CanvasNode, CanvasView, IsolateShown, TaskLimitsView, TaskShown, TaskView
 from stem_iso.errors import InvalidOptions
 from stem_iso.outcome import TERMINAL, TaskState, TaskStatus
@@ -26,13 +26,14 @@ MOST_PARTS = 100  # of one group that are shown
 ENDED_AGAIN = ("failed", "cancelled")
 
 
-def task_row(task: TaskStatus, now: float, alive: Callable[[str | None], bool]) -> TaskShown:
+def task_row(task: TaskStatus, now: float, alive: Callable[[str | None], bool], cut: list[str]) -> TaskShown:
     """`now`: wall clock; `alive`: whether the worker of this id answers."""
     runs = task.state is TaskState.RUNNING
     fields = task.as_dict()
     fields["answering"] = alive(task.worker_id) if runs else None
     fields["elapsed"] = _between(task.started_at, task.finished_at, now) if runs or task.finished_at else None
     fields["waited"] = _waited(task, now)
+    fields["cut"] = cut
     return cast("TaskShown", fields)
 
 
@@ -62,9 +63,9 @@ def task_view(app: Stem, id: str, now: float, alive: Callable[[str | None], bool
         if record is None:
             raise unknown(id)
         canvas = _canvas_of(broker, record)
-    status = listed_status(app, record)
+    status, cut = excerpt(app, record, ALONE)
     limits = _limits(app, status.name, isolate)
-    fields = dict(task_row(status, now, alive))
+    fields = dict(task_row(status, now, alive, cut))
     fields |= {"limits": limits, "isolate": isolate, "canvas": canvas, "can": allowed(status, now)}
     return cast("TaskView", fields | {"max_retries": None if limits is None else limits["max_retries"]})
 

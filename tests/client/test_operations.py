@@ -181,6 +181,18 @@ def test_an_edit_keeps_what_is_starred_and_begins_a_new_run(app: Stem) -> None:
     assert (action.by, action.action, action.target, action.result) == ("eve@desk", "edit", handle.id, "run 1")
 
 
+def test_an_edit_of_a_run_that_is_over_overwrites_nothing(app: Stem) -> None:
+    handle = app.enqueue("send", {"to": "ann"})
+    seen = handle.status()
+    handle.edit({"to": "bob"}, run=seen.run)
+    with pytest.raises(ActionRefused, match="another run meanwhile"):
+        handle.edit({"to": "eve"}, run=seen.run)
+    status = handle.status()
+    assert status.run == 1 and status.args is not None and status.args["to"] == "bob"
+    with pytest.raises(InvalidOptions, match="run: -1"):
+        handle.edit({"to": "eve"}, run=-1)
+
+
 def delivered_arguments(body: bytes) -> dict[str, Any]:
     import msgspec
 

@@ -7,10 +7,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from stem_iso import Stem, Worker, chain, group
+from stem_iso.brokers import records
 from stem_iso.brokers.base import WorkerInfo
+from stem_iso.dashboard import metrics
+from stem_iso.outcome import TaskState
+from stem_iso.task.settlement import Finish
+from stem_iso.testing.contract.steps import settle
 from tests.dashboard.conftest import ORDER
 from tests.isolate.calling import eventually
 
@@ -78,6 +84,20 @@ def test_pages_go_on_by_their_cursor(app: Stem, site: httpx.Client) -> None:
     assert sorted(seen) == sorted(ids)
 
 
+def test_lists_cut_what_is_long_and_one_task_has_more(app: Stem, site: httpx.Client) -> None:
+    id = make(app, "cat" * 2000)
+    with app.broker_pool.borrow() as broker:
+        (delivery,) = broker.exchange("b", [], ["images"], 1).deliveries
+        settle(broker, delivery, Finish(TaskState.SUCCEEDED, result=msgspec.msgpack.encode(["x" * 5000])))
+    (row,) = got(site, "/api/tasks")["tasks"]
+    assert row["cut"] == ["result", "args"]
+    assert row["result"].startswith('["xxx') and row["result"].endswith("x…") and len(row["result"]) == 2049
+    assert row["args"]["path"].startswith("catcat") and row["args"]["path"].endswith("…")
+    whole = got(site, f"/api/tasks/{id}")
+    assert (whole["cut"], whole["result"], whole["args"]["path"]) == ([], ["x" * 5000], "cat" * 2000)
+    assert len(site.get("/tasks").text) < len(site.get(f"/tasks/{id}").text)
+
+
 def test_redacted_arguments_are_shown_and_found_nowhere(app: Stem, site: httpx.Client) -> None:
     id = app.enqueue("thumbs.make", {"path": "cat.png", "password": "tr0ub4dor"}).id
     assert got(site, f"/api/tasks/{id}")["args"] == {"path": "cat.png", "password": "***"}
@@ -121,23 +141,33 @@ def test_a_canvas_is_shown_with_all_its_parts(app: Stem, site: httpx.Client, wor
     assert got(site, f"/api/tasks/{make(app, 'alone')}")["canvas"] is None
 
 
-def test_a_worker_that_is_not_seen_for_five_seconds_is_not_shown_as_alive(app: Stem, site: httpx.Client) -> None:
+def test_a_worker_that_is_not_seen_for_five_seconds_is_not_shown_as_alive(
+    app: Stem, site: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with app.broker_pool.borrow() as broker:
         broker.beat(WorkerInfo(id="w-1", boot="b", hostname="h", pid=1, queues=["images"], seats=1, spares=0))
     id = make(app, "cat.png")
     with app.broker_pool.borrow() as broker:
         assert broker.exchange("b", [], ["images"], 1).deliveries
 
+    def served() -> list[str]:
+        (queue,) = [each for each in app.queue_stats() if each.name == "images"]
+        return queue.served_by
+
     def shown() -> tuple[bool, list[str], bool, bool]:
         (worker,), (queue,) = got(site, "/api/workers"), [each for each in got(site, "/api/queues") if each["name"] == "images"]
         (task,) = got(site, "/api/tasks", state="running")["tasks"]
         return worker["answering"], queue["silent"], task["answering"], got(site, f"/api/tasks/{id}")["answering"]
 
+    app.clock = lambda: time.time() + 3600  # the clock of whoever looks says nothing of it
     assert shown() == (True, [], True, True)
-    app.clock = lambda: time.time() + 6
+    assert served() == ["w-1"] and "stem_iso_workers 1.0" in site.get("/metrics").text
+    monkeypatch.setattr(records, "ANSWERS_WITHIN", 0.0)
     assert shown() == (False, ["w-1"], False, False)
+    assert served() == []
     totals = got(site, "/api/overview")["totals"]
     assert (totals["workers"], totals["silent"]) == (0, 1)
+    assert b"stem_iso_workers 0.0" in metrics.text(app)
 
 
 def test_the_overview_counts_what_happened(app: Stem, site: httpx.Client, worker: Worker) -> None:
@@ -176,6 +206,17 @@ def test_arguments_that_do_not_fit_are_refused_by_name(app: Stem, site: httpx.Cl
     for args in ({"pth": "x"}, {"path": [1]}, {}):
         assert refused(site.post(f"/api/tasks/{id}/edit", json={"args": args}, headers=ORDER), 400)["field"] == "args"
     assert refused(site.post(f"/api/tasks/{id}/edit", json={}, headers=ORDER), 400)["field"] == "args"
+
+
+def test_who_edits_what_somebody_else_has_edited_meanwhile_is_told(app: Stem, site: httpx.Client) -> None:
+    id = make(app, "cat.png", delay=3600)
+    seen = got(site, f"/api/tasks/{id}")["run"]
+    assert ordered(site, f"/api/tasks/{id}/edit", {"args": {"path": "dog.png"}, "run": seen})["task"]["run"] == seen + 1
+    late = site.post(f"/api/tasks/{id}/edit", json={"args": {"path": "cow.png"}, "run": seen}, headers=ORDER)
+    assert "another run" in refused(late, 409)["message"]
+    assert got(site, f"/api/tasks/{id}")["args"]["path"] == "dog.png"
+    wrong = site.post(f"/api/tasks/{id}/edit", json={"args": {"path": "cow.png"}, "run": "first"}, headers=ORDER)
+    assert refused(wrong, 400)["field"] == "run"
 
 
 def test_a_delayed_task_runs_now(app: Stem, site: httpx.Client, worker: Worker) -> None:
@@ -270,6 +311,21 @@ def test_a_schedule_is_paused_triggered_and_removed(app: Stem, site: httpx.Clien
     ordered(site, "/api/schedules/nightly/remove")
     assert got(site, "/api/schedules") == []
     assert refused(site.post("/api/schedules/nightly/pause", headers=ORDER), 404)["type"] == "UnknownSchedule"
+
+
+def test_a_schedule_shows_what_became_of_its_last_firings(app: Stem, site: httpx.Client, worker: Worker) -> None:
+    app.schedule("often", app.tasks["thumbs.make"].s(path="all"), every=0.2)
+
+    def ended() -> list[str]:
+        return [one["id"] for one in got(site, "/api/schedules")[0]["outcomes"] if one["state"] == "succeeded"]
+
+    eventually(ended, "no firing is shown")
+    ordered(site, "/api/schedules/often/pause")
+    by_hand = ordered(site, "/api/schedules/often/trigger")["id"]
+    eventually(lambda: state_of(site, by_hand) == "succeeded", "it does not end")
+    page = site.get("/schedules").text
+    assert all(f"/tasks/{id}" in page for id in ended()) and f"/tasks/{by_hand}" not in page
+    assert {got(site, f"/api/tasks/{id}")["name"] for id in ended()} == {"thumbs.make"}
 
 
 def test_who_did_what_is_listed(app: Stem, site: httpx.Client) -> None:

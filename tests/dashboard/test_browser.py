@@ -113,6 +113,7 @@ def test_a_failed_task_is_edited_and_retried(alone: Stem, worker: Worker, visit:
     visit.agree()
     visit.said("It runs again.")
     eventually(lambda: alone.handle(id).status().run == 1 and state_of(alone, id) == "failed", "it does not run again")
+    page.locator("[data-edit][data-run='1']").wait_for()
     page.get_by_role("button", name="Edit arguments").click()
     page.locator("#edit-dialog textarea").fill('{"path": ')
     page.get_by_role("button", name="Save and run").click()

@@ -32,7 +32,7 @@ from stem_iso.brokers.sqlite.transaction import Transaction
 from stem_iso.brokers.sqlite.values import is_text, moment, text
 
 LOOKS = 4000  # rows per step: some 10 ms
-PAGE = 16 << 20  # bytes of results and envelopes in one page, but for its first task
+PAGE = 4 << 20  # bytes of results and envelopes in one page, but for its first task
 SPARE = 3600.0
 LINES = 100  # ranges of one step: more queues with more priorities are found by a look at every row
 CHUNK = 1000  # rows per statement, over all ranges

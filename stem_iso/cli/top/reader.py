@@ -22,7 +22,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from stem_iso.cli.top.recent import MOST, WANTED, Recent
-from stem_iso.cli.top.snapshot import Away, RunningTask, Sightings, Snapshot, unplaced
+from stem_iso.cli.top.snapshot import Away, RunningTask, SeenWorker, Snapshot, unplaced
 from stem_iso.client.event_stream import decoded_event
 from stem_iso.errors import BrokerUnavailable, StemError
 from stem_iso.outcome import TaskState
@@ -52,7 +52,7 @@ class Reader:
         self._note = ""  # set by the thread that listens, read by the other
         self._threads: list[threading.Thread] = []
         # The rest is owned by the thread that reads.
-        self._sightings, self._recent = Sightings(), Recent()
+        self._recent = Recent()
         self._queues: list[QueueStats] = []
         self._queues_at = 0.0  # wall clock
         self._queues_due, self._list_due, self._standing_due = 0.0, 0.0, 0.0
@@ -66,7 +66,7 @@ class Reader:
         with self._app.broker_pool.borrow() as broker:
             workers = broker.workers()
             self._look_at_running(broker, workers)
-        seen = self._sightings.look(workers, time.time(), time.monotonic())
+        seen = [SeenWorker(info=worker, silent_for=worker.silent_for) for worker in workers]
         self._look_at_queues()
         self._take_events()
         self._look_at_failures()

@@ -1,19 +1,15 @@
 """Snapshot: what was read of a broker in one moment. Times are wall-clock seconds.
 
-A worker's own clock may differ from ours, and so may the store's. How long nothing was heard of it is therefore measured here, from one
-heartbeat that is new to us to the next (`Sightings`); only of one that is seen for the first time its own word counts.
+A worker's own clock may differ from ours, and so may the store's. How long nothing was heard of it is therefore what the store says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import msgspec
 
+from stem_iso.brokers import records
 from stem_iso.brokers.records import IsolateInfo, WorkerInfo
 from stem_iso.client.queue_stats import QueueStats
-
-NOT_ANSWERING = 5.0  # seconds without a heartbeat
 
 
 class SeenWorker(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +20,7 @@ class SeenWorker(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def answers(self) -> bool:
-        return self.silent_for < NOT_ANSWERING
+        return records.answers(self.silent_for)
 
 
 class RunningTask(msgspec.Struct, frozen=True):
@@ -102,24 +98,3 @@ def unplaced(worker: WorkerInfo) -> list[str]:
     """Ids of the tasks that run in this worker, and in no isolate that it shows."""
     placed = {isolate.task_id for isolate in worker.isolates}
     return [id for id in worker.running if id not in placed]
-
-
-class Sightings:
-    """When a heartbeat of each worker was last new. Owned by the thread that reads."""
-
-    def __init__(self) -> None:
-        self._seen: dict[str, tuple[tuple[str, float], float]] = {}  # id -> (boot and time of the heartbeat, our clock then)
-
-    def look(self, workers: Iterable[WorkerInfo], wall: float, now: float) -> list[SeenWorker]:
-        """`wall` is the time of day, `now` a clock that only goes on."""
-        seen, found = {}, []
-        for worker in workers:
-            beat, known = (worker.boot, worker.seen_at), self._seen.get(worker.id)
-            if known is None:
-                at = now - max(0.0, wall - worker.seen_at)
-            else:
-                at = known[1] if known[0] == beat else now
-            seen[worker.id] = beat, at
-            found.append(SeenWorker(info=worker, silent_for=now - at))
-        self._seen = seen
-        return found

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from stem_iso.brokers.records import IsolateInfo
+from stem_iso.brokers.records import ANSWERS_WITHIN, IsolateInfo
 from stem_iso.cli.table import cut, width_of
 from stem_iso.cli.top import figures
 from stem_iso.cli.top.actions import actions_for
 from stem_iso.cli.top.grid import Span, Tone
 from stem_iso.cli.top.panes import ISOLATES, LATE, ORDERS, QUEUES
-from stem_iso.cli.top.snapshot import NOT_ANSWERING, Away, Failure, SeenWorker, Snapshot, Subject, TimeOut
+from stem_iso.cli.top.snapshot import Away, Failure, SeenWorker, Snapshot, Subject, TimeOut
 from stem_iso.client.queue_stats import QueueStats
 from stem_iso.printable import lines, one_line
 
@@ -60,7 +60,7 @@ QUEUES
   late      the oldest has been ready for more than {figures.limit(LATE)}
   RATE      tasks that ended, over the last minute
 
-A worker of which nothing was heard for {NOT_ANSWERING:g} s is not answering.
+A worker of which nothing was heard for {ANSWERS_WITHIN:g} s is not answering.
 docs/top.md says what to do when a figure is bad.
 """
 

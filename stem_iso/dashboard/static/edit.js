@@ -6,6 +6,7 @@ import { notice, order, Refused } from "./server.js";
 const dialog = document.getElementById("edit-dialog");
 const text = dialog?.querySelector("textarea");
 let path = "";
+let run = "";  // the one that is shown: what somebody else has edited meanwhile is not overwritten
 const wrong = dialog?.querySelector("[data-field=wrong]");
 
 function refuse(message) {
@@ -18,6 +19,7 @@ document.addEventListener("click", (event) => {
   const button = event.target.closest?.("[data-edit]");
   if (!button) return;
   path = button.dataset.edit;
+  run = button.dataset.run;
   text.value = button.dataset.args;
   refuse("");
   dialog.showModal();
@@ -31,7 +33,7 @@ dialog?.querySelector("form").addEventListener("submit", async (event) => {
     if (args === null || typeof args !== "object" || Array.isArray(args)) { refuse("This must be an object: the arguments by their names."); return; }
   } catch (error) { refuse(`This is no JSON: ${error.message}`); return; }
   try {
-    await order(path, null, `{"args": ${text.value}}`);
+    await order(path, null, `{"args": ${text.value}, "run": ${run}}`);
     dialog.close();
     notice("It has new arguments, and runs anew.");
     refresh();
