@@ -119,8 +119,8 @@ def delete(broker: Broker, id: str, queue: str | None) -> str | None:
         return GONE
     if not found.state.terminal:
         return ACTIVE
-    broker.purge_dead(DeadFilter([id]))
-    return None if broker.forget(id, queue) else GONE
+    broker.purge_dead(DeadFilter([id], found.queue or None))
+    return None if broker.forget(id, found.queue or None) else GONE
 
 
 def _retry(broker: Broker, task: StatusRecord) -> str | None:

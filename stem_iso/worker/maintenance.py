@@ -21,11 +21,13 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Collection
+from itertools import groupby
 from typing import Protocol
 
 import msgspec
 
 from stem_iso.brokers.base import Broker, Receipt, Revocation, WorkerInfo
+from stem_iso.brokers.operations import TaskCounts
 from stem_iso.worker.intake import Intake
 from stem_iso.worker.options import WorkerOptions
 from stem_iso.worker.reporting.counters import Counters
@@ -180,13 +182,19 @@ class CountFlusher:
             pass
 
     def _store(self, broker: Broker) -> bool:
-        """Whether there may be more."""
+        """Whether there may be more. Queue by queue, since one of them may be on a node that is away: what the others took is done."""
         self._count_begun()
-        rows = self._counters.take(ROWS_AT_ONCE)
-        if rows:
-            try:
-                broker.add_counts(rows)
-            except BaseException:
-                self._counters.put_back(rows)
-                raise
+        rows = sorted(self._counters.take(ROWS_AT_ONCE), key=_queue)
+        stored = 0
+        try:
+            for _, found in groupby(rows, _queue):
+                of_queue = list(found)
+                broker.add_counts(of_queue)
+                stored += len(of_queue)
+        finally:
+            self._counters.put_back(rows[stored:])
         return len(rows) == ROWS_AT_ONCE
+
+
+def _queue(row: TaskCounts) -> str:
+    return row.queue

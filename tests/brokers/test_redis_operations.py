@@ -9,15 +9,15 @@ from contextlib import closing
 import pytest
 import redis
 
-from stem_iso.brokers.base import Broker, Settlement
-from stem_iso.brokers.operations import TaskFilter
+from stem_iso.brokers.base import Broker, DeadFilter, Settlement
+from stem_iso.brokers.operations import Command, TaskFilter
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.url import open_broker
 from stem_iso.outcome import TaskState
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.settlement import Finish
 from stem_iso.testing.assertions import eventually
-from stem_iso.testing.contract.steps import FAILURE, SUCCESS, envelope, ids, next_attempt, settle, take, take_one
+from stem_iso.testing.contract.steps import ALL, FAILURE, SUCCESS, envelope, ids, next_attempt, settle, take, take_one
 
 P = queue_key("default")
 LISTS = ("qa", "qr", "q3", "q4", "q5")
@@ -55,6 +55,29 @@ def published(broker: Broker, count: int, **fields: object) -> list[Envelope]:
 
 def in_lists(plain: redis.Redis) -> dict[str, int]:
     return {name: count for name in LISTS if (count := plain.zcard(f"{P}:{name}"))}
+
+
+@pytest.mark.parametrize("ahead", [-3600.0, 3600.0])
+def test_a_worker_whose_clock_is_wrong_gets_the_commands_from_its_start_on(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    clock = time.time
+    broker.send_command(Command(id="before", worker_id="*", action="stop"))
+    monkeypatch.setattr(time, "time", lambda: clock() + ahead)
+    started = time.time()
+    assert broker.commands("new", started) == []
+    broker.send_command(Command(id="after", worker_id="*", action="drain"))
+    eventually(lambda: [each.id for each in broker.commands("new", started)] == ["after"], within=15)
+
+
+def test_one_dead_letter_among_many_is_found_without_the_others(broker: Broker, plain: redis.Redis) -> None:
+    sent = published(broker, 2000)
+    broker.exchange("alpha", [Settlement(one.receipt, FAILURE) for one in take(broker, 2000)], [], 0)
+    before = int(plain.info("stats")["total_net_output_bytes"])
+    assert broker.purge_dead(DeadFilter([sent[7].id, "nobody"])) == 1
+    assert int(plain.info("stats")["total_net_output_bytes"]) - before < 20_000
+    assert broker.purge_dead(DeadFilter(["\udcff"])) == 0
+    assert sent[7].id not in {letter.id for letter in broker.dead_letters(ALL)}
 
 
 # -- the lists --------------------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -230,9 +231,31 @@ class Refusing:
         self._broker.add_counts(counts)
 
 
+class HalfAway(Refusing):
+    """As a cluster of which one node is away: what is for the others is stored, and the call fails."""
+
+    def __init__(self, broker: Any, back: threading.Event, refused: list[Any]) -> None:
+        super().__init__(broker)
+        self._back, self._refused = back, refused
+
+    def add_counts(self, counts: Any) -> None:
+        if self._back.is_set() or all(row.queue != "away" for row in counts):
+            self._broker.add_counts(counts)
+            return
+        self._broker.add_counts([row for row in counts if row.queue != "away"])
+        self._refused.append(counts)
+        raise BrokerUnavailable("a node is away")
+
+
 class RefusingStem(Stem):
     def open_broker(self) -> Any:
         return Refusing(super().open_broker())
+
+
+class HalfAwayStem(Stem):
+    def open_broker(self) -> Any:
+        self.back, self.refused = getattr(self, "back", threading.Event()), getattr(self, "refused", [])
+        return HalfAway(super().open_broker(), self.back, self.refused)
 
 
 def test_counts_that_the_broker_refuses_are_kept_for_it(tmp_path: Path, begin: Begin) -> None:
@@ -243,3 +266,20 @@ def test_counts_that_the_broker_refuses_are_kept_for_it(tmp_path: Path, begin: B
         add.enqueue(1).result(timeout=BOUND)
         recorder.wait(WorkerEventType.ERROR, count=2)
         settled(Operator(seen), "add", {"started": 1, "succeeded": 1})
+
+
+@pytest.mark.slow
+def test_counts_of_a_queue_are_stored_once_while_another_ones_are_refused(tmp_path: Path, begin: Begin) -> None:
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    with closing(HalfAwayStem(url)) as app, closing(Stem(url)) as seen:
+        there, away = app.task(name="there", queue="there")(handlers.add), app.task(name="away", queue="away")(handlers.add)
+        begin(app, queues=["there", "away"])
+        away.enqueue(1).result(timeout=BOUND)
+        eventually(lambda: len(app.refused) > 0, within=BOUND)
+        there.enqueue(1).result(timeout=BOUND)
+        before = len(app.refused)
+        eventually(lambda: len(app.refused) > before, within=BOUND)
+        app.back.set()
+        once = {"started": 1, "succeeded": 1}
+        eventually(lambda: Operator(seen).counted("away", "away") == once, within=BOUND)
+        assert Operator(seen).counted("there", "there") == once

@@ -27,8 +27,8 @@ Rules
   status · revoke · dead_letters · queues · expire          questions, revokes, what is dropped
   work_watch · result_watch · event_log       who waits: a worker for work, a producer for results, anybody for events
   rate_limits · schedules · workers           slots of their own
-  listing · counts · queue_states · buckets   for those who look after the queue: what there is, and what happened
-  waiting · pauses · commands                 and what they do: run now, edit, pause, send to workers
+  task_list · counts · queue_states · buckets for those who look after the queue: what there is, and what happened
+  edit · pauses · commands                    and what they do: run now, edit, pause, send to workers
   outbox · canvas_moves · canvas_placement · canvas         what crosses slots
 
 Not promised: atomicity over two queues; that a lost answer is recognised later than a status's tombstone lives (a minute where the result

@@ -46,6 +46,7 @@ from stem_iso.brokers.operations import (
 from stem_iso.brokers.redis import (
     canvas,
     commands,
+    edit,
     event_log,
     expire,
     lease,
@@ -56,7 +57,6 @@ from stem_iso.brokers.redis import (
     retry,
     schedules,
     status,
-    waiting,
     workers,
 )
 from stem_iso.brokers.redis import counts as task_counts
@@ -65,13 +65,13 @@ from stem_iso.brokers.redis.dead_letters import DeadLetters
 from stem_iso.brokers.redis.driver.client import RedisClient
 from stem_iso.brokers.redis.exchange import Exchanger, ExchangeTurn, Nonces
 from stem_iso.brokers.redis.keys import own_key, queue_key
-from stem_iso.brokers.redis.listing import TaskLister
 from stem_iso.brokers.redis.outbox import OutboxRelay, entries_in
 from stem_iso.brokers.redis.queues import QueueRegistry
 from stem_iso.brokers.redis.receipts import ReceiptIndex
 from stem_iso.brokers.redis.result_watch import RedisResultWatch, wait_until
 from stem_iso.brokers.redis.revoke import Revocations
 from stem_iso.brokers.redis.status import QueueCache, StatusReader
+from stem_iso.brokers.redis.task_list import TaskLister
 from stem_iso.brokers.redis.work_watch import RedisWorkWatch
 from stem_iso.brokers.rules import encoded, ended, fewer_than, late
 from stem_iso.errors import BrokerUnavailable
@@ -316,11 +316,11 @@ class RedisBroker:
         return self._lister.list_tasks(which, limit, after, newest_first)
 
     def run_now(self, id: str, queue: str | None = None) -> Replayed | None:
-        return waiting.run_now(self._client, self._statuses, id, queue)
+        return edit.run_now(self._client, self._statuses, id, queue)
 
     def edit(self, id: str, run: int, args: bytes, queue: str | None = None) -> Replayed | None:
         new = retry.NewArgs(args, run, self.options.max_payload_bytes)
-        return waiting.edit(self._client, self._registry, self._statuses, id, new, queue)
+        return edit.edit(self._client, self._registry, self._statuses, id, new, queue)
 
     def add_counts(self, counts: Sequence[TaskCounts]) -> None:
         task_counts.add(self._client, self._registry, counts)

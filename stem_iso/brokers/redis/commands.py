@@ -34,7 +34,9 @@ def send(client: RedisClient, command: Command) -> None:
 
 
 def commands(client: RedisClient, worker_id: str, started_at: float) -> list[Command]:
-    found = _decoded(_call(client, "list", worker_id, repr(started_at), LIFE), _command, "a command to the workers")
+    """The server is told how long ago the worker began, for its clock need not be the worker's."""
+    age = repr(time.time() - started_at)
+    found = _decoded(_call(client, "list", worker_id, age, LIFE), _command, "a command to the workers")
     return [each for each in found if each.worker_id in ("*", worker_id)]
 
 

@@ -25,6 +25,7 @@ from stem_iso.brokers.redis.records import body_of, frames, head_of, record, unp
 from stem_iso.brokers.rules import after
 from stem_iso.task.envelope import Envelope, Undecodable, decode, next_run
 
+MOST_ASKED = 1000  # ids: more are found by looking at all
 BATCH = 50  # per round trip, of letters that may have a megabyte each: a replay sends every one back twice
 
 T = TypeVar("T")
@@ -101,8 +102,8 @@ class DeadLetters:
         """The server's clock, and what is meant now, oldest first, read as it is asked for."""
         queues = self._registry.known(fresh=True)
         queues = [queue for queue in queues if which.queue in (None, queue)]
-        since = "" if which.since is None else which.since
-        answers = self._client.run([ScriptCall("dead_letter_ids", queue_key(queue), (self._ttl, since)) for queue in queues])
+        words = (self._ttl, "" if which.since is None else which.since, *_asked(which.ids))
+        answers = self._client.run([ScriptCall("dead_letter_ids", queue_key(queue), words) for queue in queues])
         wanted = None if which.ids is None else set(which.ids)
         found = [
             _Found(float(died), text(id), queue)
@@ -157,6 +158,13 @@ def _dead_letter(id: str, queue: str, data: bytes) -> DeadLetter:
         error=unpack_error(error),
         body=body,
     )
+
+
+def _asked(ids: Sequence[str] | None) -> list[bytes]:
+    """Those that each slot looks up by themselves; none where it is to name all it has: they are many, or one may stand for bytes that are
+    no text (`corrupt_records.text`)."""
+    words = [id.encode(errors="backslashreplace") for id in dict.fromkeys(ids or ())]
+    return [] if len(words) > MOST_ASKED or any(b"\\" in word for word in words) else words
 
 
 def _by_queue(items: Sequence[T], queue_of: Callable[[T], str]) -> dict[str, list[T]]:

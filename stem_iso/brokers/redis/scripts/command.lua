@@ -1,6 +1,6 @@
 -- KEYS[1] workers · ARGV[1] what is to be done:
 --   send, life, id, body, channel              -> 1       kept for so many seconds; it wakes the workers
---   list, worker, started, life                -> { body, ... }  those that this worker has not replied to, oldest first, none from before
+--   list, worker, age, life                    -> { body, ... }  those that this worker has not replied to, oldest first, none from before it began
 --   reply, life, id, worker, body              -> 0 | 1   0: the command is kept no more
 --   replies, id                                -> { body, ... }
 --   log, most, life, body                      -> 1       an action, kept among so many
@@ -45,7 +45,7 @@ elseif verb == 'send' then
 end
 
 local found = {}
-local since = math.max(tonumber(ARGV[3]), NOW - tonumber(ARGV[4]))
+local since = NOW - math.min(tonumber(ARGV[3]), tonumber(ARGV[4]))
 for _, id in ipairs(call('ZRANGEBYSCORE', C, number(since), '+inf')) do
   if call('HEXISTS', P .. ':cr:' .. id, ARGV[2]) == 0 then found[#found + 1] = call('HGET', B, id) or nil end
 end

@@ -8,8 +8,7 @@ allow_at_maxmemory()
 local STRETCH = 100
 
 local function there(list, id)
-  if list == 'qa' then return call('HEXISTS', M, id) == 1 end
-  if list == 'qr' then return call('HEXISTS', M, id) == 1 end
+  if list == 'qa' or list == 'qr' then return call('HEXISTS', M, id) == 1 end
   return call('EXISTS', P .. ':s:' .. id) == 1
 end
 
