@@ -298,3 +298,8 @@ def test_metrics_are_of_the_whole_broker(app: Stem, site: httpx.Client) -> None:
     answer = site.get("/metrics")
     assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/plain")
     assert "stem_iso_broker_up 1.0" in answer.text and 'stem_iso_queue_depth{queue="images",state="queued"} 1.0' in answer.text
+
+
+@pytest.mark.parametrize("pid", ["0", "x", str(2**31), "9" * 5000])
+def test_the_stack_of_what_is_no_pid_is_refused(site: httpx.Client, pid: str) -> None:
+    assert site.get(f"/workers/w-1/stack/{pid}").status_code == 400
