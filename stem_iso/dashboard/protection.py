@@ -161,7 +161,7 @@ class Protection:
         auth = self._context.auth
         assert auth is not None
         try:
-            answer: Any = auth(request) if inspect.iscoroutinefunction(auth) else await self._context.read(auth, request)
+            answer: Any = auth(request) if inspect.iscoroutinefunction(auth) else await self._context.ask_auth(request)
             return bool(await answer if inspect.isawaitable(answer) else answer)
         except Exception:  # user code: whatever it raises is no yes
             logger.exception("the dashboard's auth callable failed")

@@ -84,11 +84,11 @@ def _own_routes(context: DashboardContext) -> list[Route]:
         return PlainTextResponse("ok\n")
 
     async def readyz(request: Request) -> Response:
-        await context.read(_reach, context.app)
+        await context.probe(_reach, context.app)
         return PlainTextResponse("ok\n")
 
     async def metrics_text(request: Request) -> Response:
-        return Response(await context.read(of_broker.text), media_type=metrics.CONTENT_TYPE)
+        return Response(await context.probe(of_broker.text), media_type=metrics.CONTENT_TYPE)
 
     async def document(request: Request) -> Response:
         return JsonAnswer(openapi.document(mounted_at(request.scope)))

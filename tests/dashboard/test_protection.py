@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,10 +12,10 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from stem_iso import InvalidOptions, Stem
-from stem_iso.dashboard import dashboard
+from stem_iso.dashboard import dashboard, server
 from stem_iso.dashboard.protection import cookie_of, host_of, session_holds, session_of
 from stem_iso.dashboard.server import local_path
-from tests.dashboard.conftest import ORDER, Open
+from tests.dashboard.conftest import ORDER, Open, served, visitor
 
 TOKEN = "a token that nobody guesses"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -110,6 +112,22 @@ def test_a_callable_that_fails_lets_nobody_in(opened: Open, caplog: pytest.LogCa
 def test_probes_need_no_token(opened: Open) -> None:
     site = opened(token=TOKEN)
     assert [site.get(path).status_code for path in ("/healthz", "/metrics")] == [200, 200]
+
+
+def test_probes_that_wait_for_the_broker_keep_no_visitor_waiting(alone: Stem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are open to all, and a broker that hangs lets each wait for seconds. The server answers all others meanwhile."""
+    answers = threading.Event()
+    monkeypatch.setattr(server, "_reach", lambda app: answers.wait(120))
+    with served(dashboard(alone, auth=lambda request: True)) as url, ThreadPoolExecutor(8) as many:
+        with visitor(url) as site:
+            waiting = [many.submit(site.get, "/readyz") for _ in range(8)]
+            try:
+                for path in ("/api/openapi.json", "/api/tasks", "/queues"):
+                    assert site.get(path).status_code == 200
+                assert not any(each.done() for each in waiting)
+            finally:
+                answers.set()
+            assert {each.result().status_code for each in waiting} == {200}
 
 
 def test_a_name_that_points_to_loopback_is_refused(opened: Open) -> None:
