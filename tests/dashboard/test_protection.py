@@ -118,16 +118,15 @@ def test_probes_that_wait_for_the_broker_keep_no_visitor_waiting(alone: Stem, mo
     """They are open to all, and a broker that hangs lets each wait for seconds. The server answers all others meanwhile."""
     answers = threading.Event()
     monkeypatch.setattr(server, "_reach", lambda app: answers.wait(120))
-    with served(dashboard(alone, auth=lambda request: True)) as url, ThreadPoolExecutor(8) as many:
-        with visitor(url) as site:
-            waiting = [many.submit(site.get, "/readyz") for _ in range(8)]
-            try:
-                for path in ("/api/openapi.json", "/api/tasks", "/queues"):
-                    assert site.get(path).status_code == 200
-                assert not any(each.done() for each in waiting)
-            finally:
-                answers.set()
-            assert {each.result().status_code for each in waiting} == {200}
+    with served(dashboard(alone, auth=lambda request: True)) as url, ThreadPoolExecutor(8) as many, visitor(url) as site:
+        waiting = [many.submit(site.get, "/readyz") for _ in range(8)]
+        try:
+            for path in ("/api/openapi.json", "/api/tasks", "/queues"):
+                assert site.get(path).status_code == 200
+            assert not any(each.done() for each in waiting)
+        finally:
+            answers.set()
+        assert {each.result().status_code for each in waiting} == {200}
 
 
 def test_a_name_that_points_to_loopback_is_refused(opened: Open) -> None:
