@@ -303,3 +303,24 @@ def test_metrics_are_of_the_whole_broker(app: Stem, site: httpx.Client) -> None:
 @pytest.mark.parametrize("pid", ["0", "x", str(2**31), "9" * 5000])
 def test_the_stack_of_what_is_no_pid_is_refused(site: httpx.Client, pid: str) -> None:
     assert site.get(f"/workers/w-1/stack/{pid}").status_code == 400
+
+
+def test_a_task_with_arguments_that_no_json_can_hold_hides_no_other(app: Stem, site: httpx.Client) -> None:
+    """What the broker holds may be nested deeper than an answer can be: an answer has levels of its own around it."""
+
+    @app.task(name="tests.deep", queue="images")
+    def take(value: object) -> None: ...
+
+    deep: object = []
+    sent = {}
+    for levels in range(1, 1200):
+        deep = {"a": deep}
+        if levels > 900:
+            try:
+                sent[levels] = app.enqueue("tests.deep", {"value": deep}).id
+            except TypeError:  # deeper than the broker takes
+                break
+    listed = site.get("/api/tasks?limit=1000")
+    assert listed.status_code == 200
+    assert all(f'"{id}"' in listed.text for id in sent.values())
+    assert site.get(f"/api/tasks/{sent[max(sent)]}").status_code == 200
