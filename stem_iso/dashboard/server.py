@@ -29,7 +29,7 @@ from stem_iso.dashboard.context import DashboardContext
 from stem_iso.dashboard.event_source import EventSource
 from stem_iso.dashboard.paths import LOGIN, LOGOUT, mounted_at
 from stem_iso.dashboard.protection import HEADERS, NEVER_STORED, SESSION_LIFE, Protection, cookie_of, same, session_of
-from stem_iso.errors import InvalidOptions, StemError
+from stem_iso.errors import BrokerUnavailable, InvalidOptions, StemError
 from stem_iso.validation import flag
 
 if TYPE_CHECKING:
@@ -84,7 +84,10 @@ def _own_routes(context: DashboardContext) -> list[Route]:
         return PlainTextResponse("ok\n")
 
     async def readyz(request: Request) -> Response:
-        await context.probe(_reach, context.app)
+        try:
+            await context.probe(_reach, context.app)
+        except BrokerUnavailable as error:  # why, and where the broker is, is for those who came in
+            return error_answer(context, request, 503, type(error).__name__, "the broker does not answer")
         return PlainTextResponse("ok\n")
 
     async def metrics_text(request: Request) -> Response:

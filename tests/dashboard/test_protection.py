@@ -114,6 +114,16 @@ def test_probes_need_no_token(opened: Open) -> None:
     assert [site.get(path).status_code for path in ("/healthz", "/metrics")] == [200, 200]
 
 
+def test_what_is_open_to_all_does_not_say_where_the_broker_is() -> None:
+    app = Stem("redis://127.0.0.1:1/0")
+    with served(dashboard(app, token=TOKEN)) as url, visitor(url) as site:
+        for path in ("/readyz", "/metrics", "/login", "/"):
+            assert "redis" not in site.get(path).text, path
+        assert site.get("/readyz").status_code == 503
+        assert "redis://127.0.0.1:1/0" in site.get("/api/tasks", headers=BEARER).text
+    app.close()
+
+
 def test_probes_that_wait_for_the_broker_keep_no_visitor_waiting(alone: Stem, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are open to all, and a broker that hangs lets each wait for seconds. The server answers all others meanwhile."""
     answers = threading.Event()
