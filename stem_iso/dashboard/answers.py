@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stem_iso.dashboard.context import DashboardContext
 
 FIELD = re.compile(r"([^\s:]{1,100}): ")
+DEEPEST = 100  # levels that are shown of what is nested too deeply for JSON
 STATUS: tuple[tuple[type[Exception], int], ...] = (
     (PayloadTooLarge, 413),
     (InvalidOptions, 400),
@@ -37,7 +38,22 @@ class JsonAnswer(Response):
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        return to_json(content)
+        """One task with arguments that no JSON can hold must not take the list of all tasks with it."""
+        try:
+            return to_json(content)
+        except RecursionError:
+            return to_json(shallow(content))
+
+
+def shallow(value: Any, levels: int = DEEPEST) -> Any:
+    """Maps and lists, with what is nested deeper than so many levels said instead of shown."""
+    if not isinstance(value, dict | list):
+        return value
+    if levels == 0:
+        return "(nested too deeply to be shown)"
+    if isinstance(value, dict):
+        return {key: shallow(each, levels - 1) for key, each in value.items()}
+    return [shallow(each, levels - 1) for each in value]
 
 
 def error_body(kind: str, message: str, field: str | None = None) -> dict[str, Any]:

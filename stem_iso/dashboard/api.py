@@ -225,16 +225,20 @@ def _endpoint(api: Api, row: ApiRoute) -> Callable[[Request], Awaitable[Response
         if (name := row.in_path) is not None:
             given[name] = parameters.word(name, request.path_params[name])
         if row.body is not None:
-            given |= parameters.read_body(await body_of(request, api.context.app.broker_options.max_payload_bytes), row.body)
+            given |= parameters.read_body(await body_of(request, longest_body(api.context.app.broker_options.max_payload_bytes)), row.body)
         answer = await row.answer(api, request, given)
         return answer if isinstance(answer, Response) else JsonAnswer(answer)
 
     return endpoint
 
 
-async def body_of(request: Request, payload: int) -> bytes:
-    """All of it. JSON takes up to six bytes where the broker stores one. Raises PayloadTooLarge."""
-    most = max(LEAST_BODY, 6 * payload + LEAST_BODY // 16)
+def longest_body(payload: int) -> int:
+    """JSON takes up to six bytes where the broker stores one."""
+    return max(LEAST_BODY, 6 * payload + LEAST_BODY // 16)
+
+
+async def body_of(request: Request, most: int) -> bytes:
+    """All of it. Raises PayloadTooLarge for more than `most` bytes."""
     read, size = [], 0
     try:
         async for part in request.stream():

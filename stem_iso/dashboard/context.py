@@ -36,6 +36,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 AT_ONCE = 4  # reads of the broker; whoever comes later waits for his turn
+PROBES_AT_ONCE = 2  # open to all: whoever asks for them without end waits for himself alone
+VISITORS_AT_ONCE = 4  # whom the application's own callable looks at, whatever the broker does meanwhile
 ORDERS_AT_ONCE = 4  # what is done: an order to workers waits for them for seconds, a bulk action takes minutes
 
 
@@ -57,6 +59,8 @@ class DashboardContext:
     stopping: threading.Event = field(default_factory=threading.Event)  # set once: what is long ends
     # Their threads begin with the first call.
     _reads: ThreadPoolExecutor = field(default_factory=_pool(AT_ONCE, "read"))
+    _probes: ThreadPoolExecutor = field(default_factory=_pool(PROBES_AT_ONCE, "probe"))
+    _visitors: ThreadPoolExecutor = field(default_factory=_pool(VISITORS_AT_ONCE, "visitor"))
     _orders: ThreadPoolExecutor = field(default_factory=_pool(ORDERS_AT_ONCE, "order"))
 
     def __post_init__(self) -> None:
@@ -71,6 +75,15 @@ class DashboardContext:
         """`call(...)` in a thread. What it raises is raised here; a request that is cancelled leaves the thread to its end."""
         return await _in(self._reads, functools.partial(call, *args, **kwargs))
 
+    async def probe(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """As `read`, for what everybody may ask for."""
+        return await _in(self._probes, functools.partial(call, *args, **kwargs))
+
+    async def ask_auth(self, request: Request) -> Any:
+        """What a callable says that is no coroutine function. Raises what it raises."""
+        assert self.auth is not None
+        return await _in(self._visitors, functools.partial(self.auth, request))
+
     async def order(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """As `read`, for what may take long, and changes something."""
         try:
@@ -83,7 +96,7 @@ class DashboardContext:
         self.stopping.set()
         self.events.stop()
         self.snapshots.counts.stop()
-        for pool in (self._reads, self._orders):
+        for pool in (self._reads, self._probes, self._visitors, self._orders):
             pool.shutdown(wait=False, cancel_futures=True)
 
 

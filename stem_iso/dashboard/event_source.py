@@ -90,8 +90,12 @@ class Tab:
 
 
 def message(kind: str, data: Any) -> bytes:
-    """JSON has no line ends, so one line of data is all of it."""
-    return b"event: %s\ndata: %s\n\n" % (kind.encode(), to_json(data))
+    """JSON has no line ends, so one line of data is all of it. Of what is nested too deeply for JSON the kind is told alone."""
+    try:
+        written = to_json(data)
+    except RecursionError:
+        written = to_json({"type": kind})
+    return b"event: %s\ndata: %s\n\n" % (kind.encode(), written)
 
 
 class EventSource:

@@ -16,7 +16,8 @@ from datetime import datetime
 from stem_iso.dashboard.shapes import FailureGroup
 from stem_iso.outcome import TaskError, TaskStatus
 
-FRAME = re.compile(r'^\s*File "([^"\n]{1,1000})", line (\d{1,9})(?:,)? in ([^\n]{1,200})', re.MULTILINE)
+# Blanks and tabs, never line ends: a message of thousands of empty lines would be looked through once from each of them.
+FRAME = re.compile(r'^[ \t]*File "([^"\n]{1,1000})", line (\d{1,9})(?:,)? in ([^\n]{1,200})', re.MULTILINE)
 NEWEST = 20  # ids that a group names
 LONGEST_MESSAGE = 2000  # characters
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from stem_iso.dashboard.context import DashboardContext
 
 PAGE_TASKS = 50
+PID = parameters.whole_from(1, 2**31 - 1)
 STACK_WITHIN = 3.0  # seconds that a worker has to say where a handler is
 NEAREST = 8  # running tasks of the overview
 BULK_OF = {  # what may be done to many, by the state that is chosen
@@ -76,7 +77,7 @@ def routes(context: DashboardContext) -> list[BaseRoute]:
         "/failures": failures,
         "/queues": queues,
         "/workers": workers,
-        "/workers/{id:path}/stack/{pid:int}": stack,
+        "/workers/{id:path}/stack/{pid}": stack,
         "/schedules": schedules,
         "/limits": limits,
         "/actions": actions,
@@ -175,7 +176,8 @@ async def workers(context: DashboardContext, request: Request) -> Response:
 
 async def stack(context: DashboardContext, request: Request) -> Response:
     """Where the handler in this isolate is now, as its worker says. It changes nothing, so one who may only look sees it too."""
-    id, pid = parameters.word("id", str(request.path_params["id"])), int(request.path_params["pid"])
+    id = parameters.word("id", str(request.path_params["id"]))
+    pid = PID("pid", str(request.path_params["pid"]))
     answers = await context.order(context.app.control, id, "stack", pid, timeout=STACK_WITHIN)
     said = answers.texts.get(id, "")
     why = answers.refused.get(id) or (

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from stem_iso.dashboard.context import DashboardContext
 
-COOKIE = "stem_iso_session"
 SESSION_LIFE = 12 * 3600  # seconds
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -54,6 +53,8 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
 }
 
+NEVER_STORED = {"cache-control": "no-store"}
+
 logger = logging.getLogger(__name__)
 
 
@@ -66,8 +67,18 @@ def same(one: str, other: str) -> bool:
 
 
 def session_of(token: str, expires: int) -> str:
+    return f"{expires}.{_signed(token, str(expires))}"
+
+
+def cookie_of(token: str) -> str:
+    """The name of the session's cookie. It differs by token: to a browser all ports of a machine are one site, and a cookie of `/` is sent
+    to `/ops` too, so two dashboards with one name would log their visitors out of each other."""
+    return f"stem_iso_session_{_signed(token, 'name')[:12]}"
+
+
+def _signed(token: str, text: str) -> str:
     key = hashlib.sha256(b"stem_iso dashboard session\0" + token.encode("utf-8", "surrogatepass")).digest()
-    return f"{expires}.{hmac.new(key, str(expires).encode(), hashlib.sha256).hexdigest()}"
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
 
 def session_holds(token: str, session: str, now: float) -> bool:
@@ -142,7 +153,7 @@ class Protection:
         kind, _, shown = request.headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and same(shown.strip(), token):
             return True
-        session = request.cookies.get(COOKIE)
+        session = request.cookies.get(cookie_of(token))
         return session is not None and session_holds(token, session, self._context.app.clock())
 
     async def _allowed(self, request: Request) -> bool:
@@ -150,7 +161,7 @@ class Protection:
         auth = self._context.auth
         assert auth is not None
         try:
-            answer: Any = auth(request) if inspect.iscoroutinefunction(auth) else await self._context.read(auth, request)
+            answer: Any = auth(request) if inspect.iscoroutinefunction(auth) else await self._context.ask_auth(request)
             return bool(await answer if inspect.isawaitable(answer) else answer)
         except Exception:  # user code: whatever it raises is no yes
             logger.exception("the dashboard's auth callable failed")
@@ -180,7 +191,7 @@ def _with_headers(scope: Scope, send: Send) -> Send:
             for name, value in HEADERS.items():
                 headers[name] = value
             if not static:
-                headers["cache-control"] = "no-store"
+                headers.update(NEVER_STORED)
         await send(message)
 
     return sending

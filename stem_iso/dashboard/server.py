@@ -28,8 +28,8 @@ from stem_iso.dashboard.answers import JsonAnswer, error_answer, field_of, statu
 from stem_iso.dashboard.context import DashboardContext
 from stem_iso.dashboard.event_source import EventSource
 from stem_iso.dashboard.paths import LOGIN, LOGOUT, mounted_at
-from stem_iso.dashboard.protection import COOKIE, SESSION_LIFE, Protection, same, session_of
-from stem_iso.errors import InvalidOptions, StemError
+from stem_iso.dashboard.protection import HEADERS, NEVER_STORED, SESSION_LIFE, Protection, cookie_of, same, session_of
+from stem_iso.errors import BrokerUnavailable, InvalidOptions, StemError
 from stem_iso.validation import flag
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from stem_iso.app import Stem
 
 WRONG_TOKEN_WAIT = 0.5  # seconds before a wrong token is refused: for whoever guesses
-LONGEST_FORM = 16_384  # bytes
+LONGEST_FORM, MOST_FIELDS = 16_384, 20  # bytes; a form of ours has three
 
 
 def build(app: Stem, token: str | None, read_only: bool, auth: Callable[[Any], Any] | None, hosts: Sequence[str] | None) -> Starlette:
@@ -64,6 +64,7 @@ def build(app: Stem, token: str | None, read_only: bool, auth: Callable[[Any], A
         },
         lifespan=lifespan,
     )
+    made.router.redirect_slashes = False  # it would send a visitor to whatever name the header `Host` has
     made.state.context = context
     return made
 
@@ -83,11 +84,14 @@ def _own_routes(context: DashboardContext) -> list[Route]:
         return PlainTextResponse("ok\n")
 
     async def readyz(request: Request) -> Response:
-        await context.read(_reach, context.app)
+        try:
+            await context.probe(_reach, context.app)
+        except BrokerUnavailable as error:  # why, and where the broker is, is for those who came in
+            return error_answer(context, request, 503, type(error).__name__, "the broker does not answer")
         return PlainTextResponse("ok\n")
 
     async def metrics_text(request: Request) -> Response:
-        return Response(await context.read(of_broker.text), media_type=metrics.CONTENT_TYPE)
+        return Response(await context.probe(of_broker.text), media_type=metrics.CONTENT_TYPE)
 
     async def document(request: Request) -> Response:
         return JsonAnswer(openapi.document(mounted_at(request.scope)))
@@ -99,7 +103,7 @@ def _own_routes(context: DashboardContext) -> list[Route]:
         Route("/api/openapi.json", document),
         Route(LOGIN, _login_page(context), methods=["GET"]),
         Route(LOGIN, _login(context), methods=["POST"]),
-        Route(LOGOUT, _logout, methods=["POST"]),
+        Route(LOGOUT, _logout(context), methods=["POST"]),
     ]
 
 
@@ -122,8 +126,7 @@ def _login_page(context: DashboardContext) -> Callable[[Request], Any]:
 
 def _login(context: DashboardContext) -> Callable[[Request], Any]:
     async def login(request: Request) -> Response:
-        body = await api.body_of(request, 0) if int(_digits(request.headers.get("content-length"))) <= LONGEST_FORM else b""
-        form = parse_qs(body.decode("utf-8", "replace"), max_num_fields=20)
+        form = _fields(await api.body_of(request, LONGEST_FORM))
         shown = form.get("token", [""])[0].strip()
         if context.token is None or not same(shown, context.token):
             await asyncio.sleep(WRONG_TOKEN_WAIT)
@@ -132,17 +135,23 @@ def _login(context: DashboardContext) -> Callable[[Request], Any]:
         answer = RedirectResponse(root + local_path(form.get("next", ["/"])[0]), 303)
         session = session_of(context.token, int(context.app.clock()) + SESSION_LIFE)
         secure = request.url.scheme == "https"
-        answer.set_cookie(COOKIE, session, SESSION_LIFE, path=root or "/", httponly=True, samesite="strict", secure=secure)
+        answer.set_cookie(
+            cookie_of(context.token), session, SESSION_LIFE, path=root or "/", httponly=True, samesite="strict", secure=secure
+        )
         return answer
 
     return login
 
 
-async def _logout(request: Request) -> Response:
-    root = mounted_at(request.scope)
-    answer = RedirectResponse(f"{root}{LOGIN}", 303)
-    answer.delete_cookie(COOKIE, path=root or "/", httponly=True, samesite="strict")
-    return answer
+def _logout(context: DashboardContext) -> Callable[[Request], Any]:
+    async def logout(request: Request) -> Response:
+        root = mounted_at(request.scope)
+        answer = RedirectResponse(f"{root}{LOGIN}", 303)
+        if context.token is not None:
+            answer.delete_cookie(cookie_of(context.token), path=root or "/", httponly=True, samesite="strict")
+        return answer
+
+    return logout
 
 
 def local_path(wanted: str) -> str:
@@ -151,8 +160,12 @@ def local_path(wanted: str) -> str:
     return wanted if plain and wanted.startswith("/") and not wanted.startswith("//") else "/"
 
 
-def _digits(written: str | None) -> str:
-    return written if written is not None and written.isascii() and written.isdigit() else "0"
+def _fields(body: bytes) -> dict[str, list[str]]:
+    """Of a form; of one with more fields than ours could have, none."""
+    try:
+        return parse_qs(body.decode("utf-8", "replace"), max_num_fields=MOST_FIELDS)
+    except ValueError:
+        return {}
 
 
 # -- what goes wrong -----------------------------------------------------------------------------------------------------------------------
@@ -184,6 +197,8 @@ def _unexpected(context: DashboardContext) -> ErrorHandler:
     """A fault of ours; Starlette raises it once more, for the server's log."""
 
     async def answer(request: Request, error: Exception) -> Response:
-        return error_answer(context, request, 500, "InternalError", "this went wrong in the dashboard itself; its log says how")
+        made = error_answer(context, request, 500, "InternalError", "this went wrong in the dashboard itself; its log says how")
+        made.headers.update(HEADERS | NEVER_STORED)  # Starlette answers this one outside of `Protection`
+        return made
 
     return answer

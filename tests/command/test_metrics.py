@@ -117,6 +117,7 @@ def test_who_opens_connections_and_says_nothing_is_cut_off_and_tasks_go_on(comma
     idle = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(MOST + 8)]
     idle[0].sendall(b"GET /metrics HT")  # and never ends
     assert worker.enqueue("echo", args={"value": 2}).result(timeout=60) == 2
+    assert get(port, "/healthz")[0] == 200, "who asks is answered, however many say nothing"
     for each in idle:
         with each, suppress(ConnectionResetError):
             assert each.recv(1) == b""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -354,3 +356,32 @@ def test_metrics_are_of_the_whole_broker(app: Stem, site: httpx.Client) -> None:
     answer = site.get("/metrics")
     assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/plain")
     assert "stem_iso_broker_up 1.0" in answer.text and 'stem_iso_queue_depth{queue="images",state="queued"} 1.0' in answer.text
+
+
+@pytest.mark.parametrize("pid", ["0", "x", str(2**31), "9" * 5000])
+def test_the_stack_of_what_is_no_pid_is_refused(site: httpx.Client, pid: str) -> None:
+    assert site.get(f"/workers/w-1/stack/{pid}").status_code == 400
+
+
+def test_a_task_with_arguments_that_no_json_can_hold_hides_no_other(app: Stem, site: httpx.Client) -> None:
+    """What the broker holds may be nested deeper than an answer can be: an answer has levels of its own around it."""
+
+    @app.task(name="tests.deep", queue="images")
+    def take(value: object) -> None: ...
+
+    def send() -> list[str]:
+        deep: object = []
+        sent = []
+        for levels in range(1, 1200):
+            deep = {"a": deep}
+            if levels > 900:
+                with suppress(TypeError):  # deeper than can be sent
+                    sent.append(app.enqueue("tests.deep", {"value": deep}).id)
+        return sent
+
+    with ThreadPoolExecutor(1) as fresh:  # from a stack of few frames more can be sent
+        sent = fresh.submit(send).result()
+    listed = site.get("/api/tasks?limit=1000")
+    assert listed.status_code == 200
+    assert all(f'"{id}"' in listed.text for id in sent)
+    assert site.get(f"/api/tasks/{sent[-1]}").status_code == 200

@@ -153,3 +153,10 @@ def test_bulk_says_how_far_it_is(alone: Stem) -> None:
             assert other.post("/api/bulk", json={"action": "revoke", "queue": "images"}, headers={"X-Stem-Iso": "1"}).status_code == 200
         progress = next(data for kind, data in tab if kind == "bulk")
         assert progress == {"type": "bulk", "action": "revoke", "matched": len(ids), "done": len(ids), "refused": 0}
+
+
+def test_an_event_that_no_json_can_hold_ends_no_stream() -> None:
+    deep: Any = []
+    for _ in range(5000):
+        deep = [deep]
+    assert event_source.message("progress", {"type": "progress", "data": deep}) == b'event: progress\ndata: {"type":"progress"}\n\n'

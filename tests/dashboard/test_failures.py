@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from stem_iso import TaskError, TaskState, TaskStatus
 from stem_iso.dashboard.failures import NEWEST, grouped, place_of
 
@@ -61,3 +63,10 @@ def test_a_failure_without_an_error_is_grouped_by_its_reason() -> None:
 def test_a_large_group_names_its_newest_tasks_alone() -> None:
     (group,) = grouped([failed(str(n), None) for n in range(100)])
     assert group["count"] == 100 and group["newest"] == [str(n) for n in range(NEWEST)]
+
+
+@pytest.mark.parametrize("unit", ["\n", " ", "\t\n", '  File "', '\n  File "a'])
+def test_the_place_is_sought_in_a_time_that_grows_with_the_text_alone(unit: str) -> None:
+    """A message may be thousands of empty lines, and all failed tasks are read at once. A search that is quadratic takes minutes here."""
+    text = unit * (2_000_000 // len(unit))
+    assert place_of(TaskError(type="ValueError", traceback=text + TRACEBACK)) == "/srv/shop/pictures.py:12 in decode"

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from starlette.routing import Route
+from starlette.testclient import TestClient
 
-from stem_iso.dashboard.protection import COOKIE, host_of, session_holds, session_of
+from stem_iso import InvalidOptions, Stem
+from stem_iso.dashboard import dashboard, server
+from stem_iso.dashboard.protection import cookie_of, host_of, session_holds, session_of
 from stem_iso.dashboard.server import local_path
-from tests.dashboard.conftest import ORDER, Open
+from tests.dashboard.conftest import ORDER, Open, served, visitor
 
 TOKEN = "a token that nobody guesses"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -59,7 +65,7 @@ def test_a_session_ends_with_its_time_and_with_another_token() -> None:
 
 def test_a_forged_session_is_refused_by_the_server(opened: Open) -> None:
     site = opened(token=TOKEN)
-    site.cookies.set(COOKIE, f"9999999999.{'0' * 64}")
+    site.cookies.set(cookie_of(TOKEN), f"9999999999.{'0' * 64}")
     assert site.get("/api/openapi.json").status_code == 401
 
 
@@ -108,6 +114,31 @@ def test_probes_need_no_token(opened: Open) -> None:
     assert [site.get(path).status_code for path in ("/healthz", "/metrics")] == [200, 200]
 
 
+def test_what_is_open_to_all_does_not_say_where_the_broker_is() -> None:
+    app = Stem("redis://127.0.0.1:1/0")
+    with served(dashboard(app, token=TOKEN)) as url, visitor(url) as site:
+        for path in ("/readyz", "/metrics", "/login", "/"):
+            assert "redis" not in site.get(path).text, path
+        assert site.get("/readyz").status_code == 503
+        assert "redis://127.0.0.1:1/0" in site.get("/api/tasks", headers=BEARER).text
+    app.close()
+
+
+def test_probes_that_wait_for_the_broker_keep_no_visitor_waiting(alone: Stem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are open to all, and a broker that hangs lets each wait for seconds. The server answers all others meanwhile."""
+    answers = threading.Event()
+    monkeypatch.setattr(server, "_reach", lambda app: answers.wait(120))
+    with served(dashboard(alone, auth=lambda request: True)) as url, ThreadPoolExecutor(8) as many, visitor(url) as site:
+        waiting = [many.submit(site.get, "/readyz") for _ in range(8)]
+        try:
+            for path in ("/api/openapi.json", "/api/tasks", "/queues"):
+                assert site.get(path).status_code == 200
+            assert not any(each.done() for each in waiting)
+        finally:
+            answers.set()
+        assert {each.result().status_code for each in waiting} == {200}
+
+
 def test_a_name_that_points_to_loopback_is_refused(opened: Open) -> None:
     site = opened(hosts=("localhost", "127.0.0.1"))
     refused = site.get("/api/openapi.json", headers={"Host": "evil.example:8080"})
@@ -136,8 +167,40 @@ def test_after_the_login_nobody_is_sent_elsewhere(wanted: str) -> None:
 
 
 def test_an_empty_token_is_no_token() -> None:
-    from stem_iso import InvalidOptions, Stem
-    from stem_iso.dashboard import dashboard
-
     with pytest.raises(InvalidOptions, match="token"):
         dashboard(Stem("memory://"), token=" ")
+
+
+def test_two_dashboards_at_one_name_do_not_log_a_visitor_out_of_each_other(opened: Open) -> None:
+    """A browser sends the cookies of one port to all, and those of `/` to `/ops`."""
+    one, other = opened(token=TOKEN), opened(token="another token")
+    one.post("/login", data={"token": TOKEN})
+    other.cookies.update(one.cookies)
+    other.post("/login", data={"token": "another token"})
+    one.cookies.update(other.cookies)
+    assert [site.get("/api/openapi.json").status_code for site in (one, other)] == [200, 200]
+    one.post("/logout", headers=ORDER)
+    assert one.get("/api/openapi.json").status_code == 401
+
+
+@pytest.mark.parametrize("body", [b"&".join([b"token=x"] * 50), b"token=" + b"x" * 20_000, b"\xff=%ff&token=%00", b""])
+def test_no_form_is_a_fault_of_the_server(opened: Open, body: bytes) -> None:
+    """Whoever can reach the dashboard can send one."""
+    assert opened(token=TOKEN).post("/login", content=body).status_code in (401, 413)
+
+
+def test_nobody_is_sent_to_the_name_that_he_called_the_server(opened: Open) -> None:
+    answer = opened().get("/queues/", headers={"Host": "evil.example"})
+    assert answer.status_code == 404 and "location" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/fails", "/api/fails"])
+def test_a_fault_of_the_server_tells_the_browser_what_it_may_do_too(alone: Stem, path: str) -> None:
+    def fails(request: Any) -> None:
+        raise RuntimeError("tr0ub4dor")
+
+    asgi = dashboard(alone)
+    asgi.router.routes[:0] = [Route("/fails", fails), Route("/api/fails", fails)]
+    answer = TestClient(asgi, raise_server_exceptions=False).get(path)
+    assert answer.status_code == 500 and "tr0ub4dor" not in answer.text
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"] and answer.headers["cache-control"] == "no-store"

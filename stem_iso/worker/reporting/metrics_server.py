@@ -6,7 +6,8 @@
 
 Rules
  1. It touches nothing of the worker but `Vitals`, and waits for nobody who works: a task never waits for it.
- 2. MOST connections at a time, one request each, of HEAD bytes and WITHIN seconds at most; who is too many or too slow is cut off.
+ 2. MOST connections at a time, one request each, of HEAD bytes and WITHIN seconds at most. Who is too slow is cut off, and where one more
+    comes the oldest: whoever holds connections and says nothing must not make a kubelet believe that the worker is dead.
  3. The port is taken when the server is made, so that one that is taken already ends the start of the worker.
  4. It shows names of queues and tasks, and nothing that they are given; it changes nothing. So it asks nobody who he is.
 """
@@ -37,7 +38,7 @@ class MetricsServer:
     def __init__(self, host: str, port: int, vitals: Vitals) -> None:
         self._vitals, self._metrics = vitals, WorkerMetrics(vitals)
         self._socket = _bound(host, port)
-        self._connections = 0  # open ones; of the thread below
+        self._open: dict[asyncio.StreamWriter, None] = {}  # oldest first; of the thread below
         self._loop = asyncio.SelectorEventLoop()  # ours, whatever policy the application has set
         self._stopped = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="stem-iso-metrics", daemon=True)
@@ -67,15 +68,18 @@ class MetricsServer:
         server.close()
 
     async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections += 1
+        self._open[writer] = None
+        if len(self._open) > MOST:
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            oldest.transport.abort()
         try:
-            if self._connections <= MOST:
-                async with asyncio.timeout(WITHIN):
-                    await self._exchange(reader, writer)
+            async with asyncio.timeout(WITHIN):
+                await self._exchange(reader, writer)
         except (TimeoutError, ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # too slow, gone, or no HTTP
         finally:
-            self._connections -= 1
+            self._open.pop(writer, None)
             writer.transport.abort()  # what is closed stays so
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
