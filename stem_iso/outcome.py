@@ -230,6 +230,8 @@ class TaskStatus(msgspec.Struct, frozen=True, kw_only=True):
     `args` are the arguments by parameter name, as the plain data that travels; those of the task's option `redact` are "***". None where
     the task's code is not here to say which these are, and of a group or a task that an older worker ended.
 
+    `ready_at`: when its newest attempt could begin, which is when it was enqueued, or its due time, also once that has passed.
+
     `attempts` are those that ended and were tried again, or run anew, oldest first, the newest 20. The one that runs, or with which the
     task ended, is not among them: its times and its error are the fields here.
 
@@ -257,6 +259,7 @@ class TaskStatus(msgspec.Struct, frozen=True, kw_only=True):
     root_id: str | None = None
     args: dict[str, Any] | None = None
     attempts: tuple[EndedAttempt, ...] = ()
+    ready_at: datetime | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """These fields by name, as plain JSON types: times as ISO 8601, bytes as base64, the state as its word."""

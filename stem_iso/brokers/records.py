@@ -154,6 +154,7 @@ class StatusRecord(msgspec.Struct, frozen=True, kw_only=True):
     root_id: str | None = None
     args: bytes | None = None
     attempts: tuple[EndedAttempt, ...] = ()
+    ready_at: float | None = None  # when its newest attempt could begin: as it came, or fell due; None where no envelope is kept
 
 
 class MemberState(msgspec.Struct, frozen=True):

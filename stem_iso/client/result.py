@@ -218,7 +218,7 @@ def status_of(record: StatusRecord, converter: Converter | None = None, args: di
     """What people see of a record: the result as a value, times as datetimes; `args` are those that may be shown. Raises StemError for a
     result that cannot be read."""
     fields = msgspec.structs.asdict(record) | {"args": args}
-    for name in ("enqueued_at", "not_before", "started_at", "finished_at"):
+    for name in ("enqueued_at", "not_before", "started_at", "finished_at", "ready_at"):
         fields[name] = datetime_of(fields[name])
     try:
         fields["result"] = None if record.result is None else _value(record.result, converter)

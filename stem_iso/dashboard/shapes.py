@@ -158,6 +158,7 @@ class TaskShown(TypedDict):
     root_id: str | None
     args: dict[str, Any] | None
     attempts: list[AttemptView]  # before the newest, oldest first
+    ready_at: str | None
 
     answering: bool | None  # of one that runs: whether its worker was seen within 5 s; None for all others
     elapsed: float | None  # seconds of the newest attempt, so far or whole

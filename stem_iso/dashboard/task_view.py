@@ -44,10 +44,9 @@ def _between(since: datetime | None, until: datetime | None, now: float) -> floa
 
 
 def _waited(task: TaskStatus, now: float) -> float | None:
-    """Of the newest attempt. Of one that waits for its next, from the due time on; where that is not known any more, from the end of the
-    one before."""
+    """Of the newest attempt, from when it could begin; where that is not known, from the end of the one before."""
     before = task.attempts[-1].finished_at if task.attempts else None
-    ready = max((moment for moment in (task.enqueued_at, task.not_before, before) if moment is not None), default=None)
+    ready = max((moment for moment in (task.enqueued_at, task.not_before, task.ready_at, before) if moment is not None), default=None)
     if ready is None or (task.started_at is None and (task.state in TERMINAL or ready.timestamp() > now)):
         return None
     begun = None if task.state in (TaskState.QUEUED, TaskState.RETRIED) else task.started_at

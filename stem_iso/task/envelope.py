@@ -68,6 +68,11 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     limit_key: str | UnsetType = UNSET
     extra: dict[str, msgspec.Raw] = {}  # fields of a newer version; on the wire they stand beside the others, not below this name
 
+    @property
+    def ready_at(self) -> float | None:
+        """When this attempt could begin: as it was enqueued, or fell due. None where nothing says so."""
+        return max(self.enqueued_at, self.not_before or 0.0) or None
+
 
 class Undecodable(ValueError):
     """These bytes are no envelope; the message says why."""

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import assert_never
@@ -84,7 +85,8 @@ class Controls:
     def _stop(self) -> None:
         """By the launcher where there is one: it alone counts, and it says how long the end may take."""
         if self._launcher is not None and self._launcher == os.getppid():
-            os.kill(self._launcher, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it dies at this moment, and this worker leaves with it
+                os.kill(self._launcher, signal.SIGTERM)
         else:
             self._inbox.put_now(StopRequested(False))
 

@@ -191,6 +191,7 @@ def live(id: str, queue: str, seen: Live) -> StatusRecord:
         root_id=envelope.root_id,
         args=args,
         attempts=envelope.attempts,
+        ready_at=envelope.ready_at,
     )
 
 
@@ -227,6 +228,7 @@ def ended(id: str, queue: str, data: bytes) -> StatusRecord:
         root_id=envelope.root_id,
         args=bytes(envelope.args) if kept_as(token) else None,
         attempts=envelope.attempts,
+        ready_at=envelope.ready_at,
     )
 
 

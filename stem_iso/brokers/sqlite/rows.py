@@ -209,6 +209,7 @@ def record(row: Row) -> StatusRecord:
         root_id=values.optional_text(rest[2]),
         args=None if envelope is None else bytes(envelope.args),
         attempts=() if envelope is None else envelope.attempts,
+        ready_at=None if envelope is None else envelope.ready_at,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 
 from stem_iso.brokers.base import Broker
@@ -53,6 +55,19 @@ class AttemptHistory(Steps):
         assert (last.reason, last.error_type, last.error_message) == (FAILURE.reason, ERROR.type, ERROR.message)
         assert last.started_at is not None and over.started_at is not None and over.finished_at is not None
         assert abs(last.started_at.timestamp() - over.started_at) < 0.001 and abs(last.finished_at.timestamp() - over.finished_at) < 0.001
+
+    def test_when_its_newest_attempt_could_begin_is_known_until_the_end_and_after_it(self, broker: Broker) -> None:
+        now = time.time()
+        first = envelope(enqueued_at=now - 100, not_before=now - 50)
+        broker.publish([first])
+        assert status(broker, first.id).ready_at == now - 50
+        retry = next_attempt(first, not_before=now - 10)
+        settle(broker, take_one(broker), retry)
+        assert status(broker, first.id).ready_at == now - 10
+        delivery = take_one(broker)
+        assert status(broker, first.id).ready_at == now - 10
+        settle(broker, delivery, SUCCESS)
+        assert status(broker, first.id).ready_at == now - 10
 
     def test_a_replay_and_an_edit_keep_it(self, broker: Broker) -> None:
         first = envelope()

@@ -73,10 +73,8 @@ class EventEmitter:
         """Count that it began. Whenever somebody finds that out, once."""
         attempt.counted = True
         at, envelope = attempt.begun_on_the_clock(), attempt.envelope
-        ready = envelope.enqueued_at
-        if envelope.not_before is not None and envelope.not_before > ready:
-            ready = envelope.not_before
-        self.counters.began(envelope.queue, envelope.name, at, at - ready if ready else 0.0)
+        ready = envelope.ready_at
+        self.counters.began(envelope.queue, envelope.name, at, 0.0 if ready is None else at - ready)
 
     def ended(self, attempt: Attempt, outcome: Outcome) -> None:
         """Its runner has let go of it. What becomes of its task is another matter."""

@@ -168,7 +168,7 @@ local new_places = 0
 
 local function new_place()
   new_places = new_places + 1
-  return NOW * 1e6 + new_places - 1
+  return math.floor(NOW * 1e6 + 0.5) + new_places - 1
 end
 
 local function list_new(places)
