@@ -21,8 +21,8 @@ from stem_iso.client.bulk import BulkResult
 from stem_iso.dashboard import parameters
 from stem_iso.dashboard.answers import JsonAnswer
 from stem_iso.dashboard.context import DashboardContext
+from stem_iso.dashboard.orders import Interrupted, Orders
 from stem_iso.dashboard.parameters import Parameter, task_filter
-from stem_iso.dashboard.steering import Interrupted, Steering
 from stem_iso.errors import PayloadTooLarge
 from stem_iso.validation import queue as queue_name
 
@@ -35,7 +35,7 @@ class Api:
 
     def __init__(self, context: DashboardContext) -> None:
         self.context = context
-        self.steering = Steering(context.app, context.snapshots)
+        self.orders = Orders(context.app, context.snapshots)
 
     # -- what is seen ----------------------------------------------------------------------------------------------------------------
 
@@ -77,22 +77,22 @@ class Api:
     # -- what is done ----------------------------------------------------------------------------------------------------------------
 
     async def retry(self, request: Request, given: Given) -> Any:
-        return await self.context.order(self.steering.retry, given["id"], visitor(request))
+        return await self.context.order(self.orders.retry, given["id"], visitor(request))
 
     async def revoke(self, request: Request, given: Given) -> Any:
-        return await self.context.order(self.steering.revoke, given["id"], visitor(request))
+        return await self.context.order(self.orders.revoke, given["id"], visitor(request))
 
     async def terminate(self, request: Request, given: Given) -> Any:
-        return await self.context.order(self.steering.revoke, given["id"], visitor(request), True)
+        return await self.context.order(self.orders.revoke, given["id"], visitor(request), True)
 
     async def run_now(self, request: Request, given: Given) -> Any:
-        return await self.context.order(self.steering.run_now, given["id"], visitor(request))
+        return await self.context.order(self.orders.run_now, given["id"], visitor(request))
 
     async def delete(self, request: Request, given: Given) -> Any:
-        return await self.context.order(self.steering.delete, given["id"], visitor(request))
+        return await self.context.order(self.orders.delete, given["id"], visitor(request))
 
     async def edit(self, request: Request, given: Given) -> Any:
-        return await self.context.order(self.steering.edit, given["id"], given["args"], given.get("run"), visitor(request))
+        return await self.context.order(self.orders.edit, given["id"], given["args"], given.get("run"), visitor(request))
 
     async def bulk(self, request: Request, given: Given) -> Any:
         action, dry_run = given["action"], given.get("dry_run", False)
@@ -105,7 +105,7 @@ class Api:
                 self.context.events.publish("bulk", {"action": action, **counts})
 
         return await self.context.order(
-            self.steering.bulk,
+            self.orders.bulk,
             action,
             task_filter(given),
             all=given.get("all", False),
@@ -115,26 +115,26 @@ class Api:
         )
 
     async def pause_queue(self, request: Request, given: Given) -> Any:
-        return await self.context.order(self.steering.pause_queue, queue_name("queue", given["name"]), visitor(request))
+        return await self.context.order(self.orders.pause_queue, queue_name("queue", given["name"]), visitor(request))
 
     async def resume_queue(self, request: Request, given: Given) -> Any:
-        return await self.context.order(self.steering.resume_queue, queue_name("queue", given["name"]), visitor(request))
+        return await self.context.order(self.orders.resume_queue, queue_name("queue", given["name"]), visitor(request))
 
     async def purge(self, request: Request, given: Given) -> Any:
-        return await self.context.order(self.steering.purge, queue_name("queue", given["name"]), visitor(request))
+        return await self.context.order(self.orders.purge, queue_name("queue", given["name"]), visitor(request))
 
     async def pause_task(self, request: Request, given: Given) -> Any:
-        return await self.context.order(self.steering.pause_task, given["name"], visitor(request))
+        return await self.context.order(self.orders.pause_task, given["name"], visitor(request))
 
     async def resume_task(self, request: Request, given: Given) -> Any:
-        return await self.context.order(self.steering.resume_task, given["name"], visitor(request))
+        return await self.context.order(self.orders.resume_task, given["name"], visitor(request))
 
     async def control(self, request: Request, given: Given) -> Any:
-        return await self.context.order(self.steering.control, given["id"], given["action"], given.get("value"), visitor(request))
+        return await self.context.order(self.orders.control, given["id"], given["action"], given.get("value"), visitor(request))
 
     async def schedule(self, request: Request, given: Given) -> Any:
         action = request.url.path.rpartition("/")[2]
-        return await self.context.order(self.steering.schedule, given["name"], action, visitor(request))
+        return await self.context.order(self.orders.schedule, given["name"], action, visitor(request))
 
 
 def visitor(request: Request) -> str:

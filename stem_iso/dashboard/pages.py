@@ -25,8 +25,8 @@ from stem_iso.config import LOG_LEVELS
 from stem_iso.dashboard import parameters
 from stem_iso.dashboard.charts import charts
 from stem_iso.dashboard.drawings import attempt_rows, timeline
+from stem_iso.dashboard.renderer import render
 from stem_iso.dashboard.shapes import IsolateShown, WorkerView
-from stem_iso.dashboard.templating import render
 
 if TYPE_CHECKING:
     from starlette.requests import Request

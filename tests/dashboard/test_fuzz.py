@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from stem_iso import Stem
 from stem_iso.brokers.base import WorkerInfo
 from stem_iso.client.worker_control import ACTIONS
-from stem_iso.dashboard import dashboard, steering
+from stem_iso.dashboard import dashboard, orders
 from stem_iso.dashboard.api import ROUTES
 from tests.dashboard.conftest import ORDER, declare
 
@@ -37,7 +37,7 @@ values = st.recursive(
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TestClient, list[str]]]:
     """A visitor whose client raises what the server does not catch, and ids of tasks in several states."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steering, "WAIT", 0.0)
+        patch.setattr(orders, "WAIT", 0.0)
         app = Stem(f"sqlite:///{tmp_path_factory.mktemp('fuzz')}/jobs.db")
         declare(app)
         ids = [app.enqueue("thumbs.make", {"path": "cat.png"}, delay=delay).id for delay in (0, 3600)]

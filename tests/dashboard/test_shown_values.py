@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stem_iso.dashboard import drawings, formats, stack_text
-from stem_iso.dashboard.templating import environment, query, segment
+from stem_iso.dashboard.renderer import environment, query, segment
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""Steering: what the dashboard does, as its API is asked to. Each answers with plain values, and leaves a line in the list of actions.
+"""Orders of visitors: what the dashboard does, as its API is asked to. Each answers with plain values, and leaves a line in the actions.
 
-    POST /api/tasks/ID/retry ── Steering.retry(id, by) ──> handle.retry ──> {"id", "action", "task"}
+    POST /api/tasks/ID/retry ── Orders.retry(id, by) ──> handle.retry ──> {"id", "action", "task"}
 
 Each method blocks: the server calls it in a thread (`DashboardContext.order`). `by` is who does it. All raise BrokerUnavailable.
 """
@@ -30,7 +30,7 @@ class Interrupted(StemError):
     """The server stops in the middle of a bulk action. What was done is done; the action may be begun anew."""
 
 
-class Steering:
+class Orders:
     def __init__(self, app: Stem, snapshots: Snapshots) -> None:
         self._app, self._snapshots = app, snapshots
 
