@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from stem_iso.brokers.operations import COUNTED
 from stem_iso.cli import completion, output
 from stem_iso.cli.options import Reach, reaching
 from stem_iso.cli.table import Tone
@@ -36,6 +37,8 @@ def stats(reach: Reach, name: str | None, minutes: int) -> None:
     app, place = reach.stem_at()
     if name is not None:
         found = app.task_stats(name, minutes)
+        if not any(found.total(word) for word in COUNTED):
+            click.echo(f"nothing happened to {one_line(name)} within {minutes} min; is that its name?", err=True)
         output.print_json(found) if reach.as_json else click.echo(_one(found))
         return
     all_found = stats_by_name(app, minutes)

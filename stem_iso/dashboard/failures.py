@@ -2,8 +2,9 @@
 
     TaskStatus … ── (error.type, innermost frame) ──> FailureGroup …    the one with most tasks first
 
-Pure. The place is the last frame of the traceback, or where the handler was stuck when its limit came; of a task whose error has neither,
-"". Line numbers are a part of it: after a deploy the same fault may be a second group, which is what somebody wants to see.
+Pure. The place is the last frame of the traceback, or where the handler was stuck when its limit came: of these the innermost of the
+application's own code, where there is any, for unlike tasks are stuck in the same line of `re` or `socket`; of a task whose error has
+neither, "". Line numbers are a part of it: after a deploy the same fault may be a second group, which is what somebody wants to see.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from stem_iso.outcome import TaskError, TaskStatus
 
 # Blanks and tabs, never line ends: a message of thousands of empty lines would be looked through once from each of them.
 FRAME = re.compile(r'^[ \t]*File "([^"\n]{1,1000})", line (\d{1,9})(?:,)? in ([^\n]{1,200})', re.MULTILINE)
+LIBRARY = re.compile(r"/(?:site|dist)-packages/|/lib/python3\.\d+/|^<frozen |[\\/]Lib[\\/]")  # Python's own modules, and what pip installed
 NEWEST = 20  # ids that a group names
 LONGEST_MESSAGE = 2000  # characters
 
@@ -27,7 +29,9 @@ def place_of(error: TaskError) -> str:
     one of faulthandler's, which says "most recent call first"."""
     for text in (error.traceback, error.stack):
         if frames := FRAME.findall(text):
-            path, line, function = frames[0] if "most recent call first" in text else frames[-1]
+            inwards = frames[::-1] if "most recent call first" in text else frames
+            own = [frame for frame in inwards if not LIBRARY.search(frame[0])]
+            path, line, function = (own or inwards)[-1]
             return f"{path}:{line} in {function.strip()}"
     return ""
 

@@ -302,7 +302,8 @@ def test_figures_of_a_task(here: Run) -> None:
     assert (found["name"], found["minutes"], sum(bucket["enqueued"] for bucket in found["buckets"])) == ("add", 5, 1)
     assert asked(here, "stats", "add", "--minutes", "5")["wait"] == {"p50": None, "p95": None, "p99": None}
     assert here("stats")[1].splitlines()[1].split()[:3] == ["add", "1", "0"]
-    assert "new:" in here("stats", "add")[1]
+    assert "new:" in here("stats", "add")[1] and not here("stats", "add")[2]
+    assert "nothing happened to ad within 60 min" in here("stats", "ad")[2]
 
 
 @pytest.mark.slow

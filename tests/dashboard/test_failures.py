@@ -41,6 +41,15 @@ def test_the_place_of_a_time_out_is_where_the_handler_was_stuck() -> None:
     assert place_of(TaskError(type="TimeoutException", stack=stack)) == "/srv/shop/net.py:4 in wait"
 
 
+def test_the_place_is_in_the_code_of_the_application_where_that_called_a_library() -> None:
+    match = '  File "/usr/lib/python3.11/re/__init__.py", line 171, in match\n'
+    scan, look = '  File "/srv/shop/scan.py", line 3, in scan\n', '  File "/srv/shop/scan.py", line 5 in look\n'
+    assert place_of(TaskError(type="TimeoutException", stack=scan + match)) == "/srv/shop/scan.py:3 in scan"
+    fault = f"Thread 0x1 (most recent call first):\n{match}{look}{scan}"
+    assert place_of(TaskError(type="IsolateCrashed", stack=fault)) == "/srv/shop/scan.py:5 in look"
+    assert place_of(TaskError(type="TimeoutException", stack=match)) == "/usr/lib/python3.11/re/__init__.py:171 in match"
+
+
 def test_an_error_without_a_trace_has_no_place() -> None:
     assert place_of(TaskError(type="ValueError", message='File "x", line')) == ""
 
