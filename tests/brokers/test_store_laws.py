@@ -181,9 +181,9 @@ class Store(RuleBasedStateMachine):
 
     def put_in_line_anew(self, task: Task, args: msgspec.Raw) -> None:
         self.dead.discard(task.envelope.id)
-        task.envelope = msgspec.structs.replace(task.envelope, args=args, run=task.envelope.run + 1, attempt=0, not_before=None)
+        task.envelope = msgspec.structs.replace(task.envelope, args=args, run=task.envelope.run + 1, attempt=0, not_before=self.clock.wall)
         task.redeliveries, task.revoked, task.reason = 0, False, None
-        task.wait(0.0)
+        task.wait(self.clock.wall)
         if task.envelope.lock:
             self.locks[task.envelope.lock] = task.envelope.id
 
@@ -211,7 +211,10 @@ class Store(RuleBasedStateMachine):
     def leased(self, delivery: Delivery) -> None:
         task = self.tasks[delivery.receipt.id]
         assert task.waits and task.due <= self.clock.wall
-        assert decode(delivery.body) == task.envelope
+        found = decode(delivery.body)
+        assert msgspec.structs.replace(found, attempts=()) == msgspec.structs.replace(task.envelope, attempts=())
+        before = [(each.run, each.attempt) for each in found.attempts]
+        assert before == sorted(set(before)) and all(run < found.run for run, _ in before)
         assert delivery.redeliveries == task.redeliveries
         assert delivery.receipt not in task.former
         task.state, task.holder, task.lease_end = TaskState.RUNNING, delivery.receipt, self.clock.lease + LEASE
