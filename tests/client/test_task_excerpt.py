@@ -52,6 +52,7 @@ def test_a_short_value_stays_itself_and_a_long_one_is_the_beginning_of_its_text(
     assert shown == (f"{written[:most]}…" if is_cut else value)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(max_size=5), VALUES, max_size=MOST_NAMES), st.integers(0, 60))
 def test_all_arguments_share_one_room(args: dict[str, Any], most: int) -> None:
     shown, is_cut = shortened_arguments(args, most)

@@ -85,6 +85,7 @@ def test_probes_and_nothing_else_are_served(command: Start) -> None:
     assert get(port, "/metrics", "POST")[0] == 405
 
 
+@pytest.mark.slow
 def test_a_worker_that_stops_is_alive_and_not_ready(command: Start, tmp_path: Path) -> None:
     worker = command("--metrics-port", "0").ready()
     port, ledger, gate = port_of(worker), tmp_path / "ledger", tmp_path / "gate"
@@ -111,6 +112,7 @@ def test_a_worker_whose_broker_is_away_is_alive_and_not_ready(command: Start, se
     shown(port, {("stem_iso_broker_up",): 1})
 
 
+@pytest.mark.slow
 def test_who_opens_connections_and_says_nothing_is_cut_off_and_tasks_go_on(command: Start) -> None:
     worker = command("--metrics-port", "0").ready()
     port = port_of(worker)
@@ -141,6 +143,7 @@ def test_a_port_that_is_taken_ends_the_start_with_usage(command: Start) -> None:
     worker.says(f"--metrics-port {port}: cannot listen at 127.0.0.1: Address already in use; give another, or 0 for any that is free")
 
 
+@pytest.mark.slow
 def test_without_the_extra_it_is_said_which_one_is_missing(command: Start, tmp_path: Path) -> None:
     (tmp_path / "prometheus_client.py").write_text("raise ModuleNotFoundError('none', name='prometheus_client')\n")
     worker = command("--metrics-port", "0", env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
@@ -211,6 +214,7 @@ def test_a_worker_says_when_it_is_ready_how_it_is_and_that_it_stops(command: Sta
     assert worker.wait() == 0
 
 
+@pytest.mark.slow
 def test_a_core_that_stands_still_lets_the_watchdog_bark(command: Start, systemd: Systemd) -> None:
     worker = command(env=systemd.environ)
     systemd.until("READY=1")
@@ -232,6 +236,7 @@ while not os.path.exists({gate!r}):
 """
 
 
+@pytest.mark.slow
 def test_while_a_dead_core_is_replaced_the_launcher_keeps_the_unit_alive(command: Start, systemd: Systemd, tmp_path: Path) -> None:
     """Also for as long as the new one imports its application."""
     gate = tmp_path / "gate"

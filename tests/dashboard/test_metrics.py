@@ -68,6 +68,7 @@ def test_the_work_of_all_workers_is_added_up(app: Stem, site: httpx.Client) -> N
         shown(site, {("stem_iso_isolates", "busy"): 0})
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_away_takes_no_counter_back(server: Callable[..., Server], tmp_path: Path) -> None:
     durable = server(aof="always")
     app = Stem(durable.url)

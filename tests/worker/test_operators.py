@@ -121,6 +121,7 @@ def test_what_waits_for_its_isolate_goes_back_before_the_pause_is_acknowledged(
     assert (handle.status().attempt, handle.status().redeliveries) == (0, 0)
 
 
+@pytest.mark.slow
 def test_deliveries_at_hand_of_a_paused_queue_go_back_uncounted(app: Stem, operator: Operator, begin: Begin) -> None:
     """A seat is taken, and more wait at the engine for theirs."""
     short = app.task(name="short", isolate=True)(_nothing)
