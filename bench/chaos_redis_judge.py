@@ -11,7 +11,8 @@ Laws
  5. Dead letters are the failed tasks, each once, under both keys that hold them.
  6. Two unique tasks of a key, two tasks of a limit of one at a time, never run at once (unless a lease was lost: then it is counted).
  7. No process that a handler was or started lives.
- 8. No key is left but results, dead letters, the registry, and what has a short life of its own (LEFT).
+ 8. Each result that is kept stands in the list of its state, and nothing stands in that of those alive.
+ 9. No key is left but results, dead letters, the registry, and what has a short life of its own (LEFT).
 """
 
 from __future__ import annotations
@@ -42,10 +43,12 @@ LEFT = [
     rb"si:\{[^}]*\}:(on|a|g)",  # the outbox's counter; ended apart; the wake-up token
     rb"si:\{[^}]*\}:e:.*",  # rung for a waiter that died: a minute
     rb"si:\{[^}]*\}:i:[0-9a-f]{32}",  # what a boot was last answered, for when the answer was lost
+    rb"si:\{[^}]*\}:q[345]",  # lists of what has ended, by state; what expired stands there until it is swept
+    rb"si:\{[^}]*\}:(qp|q[cn]:.*)",  # where the sweeps are in them; counts of a minute, and nonces of those who add to them
     rb"si:\{b/[^}]*\}:(i|st)",  # a bucket's settings and last starts
     rb"si:\{/[a-z]+\}.*",  # registry, schedules, gossip
 ]
-EXPIRING = [rb"si:\{[^}]*\}:s:.*", rb"si:\{[^}]*\}:[ei]:.*", rb"si:\{c/[^}]*\}:(tree|j|jc)"]
+EXPIRING = [rb"si:\{[^}]*\}:s:.*", rb"si:\{[^}]*\}:(qp|q[cn]:.*)", rb"si:\{[^}]*\}:[ei]:.*", rb"si:\{c/[^}]*\}:(tree|j|jc)"]
 
 
 class Line(NamedTuple):
@@ -77,6 +80,7 @@ class Status:
     attempt: int
     redeliveries: int
     result: Any
+    ends: float = 0.0  # until when it is shown; 0: a group
 
     def __str__(self) -> str:
         return f"{self.name} {self.id}: {self.state} ({self.reason}), attempt {self.attempt}, redelivered {self.redeliveries}"
@@ -141,7 +145,9 @@ def status(id: str, queue: str, data: bytes) -> Status | None:
     _, _, head, reason, _, result, *_ = frames(data[HEAD.size :])
     envelope = msgspec.msgpack.decode(head) if head else {}
     value = msgspec.msgpack.decode(result) if result else None
-    return Status(id, envelope.get("name", ""), queue, STATES[state], reason.decode(), envelope.get("attempt", 0), redeliveries, value)
+    return Status(
+        id, envelope.get("name", ""), queue, STATES[state], reason.decode(), envelope.get("attempt", 0), redeliveries, value, ends
+    )
 
 
 def group(id: str, fields: dict[bytes, bytes]) -> Status:
@@ -240,6 +246,16 @@ def nobody_lives(books: Books) -> None:
         books.expect(b"sleep\x001000" not in title and b"chaos." not in title, f"{line.name} {line.id}: process {line.pid} is alive")
 
 
+def listed(books: Books) -> None:
+    now = books.server.time()[0] + 1
+    for found in books.statuses.values():
+        for each in found:
+            number = next(number for number, state in STATES.items() if state == each.state) if each.state in ENDED else 0
+            if number and each.ends > now:
+                place = books.server.zscore(f"si:{{{each.queue}}}:q{number}", each.id)
+                books.expect(place is not None, f"{each}: in no list")
+
+
 def keys_left(books: Books) -> None:
     for key in books.keys:
         books.expect(any(re.fullmatch(pattern, key) for pattern in LEFT), f"left: {key.decode()} ({books.server.type(key).decode()})")
@@ -254,6 +270,7 @@ def judge(folder: Path, server: Any) -> tuple[dict[str, Any], list[str]]:
     effects(books)
     counted = {"dead letters": dead_letters(books), "doubled": explained(books), "at once after a lost lease": apart(books)}
     nobody_lives(books)
+    listed(books)
     keys_left(books)
     known = [found[0] for found in books.statuses.values()]
     return {

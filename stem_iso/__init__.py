@@ -14,8 +14,15 @@ __version__ = "0.2.0"
 _NAMES = {  # home: what is public of it
     "app": ("Stem",),
     "brokers.base": ("Broker",),
+    "client.action_log": ("ActionInfo",),
+    "client.bulk": ("BulkResult",),
+    "client.queue_stats": ("QueueStats",),
+    "client.task_list": ("TaskPage",),
+    "client.task_stats": ("Quantiles", "StatsBucket", "TaskStats"),
+    "client.worker_control": ("Acknowledged",),
     "client.canvas_result": ("CanvasHandle", "GroupHandle", "GroupProgress"),
     "errors": (
+        "ActionRefused",
         "BrokerUnavailable",
         "InvalidOptions",
         "IsolateBootError",

@@ -2,6 +2,8 @@
 
 from stem_iso.app import Stem as Stem
 from stem_iso.brokers.base import Broker as Broker
+from stem_iso.client.action_log import ActionInfo as ActionInfo
+from stem_iso.client.bulk import BulkResult as BulkResult
 from stem_iso.client.canvas import Chain as Chain
 from stem_iso.client.canvas import Group as Group
 from stem_iso.client.canvas import Link as Link
@@ -12,12 +14,19 @@ from stem_iso.client.canvas import group as group
 from stem_iso.client.canvas_result import CanvasHandle as CanvasHandle
 from stem_iso.client.canvas_result import GroupHandle as GroupHandle
 from stem_iso.client.canvas_result import GroupProgress as GroupProgress
+from stem_iso.client.queue_stats import QueueStats as QueueStats
 from stem_iso.client.result import TaskHandle as TaskHandle
 from stem_iso.client.schedules import ScheduleHandle as ScheduleHandle
 from stem_iso.client.schedules import ScheduleInfo as ScheduleInfo
 from stem_iso.client.task import AsyncTask as AsyncTask
 from stem_iso.client.task import Signature as Signature
 from stem_iso.client.task import Task as Task
+from stem_iso.client.task_list import TaskPage as TaskPage
+from stem_iso.client.task_stats import Quantiles as Quantiles
+from stem_iso.client.task_stats import StatsBucket as StatsBucket
+from stem_iso.client.task_stats import TaskStats as TaskStats
+from stem_iso.client.worker_control import Acknowledged as Acknowledged
+from stem_iso.errors import ActionRefused as ActionRefused
 from stem_iso.errors import BrokerUnavailable as BrokerUnavailable
 from stem_iso.errors import InvalidOptions as InvalidOptions
 from stem_iso.errors import IsolateBootError as IsolateBootError

@@ -25,15 +25,17 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, cast, overloa
 
 from msgspec import MsgspecError
 
-from stem_iso.client import enqueue, event_stream
+from stem_iso.client import action_log, bulk, enqueue, event_stream, task_filter, task_list, worker_control
 from stem_iso.client.app_location import Location, NotThere, current_app, import_app, locate
 from stem_iso.client.app_modules import modules_named, task_modules
 from stem_iso.client.broker_pool import BrokerConfig, BrokerPool, Listeners
 from stem_iso.client.event_stream import unknown
+from stem_iso.client.queue_stats import QueueStats, queue_stats
 from stem_iso.client.result import TaskHandle, in_thread
 from stem_iso.client.schedules import Schedules
 from stem_iso.client.task import AsyncTask, Declaring, Signature, Task, TaskBase, Tasks, task_named
 from stem_iso.client.task_defaults import task_defaults
+from stem_iso.client.task_stats import TaskStats, task_stats
 from stem_iso.errors import InvalidOptions
 from stem_iso.signals import Signals
 from stem_iso.task.codec import Converter, unpack
@@ -56,12 +58,17 @@ if TYPE_CHECKING:
     from typing import Concatenate
 
     from stem_iso.brokers.base import Broker, BrokerOptions
+    from stem_iso.client.action_log import ActionInfo
+    from stem_iso.client.bulk import BulkAction, BulkResult
     from stem_iso.client.canvas import Part
     from stem_iso.client.canvas_result import CanvasHandle
     from stem_iso.client.event_feed import EventFeed
     from stem_iso.client.isolate_settings import IsolateSettings
     from stem_iso.client.result_watcher import Watcher
+    from stem_iso.client.task_filter import FilterFields
+    from stem_iso.client.task_list import TaskPage
     from stem_iso.client.transactions import Transactions
+    from stem_iso.client.worker_control import Acknowledged
     from stem_iso.events import AnyEvent
 
 P = ParamSpec("P")
@@ -323,6 +330,110 @@ class Stem:
     def aevents(self, timeout: Duration | None = None) -> AsyncGenerator[AnyEvent, None]:
         """As `events`, in a loop."""
         return event_stream.aevents(self.site, None if timeout is None else delay("timeout", timeout))
+
+    # -- operate: see docs/operations.md; `by` is who does it, for the list of actions, default "user@host" -------------------------------
+
+    def list_tasks(
+        self, *, limit: int = 100, cursor: str | None = None, newest_first: bool = True, **which: Unpack[FilterFields]
+    ) -> TaskPage:
+        """A page of 1 to 1,000 of the tasks that match all of `which` (see `FilterFields`), in the order in which the store got them. A
+        task that is there throughout is met exactly once by who goes on with `cursor`. Raises InvalidOptions, with the field's name.
+        """
+        return task_list.page(self, task_filter.checked(which, self.clock()), limit, cursor, newest_first)
+
+    async def alist_tasks(
+        self, *, limit: int = 100, cursor: str | None = None, newest_first: bool = True, **which: Unpack[FilterFields]
+    ) -> TaskPage:
+        return await in_thread(lambda: self.list_tasks(limit=limit, cursor=cursor, newest_first=newest_first, **which))
+
+    def queue_stats(self) -> list[QueueStats]:
+        """Every queue that holds something, is served, is paused, or was used within the last day, by name."""
+        return queue_stats(self)
+
+    async def aqueue_stats(self) -> list[QueueStats]:
+        return await in_thread(self.queue_stats)
+
+    def task_stats(self, name: str | None = None, minutes: int = 60, *, queue: str | None = None) -> TaskStats:
+        """What happened to the tasks of this name (None: of all) in the last 1 to 1,440 minutes, this one included."""
+        return task_stats(self, name, minutes, queue)
+
+    async def atask_stats(self, name: str | None = None, minutes: int = 60, *, queue: str | None = None) -> TaskStats:
+        return await in_thread(lambda: self.task_stats(name, minutes, queue=queue))
+
+    def pause(self, queue: str | None = None, *, task: str | None = None, timeout: Duration = 5.0, by: str | None = None) -> Acknowledged:
+        """Let nothing new begin of this queue, or of the tasks of this name, until `resume`; what runs ends. It is kept in the broker, and
+        holds for workers that start later. Answers the ids of the workers that obeyed within `timeout`. Raises InvalidOptions.
+        """
+        return worker_control.pause(self, queue, task, timeout, by)
+
+    async def apause(
+        self, queue: str | None = None, *, task: str | None = None, timeout: Duration = 5.0, by: str | None = None
+    ) -> Acknowledged:
+        return await in_thread(lambda: self.pause(queue, task=task, timeout=timeout, by=by))
+
+    def resume(self, queue: str | None = None, *, task: str | None = None, timeout: Duration = 5.0, by: str | None = None) -> Acknowledged:
+        """Undo `pause`; what is not paused is left as it is."""
+        return worker_control.resume(self, queue, task, timeout, by)
+
+    async def aresume(
+        self, queue: str | None = None, *, task: str | None = None, timeout: Duration = 5.0, by: str | None = None
+    ) -> Acknowledged:
+        return await in_thread(lambda: self.resume(queue, task=task, timeout=timeout, by=by))
+
+    def control(self, worker_id: str, action: str, value: Any = None, *, timeout: Duration = 5.0, by: str | None = None) -> Acknowledged:
+        """Order a worker, or all by "*": "concurrency" N, "drain" (finish what runs, take nothing new, stay), "resume" (end that),
+        "stop" (as TERM does), "log-level" WORD, "kill" PID (one of its isolates), "stack" PID (where that is: in `.texts`).
+
+        Answers the ids of those that obeyed; `.refused` says which did not want to and why, `.silent` which live and did not answer within
+        `timeout`. All empty: there is no such worker. Raises InvalidOptions for an action or a value that cannot be meant.
+        """
+        return worker_control.control(self, worker_id, action, value, timeout, by)
+
+    async def acontrol(
+        self, worker_id: str, action: str, value: Any = None, *, timeout: Duration = 5.0, by: str | None = None
+    ) -> Acknowledged:
+        return await in_thread(lambda: self.control(worker_id, action, value, timeout=timeout, by=by))
+
+    def bulk(
+        self,
+        action: BulkAction,
+        *,
+        dry_run: bool = False,
+        all: bool = False,
+        by: str | None = None,
+        progress: Callable[[BulkResult], object] | None = None,
+        **which: Unpack[FilterFields],
+    ) -> BulkResult:
+        """Do `action` to all tasks that match `which` (see `FilterFields`), some hundreds at a time; `progress` gets the result so far
+        after each. "delete" drops what is kept of ended tasks. A dry run only counts what matches.
+
+        Raises InvalidOptions, also where no filter is given without `all=True`.
+        """
+        return bulk.bulk(self, action, which, all=all, dry_run=dry_run, by=by, progress=progress)
+
+    async def abulk(
+        self,
+        action: BulkAction,
+        *,
+        dry_run: bool = False,
+        all: bool = False,
+        by: str | None = None,
+        progress: Callable[[BulkResult], object] | None = None,
+        **which: Unpack[FilterFields],
+    ) -> BulkResult:
+        """`progress` is called in another thread."""
+        return await in_thread(lambda: self.bulk(action, dry_run=dry_run, all=all, by=by, progress=progress, **which))
+
+    def actions(self, limit: int = 100) -> list[ActionInfo]:
+        """What operators did, newest first; the broker keeps 1,000."""
+        return action_log.actions(self, limit)
+
+    async def aactions(self, limit: int = 100) -> list[ActionInfo]:
+        return await in_thread(lambda: self.actions(limit))
+
+    def log_action(self, action: str, target: str = "", result: str = "", *, by: str | None = None) -> None:
+        """Leave a line in that list, of what an operator did by your own program: "retry", an id, "run 2". The methods above do it."""
+        action_log.log(self, action, target, result, by)
 
     # -- the broker ----------------------------------------------------------------------------------------------------------------
 

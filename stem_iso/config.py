@@ -58,6 +58,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_memory_per_isolate: int | None = None
     unregistered_grace: float = 60.0
     secret_env: tuple[str, ...] = ()
+    metrics_port: int | None = None  # None: no server of metrics; 0: any port that is free
+    metrics_host: str = "0.0.0.0"
     overruled: tuple[str, ...] = ()  # for people: what another place said otherwise
 
     def __post_init__(self) -> None:
@@ -69,6 +71,9 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
         _at_most("unregistered_grace", self.unregistered_grace, LONGEST)
         _at_least("max_tasks_per_isolate", self.max_tasks_per_isolate, 1, "leave it out for no limit")
         _at_least("max_memory_per_isolate", self.max_memory_per_isolate, LEAST_MEMORY, "the size is in bytes, or as '512MiB'")
+        _at_least("metrics_port", self.metrics_port, 0, "0 takes any port that is free; leave it out for no metrics")
+        if self.metrics_port is not None and self.metrics_port > 65535:
+            raise InvalidOptions(f"metrics_port: {self.metrics_port!r} must be at most 65535; 0 takes any port that is free")
         _one_of("log_level", self.log_level, LOG_LEVELS)
         _one_of("log_format", self.log_format, LOG_FORMATS)
 
@@ -167,6 +172,8 @@ SETTINGS = (
     Setting("max_tasks_per_isolate", ("--max-tasks-per-isolate",), whole, "recycle an isolate after so many tasks"),
     Setting("max_memory_per_isolate", ("--max-memory-per-isolate",), size, "recycle an isolate over so much memory (512MiB)", "SIZE"),
     Setting("unregistered_grace", ("--unregistered-grace",), seconds, "how long a task without a handler is given back", "S"),
+    Setting("metrics_port", ("--metrics-port",), whole, "serve /metrics, /healthz and /readyz at this port; 0: any that is free"),
+    Setting("metrics_host", ("--metrics-host",), text, "the address for that; 127.0.0.1: for this machine alone", "HOST"),
     Setting("secret_env", ("--secret-env",), words, "a variable that isolates do not see; may be given again", "NAME"),
 )
 NAMES = tuple(setting.name for setting in SETTINGS)

@@ -10,7 +10,8 @@
     ├── BrokerUnavailable (ConnectionError)  the store could not be reached; it says what may be stored
     ├── LeaseLost                            the delivery belongs to another worker now; do not settle it
     ├── WaitRefused (RuntimeError)           a handler may not wait for the result of another task
-    ├── RetryRefused (RuntimeError)          the task has not failed, or cannot run again
+    ├── ActionRefused (RuntimeError)         what was asked for does not fit how the task stands
+    │   └── RetryRefused                     the task has not failed, or cannot run again
     ├── IsolateError
     │   ├── TimeoutException (TimeoutError)  killed at its hard limit
     │   ├── MemoryLimitExceeded              killed over its memory limit
@@ -133,16 +134,26 @@ def _mebibytes(size: int) -> str:
 class IsolateCrashed(IsolateError):
     """The process died under the call. `exit_code` or `signal` (a name such as "SIGSEGV") says how; `stderr` holds its last lines.
 
-    `out_of_memory`: the kernel's out-of-memory killer was at work when it died of SIGKILL.
+    `out_of_memory`: the kernel's out-of-memory killer was at work when it died of SIGKILL. `by_operator`: an operator had it killed.
     """
 
     def __init__(
-        self, exit_code: int | None = None, signal: str | None = None, stderr: str = "", stack: str = "", out_of_memory: bool = False
+        self,
+        exit_code: int | None = None,
+        signal: str | None = None,
+        stderr: str = "",
+        stack: str = "",
+        out_of_memory: bool = False,
+        by_operator: bool = False,
     ) -> None:
-        super().__init__(exit_code, signal, stderr, stack, out_of_memory)
+        # Left out where it is False: an older version, which takes five, may read the error.
+        super().__init__(exit_code, signal, stderr, stack, out_of_memory, *((True,) if by_operator else ()))
         self.exit_code, self.signal, self.stderr, self.stack, self.out_of_memory = exit_code, signal, stderr, stack, out_of_memory
+        self.by_operator = by_operator
 
     def __str__(self) -> str:
+        if self.by_operator:
+            return "the isolate was killed by an operator under the call"
         how = f"signal {self.signal}" if self.signal else f"exit code {self.exit_code}"
         why = ", killed by the kernel, which was out of memory" if self.out_of_memory else ""
         return f"the isolate died under the call: {how}{why}"
@@ -211,7 +222,11 @@ class TaskCancelled(TaskFailed):
         return self._ended()
 
 
-class RetryRefused(StemError, RuntimeError):
+class ActionRefused(StemError, RuntimeError):
+    """What was asked for does not fit how the task stands; the message says why, and what can be done instead. Nothing was changed."""
+
+
+class RetryRefused(ActionRefused):
     """The task cannot run again as it stands; the message says why, and what can be done instead. Nothing was changed."""
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -28,7 +28,10 @@ from stem_iso.json_data import inlined_schema, to_plain
 
 
 class TaskError(msgspec.Struct, frozen=True, kw_only=True):
-    """What went wrong, as data. `type` is the dotted name of the exception's class; `retryable` says whether policy allowed a retry."""
+    """What went wrong, as data. `type` is the dotted name of the exception's class; `retryable` says whether policy allowed a retry.
+
+    `output`: the last lines that the attempt printed or logged, 20 and 2 KiB at most.
+    """
 
     type: str
     message: str = ""
@@ -37,6 +40,7 @@ class TaskError(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     signal: str | None = None
     stack: str = ""
+    output: str = ""
 
 
 class Overrun(msgspec.Struct, frozen=True, array_like=True):
@@ -103,7 +107,8 @@ class TimedOut(Overrun, frozen=True):
 class Crashed:
     """The process died under the call: `exit_code`, or the name of a `signal`; with its last stderr lines and its fault stack.
 
-    `out_of_memory`: the kernel's out-of-memory killer was at work meanwhile, and it died of SIGKILL that was not ours.
+    `out_of_memory`: the kernel's out-of-memory killer was at work meanwhile, and it died of SIGKILL that was not ours. `by_operator`: an
+    operator had it killed.
     """
 
     exit_code: int | None = None
@@ -111,6 +116,7 @@ class Crashed:
     stderr: str = ""
     stack: str = ""
     out_of_memory: bool = False
+    by_operator: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +169,9 @@ Outcome = Succeeded | Failed | RetryAsked | TimedOut | Crashed | MemoryExceeded 
 
 # -- status ----------------------------------------------------------------------------------------------------------------------------
 
-# The reason of a task that waits for one of its limits.
-RATE_LIMIT, CONCURRENCY_LIMIT = "rate-limit", "concurrency-limit"
-LIMITS = frozenset({RATE_LIMIT, CONCURRENCY_LIMIT})
+# The reason of a task that waits for one of its limits, or because somebody paused it: nobody knows until when.
+RATE_LIMIT, CONCURRENCY_LIMIT, PAUSED = "rate-limit", "concurrency-limit", "paused"
+LIMITS = frozenset({RATE_LIMIT, CONCURRENCY_LIMIT, PAUSED})
 
 
 class TaskState(StrEnum):
@@ -193,11 +199,41 @@ class Progress(msgspec.Struct, frozen=True):
     data: Any = None
 
 
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+Limit = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
+
+
+class EndedAttempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt that another one followed. `state`: "retried"; "failed" or "cancelled" where it was the last of its run.
+
+    `reason` is a word, as of a status. `started_at` is None where it never began. `error_message` is cut to 200 characters. The limits,
+    seconds, are those that held, None where there were none or nobody knows them any more. `killed`: the worker ended its process.
+    """
+
+    run: int
+    attempt: int
+    finished_at: Moment
+    started_at: Moment | None = None
+    state: str = "retried"
+    reason: str = ""
+    error_type: str = ""
+    error_message: str = ""
+    soft_time_limit: Limit | None = None
+    hard_time_limit: Limit | None = None
+    worker_id: str = ""
+    killed: bool = False
+
+
 class TaskStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One task as it stands. Times are aware datetimes (UTC); `result` is set on success, `error` after a failed attempt.
 
     `args` are the arguments by parameter name, as the plain data that travels; those of the task's option `redact` are "***". None where
     the task's code is not here to say which these are, and of a group or a task that an older worker ended.
+
+    `ready_at`: when its newest attempt could begin, which is when it was enqueued, or its due time, also once that has passed.
+
+    `attempts` are those that ended and were tried again, or run anew, oldest first, the newest 20. The one that runs, or with which the
+    task ended, is not among them: its times and its error are the fields here.
 
     An endpoint of FastAPI may return it, and may name it as what it returns: the answer is `as_dict()`.
     """
@@ -222,6 +258,8 @@ class TaskStatus(msgspec.Struct, frozen=True, kw_only=True):
     parent_id: str | None = None
     root_id: str | None = None
     args: dict[str, Any] | None = None
+    attempts: tuple[EndedAttempt, ...] = ()
+    ready_at: datetime | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """These fields by name, as plain JSON types: times as ISO 8601, bytes as base64, the state as its word."""

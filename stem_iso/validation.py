@@ -150,6 +150,10 @@ def text(name: str, value: Any) -> str:
     return value
 
 
+def optional_text(name: str, value: Any) -> str | None:
+    return None if value is None else text(name, value)
+
+
 def queue(name: str, value: Any) -> str:
     # A comma separates queues on the command line; blanks at the ends are always a slip.
     if "," in text(name, value) or value != value.strip():

@@ -42,9 +42,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {  # a room, or one module of a room
     "client": CLIENT,
     "app": CLIENT,
     "worker": WORKER,
-    "cli": WORKER | {"cli"},
+    "cli": WORKER | {"cli", "dashboard"},
     "testing": WORKER | {"testing"},
     "integrations": WORKER | {"integrations"},
+    "dashboard": CLIENT | {"app", "dashboard"},
     "": WORKER,  # the package itself: public names
 }
 # `python -m stem_iso` and `python -m stem_iso.worker` are commands, so they belong to the edge wherever Python wants them to lie.
@@ -85,6 +86,12 @@ PURE = frozenset(
         "isolate.engine.stacks",
         "isolate.shared_row",
         "worker.admission",
+        "cli.top.figures",
+        "cli.top.grid",
+        "cli.top.panes",
+        "cli.top.recent",
+        "cli.top.texts",
+        "cli.top.theme",
     }
 )
 EXCUSED = {
@@ -101,7 +108,10 @@ SITES = {
     "threadpoolctl": {"isolate.child.cpu_pinning"},
     "setproctitle": {"isolate.keeper.keeper", "isolate.child.main"},
     "uuid_utils": {"client.enqueue"},
+    "textual": {"cli.top.screen", "cli.top.view", "cli.top.dialogs", "cli.top.stylesheet"},
+    "rich": {"cli.top.view"},  # comes with textual
     "cronsim": {"task.cron"},
+    "prometheus_client": {"client.metrics"},
     "sentry_sdk": {"integrations.sentry"},
     "opentelemetry": {"integrations.otel"},
     "django": {

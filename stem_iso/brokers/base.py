@@ -26,12 +26,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from stem_iso.brokers.operations import Operations
 from stem_iso.brokers.records import BrokerAddress as BrokerAddress
 from stem_iso.brokers.records import BrokerOptions as BrokerOptions
 from stem_iso.brokers.records import DeadFilter as DeadFilter
 from stem_iso.brokers.records import DeadLetter as DeadLetter
 from stem_iso.brokers.records import Delivery as Delivery
 from stem_iso.brokers.records import Exchange as Exchange
+from stem_iso.brokers.records import IsolateInfo as IsolateInfo
 from stem_iso.brokers.records import MemberState as MemberState
 from stem_iso.brokers.records import Permit as Permit
 from stem_iso.brokers.records import QueueCount as QueueCount
@@ -96,7 +98,9 @@ class EventWatch(Protocol):
     def close(self) -> None: ...
 
 
-class Broker(Protocol):
+class Broker(Operations, Protocol):
+    """`Operations`: what is asked by those who look after the queue."""
+
     url: str  # as shown to people: an absolute path, no password
     options: BrokerOptions
 

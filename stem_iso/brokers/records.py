@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from stem_iso.outcome import Progress, TaskError, TaskState
+from stem_iso.outcome import EndedAttempt, Progress, TaskError, TaskState
 from stem_iso.task.settlement import Plan
 
 
@@ -129,7 +129,8 @@ class Revocation:
 class StatusRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A task as the broker knows it; `result` and `args` are still encoded. Times are wall-clock seconds.
 
-    `args` is None where no envelope is kept: of a group, of what cannot be read, and of what an older worker has ended.
+    `args` is None where no envelope is kept: of a group, of what cannot be read, and of what an older worker has ended. `attempts` are
+    those of the envelope.
     """
 
     id: str
@@ -152,6 +153,8 @@ class StatusRecord(msgspec.Struct, frozen=True, kw_only=True):
     parent_id: str | None = None
     root_id: str | None = None
     args: bytes | None = None
+    attempts: tuple[EndedAttempt, ...] = ()
+    ready_at: float | None = None  # when its newest attempt could begin: as it came, or fell due; None where no envelope is kept
 
 
 class MemberState(msgspec.Struct, frozen=True):
@@ -206,11 +209,33 @@ class Replayed:
     refused: str | None = None
 
 
+class IsolateInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A process of a worker as others see it. `state`: "starting", "spare" (ready, without a call), "busy", "shared" (the host of inline
+    handlers). Of a busy one: the task, when it began (wall clock), its limits (seconds, None: none) and its memory (bytes, with all that
+    it spawned, None: not measured) against its limit."""
+
+    pid: int
+    state: str
+    task_id: str | None = None
+    name: str | None = None
+    started_at: float | None = None
+    soft_time_limit: float | None = None
+    hard_time_limit: float | None = None
+    memory: int | None = None
+    memory_limit: int | None = None
+    cores: list[int] = []
+
+
+ANSWERS_WITHIN = 5.0  # seconds: two heartbeats that were lost, and one that is late
+
+
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A worker as others see it. `boot` is what its receipts carry.
 
     `machine` names the machine's boot and the namespaces in which `processes` (pid, start time) mean something: the worker lives as long as
     one of these does. "": nobody can judge that from outside.
+
+    `silent_for`: seconds from its last heartbeat until the store was asked, both by the store's clock; that of whoever asks may differ.
     """
 
     id: str
@@ -228,6 +253,18 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     broker: str = ""
     machine: str = ""
     processes: list[tuple[int, int]] = msgspec.field(default_factory=list)
+    isolates: list[IsolateInfo] = msgspec.field(default_factory=list)
+    draining: bool = False  # it takes nothing new
+    silent_for: float = 0.0
+
+    @property
+    def answers(self) -> bool:
+        return answers(self.silent_for)
+
+
+def answers(silent_for: float) -> bool:
+    """Whether a worker is shown as alive that was heard of so many seconds ago."""
+    return silent_for < ANSWERS_WITHIN
 
 
 class ScheduleRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stem_iso.brokers.records import StatusRecord
+from stem_iso.brokers.records import DeadLetter, StatusRecord
 from stem_iso.errors import PayloadTooLarge, UnknownResult
-from stem_iso.outcome import TaskError
+from stem_iso.outcome import EndedAttempt, TaskError, TaskState
+from stem_iso.task.attempt_history import ended_attempt, remember
 from stem_iso.task.envelope import Envelope, encode
 
 # -- what may be stored ----------------------------------------------------------------------------------------------------------------
@@ -22,6 +23,34 @@ def encoded(envelopes: Sequence[Envelope], limit: int) -> list[tuple[Envelope, b
                 "pass a reference (a path, a key) instead of the data, or raise the limit"
             )
     return pairs
+
+
+# -- what a run says of the one before it ----------------------------------------------------------------------------------------------
+
+
+def after(envelope: Envelope, before: StatusRecord | DeadLetter, largest: int) -> Envelope:
+    """The next run, with the attempt in its history that was the last of the run before it. `largest`: bytes of an envelope."""
+    ended = _last_of(before)
+    return envelope if ended is None else remember(envelope, ended, largest)
+
+
+def _last_of(before: StatusRecord | DeadLetter) -> EndedAttempt | None:
+    """None where no attempt had begun."""
+    if isinstance(before, DeadLetter):
+        return ended_attempt(before, before.error, before.reason, finished_at=before.died_at, state=TaskState.FAILED.value)
+    if not before.state.terminal or before.started_at is None or before.finished_at is None:
+        return None
+    if before.attempts and before.attempts[-1].finished_at.timestamp() >= before.started_at:
+        return None  # it ended while it waited for its next attempt
+    return ended_attempt(
+        before,
+        before.error,
+        before.reason,
+        started_at=before.started_at,
+        finished_at=before.finished_at,
+        state=before.state.value,
+        worker_id=before.worker_id,
+    )
 
 
 # -- how lost workers end a task -------------------------------------------------------------------------------------------------------

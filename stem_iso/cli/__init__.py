@@ -2,10 +2,18 @@
 
     root            the group, and which error ends with which exit code
     worker          options to WorkerConfig to the launcher
-    tasks           enqueue, status, result, revoke
+    tasks           enqueue, status, result, graph, revoke
+    task_list       tasks
+    task_changes    retry, run-now, edit, bulk
+    queues          queues, queues pause, resume, purge
+    control         control
+    stats           stats, actions
+    health          health
     dead_letters    dlq list, show, replay, purge
     schedules       schedule list, pause, resume, trigger, remove
-    inspect         queues, workers, events, migrate
+    inspect         workers, events, migrate
+    top             top: the view that stays
+    filters         the options that choose tasks
     options         -A and --broker to an application
     output          values to JSON or to text
     table           columns that fit the terminal

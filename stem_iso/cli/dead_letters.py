@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +11,7 @@ import msgspec
 from stem_iso import validation
 from stem_iso.brokers.base import DeadFilter, DeadLetter, Replayed
 from stem_iso.cli import completion, output
+from stem_iso.cli.filters import instant
 from stem_iso.cli.options import Reach, reaching
 from stem_iso.errors import UnknownResult
 from stem_iso.printable import one_line
@@ -21,18 +21,9 @@ if TYPE_CHECKING:
     from stem_iso.app import Stem
 
 
-def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """A date or a time, local where it names no zone, in wall-clock seconds."""
-    if value is None:
-        return None
-    try:
-        return datetime.fromisoformat(value).astimezone(UTC).timestamp()
-    except (ValueError, OverflowError):
-        raise click.BadParameter(f"{value!r} is no date: write 2026-01-31 or 2026-01-31T12:00:00+01:00", ctx, param) from None
-
-
 def filtering(command: Any) -> Any:
-    command = click.option("--since", callback=_moment, metavar="DATE", help="Those that died on that day or later.")(command)
+    died = "Those that died at that time or later: 10m (ago), or ISO 8601."
+    command = click.option("--since", callback=instant, metavar="TIME", help=died)(command)
     command = click.option("--queue", help="Those of this queue.", shell_complete=completion.queues)(command)
     return click.option("--name", help="Those of this task.", shell_complete=completion.tasks)(command)
 
@@ -74,7 +65,8 @@ def show_dead(reach: Reach, id: str) -> None:
     shown = {**data, "died_at": output.clock(letters[0].died_at), "error": error and f"{error.type}: {error.message}"}
     if data.get("args", {}) is None:
         shown["args"] = "not shown: -A names the application whose code says which of them are redacted"
-    click.echo(output.pairs([*shown.items(), ("stuck at", error and error.stack), ("traceback", error and error.traceback)]))
+    texts = [("stuck at", error and error.stack), ("traceback", error and error.traceback), ("printed last", error and error.output)]
+    click.echo(output.pairs([*shown.items(), *texts]))
 
 
 @dlq.command()
@@ -90,7 +82,11 @@ def replay(reach: Reach, ids: tuple[str, ...], everything: bool, dry_run: bool, 
         raise click.UsageError("which? Give ids, or --queue, --name or --since, or --all")
     if ids and everything:
         raise click.UsageError("ids or --all, not both")
-    answers = reach.open().replay(DeadFilter(ids or None, **chosen), validation.delay("delay", delay), dry_run)
+    app, which = reach.stem(), DeadFilter(ids or None, **chosen)
+    with app.broker_pool.borrow() as broker:
+        answers = broker.replay(which, validation.delay("delay", delay), dry_run)
+    if not dry_run and (done := sum(answer.refused is None for answer in answers)):
+        app.log_action("replay", _in_words(which), f"{done} replayed")
     missing = sorted(set(ids) - {answer.id for answer in answers})
     if missing and not answers:
         raise _no_such(missing)
@@ -117,10 +113,13 @@ def replay(reach: Reach, ids: tuple[str, ...], everything: bool, dry_run: bool, 
 @reaching
 def purge(reach: Reach, ids: tuple[str, ...], yes: bool, **chosen: Any) -> None:
     """Delete dead letters: those given, those that the options choose, or all."""
-    broker, which = reach.open(), DeadFilter(ids or None, **chosen)
-    if not yes and sys.stdin.isatty():
-        click.confirm(f"Delete {len(broker.dead_letters(which))} dead letters for good?", abort=True, err=True)
-    count = broker.purge_dead(which)
+    app, which = reach.stem(), DeadFilter(ids or None, **chosen)
+    with app.broker_pool.borrow() as broker:
+        if not yes and sys.stdin.isatty():
+            click.confirm(f"Delete {len(broker.dead_letters(which))} dead letters for good?", abort=True, err=True)
+        count = broker.purge_dead(which)
+    if count:
+        app.log_action("purge", f"dead letters {_in_words(which)}", f"{count} deleted")
     missing = max(0, len(set(ids)) - count)
     if not missing:
         output.print_json({"purged": count}) if reach.as_json else click.echo(f"{count} deleted")
@@ -135,6 +134,13 @@ def purge(reach: Reach, ids: tuple[str, ...], yes: bool, **chosen: Any) -> None:
 
 def _no_such(ids: list[str]) -> UnknownResult:
     return UnknownResult(f"no dead letter has the id {', '.join(ids)}")
+
+
+def _in_words(which: DeadFilter) -> str:
+    """For the list of actions."""
+    since = None if which.since is None else output.clock(which.since)
+    chosen = {"id": which.ids and ",".join(which.ids), "queue": which.queue, "name": which.name, "since": since}
+    return " ".join(f"{name}={value}" for name, value in chosen.items() if value) or "all"
 
 
 def _replayed(answer: Replayed, dry_run: bool) -> str:

@@ -24,6 +24,7 @@ IN_WORDS = {
     "secret_env": "none",
     "include": "none",
     "log_file": "stderr",
+    "metrics_port": "none",
 }
 BYTES = frozenset({"max_payload_bytes", "max_result_bytes"})
 COUNTS = frozenset({"spares", "max_redeliveries"})

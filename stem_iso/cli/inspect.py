@@ -1,58 +1,27 @@
-"""Commands that inspect all workers: queues, workers, events."""
+"""Commands that inspect the whole: workers, events; and bring a file up to date."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter
 
 import click
 import msgspec
 
 from stem_iso import events as happened
-from stem_iso.brokers.base import QueueCount, WorkerInfo
-from stem_iso.cli import completion, output
+from stem_iso.brokers.base import WorkerInfo
+from stem_iso.cli import output
 from stem_iso.cli.options import Reach, reaching
 from stem_iso.cli.table import Tone
 from stem_iso.printable import one_line
 
 
-@click.group(invoke_without_command=True)
-@reaching
-def queues(reach: Reach) -> None:
-    """Show the queues that hold something, and how many workers serve each; or empty one. Where there is no database, none is made."""
-    context = click.get_current_context()
-    if context.invoked_subcommand is not None:
-        context.obj = reach
-        return
-    broker, place = reach.open_at()
-    counts = broker.queues()
-    if reach.as_json:
-        output.print_json(counts)
-        if not counts:
-            click.echo(f"all queues are empty: {one_line(place)}", err=True)
-    elif not counts:
-        click.echo(f"all queues are empty: {one_line(place)}")
-    else:
-        served = Counter(queue for worker in broker.workers() for queue in worker.queues)
-        head = ("QUEUE", "QUEUED", "DELAYED", "RUNNING", "DEAD", "WORKERS")
-        click.echo(output.table(head, [_count(count, served) for count in counts], TONES))
-
-
-@queues.command()
-@click.argument("name", shell_complete=completion.queues)
-@reaching
-def purge(reach: Reach, name: str) -> None:
-    """Cancel all that waits in a queue; what runs is left alone."""
-    # `queues --broker URL purge NAME` means what it says as well as `queues purge NAME --broker URL`.
-    reach = reach.over(click.get_current_context().find_object(Reach))
-    count = reach.open().purge(name)
-    output.print_json({"name": name, "purged": count}) if reach.as_json else click.echo(f"{count} cancelled")
-
-
 @click.command()
 @reaching
 def workers(reach: Reach) -> None:
-    """Show the workers that live. A core in brackets belongs to one running task alone."""
+    """Show the workers that live. A core in brackets belongs to one running task alone.
+
+    One that was not heard of for 5 s does not answer: it may be dead, and its tasks with it. After 30 s it is shown no more.
+    """
     broker, place = reach.open_at()
     found = broker.workers()
     if reach.as_json:
@@ -62,7 +31,7 @@ def workers(reach: Reach) -> None:
     else:
         now = time.time()
         head = ("WORKER", "HOST", "PID", "QUEUES", "SEATS", "RUNNING", "CORES", "UP", "SEEN")
-        click.echo(output.table(head, [_row(worker, now) for worker in found]))
+        click.echo(output.table(head, [_row(worker, now) for worker in found], TONES))
 
 
 @click.command()
@@ -90,26 +59,20 @@ def events(reach: Reach) -> None:
         click.echo(output.to_json(event) if reach.as_json else _line(event))
 
 
-# What somebody should look at: dead letters, and work that nobody serves.
-TONES: dict[str, Tone] = {"DEAD": lambda cell: None if cell == "0" else "red", "WORKERS": lambda cell: "yellow" if cell == "none" else None}
-
-
-def _count(count: QueueCount, served: Counter[str]) -> tuple[object, ...]:
-    """Work that nobody serves is the commonest reason why nothing happens."""
-    waits = count.queued or count.delayed
-    workers = served[count.name] or ("none" if waits else 0)
-    return count.name, count.queued, count.delayed, count.running, count.dead, workers
+TONES: dict[str, Tone] = {"SEEN": lambda cell: "red" if cell.startswith("not") else None}
 
 
 def _row(worker: WorkerInfo, now: float) -> tuple[object, ...]:
-    up, seen = output.seconds(now - worker.started_at), output.seconds(max(0.0, now - worker.seen_at)) + " ago"
+    up, seen = output.seconds(max(0.0, now - worker.started_at)), output.seconds(worker.silent_for)
+    seen = f"{seen} ago" if worker.answers else f"not for {seen}"
     held = {core for cores in worker.pinned.values() for core in cores}
     cores = ",".join(f"[{core}]" if core in held else str(core) for core in worker.cores)
     return worker.id, worker.hostname, worker.pid, ",".join(worker.queues), worker.seats, len(worker.running), cores, up, seen
 
 
 def _as_data(worker: WorkerInfo) -> dict[str, object]:
-    return {**msgspec.structs.asdict(worker), "started_at": output.moment(worker.started_at), "seen_at": output.moment(worker.seen_at)}
+    times = {"started_at": output.moment(worker.started_at), "seen_at": output.moment(worker.seen_at)}
+    return {**msgspec.structs.asdict(worker), **times, "answers": worker.answers}
 
 
 def _line(event: happened.AnyEvent) -> str:

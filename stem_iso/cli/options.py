@@ -63,6 +63,15 @@ class Reach:
             return shared(Stem(broker=broker_url() if self.broker is None else self.broker))
         return shared(find_app(self.target), self.broker)
 
+    def whole_stem(self) -> Stem:
+        """As `stem`, with the modules of tasks that a worker would import: what their arguments are, only their code says."""
+        return self.stem() if self.target is None else shared(find_app(self.target, included_modules()), self.broker)
+
+    def refuse_hidden(self, text: str | None) -> None:
+        """A text is sought in what may be shown, which the application's code says."""
+        if text is not None and self.target is None:
+            raise click.UsageError("--text looks at arguments as they may be shown: -A names the application whose code says that")
+
     def stem_with(self, task: str) -> Stem:
         """The application that is to send `task`; the modules of tasks that a worker would import are imported too.
 
@@ -70,19 +79,24 @@ class Reach:
         """
         if self.target is None:
             return self.stem()
-        app = shared(find_app(self.target, included_modules()), self.broker)
+        app = self.whole_stem()
         if len(app.registry) and task not in app.registry:
             meant = did_you_mean(task, [handler.name for handler in app.registry])
             raise UnknownTask(f"{self.target} has no task {task!r}{meant} (to enqueue a task of other code, give --broker without -A)")
         return app
 
-    def open_at(self) -> tuple[Broker, str]:
-        """The broker, and what to say of the place that was asked, where it holds nothing."""
-        app = self.stem()
+    def stem_at(self) -> tuple[Stem, str]:
+        """As `whole_stem`, and what to say of the place that was asked, where it holds nothing."""
+        app = self.whole_stem()
         place = app.site.shown
         path = place.removeprefix("sqlite:///")
         if path != place and not os.path.exists(path):
             place = f"there is no database {path}; the first enqueue, or a worker, makes it"
+        return app, place
+
+    def open_at(self) -> tuple[Broker, str]:
+        """The broker, and what to say of its place."""
+        app, place = self.stem_at()
         return app.open_broker(), place
 
     def open(self) -> Broker:

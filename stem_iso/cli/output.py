@@ -70,6 +70,12 @@ def clock(at: datetime | float | None) -> str:
         return "-"
 
 
+def clock_of_today(at: datetime | None) -> str:
+    """As `clock`, without the date where it is today's: for tables."""
+    whole = clock(at)
+    return whole.partition(" ")[2] if whole.partition(" ")[0] == datetime.now().strftime("%Y-%m-%d") else whole
+
+
 def seconds(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "-"

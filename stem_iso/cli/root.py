@@ -20,10 +20,18 @@ from collections.abc import Sequence
 import click
 
 from stem_iso.cli import output
+from stem_iso.cli.control import control
+from stem_iso.cli.dashboard import dashboard
 from stem_iso.cli.dead_letters import dlq
-from stem_iso.cli.inspect import events, migrate, queues, workers
+from stem_iso.cli.health import health
+from stem_iso.cli.inspect import events, migrate, workers
+from stem_iso.cli.queues import queues
 from stem_iso.cli.schedules import schedule
+from stem_iso.cli.stats import actions, stats
+from stem_iso.cli.task_changes import bulk, edit, retry, run_now
+from stem_iso.cli.task_list import tasks
 from stem_iso.cli.tasks import enqueue, graph, result, revoke, status
+from stem_iso.cli.top.command import top
 from stem_iso.cli.worker import worker
 from stem_iso.errors import BrokerUnavailable, InvalidOptions, StemError, UnknownTask
 from stem_iso.printable import lines
@@ -62,7 +70,12 @@ def root() -> None:
     """Background tasks that can really be killed: run workers, and look at what they do."""
 
 
-for command in (worker, enqueue, status, result, graph, revoke, queues, workers, events, dlq, schedule, migrate):
+COMMANDS = (
+    *(worker, enqueue, status, result, graph, revoke),
+    *(tasks, retry, run_now, edit, bulk, queues, workers, control, stats, health, actions),
+    *(events, dlq, schedule, migrate, top, dashboard),
+)
+for command in COMMANDS:
     root.add_command(command)
 
 

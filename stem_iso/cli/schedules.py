@@ -19,8 +19,11 @@ def schedule() -> None:
 @schedule.command("list")
 @reaching
 def list_schedules(reach: Reach) -> None:
-    """List all schedules. Times are local; a cron expression is followed by the zone that it is read in."""
-    found = reach.stem().schedules.infos()
+    """List all schedules. Times are local; a cron expression is followed by the zone that it is read in.
+
+    With --json each has `outcomes`: what became of its last five firings, those by hand apart.
+    """
+    found = reach.stem().schedules.infos(outcomes=reach.as_json)
     if reach.as_json:
         output.print_json(found)
     elif not found:
@@ -35,8 +38,10 @@ def list_schedules(reach: Reach) -> None:
 @reaching
 def pause(reach: Reach, name: str) -> None:
     """Let a schedule fire nothing until it is resumed; what comes due meanwhile is not made up."""
-    handle = ScheduleHandle(reach.stem().schedules, name)
+    app = reach.stem()
+    handle = ScheduleHandle(app.schedules, name)
     handle.pause()
+    app.log_action("pause", f"schedule {name}", "paused")
     _show(reach, handle, "paused")
 
 
@@ -45,8 +50,10 @@ def pause(reach: Reach, name: str) -> None:
 @reaching
 def resume(reach: Reach, name: str) -> None:
     """Let a paused schedule go on with its next due time."""
-    handle = ScheduleHandle(reach.stem().schedules, name)
+    app = reach.stem()
+    handle = ScheduleHandle(app.schedules, name)
     handle.resume()
+    app.log_action("resume", f"schedule {name}", "resumed")
     _show(reach, handle, "resumed")
 
 
@@ -55,7 +62,9 @@ def resume(reach: Reach, name: str) -> None:
 @reaching
 def trigger(reach: Reach, name: str) -> None:
     """Enqueue the call of a schedule now, and print its id; the due times stay as they are."""
-    task = ScheduleHandle(reach.stem().schedules, name).trigger()
+    app = reach.stem()
+    task = ScheduleHandle(app.schedules, name).trigger()
+    app.log_action("trigger", f"schedule {name}", f"enqueued as {task.id}")
     output.print_json({"schedule": name, "id": task.id}) if reach.as_json else click.echo(task.id)
 
 
@@ -64,7 +73,9 @@ def trigger(reach: Reach, name: str) -> None:
 @reaching
 def remove(reach: Reach, name: str) -> None:
     """Take a schedule out of the broker; one that is declared in code comes back with the next worker that starts."""
-    ScheduleHandle(reach.stem().schedules, name).remove()
+    app = reach.stem()
+    ScheduleHandle(app.schedules, name).remove()
+    app.log_action("remove", f"schedule {name}", "removed")
     output.print_json({"name": name, "removed": True}) if reach.as_json else click.echo("removed")
 
 

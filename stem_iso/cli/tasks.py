@@ -9,14 +9,16 @@ import click
 
 from stem_iso.cli import completion, output
 from stem_iso.cli.options import Reach, reaching
+from stem_iso.cli.task_list import state_in_words
 from stem_iso.errors import TaskFailed
+from stem_iso.printable import one_line
 
 if TYPE_CHECKING:
     from stem_iso.client.result import TaskHandle
-    from stem_iso.outcome import TaskStatus
+    from stem_iso.outcome import EndedAttempt, TaskStatus
 
 
-def _arguments(ctx: click.Context, param: click.Parameter, value: str) -> dict[str, Any]:
+def arguments(ctx: click.Context, param: click.Parameter, value: str) -> dict[str, Any]:
     """Arguments by parameter name. A fault is shown where it stands."""
     try:
         read = json.loads(value)
@@ -34,7 +36,7 @@ def _arguments(ctx: click.Context, param: click.Parameter, value: str) -> dict[s
 @click.command()
 @click.argument("name", shell_complete=completion.tasks)
 @click.option(
-    "--args", "args", callback=_arguments, default="{}", metavar="JSON", help='The arguments by parameter name: \'{"path": "cat.png"}\'.'
+    "--args", "args", callback=arguments, default="{}", metavar="JSON", help='The arguments by parameter name: \'{"path": "cat.png"}\'.'
 )
 @click.option("--queue", help="The queue, where the application (-A) does not say it.", shell_complete=completion.queues)
 @click.option("--priority", type=click.IntRange(0, 9), help="0 to 9, 9 first.", shell_complete=completion.words(*"0123456789"))
@@ -110,6 +112,8 @@ def revoke(reach: Reach, id: str, terminate: bool) -> None:
     handle = reach.stem().handle(id)
     handle.status()  # an unknown id makes no database where there is none: the order would
     revoked = handle.revoke(terminate=terminate)
+    if revoked:
+        handle.app.log_action("terminate" if terminate else "revoke", id, "revoked")
     # After a revoke that found nothing: an unknown id raises here, a finished task says what it is.
     state = handle.status().state.value
     if reach.as_json:
@@ -147,7 +151,7 @@ def _describe(found: TaskStatus) -> str:
             ("id", found.id),
             ("name", found.name),
             ("queue", found.queue),
-            ("state", found.state.value + (f" ({found.reason})" if found.reason else "")),
+            ("state", state_in_words(found)),
             ("attempt", attempt),
             ("redelivered", found.redeliveries or None),
             ("enqueued", found.enqueued_at and output.clock(found.enqueued_at)),
@@ -157,6 +161,7 @@ def _describe(found: TaskStatus) -> str:
             ("worker", found.worker_id),
             ("parent", found.parent_id),
             ("args", found.args),
+            ("tried before", "\n".join(map(_attempt_line, found.attempts))),
             ("progress", progress),
             ("meta", found.meta),
             ("result", None if found.result is None else output.as_text(found.result)),
@@ -164,5 +169,21 @@ def _describe(found: TaskStatus) -> str:
             ("died by", died),
             ("stuck at", error and error.stack),
             ("traceback", error and error.traceback),
+            ("printed last", error and error.output),
         ]
     )
+
+
+def _attempt_line(ended: EndedAttempt) -> str:
+    """Of one attempt that another one followed."""
+    took = None if ended.started_at is None else max(0.0, (ended.finished_at - ended.started_at).total_seconds())
+    limits = ((ended.soft_time_limit, "soft"), (ended.hard_time_limit, "hard"))
+    words = [
+        f"{ended.attempt}" + (f" of run {ended.run}" if ended.run else ""),
+        output.clock(ended.started_at or ended.finished_at),
+        "had not begun" if took is None else f"ran {output.seconds(took)}",
+        ", ".join(f"{name} limit {output.seconds(limit)}" for limit, name in limits if limit is not None),
+        ended.state + (f" ({ended.reason})" if ended.reason else "") + (", killed" if ended.killed else ""),
+        f"{ended.error_type}: {ended.error_message}" if ended.error_message else ended.error_type,
+    ]
+    return one_line("  ".join(filter(None, words)))

@@ -74,6 +74,9 @@ class Application(Sender, Protocol):
     def revoke(self, task_id: str, terminate: bool = False, *, queue: str | None = None) -> bool:
         """Cancel a task; with `terminate`, kill it where it runs. True if there was anything to revoke."""
 
+    def log_action(self, action: str, target: str = "", result: str = "", *, by: str | None = None) -> None:
+        """Leave a line in the list of actions."""
+
     def canvas(self, id: str) -> Any:
         """The CanvasHandle of this id. Raises UnknownResult."""
 

@@ -1,4 +1,4 @@
-"""Client-side handle of one task: status, result, events, revoke, retry.
+"""Client-side handle of one task: status, result, events, revoke, retry, edit.
 
     handle = make.enqueue("cat.png")
     handle.result(timeout=60) ── the application's watcher ──> the terminal status ──> R | TaskFailed | TaskCancelled
@@ -8,23 +8,24 @@ Waiting for a result inside a handler is refused: the awaited task may need the 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
 from stem_iso.client.event_stream import task_events, unknown
-from stem_iso.errors import RetryRefused, StemError, TaskCancelled, TaskFailed, WaitRefused, let_out
+from stem_iso.client.task_edit import edited_arguments
+from stem_iso.errors import ActionRefused, PayloadTooLarge, RetryRefused, StemError, TaskCancelled, TaskFailed, WaitRefused, let_out
 from stem_iso.outcome import TaskState, TaskStatus
 from stem_iso.task.codec import Converter, unpack
 from stem_iso.task.context import current_context
-from stem_iso.validation import Duration, delay
+from stem_iso.validation import Duration, count, delay, optional_text
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from stem_iso.brokers.base import StatusRecord
+    from stem_iso.brokers.base import Replayed, StatusRecord
     from stem_iso.client.application import Application
     from stem_iso.events import AnyEvent
 
@@ -111,13 +112,56 @@ class TaskHandle(Generic[R]):
         """
         with self.app.broker_pool.borrow() as broker:
             answer = broker.retry(self.id, self.queue)
-        if answer is None:
-            raise unknown(self.id)
-        if answer.refused is not None:
-            raise RetryRefused(f"task {self.id} does not run again: {REFUSED.get(answer.refused, answer.refused)}")
+        self._refuse(answer, RetryRefused, "does not run again")
 
     async def aretry(self) -> None:
         await in_thread(self.retry)
+
+    def run_now(self, *, by: str | None = None) -> None:
+        """Make a delayed task ready at once, a waiting retry too. `by`: who does it, for the list of actions; default "user@host".
+
+        Raises ActionRefused for one that is not delayed, and UnknownResult.
+        """
+        optional_text("by", by)  # before anything is done
+        with self.app.broker_pool.borrow() as broker:
+            answer = broker.run_now(self.id, self.queue)
+        self._refuse(answer, ActionRefused, "is not run now")
+        self.app.log_action("run-now", self.id, "ready now", by=by)
+
+    async def arun_now(self, *, by: str | None = None) -> None:
+        await in_thread(lambda: self.run_now(by=by))
+
+    def edit(self, args: Mapping[str, Any], *, run: int | None = None, by: str | None = None) -> None:
+        """Give the task these arguments, all of them, by parameter name, and let it run anew: the same id, run + 1, attempt 0. What waits
+        keeps its due time; what has failed or was cancelled is enqueued again. The value "***" keeps the one that the argument has. `run`:
+        the one whose arguments were looked at, so that nobody's newer ones are overwritten unseen. `by` as of `run_now`.
+
+        Raises TypeError for arguments that do not fit, ActionRefused for a task that runs, has succeeded, is a part of a canvas, or is in
+        another run than `run`, PayloadTooLarge, and UnknownResult.
+        """
+        optional_text("by", by)  # before anything is done
+        if run is not None:
+            count("run", run)
+        with self.app.broker_pool.borrow() as broker:
+            (record,) = broker.status([self.id], self.queue)
+            if record is None:
+                raise unknown(self.id)
+            if run not in (None, record.run):
+                raise ActionRefused(f"task {self.id} is not edited: {REFUSED['changed']}")
+            answer = broker.edit(self.id, record.run, edited_arguments(self.app, record, args), self.queue)
+        if answer is not None and answer.refused == "too-large":
+            raise PayloadTooLarge(f"task {self.id}: the arguments are longer than max_payload_bytes allows; pass a reference to the data")
+        self._refuse(answer, ActionRefused, "is not edited")
+        self.app.log_action("edit", self.id, f"run {record.run + 1}", by=by)
+
+    async def aedit(self, args: Mapping[str, Any], *, run: int | None = None, by: str | None = None) -> None:
+        await in_thread(lambda: self.edit(args, run=run, by=by))
+
+    def _refuse(self, answer: Replayed | None, error: type[ActionRefused], what: str) -> None:
+        if answer is None:
+            raise unknown(self.id)
+        if answer.refused is not None:
+            raise error(f"task {self.id} {what}: {REFUSED.get(answer.refused, answer.refused)}")
 
     async def astatus(self) -> TaskStatus:
         return await in_thread(self.status)
@@ -155,7 +199,7 @@ class TaskHandle(Generic[R]):
         return f"<TaskHandle {self.id}{f' in {self.queue}' if self.queue else ''}>"
 
 
-# Why a broker refuses a retry, for people.
+# Why a broker refuses a retry or an edit, or to run a task now, for people.
 REFUSED = {
     "active": "it has not ended yet; wait for its end, or revoke it first",
     "succeeded": "it has succeeded; enqueue it anew",
@@ -164,6 +208,9 @@ REFUSED = {
     "replay of its dead letter (`stem-iso dlq replay ID`) runs it alone",
     "no-envelope": "an older worker ended it and kept no arguments; enqueue it anew, or replay its dead letter if it failed",
     "undecodable": "what is stored of it cannot be read; enqueue it anew",
+    "not-delayed": "it is not delayed: it is ready, runs, waits for something else than a time, or has ended",
+    "running": "it runs; wait for its end, or revoke it first",
+    "changed": "it has begun another run meanwhile; look at it again",
 }
 
 
@@ -171,7 +218,7 @@ def status_of(record: StatusRecord, converter: Converter | None = None, args: di
     """What people see of a record: the result as a value, times as datetimes; `args` are those that may be shown. Raises StemError for a
     result that cannot be read."""
     fields = msgspec.structs.asdict(record) | {"args": args}
-    for name in ("enqueued_at", "not_before", "started_at", "finished_at"):
+    for name in ("enqueued_at", "not_before", "started_at", "finished_at", "ready_at"):
         fields[name] = datetime_of(fields[name])
     try:
         fields["result"] = None if record.result is None else _value(record.result, converter)

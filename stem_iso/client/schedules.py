@@ -31,6 +31,8 @@ from stem_iso.client.canvas import Part
 from stem_iso.client.canvas_result import composed
 from stem_iso.client.enqueue import new_id
 from stem_iso.client.result import TaskHandle, datetime_of
+from stem_iso.client.schedule_outcomes import ScheduleOutcome
+from stem_iso.client.schedule_outcomes import outcomes as schedule_outcomes
 from stem_iso.client.schedule_template import record_of, refuse
 from stem_iso.errors import InvalidOptions, UnknownSchedule
 from stem_iso.task import schedule as planning
@@ -49,7 +51,8 @@ LATE = 1.0  # seconds after which a due time counts as missed by all workers
 
 class ScheduleInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A schedule as people see it. `when`: "0 3 * * * Europe/Berlin"; `next_due`: jitter included, None while it is paused; `late`: seconds
-    for which no worker has fired what is due, 0.0 for none; `owner`: the application whose code declares it, "" for a program's."""
+    for which no worker has fired what is due, 0.0 for none; `owner`: the application whose code declares it, "" for a program's;
+    `outcomes`: of its last firings, the newest first, where `infos` was asked for them."""
 
     name: str
     tasks: list[str]
@@ -64,6 +67,7 @@ class ScheduleInfo(msgspec.Struct, frozen=True, kw_only=True):
     paused: bool
     late: float
     owner: str
+    outcomes: list[ScheduleOutcome] = []
 
 
 class ScheduleHandle:
@@ -179,11 +183,13 @@ class Schedules:
         place = locate(self._app)
         return f"{place.module}:{place.attribute}" if place else ""
 
-    def infos(self) -> list[ScheduleInfo]:
-        """Raises BrokerUnavailable."""
+    def infos(self, *, outcomes: bool = False) -> list[ScheduleInfo]:
+        """By name; with `outcomes`, what became of the last five firings of each, those by hand apart. Raises BrokerUnavailable."""
         with self._app.broker_pool.borrow() as broker:
             records = broker.schedules()
-        return [info_of(record, self._app.clock()) for record in records]
+            found = schedule_outcomes(broker, records) if outcomes else {}
+        now = self._app.clock()
+        return [msgspec.structs.replace(info_of(record, now), outcomes=found.get(record.name, [])) for record in records]
 
     def __getitem__(self, name: str) -> ScheduleHandle:
         """Raises UnknownSchedule, which is a LookupError, and BrokerUnavailable."""

@@ -117,11 +117,11 @@ class Parameters:
         """Raises InvalidOptions for a name in `redact` that no argument can have."""
         known = [parameter.name for parameter in self.shape]
         for name in self.redact:
-            if name not in known and self._extra is None:
+            if name not in known and self.extra is None:
                 raise InvalidOptions(f"{self.name}: redact: there is no parameter {name!r}{did_you_mean(name, known)}")
 
     @property
-    def _extra(self) -> str | None:
+    def extra(self) -> str | None:
         """The name of `**kwargs`, if it takes any."""
         return next((parameter.name for parameter in self.shape if parameter.kind is VAR_KEYWORD), None)
 
@@ -131,15 +131,15 @@ class Parameters:
         known = {parameter.name for parameter in self.shape}
         strange = values.keys() - known if self.redact else ()
         shown = redacted(values, (*self.redact, *strange))
-        if self._extra is not None and isinstance(extra := shown.get(self._extra), Mapping):
-            shown[self._extra] = redacted(extra, self.redact)
+        if self.extra is not None and isinstance(extra := shown.get(self.extra), Mapping):
+            shown[self.extra] = redacted(extra, self.redact)
         return shown
 
     def _is_secret(self, name: str) -> bool:
         """Whether nothing of this argument may be shown."""
         if name in self.redact:
             return True
-        return name == self._extra and any(each not in self.signature.parameters for each in self.redact)
+        return name == self.extra and any(each not in self.signature.parameters for each in self.redact)
 
     def fit(self, names: Mapping[str, Any]) -> None:
         """Raises TypeError if arguments of these names do not fit."""

@@ -19,6 +19,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from stem_iso.outcome import EndedAttempt
+
 VERSION = 1
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
@@ -49,6 +51,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     starts_in: float | None = None  # of a step that waits for others: its delay, counted from its start
     expires_in: float | None = None  # and its expiry
     unregistered_since: float | None = None  # when a worker first met it without its handler
+    attempts: tuple[EndedAttempt, ...] = ()  # those before this one (`attempt_history`)
     max_retries: int | UnsetType = UNSET
     visibility_timeout: float | UnsetType | None = UNSET
     soft_time_limit: float | UnsetType | None = UNSET
@@ -64,6 +67,11 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_concurrency: int | UnsetType | None = UNSET
     limit_key: str | UnsetType = UNSET
     extra: dict[str, msgspec.Raw] = {}  # fields of a newer version; on the wire they stand beside the others, not below this name
+
+    @property
+    def ready_at(self) -> float | None:
+        """When this attempt could begin: as it was enqueued, or fell due. None where nothing says so."""
+        return max(self.enqueued_at, self.not_before or 0.0) or None
 
 
 class Undecodable(ValueError):
@@ -108,7 +116,8 @@ def _decode_newer(body: bytes) -> Envelope:
 
 
 def next_run(envelope: Envelope, id: str, run: int, due: float | None) -> Envelope:
-    """As a replay sends it: from its first attempt on, without an expiry. `id`: what its letter says, for the envelope may be anybody's."""
+    """As a replay sends it: from its first attempt on, without an expiry. `id`: what its letter says, for the envelope may be anybody's.
+    `due`: now at the latest of one that had ended, for its age and its wait are counted from then; None: since it was enqueued."""
     return msgspec.structs.replace(
         envelope, id=id, run=run, attempt=0, redeliveries=0, expires=None, not_before=due, unregistered_since=None
     )

@@ -30,14 +30,15 @@ import msgspec
 from stem_iso import validation
 from stem_iso.errors import InvalidOptions
 from stem_iso.task import cron
-from stem_iso.task.canvas.tree import Canvas, leaves, renamed
+from stem_iso.task.canvas.tree import Canvas, last_of, leaves, renamed
 from stem_iso.task.envelope import Envelope, decode
 
 CATCH_UP = ("latest", "all", "none")
 LEAST_EVERY = 0.1  # seconds
 GRACE = 5.0  # seconds: what a busy machine, or a restart, may be late without counting as missed
 MOST_MISSED, BATCH = 1000, 50  # under "all": in all, and in one step
-FIRST_WINDOW, WIDER = 60.0, 8  # seconds: how far back the newest missed times of a cron expression are sought first
+FIRST_WINDOW, WIDER = 60.0, 8  # seconds: how far back the newest times of a cron expression are sought first, and by how much further then
+LONGEST_WINDOW = 10 * 366 * 86_400.0  # of what is only shown
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -177,6 +178,16 @@ def _newest(schedule: Schedule, first: float, now: float, most: int) -> list[flo
     return [first, *_between(schedule, first, now)][-most:]
 
 
+def latest_due(schedule: Schedule, before: float, most: int) -> list[float]:
+    """The last `most` due times before `before`, in order; fewer where LONGEST_WINDOW has fewer. Raises InvalidOptions."""
+    window = FIRST_WINDOW if schedule.every is None else schedule.every * (most + 1)
+    while True:
+        found = [due for due in _between(schedule, before - window, before) if due < before]
+        if len(found) >= most or schedule.every is not None or window > LONGEST_WINDOW:
+            return found[-most:]
+        window *= WIDER
+
+
 def _between(schedule: Schedule, after: float, upto: float) -> list[float]:
     found = []
     for due in due_times(schedule, after):
@@ -199,6 +210,11 @@ def firing(schedule: Schedule, due: float, now: float, new_id: Callable[[str], s
     if not schedule.canvas:
         return at_firing(schedule.name, decode(schedule.call), due, now, new_id("0"))
     return renamed(_canvas(schedule), new_id, lambda call, id: at_firing(schedule.name, call, due, now, id))
+
+
+def fired_id(schedule: Schedule, due: float) -> str:
+    """The id of what `due` has fired, or will; of a canvas, of the part whose outcome is its own. Raises as `fired`."""
+    return _id(schedule.name, due, last_of(_canvas(schedule).tree).id if schedule.canvas else "0")
 
 
 def tasks_of(schedule: Schedule) -> list[str]:

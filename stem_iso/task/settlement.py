@@ -160,8 +160,9 @@ def error_of(outcome: Troubled) -> TaskError:
             return TaskError(type=dotted(TimeoutException), message=str(TimeoutException(**outcome.facts())), stack=outcome.stack)
         case MemoryExceeded(limit=limit, rss=rss):
             return TaskError(type=dotted(MemoryLimitExceeded), message=str(MemoryLimitExceeded(limit, rss)))
-        case Crashed(exit_code=exit_code, signal=signal, stderr=stderr, stack=stack, out_of_memory=starved):
-            message = str(IsolateCrashed(exit_code, signal, out_of_memory=starved)) + (f"\n{stderr}" if stderr else "")
+        case Crashed(exit_code=exit_code, signal=signal, stderr=stderr, stack=stack, out_of_memory=starved, by_operator=wanted):
+            crash = IsolateCrashed(exit_code, signal, out_of_memory=starved, by_operator=wanted)
+            message = str(crash) + (f"\n{stderr}" if stderr else "")
             return TaskError(type=dotted(IsolateCrashed), message=message, exit_code=exit_code, signal=signal, stack=stack)
         case BootFailed(traceback=traceback):
             return TaskError(type=dotted(IsolateBootError), message=str(IsolateBootError(traceback)), traceback=traceback)

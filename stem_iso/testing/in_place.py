@@ -91,6 +91,16 @@ class InPlaceBroker:
         self._worker.drain()
         return retried
 
+    def run_now(self, *given: Any, **options: Any) -> Any:
+        ready = self._broker.run_now(*given, **options)
+        self._worker.drain()
+        return ready
+
+    def edit(self, *given: Any, **options: Any) -> Any:
+        edited = self._broker.edit(*given, **options)
+        self._worker.drain()
+        return edited
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._broker, name)
 

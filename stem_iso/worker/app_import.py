@@ -83,6 +83,15 @@ def find_app(target: str, include: Iterable[str] = ()) -> Stem:
     return found
 
 
+def find_object(option: str, target: str) -> object:
+    """What `target` names ("module:attribute"); `option` is where it was said, for errors. Raises InvalidOptions and BrokenModule."""
+    working_folder_first()
+    name, _, path = target.partition(":")
+    if not name or not path or name.startswith(".") or "/" in name:
+        raise InvalidOptions(f"{option} {target!r}: give a module as Python imports it, and its attribute: module:name")
+    return _attribute(_imported(name, option), path, option)
+
+
 def _imported(name: str, option: str = "-A") -> ModuleType:
     try:
         return importlib.import_module(name)
@@ -105,12 +114,12 @@ def _users_traceback(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, frame))
 
 
-def _attribute(module: ModuleType, path: str) -> object:
+def _attribute(module: ModuleType, path: str, option: str = "-A") -> object:
     found: object = module
     for part in path.split("."):
         if not hasattr(found, part):
             near = did_you_mean(part, [name for name in dir(found) if not name.startswith("_")], "")
-            raise InvalidOptions(f"-A {module.__name__}:{path}: there is no {part!r} in it{near}")
+            raise InvalidOptions(f"{option} {module.__name__}:{path}: there is no {part!r} in it{near}")
         found = getattr(found, part)
     return found
 

@@ -21,10 +21,12 @@ from typing import Any, Protocol
 import msgspec
 
 from stem_iso.brokers.base import Delivery
+from stem_iso.brokers.operations import CommandReply
 from stem_iso.isolate.interfaces import Answer, IsolateNotice, LimitNotice
 from stem_iso.outcome import Outcome, Progress, StopReason
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.policy import Policy
+from stem_iso.worker.output_tail import OutputTail
 
 monotonic = time.monotonic
 
@@ -75,7 +77,14 @@ class StopRequested(msgspec.Struct):
     at_once: bool
 
 
-Message = AttemptEnded | Begun | HandlerMessage | Beaten | LimitReached | IsolateChanged | Trouble | StopRequested
+class CommandAnswered(msgspec.Struct):
+    """What became of an operator's command that the engine had to answer."""
+
+    command_id: str
+    reply: CommandReply
+
+
+Message = AttemptEnded | Begun | HandlerMessage | Beaten | LimitReached | IsolateChanged | Trouble | StopRequested | CommandAnswered
 
 
 # -- the attempt -----------------------------------------------------------------------------------------------------------------------
@@ -102,13 +111,14 @@ class Attempt:
     """The state of one leased delivery; also the `Caller` of its call."""
 
     __slots__ = (
-        *("alone", "begun_at", "delivery", "envelope", "halt", "isolated", "killable", "killed", "lost"),
-        *("meta", "noted_at", "policy", "port", "progress", "reported", "stop_reason", "take_back"),
+        *("alone", "begun_at", "counted", "delivery", "envelope", "halt", "isolated", "killable", "killed", "lost"),
+        *("meta", "noted_at", "policy", "port", "progress", "reported", "stop_reason", "tail", "take_back"),
     )
 
     def __init__(self, port: AttemptPort, delivery: Delivery, envelope: Envelope, policy: Policy) -> None:
         self.port, self.delivery, self.envelope, self.policy = port, delivery, envelope, policy
         self.begun_at = 0.0  # monotonic, 0 before step 7
+        self.counted = False  # among those that began
         self.halt: Callable[[StopReason], None] | None = None  # how its runner ends it; None before step 6
         self.take_back: Callable[[], bool] | None = None  # how its runner gives it up before step 7; None where step 7 follows at once
         self.stop_reason: StopReason | None = None  # the first stop that was asked for
@@ -120,7 +130,8 @@ class Attempt:
         self.reported = False  # an error tracker has its error, from where the handler ran
         self.isolated = False  # it has a process of its own
         self.killed = False  # that process died before the handler's end: nothing that stands around the handler has seen its end
-        self.noted_at = 0.0  # monotonic, when the two above were last stored
+        self.noted_at = 0.0  # monotonic, when `meta` and `progress` were last stored
+        self.tail: OutputTail | None = None  # the last lines that it printed; None before the first
 
     def __repr__(self) -> str:
         return f"<Attempt {self.envelope.name} {self.envelope.id} {self.envelope.run}.{self.envelope.attempt}>"
@@ -156,6 +167,9 @@ class Attempt:
         self.port.put_now(LimitReached(self, notice))
 
     def output(self, level: int, logger: str, text: str, details: bytes = b"") -> None:
+        if self.tail is None:
+            self.tail = OutputTail()
+        self.tail.add(level, logger, text)
         self.port.output(self, level, logger, text, details)
 
     def received(self, descriptor: int) -> None:

@@ -1,7 +1,8 @@
 """The attempts in flight: which seat and which lease each has, and every change to them.
 
     Delivery ── admit ──> seat ── AttemptEnded ──> settlements ── stored ──> lease dropped
-                 └─ refused ────────────────────────^
+                 ├─ refused ────────────────────────^
+                 └─ its task is paused, or its limits are taken: it waits in the broker
 
 Rules
  1. A seat is taken from admission to `AttemptEnded`; a lease is held from the fetch to the stored settlement, or until it is lost.
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 from typing import assert_never
 
-from stem_iso.brokers.base import Broker, Delivery, Receipt, Revocation, Verdict
+from stem_iso.brokers.base import Broker, Delivery, Permit, Receipt, Revocation, Verdict
 from stem_iso.outcome import Stopped, StopReason, Unregistered
 from stem_iso.task.rate_limit import TaskLimits
 from stem_iso.validation import did_you_mean
@@ -29,6 +30,7 @@ from stem_iso.worker.attempt_port import AttemptReports
 from stem_iso.worker.context_requests import ContextRequests
 from stem_iso.worker.dispatcher import Dispatcher
 from stem_iso.worker.inline.call import InlineJob
+from stem_iso.worker.intake import Intake
 from stem_iso.worker.leases import Leases
 from stem_iso.worker.pending_settlements import PendingSettlements
 from stem_iso.worker.prefetch import PATIENCE, Pace
@@ -51,14 +53,15 @@ class Attempts:
         settlements: PendingSettlements,
         events: EventEmitter,
         *,
-        seats: int,
+        intake: Intake,
         grace: float,
-        cores_changed: Callable[[], None],
+        record_changed: Callable[[], None],
         unknown: set[str],
     ) -> None:
-        """`unknown` is filled with the names of tasks that were given back for want of a handler."""
-        self._port, self._handlers, self._hosts, self._seats, self._grace = port, handlers, hosts, seats, grace
-        self._cores_changed, self._unknown = cores_changed, unknown
+        """`unknown` is filled with the names of tasks that were given back for want of a handler; `record_changed`: what others see of this
+        worker has, in its isolates or in the cores of a task."""
+        self._port, self._handlers, self._hosts, self.intake, self._grace = port, handlers, hosts, intake, grace
+        self.record_changed, self._unknown = record_changed, unknown
         self.settlements, self._events = settlements, events
         self.leases, self.requests, self.pace = Leases(), ContextRequests(events), Pace()
         self._seated: dict[Receipt, Attempt] = {}
@@ -76,11 +79,11 @@ class Attempts:
     @property
     def room(self) -> int:
         """How many attempts may be here: the seats, and what may wait at the engine for one. Inline handlers need a seat to begin."""
-        return self._seats + (0 if self._inline else self.pace.stock(self._seats))
+        return self.intake.seats + (0 if self._inline else self.pace.stock(self.intake.seats))
 
     @property
     def waiting(self) -> int:
-        return max(0, len(self._seated) - self._seats)
+        return max(0, len(self._seated) - self.intake.seats)
 
     def stale_at(self) -> float:
         """When the oldest one that waits beyond the seats has waited for too long."""
@@ -113,6 +116,8 @@ class Attempts:
             if isinstance(found.outcome, Unregistered):
                 self._report_unknown(found)
             self.settlements.close(attempt, found.outcome, monotonic())
+        elif found.envelope.name in self.intake.paused.tasks and not self._runs_though_paused(attempt, broker):
+            pass  # the broker has put it aside, or it is lost
         elif found.policy.limits is not None and not self._may_begin(attempt, found.policy.limits, broker):
             pass  # the broker has put it in line, or it is lost
         elif not found.policy.acks_late and not broker.mark(delivery.receipt):
@@ -137,6 +142,17 @@ class Attempts:
     def _may_begin(self, attempt: Attempt, limits: TaskLimits, broker: Broker) -> bool:
         """Whether its limits let it begin. The last check, and for a free seat only: what is counted as begun begins now."""
         permit = broker.acquire(attempt.delivery.receipt, limits, attempt.envelope.expires)
+        if self._permitted(attempt, permit):
+            return True
+        if permit.verdict is Verdict.DONE:
+            self.settlements.lined_up(attempt.envelope.id, time.time() + permit.wait)
+        return False
+
+    def _runs_though_paused(self, attempt: Attempt, broker: Broker) -> bool:
+        """Whether its task was resumed meanwhile. Else it waits in the broker until that, and nobody here waits for it."""
+        return self._permitted(attempt, broker.hold(attempt.delivery.receipt, attempt.envelope.name))
+
+    def _permitted(self, attempt: Attempt, permit: Permit) -> bool:
         if permit.verdict is Verdict.DONE and not permit.wait:
             return True
         if permit.verdict is Verdict.LOST:
@@ -147,7 +163,6 @@ class Attempts:
             self._events.revoked(attempt, "revoked")
         else:
             self.lined_up = True
-            self.settlements.lined_up(attempt.envelope.id, time.time() + permit.wait)
         return False
 
     def _lost_unbegun(self, attempt: Attempt) -> None:
@@ -169,7 +184,7 @@ class Attempts:
             case Begun(attempt):
                 self._events.started(attempt)
                 if attempt.policy.cpus is not None:
-                    self._cores_changed()
+                    self.record_changed()
             case HandlerMessage():
                 self.requests.on_message(message)
             case Beaten(attempt):
@@ -179,6 +194,7 @@ class Attempts:
                 self._events.limit(attempt, notice)
             case IsolateChanged(notice):
                 self._events.isolate(notice)
+                self.record_changed()
             case Trouble(text, traceback, about):
                 self._events.trouble(text, about, traceback)
             case _:
@@ -192,7 +208,8 @@ class Attempts:
         self._inline -= not attempt.killable
         self.requests.forget(attempt)
         if attempt.policy.cpus is not None:
-            self._cores_changed()
+            self.record_changed()
+        self._events.ended(attempt, message.outcome)
         self.pace.ended(message.at - attempt.begun_at if attempt.begun_at else 0.0)
         if attempt.lost or not self.settlements.close(attempt, message.outcome, message.at):
             self.leases.drop(receipt)
@@ -223,6 +240,19 @@ class Attempts:
         self._ahead.clear()
         for attempt in list(self._seated.values()):
             self._withdrawn(attempt, StopReason.SHUTDOWN)
+
+    def give_back_unwanted(self) -> None:
+        """The intake has changed: what has not begun, and may not begin any more or has no seat, goes back to the queue."""
+        over = len(self._seated) > self.intake.seats
+        for attempt in list(self._seated.values()):
+            if over or not self.intake.takes(attempt.delivery.queue, attempt.envelope.name):
+                self._withdrawn(attempt, StopReason.SHUTDOWN)
+
+    def count_begun(self) -> None:
+        """Those that began since the last count, and still run."""
+        for attempt in self._seated.values():
+            if attempt.begun_at and not attempt.counted:
+                self._events.begun(attempt)
 
     def give_back_ahead(self) -> None:
         """What waits beyond the seats goes back: it could run elsewhere."""

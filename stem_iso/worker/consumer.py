@@ -27,8 +27,9 @@ import msgspec
 
 from stem_iso.brokers.base import Broker, Delivery, Revocation, WorkWatch
 from stem_iso.errors import BrokerUnavailable
-from stem_iso.worker.attempt import Message, StopRequested
+from stem_iso.worker.attempt import CommandAnswered, Message, StopRequested
 from stem_iso.worker.attempts import Attempts
+from stem_iso.worker.commands import CommandPoller
 from stem_iso.worker.inbox import Inbox
 from stem_iso.worker.maintenance import REVOCATIONS_EVERY, Chore, EndNoticePublisher, Recoverer, RevocationPoller
 from stem_iso.worker.options import WorkerOptions
@@ -59,14 +60,17 @@ class Consumer:
         scheduler: Scheduler,
         recoverer: Recoverer,
         takeover: Takeover,
+        commands: CommandPoller,
         chores: list[Chore],
     ) -> None:
         self._options, self._broker, self._inbox, self._attempts, self._events = options, broker, inbox, attempts, events
         self._revocations = RevocationPoller(options.boot, self._revoke)
-        self._recoverer, self._takeover = recoverer, takeover
+        self._recoverer, self._takeover, self._commands = recoverer, takeover, commands
+        self._intake, self._vitals = attempts.intake, options.origin.vitals
+        self._intake.changed = self._intake_changed
         self._scheduler = scheduler
         self._end_notices = EndNoticePublisher(events)
-        self._chores: tuple[Chore, ...] = (self._recoverer, takeover, self._revocations, self._end_notices, scheduler, *chores)
+        self._chores: tuple[Chore, ...] = (self._recoverer, takeover, self._revocations, self._end_notices, scheduler, commands, *chores)
         self._incoming: deque[Delivery] = deque()  # leased, and not yet admitted: one for an inline handler may have to wait
         self._taken_at = 0.0  # when the last of them came
         self._shutdown = Shutdown(options, attempts, events, self._give_back)
@@ -95,6 +99,7 @@ class Consumer:
     def _turn(self) -> None:
         self._handle_messages()
         now = monotonic()
+        self._vitals.turned(now, len(self._attempts), self._intake.seats, not self._shutdown.running)
         if self._shutdown.running and self._options.burst and self._idle():
             self._shutdown.request(False, now)
         self._shutdown.advance(now, len(self._incoming))
@@ -119,6 +124,8 @@ class Consumer:
             message = self._inbox.take()
             if isinstance(message, StopRequested):
                 self._shutdown.request(message.at_once, monotonic())
+            elif isinstance(message, CommandAnswered):
+                self._commands.answered(message.command_id, message.reply)
             elif message is not None:
                 self._attempts.on_message(message)
 
@@ -159,12 +166,12 @@ class Consumer:
 
     def _idle_seats(self) -> int:
         """How many seats may be filled and have no delivery at hand."""
-        if not self._shutdown.running:
+        if not (self._shutdown.running and self._intake.open):
             return 0
-        return max(0, self._options.seats - len(self._attempts) - len(self._incoming))
+        return max(0, self._intake.seats - len(self._attempts) - len(self._incoming))
 
     def _want(self) -> int:
-        if not self._shutdown.running:
+        if not (self._shutdown.running and self._intake.open):
             return 0
         return max(0, self._attempts.room - len(self._attempts) - len(self._incoming))
 
@@ -175,7 +182,8 @@ class Consumer:
         want = self._want()
         batch = self._attempts.settlements.batch()
         self._may_have_work = True  # until the answer is here
-        answer = self._broker.exchange(self._options.boot, batch, self._options.queues, want)
+        queues = self._intake.queues if want else self._options.queues
+        answer = self._broker.exchange(self._options.boot, batch, queues, want)
         self._reached()
         now = self._exchanged_at = monotonic()
         self._may_have_work = answer.ready
@@ -194,7 +202,7 @@ class Consumer:
         while self._incoming and len(attempts) < attempts.room:
             delivery = self._incoming.popleft()
             try:
-                if not attempts.admit(delivery, self._broker, ahead=len(attempts) >= self._options.seats):
+                if not attempts.admit(delivery, self._broker, ahead=len(attempts) >= self._intake.seats):
                     self._incoming.appendleft(delivery)
                     return
             except BrokerUnavailable:
@@ -211,6 +219,17 @@ class Consumer:
         while self._incoming:
             self._attempts.give_back(self._incoming.popleft())
 
+    def _intake_changed(self) -> None:
+        """What was paused, resumed, or taken away in seats: what may not begin goes back, and the next exchange is due."""
+        at_hand, self._incoming = self._incoming, deque()
+        for delivery in at_hand:
+            if self._intake.takes_from(delivery.queue):
+                self._incoming.append(delivery)
+            else:
+                self._attempts.give_back(delivery)
+        self._attempts.give_back_unwanted()
+        self._may_have_work = True
+
     def _revoke(self, orders: list[Revocation]) -> None:
         """Mark what was revoked among the deliveries at hand, so that it does not run; `Attempts` ends what runs."""
         revoked = {order.receipt for order in orders}
@@ -226,10 +245,10 @@ class Consumer:
         """The broker has answered."""
         if self._away_since != inf:
             self._events.note(logging.INFO, f"the broker is back, after {monotonic() - self._away_since:.1f} s")
-            self._away_since = inf
+            self._away_since, self._vitals.broker_up = inf, True
 
     def _broker_is_away(self, error: BrokerUnavailable) -> None:
-        self._away_since = min(self._away_since, monotonic())
+        self._away_since, self._vitals.broker_up = min(self._away_since, monotonic()), False
         self._backoff = min(self._backoff * 2, LONGEST_BACKOFF) or FIRST_BACKOFF
         self._retry_at = monotonic() + self._backoff
         self._watch_at, self._may_have_work = 0.0, True
@@ -243,6 +262,7 @@ class Consumer:
             self._revocations.notified(now)
             self._scheduler.notified(now)
             self._end_notices.notified(now)
+            self._commands.notified(now)
             if not self._idle_seats():
                 self._listen(False)
                 self._watch_paused_until = now + REVOCATIONS_EVERY
@@ -261,7 +281,7 @@ class Consumer:
         now = monotonic()
         if now >= self._watch_paused_until or self._idle_seats():
             self._listen(True)
-        wait = min(self._wake_at(now) - now, LONGEST_PARK)
+        wait = min(self._wake_at(now) - now, self._vitals.due - now, LONGEST_PARK)
         self._inbox.quorum = 1 + self._attempts.waiting // 2
         if self._inbox.quorum > 1:
             wait = min(wait, BATCH_WINDOW)
@@ -287,10 +307,13 @@ class Consumer:
         return min(at, now + BURST_POLL) if self._options.burst else at
 
     def _stale_at(self) -> float:
-        waits = self._incoming and len(self._attempts) >= self._options.seats
+        waits = self._incoming and len(self._attempts) >= self._intake.seats
         return min(self._attempts.stale_at(), self._taken_at + PATIENCE if waits else inf)
 
     def _idle(self) -> bool:
-        """For --burst: nothing ready, running, awaiting a retry or its turn in a limit, nor left by a worker that died on this machine."""
-        busy = len(self._attempts) or self._incoming or len(self._attempts.settlements) or self._may_have_work
-        return not (busy or self._takeover.pending) and not self._attempts.settlements.awaits(time.time(), delayed=self._due_at < inf)
+        """For --burst: nothing ready, running, awaiting a retry or its turn in a limit, nor left by a worker that died on this machine.
+        What is paused is none of these, and what a drain leaves in the queue neither."""
+        ready = self._may_have_work and self._intake.open
+        if len(self._attempts) or self._incoming or len(self._attempts.settlements) or ready or self._takeover.pending:
+            return False
+        return not self._attempts.settlements.awaits(time.time(), self._due_at < inf, self._intake.takes)

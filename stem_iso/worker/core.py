@@ -18,16 +18,16 @@ import signal
 import socket
 import sys
 import threading
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import msgspec
 
 from stem_iso.client.task_defaults import misspelt_variables
-from stem_iso.config import overruled_broker
+from stem_iso.config import WorkerConfig, overruled_broker
 from stem_iso.errors import BrokerUnavailable, InvalidOptions
 from stem_iso.isolate.keeper.keeper import set_title
-from stem_iso.isolate.keeper.protocol import GOODBYE, SIGNAL, send
+from stem_iso.isolate.keeper.protocol import GOODBYE, SIGNAL, TURNED, send
 from stem_iso.isolate.linux import become_subreaper
 from stem_iso.printable import lines
 from stem_iso.worker.app_import import BrokenModule, application
@@ -35,6 +35,7 @@ from stem_iso.worker.launcher import CoreStart
 from stem_iso.worker.options import Origin
 from stem_iso.worker.reporting.log import configure_logging
 from stem_iso.worker.reporting.log_output import LogWriter, adopt, to_stderr
+from stem_iso.worker.vitals import StateReporter, Vitals
 from stem_iso.worker.worker import Worker
 
 DONE, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3
@@ -48,7 +49,8 @@ def run_core(start: CoreStart, keeper_socket: socket.socket, outlet: LogWriter) 
     """Work until the end; the exit code. An error at the start goes to stderr, in one line or with the user's own traceback."""
     try:
         worker = _worker(start, keeper_socket, outlet)
-        worker.run()
+        with _metrics_server(start.config, worker.vitals):
+            worker.run()
         if start.config.burst and worker.unknown_tasks:
             outlet.error(f"left in the queue, because no task bears the name: {', '.join(map(repr, worker.unknown_tasks))}")
             return FAILED
@@ -91,10 +93,43 @@ def _worker(start: CoreStart, keeper_socket: socket.socket, outlet: LogWriter) -
         burst=config.burst,
         secrets=config.secret_env,
         origin=Origin(
-            boot=start.boot, predecessors=start.predecessors, keeper_socket=keeper_socket, on_keeper=on_keeper, overruled=overruled
+            boot=start.boot,
+            predecessors=start.predecessors,
+            keeper_socket=keeper_socket,
+            on_keeper=on_keeper,
+            overruled=overruled,
+            vitals=Vitals(_state_reporter(start.report_every, keeper_socket)),
         ),
     )
     return worker
+
+
+def _state_reporter(every: float | None, keeper_socket: socket.socket) -> StateReporter | None:
+    """To the launcher, which knows the service manager."""
+    if every is None:
+        return None
+    link = keeper_socket.dup()
+
+    def report(state: str) -> None:
+        with suppress(BlockingIOError):  # a launcher without room for it does not read, and so has nothing to pass on
+            send(link, TURNED, state)
+
+    return StateReporter(report, every)
+
+
+def _metrics_server(config: WorkerConfig, vitals: Vitals) -> AbstractContextManager[object]:
+    """Raises InvalidOptions where it cannot be."""
+    if config.metrics_port is None:
+        return nullcontext()
+    try:
+        from stem_iso.worker.reporting.metrics_server import MetricsServer
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "prometheus_client":
+            raise
+        raise InvalidOptions("--metrics-port: needs the extra metrics: pip install 'stem_iso[metrics]'") from None
+    server = MetricsServer(config.metrics_host, config.metrics_port, vitals)
+    log.info("metrics are at %s", server.url)
+    return server
 
 
 def _take_no_signals() -> None:

@@ -39,11 +39,12 @@ from stem_iso.config import WorkerConfig
 from stem_iso.isolate import interpreter
 from stem_iso.isolate.keeper import process_tree
 from stem_iso.isolate.keeper.keeper import Keeper, set_title
-from stem_iso.isolate.keeper.protocol import GOODBYE, SIGNAL
+from stem_iso.isolate.keeper.protocol import GOODBYE, SIGNAL, TURNED
 from stem_iso.isolate.linux import become_subreaper, forget_inherited_signals, poll_timeout, require_linux, standard_streams
 from stem_iso.worker.os_signals import StopCount
 from stem_iso.worker.owned_worker import end_with_owner
 from stem_iso.worker.reporting.log import configure_logging
+from stem_iso.worker.service_manager import ServiceManager
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 30.0
 DEATHS, WITHIN = 5, 60.0
@@ -64,6 +65,7 @@ class CoreStart(msgspec.Struct, frozen=True):
     boot: str
     path: list[str]
     predecessors: tuple[str, ...] = ()
+    report_every: float | None = None  # seconds: how often to say that the loop turns; None: nobody asks
     argv: list[bytes] = []  # the launcher's, so that the application reads in its `sys.argv` what was typed
 
 
@@ -101,9 +103,9 @@ class LauncherSignals:
 class CoreKeeper(Keeper):
     """The keeper of one core that we started ourselves."""
 
-    def __init__(self, link: socket.socket, core: int, inherited: set[int]) -> None:
+    def __init__(self, link: socket.socket, core: int, inherited: set[int], manager: ServiceManager) -> None:
         super().__init__(link, core)
-        self._inherited = inherited
+        self._inherited, self._manager = inherited, manager
         self.goodbye: int | None = None
 
     def _kin(self) -> set[int]:
@@ -113,13 +115,15 @@ class CoreKeeper(Keeper):
     def on_message(self, kind: str, fields: list[Any]) -> None:
         if kind == GOODBYE:
             self.goodbye = int(fields[0])
+        elif kind == TURNED:
+            self._manager.core_turned(fields[0])
 
 
 class Launcher:
     """Starts cores, one after the other, until one leaves on purpose or a signal asks for the end."""
 
-    def __init__(self, config: WorkerConfig, path: list[str]) -> None:
-        self._config, self._path = config, path
+    def __init__(self, config: WorkerConfig, path: list[str], manager: ServiceManager) -> None:
+        self._config, self._path, self._manager = config, path, manager
         self._signals = LauncherSignals()
         self._inherited = set(process_tree.children(os.getpid()))
         # Each isolate is started in the folder, environment and argv of its core; a fresh core must not inherit those.
@@ -131,15 +135,17 @@ class Launcher:
         predecessors: tuple[str, ...] = ()
         backoff = FIRST_BACKOFF
         while True:
-            start = CoreStart(self._config, uuid.uuid4().hex, self._path, predecessors, self._argv)
+            start = CoreStart(self._config, uuid.uuid4().hex, self._path, predecessors, self._manager.every, self._argv)
             began = monotonic()
             code = self._run_core(start)
             if code is not None:
+                self._manager.stopping()
                 return code
             if self._signals.count or self._died_too_often():
                 return 1
             backoff = FIRST_BACKOFF if monotonic() - began > WITHIN else backoff
             log.error("the worker's core process died; a new one starts in %g s and takes its leases", backoff)
+            self._manager.core_died(f"the core died; a new one starts in {backoff:g} s")
             if self._pause(backoff):
                 return 1
             backoff = min(backoff * 2, LONGEST_BACKOFF)
@@ -150,12 +156,14 @@ class Launcher:
         own_end, core_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         core = self._start_core(core_end, start)
         pidfd = os.pidfd_open(core.pid)
-        keeper = CoreKeeper(own_end, core.pid, self._inherited)
+        keeper = CoreKeeper(own_end, core.pid, self._inherited, self._manager)
+        self._manager.core_starts()
         for fd in (pidfd, self._signals.fd):
             keeper.register(fd)
         sent = 0
         while True:
-            events = keeper.step(self._patience())
+            events = keeper.step(min(self._patience(), self._manager.due))
+            self._manager.vouch()
             if pidfd in events:
                 break
             if self._signals.count > sent:
@@ -185,6 +193,7 @@ class Launcher:
             core_end.close()
 
     def _log_stopping(self, count: int) -> None:
+        self._manager.stopping()
         if count == 1:
             log.info("stopping: what runs has %g s to finish; a second signal stops at once", self._config.shutdown_timeout)
         else:
@@ -208,7 +217,10 @@ class Launcher:
         """Wait, unless somebody asks us to stop: True."""
         waiter = poll()
         waiter.register(self._signals.fd, POLLIN)
-        waiter.poll(poll_timeout(seconds))
+        until = monotonic() + seconds
+        while not self._signals.count and monotonic() < until:
+            waiter.poll(poll_timeout(min(until, self._manager.due) - monotonic()))
+            self._manager.vouch()
         return self._signals.count > 0
 
 
@@ -227,7 +239,7 @@ def launch(config: WorkerConfig, owner: int | None = None) -> int:
     become_subreaper()
     spawn.without_trackers()
     set_title(f"stem_iso: launcher {config.app}".strip())
-    launcher = Launcher(config, path)
+    launcher = Launcher(config, path, ServiceManager(os.environ, silent=owner is not None))
     if owner is not None:
         end_with_owner(owner)
     return launcher.run()

@@ -6,7 +6,10 @@
     EndNoticePublisher   ends that no worker has seen    when the watch fires, at most every 0.25 s
     Sweeper              what has expired                every 5 s, at once again while there is more
     Scheduler            what comes due by schedule      at its time; in `scheduler`
-    Heartbeat            "this worker lives"             every 5 s, and soon after a task got cores of its own, or gave them back
+    Heartbeat            "this worker lives"             every 2 s, and soon after its record changed: isolates, cores, seats, drain
+    PauseReader          what is paused                  every 5 s, and by command
+    CountFlusher         what happened to tasks          every second; in minutes, as `reporting.counters` has it
+    CommandPoller        what operators ask for          when the watch fires, and every second; in `commands`
 
 Rules
  1. `run` may raise BrokerUnavailable; `due` then stands, and the consumer comes back when the broker does.
@@ -18,15 +21,21 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Collection
+from itertools import groupby
 from typing import Protocol
 
 import msgspec
 
 from stem_iso.brokers.base import Broker, Receipt, Revocation, WorkerInfo
+from stem_iso.brokers.operations import TaskCounts
+from stem_iso.worker.intake import Intake
 from stem_iso.worker.options import WorkerOptions
+from stem_iso.worker.reporting.counters import Counters
 from stem_iso.worker.reporting.events import EventEmitter
 
-BEAT_EVERY, BEAT_SOON = 5.0, 0.2
+BEAT_EVERY, BEAT_SOON, BEAT_LEAST = 2.0, 0.2, 0.5  # the last: between two beats, however often the record changes
+PAUSES_EVERY = 5.0
+FLUSH_EVERY, ROWS_AT_ONCE = 1.0, 500
 SWEEP_EVERY = 5.0
 REVOCATIONS_EVERY = 0.02
 END_NOTICES_EVERY = 0.25
@@ -133,11 +142,59 @@ class Heartbeat:
     def __init__(self, describe: Callable[[], WorkerInfo]) -> None:
         self._describe = describe
         self.due = 0.0
+        self._last = 0.0
 
     def soon(self) -> None:
-        """Beat soon: the record has changed, in the cores that tasks have."""
-        self.due = min(self.due, time.monotonic() + BEAT_SOON)
+        """Beat soon: the record has changed."""
+        self.due = min(self.due, max(time.monotonic() + BEAT_SOON, self._last + BEAT_LEAST))
 
     def run(self, broker: Broker, now: float) -> None:
         broker.beat(self._describe())
-        self.due = now + BEAT_EVERY
+        self._last, self.due = now, now + BEAT_EVERY
+
+
+class PauseReader:
+    """Commands say at once that something was paused; who reads by itself as well has never missed one for long."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+        self.due = 0.0
+
+    def run(self, broker: Broker, now: float) -> None:
+        self._intake.pause(broker.paused())
+        self.due = now + PAUSES_EVERY
+
+
+class CountFlusher:
+    """`count_begun` counts the attempts that have begun since: nobody else says that of those that take long."""
+
+    def __init__(self, counters: Counters, count_begun: Callable[[], None]) -> None:
+        self._counters, self._count_begun = counters, count_begun
+        self.due = time.monotonic() + FLUSH_EVERY
+
+    def run(self, broker: Broker, now: float) -> None:
+        more = self._store(broker)
+        self.due = now if more else now + FLUSH_EVERY
+
+    def flush(self, broker: Broker) -> None:
+        """All of it, at the end of the worker."""
+        while self._store(broker):
+            pass
+
+    def _store(self, broker: Broker) -> bool:
+        """Whether there may be more. Queue by queue, since one of them may be on a node that is away: what the others took is done."""
+        self._count_begun()
+        rows = sorted(self._counters.take(ROWS_AT_ONCE), key=_queue)
+        stored = 0
+        try:
+            for _, found in groupby(rows, _queue):
+                of_queue = list(found)
+                broker.add_counts(of_queue)
+                stored += len(of_queue)
+        finally:
+            self._counters.put_back(rows[stored:])
+        return len(rows) == ROWS_AT_ONCE
+
+
+def _queue(row: TaskCounts) -> str:
+    return row.queue

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stem_iso import validation
 from stem_iso.errors import InvalidOptions
 from stem_iso.task.retry_policy import RetryStrategy
+from stem_iso.worker.vitals import Vitals
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem
@@ -22,6 +23,7 @@ class Origin:
 
     By command that is a launcher, which is also the keeper: `keeper_socket` leads there. `predecessors` are the launcher's dead cores,
     whose leases this worker takes at once. `overruled` says, for people, which settings another place said otherwise.
+    `vitals`: where the starter sees how the worker is.
     """
 
     boot: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -29,6 +31,7 @@ class Origin:
     keeper_socket: socket.socket | None = None
     on_keeper: Callable[[str, list[Any]], None] | None = None
     overruled: tuple[str, ...] = ()
+    vitals: Vitals = field(default_factory=Vitals)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,16 +16,17 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from traceback import format_exc
 from typing import assert_never
 
 import msgspec
 
-from stem_iso.brokers.base import Receipt, Settlement, Verdict
+from stem_iso.brokers.base import BrokerOptions, Receipt, Settlement, Verdict
 from stem_iso.outcome import Crashed, Failed, MemoryExceeded, Outcome, Stopped, StopReason, Succeeded, TaskError, TimedOut
 from stem_iso.printable import one_line
+from stem_iso.task.attempt_history import ended_attempt, remember
 from stem_iso.task.middleware import MiddlewareStack
 from stem_iso.task.retry_policy import ExponentialJitterRetryStrategy, RetryStrategy, safe_delay
 from stem_iso.task.settlement import Finish, GiveBack, Plan, Retry, Troubled, error_of, needs_delay, settle
@@ -49,20 +50,21 @@ class PendingSettlements:
         self,
         events: EventEmitter,
         strategy: RetryStrategy | None,
-        max_result_bytes: int,
+        sizes: BrokerOptions,
         count_retries: bool,
         middleware: MiddlewareStack | None = None,
     ) -> None:
         self._events, self._middleware = events, middleware or MiddlewareStack()
         self._default = ExponentialJitterRetryStrategy()
         self._strategy = strategy or self._default
-        self._max_result_bytes = max_result_bytes
+        self._max_result_bytes, self._max_payload_bytes = sizes.max_result_bytes, sizes.max_payload_bytes
         self._pending: deque[PendingSettlement] = deque()
         self._count_retries = count_retries
         self.stopping = False  # the worker is; from then on these two count
         self.killed = self.given_back = 0
         self._lined_up: dict[str, float] = {}  # id -> due (wall clock), of those that wait here for a limit; for --burst alone
-        self._retries: dict[str, float] = {}  # id -> due (wall clock), of retries made here and not seen since; for --burst alone
+        # id -> due (wall clock), queue and name, of retries made here and not seen since; for --burst alone
+        self._retries: dict[str, tuple[float, str, str]] = {}
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -76,8 +78,9 @@ class PendingSettlements:
         if plan is None:
             return False
         attempt.killed = _killed(attempt, outcome)
+        plan = _with_output(attempt, plan)
         if isinstance(plan, Retry):
-            plan = self._with_middleware(attempt, plan)
+            plan = self._with_history(attempt, self._with_middleware(attempt, plan), outcome, ended_at)
         elapsed = ended_at - attempt.begun_at if attempt.begun_at else 0.0
         self._pending.append(PendingSettlement(attempt, plan, elapsed, outcome if isinstance(outcome, Stopped) else None))
         return True
@@ -100,6 +103,20 @@ class PendingSettlements:
         except Exception:  # user code: the retry counts for more than what was to travel with it
             self._events.trouble("a middleware's retry() raised", attempt, format_exc())
             return plan
+
+    def _with_history(self, attempt: Attempt, plan: Retry, outcome: Outcome, ended_at: float) -> Retry:
+        ended = ended_attempt(
+            attempt.envelope,
+            plan.error,
+            plan.reason,
+            started_at=attempt.begun_on_the_clock() if attempt.begun_at else None,
+            finished_at=time.time() - (time.monotonic() - ended_at),
+            worker_id=self._events.worker_id,
+        )
+        policy = attempt.policy
+        killed = attempt.killed and not (isinstance(outcome, Crashed) and not outcome.by_operator)
+        ended = msgspec.structs.replace(ended, soft_time_limit=policy.soft, hard_time_limit=policy.hard, killed=killed)
+        return replace(plan, successor=remember(plan.successor, ended, self._max_payload_bytes))
 
     def _too_large(self, size: int) -> Failed:
         message = f"the result has {size} bytes, max_result_bytes is {self._max_result_bytes}; store it elsewhere and return where it is"
@@ -132,7 +149,8 @@ class PendingSettlements:
                     self._events.finished(attempt, plan, pending.elapsed)
                 case Retry():
                     if self._count_retries:
-                        self._retries[attempt.envelope.id] = plan.successor.not_before or 0.0
+                        envelope = attempt.envelope
+                        self._retries[envelope.id] = plan.successor.not_before or 0.0, envelope.queue, envelope.name
                     self._events.retried(attempt, plan, pending.elapsed)
                 case GiveBack():
                     self._given_back(attempt, pending.stopped)
@@ -165,18 +183,26 @@ class PendingSettlements:
         if self._count_retries:
             self._lined_up[id] = due
 
-    def awaits(self, now: float, delayed: bool) -> bool:
+    def awaits(self, now: float, delayed: bool, takes: Callable[[str, str], bool]) -> bool:
         """Whether a retry made here, or what had to wait for a limit here, is still to come.
 
         One that is long due, and not ready, was taken by somebody else. What waits for a limit may be due at any time: `delayed` says
-        whether these queues hold anything at all that waits for its time.
+        whether these queues hold anything at all that waits for its time. `takes(queue, name)`: what is paused is not waited for.
         """
-        waiting = (*self._retries.values(), *(self._lined_up.values() if delayed else ()))
+        retries = (due for due, queue, name in self._retries.values() if takes(queue, name))
+        waiting = (*retries, *(self._lined_up.values() if delayed else ()))
         return any(now < due + 1.0 for due in waiting)
 
     def receipts(self) -> Iterator[Receipt]:
         """The receipts of settlements that are still to be stored."""
         return (pending.attempt.delivery.receipt for pending in self._pending)
+
+
+def _with_output(attempt: Attempt, plan: Plan) -> Plan:
+    """Its error says what was printed last."""
+    if attempt.tail is None or isinstance(plan, GiveBack) or plan.error is None:
+        return plan
+    return replace(plan, error=msgspec.structs.replace(plan.error, output=attempt.tail.text()))
 
 
 def _killed(attempt: Attempt, outcome: Outcome) -> bool:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 import time
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from stem_iso.brokers.base import Broker, WorkerInfo
+from stem_iso.brokers.base import Broker
 from stem_iso.errors import BrokerUnavailable
 from stem_iso.isolate.engine.engine import Engine
 from stem_iso.isolate.interfaces import Caller, IsolateNotice
@@ -26,21 +25,27 @@ from stem_iso.worker.admission import HandlerCache
 from stem_iso.worker.attempt import Attempt, IsolateChanged, Message, Trouble
 from stem_iso.worker.attempt_port import AttemptReports
 from stem_iso.worker.attempts import Attempts
+from stem_iso.worker.commands import MOST_SEATS, CommandPoller
 from stem_iso.worker.consumer import Consumer
+from stem_iso.worker.controls import Controls
 from stem_iso.worker.dispatcher import Dispatcher
 from stem_iso.worker.entrypoints import EntrypointTable, boot_of, host_boot_of
 from stem_iso.worker.inbox import Inbox
 from stem_iso.worker.inline.runner import Around, Inline
-from stem_iso.worker.liveness import machine, process
-from stem_iso.worker.maintenance import Heartbeat, Recoverer, Sweeper
+from stem_iso.worker.intake import Intake
+from stem_iso.worker.liveness import machine
+from stem_iso.worker.maintenance import Chore, CountFlusher, Heartbeat, PauseReader, Recoverer, Sweeper
 from stem_iso.worker.options import WorkerOptions
 from stem_iso.worker.pending_settlements import PendingSettlements
 from stem_iso.worker.reporting.bus import Bus
 from stem_iso.worker.reporting.events import EventEmitter
 from stem_iso.worker.reporting.log import LogSubscriber
+from stem_iso.worker.reporting.log_output import set_level
 from stem_iso.worker.reporting.start_report import start_report
 from stem_iso.worker.scheduler import Scheduler
 from stem_iso.worker.takeover import Takeover
+from stem_iso.worker.vitals import Figures
+from stem_iso.worker.worker_record import WorkerRecord
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem
@@ -86,7 +91,9 @@ class WorkerRuntime:
         self._hosts = Dispatcher(self._make_engine, inline)
         self._started_at = time.time()
         self._machine = machine()
+        self._intake = Intake(options.queues, options.seats)
         self._beat: Heartbeat | None = None
+        self._counts: CountFlusher | None = None
         self._launcher = os.getppid() if options.origin.keeper_socket is not None else None
 
     def live(self, opened: Future[None], ended: Future[None]) -> None:
@@ -116,64 +123,72 @@ class WorkerRuntime:
         options, broker = self._options, self._broker
         self._app.middleware.observe(self._app.signals)
         scheduler = Scheduler(self._app.schedules.declared(), self._app.schedules.owner(), self._events)
-        most, middleware = broker.options.max_result_bytes, self._app.middleware
-        settlements = PendingSettlements(self._events, options.retry_strategy, most, options.burst, middleware)
+        middleware = self._app.middleware
+        settlements = PendingSettlements(self._events, options.retry_strategy, broker.options, options.burst, middleware)
         port = AttemptReports(self._inbox, self._events, self._logged.output)
         by_command = options.origin.keeper_socket is not None
         handlers = HandlerCache(self._app, EntrypointTable(self._app, self._logged.observed_in_isolates), hosted=by_command)
         attempts = Attempts(
             *(port, handlers, self._hosts, settlements, self._events),
-            seats=options.seats,
+            intake=self._intake,
             grace=options.unregistered_grace,
-            cores_changed=lambda: beat.soon(),
+            record_changed=lambda: beat.soon(),
             unknown=self._unknown,
         )
         recoverer = Recoverer(options, broker.options.claim_interval, self._events, attempts.leases.held())
         takeover = Takeover(options, self._machine, recoverer)
         takeover.run(broker, time.monotonic())
-        beat = self._beat = Heartbeat(lambda: self._describe(broker, attempts.ids()))
+        beat = self._beat = Heartbeat(self._record(broker, attempts).describe)
         beat.run(broker, time.monotonic())  # where the broker cannot be reached, nothing is started
+        pauses = PauseReader(self._intake)
+        pauses.run(broker, time.monotonic())  # before the first exchange
         if by_command or any(form_of(handler) is Form.ISOLATED for handler in self._app.registry):
             self._hosts.start_engine()
         self._logged.started(start_report(self._app, options, broker.url))
         self._events.signals.ready(options, broker.url)
-        return Consumer(options, broker, self._inbox, attempts, self._events, scheduler, recoverer, takeover, [beat, Sweeper()])
+        commands, counts = self._commands(pauses, beat), CountFlusher(self._events.counters, attempts.count_begun)
+        self._counts = counts
+        options.origin.vitals.opened(Figures(self._events.counters.totals, self._hosts.isolate_states))
+        chores: list[Chore] = [beat, pauses, counts, Sweeper()]
+        return Consumer(options, broker, self._inbox, attempts, self._events, scheduler, recoverer, takeover, commands, chores)
+
+    def _record(self, broker: Broker, attempts: Attempts) -> WorkerRecord:
+        return WorkerRecord(
+            *(self._options, attempts, self._hosts),
+            broker=broker.url,
+            machine=self._machine,
+            started_at=self._started_at,
+            launcher=self._launcher,
+        )
+
+    def _commands(self, pauses: PauseReader, beat: Heartbeat) -> CommandPoller:
+        controls = Controls(
+            *(self._intake, pauses, self._hosts, self._inbox, self._events),
+            launcher=self._launcher,
+            set_log_level=self._set_log_level,
+            changed=beat.soon,
+        )
+        most = max(1, MOST_SEATS - self._options.spares)
+        return CommandPoller(self._options.id, self._started_at, most, controls.carry_out)
+
+    def _set_log_level(self, name: str) -> None:
+        level = logging.getLevelNamesMapping()[name.upper()]
+        set_level(level)
+        self._logged.renew()
+        self._hosts.set_log_level(level)
 
     def _close(self) -> None:
         self._hosts.close()
         with suppress(BrokerUnavailable):
             self._events.forward(self._broker)
+            if self._counts is not None:
+                self._counts.flush(self._broker)
             self._broker.remove_worker(self._options.id)
         self._broker.close()
         self._inbox.close()
         self._logged.stopped()
         self._events.signals.shutdown()
         self._bus.close()
-
-    def _describe(self, broker: Broker, running: list[str]) -> WorkerInfo:
-        options = self._options
-        return WorkerInfo(
-            id=options.id,
-            boot=options.boot,
-            hostname=socket.gethostname(),
-            pid=os.getpid(),
-            queues=list(options.queues),
-            seats=options.seats,
-            spares=options.spares,
-            running=running,
-            cores=sorted(os.sched_getaffinity(0)),
-            pinned=self._hosts.pinned(),
-            started_at=self._started_at,
-            seen_at=time.time(),
-            broker=broker.url,
-            machine=self._machine,
-            processes=self._processes(),
-        )
-
-    def _processes(self) -> list[tuple[int, int]]:
-        """Those that make this worker: it lives as long as one of them does."""
-        pids = {os.getpid(), self._launcher, self._hosts.keeper()}
-        return [found for pid in sorted(pid for pid in pids if pid) if (found := process(pid)) is not None]
 
     def _make_engine(self) -> Engine:
         options = self._options
@@ -182,7 +197,7 @@ class WorkerRuntime:
         boot = boot_of(self._app, options.secrets, self._broker.options)
         return Engine(
             boot,
-            size=options.seats,
+            size=self._intake.seats,
             spares=options.spares,
             max_calls=options.max_calls,
             max_memory=options.max_memory,

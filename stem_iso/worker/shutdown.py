@@ -108,6 +108,7 @@ class Shutdown:
         if self.running:
             self._events.signals.stopping(at_once=phase is ShutdownPhase.KILLING)
             self._attempts.settlements.stopping = True
+            self._attempts.record_changed()
         self.phase, self.running, self.over = phase, False, phase is ShutdownPhase.OVER
         match phase:
             case ShutdownPhase.DRAINING:

@@ -36,6 +36,7 @@ from stem_iso.worker.options import Origin, WorkerOptions, names, queues_of
 from stem_iso.worker.os_signals import StopSignals
 from stem_iso.worker.reporting.bus import Bus, L, Stream
 from stem_iso.worker.runtime import WorkerRuntime
+from stem_iso.worker.vitals import Vitals
 
 if TYPE_CHECKING:
     from stem_iso.app import Stem
@@ -93,6 +94,11 @@ class Worker:
     @property
     def id(self) -> str:
         return self._options.id
+
+    @property
+    def vitals(self) -> Vitals:
+        """How it is, for any thread."""
+        return self._options.origin.vitals
 
     @property
     def unknown_tasks(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ import msgspec
 import pytest
 
 from stem_iso.brokers.base import DeadFilter, Delivery, Settlement
+from stem_iso.brokers.operations import LISTED_STATES, Action, Command, CommandReply, TaskCounts, TaskFilter
 from stem_iso.brokers.sqlite.broker import SqliteBroker
 from stem_iso.brokers.sqlite.connection import Connection
 from stem_iso.errors import BrokerUnavailable, StemError
@@ -60,6 +61,20 @@ def furnished(path: Path, clock: HandClock) -> None:
     broker.publish([envelope(id=f"ready-{number}", priority=number) for number in range(4)])
     broker.publish([envelope(id="gone")])
     broker.revoke("gone")
+    broker.publish([envelope(id=f"anew-{number}") for number in range(2)])
+    for number in range(2):
+        broker.revoke(f"anew-{number}")
+        broker.retry(f"anew-{number}")
+    broker.pause("mail.send", task=True), broker.pause("nowhere")
+    broker.publish([envelope(id=f"paused-{number}", name="mail.send", queue="mail") for number in range(2)])
+    for delivery in take(broker, queues=["mail"]):
+        broker.hold(delivery.receipt, "mail.send")
+    minute = int(clock.wall // 60)
+    broker.add_counts([TaskCounts(queue="mail", name=name, minute=minute, counts={"started": 1}, wait={3: 1}) for name in ("a", "b")])
+    for number in range(2):
+        broker.send_command(Command(id=f"command-{number}", worker_id="w1", action="drain"))
+        broker.reply(f"command-{number}", CommandReply(worker_id="w1"))
+        broker.log_action(Action(at=clock.wall, by="me", action="drain"))
     broker.put_schedule(schedule("nightly"))
     broker.put_schedule(schedule("hourly"))
     for name in ("w1", "w2"):
@@ -125,11 +140,19 @@ def worked_off(broker: SqliteBroker, clock: HandClock) -> list[str]:
 def look_at_everything(broker: SqliteBroker, ids: list[str]) -> None:
     broker.status(ids), broker.queues(), broker.dead_letters(ALL), broker.workers(), broker.schedules(), broker.unfinished(100)
     broker.members("all"), broker.listening(), list(broker.listen(0))
+    for states in (None, *([state] for state in LISTED_STATES)):
+        for newest_first in (False, True):
+            after = None
+            while (page := broker.list_tasks(TaskFilter(states=states, since=-1e12), 7, after, newest_first)).next is not None:
+                assert page.next != after
+                after = page.next
+    broker.queue_states(), broker.limit_states(), broker.counts(0, 1 << 40), broker.paused(), broker.actions()
+    broker.commands("w1", 0), broker.replies("command-1"), broker.run_now("late-1"), broker.edit("ready-1", 7, b"\x80")
     with suppress(StemError):  # a damaged tree says so
         broker.tree("last")
 
 
-ENDS = [*HELD, *(f"late-{n}" for n in range(3)), *(f"again-{n}" for n in range(2)), *(f"ready-{n}" for n in range(4))]
+ENDS = [*HELD, *(f"late-{n}" for n in range(3)), *(f"again-{n}" for n in range(2)), *(f"ready-{n}" for n in range(4)), "anew-0", "anew-1"]
 ENDS += [*(f"limited-{n}" for n in range(3)), "first", "one", "two", "all", "last"]
 
 
@@ -152,6 +175,10 @@ def neighbours_are_unharmed(path: Path, clock: HandClock, case: tuple[str, str, 
     broker.revoke("all"), broker.forget("last"), broker.purge("default")
     broker.replay(ALL, dry_run=True), broker.replay(ALL), broker.purge_dead(ALL)
     broker.put_schedule(schedule("nightly"))
+    broker.resume("mail.send", task=True), broker.resume("nowhere"), broker.pause("mail.send", task=True)
+    broker.send_command(Command(id="more", worker_id="w1", action="drain"))
+    broker.reply("more", CommandReply(worker_id="w1")), broker.log_action(Action(at=clock.wall, by="me", action="drain"))
+    broker.add_counts([TaskCounts(queue="mail", name="a", minute=int(clock.wall // 60), counts={"started": 1})])
     clock.pass_by(10_000_000)
     while broker.sweep():
         pass

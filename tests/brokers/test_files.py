@@ -118,7 +118,7 @@ def test_a_file_that_is_made_between_two_looks_is_not_called_damaged(path: Path)
     maker.execute("BEGIN IMMEDIATE")
     maker.execute("CREATE TABLE fact (name, value)")
     maker.execute(f"PRAGMA application_id = {schema.APPLICATION}")
-    maker.execute(f"PRAGMA user_version = {schema.VERSION}")
+    maker.execute(f"PRAGMA user_version = {schema.SHOWN}")
 
     def commit_before(statement: str) -> None:
         if "application_id" in statement and maker.in_transaction:
@@ -130,7 +130,7 @@ def test_a_file_that_is_made_between_two_looks_is_not_called_damaged(path: Path)
     assert version_of(looker, SYSTEM) == 0
     if maker.in_transaction:
         maker.execute("COMMIT")
-    assert version_of(looker, SYSTEM) == schema.VERSION
+    assert version_of(looker, SYSTEM) == schema.SHOWN
     looker.close()
     maker.close()
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from stem_iso.brokers.base import DeadFilter
+from stem_iso.brokers.operations import LISTED_STATES, Pauses, TaskFilter
 from stem_iso.brokers.sqlite import schema
+from stem_iso.brokers.sqlite.broker import SqliteBroker
 from stem_iso.brokers.url import open_broker
 from stem_iso.errors import BrokerUnavailable
 from stem_iso.testing.contract.schedules import schedule
@@ -17,14 +19,14 @@ from stem_iso.testing.contract.steps import counts, envelope, take_one
 from tests.brokers.test_files import run
 
 
-def earlier(path: Path) -> None:
-    """A database as version 1 left it, with one task that waits."""
+def earlier(path: Path, version: int = 1) -> None:
+    """A database as this version left it, with one task that waits."""
     raw = sqlite3.connect(path)
     raw.execute("PRAGMA auto_vacuum = INCREMENTAL")
     raw.execute("PRAGMA journal_mode = WAL")
-    raw.executescript(schema.TABLES)
+    raw.executescript(schema.TABLES + "".join(schema.ADDED[step] for step in range(2, version + 1)))
     raw.execute(f"PRAGMA application_id = {schema.APPLICATION}")
-    raw.execute("PRAGMA user_version = 1")
+    raw.execute(f"PRAGMA user_version = {version}")
     raw.execute("INSERT INTO task (id, name, queue, rank, state, run, attempt, enqueued) VALUES ('old', 'add', 'default', 5, 0, 0, 0, 1.0)")
     raw.commit()
     raw.close()
@@ -47,8 +49,9 @@ def test_looking_where_no_database_is_makes_none(path: Path) -> None:
     broker.close(), other.close()
 
 
-def test_looking_at_an_earlier_version_reads_it_and_leaves_it_as_it_is(path: Path) -> None:
-    earlier(path)
+@pytest.mark.parametrize("version", range(1, schema.VERSION))
+def test_looking_at_an_earlier_version_reads_it_and_leaves_it_as_it_is(path: Path, version: int) -> None:
+    earlier(path, version)
     before = path.read_bytes()
     broker = open_broker(f"sqlite:///{path}")
     assert [(queue.name, queue.queued) for queue in broker.queues()] == [("default", 1)]
@@ -56,6 +59,12 @@ def test_looking_at_an_earlier_version_reads_it_and_leaves_it_as_it_is(path: Pat
     assert found is not None and (found.name, found.state.value) == ("add", "queued")
     assert broker.workers() == broker.schedules() == []
     assert broker.tree("old") is None and broker.members("old") is None
+    for states in (None, LISTED_STATES, ["queued"]):
+        assert [each.record.id for each in broker.list_tasks(TaskFilter(states=states), 10).tasks] == ["old"]
+    assert broker.list_tasks(TaskFilter(states=["running"]), 10).tasks == []
+    assert [(each.name, each.by_priority) for each in broker.queue_states()] == [("default", {4: 1})]
+    assert broker.counts(0, 1 << 30) == broker.limit_states() == broker.actions() == broker.replies("c") == broker.commands("w", 0) == []
+    assert broker.paused() == Pauses(frozenset(), frozenset())
     with pytest.raises(BrokerUnavailable, match="run `stem-iso migrate`"):
         next(broker.listen(0.1))
     broker.close()
@@ -73,17 +82,75 @@ def test_a_view_sees_what_another_brings_up_to_date_meanwhile(path: Path) -> Non
 
 
 @pytest.mark.parametrize("first", ["look", "write"])
-def test_a_write_brings_an_earlier_version_up_to_date(path: Path, first: str) -> None:
-    earlier(path)
+@pytest.mark.parametrize("version", range(1, schema.VERSION))
+def test_a_write_brings_an_earlier_version_up_to_date(path: Path, first: str, version: int) -> None:
+    earlier(path, version)
     broker = open_broker(f"sqlite:///{path}")
     if first == "look":
         assert counts(broker)[0] == 1
     broker.publish([envelope(id="new")])
+    assert [each.record.id for each in broker.list_tasks(TaskFilter(), 10).tasks] == ["new", "old"]
+    assert [each.counts for each in broker.counts(0, 1 << 30)] == [{"enqueued": 1}], "what was there before is not counted"
     broker.close()
     raw = sqlite3.connect(path)
-    assert raw.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
+    assert raw.execute("PRAGMA user_version").fetchone() == (schema.SHOWN,)
+    assert raw.execute("SELECT value FROM fact WHERE name = 'schema'").fetchone() == (str(schema.VERSION),)
     assert raw.execute("SELECT id FROM task ORDER BY seq").fetchall() == [("old",), ("new",)]
     raw.close()
+
+
+def fact(path: Path, statement: str, *values: str) -> None:
+    raw = sqlite3.connect(path)
+    assert raw.execute(statement, values).rowcount == 1
+    raw.commit()
+    raw.close()
+
+
+def test_an_older_process_reads_the_version_that_it_knows(path: Path) -> None:
+    """It refuses a file whose `user_version` is above its own, and a deployment lets it go on."""
+    broker = open_broker(f"sqlite:///{path}")
+    broker.publish([envelope()])
+    broker.close()
+    raw = sqlite3.connect(path)
+    assert raw.execute("PRAGMA user_version").fetchone() == (2,)
+    raw.close()
+
+
+def test_a_version_above_this_one_is_refused_where_the_file_says_it_truly(path: Path) -> None:
+    broker = open_broker(f"sqlite:///{path}")
+    broker.publish([envelope()])
+    broker.close()
+    fact(path, "UPDATE fact SET value = '99' WHERE name = 'schema'")
+    with pytest.raises(BrokerUnavailable, match=r"newer stem_iso .schema 99"):
+        open_broker(f"sqlite:///{path}").queues()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM fact WHERE name = 'schema'",
+        "UPDATE fact SET value = 'x' WHERE name = 'schema'",
+        "DELETE FROM fact WHERE name = 'counted'",
+    ],
+)
+def test_a_file_that_has_lost_its_facts_goes_on(path: Path, damage: str) -> None:
+    broker = open_broker(f"sqlite:///{path}")
+    broker.publish([envelope(id="a")])
+    broker.close()
+    fact(path, damage)
+    broker.publish([envelope(id="b")])
+    assert [each.record.id for each in broker.list_tasks(TaskFilter(states=["queued"]), 10).tasks] == ["b", "a"]
+    broker.add_counts([])
+    assert len(broker.counts(0, 1 << 30)) <= 1
+    broker.close()
+
+
+def test_migrate_names_the_true_versions(path: Path) -> None:
+    earlier(path, 2)
+    broker = open_broker(f"sqlite:///{path}")
+    assert isinstance(broker, SqliteBroker)
+    assert [broker.migrate(), broker.migrate()] == [(2, schema.VERSION), (schema.VERSION, schema.VERSION)]
+    broker.close()
 
 
 def test_a_fork_of_whoever_looks_has_a_view_of_its_own(path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 import redis
 
 from stem_iso.brokers.base import Broker, BrokerOptions, DeadFilter, Settlement, WorkerInfo
+from stem_iso.brokers.operations import LISTED_STATES, Action, Command, CommandReply, TaskCounts, TaskFilter
 from stem_iso.brokers.redis.keys import REGISTRY
 from stem_iso.brokers.url import open_broker
 from stem_iso.outcome import Progress, TaskState
@@ -108,6 +109,13 @@ def filled(broker: Broker) -> list[str]:
     broker.publish([envelope(id=id) for id in PLAIN[:3]])
     take(broker, 2, "alpha")
     broker.publish([envelope(id=id) for id in PLAIN[3:]])
+    broker.pause("paused", task=True)
+    broker.publish([envelope(id="paused", name="paused", priority=9)])
+    broker.hold(take(broker, 1, "alpha")[0].receipt, "paused")
+    broker.add_counts([TaskCounts(queue="default", name="paused", minute=int(time.time()) // 60, counts={"started": 1}, run={3: 1})])
+    broker.send_command(Command(id="command", worker_id="*", action="drain"))
+    broker.reply("command", CommandReply(worker_id="w"))
+    broker.log_action(Action(at=1.0, by="me", action="retry"))
     broker.put_schedule(schedule())
     broker.beat(WorkerInfo(id="w", boot="alpha", hostname="h", pid=1, queues=["default"], seats=1, spares=0))
     return [*special, *PLAIN, "a", "b", "c", "d", "g"]
@@ -124,6 +132,30 @@ def looked_at(broker: Broker, ids: list[str]) -> None:
     broker.dead_letters(ALL)
     broker.replay(ALL, dry_run=True)
     broker.sweep()
+    operated(broker)
+
+
+def operated(broker: Broker) -> None:
+    """All that those ask for who look after the queue."""
+    for which in (TaskFilter(), *(TaskFilter(states=[state]) for state in LISTED_STATES), TaskFilter(name="*", since=0.0)):
+        for newest_first in (True, False):
+            after, met = None, 0
+            while (page := broker.list_tasks(which, 7, after, newest_first)).next is not None:
+                after, met = page.next, met + 1
+                assert met < 50, "the list has no end"
+    broker.counts(0, 1 << 40)
+    broker.queue_states()
+    broker.limit_states()
+    broker.pause("default")
+    broker.resume("default")
+    broker.pause("paused", task=True)
+    broker.paused()
+    broker.commands("w2", 0.0)
+    broker.replies("command")
+    broker.actions()
+    for id in ("late", "paused", "dead"):
+        broker.run_now(id)
+        broker.edit(id, 0, b"\x80")
 
 
 def values(plain: redis.Redis) -> list[tuple[bytes, bytes | int | None, bytes]]:

@@ -26,7 +26,7 @@ from stem_iso.brokers.redis.driver import connection
 from stem_iso.brokers.redis.driver import scripts as scripts_module
 from stem_iso.brokers.redis.driver.address import Access, Node, parse
 from stem_iso.brokers.redis.driver.blocking import BlockingConnection
-from stem_iso.brokers.redis.driver.client import Command, RedisClient, ScriptCall
+from stem_iso.brokers.redis.driver.client import RedisClient, ScriptCall, ServerCommand
 from stem_iso.brokers.redis.driver.cluster import slot_map, slot_of
 from stem_iso.brokers.redis.driver.connection import RedisConnection, unfit
 from stem_iso.brokers.redis.driver.standalone import connect
@@ -103,9 +103,9 @@ def test_scripts_and_commands_are_answered_in_order(redis_url: str) -> None:
     client = connected_to(redis_url)
     asked = [
         ScriptCall("double", P, (4,)),
-        Command(P, ("SET", f"{P}:x", b"\x00\xff")),
+        ServerCommand(P, ("SET", f"{P}:x", b"\x00\xff")),
         ScriptCall("put", P, ("a",)),
-        Command(P, ("GET", f"{P}:x")),
+        ServerCommand(P, ("GET", f"{P}:x")),
     ]
     assert client.run(asked) == [8, b"OK", 1, b"\x00\xff"]
     assert client.call("double", P, 1.5) == 3
@@ -117,7 +117,7 @@ def test_a_server_that_forgot_its_scripts_is_given_them_again(redis_url: str) ->
     client.call("double", P, 1)
     client.command(P, "SCRIPT", "FLUSH")
     assert client.run(
-        [ScriptCall("double", P, (2,)), ScriptCall("put", P, ("a",)), Command(P, ("PING",)), ScriptCall("double", P, (3,))]
+        [ScriptCall("double", P, (2,)), ScriptCall("put", P, ("a",)), ServerCommand(P, ("PING",)), ScriptCall("double", P, (3,))]
     ) == [
         4,
         1,
@@ -135,8 +135,8 @@ def test_one_refusal_among_answers_leaves_the_connection_in_step(redis_url: str)
 
 def test_megabytes_go_and_come(redis_url: str) -> None:
     client, blob = connected_to(redis_url), os.urandom(5_000_000)
-    asked = [Command(P, ("SET", f"{P}:{number}", blob)) for number in range(4)]
-    asked += [Command(P, ("GET", f"{P}:{number}")) for number in range(4)]
+    asked = [ServerCommand(P, ("SET", f"{P}:{number}", blob)) for number in range(4)]
+    asked += [ServerCommand(P, ("GET", f"{P}:{number}")) for number in range(4)]
     assert client.run(asked)[4:] == [blob] * 4
 
 
@@ -704,7 +704,7 @@ def test_a_run_over_all_masters_is_answered_in_order(cluster: Cluster) -> None:
     assert {cluster.master_of(key).port for key in KEYS} == {node.port for node in cluster.masters()}
     assert client.run([ScriptCall("double", key, (number,)) for number, key in enumerate(KEYS)]) == [2 * number for number in range(12)]
     assert [client.call("put", key, "a") for key in KEYS] == [1] * 12
-    assert client.run([Command(key, ("HLEN", f"{key}:m")) for key in KEYS]) == [1] * 12
+    assert client.run([ServerCommand(key, ("HLEN", f"{key}:m")) for key in KEYS]) == [1] * 12
     client.close()
 
 
@@ -775,7 +775,7 @@ def says_that_it_moves(client: RedisClient, key: str) -> bool:
 def test_a_slot_that_moves_is_closed_and_found_where_it_has_gone(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     client, key = connected_to(cluster.url), KEYS[0]
     client.call("put", key, "a")
-    client.run([Command(key, ("SET", f"{key}:{name}", name)) for name in "xy"])
+    client.run([ServerCommand(key, ("SET", f"{key}:{name}", name)) for name in "xy"])
     slot = client.slot(key)
     source = cluster.master_of(key)
     target = next(node for node in cluster.masters() if node is not source)
@@ -789,7 +789,7 @@ def test_a_slot_that_moves_is_closed_and_found_where_it_has_gone(cluster: Cluste
         with monkeypatch.context() as hasty:
             hasty.setattr(client_module, "BUDGET", budget)
             until(lambda: says_that_it_moves(client, key), "a refusal that no pause of the machine has cut short")
-    assert client.run([Command(key, ("GET", f"{key}:x")), Command(key, ("GET", f"{key}:y"))]) == [b"x", b"y"]
+    assert client.run([ServerCommand(key, ("GET", f"{key}:x")), ServerCommand(key, ("GET", f"{key}:y"))]) == [b"x", b"y"]
     source.do("MIGRATE", "127.0.0.1", target.port, f"{key}:m", 0, 5000)
     source.do("MIGRATE", "127.0.0.1", target.port, f"{key}:y", 0, 5000)
     for node in (target, source):

@@ -16,7 +16,7 @@ import redis
 from stem_iso.brokers.base import Broker, BrokerOptions, Permit, Receipt, ScheduleRecord, Verdict
 from stem_iso.brokers.redis.broker import RedisBroker
 from stem_iso.brokers.redis.driver.address import parse
-from stem_iso.brokers.redis.driver.client import Command, RedisClient, Request, ScriptCall
+from stem_iso.brokers.redis.driver.client import RedisClient, Request, ScriptCall, ServerCommand
 from stem_iso.brokers.redis.driver.standalone import connect
 from stem_iso.brokers.url import open_broker
 from stem_iso.outcome import TaskState
@@ -68,7 +68,7 @@ class Mortal:
         return self.run([ScriptCall(script, key, args)])[0]
 
     def command(self, key: str, *words: Any) -> Any:
-        return self.run([Command(key, words)])[0]
+        return self.run([ServerCommand(key, words)])[0]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
@@ -174,6 +174,72 @@ class TestWhoeverDiesInALimit:
                 settle(doomed, holder, SUCCESS)
         rest_runs(alive, cases)
         nothing_is_left(redis_url, "si:{b/*")
+
+
+class TestWhoeverDiesInAPause:
+    def paused(self, redis_url: str, alive: Broker, case: str) -> tuple[Mortal, RedisBroker, list[str]]:
+        alive.pause(case, task=True)
+        sent = [envelope(queue=case, name=case) for _ in range(3)]
+        alive.publish(sent)
+        return *mortal(redis_url), [each.id for each in sent]
+
+    def all_run(self, alive: Broker, cases: dict[str, list[str]]) -> None:
+        def look() -> bool:
+            alive.reclaim("alive", "doomed")
+            alive.sweep()
+            for delivery in take(alive, 50, "alive", list(cases)):
+                assert alive.hold(delivery.receipt, delivery.queue) == TAKEN
+                settle(alive, delivery, SUCCESS)
+            everything = [id for sent in cases.values() for id in sent]
+            return all(found is not None and found.state is TaskState.SUCCEEDED for found in alive.status(everything))
+
+        eventually(look, 15)
+
+    def test_holding_one_has_it_run_with_all_others_when_it_is_resumed(self, redis_url: str, alive: Broker) -> None:
+        cases = {}
+        for at, sent in HOPS[:8]:  # paused?, ask, park, defer
+            case = f"q{at}{sent}"
+            client, doomed, cases[case] = self.paused(redis_url, alive, case)
+            first, second = take(doomed, 2, "doomed", [case])
+            assert doomed.hold(first.receipt, case).wait > 0
+            client.dies(at, sent)
+            with pytest.raises(Died):
+                doomed.hold(second.receipt, case)
+        for case in cases:
+            alive.resume(case, task=True)
+        self.all_run(alive, cases)
+
+    def test_resuming_has_it_seen_through_by_another(self, redis_url: str, alive: Broker) -> None:
+        cases = {}
+        for at, sent in HOPS[:8]:  # resume, open, call, free
+            case = f"q{at}{sent}"
+            client, doomed, cases[case] = self.paused(redis_url, alive, case)
+            for delivery in take(alive, 3, "alive", [case]):
+                assert alive.hold(delivery.receipt, case).wait > 0
+            client.dies(at, sent)
+            with pytest.raises(Died):
+                doomed.resume(case, task=True)
+            if case in alive.paused().tasks:  # nothing was done: it is asked once more
+                assert (at, sent) == (1, False) and alive.resume(case, task=True)
+        self.all_run(alive, cases)
+
+    def test_one_that_was_resumed_on_the_way_into_the_line_is_not_kept_there(self, redis_url: str, alive: Broker) -> None:
+        for at in (2, 3, 4):
+            case = f"meanwhile {at}"
+            client, slow, (first, *_) = self.paused(redis_url, alive, case)
+            held = take_one(slow, "slow", [case])
+            client.pauses(at, partial(alive.resume, case, task=True))
+            if slow.hold(held.receipt, case) != TAKEN:
+                assert [each.receipt.id for each in eventually(partial(take, alive, 1, "alive", [case]))] == [first]
+
+    def test_one_that_was_paused_again_stays_paused_whoever_is_late(self, redis_url: str, alive: Broker) -> None:
+        client, slow, _ = self.paused(redis_url, alive, "again")
+        assert alive.hold(take_one(alive, "alive", ["again"]).receipt, "again").wait > 0
+        client.pauses(2, lambda: alive.pause("again", task=True))  # between the name and the line
+        assert slow.resume("again", task=True)
+        assert all(alive.hold(delivery.receipt, "again").wait > 0 for delivery in take(alive, 10, "alive", ["again"]))
+        alive.sweep()
+        assert take(alive, 10, "alive", ["again"]) == []
 
 
 def test_room_that_opens_on_the_way_into_the_line_is_not_missed(redis_url: str, alive: Broker) -> None:

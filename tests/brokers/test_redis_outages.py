@@ -20,6 +20,7 @@ import pytest
 from stem_iso import Stem
 from stem_iso import group as group_of
 from stem_iso.brokers.base import Broker, BrokerOptions, Delivery, Receipt, Settlement, Verdict
+from stem_iso.brokers.operations import TaskCounts, TaskFilter
 from stem_iso.brokers.redis import publish as publishing_module
 from stem_iso.brokers.redis.driver import client as client_module
 from stem_iso.brokers.redis.keys import REGISTRY, queue_key
@@ -555,6 +556,10 @@ def test_a_full_server_takes_no_tasks_but_lets_workers_empty_its_queues(server: 
     assert answer.verdicts == [Verdict.DONE, Verdict.DONE]
     assert {one.receipt.id for one in answer.deliveries} == {"again", "waiting"}
     assert broker.status(["new", "held"])[0] is None
+    broker.add_counts([TaskCounts(queue="default", name="a", minute=int(time.time()) // 60, counts={"succeeded": 1})])
+    broker.sweep()
+    assert broker.queue_states()[0].running == 2 and len(broker.list_tasks(TaskFilter(), 10).tasks) == 3
+    assert broker.pause("default") and broker.resume("default")
     broker.exchange("alpha", [Settlement(one.receipt, GiveBack()) for one in answer.deliveries], [], 0)
     broker.forget("again")
     assert broker.purge("default") == 2

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from stem_iso.brokers.base import BrokerOptions, DeadFilter, Delivery, Receipt, Settlement, Verdict
+from stem_iso.brokers.operations import LISTED_STATES, TaskCounts, TaskFilter
 from stem_iso.outcome import TaskState
 from stem_iso.task.envelope import Envelope, decode
 from stem_iso.task.settlement import Finish, GiveBack, Retry
@@ -69,6 +70,7 @@ class Store(RuleBasedStateMachine):
         self.tasks: dict[str, Task] = {}
         self.locks: dict[str, str] = {}
         self.dead: set[str] = set()
+        self.new = 0  # tasks that ever came
         # Of ids. Those of `envelope` count on over all examples: what is sorted by them would stand in another order in each.
         self.numbers = count(1)
 
@@ -81,6 +83,7 @@ class Store(RuleBasedStateMachine):
         expected = self.locks.get(lock, sent.id) if lock else sent.id
         assert self.broker.publish([sent]) == [expected]
         if expected == sent.id:
+            self.new += 1
             self.tasks[sent.id] = Task(sent, due=due or 0.0)
             if lock:
                 self.locks[lock] = sent.id
@@ -121,12 +124,76 @@ class Store(RuleBasedStateMachine):
             return
         assert (answer.refused, answer.run) == (None, task.envelope.run + 1)
         if not dry_run:
-            self.dead.discard(id)
-            task.envelope = msgspec.structs.replace(task.envelope, run=answer.run, attempt=0, not_before=None)
-            task.redeliveries, task.revoked, task.reason = 0, False, None
-            task.wait(0.0)
-            if lock:
-                self.locks[lock] = id
+            self.put_in_line_anew(task, task.envelope.args)
+
+    @precondition(lambda self: self.tasks)
+    @rule(data=st.data())
+    def retry(self, data: st.DataObject) -> None:
+        id = data.draw(st.sampled_from(sorted(self.tasks)))
+        task = self.tasks[id]
+        answer = self.broker.retry(id)
+        assert answer is not None
+        if not task.state.terminal or task.state is TaskState.SUCCEEDED:
+            assert answer.refused == ("succeeded" if task.state.terminal else "active")
+        elif task.envelope.lock and task.envelope.lock in self.locks:
+            assert answer.refused == "unique"
+        else:
+            assert (answer.refused, answer.run) == (None, task.envelope.run + 1)
+            self.put_in_line_anew(task, task.envelope.args)
+
+    @precondition(lambda self: self.tasks)
+    @rule(data=st.data())
+    def run_now(self, data: st.DataObject) -> None:
+        id = data.draw(st.sampled_from(sorted(self.tasks)))
+        task = self.tasks[id]
+        answer = self.broker.run_now(id)
+        assert answer is not None and answer.run == task.envelope.run
+        if task.waits and task.due > self.clock.wall:
+            assert answer.refused is None
+            task.envelope = msgspec.structs.replace(task.envelope, not_before=self.clock.wall)
+            task.due = self.clock.wall
+        else:
+            assert answer.refused == "not-delayed"
+
+    @precondition(lambda self: self.tasks)
+    @rule(data=st.data(), number=st.integers(0, 9), ago=st.sampled_from([0, 0, 0, 1]))
+    def edit(self, data: st.DataObject, number: int, ago: int) -> None:
+        id = data.draw(st.sampled_from(sorted(self.tasks)))
+        task = self.tasks[id]
+        args = msgspec.Raw(msgspec.msgpack.encode({"n": number}))
+        answer = self.broker.edit(id, task.envelope.run - ago, bytes(args))
+        assert answer is not None
+        if task.holder:
+            assert answer.refused == "running"
+        elif ago:
+            assert answer.refused == "changed"
+        elif task.state is TaskState.SUCCEEDED:
+            assert answer.refused == "succeeded"
+        elif task.state.terminal and task.envelope.lock and task.envelope.lock in self.locks:
+            assert answer.refused == "unique"
+        else:
+            assert (answer.refused, answer.run) == (None, task.envelope.run + 1)
+            if task.state.terminal:
+                self.put_in_line_anew(task, args)
+            else:
+                task.envelope = msgspec.structs.replace(task.envelope, args=args, run=answer.run, attempt=0)
+                task.redeliveries, task.state = 0, TaskState.QUEUED
+
+    def put_in_line_anew(self, task: Task, args: msgspec.Raw) -> None:
+        self.dead.discard(task.envelope.id)
+        task.envelope = msgspec.structs.replace(task.envelope, args=args, run=task.envelope.run + 1, attempt=0, not_before=self.clock.wall)
+        task.redeliveries, task.revoked, task.reason = 0, False, None
+        task.wait(self.clock.wall)
+        if task.envelope.lock:
+            self.locks[task.envelope.lock] = task.envelope.id
+
+    @precondition(lambda self: self.tasks)
+    @rule(data=st.data())
+    def forget(self, data: st.DataObject) -> None:
+        id = data.draw(st.sampled_from(sorted(self.tasks)))
+        if self.tasks[id].state is TaskState.SUCCEEDED:  # what has failed could still be replayed, as a task that is new
+            assert self.broker.forget(id)
+            del self.tasks[id]
 
     # -- workers ----------------------------------------------------------------------------------------------------------------
 
@@ -144,7 +211,10 @@ class Store(RuleBasedStateMachine):
     def leased(self, delivery: Delivery) -> None:
         task = self.tasks[delivery.receipt.id]
         assert task.waits and task.due <= self.clock.wall
-        assert decode(delivery.body) == task.envelope
+        found = decode(delivery.body)
+        assert msgspec.structs.replace(found, attempts=()) == msgspec.structs.replace(task.envelope, attempts=())
+        before = [(each.run, each.attempt) for each in found.attempts]
+        assert before == sorted(set(before)) and all(run < found.run for run, _ in before)
         assert delivery.redeliveries == task.redeliveries
         assert delivery.receipt not in task.former
         task.state, task.holder, task.lease_end = TaskState.RUNNING, delivery.receipt, self.clock.lease + LEASE
@@ -273,6 +343,34 @@ class Store(RuleBasedStateMachine):
             dead = sum(task.envelope.id in self.dead for task in mine)
             expected = (len(waiting) - delayed, delayed, sum(task.holder is not None for task in mine), dead)
             assert found.get(queue, (0, 0, 0, 0)) == expected
+
+    @invariant()
+    def the_list_has_them_in_the_order_in_which_they_came(self) -> None:
+        for newest_first in (False, True):
+            known = list(self.tasks)[:: -1 if newest_first else 1]
+            for states in (None, *LISTED_STATES):
+                which = TaskFilter(states=None if states is None else [states])
+                met, after = [], None
+                for _ in range(100):
+                    page = self.broker.list_tasks(which, 3, after, newest_first)
+                    met += [each.record.id for each in page.tasks]
+                    after = page.next
+                    if after is None:
+                        break
+                assert met == [id for id in known if states is None or states in self.listed_by(self.tasks[id])]
+
+    def listed_by(self, task: Task) -> set[str]:
+        if not task.waits:
+            return {task.state.value}
+        return {"delayed" if task.due > self.clock.wall else "queued"} | ({"retried"} if task.envelope.attempt else set())
+
+    @invariant()
+    def each_was_counted_once_as_it_came(self) -> None:
+        assert sum(each.counts.get("enqueued", 0) for each in self.broker.counts(0, 1 << 40)) == self.new
+
+    @rule()
+    def workers_count(self) -> None:
+        self.broker.add_counts([TaskCounts(queue="a", name="of another", minute=1)])
 
     @invariant()
     def one_dead_letter_for_each_failed_task(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import signal
 import subprocess
 from datetime import datetime
@@ -15,9 +16,13 @@ from tests.cli.conftest import Folder
 
 def test_from_enqueue_to_result(folder: Folder) -> None:
     id = folder.enqueue("add", a=2, b=3)
-    assert folder.json("queues") == [{"name": "default", "queued": 1, "delayed": 0, "running": 0, "dead": 0}]
+    [queue] = folder.json("queues")
+    assert {name: queue[name] for name in ("name", "queued", "delayed", "running", "dead", "paused", "served_by")} == {
+        "name": "default", "queued": 1, "delayed": 0, "running": 0, "dead": 0, "paused": False, "served_by": [],
+    }  # fmt: skip
     assert folder.json("status", id)["state"] == "queued"
-    assert folder.stem("queues").stdout.splitlines()[1].split() == ["default", "1", "0", "0", "0", "none"]  # nobody works for it
+    row = folder.stem("queues").stdout.splitlines()[1].split()
+    assert (row[:5], row[-2:]) == (["default", "1", "0", "0", "0"], ["none", "active"])  # nobody works for it
 
     worked = folder.worker()
     assert worked.returncode == 0, worked
@@ -35,7 +40,7 @@ def test_from_enqueue_to_result(folder: Folder) -> None:
     plain = folder.stem("result", id)
     assert (plain.returncode, plain.stdout) == (0, "5\n")
     assert "succeeded" in folder.stem("status", id).stdout
-    assert folder.stem("queues").stdout == f"all queues are empty: sqlite:///{folder.path}/stem_iso.db\n"
+    assert folder.stem("queues").stdout.splitlines()[1].split()[:5] == ["default", "0", "0", "0", "0"]
 
 
 @pytest.mark.slow
@@ -107,7 +112,8 @@ def test_dead_letters_from_list_to_replay(folder: Folder) -> None:
     assert [letter["run"] for letter in folder.json("dlq", "replay", "--all", "--dry-run")] == [1, 1]
     assert folder.json("queues")[0]["dead"] == 2
     assert folder.json("dlq", "replay", ids[0], "--delay", "60") == [{"id": ids[0], "run": 1, "refused": None}]
-    assert folder.json("queues") == [{"name": "default", "queued": 0, "delayed": 1, "running": 0, "dead": 1}]
+    [queue] = folder.json("queues")
+    assert (queue["name"], queue["queued"], queue["delayed"], queue["running"], queue["dead"]) == ("default", 0, 1, 0, 1)
     assert folder.json("status", ids[0])["run"] == 1
     unknown = folder.stem("dlq", "replay", "nothing")
     assert unknown.returncode == 1 and "nothing" in unknown.stderr
@@ -144,3 +150,42 @@ def test_a_worker_that_is_stopped_exits_with_0(folder: Folder, number: signal.Si
     process.send_signal(number)
     process.communicate(timeout=40)
     assert process.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_status_shows_the_attempts_before_and_what_was_printed_last(folder: Folder) -> None:
+    folder.write("jobs.py", FLAKY)
+    ids = [folder.enqueue(name) for name in ("isolated", "beside")]
+    folder.worker()
+    for id in ids:
+        status = folder.json("status", id)
+        assert [(each["attempt"], each["reason"], each["hard_time_limit"]) for each in status["attempts"]] == [(0, "error", 30)]
+        assert status["error"]["output"] == "attempt 1 of \x1b[2Jours"
+        shown = folder.stem("status", id).stdout
+        assert re.search(
+            r"tried before: 0  .*  ran \d.*  hard limit 30.0 s  retried \(error\)  ValueError: not yet: \\x1b\[2J\\n1  forged\n", shown
+        )
+        for known in (shown, folder.stem("dlq", "show", id).stdout):
+            assert re.search(r"printed last: attempt 1 of \\x1b\[2Jours\n", known)
+
+
+FLAKY = """
+from stem_iso import Stem, TaskContext
+
+app = Stem()
+
+class AtOnce:
+    def next_delay(self, attempt, error):
+        return 0.0
+
+def fail(context: TaskContext) -> None:
+    print(f"attempt {context.attempt} of \\x1b[2Jours")
+    raise ValueError("not yet: \\x1b[2J\\n1  forged")
+
+options = {"max_retries": 1, "retry_strategy": AtOnce(), "hard_time_limit": 30}
+app.task(name="isolated", isolate=True, **options)(fail)
+
+@app.task(name="beside", **options)
+async def beside(context: TaskContext) -> None:
+    fail(context)
+"""

@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import msgspec
 import pytest
 
 from stem_iso import Stem
+from stem_iso.brokers.operations import Action, TaskCounts
 from stem_iso.brokers.url import open_broker
 from stem_iso.cli import main
 from stem_iso.errors import StemError
@@ -34,16 +36,20 @@ BAD = {
     "the end of the calendar": "253402300799",
 }
 COMMANDS = {
-    "task": [["status", "waits"], ["status", "done"], ["result", "died"], ["graph", "canvas"], ["queues"]],
+    "task": [["status", "waits"], ["status", "done"], ["result", "died"], ["graph", "canvas"], ["queues"], ["tasks"], ["health"]],
     "dead": [["dlq", "list"], ["dlq", "show", "died"], ["dlq", "replay", "--all", "--dry-run"]],
     "worker": [["workers"], ["queues"]],
     "schedule": [["schedule", "list"]],
+    "counts": [["stats"], ["stats", "thumbs.make"], ["queues"]],
+    "action": [["actions"]],
 }
 TABLES = {
     "task": ["name", "queue", "at", "run", "error", "progress", "meta", "result", "enqueued", "started", "finished", "reason", "tree"],
     "dead": ["name", "queue", "reason", "run", "died", "error", "body"],
     "worker": ["seen", "info"],
     "schedule": ["body", "due", "owner", "fired", "revision"],
+    "counts": ["enqueued", "body"],
+    "action": ["body"],
 }
 
 
@@ -64,6 +70,8 @@ def furnish(url: str) -> None:
         settle(broker, take_one(broker), plan, meta={"a": 1})
     broker.publish([envelope(id="waits", meta={"b": 2})])
     broker.put_schedule(schedule())
+    broker.add_counts([TaskCounts(queue="default", name="thumbs.make", minute=int(time.time() // 60), counts={"failed": 1})])
+    broker.log_action(Action(at=1.0, by="ann@desk", action="retry"))
     broker.beat(info())
     broker.close()
 
@@ -84,7 +92,7 @@ def test_a_damaged_value_is_shown_around_or_reported_in_one_line(
     raw = sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)
     for table, columns in TABLES.items():
         for column in columns:
-            key = "rowid" if table in ("task", "dead") else {"worker": "id", "schedule": "name"}[table]
+            key = "rowid" if table in ("task", "dead", "action") else {"worker": "id", "schedule": "name", "counts": "minute"}[table]
             before = raw.execute(f"SELECT {key}, {column} FROM {table}").fetchall()
             raw.execute(f"UPDATE {table} SET {column} = {BAD[value]} WHERE {column} IS NOT NULL")
             for command in COMMANDS[table]:

@@ -32,7 +32,7 @@ def test_list_shows_what_is_scheduled(planned: Folder) -> None:
     due = datetime.fromisoformat(nightly.pop("next_due"))
     assert nightly == {
         "name": "nightly", "tasks": ["add"], "when": "0 3 * * * Asia/Tokyo", "cron": "0 3 * * *", "timezone": "Asia/Tokyo", "every": None,
-        "jitter": 60.0, "catch_up": "latest", "last_fired": None, "paused": False, "late": 0.0, "owner": "",
+        "jitter": 60.0, "catch_up": "latest", "last_fired": None, "paused": False, "late": 0.0, "owner": "", "outcomes": [],
     }  # fmt: skip
     assert (due.hour, due.minute) == (18, 0)  # 03:00 in Tokyo, with less than a minute of jitter
     assert (often["when"], often["every"], often["timezone"]) == ("every 86400 s", 86400.0, None)

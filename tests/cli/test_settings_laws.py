@@ -27,6 +27,8 @@ VALUES: dict[str, list[Any]] = {
     "max_tasks_per_isolate": [1, 100],
     "max_memory_per_isolate": [1 << 20, 1 << 30],
     "unregistered_grace": [0.0, 60.0],
+    "metrics_port": [0, 9100],
+    "metrics_host": ["127.0.0.1", "::"],
     "secret_env": [("TOKEN",), ("TOKEN", "KEY")],
 }
 

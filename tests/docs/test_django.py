@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -84,10 +85,9 @@ def test_the_page_leads_to_a_task_that_runs(site: Path) -> None:
         if django.VERSION >= (6, 0):
             assert manage(site, "shell", "-v", "0", given=GREET).stdout == "SUCCESSFUL Hello Ann\n"
         environ = os.environ | {"DJANGO_SETTINGS_MODULE": "mysite.settings"}
-        command = [sys.executable, "-m", "stem_iso", "queues", "-A", "stem_iso.integrations.django"]  # all empty by now
-        assert (
-            f"sqlite:///{site}/jobs.db" in subprocess.run(command, cwd=site, env=environ, capture_output=True, text=True, check=True).stdout
-        )
+        command = [sys.executable, "-m", "stem_iso", "workers", "--json", "-A", "stem_iso.integrations.django"]
+        (found,) = json.loads(subprocess.run(command, cwd=site, env=environ, capture_output=True, text=True, check=True).stdout)
+        assert found["broker"] == f"sqlite:///{site}/jobs.db" and "default" in found["queues"]
     finally:
         worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0, log.read_text()

@@ -16,7 +16,7 @@ PAGE = "docs/retries.md"
 PROGRAMS = snippets(PAGE)
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=["kinds", "strategy", "asked", "killed", "by-hand"])
+@pytest.mark.parametrize("program", PROGRAMS, ids=["kinds", "strategy", "asked", "killed", "history", "by-hand"])
 def test_a_program_about_retries_prints_what_it_says(tmp_path: Path, program: Snippet) -> None:
     (tmp_path / "program.py").write_text(program.code)
     done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from stem_iso.errors import InvalidOptions
 from stem_iso.task import schedule as planning
-from stem_iso.task.canvas.tree import Canvas, Leaf, Parallel, Series, lay, leaves
+from stem_iso.task.canvas.tree import Canvas, Leaf, Parallel, Series, last_of, lay, leaves
 from stem_iso.task.envelope import Envelope, decode, encode
 from stem_iso.task.schedule import MOST_MISSED, Schedule, due_times, fired, fires_at, next_due, plan, schedule_of
 
@@ -148,6 +148,22 @@ def test_due_times_are_the_same_from_wherever_one_looks(schedule: Schedule, afte
     for number, due in enumerate(dues[:-1]):
         assert next_due(schedule, due) == dues[number + 1]
         assert next_due(schedule, (due + dues[number + 1]) / 2) == dues[number + 1]
+
+
+@given(SCHEDULES, MOMENTS, st.integers(1, 6))
+@settings(max_examples=100, deadline=None)
+def test_the_latest_due_times_are_those_that_come_before_the_next(schedule: Schedule, after: float, most: int) -> None:
+    dues = list(islice(due_times(schedule, after), 8))
+    assert planning.latest_due(schedule, dues[-1], most) == dues[-1 - most : -1]
+
+
+@given(st.sampled_from([{"every": 3600.0}, {"cron": "0 0 29 2 *"}, {"cron": "* * * * *"}]), MOMENTS)
+@settings(max_examples=20, deadline=None)
+def test_seldom_due_times_are_sought_within_bounds(when: dict[str, Any], before: float) -> None:
+    schedule = msgspec.structs.replace(made(every=1), **{"every": None, **when})
+    found = planning.latest_due(schedule, before, 5)
+    assert all(due < before for due in found) and found == sorted(found)
+    assert len(found) == 5 or (when == {"cron": "0 0 29 2 *"} and len(found) >= 2)
 
 
 @given(SCHEDULES, MOMENTS)
@@ -359,6 +375,7 @@ def test_a_canvas_is_fired_whole_under_ids_of_its_own_each_time() -> None:
     assert isinstance(first, Canvas) and isinstance(second, Canvas)
     again = fired(schedule, [NOW], NOW)[0]
     assert first == again
+    assert planning.fired_id(schedule, NOW) == last_of(first.tree).id
     assert len({leaf.id for canvas in (first, second) for leaf in leaves(canvas.tree)}) == 8
     # What it is laid out as is what laying out the renamed tree gives: nothing points to an old id.
     fresh = lay(first.tree, [step.envelope for step in first.steps])

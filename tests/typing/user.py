@@ -11,7 +11,10 @@ from datetime import datetime, timedelta
 from typing import Any, assert_type
 
 from stem_iso import (
+    Acknowledged,
+    ActionInfo,
     AsyncTask,
+    BulkResult,
     CanvasHandle,
     Chain,
     Envelope,
@@ -19,6 +22,7 @@ from stem_iso import (
     GroupHandle,
     Link,
     Middleware,
+    QueueStats,
     RetryStrategy,
     Signature,
     Stem,
@@ -28,7 +32,9 @@ from stem_iso import (
     TaskHandle,
     TaskHandler,
     TaskOptions,
+    TaskPage,
     TaskRegistry,
+    TaskStats,
     TaskStatus,
     chain,
     chord,
@@ -322,3 +328,30 @@ def bill(order: int) -> str:
 assert_type(project_app, Stem)
 assert_type(bill.using(on_commit=True).enqueue(7), TaskHandle[str])
 bill.enqueue("seven")  # type: ignore[arg-type]
+
+
+# -- operators -----------------------------------------------------------------------------------------------------------------------------
+
+page = app.list_tasks(state=["failed", "cancelled"], name="thumbs.*", since=timedelta(minutes=10), until=datetime.now(), limit=10)
+assert_type(page, TaskPage)
+assert_type(page.tasks, list[TaskStatus])
+app.list_tasks(cursor=page.cursor, newest_first=False, text="cat.png", queue="images")
+app.list_tasks(colour="red")  # type: ignore[call-arg]
+app.list_tasks(since=60)  # type: ignore[arg-type]
+assert_type(app.queue_stats(), list[QueueStats])
+assert_type(app.task_stats("thumbs.make", minutes=60), TaskStats)
+assert_type(app.pause("images"), Acknowledged)
+ids: list[str] = app.resume(task="thumbs.make", timeout=timedelta(seconds=2), by="ann")
+app.control("*", "concurrency", 8)
+assert_type(app.bulk("retry", state="failed", dry_run=True, progress=lambda result: print(result.done)), BulkResult)
+app.bulk("retyr", all=True)  # type: ignore[arg-type]
+assert_type(app.actions(limit=10), list[ActionInfo])
+app.handle("1").run_now()
+app.handle("1").edit({"path": "cat.png", "width": "***"}, by="ann")
+
+
+async def operate() -> None:
+    assert_type(await app.alist_tasks(state="failed"), TaskPage)
+    assert_type(await app.apause("images"), Acknowledged)
+    assert_type(await app.abulk("revoke", all=True), BulkResult)
+    await app.handle("1").aedit({})

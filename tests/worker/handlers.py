@@ -313,3 +313,16 @@ def grow_meta(context: TaskContext, size: int) -> None:
 def log_much(context: TaskContext, size: int) -> str:
     context.logger.warning("x" * size)
     return "logged"
+
+
+def print_and_fail(context: TaskContext, until: int = 0, lines: int = 1, then: str = "raise") -> str:
+    for number in range(lines):
+        print(f"line {number} of attempt {context.attempt}")
+    logging.getLogger("users.own").warning("almost there")
+    if context.attempt >= until and until:
+        return "done"
+    if then == "hang":
+        time.sleep(600)
+    if then == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise Flakier("no\x1b[2Jluck")

@@ -219,6 +219,37 @@ def test_pause_resume_trigger_remove(app: Stem, begin: Begin) -> None:
         handle.pause()
 
 
+def test_what_became_of_the_last_firings_is_known_and_of_those_by_hand_it_is_not(app: Stem, begin: Begin) -> None:
+    @app.task(name="fail", max_retries=0)
+    def fail(texts: list[str]) -> None:
+        raise ValueError(texts)
+
+    note = app.tasks["note"]
+    tick = app.schedule("tick", note.s(), every=0.2)
+    album = app.schedule("album", chord([note.s(text="a"), note.s(text="b")], fail.after()), every=0.3)
+    app.schedule("daily", note.s(), every=timedelta(days=1))
+    begin(app)
+
+    def states(name: str) -> list[str]:
+        (info,) = [each for each in app.schedules.infos(outcomes=True) if each.name == name]
+        return [one.state for one in info.outcomes]
+
+    eventually(lambda: len(notes(app)) > 20)
+    by_hand = [tick.trigger().id, app.schedules["daily"].trigger().id]
+    tick.pause()
+    album.pause()
+    set_back(app, "tick", time.time() + DAY)  # as if it had been paused for a day
+    eventually(lambda: states("tick") == ["succeeded"] * 5)
+    eventually(lambda: states("album") == ["failed"] * 5)
+    assert states("daily") == []
+    (found,) = [each.outcomes for each in app.schedules.infos(outcomes=True) if each.name == "tick"]
+    fired = sorted({due for name, due, _ in notes(app) if name == "tick"})
+    dues = [one.due.timestamp() for one in found if one.due is not None]
+    assert dues == sorted(dues, reverse=True) and set(dues) <= set(fired)
+    assert not {one.id for one in found} & set(by_hand)
+    assert all(app.handle(one.id).status().finished_at == one.ended_at for one in found)
+
+
 def test_an_unknown_name_says_which_was_meant(app: Stem) -> None:
     app.schedule("nightly", app.tasks["note"].s(), every=DAY)
     with pytest.raises(UnknownSchedule, match="no schedule 'nihgtly' is in the broker; did you mean 'nightly'"):

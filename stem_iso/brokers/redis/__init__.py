@@ -7,6 +7,7 @@
       beside     :c redeliveries :k marked :v revoked :f forgotten :n note :p progress :y why :b bucket :h answered :e waiters
       canvas     :w waits :t its link :o how it began                            :out entries for other slots, :on their numbers
       workers    :g wake-up token      :a ended apart  :i:<boot> newest turn
+      operators  :qa alive, :qr of these retried, :q3 :q4 :q5 ended, all by arrival            :qc:<minute> counts
 
 Rules
  1. A script touches one slot, so the same mechanism serves one server and a cluster. What concerns two slots goes through the outbox of the
@@ -26,6 +27,8 @@ Rules
   status · revoke · dead_letters · queues · expire          questions, revokes, what is dropped
   work_watch · result_watch · event_log       who waits: a worker for work, a producer for results, anybody for events
   rate_limits · schedules · workers           slots of their own
+  task_list · counts · queue_states · buckets for those who look after the queue: what there is, and what happened
+  edit · pauses · commands                    and what they do: run now, edit, pause, send to workers
   outbox · canvas_moves · canvas_placement · canvas         what crosses slots
 
 Not promised: atomicity over two queues; that a lost answer is recognised later than a status's tombstone lives (a minute where the result

@@ -7,7 +7,7 @@ same: what follows from it is in the outbox, and somebody's `reclaim` hands it o
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -32,7 +32,35 @@ from stem_iso.brokers.base import (
     Verdict,
     WorkerInfo,
 )
-from stem_iso.brokers.redis import canvas, event_log, expire, lease, publish, rate_limits, retry, schedules, status, workers
+from stem_iso.brokers.operations import (
+    Action,
+    Command,
+    CommandReply,
+    LimitState,
+    Pauses,
+    QueueState,
+    TaskCounts,
+    TaskFilter,
+    TaskList,
+)
+from stem_iso.brokers.redis import (
+    canvas,
+    commands,
+    edit,
+    event_log,
+    expire,
+    lease,
+    pauses,
+    publish,
+    queue_states,
+    rate_limits,
+    retry,
+    schedules,
+    status,
+    workers,
+)
+from stem_iso.brokers.redis import counts as task_counts
+from stem_iso.brokers.redis.buckets import BucketRegistry
 from stem_iso.brokers.redis.dead_letters import DeadLetters
 from stem_iso.brokers.redis.driver.client import RedisClient
 from stem_iso.brokers.redis.exchange import Exchanger, ExchangeTurn, Nonces
@@ -43,6 +71,7 @@ from stem_iso.brokers.redis.receipts import ReceiptIndex
 from stem_iso.brokers.redis.result_watch import RedisResultWatch, wait_until
 from stem_iso.brokers.redis.revoke import Revocations
 from stem_iso.brokers.redis.status import QueueCache, StatusReader
+from stem_iso.brokers.redis.task_list import TaskLister
 from stem_iso.brokers.redis.work_watch import RedisWorkWatch
 from stem_iso.brokers.rules import encoded, ended, fewer_than, late
 from stem_iso.errors import BrokerUnavailable
@@ -66,12 +95,14 @@ class RedisBroker:
         nonces = Nonces()
         self._receipts = ReceiptIndex(client, self._registry, nonces)
         self._exchanger = Exchanger(client, self._receipts, nonces, options)
-        self._limits = rate_limits.RateLimits(client)
+        self._buckets = BucketRegistry(client)
+        self._limits = rate_limits.RateLimits(client, self._buckets, self._hand_on)
         self._relay = OutboxRelay(client, rate_limits.relay)
         self._queue_cache = QueueCache()
         self._statuses = StatusReader(client, self._registry, self._queue_cache, lambda boots: workers.worker_ids(client, boots))
         self._revocations = Revocations(client, self._registry, self._statuses, self._relay)
-        self._dead_letters = DeadLetters(client, self._registry, options.dead_letter_ttl)
+        self._lister = TaskLister(client, self._registry, self._statuses)
+        self._dead_letters = DeadLetters(client, self._registry, options.dead_letter_ttl, options.max_payload_bytes)
         self._watches: WeakSet[RedisWorkWatch] = WeakSet()
         self._listening = (0.0, False)  # when it was looked up, and what it was
         self._beaten: dict[str, WorkerInfo] = {}  # by id, the last heartbeat of a worker
@@ -106,7 +137,7 @@ class RedisBroker:
         return self._revocations.forget(id, queue)
 
     def retry(self, id: str, queue: str | None = None) -> Replayed | None:
-        return retry.retry(self._client, self._registry, self._statuses, id, queue)
+        return retry.retry(self._client, self._registry, self._statuses, id, queue, self.options.max_payload_bytes)
 
     def queues(self) -> list[QueueCount]:
         return status.queues(self._client, self._registry, self.options.dead_letter_ttl)
@@ -170,7 +201,7 @@ class RedisBroker:
         return found
 
     def _hand_on(self, entries: Sequence[tuple[str, Sequence[Any]]]) -> None:
-        if entries:
+        if any(answer for _, answer in entries):
             with suppress(BrokerUnavailable):
                 self._relay.run([entry for queue, answer in entries for entry in entries_in(queue, answer)])
 
@@ -191,6 +222,12 @@ class RedisBroker:
         return lease.mark(self._client, self._receipts, receipt)
 
     def acquire(self, receipt: Receipt, limits: TaskLimits, latest: float | None = None) -> Permit:
+        return self._admitted(receipt, lambda queue, cancel: self._limits.acquire(queue, receipt, limits, latest, cancel))
+
+    def hold(self, receipt: Receipt, name: str) -> Permit:
+        return self._admitted(receipt, lambda queue, cancel: pauses.hold(self._client, queue, receipt, name, cancel, self._hand_on))
+
+    def _admitted(self, receipt: Receipt, ask: Callable[[str, rate_limits.Cancel], Permit]) -> Permit:
         def cancel() -> Verdict:
             # The flag makes it `cancelled`, for as long as the envelope says.
             return self.exchange(receipt.boot, [Settlement(receipt, GiveBack())], [], 0).verdicts[0]
@@ -199,7 +236,7 @@ class RedisBroker:
             verdict = cancel()
             return Permit(Verdict.LOST if verdict is Verdict.LOST else Verdict.CANCELLED)
         for queue in self._receipts.of([receipt]):
-            permit = self._limits.acquire(queue, receipt, limits, latest, cancel)
+            permit = ask(queue, cancel)
             if permit.wait or permit.verdict is not Verdict.DONE:
                 self._receipts.over(receipt)
             return permit
@@ -247,6 +284,8 @@ class RedisBroker:
         return workers.workers(self._client)
 
     def sweep(self) -> int:
+        pauses.see_through(self._client)
+        self._buckets.sweep()
         return expire.sweep(self._client, self._registry, self.options.dead_letter_ttl)
 
     # -- schedules --------------------------------------------------------------------------------------------------------------
@@ -270,6 +309,58 @@ class RedisBroker:
         steps = [step.envelope for each in sent if isinstance(each, Canvas) for step in each.steps]
         encoded([*(each for each in sent if isinstance(each, Envelope)), *steps], self.options.max_payload_bytes)
         return schedules.fire(self._client, record, due, sent, self.publish, self.compose)
+
+    # -- for those who look after the queue ----------------------------------------------------------------------------------------
+
+    def list_tasks(self, which: TaskFilter, limit: int, after: str | None = None, newest_first: bool = True) -> TaskList:
+        return self._lister.list_tasks(which, limit, after, newest_first)
+
+    def run_now(self, id: str, queue: str | None = None) -> Replayed | None:
+        return edit.run_now(self._client, self._statuses, id, queue)
+
+    def edit(self, id: str, run: int, args: bytes, queue: str | None = None) -> Replayed | None:
+        new = retry.NewArgs(args, run, self.options.max_payload_bytes)
+        return edit.edit(self._client, self._registry, self._statuses, id, new, queue)
+
+    def add_counts(self, counts: Sequence[TaskCounts]) -> None:
+        task_counts.add(self._client, self._registry, counts)
+
+    def counts(self, since: int, until: int, queue: str | None = None, name: str | None = None) -> list[TaskCounts]:
+        return task_counts.read(self._client, self._registry, since, until, queue, name)
+
+    def queue_states(self) -> list[QueueState]:
+        served = [queue for worker in self.workers() for queue in worker.queues]
+        return queue_states.queue_states(self._client, self._registry, served, self.paused(), self.options.dead_letter_ttl)
+
+    def limit_states(self, most: int = 1000) -> list[LimitState]:
+        return self._buckets.states(most)
+
+    def pause(self, name: str, task: bool = False) -> bool:
+        return pauses.pause(self._client, name, task)
+
+    def resume(self, name: str, task: bool = False) -> bool:
+        return pauses.resume(self._client, name, task)
+
+    def paused(self) -> Pauses:
+        return pauses.paused(self._client)
+
+    def send_command(self, command: Command) -> None:
+        commands.send(self._client, command)
+
+    def commands(self, worker_id: str, started_at: float) -> list[Command]:
+        return commands.commands(self._client, worker_id, started_at)
+
+    def reply(self, command_id: str, reply: CommandReply) -> None:
+        commands.reply(self._client, command_id, reply)
+
+    def replies(self, command_id: str) -> list[CommandReply]:
+        return commands.replies(self._client, command_id)
+
+    def log_action(self, action: Action) -> None:
+        commands.log_action(self._client, action)
+
+    def actions(self, limit: int = 100) -> list[Action]:
+        return commands.actions(self._client, limit)
 
     # -- events -----------------------------------------------------------------------------------------------------------------
 

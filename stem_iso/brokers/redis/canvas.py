@@ -18,7 +18,7 @@ from stem_iso.brokers.base import BrokerOptions, MemberState, StatusRecord
 from stem_iso.brokers.redis import canvas_placement, publish
 from stem_iso.brokers.redis.canvas_placement import CanvasOrigin
 from stem_iso.brokers.redis.corrupt_records import DAMAGE, UNREADABLE, log_corrupt, text
-from stem_iso.brokers.redis.driver.client import Command, RedisClient, ScriptCall
+from stem_iso.brokers.redis.driver.client import RedisClient, ScriptCall, ServerCommand
 from stem_iso.brokers.redis.keys import own_key, queue_key
 from stem_iso.brokers.redis.outbox import OutboxEntry, OutboxRelay, entries_in
 from stem_iso.brokers.redis.queues import QueueRegistry
@@ -126,7 +126,7 @@ def parts(client: RedisClient, relay: OutboxRelay, id: str) -> list[Ref] | None:
 
     Where the author of the canvas has died, it is seen through first: of what is not there, nothing could be revoked.
     """
-    stored = Command(own_key(id), ("HMGET", f"{own_key(id)}:tree", "token", "tree"))
+    stored = ServerCommand(own_key(id), ("HMGET", f"{own_key(id)}:tree", "token", "tree"))
     (token, packed), answer = client.run([stored, read_group(id)])
     if packed is None:
         group = _group(client, id, answer)

@@ -16,7 +16,7 @@ from typing import NamedTuple, assert_never
 
 import msgspec
 
-from stem_iso.brokers.redis.driver.client import Command, ScriptCall
+from stem_iso.brokers.redis.driver.client import ScriptCall, ServerCommand
 from stem_iso.brokers.redis.keys import own_key, queue_key
 from stem_iso.brokers.redis.records import STATES, SUCCEEDED, unpack_error
 from stem_iso.outcome import TaskState
@@ -91,7 +91,7 @@ def revocation(id: str) -> ScriptCall:
 class RoutedCall(NamedTuple):
     """A call, and where it runs: in a queue, or in a group."""
 
-    call: ScriptCall | Command
+    call: ScriptCall | ServerCommand
     queue: str = ""
     group: str = ""
 

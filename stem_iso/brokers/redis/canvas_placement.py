@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from stem_iso.brokers.redis.canvas_moves import RoutedCall, linked
-from stem_iso.brokers.redis.driver.client import Command, ScriptCall
+from stem_iso.brokers.redis.driver.client import ScriptCall, ServerCommand
 from stem_iso.brokers.redis.keys import own_key, queue_key
 from stem_iso.brokers.redis.records import frames, record
 from stem_iso.outcome import TaskState
@@ -78,7 +78,7 @@ def place(origin: CanvasOrigin, canvas: Canvas) -> Placing:
 def _help(canvas: Canvas, token: str) -> Placing:
     """Another entry composes this canvas: see it through, lest its author be dead. Then this one has nothing left to do."""
     number, _, queue = token.partition(" ")
-    (entry,) = yield [RoutedCall(Command(queue_key(queue), ("HGET", f"{queue_key(queue)}:out", number)))]
+    (entry,) = yield [RoutedCall(ServerCommand(queue_key(queue), ("HGET", f"{queue_key(queue)}:out", number)))]
     if entry is not None and frames(entry)[0] == b"compose":
         first = yield from place(CanvasOrigin(queue, int(number)), canvas)
         return first or ()

@@ -18,12 +18,14 @@ import msgspec
 
 from stem_iso.brokers.base import DeadFilter, DeadLetter, Replayed
 from stem_iso.brokers.redis.corrupt_records import DAMAGE, UNREADABLE, log_corrupt, text
-from stem_iso.brokers.redis.driver.client import Command, RedisClient, ScriptCall
+from stem_iso.brokers.redis.driver.client import RedisClient, ScriptCall, ServerCommand
 from stem_iso.brokers.redis.keys import queue_key
 from stem_iso.brokers.redis.queues import QueueRegistry
 from stem_iso.brokers.redis.records import body_of, frames, head_of, record, unpack_error
+from stem_iso.brokers.rules import after
 from stem_iso.task.envelope import Envelope, Undecodable, decode, next_run
 
+MOST_ASKED = 1000  # ids: more are found by looking at all
 BATCH = 50  # per round trip, of letters that may have a megabyte each: a replay sends every one back twice
 
 T = TypeVar("T")
@@ -50,10 +52,10 @@ class _Next(NamedTuple):
 
 
 class DeadLetters:
-    """One per broker, used by its thread. `ttl`: how long a letter is kept, seconds."""
+    """One per broker, used by its thread. `ttl`: how long a letter is kept, seconds; `most`: the largest envelope, bytes."""
 
-    def __init__(self, client: RedisClient, registry: QueueRegistry, ttl: float) -> None:
-        self._client, self._registry, self._ttl = client, registry, ttl
+    def __init__(self, client: RedisClient, registry: QueueRegistry, ttl: float, most: int) -> None:
+        self._client, self._registry, self._ttl, self._most = client, registry, ttl, most
 
     def letters(self, which: DeadFilter) -> list[DeadLetter]:
         """Newest last."""
@@ -74,15 +76,15 @@ class DeadLetters:
         taken: set[str] = set()  # locks that a dry run would have taken by then
         replayed: list[Replayed] = []
         for batch in batches:
-            replayed += self._replay(batch, now + delay if delay > 0 else None, dry_run, taken)
+            replayed += self._replay(batch, now + max(0.0, delay), dry_run, taken)
         return replayed
 
-    def _replay(self, batch: Sequence[_Letter], due: float | None, dry_run: bool, taken: set[str]) -> list[Replayed]:
+    def _replay(self, batch: Sequence[_Letter], due: float, dry_run: bool, taken: set[str]) -> list[Replayed]:
         wanted: list[_Next] = []
         answered: dict[str, str] = {}
         for each in batch:
             try:
-                wanted.append(_Next(each, _next_run(each.shown, due)))
+                wanted.append(_Next(each, after(_next_run(each.shown, due), each.shown, self._most)))
             except Undecodable:
                 answered[each.shown.id] = "undecodable"
         places = _by_queue(wanted, lambda each: each.letter.shown.queue)
@@ -100,8 +102,8 @@ class DeadLetters:
         """The server's clock, and what is meant now, oldest first, read as it is asked for."""
         queues = self._registry.known(fresh=True)
         queues = [queue for queue in queues if which.queue in (None, queue)]
-        since = "" if which.since is None else which.since
-        answers = self._client.run([ScriptCall("dead_letter_ids", queue_key(queue), (self._ttl, since)) for queue in queues])
+        words = (self._ttl, "" if which.since is None else which.since, *_asked(which.ids))
+        answers = self._client.run([ScriptCall("dead_letter_ids", queue_key(queue), words) for queue in queues])
         wanted = None if which.ids is None else set(which.ids)
         found = [
             _Found(float(died), text(id), queue)
@@ -119,7 +121,7 @@ class DeadLetters:
         commands = []
         for queue, some in places.items():
             key = queue_key(queue)
-            commands.append(Command(key, ("HMGET", f"{key}:x", *(each.id for each in some))))
+            commands.append(ServerCommand(key, ("HMGET", f"{key}:x", *(each.id for each in some))))
         raw: dict[_Found, bytes] = {}
         for some, answer in zip(places.values(), self._client.run(commands), strict=True):
             raw |= {each: data for each, data in zip(some, answer, strict=True) if data is not None}
@@ -158,6 +160,13 @@ def _dead_letter(id: str, queue: str, data: bytes) -> DeadLetter:
     )
 
 
+def _asked(ids: Sequence[str] | None) -> list[bytes]:
+    """Those that each slot looks up by themselves; none where it is to name all it has: they are many, or one may stand for bytes that are
+    no text (`corrupt_records.text`)."""
+    words = [id.encode(errors="backslashreplace") for id in dict.fromkeys(ids or ())]
+    return [] if len(words) > MOST_ASKED or any(b"\\" in word for word in words) else words
+
+
 def _by_queue(items: Sequence[T], queue_of: Callable[[T], str]) -> dict[str, list[T]]:
     places: dict[str, list[T]] = {}
     for each in items:
@@ -165,7 +174,7 @@ def _by_queue(items: Sequence[T], queue_of: Callable[[T], str]) -> dict[str, lis
     return places
 
 
-def _next_run(of: DeadLetter, due: float | None) -> Envelope:
+def _next_run(of: DeadLetter, due: float) -> Envelope:
     """Raises Undecodable. In the queue it died in, whatever it says itself."""
     return msgspec.structs.replace(next_run(decode(of.body), of.id, of.run + 1, due), queue=of.queue)
 

@@ -1,6 +1,6 @@
-"""Expiry: dead letters, and the names of queues that are no longer used, are dropped.
+"""Expiry: dead letters, places in lists of what has expired, and the names of queues that are no longer used, are dropped.
 
-Statuses, locks and rung lists expire in the server by themselves; what somebody left in an outbox is handed on by `reclaim`.
+Statuses, locks, counts and rung lists expire in the server by themselves; what somebody left in an outbox is handed on by `reclaim`.
 """
 
 from __future__ import annotations

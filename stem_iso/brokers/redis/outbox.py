@@ -38,7 +38,7 @@ from stem_iso.brokers.redis.canvas_moves import (
 )
 from stem_iso.brokers.redis.canvas_placement import CanvasOrigin
 from stem_iso.brokers.redis.corrupt_records import DAMAGE, log_corrupt
-from stem_iso.brokers.redis.driver.client import Command, RedisClient, ScriptCall
+from stem_iso.brokers.redis.driver.client import RedisClient, ScriptCall, ServerCommand
 from stem_iso.brokers.redis.keys import REGISTRY, own_key, queue_key
 from stem_iso.brokers.redis.records import frames
 from stem_iso.task.canvas.tree import Canvas, Move, Ref, dropped, moves
@@ -95,7 +95,7 @@ class OutboxRelay:
             noticed = noticed or any(_leaves_notice(routed.call) for _, calls in going for routed in calls)
             going = self._hop(going, others)
         if noticed:
-            self._client.run([Command(REGISTRY, ("PUBLISH", self._client.channel, 1))])
+            self._client.run([ServerCommand(REGISTRY, ("PUBLISH", self._client.channel, 1))])
         if others:
             self._limits(self._client, others)
 
@@ -124,7 +124,7 @@ class OutboxRelay:
         return on + [(job, next(job)) for job in fresh]
 
 
-def _leaves_notice(call: ScriptCall | Command) -> bool:
+def _leaves_notice(call: ScriptCall | ServerCommand) -> bool:
     """It writes an end notice, or may."""
     return isinstance(call, ScriptCall) and (call.script == "skip" or (call.script == "ack_entry" and len(call.args) > 1))
 

@@ -63,15 +63,16 @@ def _batches(pairs: Sequence[tuple[Envelope, bytes]]) -> list[tuple[ScriptCall, 
     for queue, places in queues.items():
         args: list[bytes | str | float] = []
         batch: list[int] = []
-        size = 0
+        size, name = 0, ""
         for place in places:
             envelope, body = pairs[place]
-            args += (envelope.id, record(envelope, body), "" if envelope.unique_for is None else envelope.unique_for)
+            life = "" if envelope.unique_for is None else envelope.unique_for
+            args += (envelope.id, record(envelope, body), life, "" if envelope.name == name else envelope.name)
             batch.append(place)
-            size += len(body)
+            size, name = size + len(body), envelope.name
             if len(batch) == BATCH or size >= BATCH_BYTES:
                 found.append((ScriptCall("publish", queue_key(queue), tuple(args)), batch))
-                args, batch, size = [], [], 0
+                args, batch, size, name = [], [], 0, ""
         if batch:
             found.append((ScriptCall("publish", queue_key(queue), tuple(args)), batch))
     return found

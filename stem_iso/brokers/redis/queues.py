@@ -19,7 +19,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 
-from stem_iso.brokers.redis.driver.client import Command, RedisClient, ScriptCall
+from stem_iso.brokers.redis.driver.client import RedisClient, ScriptCall, ServerCommand
 from stem_iso.brokers.redis.keys import REGISTRY
 
 LIFE = 7 * 86_400.0  # seconds
@@ -55,9 +55,15 @@ class QueueRegistry:
         """All names, sorted; a second old at most, and as of now where they are wanted `fresh`."""
         now = time.monotonic()
         if fresh or now - self._read_at >= READ_EVERY:
-            (names,) = self._client.run([Command(REGISTRY, ("ZRANGE", REGISTRY, 0, -1))])
+            (names,) = self._client.run([ServerCommand(REGISTRY, ("ZRANGE", REGISTRY, 0, -1))])
             self._known, self._read_at = sorted(name.decode() for name in names), now
         return self._known
+
+    def unused_for(self) -> dict[str, float]:
+        """Each name -> for how many seconds, to the minute, nobody has used it."""
+        words = ServerCommand(REGISTRY, ("ZRANGE", REGISTRY, 0, -1, "WITHSCORES")), ServerCommand(REGISTRY, ("TIME",))
+        names, (seconds, _) = self._client.run(words)
+        return {name.decode(): int(seconds) - (float(until) - LIFE) for name, until in zip(names[::2], names[1::2], strict=True)}
 
     def stale(self) -> list[str]:
         """Those that nobody has used for long."""

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from stem_iso.brokers.base import Permit, Receipt, Verdict
+from stem_iso.brokers.redis.buckets import BucketRegistry
 from stem_iso.brokers.redis.corrupt_records import DAMAGE, log_corrupt
 from stem_iso.brokers.redis.driver.client import RedisClient, ScriptCall
 from stem_iso.brokers.redis.keys import bucket_key, queue_key
@@ -34,7 +35,12 @@ from stem_iso.task.rate_limit import Rate, TaskLimits
 GRAIN = 0.001  # seconds: a wait of 0 would say that it was taken
 BATCH = 500  # places in one call
 TAKEN = Permit(Verdict.DONE)
+LINE_OF_PAUSED = "//paused/"  # and the name of the task: no bucket of a limit begins like that
 REASONS = {b"rate": RATE_LIMIT, b"concurrency": CONCURRENCY_LIMIT}
+
+
+Cancel = Callable[[], Verdict]
+HandOn = Callable[[Sequence[tuple[str, Sequence[Any]]]], None]  # entries of the outbox, by queue
 
 
 class LimitPlace(NamedTuple):
@@ -66,30 +72,29 @@ class Freed(Protocol):
 class RateLimits:
     """One per broker, used by its thread. It remembers which deliveries hold a bucket, to renew them with their leases."""
 
-    def __init__(self, client: RedisClient) -> None:
-        self._client = client
+    def __init__(self, client: RedisClient, buckets: BucketRegistry, hand_on: HandOn) -> None:
+        self._client, self._buckets, self._hand_on = client, buckets, hand_on
         self._held: dict[Receipt, LimitPlace] = {}
 
-    def acquire(self, queue: str, receipt: Receipt, limits: TaskLimits, latest: float | None, cancel: Callable[[], Verdict]) -> Permit:
+    def acquire(self, queue: str, receipt: Receipt, limits: TaskLimits, latest: float | None, cancel: Cancel) -> Permit:
         """`cancel` settles the delivery as `cancelled`, reason `revoked`."""
         token = (receipt.id, receipt.boot, receipt.sequence)
         found = self._client.call("acquire", queue_key(queue), *token, limits.bucket)
         if found[0] != b"asked":
-            return _refused(found[0], cancel)
-        _, number, left, priority = found
+            return refused(found[0], cancel)
+        _, number, left, priority, entries = found
+        self._hand_on([(queue, entries)])
         place = LimitPlace(limits.bucket, queue, receipt.id, number)
         rate = limits.rate or Rate(0, 0.0)
         rules = (rate.count, rate.period, limits.concurrency or 0)
-        answer = self._client.call("bucket", bucket_key(limits.bucket), "take", place.member, number, left, 9 - priority, *rules)
+        take = ScriptCall("bucket", bucket_key(limits.bucket), ("take", place.member, number, left, 9 - priority, *rules))
+        answer = self._client.run([take, *self._buckets.due(limits.bucket)])[0]
         if answer[0]:
             self._held[receipt] = place
             deliver(self._client, limits.bucket, answer[1])
             return TAKEN
         _, why, look, calls = answer
-        until = "" if latest is None else repr(latest)
-        waits = self._client.call("defer", queue_key(queue), *token, number, look, until, REASONS[why])
-        deliver(self._client, limits.bucket, calls)
-        return Permit(Verdict.DONE, max(GRAIN, float(waits[1]))) if waits[0] == b"waits" else _refused(waits[0], cancel)
+        return put_aside(self._client, queue, receipt, place, look, latest, REASONS[why], calls, cancel)
 
     def renewed(self, receipts: Iterable[Receipt]) -> None:
         """The leases of these were moved: their places go with them."""
@@ -117,7 +122,26 @@ class RateLimits:
             self._held.pop(receipt, None)
 
 
-def _refused(answer: bytes, cancel: Callable[[], Verdict]) -> Permit:
+def put_aside(
+    client: RedisClient,
+    queue: str,
+    receipt: Receipt,
+    place: LimitPlace,
+    look: bytes,
+    latest: float | None,
+    reason: str,
+    calls: Sequence[Any],
+    cancel: Cancel,
+) -> Permit:
+    """It stands in line: its lease is over. `look`: seconds until it looks by itself; `calls`: those that the bucket told to come."""
+    until = "" if latest is None else repr(latest)
+    asking = (receipt.id, receipt.boot, receipt.sequence, place.number, look, until, reason)
+    waits = client.call("defer", queue_key(queue), *asking)
+    deliver(client, place.bucket, calls)
+    return Permit(Verdict.DONE, max(GRAIN, float(waits[1]))) if waits[0] == b"waits" else refused(waits[0], cancel)
+
+
+def refused(answer: bytes, cancel: Cancel) -> Permit:
     if answer == b"lost":
         return Permit(Verdict.LOST)
     return Permit(Verdict.LOST if cancel() is Verdict.LOST else Verdict.CANCELLED)
@@ -148,15 +172,19 @@ def relay(client: RedisClient, entries: Sequence[Freed]) -> None:
     client.run([ScriptCall("ack_entry", queue_key(entry.queue), (entry.number,)) for entry in entries])
 
 
-def deliver(client: RedisClient, bucket: str, calls: Sequence[Any]) -> None:
-    """Call these into their queues, and whoever is next where one of them is not there any more."""
+def deliver(client: RedisClient, bucket: str, calls: Sequence[Any], first: bool = False) -> None:
+    """Call these into their queues, and whoever is next where one of them is not there any more.
+
+    Of a line that was opened these alone, for it may be long; its `first` stand before all others in their queues, the rest behind them.
+    """
+    opened = bucket.startswith(LINE_OF_PAUSED)
     while calls:
         queues: dict[str, list[LimitPlace]] = {}
         due: dict[LimitPlace, tuple[bytes, bytes]] = {}
         for member, number, at, left in zip(*[iter(calls)] * 4, strict=True):
             place = _seen(bucket, member, number)
             queues.setdefault(place.queue, []).append(place)
-            due[place] = (at, left)
+            due[place] = (at, b"-1" if opened and not first else left)
         by_queue = list(queues.items())
         words = [[word for each in places for word in (each.id, each.number, due[each][1])] for _, places in by_queue]
         answers = client.run([ScriptCall("promote", queue_key(queue), (bucket, *words[at])) for at, (queue, _) in enumerate(by_queue)])
@@ -169,6 +197,8 @@ def deliver(client: RedisClient, bucket: str, calls: Sequence[Any]) -> None:
                 else:
                     delivered += (place.member, place.number, due[place][0])
         (calls,) = client.run([_free(bucket, gone, delivered)])
+        if opened:
+            break
 
 
 def _free(bucket: str, places: Sequence[LimitPlace], delivered: Sequence[bytes]) -> ScriptCall:

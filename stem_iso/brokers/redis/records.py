@@ -130,7 +130,7 @@ def _head(envelope: Envelope, body: bytes) -> tuple[int, bytes]:
         end = start + len(envelope.args)
         if start > 5 and body[start:end] == bytes(envelope.args):
             return 0, struct.pack("<HI", start, len(envelope.args))
-    bare = encode(msgspec.structs.replace(envelope, args=NO_ARGS, previous=None, headers={}, extra={}))
+    bare = encode(msgspec.structs.replace(envelope, args=NO_ARGS, previous=None, headers={}, extra={}, attempts=()))
     return HEAD, framed(bare)
 
 

@@ -29,7 +29,7 @@ from typing import TypeVar
 
 from stem_iso.brokers.base import StatusRecord
 from stem_iso.brokers.redis.driver.blocking import GRACE, BlockingConnection
-from stem_iso.brokers.redis.driver.client import Command, RedisClient, ScriptCall
+from stem_iso.brokers.redis.driver.client import RedisClient, ScriptCall, ServerCommand
 from stem_iso.brokers.redis.keys import own_key, queue_key
 from stem_iso.brokers.redis.status import QueueCache, StatusReader
 from stem_iso.errors import BrokerUnavailable
@@ -139,7 +139,7 @@ class RedisResultWatch:
         """Whether anything was pushed. What else lies in the lists is dropped: the poll that comes now sees what it is about."""
         pushed = {key for line in self._lines.values() for key in line.pushed()}
         if pushed:
-            self._client.run([Command(key, ("DEL", key)) for key in pushed])
+            self._client.run([ServerCommand(key, ("DEL", key)) for key in pushed])
         return bool(pushed)
 
     def _request_wake_ups(self) -> None:

@@ -93,6 +93,10 @@ class StatusReader:
         named = self._with_worker_ids(found)
         return [named.get(id) for id in ids]
 
+    def in_queues(self, places: Sequence[tuple[str, Sequence[str]]]) -> dict[str, StatusRecord]:
+        """Of ids in these queues, those that are there."""
+        return self._with_worker_ids(self._read(places))
+
     def _read(self, places: Sequence[tuple[str, Sequence[str]]], groups: Sequence[str] = ()) -> dict[str, StatusRecord]:
         """One round trip to each node."""
         batches = [(queue, ids[start : start + BATCH]) for queue, ids in places for start in range(0, len(ids), BATCH)]
@@ -186,6 +190,8 @@ def live(id: str, queue: str, seen: Live) -> StatusRecord:
         parent_id=envelope.parent_id,
         root_id=envelope.root_id,
         args=args,
+        attempts=envelope.attempts,
+        ready_at=envelope.ready_at,
     )
 
 
@@ -221,6 +227,8 @@ def ended(id: str, queue: str, data: bytes) -> StatusRecord:
         parent_id=envelope.parent_id,
         root_id=envelope.root_id,
         args=bytes(envelope.args) if kept_as(token) else None,
+        attempts=envelope.attempts,
+        ready_at=envelope.ready_at,
     )
 
 

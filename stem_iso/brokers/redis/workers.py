@@ -43,12 +43,12 @@ def neighbours(client: RedisClient, machine: str) -> list[WorkerInfo]:
 
 
 def workers(client: RedisClient) -> list[WorkerInfo]:
-    """By id; seen at the server's time."""
+    """By id; seen at the server's time, and silent by its clock."""
     answer = client.call("worker", WORKERS, "list", WORKER_LIFE)
     found = []
-    for id, info, seen in zip(*[iter(answer)] * 3, strict=True):
+    for id, info, seen, silent in zip(*[iter(answer)] * 4, strict=True):
         try:
-            found.append(msgspec.structs.replace(_decoder.decode(info), seen_at=float(seen)))
+            found.append(msgspec.structs.replace(_decoder.decode(info), seen_at=float(seen), silent_for=float(silent)))
         except DAMAGE:
             log_corrupt(f"what worker {text(id)} wrote about itself")
     return sorted(found, key=lambda worker: worker.id)

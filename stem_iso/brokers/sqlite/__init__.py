@@ -12,6 +12,7 @@ SQLite uses a partial index only where it can prove the condition from the text.
   broker       the facade: one call of the contract, one transaction; wakes others after the commit
   publish · lease · settle · revoke · unique · dead_letters · status · schedules · workers · expire     what a transaction does
   canvas · end_notices     tasks that follow one another; ends that no worker has seen
+  task_list · edit · counts · queue_states · pauses · commands · actions     what operators ask for
   acquire · rate_limits     limits of tasks: the question and its answer; what is counted, and the line that waits
   rows · values · corrupt_rows     a row of `task` as values, and its end; a column as a value of its type; rows that cannot be read
   transaction · database · in_memory     one transaction; who runs it: a file under a lock, or the one connection of a `MemoryStore`

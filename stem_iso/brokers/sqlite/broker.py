@@ -27,25 +27,34 @@ from stem_iso.brokers.base import (
     Verdict,
     WorkerInfo,
 )
+from stem_iso.brokers.operations import Action, Command, CommandReply, LimitState, Pauses, QueueState, TaskCounts, TaskFilter, TaskList
 from stem_iso.brokers.rules import encoded
 from stem_iso.brokers.sqlite import (
     acquire,
+    actions,
     canvas,
+    commands,
     corrupt_rows,
+    counts,
     dead_letters,
+    edit,
     end_notices,
     event_log,
     expire,
     lease,
+    pauses,
     publish,
+    queue_states,
     retry,
     revoke,
     schedules,
     settle,
     status,
+    task_list,
     workers,
 )
 from stem_iso.brokers.sqlite.result_watch import SqliteResultWatch, wait, wait_members
+from stem_iso.brokers.sqlite.rows import newest
 from stem_iso.brokers.sqlite.transaction import Database, Transaction
 from stem_iso.brokers.sqlite.work_watch import SqliteWorkWatch
 from stem_iso.outcome import Progress
@@ -96,13 +105,13 @@ class SqliteBroker:
         return self._database.write(lambda turn: revoke.forget(turn, id))
 
     def retry(self, id: str, queue: str | None = None) -> Replayed | None:
-        return self._database.write(lambda turn: retry.retry(turn, id))
+        return self._database.write(lambda turn: retry.retry(turn, id, self.options.max_payload_bytes))
 
     def queues(self) -> list[QueueCount]:
         return self._database.read(lambda turn: status.queues(turn, self.options.dead_letter_ttl))
 
     def purge(self, queue: str) -> int:
-        upto = self._database.read(revoke.newest)
+        upto = self._database.read(newest)
         purged = 0
         while upto and (count := self._database.write(lambda turn: revoke.purge(turn, queue, upto))):
             purged += count
@@ -131,12 +140,12 @@ class SqliteBroker:
         return [dead_letters.letter(row) for row in self._database.read(lambda turn: dead_letters.letters(turn, which, ttl))]
 
     def replay(self, which: DeadFilter, delay: float = 0.0, dry_run: bool = False) -> list[Replayed]:
-        ttl = self.options.dead_letter_ttl
+        chosen = partial(dead_letters.replay_all, ttl=self.options.dead_letter_ttl, delay=delay, most=self.options.max_payload_bytes)
         if dry_run:
-            return self._database.read(partial(dead_letters.replay_all, which=which, ttl=ttl, delay=delay, dry_run=True))
+            return self._database.read(partial(chosen, which=which, dry_run=True))
         replayed: list[Replayed] = []
         for batch in self._dead(which):
-            replayed += self._database.write(partial(dead_letters.replay_all, which=batch, ttl=ttl, delay=delay))
+            replayed += self._database.write(partial(chosen, which=batch))
         return replayed
 
     def purge_dead(self, which: DeadFilter) -> int:
@@ -267,6 +276,66 @@ class SqliteBroker:
     def _listener_name(self) -> str:
         self._listeners += 1
         return f"{os.getpid()}-{id(self):x}-{self._listeners}"
+
+    # -- operations -------------------------------------------------------------------------------------------------------------
+
+    def list_tasks(self, which: TaskFilter, limit: int, after: str | None = None, newest_first: bool = True) -> TaskList:
+        return self._database.read(lambda turn: task_list.list_tasks(turn, which, limit, after, newest_first))
+
+    def run_now(self, id: str, queue: str | None = None) -> Replayed | None:
+        return self._database.write(lambda turn: edit.run_now(turn, id))
+
+    def edit(self, id: str, run: int, args: bytes, queue: str | None = None) -> Replayed | None:
+        return self._database.write(lambda turn: edit.edit(turn, id, run, args, self.options.max_payload_bytes))
+
+    def add_counts(self, counted: Sequence[TaskCounts]) -> None:
+        if counted:
+            self._database.write(lambda turn: counts.add_counts(turn, counted))
+
+    def counts(self, since: int, until: int, queue: str | None = None, name: str | None = None) -> list[TaskCounts]:
+        while self._database.read(counts.behind):
+            self._database.write(counts.advance)
+        return self._database.read(lambda turn: counts.counts(turn, since, until, queue, name))
+
+    def queue_states(self) -> list[QueueState]:
+        return self._database.read(lambda turn: queue_states.queue_states(turn, self.options.dead_letter_ttl))
+
+    def limit_states(self, most: int = 1000) -> list[LimitState]:
+        return self._database.read(lambda turn: queue_states.limit_states(turn, most))
+
+    def pause(self, name: str, task: bool = False) -> bool:
+        return self._database.write(lambda turn: pauses.pause(turn, name, task))
+
+    def resume(self, name: str, task: bool = False) -> bool:
+        was_paused = self._database.write(lambda turn: pauses.resume(turn, name, task))
+        for _ in range(pauses.ONCE if task else 0):
+            if not self._database.write(lambda turn: pauses.release(turn, name)):
+                break
+        return was_paused
+
+    def paused(self) -> Pauses:
+        return self._database.read(pauses.paused)
+
+    def hold(self, receipt: Receipt, name: str) -> Permit:
+        return self._database.write(lambda turn: pauses.hold(turn, receipt, name))
+
+    def send_command(self, command: Command) -> None:
+        self._database.write(lambda turn: commands.send(turn, command))
+
+    def commands(self, worker_id: str, started_at: float) -> list[Command]:
+        return self._database.read(lambda turn: commands.commands(turn, worker_id, started_at))
+
+    def reply(self, command_id: str, reply: CommandReply) -> None:
+        self._database.write(lambda turn: commands.reply(turn, command_id, reply))
+
+    def replies(self, command_id: str) -> list[CommandReply]:
+        return self._database.read(lambda turn: commands.replies(turn, command_id))
+
+    def log_action(self, action: Action) -> None:
+        self._database.write(lambda turn: actions.log(turn, action))
+
+    def actions(self, limit: int = 100) -> list[Action]:
+        return self._database.read(lambda turn: actions.actions(turn, limit))
 
     # -- beyond the contract ----------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ import msgspec
 from stem_iso.brokers.base import MemberState
 from stem_iso.brokers.sqlite import end_notices, schema
 from stem_iso.brokers.sqlite.connection import Row
+from stem_iso.brokers.sqlite.counts import drop
 from stem_iso.brokers.sqlite.notifications import Topic
 from stem_iso.brokers.sqlite.rows import ENDED, INSERT, RowEnd, add_dead_letters, close, pack, state_of, undecodable, unpack_error, waiting
 from stem_iso.brokers.sqlite.transaction import Transaction
@@ -184,7 +185,7 @@ class _Moving:
             if joined is not None and self._waits(joined):
                 self._turn.run("UPDATE task SET at = ?, ttl = ? WHERE seq = ?", (KEPT, max(0.0, ending.until - self._turn.now), ending.seq))
             elif ending.until <= self._turn.now:
-                self._turn.run("DELETE FROM task WHERE seq = ?", (ending.seq,))
+                drop(self._turn, [ending.seq])
 
     def _waits(self, id: str) -> bool:
         return bool(self._turn.one("SELECT 1 FROM task WHERE id = ? AND state = -1", (id,)))
@@ -232,7 +233,8 @@ class _Moving:
             self._release(part.id)
 
     def _drop(self, move: Drop) -> None:
-        for (follows,) in self._turn.all("DELETE FROM task WHERE id = ? AND state = -1 RETURNING follows", (move.target.id,)):
+        for seq, follows in self._turn.all("SELECT seq, follows FROM task WHERE id = ? AND state = -1", (move.target.id,)):
+            drop(self._turn, [seq])
             for below in dropped(unpacked(_then, follows) or Then()):
                 self._drop(below)
 
@@ -294,7 +296,8 @@ class _Moving:
     def _release(self, join: str) -> None:
         """The group has ended: the expiry of its members begins."""
         self._turn.run("UPDATE task SET at = ? + coalesce(ttl, ?) WHERE joined = ? AND at = ?", (self._turn.now, RESULT_TTL, join, KEPT))
-        self._turn.run("DELETE FROM task WHERE joined = ? AND state > 2 AND (at <= ? OR forgotten)", (join, self._turn.now))
+        over = "SELECT seq FROM task WHERE joined = ? AND state > 2 AND (at <= ? OR forgotten)"
+        drop(self._turn, [row[0] for row in self._turn.all(over, (join, self._turn.now))])
 
 
 _BEGIN = "UPDATE task SET state = ?, at = ?, reason = NULL, parent = coalesce(?, parent), enqueued = ?, body = ? WHERE seq = ?"

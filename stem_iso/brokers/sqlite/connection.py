@@ -168,7 +168,7 @@ def _look_once(connection: Connection, clock: StoreClock) -> tuple[int, bool]:
 
 
 def _look(connection: Connection, clock: StoreClock) -> tuple[int, bool]:
-    version, application = connection.one("PRAGMA user_version"), connection.one("PRAGMA application_id")
+    version, application = _version(connection), connection.one("PRAGMA application_id")
     ours = application == schema.APPLICATION
     if not ours and (version or application or connection.one("SELECT count(*) FROM sqlite_master")):
         raise BrokerUnavailable(f"{connection.target} is a database of another program; give the queue a file of its own")
@@ -180,6 +180,21 @@ def _look(connection: Connection, clock: StoreClock) -> tuple[int, bool]:
         raise BrokerUnavailable(f"{connection.target} says that its schema is {version}, which there is not: it is damaged; restore a copy")
     current = version == schema.VERSION and connection.one("SELECT value FROM fact WHERE name = 'machine'") == clock.machine()
     return version, bool(current)
+
+
+def _version(connection: Connection) -> int:
+    """The larger of what older processes see and what `fact` says. Where that is lost, or cannot be read, the file has the tables of the
+    first version that wrote it there, or has not."""
+    shown: int = connection.one("PRAGMA user_version")
+    if shown != schema.SHOWN or not connection.one(_HAS_TABLE, ("fact",)):
+        return shown
+    told = connection.one("SELECT value FROM main.fact WHERE name = 'schema'")
+    if isinstance(told, str) and told.isdecimal() and len(told) < 10:
+        return max(shown, int(told))
+    return schema.SHOWN + 1 if connection.one(_HAS_TABLE, ("action",)) else shown
+
+
+_HAS_TABLE = "SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND name = ?"
 
 
 def version_of(connection: Connection, clock: StoreClock) -> int:
@@ -214,7 +229,10 @@ def _bring_up(connection: Connection, clock: StoreClock) -> None:
         connection.execute(f"PRAGMA application_id = {schema.APPLICATION}")
     for step in range(max(1, version) + 1, schema.VERSION + 1):
         _run(connection, schema.ADDED[step])
-    connection.execute(f"PRAGMA user_version = {schema.VERSION}")
+    connection.execute(f"PRAGMA user_version = {schema.SHOWN}")
+    connection.execute(schema.WRITE_FACT, ("schema", str(schema.VERSION)))
+    if version < 3:  # what has come before is not counted (`counts`)
+        connection.execute(schema.WRITE_FACT, ("counted", str(connection.one("SELECT max(seq) FROM task") or 0)))
     if connection.one("SELECT value FROM fact WHERE name = 'machine'") != clock.machine():
         _new_boot(connection, clock)
 
@@ -230,7 +248,7 @@ def _new_boot(connection: Connection, clock: StoreClock) -> None:
     connection.execute("UPDATE start SET at = at - ? + (SELECT offset FROM bucket WHERE bucket.number = start.bucket)", (offset,))
     connection.execute("UPDATE bucket SET until = until - ? + offset, offset = ?", (offset, offset))
     connection.execute("UPDATE task SET at = 0 WHERE state = 2")
-    connection.execute("INSERT INTO fact VALUES ('machine', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (clock.machine(),))
+    connection.execute(schema.WRITE_FACT, ("machine", clock.machine()))
 
 
 NETWORKS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "fuse.sshfs", "lustre", "afs"})

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from stem_iso.brokers.base import DeadFilter, DeadLetter, Replayed
+from stem_iso.brokers.rules import after
 from stem_iso.brokers.sqlite.connection import Row
+from stem_iso.brokers.sqlite.counts import leave
 from stem_iso.brokers.sqlite.notifications import Topic
-from stem_iso.brokers.sqlite.rows import INSERT, unpack_error, waiting
+from stem_iso.brokers.sqlite.rows import INSERT, newest, unpack_error, waiting
 from stem_iso.brokers.sqlite.transaction import Transaction
 from stem_iso.brokers.sqlite.unique import holder, take
 from stem_iso.brokers.sqlite.values import count, data, is_text, moment, text
@@ -63,15 +65,16 @@ def letter(row: Row) -> DeadLetter:
     )
 
 
-def replay_all(turn: Transaction, which: DeadFilter, ttl: float, delay: float, dry_run: bool = False) -> list[Replayed]:
+def replay_all(turn: Transaction, which: DeadFilter, ttl: float, delay: float, most: int, dry_run: bool = False) -> list[Replayed]:
+    """`most`: the largest envelope, bytes."""
     taken: set[str] = set()  # locks that a dry run would have taken by then
-    return [_replay(turn, row, delay, dry_run, taken) for row in letters(turn, which, ttl)]
+    return [_replay(turn, row, delay, most, dry_run, taken) for row in letters(turn, which, ttl)]
 
 
-def _replay(turn: Transaction, row: Row, delay: float, dry_run: bool, taken: set[str]) -> Replayed:
+def _replay(turn: Transaction, row: Row, delay: float, most: int, dry_run: bool, taken: set[str]) -> Replayed:
     id, run, body = row[0], count(row[4]) + 1, data(row[8])
     try:
-        envelope = next_run(decode(body), id, run, turn.now + delay if delay > 0 else None)
+        envelope = next_run(decode(body), id, run, turn.now + max(0.0, delay))
     except Undecodable:
         return Replayed(text(id), run - 1, "undecodable")
     if not is_text(id):
@@ -81,7 +84,7 @@ def _replay(turn: Transaction, row: Row, delay: float, dry_run: bool, taken: set
     if _held(turn, envelope, taken):
         return Replayed(id, run - 1, "unique")
     if not dry_run:
-        revive(turn, envelope)
+        revive(turn, after(envelope, letter(row), most))
     return Replayed(id, run)
 
 
@@ -96,8 +99,13 @@ def _held(turn: Transaction, envelope: Envelope, taken: set[str]) -> bool:
 def revive(turn: Transaction, envelope: Envelope) -> None:
     """Put it in line as one that arrives now, in place of its status and its dead letter."""
     take(turn, envelope)
+    # Asked before the row goes: its place in the list stays its own, so no other row may ever get that `seq`.
+    known, following = turn.all("SELECT seq, coalesce(listed, seq) FROM task WHERE id = ?", (envelope.id,)), newest(turn) + 1
+    leave(turn, [seq for seq, _ in known])
     turn.run("DELETE FROM task WHERE id = ?", (envelope.id,))
     turn.of_rows(INSERT, [waiting(envelope, encode(envelope), turn.now)])
+    place = known[0][1] if known else following
+    turn.run("UPDATE task SET seq = ?, listed = ? WHERE id = ?", (following, place, envelope.id))
     turn.run("DELETE FROM dead WHERE id = ?", (envelope.id,))
     turn.topics |= {Topic.WORK}
 

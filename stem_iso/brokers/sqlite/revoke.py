@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from stem_iso.brokers.sqlite import end_notices, schema, values
 from stem_iso.brokers.sqlite.canvas import KEPT, parts
 from stem_iso.brokers.sqlite.connection import Row
+from stem_iso.brokers.sqlite.counts import drop
 from stem_iso.brokers.sqlite.notifications import Topic
 from stem_iso.brokers.sqlite.rate_limits import pull
 from stem_iso.brokers.sqlite.rows import RowEnd
@@ -35,9 +36,9 @@ def revoke(turn: Transaction, id: str, terminate: bool) -> bool:
 
 
 def forget(turn: Transaction, id: str) -> bool:
-    rows = turn.of_keys("SELECT id, state > 2 AND at < ? FROM task WHERE id IN ({keys})", parts(turn, id), KEPT)
-    turn.of_keys("DELETE FROM task WHERE id IN ({keys})", [row[0] for row in rows if row[1]])
-    turn.of_keys("UPDATE task SET forgotten = 1 WHERE id IN ({keys})", [row[0] for row in rows if not row[1]])
+    rows = turn.of_keys("SELECT seq, state > 2 AND at < ? FROM task WHERE id IN ({keys})", parts(turn, id), KEPT)
+    drop(turn, [row[0] for row in rows if row[1]])
+    turn.of_keys("UPDATE task SET forgotten = 1 WHERE seq IN ({keys})", [row[0] for row in rows if not row[1]])
     turn.topics.add(Topic.DONE)  # who waits for it must not go on waiting
     return bool(rows)
 
@@ -49,10 +50,6 @@ def purge(turn: Transaction, queue: str, upto: int) -> int:
     end_notices.note(turn, [row[0] for row in rows], schema.CANCELLED, "purged")
     cancel(turn, rows, "purged")
     return len(rows)
-
-
-def newest(turn: Transaction) -> int:
-    return turn.one("SELECT max(seq) FROM task") or 0
 
 
 def cancel(turn: Transaction, rows: Sequence[Row], reason: str) -> None:

@@ -7,6 +7,7 @@ States queued, running, retried are never written: they follow from where the ro
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -80,6 +81,11 @@ INSERT INTO task (id, name, queue, rank, state, at, run, attempt, redeliveries, 
 VALUES {rows} ON CONFLICT (id) DO NOTHING RETURNING id"""
 
 
+def newest(turn: Transaction) -> int:
+    """The largest `seq` there is: the next one is one more."""
+    return turn.one("SELECT max(seq) FROM task") or 0
+
+
 def waiting(envelope: Envelope, body: bytes, now: float) -> tuple[Any, ...]:
     """The row of an envelope that waits. A due time stays in `at` once it has come, so that the status can tell it."""
     due = envelope.not_before
@@ -120,9 +126,26 @@ class RowEnd(NamedTuple):
     progress: bytes | None = None  # None: as it was
 
 
+# Ends that are alike but for their rows are written by one plain statement, which takes a third less than a join with their values. Most
+# are: of tasks that return nothing, above all. What is longer than SHORT, bytes, is not compared.
+FEW, SHORT = 3, 256
+
+
 def close(turn: Transaction, endings: Sequence[RowEnd]) -> None:
     """The row is the status from now on. Its envelope stays, for those who ask with which arguments it ran, and for a retry."""
-    turn.of_rows(_END, [(*ending, turn.now) for ending in endings])
+    alike: dict[tuple[Any, ...], list[RowEnd]] = defaultdict(list)
+    others: list[RowEnd] = []
+    for ending in endings:
+        if ending.result is None or len(ending.result) <= SHORT:
+            alike[ending[1:]].append(ending)
+        else:
+            others.append(ending)
+    for end, same in alike.items():
+        if len(same) >= FEW or len(endings) < FEW:
+            turn.of_keys(_END_ALIKE, [ending.seq for ending in same], *end, turn.now)
+        else:
+            others += same
+    turn.of_rows(_END, [(*ending, turn.now) for ending in others])
 
 
 def add_dead_letters(turn: Transaction, rows: Sequence[tuple[int, str, bytes | None]]) -> None:
@@ -131,11 +154,14 @@ def add_dead_letters(turn: Transaction, rows: Sequence[tuple[int, str, bytes | N
 
 
 # column1, column2, …: how SQLite names the columns of a VALUES list.
-_END = """
+_ENDED = "sequence = NULL, marked = 0, revoked = 0, lock = NULL, slot = NULL, waits = NULL"
+_END = f"""
 UPDATE task SET state = v.column2, at = v.column3, reason = v.column4, error = v.column5, result = v.column6,
   meta = coalesce(v.column7, meta), progress = coalesce(v.column8, progress), finished = v.column9,
-  sequence = NULL, marked = 0, revoked = 0, lock = NULL, slot = NULL, waits = NULL
-FROM (VALUES {rows}) AS v WHERE task.seq = v.column1"""
+  {_ENDED} FROM (VALUES {{rows}}) AS v WHERE task.seq = v.column1"""
+_END_ALIKE = f"""
+UPDATE task SET state = ?, at = ?, reason = ?, error = ?, result = ?, meta = coalesce(?, meta), progress = coalesce(?, progress),
+  finished = ?, {_ENDED} WHERE seq IN ({{keys}})"""
 
 _BURY = """
 INSERT INTO dead (id, name, queue, reason, run, attempt, died, lock, error, body)
@@ -150,7 +176,7 @@ WHERE true ON CONFLICT (id) DO UPDATE SET name = excluded.name, queue = excluded
 
 SELECT = """
 SELECT task.id, name, queue, state, reason, run, attempt, redeliveries, result, error, progress, meta, enqueued, at, started, finished,
-       coalesce(worker.id, task.boot), parent, root, body
+       coalesce(worker.id, task.boot), parent, root, body, seq
 FROM task LEFT JOIN worker ON worker.boot = task.boot """
 
 
@@ -159,7 +185,7 @@ def record(row: Row) -> StatusRecord:
     (id, name, queue, state, reason, run, attempt, redeliveries, result, error, progress, meta, enqueued, at, started, finished, *rest) = (
         row
     )
-    known = state in _KNOWN
+    known, envelope = state in _KNOWN, _envelope(rest[3])
     waits = state in (schema.READY, schema.DELAYED) and reason not in LIMITS  # one that waits for a limit may come much sooner
     return StatusRecord(
         id=values.text(id),
@@ -181,12 +207,14 @@ def record(row: Row) -> StatusRecord:
         worker_id=values.optional_text(rest[0]),
         parent_id=values.optional_text(rest[1]),
         root_id=values.optional_text(rest[2]),
-        args=_args(rest[3]),
+        args=None if envelope is None else bytes(envelope.args),
+        attempts=() if envelope is None else envelope.attempts,
+        ready_at=None if envelope is None else envelope.ready_at,
     )
 
 
-def _args(body: Any) -> bytes | None:
+def _envelope(body: Any) -> Envelope | None:
     try:
-        return None if body is None else bytes(decode(values.data(body)).args)
+        return None if body is None else decode(values.data(body))
     except Undecodable:
         return None

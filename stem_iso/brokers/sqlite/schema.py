@@ -11,6 +11,16 @@ A file of an earlier version is brought to this one by `ADDED`, one step per ver
 taken away or given another meaning, so a step is as safe as its statements are few. For the same reason a file of an earlier version can be
 read without being changed: columns and tables that it lacks are empty (`overlay`).
 
+The version stands in two places. A process refuses a file whose `PRAGMA user_version` is above its own, and a deployment lets older ones go
+on beside newer ones; so `user_version` stays at SHOWN, whose tables every later step leaves as they are, and the true version is in
+`fact`, name `schema`. It is the larger of the two. An older process does not look into `fact`, writes no column of a later step, and so
+leaves each at its default.
+
+The list of tasks goes by position: `seq`, the order of arrival. Whatever puts a task in line anew gives its row a new `seq`, and writes the
+one by which it was first known to `listed`. A new `seq` is larger than all others, so it is larger than every `listed` too, and no
+two tasks have one position. Two more partial indexes are for the list alone: `task_listed`, and `task_state`, which has all by state but
+what is ready in its first attempt, which `task_ready` has in that order by queue and rank, and what runs, which is little.
+
 The file remembers the machine's boot that its leases were written in: whoever opens it under another one sets all of them to "ran out".
 """
 
@@ -22,7 +32,7 @@ from collections.abc import Iterator
 
 WAITING, READY, DELAYED, LEASED, SUCCEEDED, FAILED, CANCELLED = range(-1, 6)
 
-VERSION = 2
+VERSION, SHOWN = 3, 2
 APPLICATION = 0x5354454D  # "STEM", so that a database of something else is refused instead of filled
 
 TABLES = """
@@ -136,7 +146,36 @@ CREATE TABLE schedule (
     fired REAL
 ) WITHOUT ROWID;
 """,
+    3: """
+ALTER TABLE task ADD COLUMN listed INTEGER;    -- the `seq` by which it was first known, NULL: this one
+CREATE INDEX task_listed ON task (listed) WHERE listed IS NOT NULL;
+CREATE INDEX task_state ON task (state, seq) WHERE state <> 2 AND (state <> 0 OR attempt > 0);
+CREATE TABLE counts (
+    minute INTEGER NOT NULL,         -- wall clock // 60
+    queue TEXT NOT NULL,
+    name TEXT NOT NULL,
+    enqueued INTEGER NOT NULL DEFAULT 0,
+    body BLOB,                       -- all that workers count
+    PRIMARY KEY (minute, queue, name)
+) WITHOUT ROWID;
+CREATE TABLE used (queue TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;     -- when anything was last counted of it, to the minute
+CREATE TABLE pause (task INTEGER NOT NULL, name TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (task, name)) WITHOUT ROWID;
+CREATE TABLE command (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    worker TEXT NOT NULL,            -- "*": all
+    at REAL NOT NULL,
+    kept REAL NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE TABLE reply (command TEXT NOT NULL, worker TEXT NOT NULL, at REAL NOT NULL, body BLOB NOT NULL, PRIMARY KEY (command, worker))
+    WITHOUT ROWID;
+CREATE TABLE action (number INTEGER PRIMARY KEY, body BLOB NOT NULL);
+""",
 }
+
+
+WRITE_FACT = "INSERT INTO fact VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 
 
 def statements(text: str) -> Iterator[str]:

@@ -22,6 +22,7 @@ import msgspec
 
 from stem_iso.brokers.base import Settlement, Verdict
 from stem_iso.brokers.sqlite import canvas, schema, values
+from stem_iso.brokers.sqlite.counts import drop
 from stem_iso.brokers.sqlite.notifications import Topic
 from stem_iso.brokers.sqlite.rate_limits import pull
 from stem_iso.brokers.sqlite.rows import ENDED, RowEnd, add_dead_letters, close, pack, pack_progress, seconds, with_meta
@@ -212,8 +213,7 @@ def end(turn: Transaction, endings: Sequence[RowEnd], *, locked: bool, linked: b
         endings = canvas.end(turn, endings)
     close(turn, [ending for ending in endings if ending.until > turn.now])
     gone = [ending.seq for ending in endings if ending.until <= turn.now]
-    if gone:
-        turn.of_keys("DELETE FROM task WHERE seq IN ({keys})", gone)
+    drop(turn, gone)
     turn.topics.add(Topic.DONE)
 
 

@@ -37,6 +37,10 @@ class Transaction:
             answers += self.all(_with_values(sql, len(part), len(part[0])), [value for row in part for value in row])
         return answers
 
+    def is_view(self) -> bool:
+        """Whether a file of an earlier version is looked at: it lacks what later versions added, indexes too."""
+        return bool(self.one("SELECT 1 FROM temp.sqlite_master WHERE name = 'task'"))
+
     def of_keys(self, sql: str, keys: Sequence[Any], *before: Any) -> list[Row]:
         """Run `sql` with `{keys}` standing for a list of them; `before` are the values of the variables in front of it."""
         answers: list[Row] = []

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import replace
 
 from stem_iso.brokers.base import WorkerInfo
 from stem_iso.brokers.sqlite.transaction import Transaction
-from stem_iso.brokers.sqlite.values import unpacked
+from stem_iso.brokers.sqlite.values import moment, unpacked
 
 WORKER_LIFE = 30.0  # seconds
 # Who has been silent for so long, and holds nothing: the record of one that does says to its neighbours whose leases these are.
@@ -16,7 +17,7 @@ _decoder = msgspec.msgpack.Decoder(WorkerInfo)
 
 
 def beat(turn: Transaction, worker: WorkerInfo) -> None:
-    seen = msgspec.structs.replace(worker, seen_at=turn.now)
+    seen = replace(worker, seen_at=turn.now)
     turn.run("INSERT OR REPLACE INTO worker VALUES (?, ?, ?, ?)", (worker.id, worker.boot, turn.now, msgspec.msgpack.encode(seen)))
 
 
@@ -35,5 +36,6 @@ def neighbours(turn: Transaction, machine: str) -> list[WorkerInfo]:
 
 
 def workers(turn: Transaction) -> list[WorkerInfo]:
-    rows = turn.all("SELECT info FROM worker WHERE seen > ? ORDER BY id", (turn.now - WORKER_LIFE,))
-    return [worker for row in rows if (worker := unpacked(_decoder, row[0])) is not None]
+    rows = turn.all("SELECT info, seen FROM worker WHERE seen > ? ORDER BY id", (turn.now - WORKER_LIFE,))
+    found = [(worker, moment(seen)) for info, seen in rows if (worker := unpacked(_decoder, info)) is not None]
+    return [replace(worker, silent_for=WORKER_LIFE if seen is None else max(0.0, turn.now - seen)) for worker, seen in found]

@@ -36,7 +36,7 @@ from stem_iso.outcome import (
 )
 from stem_iso.text import cut, cut_inside
 
-NOT_A_BOOT_FAILURE = frozenset({Cause.CLOSING, Cause.RESIZED, Cause.KEEPER_LOST})
+NOT_A_BOOT_FAILURE = frozenset({Cause.CLOSING, Cause.RESIZED, Cause.KEEPER_LOST, Cause.OPERATOR})
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +139,8 @@ def of_cause(cause: Cause, stop: StopReason | None, started: bool, end: Exit, st
         return Stopped(stop, started)
     if cause is Cause.CLOSING:
         return Stopped(StopReason.SHUTDOWN, started)
+    if cause is Cause.OPERATOR:
+        return Crashed(end.exit_code, end.signal or "SIGKILL", stderr, by_operator=True)
     text = f"{stderr}\nkilled by the worker: {cause.value}".strip()
     return Crashed(end.exit_code, end.signal or "SIGKILL", text)
 
@@ -211,4 +213,4 @@ def is_suspect(isolate: Isolate, end: Exit) -> bool:
     """Whether a call that had not begun there may itself be what brought the isolate down."""
     # One that had found what the call before changed past putting back says nothing about this one.
     retired = end.exit_code == RETIRED and isolate.calls > 1
-    return isolate.life.cause not in (Cause.VERDICT, Cause.UNSENT) and not retired
+    return isolate.life.cause not in (Cause.VERDICT, Cause.UNSENT, Cause.OPERATOR) and not retired

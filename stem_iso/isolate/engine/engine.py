@@ -31,6 +31,7 @@ from time import monotonic
 from typing import Any
 
 from stem_iso.isolate.engine.call import Call
+from stem_iso.isolate.engine.isolate_view import IsolateView
 from stem_iso.isolate.engine.isolates import Isolates
 from stem_iso.isolate.engine.keeper_client import KeeperClient, KeeperLost, LauncherMessage
 from stem_iso.isolate.engine.shared_host.call import HostCall
@@ -168,6 +169,25 @@ class Engine:
         """The calls that have cores of their own now."""
         with self._lock:
             return [(isolate.call.caller, isolate.cpus) for isolate in self._isolates.by_number.values() if isolate.call and isolate.cpus]
+
+    def views(self) -> list[IsolateView]:
+        """The isolates and shared hosts of this moment."""
+        with self._lock:
+            return self._isolates.views()
+
+    def kill(self, pid: int, answer: Callable[[bool], None]) -> None:
+        """End this isolate, or shared host, and all that it spawned; what runs there ends as crashed, `by_operator`. `answer`, on the
+        engine's thread: False where none has this pid."""
+        self._command(lambda: self._isolates.kill_for_operator(pid, answer))
+
+    def stack(self, pid: int, answer: Callable[[str | None], None]) -> None:
+        """Where the handler in this isolate is now, innermost frame last. `answer`, on the engine's thread, within a quarter of a second:
+        None where nothing runs in an isolate of this pid, empty where no stack came."""
+        self._command(lambda: self._isolates.ask_stack(pid, answer))
+
+    def set_log_level(self, level: int) -> None:
+        """Of the root logger of isolates and shared hosts that start from now on."""
+        self._command(lambda: self._isolates.set_log_level(level))
 
     def close(self, wait: bool = True, at_once: bool = False) -> None:
         """Kill what runs and end what waits; idle isolates run their exit hooks, in bounded time, but not with `at_once`. With `wait`,

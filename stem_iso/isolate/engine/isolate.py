@@ -1,4 +1,5 @@
 """One isolate in the engine: its descriptors, its state, its deadlines. Decides nothing by itself.
+It is one idea, what the engine knows of one process, and has as many parts as a process has.
 
 call pipe ⇄ frames        stack pipe ─> dumps of faulthandler        stdout, stderr ─> captured output        pidfd ─> death
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from math import inf
 
@@ -18,7 +20,7 @@ from stem_iso.isolate.engine.call_pipe import CallPipe
 from stem_iso.isolate.engine.deadlines import Deadlines
 from stem_iso.isolate.engine.keeper_client import KeeperClient, Stuck
 from stem_iso.isolate.engine.keeper_watchdog import KILL, WAKE, Press, press
-from stem_iso.isolate.engine.lifecycle import Cause, Lifecycle
+from stem_iso.isolate.engine.lifecycle import Cause, Lifecycle, State
 from stem_iso.isolate.engine.memory import MemoryReader
 from stem_iso.isolate.engine.output import STDERR, STDOUT, CapturedOutput, Line
 from stem_iso.isolate.interfaces import Caller, EntrypointRef, LimitNotice
@@ -79,6 +81,8 @@ class Isolate:
         self._force_at, self._force_after = inf, FORCE_AFTER
         # The kill for a limit that waits for a stack: why, and until when at most.
         self.last_look: tuple[Cause, float] | None = None
+        self.asking: list[Callable[[str], None]] = []  # who wants to see where the handler is now, and until when that is waited for
+        self.asked_until = inf
         self.backlog: list[wire.Frame] = []  # received, and not taken in yet: too many for one turn
         self._open(largest_frame)
 
@@ -181,7 +185,7 @@ class Isolate:
         """When there is something to do for it, monotonic."""
         if self.died_at:
             return self.press_at
-        at = min(self.stack_due, self.kill_at, self.leave_by, self.boot_deadline, self._force_at, self.nudge_at)
+        at = min(self.stack_due, self.kill_at, self.leave_by, self.boot_deadline, self._force_at, self.nudge_at, self.asked_until)
         if self.signalled_at:
             return at if self.set_aside else min(at, self.signalled_at + STUCK_AFTER)
         if self.last_look is not None:
@@ -269,7 +273,7 @@ class Isolate:
     @property
     def awaits_stack(self) -> bool:
         """Whether somebody waits for a dump that is on its way."""
-        return self.soft_limit is not None or self.last_look is not None
+        return self.soft_limit is not None or self.last_look is not None or bool(self.asking)
 
     def take_soft_notice(self) -> LimitNotice | None:
         """The report of the soft limit, with the stack as far as it has come; None if there is none to make."""
@@ -278,6 +282,24 @@ class Isolate:
         (limit, elapsed), self.soft_limit, self.stack_due = self.soft_limit, None, inf
         self.soft_stack = self.take_stack()
         return LimitNotice(limit, elapsed, self.soft_stack, level="soft", title=self.title)
+
+    def ask_stack(self, answer: Callable[[str], None], until: float, now: float) -> bool:
+        """For somebody who looks: `answers` has it, at the latest `until` then. What a limit waits for serves as well. False: no call runs
+        here."""
+        if self.life.state is not State.BUSY or self.died_at:
+            return False
+        if not self.awaits_stack:
+            self.forget_stack()
+            self.request_stack(now)
+        self.asking.append(answer)
+        self.asked_until = until
+        return True
+
+    def answers(self) -> tuple[list[Callable[[str], None]], str]:
+        """Who asked, and the stack as far as it has come; it stays there for a limit."""
+        self.read_stack()
+        asking, self.asking, self.asked_until = self.asking, [], inf
+        return asking, stacks.readable(self._dump) or self.soft_stack
 
     def take_stack(self) -> str:
         self.read_stack()

@@ -21,6 +21,7 @@ import logging
 import select
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from math import inf
@@ -37,6 +38,7 @@ from stem_iso.isolate.engine.cpus import Cores
 from stem_iso.isolate.engine.deadlines import Deadlines
 from stem_iso.isolate.engine.endings import UNKNOWN_EXIT, Exit
 from stem_iso.isolate.engine.isolate import FRAMES, STUCK_AFTER, Isolate
+from stem_iso.isolate.engine.isolate_view import IsolateView, is_seen, view_of
 from stem_iso.isolate.engine.keeper_client import Exited, KeeperClient, KeeperLost, NotStarted, Started, Stuck
 from stem_iso.isolate.engine.lifecycle import RETIRING, Cause, Died, Ending, NeverStarted, State
 from stem_iso.isolate.engine.memory import MemoryReader, MemoryWatcher, OomKills
@@ -137,6 +139,32 @@ class Isolates:
 
     def resize(self, size: int, spares: int) -> None:
         self._execute(self.allocator.resize(size, spares, monotonic()))
+
+    def views(self) -> list[IsolateView]:
+        """Those that live, and those that die under a call."""
+        return [view_of(isolate, self._memory.used(isolate.number)) for isolate in self.by_number.values() if is_seen(isolate)]
+
+    def kill_for_operator(self, pid: int, answer: Callable[[bool], None]) -> None:
+        """False: no isolate has this pid."""
+        isolate = self._of_pid(pid)
+        if isolate is not None:
+            self._kill(isolate, Cause.OPERATOR)
+        self.callbacks.append(partial(answer, isolate is not None))
+
+    def ask_stack(self, pid: int, answer: Callable[[str | None], None]) -> None:
+        """None: nothing runs in an isolate of this pid. Empty: it did not answer."""
+        isolate, now = self._of_pid(pid), monotonic()
+        if isolate is not None and isolate.ask_stack(answer, now + timers.STACK_WAIT, now):
+            self._timers.arm(isolate.alarm())
+        else:
+            self.callbacks.append(partial(answer, None))
+
+    def set_log_level(self, level: int) -> None:
+        self._boot = replace(self._boot, log_level=level)
+        self.hosts.set_log_level(level)
+
+    def _of_pid(self, pid: int) -> Isolate | None:
+        return next((each for each in self.by_number.values() if each.pid == pid and pid), None)
 
     def spawn_missing(self) -> None:
         now = monotonic()
@@ -521,6 +549,8 @@ class Isolates:
             match due:
                 case timers.SoftLimitDue():
                     self._report_soft_limit(isolate)
+                case timers.StackDue():
+                    self._answer_stack(isolate)
                 case timers.KillDue(cause):
                     self._kill(isolate, cause)
                 case timers.KillPutOff(until):
@@ -693,6 +723,10 @@ class Isolates:
         if notice is not None:
             self._report_limit(isolate, notice)
 
+    def _answer_stack(self, isolate: Isolate) -> None:
+        asking, stack = isolate.answers()
+        self.callbacks += (partial(answer, stack) for answer in asking)
+
     def _report_limit(self, isolate: Isolate, notice: LimitNotice) -> None:
         assert isolate.call is not None
         self.callbacks.append(partial(isolate.call.caller.limit_reached, notice))
@@ -710,6 +744,7 @@ class Isolates:
 
     def _release(self, isolate: Isolate) -> Call:
         """The call has ended here, or goes elsewhere: what it had of the machine is free again."""
+        self._answer_stack(isolate)
         call = isolate.release()
         if call.job.limits.memory is not None:
             self._memory.forget(isolate.number)

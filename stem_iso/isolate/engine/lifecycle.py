@@ -49,6 +49,7 @@ class Cause(Enum):
     STOPPED = "stopped"  # revoke, shutdown, a lost lease: the driver knows which
     GARBAGE = "garbage on the call pipe"
     KEEPER_LOST = "keeper lost"
+    OPERATOR = "killed by an operator"
     VERDICT = "verdict stands"  # the keeper had judged the call before; this one was not sent
 
     UNSENT = "its submitter was interrupted"  # the call may not have reached it

@@ -85,6 +85,17 @@ def family(pid: int) -> list[int]:
     return found
 
 
+def tree_resident(view: MemoryReader, most: int) -> int | None:
+    """Bytes in RAM of a process and its descendants, what they share counted for each; None where there are more than `most`."""
+    found, total = [view.pid], view.resident()[0]
+    for place, each in enumerate(found):
+        total += resident(each)[0] if place else 0
+        found += process_tree.children(each)
+        if len(found) > most:
+            return None
+    return total
+
+
 def open_files(pid: int) -> tuple[int, ...]:
     """Descriptors for a `MemoryReader` of this process; none where it is hidden already, or no descriptor is free."""
     opened: list[int] = []
@@ -244,6 +255,11 @@ class MemoryWatcher:
     def forget(self, isolate: int) -> None:
         with self._wake:
             self._watched.pop(isolate, None)
+
+    def used(self, isolate: int) -> int | None:
+        """Bytes, at the last look; None where it has no limit, or has not been looked at."""
+        watched = self._watched.get(isolate)
+        return (watched[1].used or None) if watched is not None else None
 
     def close(self) -> None:
         with self._wake:

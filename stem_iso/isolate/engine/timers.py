@@ -46,6 +46,11 @@ class SoftLimitDue:
 
 
 @dataclass(frozen=True, slots=True)
+class StackDue:
+    """Somebody asked for the stack: it is there, or will not come."""
+
+
+@dataclass(frozen=True, slots=True)
 class KillDue:
     cause: Cause
 
@@ -67,7 +72,7 @@ class StuckDue:
     """It was killed, and does not die."""
 
 
-Due = SoftLimitDue | KillDue | KillPutOff | LeaveOver | StuckDue
+Due = SoftLimitDue | StackDue | KillDue | KillPutOff | LeaveOver | StuckDue
 
 
 def due(isolate: Isolate, now: float) -> Iterator[Due]:
@@ -80,6 +85,8 @@ def due(isolate: Isolate, now: float) -> Iterator[Due]:
     if isolate.stack_due <= now:
         isolate.stack_due = inf
         yield SoftLimitDue()
+    if isolate.asked_until <= now:
+        yield StackDue()
     if isolate.leave_by <= now:
         yield LeaveOver()
     if isolate.kill_at <= now:
@@ -130,6 +137,7 @@ def _kill(isolate: Isolate, cause: Cause, now: float) -> Due:
 def stack_came(isolate: Isolate, now: float) -> float:
     """A dump that looks whole, for which somebody waits, is taken when nothing follows it for a moment: then."""
     isolate.stack_due = now + STACK_QUIET
+    isolate.asked_until = min(isolate.asked_until, isolate.stack_due)
     if isolate.last_look is not None:
         cause, until = isolate.last_look
         isolate.last_look = cause, min(until, now + STACK_QUIET)

@@ -10,6 +10,7 @@ core -> keeper   START [isolate, seat]           + prelude (memfd), page, socket
                  WAKE                            an earlier limit stands in the table
                  KILL [isolate]                  the core may not
                  FORWARD [isolate, signal]       the same for any other signal
+                 TURNED [state]                  by command, where a service manager wants to know: the core's loop has come round
                  GOODBYE [code]                  by command: the core leaves on purpose, with this exit code
 """
 
@@ -30,7 +31,7 @@ MOST_FDS = 8
 LEAST_SECRET = 4  # characters: what is shorter stands anywhere by chance
 
 HELLO, STARTED, FAILED, EXITED, STUCK, SIGNAL = "hello", "started", "failed", "exited", "stuck", "signal"
-START, WAKE, KILL, FORWARD, GOODBYE = "start", "wake", "kill", "forward", "goodbye"
+START, WAKE, KILL, FORWARD, TURNED, GOODBYE = "start", "wake", "kill", "forward", "turned", "goodbye"
 
 
 def send(link: socket.socket, kind: str, *fields: Any, fds: tuple[int, ...] = ()) -> bool:

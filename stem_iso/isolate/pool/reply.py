@@ -51,8 +51,8 @@ def error_of(outcome: Outcome) -> BaseException | None:
             return TimeoutException(**outcome.facts())
         case MemoryExceeded(limit, rss):
             return MemoryLimitExceeded(limit, rss)
-        case Crashed(exit_code, signal, stderr, stack, out_of_memory):
-            return IsolateCrashed(exit_code, signal, stderr, stack, out_of_memory)
+        case Crashed(exit_code, signal, stderr, stack, out_of_memory, by_operator):
+            return IsolateCrashed(exit_code, signal, stderr, stack, out_of_memory, by_operator)
         case BootFailed(traceback):
             return IsolateBootError(traceback)
         case Failed(error):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Generator
 
 from msgspec.structs import replace
@@ -12,6 +13,8 @@ from stem_iso.outcome import TaskState
 from stem_iso.task.settlement import Finish
 from stem_iso.testing.assertions import eventually
 from stem_iso.testing.contract.steps import ALL, SUCCESS, Steps, envelope, ids, settle, status, take, take_one
+
+CLOCKS_DIFFER = 1.0  # seconds that a wall clock is slewed at most meanwhile
 
 
 def info(*running: str) -> WorkerInfo:
@@ -28,6 +31,13 @@ class Gossip(Steps):
         assert [one.running for one in other.workers()] == [["task-1"]]
         broker.remove_worker("host:1")
         assert other.workers() == []
+
+    def test_a_worker_is_silent_by_the_clock_of_the_store_alone(self, broker: Broker, other: Broker) -> None:
+        began = time.monotonic()
+        broker.beat(replace(info(), seen_at=0.0, silent_for=1e6))
+        (first,) = other.workers()
+        assert 0 <= first.silent_for <= time.monotonic() - began + CLOCKS_DIFFER
+        eventually(lambda: other.workers()[0].silent_for > first.silent_for)
 
     def test_neighbours_are_those_of_the_machine_until_their_goodbye(self, broker: Broker, other: Broker) -> None:
         here, away, older = (replace(info(), id=id, boot=id, machine=where) for id, where in (("a", "m:1"), ("b", "m:2"), ("c", "")))

@@ -3,6 +3,8 @@
     consumer ── completed, retried, failed, … ──> Event ──┬──> bus (listeners in this process)
                                                           └──> outbox ──> broker.emit, while somebody listens elsewhere
 
+Each call is counted as well, whoever listens (`counters`).
+
 All events of a worker are made here, on the consumer thread, so that every listener sees them in one order.
 """
 
@@ -31,12 +33,13 @@ from stem_iso.events import (
     encode,
 )
 from stem_iso.isolate.interfaces import IsolateNotice, LimitNotice
-from stem_iso.outcome import TaskError, TaskState
+from stem_iso.outcome import Crashed, Failed, MemoryExceeded, Outcome, Stopped, Succeeded, TaskError, TaskState, TimedOut
 from stem_iso.printable import one_line
 from stem_iso.signals import Signals
 from stem_iso.task.settlement import Finish, Retry
 from stem_iso.worker.attempt import Attempt
 from stem_iso.worker.reporting.bus import Bus
+from stem_iso.worker.reporting.counters import HARD, MEMORY, OPERATOR, SILENCE, Counters
 from stem_iso.worker.reporting.log import write
 from stem_iso.worker.reporting.signals import SignalEmitter, about
 
@@ -52,6 +55,7 @@ class EventEmitter:
         self.worker_id = self._worker_id = worker_id
         self._bus = bus
         self.signals = SignalEmitter(worker_id, bus, signals)
+        self.counters = Counters()
         self._forwarding = False  # whether another process listens
         self._outbox: deque[bytes] = deque(maxlen=OUTBOX)
 
@@ -65,6 +69,35 @@ class EventEmitter:
         if self.wants(WorkerEventType.STARTED):
             self._send(StartedEvent(**{**self._of(attempt), "at": attempt.begun_on_the_clock()}))
 
+    def begun(self, attempt: Attempt) -> None:
+        """Count that it began. Whenever somebody finds that out, once."""
+        attempt.counted = True
+        at, envelope = attempt.begun_on_the_clock(), attempt.envelope
+        ready = envelope.ready_at
+        self.counters.began(envelope.queue, envelope.name, at, 0.0 if ready is None else at - ready)
+
+    def ended(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Its runner has let go of it. What becomes of its task is another matter."""
+        if attempt.begun_at and not attempt.counted:
+            self.begun(attempt)
+        match outcome:
+            case Succeeded() | Failed():
+                return  # nearly all
+            case Crashed(by_operator=wanted, out_of_memory=starved):
+                self._count(attempt, "out_of_memory" if starved else "crashed")
+                if wanted:
+                    self.counters.killed(OPERATOR)
+            case MemoryExceeded():
+                self._count(attempt, "out_of_memory")
+                self.counters.killed(MEMORY)
+            case TimedOut(silent=silent) if attempt.isolated:
+                self.counters.killed(SILENCE if silent else HARD)
+                self.counters.died_late(outcome.dead_at)
+            case Stopped(reason=reason, started=True) if attempt.isolated:
+                self.counters.killed(reason.value)
+            case _:
+                pass
+
     def beaten(self, attempt: Attempt) -> None:
         if self.wants(WorkerEventType.HEARTBEAT):
             self._send(HeartbeatEvent(**self._of(attempt)))
@@ -74,24 +107,30 @@ class EventEmitter:
             self._send(ProgressEvent(percent=percent, data=data, **self._of(attempt)))
 
     def limit(self, attempt: Attempt, notice: LimitNotice) -> None:
+        self._count(attempt, "timed_out_soft" if notice.level == "soft" else "timed_out_silence" if notice.silent else "timed_out_hard")
         if self.wants(WorkerEventType.TIMEOUT):
             self._send(TimeoutEvent(level=notice.level, **notice.facts(), **self._of(attempt)))
 
     def finished(self, attempt: Attempt, plan: Finish, elapsed: float) -> None:
         if plan.state is TaskState.SUCCEEDED:
+            self._settled(attempt, "succeeded", elapsed)
             if self.wants(WorkerEventType.COMPLETED):
                 self._send(CompletedEvent(elapsed=elapsed, **self._of(attempt)))
         elif plan.state is TaskState.CANCELLED:
             self.revoked(attempt, plan.reason or "revoked", elapsed)
-        elif self.wants(WorkerEventType.FAILED):
-            self._send(FailedEvent(reason=plan.reason or "", error=plan.error, elapsed=elapsed or None, **self._of(attempt)))
+        else:
+            self._settled(attempt, "failed", elapsed)
+            if self.wants(WorkerEventType.FAILED):
+                self._send(FailedEvent(reason=plan.reason or "", error=plan.error, elapsed=elapsed or None, **self._of(attempt)))
 
     def revoked(self, attempt: Attempt, reason: str, elapsed: float = 0.0) -> None:
         """`elapsed`: 0 where it had not begun; so below."""
+        self._settled(attempt, "revoked", elapsed)
         if self.wants(WorkerEventType.REVOKED):
             self._send(RevokedEvent(reason=reason, elapsed=elapsed or None, **self._of(attempt)))
 
     def retried(self, attempt: Attempt, plan: Retry, elapsed: float) -> None:
+        self._settled(attempt, "retried", elapsed)
         if self.wants(WorkerEventType.RETRIED):
             at, due = time.time(), plan.successor.not_before
             due = at if due is None else due
@@ -109,6 +148,9 @@ class EventEmitter:
     def _ended(self, found: Reclaimed | UnattendedEnd, reason: str, error: TaskError | None) -> None:
         """A task whose end this worker did not make."""
         base = about(self._worker_id, found)
+        if found.state is TaskState.FAILED or found.state is TaskState.CANCELLED:
+            word = "failed" if found.state is TaskState.FAILED else "revoked"
+            self.counters.count(found.queue, found.name, base["at"], word)
         self.signals.ended(found, reason, error)
         if found.state is TaskState.FAILED and self.wants(WorkerEventType.FAILED):
             self._send(FailedEvent(reason=reason, error=error, **base))
@@ -158,6 +200,13 @@ class EventEmitter:
             events = list(self._outbox)
             self._outbox.clear()
             broker.emit(events)
+
+    def _settled(self, attempt: Attempt, word: str, elapsed: float) -> None:
+        envelope = attempt.envelope
+        self.counters.settled(envelope.queue, envelope.name, time.time(), word, elapsed or None)
+
+    def _count(self, attempt: Attempt, word: str) -> None:
+        self.counters.count(attempt.envelope.queue, attempt.envelope.name, time.time(), word)
 
     def _of(self, attempt: Attempt) -> dict[str, Any]:
         return about(self._worker_id, attempt.envelope)

@@ -112,10 +112,18 @@ class LogSubscriber:
         self._started = True
         for remark in remarks:
             log.log(remark.level, "%s", remark.text, extra={"worker": self.worker_id})
+        self._listen()
+        self._bus.start()
+
+    def renew(self) -> None:
+        """The level has changed. On the thread that makes the events, so that none is missed."""
+        self._bus.off(self._event)
+        self._listen()
+
+    def _listen(self) -> None:
         for type, level in LEVELS.items():
             if log.isEnabledFor(level) or type is WorkerEventType.ISOLATE:
                 self._bus.on(type, self._event)
-        self._bus.start()
 
     def observed_in_isolates(self) -> None:
         """An error tracker has what they log, from there: the records go to the handlers here, and past what is hooked into `logging`."""

@@ -240,6 +240,16 @@ def adopt(outlet: LogWriter, level: int | str) -> None:
         logger.propagate = False
 
 
+def set_level(level: int) -> None:
+    """From now on. An embedded worker has no output of its own: there it is the level of our loggers alone."""
+    logging.getLogger(ROOT_LOGGER).setLevel(level)
+    root = logging.getLogger()
+    outlets = [handler for handler in root.handlers if isinstance(handler, LogWriter)]
+    for outlet in outlets:
+        outlet.setLevel(level)
+        root.setLevel(level)
+
+
 def room_for(record: logging.LogRecord) -> int:
     """All for the worker's own records; less for those of the application, and for what handlers print and log (`log._line`)."""
     own = record.name.partition(".")[0] == ROOT_LOGGER and not hasattr(record, "_plain")

@@ -1,6 +1,7 @@
 """Redis client: calls of scripts and commands, sent to the servers that have their keys.
 
-    client.run([ScriptCall("publish", P, ...), Command("si:{q}:g", ("LLEN", "si:{q}:g"))])  ->  answers, in order; one round trip per node
+    client.run([ScriptCall("publish", P, ...), ServerCommand("si:{q}:g", ("LLEN", "si:{q}:g"))])  ->  answers, in order
+                                                                                                     one round trip per node
 
 Rules
  1. A call names a script and ONE key, whose slot is where it runs; the script derives its other keys, of the same slot. A command is routed
@@ -43,14 +44,14 @@ class ScriptCall(NamedTuple):
     args: tuple[Word, ...] = ()
 
 
-class Command(NamedTuple):
+class ServerCommand(NamedTuple):
     """`key` only says which slot; `words` are the whole command."""
 
     key: str
     words: Words
 
 
-Request = ScriptCall | Command
+Request = ScriptCall | ServerCommand
 
 
 class RedisClient(ABC):
@@ -90,7 +91,7 @@ class RedisClient(ABC):
         return self.run([ScriptCall(script, key, args)])[0]
 
     def command(self, key: str, *words: Word) -> Any:
-        return self.run([Command(key, words)])[0]
+        return self.run([ServerCommand(key, words)])[0]
 
     def open_blocking(self, key: str | None, *words: Word) -> BlockingConnection:
         """A connection of its own to the node of `key` (None: any), on which `words` were written without waiting for an answer."""
@@ -188,7 +189,7 @@ class Batch:
 
 
 def _words(call: Request, closed: bool) -> Words:
-    if isinstance(call, Command):
+    if isinstance(call, ServerCommand):
         return call.words
     digest = scripts.script(call.script).digest
     if closed:

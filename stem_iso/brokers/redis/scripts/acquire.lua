@@ -1,4 +1,4 @@
--- KEYS[1] a queue · ARGV id, boot, sequence, bucket -> { 'lost' } | { 'revoked' } | { 'asked', n, seconds left of the lease, priority }
+-- KEYS[1] a queue · ARGV id, boot, sequence, bucket -> { 'lost' } | { 'revoked' } | { 'asked', n, seconds left of the lease, priority, outbox entries }
 --
 -- P:b id -> "n boot sequence due bucket": what this delivery asks for, so that every end of it, from here on, leaves "free" in the outbox.
 -- `n` grows with every delivery that asks; `due` is what a promotion has written meanwhile: '-' nothing, 0 come at once, else when (seconds).
@@ -20,7 +20,7 @@ if held then
   else
     n = string.format('%.0f', math.max(NOW * 1e6, int(former) + 1))
     if where ~= bucket then
-      add_entry('free', id, held) -- another deploy counts it elsewhere: found in the outbox by the next relay
+      add_entry('free', id, held) -- another deploy counts it elsewhere, or it was edited, or held while it was paused
     end
   end
 end
@@ -28,4 +28,4 @@ put('b', id, n .. ' ' .. token .. ' - ' .. bucket)
 -- It begins here, and not when it was leased. What else the lease says stays.
 local visibility = string.match(lease, '^%S+ %S+ %S+(.*)$') or ''
 call('HSET', L, id, token .. ' ' .. number(NOW) .. visibility)
-return { 'asked', n, number(int(call('ZSCORE', Z, id), NOW) - NOW), rank(call('HGET', M, id)) }
+return { 'asked', n, number(int(call('ZSCORE', Z, id), NOW) - NOW), rank(call('HGET', M, id)), new_entries() }

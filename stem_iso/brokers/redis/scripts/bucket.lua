@@ -3,6 +3,9 @@
 --                                                      -> 0, why, look, calls  'rate' | 'concurrency'; it stands in line, and looks in `look`
 --   free, k, k x (member, n), (member, n, due) ...     -> calls    these have ended, or left their line; those calls were delivered
 --   hold, (member, n, left) ...                        -> 0        holders that live on
+--   park, member, n, rank, number                      -> 1, {}, 0 it is not paused any more; 0, calls, look: it stands in line
+--   open, number                                       -> calls    a paused task is resumed: its line goes
+--   read                                               -> {count, period, most, how many hold it, how many wait}; {} not in use
 -- calls = { member, n, due, in, ... }: told to come now (due '', in '0'), or in so many seconds (due names the instant); told again until
 -- they were delivered
 --
@@ -10,8 +13,11 @@
 --           told (to whom it was said when it may begin)
 -- P:h ZSET  "member n" by the end of its lease · P:st LIST times of starts, the newest first, `count` of them at most
 -- P:q ZSET  the line: member by place = rank * 2^40 + number · P:c ZSET called, by when · P:u SET called, and not yet delivered
+-- A paused task has a bucket with room for one (PAUSE), who holds it until it is opened: so its line is served by the same rules, also by
+-- those who know nothing of pauses. `gate` in P:i is the highest number of a pause or an opening that it has met.
 -- P:k HASH  member -> "n place" of all in P:q and P:c. `n` counts what a task asked: an end of an older asking leaves a newer one alone.
 local GRACE, FALLBACK, SPACING, GRAIN, PULL, KEPT = 30, 60, 0.25, 0.001, 16, 600
+local PAUSE, OPENED, PARKED = 'pause 0', 500, 600 -- who holds it; how many go at once; seconds until one looks by itself
 local I, H, ST, Q, C, U, K = P .. ':i', P .. ':h', P .. ':st', P .. ':q', P .. ':c', P .. ':u', P .. ':k'
 local verb = ARGV[1]
 
@@ -20,7 +26,27 @@ call('ZREMRANGEBYSCORE', H, '-inf', number(NOW))
 if verb == 'take' then
   call('HSET', I, 'count', ARGV[6], 'period', ARGV[7], 'most', ARGV[8])
 end
-local set = call('HMGET', I, 'count', 'period', 'most', 'parked', 'told')
+if verb == 'read' then
+  if call('EXISTS', H, Q, C, ST) == 0 then return {} end
+  local set = call('HMGET', I, 'count', 'period', 'most')
+  return { set[1] or '0', set[2] or '0', set[3] or '0', call('ZCARD', H), call('ZCARD', Q) + call('ZCARD', C) }
+end
+
+if verb == 'park' or verb == 'open' then
+  local met, said = int(call('HGET', I, 'gate')), ARGV[verb == 'park' and 5 or 2]
+  if int(said) < met then
+    if verb == 'open' then return {} end
+    return { 1, {}, 0 }
+  end
+  call('HSET', I, 'count', 0, 'period', 0, 'most', verb == 'park' and 1 or 0, 'gate', said)
+  if verb == 'park' then
+    call('ZADD', H, number(NOW + DAY), PAUSE) -- whoever stands in line looks sooner than that, and so prolongs it
+  else
+    call('ZREM', H, PAUSE)
+  end
+end
+local set = call('HMGET', I, 'count', 'period', 'most', 'parked', 'told', 'gate')
+if set[6] then FALLBACK, PULL = PARKED, OPENED end
 local count, period, most = int(set[1]), int(set[2]), int(set[3])
 local parked, told = int(set[4]), set[5]
 
@@ -123,7 +149,8 @@ end
 -- What nobody holds and nobody waits at says nothing once its last start is a period old.
 local function tidy()
   if call('EXISTS', H, Q, C) == 0 then
-    call('DEL', I, U, K)
+    call('DEL', U, K)
+    if set[6] then call('PEXPIRE', I, KEPT * 1000) else call('DEL', I) end -- one who is late must find that it was opened
     return
   end
   local newest = call('ZRANGE', H, -1, -1, 'WITHSCORES')[2]
@@ -159,6 +186,22 @@ if verb == 'take' then
   return { 0, why, number(look or parked - NOW), calls }
 end
 
+if verb == 'open' then
+  local calls = pull()
+  tidy()
+  return calls
+end
+
+if verb == 'park' then
+  local alone = call('EXISTS', Q) == 0
+  parked = alone and NOW + PARKED or math.max(NOW + PARKED, parked + SPACING)
+  call('HSET', I, 'parked', number(parked))
+  line_up(ARGV[2], ARGV[3], tonumber(ARGV[4]))
+  local calls = pull(ARGV[2])
+  tidy()
+  return { 0, calls, number(parked - NOW) }
+end
+
 if verb == 'hold' then
   for i = 2, #ARGV, 3 do
     call('ZADD', H, 'XX', 'GT', number(NOW + tonumber(ARGV[i + 2]) + GRACE), ARGV[i] .. ' ' .. ARGV[i + 1])
@@ -185,6 +228,6 @@ for i = 3 + 2 * freed, #ARGV, 3 do
     call('HSET', I, 'told', told)
   end
 end
-local calls = pull()
+local calls = set[6] and #ARGV > 2 + 2 * freed and {} or pull() -- of a line that was opened, the next go with the next call
 tidy()
 return calls

@@ -29,6 +29,11 @@
 --   notify(channel)                wake all who listen there
 --   ended(id)                    the status of P:s:<id>, nil where there is none that can be read: {state, ends, finished, started, redeliveries, nonce, token, begun, head, reason, ...}
 --   known(id)                    whether it lives or has a tombstone
+--   new_place()                  a place in the lists of tasks, behind all others: microseconds of the clock
+--   list_new(places)             {place, id, ...} live from now on, in P:qa. `finish` moves them to P:q3, P:q4, P:q5 by their state, `revive`
+--                                back; P:qr are those that live and had an attempt. A place is a task's own as long as it is known
+--   count_enqueued(names)        {name -> how many} new tasks, in the counts of this minute
+--   name_in(body, at)            of an encoded envelope that begins behind `at` bytes: its name, nil where it is none
 --   add_end_notice(id, record, state, reason, error)      it ends in no worker's hands: one of them is to report it (`take_end_notices`)
 --   holder(key, id)              whose task keeps `id` from the unique lock of this key: nil where nobody does. A lock is worth what its holder
 --                                is: one that has ended or is ended_ids, or waits past its expiry (it will never run), keeps nobody out
@@ -46,7 +51,9 @@ local P = KEYS[1]
 local function allow_at_maxmemory() call('PERSIST', P) end
 local M, L, Z, D = P .. ':m', P .. ':l', P .. ':z', P .. ':d'
 local DAY, TOMBSTONE, PART = 86400, 60, 120
+local COUNTS_LIFE = DAY + 3600
 local RARE = { 'c', 'k', 'v', 'f', 'n', 'p', 'y', 'b', 'w', 't', 'o', 'h', 'e' }
+local QA, QR = P .. ':qa', P .. ':qr'
 local STATUS = '<BdddI2c8'
 local ENDED = STATUS .. 'I4c0I4c0I4c0'
 local NONE = string.rep('\0', 8)
@@ -89,6 +96,7 @@ local function has(name)
   if not seen then
     local keys = {}
     for i = 1, #RARE do keys[i] = P .. ':' .. RARE[i] end
+    keys[#keys + 1] = QR
     seen = call('EXISTS', unpack(keys)) == 0 and { none = true } or {}
   end
   if seen[name] == nil then
@@ -154,6 +162,34 @@ end
 
 local function holds(lease, token) return lease and sub(lease, 1, #token + 1) == token .. ' ' end
 
+-- -- lists and counts for those who look after the queue ---------------------------------------------------------------------------------------
+
+local new_places = 0
+
+local function new_place()
+  new_places = new_places + 1
+  return math.floor(NOW * 1e6 + 0.5) + new_places - 1
+end
+
+local function list_new(places)
+  slices(places, function(first, last) call('ZADD', QA, unpack(places, first, last)) end)
+end
+
+local function name_in(body, at)
+  local sound, _, one, _, two, name = pcall(cmsgpack.unpack_limit, body, 4, at + (byte(body, at + 1) == 222 and 3 or 1))
+  if sound and one == 'id' and two == 'name' then return name end
+  local whole
+  sound, whole = pcall(cmsgpack.unpack, sub(body, at + 1))
+  return sound and type(whole) == 'table' and whole.name or nil
+end
+
+local function count_enqueued(names)
+  local key = P .. ':qc:' .. string.format('%.0f', math.floor(NOW / 60))
+  for name, n in pairs(names) do -- a field that is new: the key may be, too
+    if redis.pcall('HINCRBY', key, 'enqueued ' .. name, n) == n then call('EXPIRE', key, COUNTS_LIFE) end
+  end
+end
+
 -- -- outbox, wake-ups -------------------------------------------------------------------------------------------------------------------------
 
 local entries = {}
@@ -212,6 +248,7 @@ end
 -- -- the end ------------------------------------------------------------------------------------------------------------------------------------
 
 local ended_ids = {}
+local listed = {} -- id -> the state that it is listed under; not where nobody is shown it any more
 local unleased_ids = {} -- leases that are over, of tasks that are not
 
 local function tail_of(id, how)
@@ -255,6 +292,7 @@ local function finish(id, record, how)
     release(id)
     wake_waiters(id)
   end
+  if ends > NOW then listed[id] = how.state end
   ended_ids[#ended_ids + 1] = id
 end
 
@@ -332,6 +370,15 @@ local function vacate(key, id)
   end
 end
 
+local function list_again(id)
+  local place = call('ZSCORE', QA, id)
+  for state = 3, 5 do
+    place = call('ZSCORE', P .. ':q' .. state, id) or place
+    call('ZREM', P .. ':q' .. state, id)
+  end
+  call('ZADD', QA, place or new_place(), id)
+end
+
 local function revive(id, r, record, life, nonce)
   local lock = r.lock and P .. ':u:' .. r.lock
   if lock then vacate(r.lock, id) end
@@ -342,6 +389,7 @@ local function revive(id, r, record, life, nonce)
   end
   call('DEL', P .. ':s:' .. id)
   call('HSET', M, id, record)
+  list_again(id)
   put('h', id, nonce)
   if r.due and r.due > NOW then call('ZADD', D, number(r.due), id) else ready(id, r.priority) end
   call('HDEL', P .. ':x', id)
@@ -349,6 +397,24 @@ local function revive(id, r, record, life, nonce)
 end
 
 local function known(id) return call('HEXISTS', M, id) == 1 or call('EXISTS', P .. ':s:' .. id) == 1 end
+
+local function list_ended(first, last)
+  local places = call('ZMSCORE', QA, unpack(ended_ids, first, last))
+  local lists = { [3] = {}, [4] = {}, [5] = {} }
+  for k, place in ipairs(places) do
+    local id = ended_ids[first + k - 1]
+    local list = lists[listed[id]]
+    if list then
+      list[#list + 1] = place or new_place() -- an older producer has listed it nowhere
+      list[#list + 1] = id
+    end
+  end
+  for state, list in pairs(lists) do
+    if #list > 0 then call('ZADD', P .. ':q' .. state, unpack(list)) end
+  end
+  call('ZREM', QA, unpack(ended_ids, first, last))
+  if has('qr') then call('ZREM', QR, unpack(ended_ids, first, last)) end
+end
 
 local function flush()
   slices(unleased_ids, function(first, last)
@@ -359,10 +425,11 @@ local function flush()
     call('HDEL', L, unpack(ended_ids, first, last))
     call('ZREM', Z, unpack(ended_ids, first, last))
     call('ZREM', D, unpack(ended_ids, first, last))
+    list_ended(first, last)
     for _, name in ipairs(RARE) do
       if has(name) then call('HDEL', P .. ':' .. name, unpack(ended_ids, first, last)) end
     end
     call('HDEL', M, unpack(ended_ids, first, last))
   end)
-  unleased_ids, ended_ids = {}, {}
+  unleased_ids, ended_ids, listed = {}, {}, {}
 end

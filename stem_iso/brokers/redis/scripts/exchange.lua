@@ -64,6 +64,8 @@ local function settle(i, lease, record)
   if t[5] ~= '' then put('p', id, t[5]) end
   put('h', id, nonce)
   if kind == 'R' then
+    call('ZADD', QR, call('ZSCORE', QA, id) or new_place(), id)
+    seen.qr = true
     replace(id, a, { due = tonumber(b), reason = t[1], error = t[2], note = t[4] == '' })
   else
     local due = tonumber(b) > 0 and NOW + tonumber(b) or nil

@@ -23,6 +23,7 @@ for i = 2, #ARGV do
         call('SET', key, struct.pack('<Bd', state, NOW) .. sub(status, 10), 'PX', kept)
       else
         call('DEL', key)
+        for listed = 3, 5 do call('ZREM', P .. ':q' .. listed, ARGV[i]) end
       end
     end
   end

@@ -1,9 +1,9 @@
--- KEYS[1] a queue · ARGV bucket, then id, n, seconds (0: now), ... in the order of the line -> { 0 | 1, ... } 1: it waits there no more
+-- KEYS[1] a queue · ARGV bucket, then id, n, seconds (0: now, -1: now, and behind all others), ... in the order of the line -> { 0 | 1, ... } 1: it waits there no more
 --
 -- Those that are called stand before all others of their priority, in their order. One that was refused and is still on its way into the
 -- line takes the call along. Sent again, or late, it costs a fetch in vain at the most.
 allow_at_maxmemory()
-local bucket, left = ARGV[1], {}
+local bucket, left, behind = ARGV[1], {}, {}
 for i = #ARGV - 2, 2, -3 do
   local id, n, due = ARGV[i], ARGV[i + 1], NOW + tonumber(ARGV[i + 2])
   local held, at = get('b', id), (i + 1) / 3
@@ -20,7 +20,11 @@ for i = #ARGV - 2, 2, -3 do
       end
     elseif delayed and due <= NOW then
       call('ZREM', D, id)
-      ready(id, rank(call('HGET', M, id)), true)
+      if get('y', id) then -- why it waited
+        local sound, why = pcall(unframe, get('y', id), 2)
+        put('y', id, frame('') .. frame(sound and why[2]))
+      end
+      if ARGV[i + 2] == '-1' then behind[#behind + 1] = id else ready(id, rank(call('HGET', M, id)), true) end
       leave_token()
     elseif delayed and due < tonumber(delayed) then
       call('ZADD', D, number(due), id)
@@ -28,4 +32,5 @@ for i = #ARGV - 2, 2, -3 do
     end
   end
 end
+for k = #behind, 1, -1 do ready(behind[k], rank(call('HGET', M, behind[k]))) end
 return left

@@ -3,7 +3,7 @@
 --   remove, life, id, machine, boot       -> 0 | 1    it is gone
 --   remove_dead, life, id, machine, boot  -> 0 | 1    it is dead; one of the same id and another boot lives on
 --   neighbours, life, '', machine         -> { info, ... }    those of this machine, dead or alive
---   list, life                            -> { id, info, seen, ... }
+--   list, life                            -> { id, info, seen, seconds since then, ... }
 --
 -- P:w HASH id -> info, P:ws ZSET id by its last beat. Both expire with the last worker. P:p:<machine> HASH boot -> info: of those that have
 -- not been removed, so that others on the machine find the dead among them; a day after the last beat from there nobody is left to look.
@@ -40,5 +40,6 @@ for i = 1, #living, 2 do
   found[#found + 1] = living[i]
   found[#found + 1] = call('HGET', W, living[i]) or ''
   found[#found + 1] = living[i + 1]
+  found[#found + 1] = number(math.max(0, NOW - tonumber(living[i + 1])))
 end
 return found

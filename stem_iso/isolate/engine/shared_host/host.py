@@ -17,6 +17,7 @@ that blocks the loop, and that no limit ends, holds up its neighbours, as everyw
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from math import inf
 
 from stem_iso.isolate.child.setup import FORCED_STACK_SIGNAL
@@ -30,6 +31,20 @@ from stem_iso.isolate.linux import signal_thread
 PING_EVERY, PONG_WITHIN = 1.0, 2.0  # seconds
 
 
+class StackRequest:
+    """Somebody wants to see where all calls of a host are. `waiting`: one call of each thread, with the titles of those that it runs."""
+
+    def __init__(self, waiting: dict[HostCall, str], answer: Callable[[str], None]) -> None:
+        self.waiting, self.answer = waiting, answer
+        self.text = ""
+
+    def came(self, call: HostCall, stack: str) -> bool:
+        """True where it was the last one."""
+        if (titles := self.waiting.pop(call, None)) is not None and stack:
+            self.text += f"{titles}\n{stack}\n"
+        return not self.waiting
+
+
 class SharedHost(Isolate):
     """Owned by the engine, under its lock."""
 
@@ -39,6 +54,7 @@ class SharedHost(Isolate):
         super().__init__(number, seat, boot_deadline, largest_frame)
         self.hosted: dict[int, HostCall] = {}  # by number, in the order they were sent
         self.draining = False
+        self.requests: list[StackRequest] = []
         self.stacks: deque[HostCall] = deque()  # who waits for a stack; the first is being asked
         self._ping_at = inf
         self._pinged_at, self._ping = inf, 0
@@ -75,6 +91,26 @@ class SharedHost(Isolate):
             self.stacks.append(call)
             if len(self.stacks) == 1:
                 self._request_next(now)
+
+    def ask_stack(self, answer: Callable[[str], None], until: float, now: float) -> bool:
+        """Of each thread that runs calls, one after the other; of the coroutines, where their loop is. Of calls without a time limit the
+        host does not say in which thread they are."""
+        threads: dict[int, list[HostCall]] = {}
+        for call in self.hosted.values():
+            if call.thread:
+                threads.setdefault(call.thread, []).append(call)
+        if not threads:
+            return False
+        self.requests.append(StackRequest({calls[0]: ", ".join(call.job.title for call in calls) for calls in threads.values()}, answer))
+        for calls in threads.values():
+            self.request_stack_of(calls[0], now)
+        return True
+
+    def came(self, call: HostCall, stack: str) -> list[StackRequest]:
+        """The requests that this stack completes."""
+        over = [request for request in self.requests if request.came(call, stack)]
+        self.requests = [request for request in self.requests if request not in over]
+        return over
 
     def next_stack(self, now: float) -> tuple[HostCall, str]:
         """Whose stack has come, or has been waited for long enough; the next one is asked for."""

@@ -122,6 +122,10 @@ class HostSupervisor:
             call.give_up()
             self._drain(host, now, "the worker stops")
 
+    def set_log_level(self, level: int) -> None:
+        if self._boot is not None:
+            self._boot = replace(self._boot, boot=replace(self._boot.boot, log_level=level))
+
     def close_down(self) -> list[Action]:
         self.roster.closed = True
         for call in self._allocator.withdraw_hosted():
@@ -308,7 +312,7 @@ class HostSupervisor:
 
     def due(self, host: SharedHost, now: float) -> list[Action]:
         if host.stack_due <= now:
-            self._late(*host.next_stack(now))
+            self._late(host, *host.next_stack(now))
         for call in list(host.hosted.values()):
             if call.host == host.number:  # and has not been taken back for another's sake
                 for alarm in call.due(now):
@@ -332,13 +336,15 @@ class HostSupervisor:
     def _finish(self, host: SharedHost, call: HostCall) -> None:
         """It has ended: a soft limit that waits for its stack, what it printed without a newline, and how much was too much."""
         if call in host.stacks:
-            self._late(call, host.leave_stacks(call, monotonic()))
+            self._late(host, call, host.leave_stacks(call, monotonic()))
             self._actions.append(Arm(host.stack_due))
         if call.capture is not None:
             self._output(call, call.capture.finish())
 
-    def _late(self, call: HostCall, stack: str) -> None:
-        """What the host has not reported: by now both limits, perhaps."""
+    def _late(self, host: SharedHost, call: HostCall, stack: str) -> None:
+        """What the host has not reported: by now both limits, perhaps; and what somebody asked for."""
+        for request in host.came(call, stack):
+            self._notify(partial(request.answer, request.text.rstrip()))
         if call.soft_elapsed:
             self._soft_limit(call, call.soft_elapsed, stack)
         if call.ending is not None:

@@ -1,0 +1,83 @@
+"""Paced read: something that the broker is asked for on behalf of many, no more often than its price allows.
+
+    read ──> fresh: the last value ── its time is over: read anew, by one for all ── dear: the last value, and read anew beside it
+
+Rules
+ 1. A value is fresh for REST times as long as it took to read, LONGEST_REST at most: what costs a millisecond is read nearly each time, and
+    what costs half a second takes a fifth of somebody's time.
+ 2. What took longer than DEAR is renewed by a thread while the last value is shown, so nobody waits who looks again and again. A value
+    older than `oldest` seconds is shown to nobody.
+ 3. After `forget` the next one waits for a new value: something was changed here, and whoever changed it wants to see that.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from math import inf
+from typing import Generic, TypeVar
+
+from stem_iso.errors import BrokerUnavailable
+
+T = TypeVar("T")
+
+REST, LONGEST_REST = 10, 2.0  # times; seconds
+DEAR = 0.05  # seconds
+OLDEST = 5.0  # seconds, unless it is said otherwise
+
+
+class PacedRead(Generic[T]):
+    """For any thread. `read` is called by one at a time, unless something was changed meanwhile."""
+
+    def __init__(self, read: Callable[[], T], oldest: float = OLDEST, clock: Callable[[], float] = time.monotonic) -> None:
+        self._read, self._oldest, self._clock = read, oldest, clock
+        self._reading = threading.Lock()  # held by who reads
+        self._lock = threading.Lock()  # guards the four below
+        self._value: T | None = None
+        self._read_at, self._cost = -inf, 0.0
+        self._changes = 0
+
+    def value(self) -> T:
+        """Raises what `read` raises."""
+        fresh, last = self._look()
+        if fresh:
+            return last  # type: ignore[return-value]  # there is one
+        if self._may_be_shown():
+            if self._reading.acquire(blocking=False):
+                threading.Thread(target=self._renew, name="stem_iso: dashboard renewal", daemon=True).start()
+            return last  # type: ignore[return-value]
+        with self._reading:
+            fresh, last = self._look()
+            return last if fresh else self._read_anew()  # type: ignore[return-value]
+
+    def forget(self) -> None:
+        with self._lock:
+            self._read_at, self._changes = -inf, self._changes + 1
+
+    def _look(self) -> tuple[bool, T | None]:
+        with self._lock:
+            return self._clock() - self._read_at < min(REST * self._cost, LONGEST_REST), self._value
+
+    def _may_be_shown(self) -> bool:
+        with self._lock:
+            return self._cost > DEAR and self._clock() - self._read_at < self._oldest
+
+    def _renew(self) -> None:
+        try:
+            with suppress(BrokerUnavailable):  # the value grows too old, and whoever asks then is told
+                self._read_anew()
+        finally:
+            self._reading.release()
+
+    def _read_anew(self) -> T:
+        with self._lock:
+            changes = self._changes
+        began = self._clock()
+        value = self._read()
+        with self._lock:
+            ended = self._clock()
+            self._value, self._cost = value, ended - began
+            self._read_at = ended if changes == self._changes else -inf
+        return value
