@@ -3,8 +3,8 @@
     read ──> fresh: the last value ── its time is over: read anew, by one for all ── dear: the last value, and read anew beside it
 
 Rules
- 1. A value is fresh for REST times as long as it took to read, LONGEST_REST at most: what costs a millisecond is read nearly each time, and
-    what costs half a second takes a fifth of somebody's time.
+ 1. A value is fresh for REST times as long as it took to read, but no longer than `longest_rest`: what costs a millisecond is read nearly
+    each time, and what costs a tenth of a second takes a fortieth of a core, however many look.
  2. What took longer than DEAR is renewed by a thread while the last value is shown, so nobody waits who looks again and again. A value
     older than `oldest` seconds is shown to nobody.
  3. After `forget` the next one waits for a new value: something was changed here, and whoever changed it wants to see that.
@@ -23,7 +23,7 @@ from stem_iso.errors import BrokerUnavailable
 
 T = TypeVar("T")
 
-REST, LONGEST_REST = 10, 2.0  # times; seconds
+REST, LONGEST_REST = 40, 2.0  # times; seconds, unless it is said otherwise
 DEAR = 0.05  # seconds
 OLDEST = 5.0  # seconds, unless it is said otherwise
 
@@ -31,8 +31,14 @@ OLDEST = 5.0  # seconds, unless it is said otherwise
 class PacedRead(Generic[T]):
     """For any thread. `read` is called by one at a time, unless something was changed meanwhile."""
 
-    def __init__(self, read: Callable[[], T], oldest: float = OLDEST, clock: Callable[[], float] = time.monotonic) -> None:
-        self._read, self._oldest, self._clock = read, oldest, clock
+    def __init__(
+        self,
+        read: Callable[[], T],
+        oldest: float = OLDEST,
+        clock: Callable[[], float] = time.monotonic,
+        longest_rest: float = LONGEST_REST,
+    ) -> None:
+        self._read, self._oldest, self._clock, self._longest_rest = read, oldest, clock, longest_rest
         self._reading = threading.Lock()  # held by who reads
         self._lock = threading.Lock()  # guards the four below
         self._value: T | None = None
@@ -58,7 +64,7 @@ class PacedRead(Generic[T]):
 
     def _look(self) -> tuple[bool, T | None]:
         with self._lock:
-            return self._clock() - self._read_at < min(REST * self._cost, LONGEST_REST), self._value
+            return self._clock() - self._read_at < min(REST * self._cost, self._longest_rest), self._value
 
     def _may_be_shown(self) -> bool:
         with self._lock:

@@ -56,6 +56,7 @@ LOOK = 0.12  # seconds that a page is sought; one of a rare text may be empty by
 FAILED_MOST = 1000  # newest failed tasks that are grouped
 FAILED_LOOK = 0.15  # seconds in which they are read; those that were found by then are grouped
 PAGE = 250
+QUEUES_REST = 4.0  # seconds: over a million waiting tasks of SQLite a look takes a tenth of one
 
 
 class Snapshots:
@@ -65,7 +66,7 @@ class Snapshots:
         self._app = app
         self.counts = CountsReader(app)
         self._workers = PacedRead(self._read_workers, oldest=0.0)  # an old value would make the living look dead
-        self._queues = PacedRead(app.queue_stats)
+        self._queues = PacedRead(app.queue_stats, longest_rest=QUEUES_REST)
         self._schedules = PacedRead(lambda: app.schedules.infos(outcomes=True), oldest=0.0)
         self._failures = PacedRead(lambda: self._grouped({}))
 

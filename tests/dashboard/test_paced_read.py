@@ -30,8 +30,16 @@ class Store:
 def test_what_is_cheap_is_read_each_time() -> None:
     store = Store(0.001)
     assert store.paced.value() == 1
-    store.now += 0.02
+    store.now += 0.05
     assert store.paced.value() == 2
+
+
+def test_however_many_look_reading_takes_a_fortieth_of_the_time() -> None:
+    store = Store(0.02)
+    while store.now < 60.0:
+        store.paced.value()
+        store.now += 0.001
+    assert 60 / 41 - 0.1 < store.reads * store.cost <= 60 / 40
 
 
 def test_what_is_dear_is_shown_again_and_read_beside_that() -> None:
