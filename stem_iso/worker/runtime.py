@@ -139,9 +139,9 @@ class WorkerRuntime:
         takeover = Takeover(options, self._machine, recoverer)
         takeover.run(broker, time.monotonic())
         beat = self._beat = Heartbeat(self._record(broker, attempts).describe)
-        beat.run(broker, time.monotonic())  # where the broker cannot be reached, nothing is started
         pauses = PauseReader(self._intake)
-        pauses.run(broker, time.monotonic())  # before the first exchange
+        pauses.run(broker, time.monotonic())  # before the first exchange; a pause from now on is told by a command
+        beat.run(broker, time.monotonic())  # where the broker cannot be reached, nothing is started; who is seen outlasts an outage
         if by_command or any(form_of(handler) is Form.ISOLATED for handler in self._app.registry):
             self._hosts.start_engine()
         self._logged.started(start_report(self._app, options, broker.url))

@@ -464,9 +464,9 @@ def test_a_group_is_waited_for_through_an_outage_as_long_as_was_asked(server: St
 @pytest.mark.slow
 def test_events_are_listened_for_through_an_outage(server: Start) -> None:
     behind = server()
-    listening, telling = open_broker(behind.url), open_broker(behind.url)
+    listening, other, telling = (open_broker(behind.url) for _ in range(3))  # one for each thread
     stream = listening.listen(timeout=30)
-    short = listening.listen(timeout=1.0)
+    short = other.listen(timeout=1.0)
     behind.kill()
     with ThreadPoolExecutor() as threads:
         heard = threads.submit(lambda: next(stream))
@@ -480,8 +480,8 @@ def test_events_are_listened_for_through_an_outage(server: Start) -> None:
 
         eventually(reported, 20)
         assert heard.result(0) == b"back"
-    listening.close()
-    telling.close()
+    for broker in (listening, other, telling):
+        broker.close()
 
 
 def test_a_stream_in_a_loop_ends_where_the_wait_runs_out_while_the_server_is_away(server: Start) -> None:
