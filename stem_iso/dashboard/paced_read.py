@@ -41,34 +41,33 @@ class PacedRead(Generic[T]):
         self._read, self._oldest, self._clock, self._longest_rest = read, oldest, clock, longest_rest
         self._reading = threading.Lock()  # held by who reads
         self._lock = threading.Lock()  # guards the four below
-        self._value: T | None = None
+        self._last: tuple[T] | None = None  # the value, in a tuple, for None may be one
         self._read_at, self._cost = -inf, 0.0
         self._changes = 0
 
     def value(self) -> T:
         """Raises what `read` raises."""
-        fresh, last = self._look()
-        if fresh:
-            return last  # type: ignore[return-value]  # there is one
-        if self._may_be_shown():
+        if (found := self._fresh()) is not None:
+            return found[0]
+        if (found := self._old_but_dear()) is not None:
             if self._reading.acquire(blocking=False):
                 threading.Thread(target=self._renew, name="stem_iso: dashboard renewal", daemon=True).start()
-            return last  # type: ignore[return-value]
+            return found[0]
         with self._reading:
-            fresh, last = self._look()
-            return last if fresh else self._read_anew()  # type: ignore[return-value]
+            found = self._fresh()
+            return self._read_anew() if found is None else found[0]
 
     def forget(self) -> None:
         with self._lock:
             self._read_at, self._changes = -inf, self._changes + 1
 
-    def _look(self) -> tuple[bool, T | None]:
+    def _fresh(self) -> tuple[T] | None:
         with self._lock:
-            return self._clock() - self._read_at < min(REST * self._cost, self._longest_rest), self._value
+            return self._last if self._clock() - self._read_at < min(REST * self._cost, self._longest_rest) else None
 
-    def _may_be_shown(self) -> bool:
+    def _old_but_dear(self) -> tuple[T] | None:
         with self._lock:
-            return self._cost > DEAR and self._clock() - self._read_at < self._oldest
+            return self._last if self._cost > DEAR and self._clock() - self._read_at < self._oldest else None
 
     def _renew(self) -> None:
         try:
@@ -84,6 +83,6 @@ class PacedRead(Generic[T]):
         value = self._read()
         with self._lock:
             ended = self._clock()
-            self._value, self._cost = value, ended - began
+            self._last, self._cost = (value,), ended - began
             self._read_at = ended if changes == self._changes else -inf
         return value
