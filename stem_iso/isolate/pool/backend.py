@@ -22,7 +22,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from threading import Event, RLock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stem_iso.errors import IsolateBootError
 from stem_iso.isolate import log_record
@@ -38,27 +38,33 @@ from stem_iso.isolate.pool.future import CANCELLED, FINISHED, IsolateFuture
 from stem_iso.isolate.pool.reply import Reply, error_of
 from stem_iso.outcome import Outcome, Stopped, StopReason, Succeeded
 
+if TYPE_CHECKING:
+    import asyncio
+
+    from stem_iso.isolate.pool.loop_wakeups import LoopWaiter, LoopWakeups
+
 log = logging.getLogger("stem_iso.isolate")
 
 Notice = LimitNotice | IsolateNotice
 Listener = Callable[[Notice], object]
 
+SHUT = "cannot schedule new futures after shutdown"  # as the executors of the standard library say it
 MEMFDS = 64
 NOTICES = 10_000  # that may wait for a listener that lags
 OUTPUT, LINE = 64 << 20, 64  # bytes of text that may wait for a terminal that lags; what a block of it costs beside
 
 
 class OpenCalls:
-    """Calls of a pool, or of one of its limited views, that have not ended. Used under the pool's lock. `drained`: shut, and empty."""
+    """Calls of a pool, or of one of its limited views, that have not ended. `drained`: shut, and empty.
+
+    Without a lock: a call is in `live` before it looks whether this was shut, and this is shut before `live` is looked at. So either the
+    call is refused or `drained` waits for it.
+    """
 
     def __init__(self) -> None:
         self.live: set[PoolCall] = set()
         self.is_shut = False
         self.drained = Event()
-
-    def refuse_if_shut(self) -> None:
-        if self.is_shut:
-            raise RuntimeError("cannot schedule new futures after shutdown")
 
     def leave(self, pool_call: PoolCall) -> None:
         self.live.discard(pool_call)
@@ -83,6 +89,7 @@ class PoolBackend:
         self._process = os.getpid()
         self._memfds: set[PoolCall] = set()  # those whose payload lies in one
         self._names = Names()
+        self._loop: LoopWakeups | None = None  # of the loop that waited last
         self._listeners: tuple[Listener, ...] = ()
         self._callbacks = CallbackThread("stem_iso-callbacks")
         self.notices, self._output = (
@@ -141,18 +148,16 @@ class PoolBackend:
     def refuse_if_shut(self, open_calls: OpenCalls) -> None:
         if os.getpid() != self._process:
             self.refuse_elsewhere()
-        open_calls.refuse_if_shut()
-        self.open_calls.refuse_if_shut()
+        if open_calls.is_shut or self.open_calls.is_shut:
+            raise RuntimeError(SHUT)
 
     def _enter(self, open_calls: OpenCalls, pool_call: PoolCall) -> None:
-        with self.lock:
-            open_calls.refuse_if_shut()
-            self.open_calls.refuse_if_shut()
-            if pool_call.memfd is not None:
-                self._memfds.add(pool_call)
-            self.open_calls.live.add(pool_call)
-            if open_calls is not self.open_calls:
-                open_calls.live.add(pool_call)
+        if pool_call.memfd is not None:
+            self._memfds.add(pool_call)
+        self.open_calls.live.add(pool_call)
+        open_calls.live.add(pool_call)
+        if open_calls.is_shut or self.open_calls.is_shut:
+            raise RuntimeError(SHUT)
 
     # -- what futures and calls need -----------------------------------------------------------------------------------------------
 
@@ -162,17 +167,24 @@ class PoolBackend:
     def run_in_thread(self, work: Callable[[], object]) -> None:
         self._callbacks.put(work)
 
+    def loop_waiter(self, loop: asyncio.AbstractEventLoop) -> LoopWaiter:
+        wakeups = self._loop
+        if wakeups is None or wakeups.loop is not loop:
+            from stem_iso.isolate.pool.loop_wakeups import LoopWakeups  # here, since it imports asyncio
+
+            wakeups = self._loop = LoopWakeups(loop)
+        return wakeups.waiter()
+
     def refuse_elsewhere(self) -> None:
         if os.getpid() != self._process:
             raise RuntimeError(f"this IsolatePool belongs to process {self._process}: make another one after a fork")
 
     def leave(self, open_calls: OpenCalls, pool_call: PoolCall) -> None:
-        with self.lock:
-            if self._memfds:
-                self._memfds.discard(pool_call)
-            self.open_calls.leave(pool_call)
-            if open_calls is not self.open_calls:
-                open_calls.leave(pool_call)
+        if self._memfds:
+            self._memfds.discard(pool_call)
+        self.open_calls.leave(pool_call)
+        if open_calls is not self.open_calls:
+            open_calls.leave(pool_call)
         if self.open_calls.is_shut and self.open_calls.drained.is_set():
             self.engine.close(wait=False)
 
@@ -204,8 +216,7 @@ class PoolBackend:
         """No new calls; the engine closes with the last one. Waits for nothing, and takes no lock but its own."""
         if self.elsewhere:
             return
-        with self.lock:
-            self.open_calls.shut()
+        self.open_calls.shut()
         if self.open_calls.drained.is_set():
             self.engine.close(wait=False)
 
@@ -234,8 +245,7 @@ class PoolBackend:
 
     def withdraw(self, open_calls: OpenCalls) -> None:
         """Cancel what has not begun."""
-        with self.lock:
-            pool_calls = list(open_calls.live)
+        pool_calls = list(open_calls.live)
         for pool_call in pool_calls:
             call = pool_call.future.call
             if call is not None and self.engine.withdraw(call):
@@ -243,8 +253,7 @@ class PoolBackend:
                 pool_call.close()
 
     def _cancel_all(self) -> list[PoolCall]:
-        with self.lock:
-            pool_calls = list(self.open_calls.live)
+        pool_calls = list(self.open_calls.live)
         for pool_call in pool_calls:
             pool_call.future.cancel()
         return pool_calls
