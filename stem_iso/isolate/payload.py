@@ -26,7 +26,9 @@ import pickle
 import struct
 from collections.abc import Callable
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from stem_iso.isolate import main_module
 from stem_iso.isolate.linux import F_ADD_SEALS, F_GET_SEALS, F_SEAL_GROW, F_SEAL_SHRINK, MAP_NORESERVE, map_over
@@ -43,7 +45,7 @@ _ENDS = bytes((0,)), bytes((RAISED,))  # of what is neither large nor in need of
 _PLAIN = frozenset({bytes, bytearray, str})
 
 
-class Parcel(NamedTuple):
+class Parcel(msgspec.Struct, frozen=True):
     """What goes over the pipe, and the memfd that goes with it: whoever sends it closes it."""
 
     data: bytes
