@@ -11,6 +11,7 @@ Rules
  2. Whatever the end (`shutdown`, the pool forgotten, the interpreter's exit), what was submitted is finished first, but for `kill`.
  3. A forked child has no engine: it is refused, and its end touches nothing of the parent's.
  4. At most MEMFDS payloads wait in memfds; what more is submitted meanwhile travels through the pipe, slower, but costs no descriptor.
+    They are closed on a thread of their own: the kernel takes 13 ms to free 100 MiB, and no limit of another call may wait for that.
 """
 
 from __future__ import annotations
@@ -87,11 +88,11 @@ class PoolBackend:
         self.lock = RLock()
         self.open_calls = OpenCalls()
         self._process = os.getpid()
-        self._memfds: set[PoolCall] = set()  # those whose payload lies in one
+        self._memfds: set[Memfd] = set()  # those that are open
         self._names = Names()
         self._loop: LoopWakeups | None = None  # of the loop that waited last
         self._listeners: tuple[Listener, ...] = ()
-        self._callbacks = CallbackThread("stem_iso-callbacks")
+        self._callbacks, self._closer = CallbackThread("stem_iso-callbacks"), CallbackThread("stem_iso-memory")
         self.notices, self._output = (
             CallbackThread("stem_iso-listeners", NOTICES, "notices"),
             CallbackThread("stem_iso-output", OUTPUT, "lines of output"),
@@ -141,7 +142,7 @@ class PoolBackend:
             future.begun(call)
         except BaseException:  # it was shut meanwhile; or Ctrl-C anywhere in between: nobody has the future, or may wait for its end
             future.cancel()
-            self.leave(open_calls, pool_call)
+            pool_call.close()
             raise
         return future
 
@@ -153,7 +154,7 @@ class PoolBackend:
 
     def _enter(self, open_calls: OpenCalls, pool_call: PoolCall) -> None:
         if pool_call.memfd is not None:
-            self._memfds.add(pool_call)
+            self._memfds.add(pool_call.memfd)
         self.open_calls.live.add(pool_call)
         open_calls.live.add(pool_call)
         if open_calls.is_shut or self.open_calls.is_shut:
@@ -175,13 +176,18 @@ class PoolBackend:
             wakeups = self._loop = LoopWakeups(loop)
         return wakeups.waiter()
 
+    def free(self, memfd: Memfd) -> None:
+        self._closer.put(partial(self._free, memfd))
+
+    def _free(self, memfd: Memfd) -> None:
+        memfd.close()
+        self._memfds.discard(memfd)
+
     def refuse_elsewhere(self) -> None:
         if os.getpid() != self._process:
             raise RuntimeError(f"this IsolatePool belongs to process {self._process}: make another one after a fork")
 
     def leave(self, open_calls: OpenCalls, pool_call: PoolCall) -> None:
-        if self._memfds:
-            self._memfds.discard(pool_call)
         self.open_calls.leave(pool_call)
         if open_calls is not self.open_calls:
             open_calls.leave(pool_call)
@@ -260,7 +266,7 @@ class PoolBackend:
 
     @property
     def _threads(self) -> tuple[CallbackThread, ...]:
-        return self._callbacks, self.notices, self._output
+        return self._callbacks, self.notices, self._output, self._closer
 
     def _close_threads(self, wait: bool) -> None:
         for thread in self._threads:
@@ -288,10 +294,14 @@ class Memfd:
     __slots__ = ("_descriptor",)
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+        self._descriptor: int | None = descriptor
 
-    def __del__(self) -> None:
-        os.close(self._descriptor)
+    def close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    __del__ = close
 
 
 class PoolCall:
@@ -340,7 +350,9 @@ class PoolCall:
 
     def close(self) -> None:
         """The engine says no more about it."""
-        self._memory = self.memfd = None
+        memfd, self.memfd, self._memory = self.memfd, None, None
+        if memfd is not None:
+            self._backend.free(memfd)
         self._backend.leave(self._open_calls, self)
 
 
