@@ -26,7 +26,9 @@ import pickle
 import struct
 from collections.abc import Callable
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from stem_iso.isolate import main_module
 from stem_iso.isolate.linux import F_ADD_SEALS, F_GET_SEALS, F_SEAL_GROW, F_SEAL_SHRINK, MAP_NORESERVE, map_over
@@ -39,10 +41,11 @@ MOST_SECTIONS = 512  # at a time to writev, which takes 1024 pieces at most; eac
 _SECTION, _COUNT, _LENGTH = struct.Struct("<QQB"), struct.Struct("<IB"), struct.Struct("<Q")
 _MAIN = b"__main__"
 _FILL = bytes(ALIGNED)
+_ENDS = bytes((0,)), bytes((RAISED,))  # of what is neither large nor in need of a table
 _PLAIN = frozenset({bytes, bytearray, str})
 
 
-class Parcel(NamedTuple):
+class Parcel(msgspec.Struct, frozen=True):
     """What goes over the pipe, and the memfd that goes with it: whoever sends it closes it."""
 
     data: bytes
@@ -69,6 +72,8 @@ def pack(value: object, raised: bool = False, outside: bool = True, bulky: bool 
     `by_name`: it goes to an isolate, whose `__main__` is a namespace of its own.
     """
     chunks, buffers, table = _pickled(value, outside, bulky, by_name)
+    if not buffers and not table and len(chunks) == 1 and len(chunks[0]) < LARGE:  # nearly all
+        return Parcel(b"".join((chunks[0], _ENDS[raised])))
     size = len(chunks[0]) if len(chunks) == 1 else sum(memoryview(chunk).nbytes for chunk in chunks)
     kind = raised * RAISED
     tail = b""
@@ -128,8 +133,13 @@ def mapped(descriptor: int) -> memoryview:
 
 def _pickled(value: object, outside: bool, bulky: bool, by_name: bool) -> tuple[list[Any], list[memoryview], bytes]:
     try:
-        # A pickler that writes to a file hands large objects over uncopied, and takes 3 µs more for small ones.
-        chunks, buffers = _run(pickle.Pickler, value, outside)[:2] if bulky else _run_small(value, outside)
+        if bulky:
+            chunks, buffers = _run(pickle.Pickler, value, outside)[:2]
+        else:  # a pickler that writes to a file hands large objects over uncopied, and takes 3 µs more for small ones
+            buffers = []
+            chunks = [pickle.dumps(value, 5, buffer_callback=_in_band(buffers, outside))]
+            if _MAIN not in chunks[0]:
+                return chunks, buffers, b""
     except Exception:  # a lambda, a closure, a class made in a function; or what cloudpickle cannot carry either, and says why
         return _by_value(value, outside, by_name)
     for chunk in chunks:
@@ -147,11 +157,6 @@ def _by_value(value: object, outside: bool, by_name: bool) -> tuple[list[Any], l
     import cloudpickle  # 10 ms, where nothing else has needed it
 
     return *_run(cloudpickle.Pickler, value, outside)[:2], b""
-
-
-def _run_small(value: object, outside: bool) -> tuple[list[Any], list[memoryview]]:
-    buffers: list[memoryview] = []
-    return [pickle.dumps(value, 5, buffer_callback=_in_band(buffers, outside))], buffers
 
 
 def _run(pickler: Any, value: object, outside: bool) -> tuple[list[Any], list[memoryview], Any]:

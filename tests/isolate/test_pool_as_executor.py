@@ -8,10 +8,12 @@ import gc
 import itertools
 import operator
 import select
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, CancelledError, InvalidStateError, as_completed, wait
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,35 @@ def test_what_is_submitted_last_before_shutdown_is_run(tmp_path: Path) -> None:
     pool.shutdown()
     assert all(future.done() for future in futures)
     assert (tmp_path / "ledger").read_text().split() == ["0", "1", "2", "3", "4"]
+
+
+def test_a_shutdown_in_the_midst_of_submissions_waits_for_all_that_was_taken(pool: IsolatePool) -> None:
+    """Many views of one pool, since a view is shut as the pool is and costs nothing."""
+
+    def shut(view: Any, start: threading.Barrier) -> None:
+        start.wait(BOUND)
+        view.shutdown()
+
+    def submit(view: Any, start: threading.Barrier, futures: list[Any]) -> None:
+        start.wait(BOUND)
+        with suppress(RuntimeError):
+            for _ in range(5):
+                futures.append(view.submit(work.echo, 1))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(50):
+            view, start, futures = pool.with_limits(hard=60), threading.Barrier(4), list[Any]()
+            threads = [threading.Thread(target=shut, args=(view, start))]
+            threads += [threading.Thread(target=submit, args=(view, start, futures)) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(BOUND)
+            assert all(future.done() for future in futures)
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_nothing_is_taken_after_shutdown() -> None:

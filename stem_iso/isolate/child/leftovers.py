@@ -2,8 +2,8 @@
 
     start-up ── take ──> its threads and children, which stay        call ──> left_behind: what is there beyond these
 
-`waitid` answers "no children at all" in one system call; only a process that has some pays for a closer look. A zombie of start-up is left
-alone: whoever started it may still ask how it ended.
+The kernel answers "no children at all" in one system call (`has_children`); only a process that has some pays for a closer look. A zombie
+of start-up is left alone: whoever started it may still ask how it ended.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 
 from stem_iso.isolate.keeper.process_tree import children, reaped
-from stem_iso.isolate.linux import WALL
+from stem_iso.isolate.linux import WALL, has_children
 
 # What a reply says was left. STATE: the process was changed in a way that cannot be put back (`state`).
 NOTHING, THREADS, PROCESSES, STATE = 0, 1, 2, 3
@@ -42,7 +42,7 @@ class Leftovers:
 
     def reap(self) -> bool:
         """Bury the zombies, who are nobody's; whether there are children that live, beside those of start-up."""
-        return self._reap_others() if self._children else _reap_all()
+        return self._reap_others() if self._children else has_children() and _reap_all()
 
     def _reap_others(self) -> bool:
         now = set(children(os.getpid()))

@@ -8,7 +8,7 @@
 
     backend  engine, open calls, shutdown    future           settled once, opened by the asker    payload        values as bytes and memory
     reply    from an outcome to a result     callback_thread  threads for user code                remote_errors  errors that travel
-    map      the window of a `map`           function_refs    what travels by name
+    map      the window of a `map`           function_refs    what travels by name                  loop_wakeups   ends for an event loop
 
 Rules
  1. The engine's thread runs no user code: arguments are pickled by the submitter, results unpickled by the asker, callbacks and listeners
@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import msgspec
 
@@ -41,9 +41,6 @@ from stem_iso.isolate.pool.backend import Notice, OpenCalls, PoolBackend
 from stem_iso.isolate.pool.future import IsolateFuture
 from stem_iso.isolate.pool.map import Results
 from stem_iso.validation import Duration, Size, duration, is_whole, optional_memory, whole
-
-if TYPE_CHECKING:
-    import asyncio
 
 TARGET = "stem_iso.isolate.child.functions:boot"
 MOST = 512  # seats and spares together: half of what a keeper has room for, since the dying need theirs
@@ -95,11 +92,10 @@ class Limited(Executor):
         """`submit` and wait, in an event loop. Cancelling the wait cancels the call: it is killed if it runs."""
         import asyncio  # here, since most programs with a pool have no loop
 
+        waiter = self._backend.loop_waiter(asyncio.get_running_loop())
         future = self.submit(fn, *args, **kwargs)
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
         try:
-            if future.wake(LoopWaker(loop, waiter)):
+            if future.wake(waiter):
                 await waiter
             return future.result()
         except BaseException:  # the wait was cancelled, or the coroutine closed
@@ -257,30 +253,11 @@ class LimitedPool(Limited):
         """
         if self._backend.elsewhere:
             return
-        with self._backend.lock:
-            self._open_calls.shut()
+        self._open_calls.shut()
         if cancel_futures:
             self._backend.withdraw(self._open_calls)
         if wait:
             self._open_calls.drained.wait()
-
-
-@dataclass(frozen=True, slots=True)
-class LoopWaker:
-    """The way of a settled future into an event loop. Called by whoever settles it."""
-
-    loop: asyncio.AbstractEventLoop
-    waiter: asyncio.Future[None]
-
-    def release(self) -> None:
-        try:
-            self.loop.call_soon_threadsafe(self._wake)
-        except RuntimeError:  # the loop has been closed: nobody waits there any more
-            return
-
-    def _wake(self) -> None:
-        if not self.waiter.done():
-            self.waiter.set_result(None)
 
 
 def check_size(max_workers: Any, spares: Any) -> None:
