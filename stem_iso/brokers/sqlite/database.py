@@ -1,7 +1,7 @@
 """A database file, for many processes.
 
-    transaction = mutex (threads of this object) → opened, and still the file of that name? → lock file → BEGIN IMMEDIATE … COMMIT
-                  → unlock → wake those who listen
+    transaction = mutex (threads of this object) → opened, and still the file of that name? → lock file
+                  → BEGIN IMMEDIATE … COMMIT, or a single statement → unlock → wake those who listen
 
 Opened by first use, again after a fork, after an error, and when the file was removed or replaced under us: SQLite would go on writing into
 the unlinked one without a word.
@@ -59,7 +59,7 @@ class FileDatabase:
 
     # -- transactions -----------------------------------------------------------------------------------------------------------
 
-    def write(self, work: Callable[[Transaction], T]) -> T:
+    def write(self, work: Callable[[Transaction], T], *, single: bool = False) -> T:
         deadline = time.monotonic() + PATIENCE
         turn: Transaction | None = None
 
@@ -72,7 +72,7 @@ class FileDatabase:
             connection, lock = self._open(deadline)
             lock.acquire(deadline)
             try:
-                answer = connection.transact("BEGIN IMMEDIATE", body, deadline)
+                answer = connection.single(body, deadline) if single else connection.transact("BEGIN IMMEDIATE", body, deadline)
             except BrokerUnavailable as error:
                 self._failed(error)
                 raise
@@ -102,8 +102,7 @@ class FileDatabase:
 
     def _ours(self) -> threading.Lock:
         if self._pid != os.getpid():  # a fork that the interpreter does not know of
-            connection = self._connection or self._view
-            self.abandon(at_rest=not (connection and connection.in_transaction))
+            self.abandon(at_rest=not self._mutex.locked())  # a statement by itself is no transaction that the connection would show
         return self._mutex
 
     def _failed(self, error: BrokerUnavailable) -> None:
