@@ -21,6 +21,7 @@ import reprlib
 import types
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -56,7 +57,8 @@ class Unresolved(NamedTuple):
     error: str
 
 
-class PlainShape(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class PlainShape:
     """Parameters without `*`, `**` and `/`, as nearly all tasks have them. A call that fits them is bound in a quarter of the time that
     `inspect` takes; one that may not fit is left to it, and to its messages."""
 
@@ -79,7 +81,7 @@ class PlainShape(NamedTuple):
         given = len(args)
         if given > self.by_position:
             return None
-        bound = dict(zip(self.names, args, strict=False))
+        bound = dict(zip(self.names, args))  # noqa: B905 - fewer may be given; to say so would cost a tenth of it
         if not kwargs:
             return bound if given >= self.least else None
         for name in self.names[given:]:
@@ -280,7 +282,7 @@ def redacted(values: Mapping[str, Any], names: Collection[str]) -> dict[str, Any
 def pack_arguments(name: str, values: Mapping[str, Any], canonical: bool = False) -> bytes:
     """Raises TypeError with the argument's name for what is no plain data."""
     try:
-        return pack(dict(values), canonical)
+        return pack(values if type(values) is dict else dict(values), canonical)
     except TypeError as error:
         if (found := first_refused(values)) is not None:
             raise TypeError(f"{name}: argument {found[0]!r} cannot be sent: {found[1]}") from None
