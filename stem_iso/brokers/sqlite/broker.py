@@ -167,7 +167,8 @@ class SqliteBroker:
     def exchange(self, boot: str, settlements: Sequence[Settlement], queues: Sequence[str], want: int) -> Exchange:
         if not settlements:
             # An idle look takes no lock: many workers woken by one task would else stand in line to find nothing.
-            due = self._database.read(lambda turn: lease.quiet(turn, queues))
+            ready = self._database.read(lambda turn: lease.ready(turn, queues), single=True)
+            due = 0.0 if ready else self._database.read(lambda turn: lease.quiet(turn, queues))
             if due is None or due > 0 or want <= 0:
                 return Exchange([], [], due, ready=due == 0)
         return self._database.write(lambda turn: self._exchange(turn, boot, settlements, queues, want))

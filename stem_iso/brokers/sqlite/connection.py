@@ -131,7 +131,7 @@ class Connection:
         return self.transact(begin, work, deadline)
 
     def single(self, work: Callable[[], T], deadline: float = 0.0) -> T:
-        """As `transact`, for work of one statement that reads nothing: SQLite makes a transaction of it."""
+        """As `transact`, for work of statements each of which is a transaction by itself, and that reads no text."""
         while True:
             try:
                 return work()

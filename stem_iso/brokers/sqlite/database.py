@@ -82,12 +82,14 @@ class FileDatabase:
                 self._notify(turn.topics)
         return answer
 
-    def read(self, work: Callable[[Transaction], T]) -> T:
+    def read(self, work: Callable[[Transaction], T], *, single: bool = False) -> T:
         deadline = time.monotonic() + PATIENCE
         with self._ours():
             connection = self._open_to_look(deadline)
             while True:  # until nobody else holds SQLite's own lock: what reads may be begun anew
                 try:
+                    if single:
+                        return connection.single(lambda: work(Transaction(connection, self._clock)))
                     return connection.transact("BEGIN", lambda: work(Transaction(connection, self._clock)))
                 except BrokerUnavailable as error:
                     if not isinstance(error, Busy) or time.monotonic() >= deadline:

@@ -82,8 +82,8 @@ class MemoryDatabase:
     def write(self, work: Callable[[Transaction], T], *, single: bool = False) -> T:
         return self._store.turn(None if single else "BEGIN IMMEDIATE", work)
 
-    def read(self, work: Callable[[Transaction], T]) -> T:
-        return self._store.turn("BEGIN", work)
+    def read(self, work: Callable[[Transaction], T], *, single: bool = False) -> T:
+        return self._store.turn(None if single else "BEGIN", work)
 
     def version(self) -> int:
         return 0  # every commit wakes: nobody can be killed between the two and leave the others alive

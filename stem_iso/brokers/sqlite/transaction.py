@@ -80,8 +80,8 @@ class Database(Protocol):
         """All of `work` in one transaction, or none; then wakes others. `single`: it runs one statement at most, which is a transaction by
         itself, so that BEGIN and COMMIT are spared. Raises BrokerUnavailable."""
 
-    def read(self, work: Callable[[Transaction], T]) -> T:
-        """One consistent view of the store; never waits for a writer."""
+    def read(self, work: Callable[[Transaction], T], *, single: bool = False) -> T:
+        """One consistent view of the store; never waits for a writer. `single`: each of its statements may have a view of its own."""
 
     def version(self) -> int:
         """Another number than before where another connection has committed."""
