@@ -2,9 +2,12 @@
 
 python -m bench.sqlite [--quick]
 
-enqueue         one task per transaction and 100 per transaction; huey's SQLite storage beside it where huey is installed
+enqueue         a producer's whole call, one task per transaction, and `enqueue_many` of 2,000: µs of CPU and of wall clock per task, median
+                    and range of rounds in which huey's SQLite storage stands beside it (where it is installed) at each `synchronous`;
+                    ours is NORMAL
 life            publish, lease, settle with a result: µs per task at 1, 10 and 100 per transaction; and its CPU alone, since
                     a busy machine moves that less
+enqueue → start a producer's clock before its enqueue, to the handler's, in an isolate of an idle worker by command
 enqueue → lease the producer's clock before its publish, to the worker's clock with the delivery in hand; two processes, worker parked
 delayed         how late a task is leased that was delayed by 100 ms, an idle worker
 idle            CPU of a parked worker, as it looks every 250 ms
@@ -25,12 +28,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from bench.end_to_end import latency
 from bench.harness import percentile, report, spread
+from stem_iso import Stem
 from stem_iso.brokers.base import Broker, Settlement, WorkWatch
 from stem_iso.brokers.url import open_broker
 from stem_iso.client.enqueue import new_id
@@ -92,30 +98,75 @@ def lives(folder: str, tasks: int) -> Iterator[dict[str, Any]]:
         broker.close()
 
 
-def call_all(task: Callable[[str, int], Any], count: int) -> int:
-    for _ in range(count):
-        task("x" * 60, 128)
-    return count
+ROUNDS, MANY = 5, 2000
 
 
-def huey_enqueue(folder: str, tasks: int) -> Iterator[dict[str, Any]]:
-    if importlib.util.find_spec("huey") is None:
-        yield {"what": "huey: not installed"}
-        return
+def stem_enqueues(folder: str) -> Iterator[tuple[str, Callable[[int], int]]]:
+    app = Stem(f"sqlite:///{folder}/stem.db")
+
+    @app.task(name="noop")
+    def noop(path: str, width: int) -> None: ...
+
+    def single(count: int) -> int:
+        for _ in range(count):
+            noop.enqueue("x" * 60, 128)
+        return count
+
+    def many(count: int) -> int:
+        app.enqueue_many([noop.s("x" * 60, 128) for _ in range(MANY)])
+        return MANY
+
+    yield "stem_iso, NORMAL", single
+    yield f"stem_iso, NORMAL, {MANY} at once", many
+
+
+def huey_enqueues(folder: str) -> Iterator[tuple[str, Callable[[int], int]]]:
     from huey import SqliteHuey
 
-    for fsync in (False, True):
-        huey = SqliteHuey(filename=f"{folder}/huey-{fsync}.db", fsync=fsync)
+    for synchronous in ("OFF", "NORMAL", "FULL"):
+        huey = SqliteHuey(filename=f"{folder}/huey-{synchronous}.db", fsync=synchronous == "FULL")
 
         @huey.task(name="noop")
         def noop(path: str, width: int) -> None: ...
 
-        seconds, _ = clocked(call_all, noop, tasks // 5 if fsync else tasks)
+        huey.storage.conn.execute(f"PRAGMA synchronous = {synchronous}")
+        yield f"huey, {synchronous}", partial(_call_all, noop, 10 if synchronous == "FULL" else 1)
+
+
+def _call_all(task: Callable[[str, int], Any], part: int, count: int) -> int:
+    for _ in range(count // part):
+        task("x" * 60, 128)
+    return count // part
+
+
+def enqueues(folder: str, tasks: int) -> Iterator[dict[str, Any]]:
+    """Round by round, so that what else the machine does falls on all alike."""
+    sides = dict(stem_enqueues(folder))
+    if importlib.util.find_spec("huey") is None:
+        yield {"what": "huey: not installed"}
+    else:
+        sides |= dict(huey_enqueues(folder))
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    for enqueue in sides.values():
+        enqueue(100)  # opened
+    for _ in range(ROUNDS):
+        for name, enqueue in sides.items():
+            taken[name].append(clocked(enqueue, tasks // ROUNDS))
+    for name, rounds in taken.items():
+        wall, cpu = ([each[at] * 1e6 for each in rounds] for at in (0, 1))
         yield {
-            "what": f"huey {'FULL' if fsync else 'OFF'}, 1 per transaction",
-            "enqueue/s": round(1 / seconds),
-            "enqueue µs": round(seconds * 1e6, 1),
+            "what": f"enqueue: {name}",
+            "enqueue/s": round(1e6 / percentile(wall, 0.5)),
+            "enqueue µs": round(percentile(wall, 0.5), 1),
+            "from–to": f"{min(wall):.1f}–{max(wall):.1f}",
+            "CPU µs": round(percentile(cpu, 0.5), 1),
+            "CPU from–to": f"{min(cpu):.1f}–{max(cpu):.1f}",
+            "load": round(os.getloadavg()[0], 1),
         }
+
+
+def starts(folder: str, runs: int) -> Iterator[dict[str, Any]]:
+    yield latency(Path(folder), runs) | {"load": round(os.getloadavg()[0], 1)}
 
 
 # -- several processes: this file again, with a role ---------------------------------------------------------------------------------
@@ -237,7 +288,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     tasks, rounds, seconds = (2000, 30, 2.0) if quick else (20_000, 200, 10.0)
     rows: list[dict[str, Any]] = []
-    for part, amount in ((lives, tasks), (huey_enqueue, tasks), (wake_ups, rounds), (idle, seconds), (crowd, seconds)):
+    for part, amount in ((enqueues, tasks), (lives, tasks), (starts, rounds), (wake_ups, rounds), (idle, seconds), (crowd, seconds)):
         with tempfile.TemporaryDirectory() as folder:
             rows += part(folder, amount)  # type: ignore[operator]
     report("sqlite", rows)

@@ -1,7 +1,7 @@
 """The application: where tasks are declared, and from where they are sent.
 
     @app.task(...)            ──> registry (names → handlers)
-    task.enqueue(...)         ──> envelope_of ──┬──> broker.publish            outside of a task
+    task.enqueue(...)         ──> Envelope ─────┬──> broker.publish            outside of a task
                                                 └──> context.publish ──> core  inside of one, with its lineage
     app.handle(id).result()   ──> watcher: one for all waits of this process
 

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, unquote
 
@@ -41,21 +40,23 @@ class BrokerPool:
         self._opened: list[Broker] = []  # every one of this process, so that none is collected in a child
         self._inherited: list[Broker] = []  # never touched again
 
-    @contextmanager
-    def borrow(self) -> Iterator[Broker]:
+    def borrow(self) -> Loan:
+        return Loan(self)
+
+    def take(self) -> tuple[Broker, int]:
+        """One that is idle, else a new one; and the process that it is of. It goes back by `give_back`."""
         if self._pid != os.getpid():
             self._after_fork()
         try:
-            broker = self._idle.pop()
+            return self._idle.pop(), self._pid
         except IndexError:
             broker = self._open()
-            self._opened.append(broker)
-        pid = self._pid
-        try:
-            yield broker
-        finally:
-            if pid == self._pid:
-                self._idle.append(broker)
+        self._opened.append(broker)
+        return broker, self._pid
+
+    def give_back(self, broker: Broker, pid: int) -> None:
+        if pid == self._pid:
+            self._idle.append(broker)
 
     def close(self) -> None:
         """Close the idle ones; one that is lent is closed by nobody, and collected with this object."""
@@ -69,6 +70,22 @@ class BrokerPool:
     def _after_fork(self) -> None:
         self._inherited += self._opened
         self._opened, self._idle, self._pid = [], deque(), os.getpid()
+
+
+class Loan:
+    """`with pool.borrow() as broker`. A class, because a generator takes four times as long, and every enqueue borrows."""
+
+    __slots__ = ("_broker", "_pid", "_pool")
+
+    def __init__(self, pool: BrokerPool) -> None:
+        self._pool = pool
+
+    def __enter__(self) -> Broker:
+        self._broker, self._pid = self._pool.take()
+        return self._broker
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.give_back(self._broker, self._pid)
 
 
 class Listeners:

@@ -1,6 +1,6 @@
 """Enqueue: from a call to its envelope, through middleware and publish signals, into the broker.
 
-    task + args + options ── signature ──> Signature ── envelope_of ──> Envelope
+    task + args + options ── signature ──> Signature ── EnvelopeTemplate, one for each task and its options ──> Envelope
     envelopes ── middleware ── before_task_publish ──┬──> context ──> core    inside a task
                                                      └──> broker              outside of one ──> after_task_publish ──> ids ──> handles
 
@@ -22,12 +22,12 @@ from stem_iso.brokers.rules import encoded
 from stem_iso.client.app_location import refuse_while_importing
 from stem_iso.client.canvas import Signature
 from stem_iso.client.result import TaskHandle
-from stem_iso.client.task_ref import TaskRef, function_of
+from stem_iso.client.task_ref import KnownTemplate, TaskRef, function_of
 from stem_iso.errors import InvalidOptions, Misfit
 from stem_iso.signals import AfterTaskPublishSignal, BeforeTaskPublishSignal, Signals
 from stem_iso.task.codec import unpack
 from stem_iso.task.context import TaskContext
-from stem_iso.task.enqueue_options import Declared, envelope_of
+from stem_iso.task.enqueue_options import Declared, EnvelopeTemplate
 from stem_iso.task.envelope import Envelope
 from stem_iso.task.handler import FunctionHandler, form_of
 from stem_iso.validation import text
@@ -53,21 +53,21 @@ def new_id() -> str:
 def send(app: Application, signatures: Sequence[Signature[Any]], context: TaskContext | None) -> list[TaskHandle[Any]]:
     """Publish these calls in one step: all of them are checked before any is sent. Those that wait for a commit go in another, after it."""
     context = speaker(app, context)
-    now = app.clock()
-    envelopes = [envelope(signature, context, now) for signature in signatures]
+    now, lineage = app.clock(), None if context is None else context.lineage
+    envelopes = [_envelope(signature, now, lineage) for signature in signatures]
+    waiting = [number for number, signature in enumerate(signatures) if waits(app, signature.task)]
+    if not waiting:
+        return [TaskHandle(app, id, queue) for id, queue in publish(app, envelopes, context)]
     handles: list[TaskHandle[Any]] = [TaskHandle(app, each.id, each.queue) for each in envelopes]
-    waiting = {number for number, signature in enumerate(signatures) if waits(app, signature.task)}
 
     def store(numbers: Sequence[int]) -> None:
         stored = publish(app, [envelopes[number] for number in numbers], context)
         for number, (id, queue) in zip(numbers, stored, strict=True):
             handles[number].id, handles[number].queue = id, queue
 
-    if at_once := [number for number in range(len(envelopes)) if number not in waiting]:
+    if at_once := [number for number in range(len(envelopes)) if number not in set(waiting)]:
         store(at_once)
-    if waiting:
-        later = sorted(waiting)
-        after_commit(app, [envelopes[number] for number in later], partial(store, later))
+    after_commit(app, [envelopes[number] for number in waiting], partial(store, waiting))
     return handles
 
 
@@ -99,32 +99,40 @@ def signature(app: Application, task: str | TaskRef[Any], args: Mapping[str, Any
     if handler is not None:
         handler.parameters.fit(args)
         handler.parameters.check_values(args)
-    return Signature(base.using(**options), dict(args))
+    return Signature(base.using(**options) if options else base, dict(args))
 
 
 def envelope(signature: Signature[Any], context: TaskContext | None, now: float) -> Envelope:
+    """Raises InvalidOptions, and TypeError for arguments that cannot be sent."""
+    return _envelope(signature, now, None if context is None else context.lineage)
+
+
+def _envelope(signature: Signature[Any], now: float, lineage: tuple[str, str] | None) -> Envelope:
     task = signature.task
-    return envelope_of(
-        _declared(task.app, task.name),
-        signature.args,
-        task.options,
-        id=task.options.given.get("task_id") or new_id(),
-        now=now,
-        lineage=None if context is None else context.lineage,
-    )
+    id = task.options.given.get("task_id") or new_id()
+    return _template_of(task).fill(signature.args, id=id, now=now, lineage=lineage)
 
 
 def template(signature: Signature[Any]) -> Envelope:
     """A call for later, many times: without an id, and its times count from 0."""
-    task = signature.task
-    return envelope_of(_declared(task.app, task.name), signature.args, task.options, id="", now=0.0)
+    return _template_of(signature.task).fill(signature.args, id="", now=0.0)
+
+
+def _template_of(task: TaskRef[Any]) -> EnvelopeTemplate:
+    """Made at the first enqueue, and anew where the name has another handler, or the application other defaults. Raises InvalidOptions."""
+    app = task.app
+    handler, defaults = app.registry.find(task.name), app.defaults
+    known = task.template
+    if known is None or known.handler is not handler or known.defaults is not defaults:
+        known = task.template = KnownTemplate(handler, defaults, EnvelopeTemplate(_declared(app, task.name), task.options))
+    return known.template
 
 
 def _declared(app: Application, name: str) -> Declared:
     """What is known here of a task. Raises InvalidOptions for an annotation that cannot be converted."""
-    if name not in app.registry:
+    handler = app.registry.find(name)
+    if handler is None:
         return Declared(name)
-    handler = app.registry.resolve(name)
     if isinstance(handler, FunctionHandler):
         handler.parameters.check()
     return Declared(name, app.options_of(name), form_of(handler))
@@ -158,15 +166,16 @@ def after_commit(app: Application, envelopes: Sequence[Envelope], call: Callable
 
 def publish(app: Application, envelopes: Sequence[Envelope], context: TaskContext | None) -> list[tuple[str, str]]:
     """Id and queue of each. `context`: of the task that they are published through; None: through the broker."""
-    queues = {envelope.id: envelope.queue for envelope in envelopes}  # by the id that counts; a middleware may change them
+    changed: dict[str, str] = {}  # queues by the id that counts, of what a middleware made of these envelopes
 
-    def last(envelopes: Sequence[Envelope]) -> list[str]:
-        ids = _with_signals(app.signals, envelopes, lambda: _publish(app, envelopes, context))
-        queues.update(zip(ids, (envelope.queue for envelope in envelopes), strict=True))
+    def last(sent: Sequence[Envelope]) -> list[str]:
+        ids = _with_signals(app.signals, sent, lambda: _publish(app, sent, context))
+        if sent is not envelopes:
+            changed.update(zip(ids, (envelope.queue for envelope in sent), strict=True))
         return ids
 
     ids = app.middleware.enqueue(envelopes, last)
-    return [(id, queues.get(id, envelope.queue)) for id, envelope in zip(ids, envelopes, strict=True)]
+    return [(id, changed.get(id, envelope.queue)) for id, envelope in zip(ids, envelopes, strict=True)]
 
 
 def compose(app: Application, canvas: Canvas, context: TaskContext | None) -> None:

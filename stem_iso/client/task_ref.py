@@ -7,19 +7,29 @@ TaskRef ──> TaskBase (task.py)       adds what makes a call of it: s, after,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Generic, Self, TypeVar, Unpack
+from typing import Any, Generic, NamedTuple, Self, TypeVar, Unpack
 
 from stem_iso.client.application import Application
 from stem_iso.errors import Misfit
-from stem_iso.task.enqueue_options import NO_OPTIONS, EnqueueOptions
-from stem_iso.task.handler import FunctionHandler, redacted_arguments
-from stem_iso.task.options import EnqueueFields
+from stem_iso.task.enqueue_options import NO_OPTIONS, EnqueueOptions, EnvelopeTemplate
+from stem_iso.task.handler import FunctionHandler, TaskHandler, redacted_arguments
+from stem_iso.task.options import EnqueueFields, TaskOptions
 
 R_co = TypeVar("R_co", covariant=True)
 
 
+class KnownTemplate(NamedTuple):
+    """A template, and of what it was made."""
+
+    handler: TaskHandler[Any] | None
+    defaults: TaskOptions
+    template: EnvelopeTemplate
+
+
 class TaskRef(Generic[R_co]):
     """Two of the same name, application and options are equal."""
+
+    template: KnownTemplate | None = None  # set and looked at by `enqueue`, in any thread: each finds one that is right, or makes it
 
     def __init__(self, app: Application, name: str, options: EnqueueOptions = NO_OPTIONS) -> None:
         self.app, self.name, self.options = app, name, options
@@ -82,5 +92,5 @@ class TaskRef(Generic[R_co]):
 
 def function_of(app: Application, name: str) -> FunctionHandler[Any] | None:
     """The function behind this task, None where its code is not here, or is a class."""
-    handler = app.registry.resolve(name) if name in app.registry else None
+    handler = app.registry.find(name)
     return handler if isinstance(handler, FunctionHandler) else None

@@ -28,7 +28,8 @@ from stem_iso.task.losses import MASK, cut_down, harmless, is_record, left_out, 
 
 TEXTUAL = (str, bytes, bytearray, PurePath, datetime, date, time, timedelta, UUID, Decimal, Enum)
 
-PLAIN = frozenset({str, bool, float, bytes})  # values of which nothing needs to be looked at; an int may be too large, text no UTF-8
+PLAIN = (str, bool, float, bytes, int)  # types of values that arrive as they are; an int may be too large, text no UTF-8
+INTEGERS = -(2**63), 2**64  # the least of msgpack, and the first that is too large
 
 Unconvertible = TypeError  # what `Converter` raises for an annotation, and `pack` for a value
 
@@ -123,6 +124,7 @@ class Converter:
         self._decoders = list(_decoders(annotation))
         if optional:
             self._decoders.append(msgspec.msgpack.Decoder(None))
+        self._plain = annotation if any(annotation is kind for kind in PLAIN) else None
 
     @cached_property
     def _has_records(self) -> bool:
@@ -139,22 +141,28 @@ class Converter:
                 failure = failure or error
         raise failure or msgspec.ValidationError("no type fits")
 
+    def surely_arrives(self, value: Any) -> bool:
+        """A glance that spares `check` for the commonest values; False says nothing."""
+        kind = type(value)
+        return kind is self._plain and (kind is not int or INTEGERS[0] <= value < INTEGERS[1])
+
     def check(self, value: Any, name: str) -> None:
         """Whether this value would arrive; errors call it `name`. Raises TypeError for what cannot be sent, or would lose something of it,
         msgspec.MsgspecError for what is of another type.
         """
-        if type(value) is not self.annotation or type(value) not in PLAIN:
-            packed = pack(value)
-            try:
-                arrived = self.unpack(packed)
-            except msgspec.MsgspecError as error:
-                if (reason := left_out(value, error, name)) is not None:
-                    raise TypeError(reason) from None
-                raise
-            if not self._has_records or (type(value) is type(arrived) and harmless(type(value))):
-                return
-            if (reason := cut_down(value, arrived, name)) is not None:
-                raise TypeError(reason)
+        if self.surely_arrives(value):
+            return
+        packed = pack(value)
+        try:
+            arrived = self.unpack(packed)
+        except msgspec.MsgspecError as error:
+            if (reason := left_out(value, error, name)) is not None:
+                raise TypeError(reason) from None
+            raise
+        if not self._has_records or (type(value) is type(arrived) and harmless(type(value))):
+            return
+        if (reason := cut_down(value, arrived, name)) is not None:
+            raise TypeError(reason)
 
 
 def _decoders(annotation: Any) -> Iterator[msgspec.msgpack.Decoder[Any]]:

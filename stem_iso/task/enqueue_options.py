@@ -1,6 +1,7 @@
 """Options of one enqueue, and the envelope that they make.
 
-    task + args + EnqueueOptions (given at enqueue) + TaskOptions (the handler's, if its code is here) ── envelope_of ──> Envelope
+    task + EnqueueOptions (given at enqueue) + TaskOptions (the handler's, if its code is here) ──> EnvelopeTemplate
+    EnvelopeTemplate + args + id + now ── fill ──> Envelope
 
 Rules
  1. What was given at enqueue overrides the handler's, a default value included; what was not given stays UNSET, and the worker's handler
@@ -56,38 +57,67 @@ class Declared:
     form: Form = Form.ISOLATED
 
 
+class EnvelopeTemplate:
+    """What the envelopes of a task under these options have in common: checked, and put together, once. Raises InvalidOptions."""
+
+    def __init__(self, declared: Declared, using: EnqueueOptions) -> None:
+        self._given = given = using.given
+        options = declared.options or TaskOptions()
+        _refuse_conflicts(declared, options, given)
+        # A key of one's own says "unique" by itself, unless it was switched off in the same breath.
+        self._unique = bool(given.get("unique", options.unique or "unique_key" in given))
+        unique_for = given.get("unique_for", options.unique_for)
+        if given.get("unique_for") is not None and not self._unique:
+            raise InvalidOptions(f"unique_for ({unique_for:g} s) means nothing without unique=True")
+        fields = {name: given[name] for name in CARRIED if name in given}
+        if options.visibility_timeout is not None:
+            fields.setdefault("visibility_timeout", options.visibility_timeout)
+        self._delay = 0.0 if "eta" in given else given.get("delay") or 0.0
+        self._expires = given.get("expires", options.expires)
+        self._common = Envelope(
+            id="",
+            name=declared.name,
+            args=msgspec.Raw(),
+            queue=given.get("queue", options.queue),
+            priority=given.get("priority", options.priority),
+            headers=given.get("headers", {}),
+            meta=given.get("meta", {}),
+            not_before=given.get("eta"),
+            unique_for=unique_for if self._unique else None,
+            **fields,
+        )
+
+    def fill(self, args: Mapping[str, Any], *, id: str, now: float, lineage: tuple[str, str] | None = None) -> Envelope:
+        """Raises TypeError for arguments that cannot be sent."""
+        common = self._common
+        parent_id, root_id = lineage or (None, None)
+        return msgspec.structs.replace(
+            common,
+            id=id,
+            args=msgspec.Raw(pack_arguments(common.name, args)),
+            headers=common.headers.copy(),  # frozen is the envelope, not what is in it
+            meta=common.meta.copy(),
+            extra={},
+            enqueued_at=now,
+            not_before=now + self._delay if self._delay else common.not_before,
+            expires=None if self._expires is None else _expires(self._expires, now),
+            lock=self._lock(args) if self._unique else None,
+            parent_id=parent_id,
+            root_id=root_id,
+        )
+
+    def _lock(self, args: Mapping[str, Any]) -> str:
+        key = self._given.get("unique_key")
+        if key is None:
+            key = hashlib.sha256(pack_arguments(self._common.name, args, canonical=True)).hexdigest()[:32]
+        return joined(self._common.queue, self._common.name, key)
+
+
 def envelope_of(
     declared: Declared, args: Mapping[str, Any], using: EnqueueOptions, *, id: str, now: float, lineage: tuple[str, str] | None = None
 ) -> Envelope:
-    """Raises InvalidOptions, and TypeError for arguments that cannot be sent."""
-    given = using.given
-    options = declared.options or TaskOptions()
-    _refuse_conflicts(declared, options, given)
-    queue = given.get("queue", options.queue)
-    unique_for = given.get("unique_for", options.unique_for)
-    lock = _lock(declared.name, queue, args, given, options)
-    if given.get("unique_for") is not None and lock is None:
-        raise InvalidOptions(f"unique_for ({unique_for:g} s) means nothing without unique=True")
-    fields = {name: given[name] for name in CARRIED if name in given}
-    if options.visibility_timeout is not None:
-        fields.setdefault("visibility_timeout", options.visibility_timeout)
-    return Envelope(
-        id=id,
-        name=declared.name,
-        args=msgspec.Raw(pack_arguments(declared.name, args)),
-        queue=queue,
-        priority=given.get("priority", options.priority),
-        headers=given.get("headers", {}),
-        meta=given.get("meta", {}),
-        enqueued_at=now,
-        not_before=given["eta"] if "eta" in given else now + given["delay"] if given.get("delay") else None,
-        expires=_expires(given.get("expires", options.expires), now),
-        lock=lock,
-        unique_for=unique_for if lock else None,
-        parent_id=lineage[0] if lineage else None,
-        root_id=lineage[1] if lineage else None,
-        **fields,
-    )
+    """One by itself. Raises InvalidOptions, and TypeError for arguments that cannot be sent."""
+    return EnvelopeTemplate(declared, using).fill(args, id=id, now=now, lineage=lineage)
 
 
 def _refuse_conflicts(declared: Declared, options: TaskOptions, given: Mapping[str, Any]) -> None:
@@ -103,20 +133,8 @@ def _refuse_conflicts(declared: Declared, options: TaskOptions, given: Mapping[s
         raise InvalidOptions(f"{declared.name}: {conflict}")
 
 
-def _expires(value: Any, now: float) -> float | None:
-    if isinstance(value, datetime):
-        return value.timestamp()
-    return None if value is None else now + float(value)
-
-
-def _lock(name: str, queue: str, args: Mapping[str, Any], given: Mapping[str, Any], options: TaskOptions) -> str | None:
-    # A key of one's own says "unique" by itself, unless it was switched off in the same breath.
-    if not given.get("unique", options.unique or "unique_key" in given):
-        return None
-    key = given.get("unique_key")
-    if key is None:
-        key = hashlib.sha256(pack_arguments(name, args, canonical=True)).hexdigest()[:32]
-    return joined(queue, name, key)
+def _expires(value: float | datetime, now: float) -> float:
+    return value.timestamp() if isinstance(value, datetime) else now + float(value)
 
 
 def as_later_step(envelope: Envelope, using: EnqueueOptions, now: float) -> Envelope:

@@ -167,6 +167,10 @@ class TaskRegistry:
             self.register(handler)
             self._stand_ins.add(handler.name)
 
+    def find(self, name: str) -> TaskHandler[Any] | None:
+        """None for a name that nothing here has."""
+        return self._handlers.get(name)
+
     def resolve(self, name: str) -> TaskHandler[Any]:
         """Raises UnknownTask."""
         try:

@@ -313,6 +313,36 @@ def test_a_commit_without_a_wake_up_is_seen_by_the_interval(path: Path) -> None:
         one.close()
 
 
+def test_a_commit_without_a_wake_up_is_seen_behind_one_that_had_it(path: Path) -> None:
+    broker, other = in_file(path), in_file(path)
+    watch = broker.watch("alpha", ["default"])
+    quiet(watch)
+    other.publish([envelope()])
+    assert watch.changed() is True
+    assert len(take(broker)) == 1
+    publish_and_be_killed_before_notifying(other, envelope())
+    assert watch.changed() is True
+    assert len(take(broker)) == 1
+    quiet(watch)
+    publish_and_be_killed_before_notifying(other, envelope())
+    assert watch.changed() is True
+    watch.close()
+    for one in (broker, other):
+        one.close()
+
+
+def test_a_batch_keeps_its_order_whatever_its_tasks_carry(path: Path) -> None:
+    broker = in_file(path)
+    kinds: list[dict[str, object]] = [{}, {"meta": {"m": 1}}, {}, {"parent_id": "p", "root_id": "r"}, {"result_ttl": 5.0}, {}]
+    sent = [envelope(**kind) for kind in kinds]
+    assert broker.publish(sent) == broker.publish(sent) == [one.id for one in sent]
+    taken = take(broker)
+    assert ids(taken) == [one.id for one in sent]
+    shown = [status(broker, one.id) for one in sent]
+    assert [(one.meta, one.parent_id, one.root_id) for one in shown] == [(one.meta, one.parent_id, one.root_id) for one in sent]
+    broker.close()
+
+
 def test_a_worker_is_woken_in_a_moment(path: Path) -> None:
     broker, other = in_file(path), in_file(path)
     watch = broker.watch("alpha", ["default"])

@@ -99,6 +99,37 @@ def test_a_result_that_is_not_what_its_annotation_says_comes_as_it_is(app: Stem)
     assert handle.result(timeout=5) == "text"  # type: ignore[comparison-overlap]
 
 
+def test_a_task_that_was_enqueued_before_follows_a_new_declaration_of_its_name(app: Stem) -> None:
+    @app.task(name="n", queue="first", priority=1)
+    def task() -> None: ...
+
+    urgent = task.using(priority=9)
+    assert [each.enqueue().queue for each in (task, urgent)] == ["first", "first"]
+    app.task(name="n", queue="second", override=True)(lambda: None)
+    assert [each.enqueue().queue for each in (task, urgent)] == ["second", "second"]
+    broker = app.open_broker()
+    sent = [decode(one.body) for one in broker.exchange("boot", [], ["first", "second"], 4).deliveries]
+    assert sorted((one.queue, one.priority) for one in sent) == [("first", 1), ("first", 9), ("second", 0), ("second", 9)]
+    broker.close()
+
+
+def test_each_enqueue_counts_its_times_anew(app: Stem) -> None:
+    now = 1000.0
+    app.clock = lambda: now
+
+    @app.task(name="n", expires=60)
+    def task() -> None: ...
+
+    later = task.using(delay=5)
+    for now in (2000.0, 3000.0):
+        sent = task.enqueue(), later.enqueue()
+        first, second = (settle_next(app, succeeded(None)) for _ in sent)
+        assert {(each["enqueued_at"], each["not_before"], each["expires"]) for each in (first, second)} == {
+            (now, None, now + 60),
+            (now, now + 5, now + 60),
+        }
+
+
 def test_by_name_a_producer_needs_no_code_and_with_code_a_wrong_call_is_found(app: Stem) -> None:
     @app.task(name="known")
     def known(n: int) -> None: ...

@@ -2,6 +2,8 @@
 
 import contextlib
 import enum
+import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -137,6 +139,47 @@ def test_a_call_that_python_takes_arrives_as_it_was_made(args: list[int], kwargs
             journey(task, *args, **kwargs)
     else:
         assert journey(task, *args, **kwargs) == expected
+
+
+def _none() -> None: ...
+def _two(a: int, b: int) -> None: ...
+def _default(a: int, b: int = 7, c: int = 8) -> None: ...
+def _by_name(a: int, *, k: int) -> None: ...
+def _by_name_at_will(a: int = 6, *, k: int = 9) -> None: ...
+def _names_alone(*, k: int, c: int = 8) -> None: ...
+def _by_position(a: int, /, b: int = 7) -> None: ...
+def _all(a: int, *rest: int, k: int = 9, **more: int) -> None: ...
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.sampled_from([_none, _two, _default, _by_name, _by_name_at_will, _names_alone, _by_position, _all]),
+    st.lists(st.integers(), max_size=4).map(tuple),
+    st.dictionaries(st.sampled_from(["a", "b", "c", "k", "other"]), st.integers(), max_size=3),
+)
+def test_a_call_is_bound_as_inspect_binds_it_and_refused_in_its_words(
+    task: Callable[..., Any], args: tuple[int, ...], kwargs: dict[str, int]
+) -> None:
+    parameters = Parameters(task, "shop.task")
+    try:
+        expected = inspect.signature(task).bind(*args, **kwargs).arguments
+    except TypeError as error:
+        with pytest.raises(TypeError, match=f"^{re.escape(f'shop.task: {error}')}$"):
+            parameters.bind(args, kwargs)
+    else:
+        assert list(parameters.bind(args, kwargs).items()) == list(expected.items())
+
+
+@pytest.mark.parametrize("value", [2**64, -(2**63) - 1, True, 1.0])
+def test_an_integer_that_cannot_be_sent_is_refused_where_it_is_enqueued(value: Any) -> None:
+    def task(a: int) -> None: ...
+
+    parameters = Parameters(task, "n")
+    for fits in (2**64 - 1, -(2**63), 0):
+        parameters.check_values({"a": fits})
+        assert journey(lambda a: a, fits) == fits
+    with pytest.raises(TypeError, match="argument 'a'"):
+        parameters.check_values({"a": value})
 
 
 def test_lists_and_maps_of_further_arguments_travel_under_their_own_names() -> None:

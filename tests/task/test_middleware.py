@@ -18,6 +18,7 @@ from stem_iso import Envelope, InvalidOptions, Middleware, Stem, StemError, Task
 from stem_iso.client.enqueue import compose
 from stem_iso.isolate.interfaces import RETRY, SUCCEEDED
 from stem_iso.task.canvas.tree import Leaf, Series, lay
+from stem_iso.task.envelope import decode
 from stem_iso.testing import assert_enqueued
 from stem_iso.worker.child.task_runner import run_async, run_sync
 from stem_iso.worker.entrypoints import boot_of
@@ -71,7 +72,30 @@ class Surrounding:
         self.around = contextmanager(around)
 
 
+class Scribbling(Middleware):
+    """Writes into the containers of the envelopes, which it should not."""
+
+    def enqueue(self, envelopes: Sequence[Envelope], call_next: Publish) -> list[str]:
+        for each in envelopes:
+            each.headers["count"] = each.headers.get("count", 0) + 1
+            each.meta["count"] = each.meta.get("count", 0) + 1
+        return call_next(envelopes)
+
+
 # -- around a publish ------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_middleware_writes_into_one_envelope_is_in_no_other() -> None:
+    app = Stem("memory://")
+    app.middleware.add(Scribbling())
+
+    @app.task(name="n")
+    def task() -> None: ...
+
+    for each in (task, task, task.using(headers={"h": 1}), task):
+        each.enqueue()
+    sent = [decode(one.body) for one in app.open_broker().exchange("boot", [], ["default"], 9).deliveries]
+    assert [(one.headers["count"], one.meta) for one in sent] == [(1, {"count": 1})] * 4
 
 
 def test_the_first_added_is_outermost_and_a_batch_passes_once():

@@ -55,7 +55,7 @@ from stem_iso.brokers.sqlite import (
 )
 from stem_iso.brokers.sqlite.result_watch import SqliteResultWatch, wait, wait_members
 from stem_iso.brokers.sqlite.rows import newest
-from stem_iso.brokers.sqlite.transaction import Database, Transaction
+from stem_iso.brokers.sqlite.transaction import CHUNK, Database, Transaction
 from stem_iso.brokers.sqlite.work_watch import SqliteWorkWatch
 from stem_iso.outcome import Progress
 from stem_iso.task.canvas.tree import Canvas, Tree
@@ -82,12 +82,17 @@ class SqliteBroker:
 
     def publish(self, envelopes: Sequence[Envelope]) -> list[str]:
         pairs = encoded(envelopes, self.options.max_payload_bytes)
-        if pairs and all(envelope.lock is not None for envelope in envelopes):
+        unlocked = [envelope.id for envelope in envelopes if envelope.lock is None]
+        if len(unlocked) == len(pairs):
+            if pairs:
+                self._database.write(lambda turn: publish.store(turn, pairs), single=len(pairs) <= CHUNK)
+            return unlocked
+        if not unlocked:
             # A crowd that wants what is taken only looks: it would else stand in line for the lock, and the worker behind it.
             holders = self._database.read(lambda turn: publish.holders(turn, envelopes))
             if holders is not None:
                 return holders
-        return self._database.write(lambda turn: publish.publish(turn, pairs)) if pairs else []
+        return self._database.write(lambda turn: publish.publish(turn, pairs))
 
     def status(self, ids: Sequence[str], queue: str | None = None) -> list[StatusRecord | None]:
         return self._database.read(lambda turn: status.statuses(turn, ids)) if ids else []
@@ -162,7 +167,8 @@ class SqliteBroker:
     def exchange(self, boot: str, settlements: Sequence[Settlement], queues: Sequence[str], want: int) -> Exchange:
         if not settlements:
             # An idle look takes no lock: many workers woken by one task would else stand in line to find nothing.
-            due = self._database.read(lambda turn: lease.quiet(turn, queues))
+            ready = self._database.read(lambda turn: lease.ready(turn, queues), single=True)
+            due = 0.0 if ready else self._database.read(lambda turn: lease.quiet(turn, queues))
             if due is None or due > 0 or want <= 0:
                 return Exchange([], [], due, ready=due == 0)
         return self._database.write(lambda turn: self._exchange(turn, boot, settlements, queues, want))

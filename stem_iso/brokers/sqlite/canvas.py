@@ -24,7 +24,7 @@ from stem_iso.brokers.sqlite import end_notices, schema
 from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.brokers.sqlite.counts import drop
 from stem_iso.brokers.sqlite.notifications import Topic
-from stem_iso.brokers.sqlite.rows import ENDED, INSERT, RowEnd, add_dead_letters, close, pack, state_of, undecodable, unpack_error, waiting
+from stem_iso.brokers.sqlite.rows import ENDED, RowEnd, add_dead_letters, add_waiting, close, pack, state_of, undecodable, unpack_error
 from stem_iso.brokers.sqlite.transaction import Transaction
 from stem_iso.brokers.sqlite.values import count, data, is_text, seconds, text, unpacked
 from stem_iso.errors import StemError
@@ -74,7 +74,7 @@ def compose(turn: Transaction, canvas: Canvas, bodies: Sequence[tuple[Envelope, 
     if turn.one("SELECT 1 FROM task WHERE id = ? OR canvas = ?", (canvas.id, canvas.id)):
         return  # it is here already, or was: its outcome may have expired before its other parts have
     first = set(canvas.first)
-    turn.of_rows(INSERT, [waiting(envelope, body, turn.now) for envelope, body in bodies])
+    add_waiting(turn, bodies)
     turn.of_rows(_INSERT_GROUP, [(join.id, GROUP, "", 9, join.size, turn.now) for join in canvas.joins])
     thens = [(step.envelope.id, step.then) for step in canvas.steps] + [(join.id, join.then) for join in canvas.joins]
     turn.of_rows("INSERT INTO tally VALUES {rows}", [(join.id, join.size) for join in canvas.joins if join.size])

@@ -130,6 +130,16 @@ class Connection:
         self.read_any_text(True)
         return self.transact(begin, work, deadline)
 
+    def single(self, work: Callable[[], T], deadline: float = 0.0) -> T:
+        """As `transact`, for work of statements each of which is a transaction by itself, and that reads no text."""
+        while True:
+            try:
+                return work()
+            except self._error as error:
+                ours = self._ours(error)
+                if not isinstance(ours, Busy) or time.monotonic() >= deadline:
+                    raise ours from error
+
     def read_any_text(self, wanted: bool) -> None:
         """What is no UTF-8 is to cost the row that it stands in (`values`), not the whole answer."""
         self._raw.text_factory = _text if wanted else str

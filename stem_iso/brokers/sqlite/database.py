@@ -1,7 +1,7 @@
 """A database file, for many processes.
 
-    transaction = mutex (threads of this object) → opened, and still the file of that name? → lock file → BEGIN IMMEDIATE … COMMIT
-                  → unlock → wake those who listen
+    transaction = mutex (threads of this object) → opened, and still the file of that name? → lock file
+                  → BEGIN IMMEDIATE … COMMIT, or a single statement → unlock → wake those who listen
 
 Opened by first use, again after a fork, after an error, and when the file was removed or replaced under us: SQLite would go on writing into
 the unlinked one without a word.
@@ -59,7 +59,7 @@ class FileDatabase:
 
     # -- transactions -----------------------------------------------------------------------------------------------------------
 
-    def write(self, work: Callable[[Transaction], T]) -> T:
+    def write(self, work: Callable[[Transaction], T], *, single: bool = False) -> T:
         deadline = time.monotonic() + PATIENCE
         turn: Transaction | None = None
 
@@ -72,7 +72,7 @@ class FileDatabase:
             connection, lock = self._open(deadline)
             lock.acquire(deadline)
             try:
-                answer = connection.transact("BEGIN IMMEDIATE", body, deadline)
+                answer = connection.single(body, deadline) if single else connection.transact("BEGIN IMMEDIATE", body, deadline)
             except BrokerUnavailable as error:
                 self._failed(error)
                 raise
@@ -82,12 +82,14 @@ class FileDatabase:
                 self._notify(turn.topics)
         return answer
 
-    def read(self, work: Callable[[Transaction], T]) -> T:
+    def read(self, work: Callable[[Transaction], T], *, single: bool = False) -> T:
         deadline = time.monotonic() + PATIENCE
         with self._ours():
             connection = self._open_to_look(deadline)
             while True:  # until nobody else holds SQLite's own lock: what reads may be begun anew
                 try:
+                    if single:
+                        return connection.single(lambda: work(Transaction(connection, self._clock)))
                     return connection.transact("BEGIN", lambda: work(Transaction(connection, self._clock)))
                 except BrokerUnavailable as error:
                     if not isinstance(error, Busy) or time.monotonic() >= deadline:
@@ -102,8 +104,7 @@ class FileDatabase:
 
     def _ours(self) -> threading.Lock:
         if self._pid != os.getpid():  # a fork that the interpreter does not know of
-            connection = self._connection or self._view
-            self.abandon(at_rest=not (connection and connection.in_transaction))
+            self.abandon(at_rest=not self._mutex.locked())  # a statement by itself is no transaction that the connection would show
         return self._mutex
 
     def _failed(self, error: BrokerUnavailable) -> None:

@@ -14,7 +14,7 @@ from stem_iso.brokers.rules import after
 from stem_iso.brokers.sqlite.connection import Row
 from stem_iso.brokers.sqlite.counts import leave
 from stem_iso.brokers.sqlite.notifications import Topic
-from stem_iso.brokers.sqlite.rows import INSERT, newest, unpack_error, waiting
+from stem_iso.brokers.sqlite.rows import add_waiting, newest, unpack_error
 from stem_iso.brokers.sqlite.transaction import Transaction
 from stem_iso.brokers.sqlite.unique import holder, take
 from stem_iso.brokers.sqlite.values import count, data, is_text, moment, text
@@ -103,7 +103,7 @@ def revive(turn: Transaction, envelope: Envelope) -> None:
     known, following = turn.all("SELECT seq, coalesce(listed, seq) FROM task WHERE id = ?", (envelope.id,)), newest(turn) + 1
     leave(turn, [seq for seq, _ in known])
     turn.run("DELETE FROM task WHERE id = ?", (envelope.id,))
-    turn.of_rows(INSERT, [waiting(envelope, encode(envelope), turn.now)])
+    add_waiting(turn, [(envelope, encode(envelope))])
     place = known[0][1] if known else following
     turn.run("UPDATE task SET seq = ?, listed = ? WHERE id = ?", (following, place, envelope.id))
     turn.run("DELETE FROM dead WHERE id = ?", (envelope.id,))

@@ -42,11 +42,12 @@ class MemoryStore:
             self._forget()
         return self._mutex
 
-    def turn(self, begin: str, work: Callable[[Transaction], T]) -> T:
+    def turn(self, begin: str | None, work: Callable[[Transaction], T]) -> T:
+        """`begin`: None where the work is a single statement."""
         with self._ours():
             connection = self._connection or self._open()
             turn = Transaction(connection, self._clock)
-            answer = connection.transact(begin, lambda: work(turn))
+            answer = connection.single(lambda: work(turn)) if begin is None else connection.transact(begin, lambda: work(turn))
             for topic in turn.topics:
                 for listener in self._listeners[topic]:
                     listener.notify()
@@ -78,11 +79,11 @@ class MemoryDatabase:
         self._store = store
         self._done: tuple[int, Listener] | None = None  # with the process it was made in
 
-    def write(self, work: Callable[[Transaction], T]) -> T:
-        return self._store.turn("BEGIN IMMEDIATE", work)
+    def write(self, work: Callable[[Transaction], T], *, single: bool = False) -> T:
+        return self._store.turn(None if single else "BEGIN IMMEDIATE", work)
 
-    def read(self, work: Callable[[Transaction], T]) -> T:
-        return self._store.turn("BEGIN", work)
+    def read(self, work: Callable[[Transaction], T], *, single: bool = False) -> T:
+        return self._store.turn(None if single else "BEGIN", work)
 
     def version(self) -> int:
         return 0  # every commit wakes: nobody can be killed between the two and leave the others alive

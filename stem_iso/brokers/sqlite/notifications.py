@@ -30,6 +30,8 @@ IN_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Topic(Enum):
+    __hash__ = object.__hash__  # each is there once; that of Enum is a function of Python's, and each commit asks for it
+
     WORK = "-wake"
     DONE = "-done"
     EVENTS = "-events"

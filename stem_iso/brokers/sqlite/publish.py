@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stem_iso.brokers.sqlite.notifications import Topic
-from stem_iso.brokers.sqlite.rows import INSERT, waiting
+from stem_iso.brokers.sqlite.rows import add_waiting
 from stem_iso.brokers.sqlite.transaction import Transaction
 from stem_iso.brokers.sqlite.unique import holder, take
 from stem_iso.task.envelope import Envelope
@@ -31,19 +31,21 @@ def holders(turn: Transaction, envelopes: Sequence[Envelope]) -> list[str] | Non
 
 
 def publish(turn: Transaction, pairs: Sequence[tuple[Envelope, bytes]]) -> list[str]:
-    ids, wanted = [], pairs
-    if any(envelope.lock is not None for envelope, _ in pairs):
-        known = _known(turn, [envelope for envelope, _ in pairs])
-        mine: set[str] = set()
-        for envelope, _ in pairs:
-            ids.append(envelope.id if envelope.id in known else take(turn, envelope, mine))
-            mine.add(ids[-1])
-        wanted = [pair for pair, id in zip(pairs, ids, strict=True) if pair[0].id == id]
-    else:
-        ids = [envelope.id for envelope, _ in pairs]
-    if wanted and turn.of_rows(INSERT, [waiting(envelope, body, turn.now) for envelope, body in wanted]):
-        turn.topics.add(Topic.WORK)  # delayed ones wake too: the sleeper may have to wake earlier than it thinks
+    """Of envelopes some of which have locks."""
+    known = _known(turn, [envelope for envelope, _ in pairs])
+    ids: list[str] = []
+    mine: set[str] = set()
+    for envelope, _ in pairs:
+        ids.append(envelope.id if envelope.id in known else take(turn, envelope, mine))
+        mine.add(ids[-1])
+    store(turn, [pair for pair, id in zip(pairs, ids, strict=True) if pair[0].id == id])
     return ids
+
+
+def store(turn: Transaction, pairs: Sequence[tuple[Envelope, bytes]]) -> None:
+    """Of envelopes whose locks were taken, or that have none: a statement per CHUNK, and nothing else."""
+    if add_waiting(turn, pairs):
+        turn.topics.add(Topic.WORK)  # delayed ones wake too: the sleeper may have to wake earlier than it thinks
 
 
 def _known(turn: Transaction, envelopes: Sequence[Envelope]) -> set[str]:

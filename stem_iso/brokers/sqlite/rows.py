@@ -76,9 +76,23 @@ def with_meta(body: Any, meta: Any) -> Any:
 
 # -- in ---------------------------------------------------------------------------------------------------------------------------
 
-INSERT = """
-INSERT INTO task (id, name, queue, rank, state, at, run, attempt, redeliveries, visibility, ttl, lock, parent, root, enqueued, meta, body)
-VALUES {rows} ON CONFLICT (id) DO NOTHING RETURNING id"""
+_COMMON = "id, name, queue, rank, state, run, attempt, enqueued, body"  # what each row has; the rest is nothing in most of them
+_RARE = "at, redeliveries, visibility, ttl, lock, parent, root, meta"
+_COMMONS, _NOTHING = 9, (None, 0, *(None,) * 6)
+_INSERT = "INSERT INTO task ({columns}) VALUES {{rows}} ON CONFLICT (id) DO NOTHING"
+_INSERT_ALL, _INSERT_COMMON = _INSERT.format(columns=f"{_COMMON}, {_RARE}"), _INSERT.format(columns=_COMMON)
+
+
+def add_waiting(turn: Transaction, pairs: Sequence[tuple[Envelope, bytes]]) -> int:
+    """Store envelopes with their bytes, in one statement per CHUNK; how many there were not before.
+
+    A value that is not bound costs nothing: rows that have only what all have are stored in less than half of the time.
+    """
+    rows = [waiting(envelope, body, turn.now) for envelope, body in pairs]
+    for row in rows:
+        if row[_COMMONS:] != _NOTHING:
+            return turn.count_of_rows(_INSERT_ALL, rows)  # all of them by one statement, so that they keep their order
+    return turn.count_of_rows(_INSERT_COMMON, [row[:_COMMONS] for row in rows])
 
 
 def newest(turn: Transaction) -> int:
@@ -95,18 +109,18 @@ def waiting(envelope: Envelope, body: bytes, now: float) -> tuple[Any, ...]:
         envelope.queue,
         9 - envelope.priority,
         schema.DELAYED if due is not None and due > now else schema.READY,
-        due,
         envelope.run,
         envelope.attempt,
+        envelope.enqueued_at or None,
+        body,
+        due,
         envelope.redeliveries,
         seconds(envelope.visibility_timeout),
         seconds(envelope.result_ttl),
         envelope.lock,
         envelope.parent_id,
         envelope.root_id,
-        envelope.enqueued_at or None,
         pack(envelope.meta),
-        body,
     )
 
 

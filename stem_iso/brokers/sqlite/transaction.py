@@ -37,6 +37,16 @@ class Transaction:
             answers += self.all(_with_values(sql, len(part), len(part[0])), [value for row in part for value in row])
         return answers
 
+    def count_of_rows(self, sql: str, rows: Sequence[Sequence[Any]]) -> int:
+        """As `of_rows`; how many rows of the table were written."""
+        if len(rows) == 1:
+            return self.run(_with_values(sql, 1, len(rows[0])), rows[0]).rowcount
+        count = 0
+        for start in range(0, len(rows), CHUNK):
+            part = rows[start : start + CHUNK]
+            count += self.run(_with_values(sql, len(part), len(part[0])), [value for row in part for value in row]).rowcount
+        return count
+
     def is_view(self) -> bool:
         """Whether a file of an earlier version is looked at: it lacks what later versions added, indexes too."""
         return bool(self.one("SELECT 1 FROM temp.sqlite_master WHERE name = 'task'"))
@@ -66,11 +76,12 @@ class Database(Protocol):
 
     url: str
 
-    def write(self, work: Callable[[Transaction], T]) -> T:
-        """All of `work` in one transaction, or none; then wakes others. Raises BrokerUnavailable."""
+    def write(self, work: Callable[[Transaction], T], *, single: bool = False) -> T:
+        """All of `work` in one transaction, or none; then wakes others. `single`: it runs one statement at most, which is a transaction by
+        itself, so that BEGIN and COMMIT are spared. Raises BrokerUnavailable."""
 
-    def read(self, work: Callable[[Transaction], T]) -> T:
-        """One consistent view of the store; never waits for a writer."""
+    def read(self, work: Callable[[Transaction], T], *, single: bool = False) -> T:
+        """One consistent view of the store; never waits for a writer. `single`: each of its statements may have a view of its own."""
 
     def version(self) -> int:
         """Another number than before where another connection has committed."""
