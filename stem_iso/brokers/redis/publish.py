@@ -61,21 +61,26 @@ def _batches(pairs: Sequence[tuple[Envelope, bytes]]) -> list[tuple[ScriptCall, 
     for place, (envelope, _) in enumerate(pairs):
         queues.setdefault(envelope.queue, []).append(place)
     for queue, places in queues.items():
-        args: list[bytes | str | float] = []
-        batch: list[int] = []
-        size, name = 0, ""
-        for place in places:
-            envelope, body = pairs[place]
-            life = "" if envelope.unique_for is None else envelope.unique_for
-            args += (envelope.id, record(envelope, body), life, "" if envelope.name == name else envelope.name)
-            batch.append(place)
-            size, name = size + len(body), envelope.name
-            if len(batch) == BATCH or size >= BATCH_BYTES:
-                found.append((ScriptCall("publish", queue_key(queue), tuple(args)), batch))
-                args, batch, size, name = [], [], 0, ""
-        if batch:
-            found.append((ScriptCall("publish", queue_key(queue), tuple(args)), batch))
+        key, start, size = queue_key(queue), 0, 0
+        for end, place in enumerate(places, 1):
+            size += len(pairs[place][1])
+            if end - start == BATCH or size >= BATCH_BYTES or end == len(places):
+                batch = places[start:end]
+                found.append((_call(key, [pairs[each] for each in batch]), batch))
+                start, size = end, 0
     return found
+
+
+def _call(key: str, pairs: Sequence[tuple[Envelope, bytes]]) -> ScriptCall:
+    args: list[bytes | str | float] = []
+    name, script = "", "publish"
+    for envelope, body in pairs:
+        life = "" if envelope.unique_for is None else envelope.unique_for
+        args += (envelope.id, record(envelope, body), life, "" if envelope.name == name else envelope.name)
+        name = envelope.name
+        if envelope.lock is not None:
+            script = "publish_locked"
+    return ScriptCall(script, key, tuple(args))
 
 
 def send(client: RedisClient, calls: Sequence[ScriptCall], ids: Sequence[str], canvas: bool = False, unsure: bool = False) -> list[Any]:

@@ -1,11 +1,14 @@
 -- What all scripts share. Their text follows below it in one chunk; a script that ends or gives back tasks calls `flush()` once, as its
 -- last write, and reads nothing of what it ended in between.
+-- A server makes every function of a chunk anew for each call, so that a call is given only what its script names (`driver/scripts.py`, which
+-- has the rules for the text below): constants first, then functions.
 --
 --   P, NOW                       KEYS[1]; the server's clock, seconds
 --   number(x)                    as text that loses nothing
 --   frame(s)                     '<I4' length + s; nil is ''
 --   unframe(s, n, at)            n frames from `at` (1) on, as a table; .at stands behind them
 --   slices(list, f)              f(first, last) over the list in batches of 1000, what `unpack` bears
+--   write(command, key, list)    the command with all of the list behind the key, in such batches
 --   has(name), put(name, id, v)  whether the rare HASH P:<name> exists; write to it. get(name, id): its field, or false
 --   parse(record)                {priority, visibility, ttl, due, starts_in, lock, body} (nil where not said) and .head: it without args. Of
 --                                bytes that are no record: the lowest priority, head ''. rank(record): the priority alone
@@ -48,7 +51,6 @@ if redis.replicate_commands then redis.replicate_commands() end
 
 local call, sub, byte = redis.call, string.sub, string.byte
 local P = KEYS[1]
-local function allow_at_maxmemory() call('PERSIST', P) end
 local M, L, Z, D = P .. ':m', P .. ':l', P .. ':z', P .. ':d'
 local DAY, TOMBSTONE, PART = 86400, 60, 120
 local COUNTS_LIFE = DAY + 3600
@@ -60,6 +62,8 @@ local NONE = string.rep('\0', 8)
 
 local time = call('TIME')
 local NOW = tonumber(time[1]) + tonumber(time[2]) / 1e6
+
+local function allow_at_maxmemory() call('PERSIST', P) end
 
 local function number(x) return string.format('%.17g', x) end
 
@@ -86,6 +90,10 @@ local function slices(list, f)
   for first = 1, #list, 1000 do
     f(first, math.min(first + 999, #list))
   end
+end
+
+local function write(command, key, list)
+  for first = 1, #list, 1000 do call(command, key, unpack(list, first, math.min(first + 999, #list))) end
 end
 
 -- -- rare hashes: most scripts meet none of them, and one look says so --------------------------------------------------------------------
@@ -171,9 +179,7 @@ local function new_place()
   return math.floor(NOW * 1e6 + 0.5) + new_places - 1
 end
 
-local function list_new(places)
-  slices(places, function(first, last) call('ZADD', QA, unpack(places, first, last)) end)
-end
+local function list_new(places) write('ZADD', QA, places) end
 
 local function name_in(body, at)
   local sound, _, one, _, two, name = pcall(cmsgpack.unpack_limit, body, 4, at + (byte(body, at + 1) == 222 and 3 or 1))
