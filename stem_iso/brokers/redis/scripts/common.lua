@@ -28,7 +28,8 @@
 --   ready(id, priority, head)    into the list of its priority
 --   add_entry(kind, id, what, state, reason, error, result)     an entry of the outbox
 --   new_entries()                      {number, entry, ...} of this script, for its answer
---   leave_token()                      leave a wake-up token for an idle worker, if none lies there; more(): whether a list holds something
+--   leave_token()                      leave a wake-up token for an idle worker, if none lies there
+--   more(least)                  whether a list of this priority (nil: 0) or above holds something
 --   notify(channel)                wake all who listen there
 --   ended(id)                    the status of P:s:<id>, nil where there is none that can be read: {state, ends, finished, started, redeliveries, nonce, token, begun, head, reason, ...}
 --   known(id)                    whether it lives or has a tombstone
@@ -223,13 +224,13 @@ local function release(id)
   end
 end
 
-local function lists()
+local function lists(least)
   local keys = {}
-  for priority = 0, 9 do keys[priority + 1] = P .. ':r' .. priority end
+  for priority = least or 0, 9 do keys[#keys + 1] = P .. ':r' .. priority end
   return keys
 end
 
-local function more() return call('EXISTS', unpack(lists())) > 0 end
+local function more(least) return call('EXISTS', unpack(lists(least))) > 0 end
 
 local function leave_token()
   if redis.pcall('LLEN', P .. ':g') == 0 then

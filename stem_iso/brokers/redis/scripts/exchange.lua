@@ -165,7 +165,7 @@ if want > 0 then
   if newest == sequence then
     take_over(sequence)
   elseif not newest or #newest < #sequence or (#newest == #sequence and newest < sequence) then
-    for priority = 9, 0, -1 do
+    for priority = more(1) and 9 or 0, 0, -1 do -- most tasks have the lowest: one look in place of nine
       while found < want do
         local ids = call('LPOP', P .. ':r' .. priority, math.min(want - found, 1000))
         if not ids then break end
