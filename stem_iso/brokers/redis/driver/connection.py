@@ -36,7 +36,7 @@ from weakref import WeakSet
 
 from stem_iso.brokers.redis.driver.address import Access, Node
 from stem_iso.brokers.redis.driver.errors import Refusal
-from stem_iso.brokers.redis.driver.stream import MISSING, Stream
+from stem_iso.brokers.redis.driver.stream import MISSING, PlainStream
 from stem_iso.errors import BrokerUnavailable
 
 Word = bytes | str | int | float
@@ -67,7 +67,7 @@ class RedisConnection:
         self.fresh = True  # nothing has been answered yet
         self.up_since: float | None = None  # the server, monotonic; None where it did not say
         self._raw = _raw(node, access, deadline)
-        self._stream: Stream | None = None
+        self._stream: PlainStream | None = None
         with _Seam(self, "connect"), fork_guard().connecting():
             self._raw.connect()
             fork_guard().open.add(self)
@@ -334,15 +334,17 @@ def _raw(node: Node, access: Access, deadline: float) -> Any:
     )
 
 
-def _stream(raw: Any, tls: bool) -> Stream | None:
+def _stream(raw: Any, tls: bool) -> PlainStream | None:
     """None where redis-py is to read and write."""
     if tls or not hasattr(select, "poll") or "Hiredis" not in type(raw._parser).__name__:
         return None
     import hiredis
     from redis.exceptions import InvalidResponse
 
+    if not hasattr(hiredis, "pack_command"):  # before 3.0
+        return None
     reader = hiredis.Reader(protocolError=InvalidResponse, replyError=raw._parser.parse_error, notEnoughData=MISSING)
-    return Stream(raw._sock, reader, hiredis.pack_command)
+    return PlainStream(raw._sock, reader, hiredis.pack_command)
 
 
 def _checked(answer: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Stream of a plain socket whose answers hiredis parses: a command costs two calls of the system, and its answer two.
+"""Stream of a plain socket whose answers hiredis parses: commands are one call of the system, and their answer two.
 
     write(commands, deadline)   all in one send; what the system does not take is waited for with poll(2)
     answer(deadline)            the next answer, waited for; `arrived()`: MISSING where none is whole yet
@@ -20,7 +20,7 @@ MISSING = object()  # of an answer only a part has come
 CHUNK = 1 << 16
 
 
-class Reader(Protocol):
+class AnswerReader(Protocol):
     """As of hiredis."""
 
     def feed(self, data: bytes, /) -> None: ...
@@ -28,10 +28,10 @@ class Reader(Protocol):
     def gets(self) -> Any: ...
 
 
-class Stream:
+class PlainStream:
     """`reader`: with `notEnoughData=MISSING`. Raises OSError, TimeoutError among them, and what the reader raises."""
 
-    def __init__(self, connected: socket.socket, reader: Reader, pack: Callable[[tuple[Any, ...]], bytes]) -> None:
+    def __init__(self, connected: socket.socket, reader: AnswerReader, pack: Callable[[tuple[Any, ...]], bytes]) -> None:
         self._socket, self._reader, self._pack = connected, reader, pack
         connected.settimeout(0)
         self._readable, self._writable = _poll(connected, select.POLLIN), _poll(connected, select.POLLOUT)

@@ -16,9 +16,9 @@
 --   holds(lease, token)          whether a value of P:l is of this token ("boot sequence")
 --   finish(id, record, how)      the end. how = {state=3|4|5, reason, error, result, meta, progress,      '' or nil where there is none
 --                                  tail = those five as frames instead, ends = when the status expires | ttl = after so many seconds
---                                  (neither: the record's ttl, or a day), lease = its value of P:l, nonce = eight bytes that
---                                  name the exchange, so that it may be repeated, cause = of a part that never began: why, encoded;
---                                  it is no dead letter}.
+--                                  (neither: the record's ttl, or a day), lease = its value of P:l, token = what that `holds`,
+--                                  nonce = eight bytes that name the exchange, so that it may be repeated, cause = of a part that
+--                                  never began: why, encoded; it is no dead letter}.
 --                                Writes status, dead letter (state 4), frees lock and bucket, adds to the outbox, wakes the waiters, and
 --                                takes the id out of m, l, z, d and every rare hash at `flush`. An id that stands in a list stays there:
 --                                who leases skips what is not in m. A part (P:t) keeps its tombstone for two minutes.
@@ -169,7 +169,9 @@ local function leased(lease)
   return boot .. ' ' .. sequence, int(started), within(tonumber(own), 1e11)
 end
 
-local function holds(lease, token) return lease and sub(lease, 1, #token + 1) == token .. ' ' end
+local function holds(lease, token) -- without a string of its own: it is asked of every task that ends
+  return lease and byte(lease, #token + 1) == 32 and string.find(lease, token, 1, true) == 1
+end
 
 -- -- lists and counts for those who look after the queue ---------------------------------------------------------------------------------------
 
@@ -267,13 +269,20 @@ local function tail_of(id, how)
   return frame(t[1]) .. frame(t[2]) .. frame(t[3]) .. frame(t[4]) .. frame(t[5]), t
 end
 
+local PLAIN = { head = '-', at = 9 }
+
 -- Most tasks that end have nothing in a rare hash and no option in their record: this is the hot path of a worker.
 local function finish(id, record, how)
   local rare = has('c') or not seen.none
-  local r = parse(record)
+  local r = byte(record) == 0 and #record >= 8 and PLAIN or parse(record) -- whose head, a copy of the envelope, nobody asks for here
   local ends = how.ends or NOW + (how.ttl or r.ttl or DAY)
   if rare and get('f', id) then ends = NOW end
-  local token, started = leased(how.lease)
+  local token, started = how.token, nil
+  if token then
+    started = int(string.match(how.lease, '^%S+', #token + 2))
+  else
+    token, started = leased(how.lease)
+  end
   local begun, then_ = rare and get('o', id) or '', rare and get('t', id)
   local whole = r.head ~= '' and sub(record, r.at) or ''
   token = token .. (then_ and ' part' or ' task') -- which says, too, that the envelope is whole

@@ -53,11 +53,11 @@ local function settle(i, lease, record)
   if (kind ~= 'F' or a == '4') and get('v', id) then
     local t = unframe(tail, 5)
     finish(id, record, { state = 5, reason = 'revoked', error = t[2], meta = kind == 'F' and t[4] or '', progress = t[5], lease = lease,
-      nonce = nonce })
+      token = token, nonce = nonce })
     return '2'
   end
   if kind == 'F' then
-    finish(id, record, { state = tonumber(a), ttl = tonumber(b), tail = tail, lease = lease, nonce = nonce })
+    finish(id, record, { state = tonumber(a), ttl = tonumber(b), tail = tail, lease = lease, token = token, nonce = nonce })
     return '1'
   end
   local t = unframe(tail, 5)
