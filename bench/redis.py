@@ -1,9 +1,10 @@
 """Redis: stem_iso beside celery, rq, dramatiq, huey, taskiq and saq on one server, in one run; then what only stem_iso is asked.
 
-    python -m bench.redis [--tasks 3000] [--samples 150] [--deep 1000000] [--only NAME ...]
+    python -m bench.redis [--rounds 5] [--tasks 3000] [--samples 150] [--deep 1000000] [--only NAME ...]
 
 The server is the bench's own, over TCP, without persistence. `bench.redis_peers` says how each is run: two tasks at once, no-ops; those of
-stem_iso are isolated, under a soft and a hard limit, and their results are stored.
+stem_iso are isolated, under a soft and a hard limit, and their results are stored. Each round measures all of them, one after the other; a
+figure is the median of the rounds, "from-to" the least and the most. The load of the machine is said before and after.
 
     tasks/s         a queue filled beforehand; from the first fifth done to the last, so that no start of a worker is in it
     server, worker  µs of processor time a task, in that time: all threads of the server; all processes of the worker
@@ -161,6 +162,22 @@ def measured(name: str, server: Server, tasks: int, samples: int, folder: Path) 
         return {"what": name, "note": str(error)[-300:]}
 
 
+SPREAD = ("tasks/s", "enqueue p50", "start p50")
+
+
+def median_row(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of one peer's rounds. What it could not do in a round is not counted; where it never could, that is the row."""
+    good = [row for row in rounds if "tasks/s" in row]
+    if len(good) < 2:
+        return (good or rounds)[0]
+    row = {key: value if key == "what" else percentile([each[key] for each in good], 0.5) for key, value in good[0].items()}
+    return row | {f"{key} from-to": f"{min(each[key] for each in good)}-{max(each[key] for each in good)}" for key in SPREAD}
+
+
+def load() -> str:
+    return "load " + " ".join(f"{each:.1f}" for each in os.getloadavg())
+
+
 def own_server(aof: str = "") -> Server:
     """Of the newest version that this machine has."""
     if not binaries():
@@ -170,6 +187,7 @@ def own_server(aof: str = "") -> Server:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--tasks", type=int, default=3000)
     parser.add_argument("--samples", type=int, default=150)
     parser.add_argument("--deep", type=int, default=1_000_000, help="the long queue; 0: leave it out")
@@ -180,7 +198,13 @@ def main() -> None:
         server = own_server()
         os.environ["STEM_ISO_BENCH_REDIS"] = server.url  # before a peer is imported, which asks for it
         try:
-            rows = [measured(peer, server, options.tasks, options.samples, folder / peer) for peer in options.only]
+            print(load())
+            rounds = [
+                [measured(peer, server, options.tasks, options.samples, folder / f"{peer}-{turn}") for peer in options.only]
+                for turn in range(options.rounds)
+            ]
+            rows = [median_row(list(each)) for each in zip(*rounds, strict=True)]
+            print(load())
             own = next((row["tasks/s"] for row in rows if row["what"] == "stem_iso" and "tasks/s" in row), None)
             for row in rows:
                 row |= {"ratio": round(own / row["tasks/s"], 1)} if own and "tasks/s" in row else {}

@@ -28,12 +28,14 @@ from stem_iso.task.canvas.tree import Ref, Start, started
 from stem_iso.task.envelope import Envelope, Undecodable, decode, encode
 
 VISIBILITY, TTL, DUE, STARTS_IN, LOCK, HEAD = (1 << bit for bit in range(6))
+NO_NUMBERS = (None,) * 4
 LONGEST_LOCK = 4096  # bytes: a longer one is known by its hash
 SUCCEEDED, FAILED, CANCELLED = 3, 4, 5
 ENDED = {TaskState.SUCCEEDED: SUCCEEDED, TaskState.FAILED: FAILED, TaskState.CANCELLED: CANCELLED}
 STATES = {number: state for state, number in ENDED.items()}
 
 NO_ARGS = msgspec.Raw(b"\x80")
+_place = struct.Struct("<HI")
 _encoder = msgspec.msgpack.Encoder()
 _error = msgspec.msgpack.Decoder(TaskError)
 _progress = msgspec.msgpack.Decoder(Progress)
@@ -105,15 +107,12 @@ def record(envelope: Envelope, body: bytes | None = None) -> bytes:
     """`body`: the envelope encoded, where that was done already."""
     body = encode(envelope) if body is None else body
     flags, fields = 0, []
-    for flag, value in (
-        (VISIBILITY, envelope.visibility_timeout),
-        (TTL, envelope.result_ttl),
-        (DUE, envelope.not_before),
-        (STARTS_IN, envelope.starts_in),
-    ):
-        if isinstance(value, (int, float)):
-            flags |= flag
-            fields.append(struct.pack("<d", value))
+    numbers = envelope.visibility_timeout, envelope.result_ttl, envelope.not_before, envelope.starts_in
+    if numbers != NO_NUMBERS:
+        for place, value in enumerate(numbers):
+            if isinstance(value, (int, float)):
+                flags |= 1 << place
+                fields.append(struct.pack("<d", value))
     if envelope.lock is not None:
         flags |= LOCK
         lock = envelope.lock.encode()
@@ -121,15 +120,16 @@ def record(envelope: Envelope, body: bytes | None = None) -> bytes:
             lock = sha256(lock).hexdigest().encode()
         fields.append(len(lock).to_bytes(2, "little") + lock)
     flag, head = _head(envelope, body)
-    return b"".join((bytes((flags | flag, envelope.priority)), *fields, head, body))
+    start = bytes((flags | flag, envelope.priority))
+    return b"".join((start, *fields, head, body)) if fields else start + head + body
 
 
 def _head(envelope: Envelope, body: bytes) -> tuple[int, bytes]:
     start = body.find(b"\xa4args") + 5
-    if envelope.previous is None and not envelope.headers and not envelope.extra and start < 65_536:
-        end = start + len(envelope.args)
-        if start > 5 and body[start:end] == bytes(envelope.args):
-            return 0, struct.pack("<HI", start, len(envelope.args))
+    if envelope.previous is None and not envelope.headers and not envelope.extra and 5 < start < 65_536:
+        args = bytes(envelope.args)
+        if body.startswith(args, start):
+            return 0, _place.pack(start, len(args))
     bare = encode(msgspec.structs.replace(envelope, args=NO_ARGS, previous=None, headers={}, extra={}, attempts=()))
     return HEAD, framed(bare)
 

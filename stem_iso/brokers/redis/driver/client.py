@@ -81,10 +81,8 @@ class RedisClient(ABC):
             answers = self._run(calls, time.monotonic() + budget)
         except ConnectionLost as lost:
             raise BrokerUnavailable(self._reason(lost, budget), unsure=self._sent) from lost
-        for answer in answers:
-            if isinstance(answer, Refusal):
-                done = any(not isinstance(each, Refusal) for each in answers)
-                raise BrokerUnavailable(answer.describe(self.url), unsure=done)
+        if found := refusals(answers):
+            raise BrokerUnavailable(found[0].describe(self.url), unsure=len(found) < len(answers))
         return answers
 
     def call(self, script: str, key: str, *args: Word) -> Any:
@@ -169,18 +167,24 @@ class Batch:
     ) -> None:
         """`closed`: see `cluster`. `asking`: each of the calls is to a slot that this node is being given."""
         self._connection, self._deadline = connection, deadline
-        found = {each.digest: each for each in (scripts.script(call.script) for call in calls if isinstance(call, ScriptCall))}
-        self._loads = [each for digest, each in found.items() if digest not in connection.loaded]
-        commands: list[Words] = [("SCRIPT", "LOAD", each.text) for each in self._loads]
+        self._loads: list[scripts.Script] = []
+        commands: list[Words] = []
         for call in calls:
+            script = scripts.script(call.script) if isinstance(call, ScriptCall) else None
+            if script is not None and script.digest not in connection.loaded and script not in self._loads:
+                self._loads.append(script)
             if asking:
                 commands.append(("ASKING",))
             commands.append(_words(call, closed))
+        if self._loads:
+            commands = [*(("SCRIPT", "LOAD", each.text) for each in self._loads), *commands]
         self._count, self._step = len(calls), 2 if asking else 1
         connection.write(commands, deadline)
 
     def read(self) -> list[Any]:
         answers = self._connection.read(len(self._loads) + self._count * self._step, self._deadline)
+        if not self._loads and self._step == 1:
+            return answers
         for script, answer in zip(self._loads, answers, strict=False):
             if isinstance(answer, Refusal):
                 return [answer] * self._count
@@ -195,6 +199,10 @@ def _words(call: Request, closed: bool) -> Words:
     if closed:
         return ("EVALSHA", digest, 2, call.key, f"{call.key}:-", *call.args)
     return ("EVALSHA", digest, 1, call.key, *call.args)
+
+
+def refusals(answers: Sequence[Any]) -> list[Refusal]:
+    return [answer for answer in answers if isinstance(answer, Refusal)]
 
 
 def forgotten(answers: Sequence[Any]) -> list[int]:

@@ -6,10 +6,11 @@
     arrived()                                 the answers that are whole by now, for a connection whose answers are not waited for
 
 Rules
- 1. redis-py connects, speaks TLS, logs in and parses. Its retries, health checks, time-outs and RESP3 are off: with its defaults a dead
+ 1. redis-py connects, speaks TLS and logs in. Where it has hiredis, and there is no TLS, the rest goes by `stream`: redis-py's way is twice
+    as long. Else it packs and parses, too. Its retries, health checks, time-outs and RESP3 are off: with its defaults a dead
     server is noticed after a minute, and a publish may be sent twice without our knowing.
- 2. Each wait ends at a deadline (monotonic) given by the caller. Not bounded: the resolver of host names, and a peer that sends an
-    answer a byte at a time.
+ 2. Each wait ends at a deadline (monotonic) given by the caller. Not bounded: the resolver of host names, and, where redis-py parses, a
+    peer that sends an answer a byte at a time.
  3. After any fault but a refusal the stream of answers is unknown: the connection is closed for good, and `ConnectionLost` says
     what happened.
  4. A forked child closes its copies at once; nothing is sent on them, so the parent's session goes on. Left open they would keep the
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import socket
 import threading
 import time
@@ -34,6 +36,7 @@ from weakref import WeakSet
 
 from stem_iso.brokers.redis.driver.address import Access, Node
 from stem_iso.brokers.redis.driver.errors import Refusal
+from stem_iso.brokers.redis.driver.stream import MISSING, PlainStream
 from stem_iso.errors import BrokerUnavailable
 
 Word = bytes | str | int | float
@@ -64,23 +67,37 @@ class RedisConnection:
         self.fresh = True  # nothing has been answered yet
         self.up_since: float | None = None  # the server, monotonic; None where it did not say
         self._raw = _raw(node, access, deadline)
+        self._stream: PlainStream | None = None
         with _Seam(self, "connect"), fork_guard().connecting():
             self._raw.connect()
             fork_guard().open.add(self)
+            self._stream = _stream(self._raw, self.tls)
         if inspect:
             self._inspect(deadline)
 
     def write(self, commands: Sequence[Words], deadline: float) -> None:
-        with _Seam(self, "write"):
-            self._until(deadline)
-            self._socket.sendall(b"".join(self._raw.pack_commands(commands)))
+        try:
+            if (stream := self._stream) is not None:
+                stream.write(commands, deadline)
+            else:
+                self._until(deadline)
+                self._socket.sendall(b"".join(self._raw.pack_commands(commands)))
+        except BaseException as error:
+            self.on_fault(error, "write")
+            raise
 
     def read(self, count: int, deadline: float) -> list[Any]:
         answers: list[Any] = []
-        with _Seam(self, "read"):
+        try:
             for _ in range(count):
-                self._until(deadline)
-                answers.append(_answer(self._raw))
+                if (stream := self._stream) is not None:
+                    answers.append(_checked(stream.answer(deadline)))
+                else:
+                    self._until(deadline)
+                    answers.append(_answer(self._raw))
+        except BaseException as error:
+            self.on_fault(error, "read")
+            raise
         self.fresh = False
         return answers
 
@@ -90,6 +107,8 @@ class RedisConnection:
 
     def hung_up(self) -> bool:
         """Whether the peer has closed it, as far as is known here: what was written now would reach nobody."""
+        if self._stream is not None:
+            return self._stream.hung_up()
         if self.tls or self._raw._sock is None:
             return self._raw._sock is None
         try:
@@ -110,6 +129,10 @@ class RedisConnection:
         from redis.exceptions import RedisError
 
         with _Seam(self, "read"):
+            while self._stream is not None:
+                if (found := self._stream.arrived()) is MISSING:
+                    return
+                yield _checked(found)
             self._socket.settimeout(0)
             while True:
                 try:
@@ -122,7 +145,25 @@ class RedisConnection:
 
     def close(self) -> None:
         """In a forked child too: only the process that connected shuts the session down."""
+        self._stream = None
         self._raw.disconnect()
+
+    def on_fault(self, error: BaseException, what: str) -> None:
+        """Close it; what the system and redis-py raise becomes ConnectionLost."""
+        self.close()
+        from redis.exceptions import RedisError
+        from redis.exceptions import TimeoutError as RedisTimeout
+
+        if isinstance(error, (RedisTimeout, TimeoutError)):
+            if what == "connect":
+                tls = ", does it speak TLS on this port" if self.tls else ""
+                raise ConnectionLost(f"no connection in time: is the server alive{tls}, and does a firewall drop packets?") from error
+            raise ConnectionLost("the server did not answer in time", late=True) from error
+        if isinstance(error, RedisError):
+            refusal = _refusal(error)
+            raise ConnectionLost(refusal.reason if refusal.known else explained(error)) from error
+        if isinstance(error, OSError):
+            raise ConnectionLost(error.strerror or str(error)) from error
 
     @property
     def _socket(self) -> Any:
@@ -243,22 +284,8 @@ class _Seam:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if error is None:
-            return
-        self.connection.close()
-        from redis.exceptions import RedisError
-        from redis.exceptions import TimeoutError as RedisTimeout
-
-        if isinstance(error, (RedisTimeout, TimeoutError)):
-            if self.what == "connect":
-                tls = ", does it speak TLS on this port" if self.connection.tls else ""
-                raise ConnectionLost(f"no connection in time: is the server alive{tls}, and does a firewall drop packets?") from error
-            raise ConnectionLost("the server did not answer in time", late=True) from error
-        if isinstance(error, RedisError):
-            refusal = _refusal(error)
-            raise ConnectionLost(refusal.reason if refusal.known else explained(error)) from error
-        if isinstance(error, OSError):
-            raise ConnectionLost(error.strerror or str(error)) from error
+        if error is not None:
+            self.connection.on_fault(error, self.what)
 
 
 def import_redis() -> None:
@@ -305,6 +332,30 @@ def _raw(node: Node, access: Access, deadline: float) -> Any:
         ssl_check_hostname=tls.check_hostname and tls.cert_reqs != "none",
         **same,
     )
+
+
+def _stream(raw: Any, tls: bool) -> PlainStream | None:
+    """None where redis-py is to read and write."""
+    if tls or not hasattr(select, "poll") or "Hiredis" not in type(raw._parser).__name__:
+        return None
+    import hiredis
+    from redis.exceptions import InvalidResponse
+
+    if not hasattr(hiredis, "pack_command"):  # before 3.0
+        return None
+    reader = hiredis.Reader(protocolError=InvalidResponse, replyError=raw._parser.parse_error, notEnoughData=MISSING)
+    return PlainStream(raw._sock, reader, hiredis.pack_command)
+
+
+def _checked(answer: Any) -> Any:
+    """As `_answer`."""
+    if not isinstance(answer, Exception):
+        return answer
+    from redis.exceptions import ResponseError
+
+    if isinstance(answer, ResponseError):
+        return _refusal(answer)
+    raise answer  # a server that loads its data, or wants a password: for redis-py no answer but a lost connection
 
 
 def _answer(raw: Any) -> Any:

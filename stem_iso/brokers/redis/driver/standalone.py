@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stem_iso.brokers.redis.driver.address import Address, Node
-from stem_iso.brokers.redis.driver.client import Batch, RedisClient, Request, forgotten
+from stem_iso.brokers.redis.driver.client import Batch, RedisClient, Request, forgotten, refusals
 from stem_iso.brokers.redis.driver.connection import ConnectionLost, RedisConnection
 from stem_iso.brokers.redis.driver.errors import PASSING, Refusal
 
@@ -43,6 +43,8 @@ class StandaloneClient(RedisClient):
 
     def _run(self, calls: Sequence[Request], deadline: float) -> list[Any]:
         answers = self._send(calls, deadline)
+        if not refusals(answers):
+            return answers
         if again := forgotten(answers):
             self._opened(deadline).loaded.clear()
             for place, answer in zip(again, self._send([calls[each] for each in again], deadline), strict=True):

@@ -1,11 +1,14 @@
 -- What all scripts share. Their text follows below it in one chunk; a script that ends or gives back tasks calls `flush()` once, as its
 -- last write, and reads nothing of what it ended in between.
+-- A server makes every function of a chunk anew for each call, so that a call is given only what its script names (`driver/scripts.py`, which
+-- has the rules for the text below): constants first, then functions.
 --
 --   P, NOW                       KEYS[1]; the server's clock, seconds
 --   number(x)                    as text that loses nothing
 --   frame(s)                     '<I4' length + s; nil is ''
 --   unframe(s, n, at)            n frames from `at` (1) on, as a table; .at stands behind them
 --   slices(list, f)              f(first, last) over the list in batches of 1000, what `unpack` bears
+--   write(command, key, list)    the command with all of the list behind the key, in such batches
 --   has(name), put(name, id, v)  whether the rare HASH P:<name> exists; write to it. get(name, id): its field, or false
 --   parse(record)                {priority, visibility, ttl, due, starts_in, lock, body} (nil where not said) and .head: it without args. Of
 --                                bytes that are no record: the lowest priority, head ''. rank(record): the priority alone
@@ -13,9 +16,9 @@
 --   holds(lease, token)          whether a value of P:l is of this token ("boot sequence")
 --   finish(id, record, how)      the end. how = {state=3|4|5, reason, error, result, meta, progress,      '' or nil where there is none
 --                                  tail = those five as frames instead, ends = when the status expires | ttl = after so many seconds
---                                  (neither: the record's ttl, or a day), lease = its value of P:l, nonce = eight bytes that
---                                  name the exchange, so that it may be repeated, cause = of a part that never began: why, encoded;
---                                  it is no dead letter}.
+--                                  (neither: the record's ttl, or a day), lease = its value of P:l, token = what that `holds`,
+--                                  nonce = eight bytes that name the exchange, so that it may be repeated, cause = of a part that
+--                                  never began: why, encoded; it is no dead letter}.
 --                                Writes status, dead letter (state 4), frees lock and bucket, adds to the outbox, wakes the waiters, and
 --                                takes the id out of m, l, z, d and every rare hash at `flush`. An id that stands in a list stays there:
 --                                who leases skips what is not in m. A part (P:t) keeps its tombstone for two minutes.
@@ -25,7 +28,8 @@
 --   ready(id, priority, head)    into the list of its priority
 --   add_entry(kind, id, what, state, reason, error, result)     an entry of the outbox
 --   new_entries()                      {number, entry, ...} of this script, for its answer
---   leave_token()                      leave a wake-up token for an idle worker, if none lies there; more(): whether a list holds something
+--   leave_token()                      leave a wake-up token for an idle worker, if none lies there
+--   more(least)                  whether a list of this priority (nil: 0) or above holds something
 --   notify(channel)                wake all who listen there
 --   ended(id)                    the status of P:s:<id>, nil where there is none that can be read: {state, ends, finished, started, redeliveries, nonce, token, begun, head, reason, ...}
 --   known(id)                    whether it lives or has a tombstone
@@ -48,7 +52,6 @@ if redis.replicate_commands then redis.replicate_commands() end
 
 local call, sub, byte = redis.call, string.sub, string.byte
 local P = KEYS[1]
-local function allow_at_maxmemory() call('PERSIST', P) end
 local M, L, Z, D = P .. ':m', P .. ':l', P .. ':z', P .. ':d'
 local DAY, TOMBSTONE, PART = 86400, 60, 120
 local COUNTS_LIFE = DAY + 3600
@@ -60,6 +63,8 @@ local NONE = string.rep('\0', 8)
 
 local time = call('TIME')
 local NOW = tonumber(time[1]) + tonumber(time[2]) / 1e6
+
+local function allow_at_maxmemory() call('PERSIST', P) end
 
 local function number(x) return string.format('%.17g', x) end
 
@@ -86,6 +91,10 @@ local function slices(list, f)
   for first = 1, #list, 1000 do
     f(first, math.min(first + 999, #list))
   end
+end
+
+local function write(command, key, list)
+  for first = 1, #list, 1000 do call(command, key, unpack(list, first, math.min(first + 999, #list))) end
 end
 
 -- -- rare hashes: most scripts meet none of them, and one look says so --------------------------------------------------------------------
@@ -160,7 +169,9 @@ local function leased(lease)
   return boot .. ' ' .. sequence, int(started), within(tonumber(own), 1e11)
 end
 
-local function holds(lease, token) return lease and sub(lease, 1, #token + 1) == token .. ' ' end
+local function holds(lease, token) -- without a string of its own: it is asked of every task that ends
+  return lease and byte(lease, #token + 1) == 32 and string.find(lease, token, 1, true) == 1
+end
 
 -- -- lists and counts for those who look after the queue ---------------------------------------------------------------------------------------
 
@@ -171,9 +182,7 @@ local function new_place()
   return math.floor(NOW * 1e6 + 0.5) + new_places - 1
 end
 
-local function list_new(places)
-  slices(places, function(first, last) call('ZADD', QA, unpack(places, first, last)) end)
-end
+local function list_new(places) write('ZADD', QA, places) end
 
 local function name_in(body, at)
   local sound, _, one, _, two, name = pcall(cmsgpack.unpack_limit, body, 4, at + (byte(body, at + 1) == 222 and 3 or 1))
@@ -217,13 +226,13 @@ local function release(id)
   end
 end
 
-local function lists()
+local function lists(least)
   local keys = {}
-  for priority = 0, 9 do keys[priority + 1] = P .. ':r' .. priority end
+  for priority = least or 0, 9 do keys[#keys + 1] = P .. ':r' .. priority end
   return keys
 end
 
-local function more() return call('EXISTS', unpack(lists())) > 0 end
+local function more(least) return call('EXISTS', unpack(lists(least))) > 0 end
 
 local function leave_token()
   if redis.pcall('LLEN', P .. ':g') == 0 then
@@ -260,13 +269,20 @@ local function tail_of(id, how)
   return frame(t[1]) .. frame(t[2]) .. frame(t[3]) .. frame(t[4]) .. frame(t[5]), t
 end
 
+local PLAIN = { head = '-', at = 9 }
+
 -- Most tasks that end have nothing in a rare hash and no option in their record: this is the hot path of a worker.
 local function finish(id, record, how)
   local rare = has('c') or not seen.none
-  local r = parse(record)
+  local r = byte(record) == 0 and #record >= 8 and PLAIN or parse(record) -- whose head, a copy of the envelope, nobody asks for here
   local ends = how.ends or NOW + (how.ttl or r.ttl or DAY)
   if rare and get('f', id) then ends = NOW end
-  local token, started = leased(how.lease)
+  local token, started = how.token, nil
+  if token then
+    started = int(string.match(how.lease, '^%S+', #token + 2))
+  else
+    token, started = leased(how.lease)
+  end
   local begun, then_ = rare and get('o', id) or '', rare and get('t', id)
   local whole = r.head ~= '' and sub(record, r.at) or ''
   token = token .. (then_ and ' part' or ' task') -- which says, too, that the envelope is whole

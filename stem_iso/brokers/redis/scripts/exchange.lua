@@ -53,11 +53,11 @@ local function settle(i, lease, record)
   if (kind ~= 'F' or a == '4') and get('v', id) then
     local t = unframe(tail, 5)
     finish(id, record, { state = 5, reason = 'revoked', error = t[2], meta = kind == 'F' and t[4] or '', progress = t[5], lease = lease,
-      nonce = nonce })
+      token = token, nonce = nonce })
     return '2'
   end
   if kind == 'F' then
-    finish(id, record, { state = tonumber(a), ttl = tonumber(b), tail = tail, lease = lease, nonce = nonce })
+    finish(id, record, { state = tonumber(a), ttl = tonumber(b), tail = tail, lease = lease, token = token, nonce = nonce })
     return '1'
   end
   local t = unframe(tail, 5)
@@ -165,7 +165,7 @@ if want > 0 then
   if newest == sequence then
     take_over(sequence)
   elseif not newest or #newest < #sequence or (#newest == #sequence and newest < sequence) then
-    for priority = 9, 0, -1 do
+    for priority = more(1) and 9 or 0, 0, -1 do -- most tasks have the lowest: one look in place of nine
       while found < want do
         local ids = call('LPOP', P .. ':r' .. priority, math.min(want - found, 1000))
         if not ids then break end

@@ -1,30 +1,13 @@
 -- KEYS[1] a queue · ARGV (id, record, unique_for | '', name | '' as the one before) for each -> { place from 0, holder, ... } of those whose lock is another's
 --
 -- What is known by its id, alive or not, changes nothing. The place of a new one in line is that of its arrival; one that is delayed wakes
--- a worker only where it is the first to come due.
+-- a worker only where it is the first to come due. A batch with a unique lock in it is `publish_locked`: this text behind take_lock.lua, whose
+-- price the others do not pay.
 local new, refused = {}, {}
 for i = 1, #ARGV, 4 do
   if #ARGV[i + 1] < 8 or (ARGV[i + 2] ~= '' and not tonumber(ARGV[i + 2])) then
     return redis.error_reply('ERR publish: ' .. ARGV[i] .. ' has no sound record')
   end
-end
-
-local locked, vacated = {}, false -- locks that were taken here, by whom: their tasks are stored below
-
-local function lock(name, id, life)
-  local held_by = locked[name] or holder(name, id)
-  if held_by then return held_by end
-  vacate(name, id)
-  vacated = true
-  locked[name] = id
-  local key = P .. ':u:' .. name
-  if call('GET', key) == id then return id end
-  if life == '' then
-    call('SET', key, id)
-  else
-    call('SET', key, id, 'PX', string.format('%.0f', math.max(1, tonumber(life) * 1000)))
-  end
-  return id
 end
 
 -- One question for all, since most are new: only where some are known is each asked for.
@@ -54,7 +37,7 @@ for _, i in ipairs(new) do
     if flags % 32 >= 4 then
       local r = parse(record)
       due = r.due
-      if r.lock then held_by = lock(r.lock, id, ARGV[i + 2]) end
+      if r.lock then held_by = take_lock(r.lock, id, ARGV[i + 2]) end
     end
     if held_by ~= id then
       refused[#refused + 1] = (i - 1) / 4
@@ -83,17 +66,16 @@ for _, i in ipairs(new) do
   end
 end
 
-slices(records, function(first, last) call('HSET', M, unpack(records, first, last)) end)
+write('HSET', M, records)
 for priority, ids in pairs(lists) do
-  slices(ids, function(first, last) call('RPUSH', P .. ':r' .. priority, unpack(ids, first, last)) end)
+  write('RPUSH', P .. ':r' .. priority, ids)
 end
 if earliest then
   local first = call('ZRANGE', D, 0, 0, 'WITHSCORES')[2]
-  slices(delayed, function(first_, last) call('ZADD', D, unpack(delayed, first_, last)) end)
+  write('ZADD', D, delayed)
   if not first or earliest < tonumber(first) then leave_token() end
 end
 if next(lists) then leave_token() end
 list_new(places)
 count_enqueued(names)
-if vacated then flush() end
 return refused
