@@ -15,6 +15,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
+
 from stem_iso.isolate.limits import NO_LIMITS as NO_LIMITS
 from stem_iso.isolate.limits import Limits as Limits
 from stem_iso.outcome import Outcome, Overrun, StopReason, TimedOut
@@ -51,8 +53,7 @@ class EntrypointRef:
     definition: Callable[[bytes], bytes]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Job:
+class Job(msgspec.Struct, frozen=True, eq=False):
     """One call. Of waiting jobs the one of the highest `priority` starts first, then the one that came first. `title` names the process.
 
     `descriptor` goes with the payload (a memfd with what is too large for a pipe); it stays the submitter's, open until `Caller.ended`.
@@ -66,8 +67,7 @@ class Job:
     descriptor: int | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class HostedJob(Job):
+class HostedJob(Job, frozen=True, eq=False):
     """One call for the inline host. `coroutine`: it can be cancelled, and so have a hard limit; a thread cannot."""
 
     coroutine: bool = False
