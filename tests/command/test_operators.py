@@ -118,7 +118,8 @@ def test_the_stack_of_an_isolated_and_of_an_inline_task(command: Start, tmp_path
     id = only_worker(operator)
     [isolate] = busy(operator, id)
     eventually(lambda: "in c_loop" in operator.order(id, "stack", isolate.pid).text, within=BOUND)
-    host = next(each.pid for each in operator.worker(id).isolates if each.state == "shared")
+    # The record that names it may be the one before it was ready.
+    host = eventually(lambda: next((each.pid for each in operator.worker(id).isolates if each.state == "shared"), 0), within=BOUND)
     eventually(lambda: "in wait_for" in operator.order(id, "stack", host).text, within=BOUND)
     (tmp_path / "gate").touch()
 
