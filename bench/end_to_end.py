@@ -1,11 +1,14 @@
-"""SQLite, end to end: no-ops of a worker with two seats, isolated and in the inline host, beside huey's SQLite storage in the same run; and
-enqueue to start.
+"""SQLite, end to end: no-ops of a worker with two seats, isolated and in the inline host, beside huey's SQLite storage; enqueue to start.
 
-    python -m bench.end_to_end [--tasks 5000]
+    python -m bench.end_to_end [--tasks 2000] [--rounds 5]
 
 Rates count from the first start to the last end of tasks that were all enqueued before. huey runs them in two worker processes without
-isolation, with results stored; its storage is measured with its default (`fsync=False`) and with `fsync=True`. Without huey installed its
-rows are left out.
+isolation, with results stored. Its storage is measured with `PRAGMA synchronous` OFF, NORMAL and FULL, which is SQLite's own default;
+ours is NORMAL, or FULL (`sync=full`). Each round measures all of them once, each with a new file, beginning with another one each time:
+what else the machine does meets all alike. A row has the median of the rounds with the least and the most, and its ratio to huey's median
+in the same mode. Where a worker of huey meets a locked file for too long the task is lost: those are counted, after 20 s without another
+result. The load is the machine's (processes that run or want to, over a minute) before each round. Without huey installed its rows are
+left out.
 """
 
 from __future__ import annotations
@@ -18,15 +21,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, NamedTuple
 
 from bench.harness import report, spread
 from stem_iso import Stem, Worker
 from stem_iso.worker.owned_worker import OwnedWorker
 
-FOLDER = os.environ.get("STEM_ISO_BENCH", ".")
-app = Stem(f"sqlite:///{FOLDER}/bench.db")
+FOLDER, SYNC = os.environ.get("STEM_ISO_BENCH", "."), os.environ.get("STEM_ISO_BENCH_SYNC", "normal")
+app = Stem(f"sqlite:///{FOLDER}/bench.db?sync={SYNC}")
 
 
 @app.task(name="bench.noop", isolate=True, soft_time_limit=30, hard_time_limit=60)
@@ -44,6 +49,7 @@ async def coroutine(value: int) -> int:
     return value
 
 
+PEER, HUEY_MODES = "huey, two processes", ("OFF", "NORMAL", "FULL")
 KINDS = {"bench.noop": "isolated no-ops", "bench.thread": "inline sync no-ops", "bench.coroutine": "inline async no-ops"}
 
 
@@ -56,22 +62,27 @@ def worker_command(*options: str) -> list[str]:
     return [sys.executable, "-m", "stem_iso.worker", "-A", "bench.end_to_end:app", "-c", "2", "-l", "error", *options]
 
 
-def file_rate(folder: Path, tasks: int, name: str) -> list[dict[str, Any]]:
-    producer = Stem(f"sqlite:///{folder}/bench.db")
+class Rates(NamedTuple):
+    """Per second, of one system in one round; and how many results it never had."""
+
+    enqueued: float
+    run: float
+    lost: float = 0
+
+
+def own_rates(folder: Path, tasks: int, name: str, sync: str) -> Rates:
+    producer = Stem(f"sqlite:///{folder}/bench.db?sync={sync}")
     before = time.perf_counter()
     for number in range(tasks):
         producer.enqueue(name, {"value": number})
     enqueued = tasks / (time.perf_counter() - before)
-    subprocess.run(worker_command("--burst"), env={**os.environ, "STEM_ISO_BENCH": str(folder)}, check=True)
+    subprocess.run(worker_command("--burst"), env={**os.environ, "STEM_ISO_BENCH": str(folder), "STEM_ISO_BENCH_SYNC": sync}, check=True)
     producer.close()
     with sqlite3.connect(folder / "bench.db") as store:
         query = "SELECT count(*), min(started), max(finished) FROM task WHERE state = 3 AND name = ?"
         done, first, last = store.execute(query, (name,)).fetchone()
     assert done == tasks
-    return [
-        {"what": "stem_iso: enqueue, file", "per second": round(enqueued)},
-        {"what": f"stem_iso: {KINDS[name]}, file", "per second": round(tasks / (last - first))},
-    ]
+    return Rates(enqueued, tasks / (last - first))
 
 
 def memory_rate(tasks: int) -> dict[str, Any]:
@@ -134,15 +145,19 @@ def _ticks(pid: int) -> int:
 
 
 HUEY = """
-import sys, time
-from huey import SqliteHuey
-huey = SqliteHuey(filename=sys.argv[1], fsync=sys.argv[2] == "True", results=True)
+import os, signal, sys, time
+from huey.api import Huey
+from huey.storage import SqliteStorage
+class Storage(SqliteStorage):
+    def _create_connection(self):
+        connection = super()._create_connection()
+        connection.execute("PRAGMA synchronous = " + sys.argv[2])
+        return connection
+huey = Huey(storage_class=Storage, filename=sys.argv[1], results=True)
 @huey.task()
 def noop(value):
     return value
 if __name__ == "__main__":
-    from huey.consumer import Consumer
-    import multiprocessing, signal, os, threading
     tasks = int(sys.argv[3])
     before = time.perf_counter()
     for number in range(tasks):
@@ -151,39 +166,80 @@ if __name__ == "__main__":
     consumer = huey.create_consumer(workers=2, worker_type="process", periodic=False, check_worker_health=False)
     before = time.perf_counter()
     consumer.start()
-    while huey.storage.result_store_size() < tasks:
+    stored, at = 0, before
+    while stored < tasks and time.perf_counter() < at + 20:
         time.sleep(0.005)
-    rate = tasks / (time.perf_counter() - before)
-    print(enqueued, rate, flush=True)
+        if (now := huey.storage.result_store_size()) > stored:
+            stored, at = now, time.perf_counter()
+    rate = stored / (at - before)
+    assert huey.storage.conn.execute("PRAGMA synchronous").fetchone()[0] == ("OFF", "NORMAL", "FULL").index(sys.argv[2])
+    print(enqueued, rate, tasks - stored, flush=True)
     os.killpg(os.getpgrp(), signal.SIGKILL)
 """
 
 
-def huey_rate(folder: Path, tasks: int, fsync: bool) -> list[dict[str, Any]]:
+def huey_rates(folder: Path, tasks: int, mode: str) -> Rates:
     program = folder / "huey_bench.py"
     program.write_text(HUEY)
-    command = [sys.executable, str(program), str(folder / f"huey-{fsync}.db"), str(fsync), str(tasks)]
+    command = [sys.executable, str(program), str(folder / "huey.db"), mode, str(tasks)]
     done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
-    enqueued, rate = map(float, done.stdout.split())
-    name = f"huey, fsync={fsync}"
-    return [
-        {"what": f"{name}: enqueue, file", "per second": round(enqueued)},
-        {"what": f"{name}: no-ops, file, two processes", "per second": round(rate)},
+    assert done.stdout, done.stderr
+    return Rates(*map(float, done.stdout.split()))
+
+
+class System(NamedTuple):
+    """`mode`: its synchronous, as SQLite has it."""
+
+    what: str
+    mode: str
+    measure: Callable[[Path, int], Rates]
+
+
+def systems() -> list[System]:
+    found = [
+        System(f"stem_iso: {kind}", mode, lambda folder, tasks, name=name, mode=mode: own_rates(folder, tasks, name, mode.lower()))  # type: ignore[misc]
+        for name, kind in KINDS.items()
+        for mode in (("NORMAL", "FULL") if name == "bench.noop" else ("NORMAL",))
     ]
+    if importlib.util.find_spec("huey"):
+        for mode in HUEY_MODES:
+            found.append(System(PEER, mode, lambda folder, tasks, mode=mode: huey_rates(folder, tasks, mode)))  # type: ignore[misc]
+    return found
+
+
+def in_rounds(folder: Path, tasks: int, rounds: int) -> list[dict[str, Any]]:
+    measured, loads = systems(), []
+    rates: dict[System, list[Rates]] = {system: [] for system in measured}
+    for number in range(rounds):
+        loads.append(os.getloadavg()[0])
+        for at in range(len(measured)):
+            system = measured[(at + number) % len(measured)]
+            own = folder / f"{number}-{at}"
+            own.mkdir()
+            rates[system].append(system.measure(own, tasks))
+    peers = {system.mode: median(each.run for each in rates[system]) for system in measured if system.what == PEER}
+    rows = [_row(system, rates[system], peers) for system in measured]
+    return [*rows, {"what": "load of the machine before each round", "median": median(loads), "least": min(loads), "most": max(loads)}]
+
+
+def _row(system: System, rates: list[Rates], peers: dict[str, float]) -> dict[str, Any]:
+    run = [each.run for each in rates]
+    row = {"what": system.what, "synchronous": system.mode, "median": round(median(run)), "least": round(min(run)), "most": round(max(run))}
+    row |= {"enqueued": round(median(each.enqueued for each in rates)), "lost": round(sum(each.lost for each in rates))}
+    return row if system.mode not in peers else row | {"of huey's": round(median(run) / peers[system.mode], 2)}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tasks", type=int, default=5000)
-    tasks = parser.parse_args().tasks
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = [row for name in KINDS for row in file_rate(folder, tasks, name)]
-        rows.append(memory_rate(tasks))
-        if importlib.util.find_spec("huey"):
-            rows += huey_rate(folder, tasks, fsync=False) + huey_rate(folder, tasks, fsync=True)
-        rows += [latency(folder, 200), idle_cpu(folder, 10)]
-    report("end_to_end", rows)
+        rows = in_rounds(folder, options.tasks, options.rounds)
+        report("end_to_end", rows)
+        print()
+        report("end_to_end_alone", [memory_rate(options.tasks), latency(folder, 200), idle_cpu(folder, 10)])
 
 
 if __name__ == "__main__":

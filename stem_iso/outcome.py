@@ -72,8 +72,7 @@ class StopReason(Enum):
     DISPLACED = "displaced"  # its process was ended for the sake of another call that would not end
 
 
-@dataclass(frozen=True, slots=True)
-class Succeeded:
+class Succeeded(msgspec.Struct, frozen=True):  # of these one is made for nearly every task: a struct costs a quarter of a dataclass
     """The handler returned; `result` is its value, encoded (msgpack)."""
 
     result: bytes

@@ -5,6 +5,7 @@
     ├ seat 0   keeper's line: verdict                 │       └ finished: the call whose handler has ended            ┘
     │          core's line: call, deadline            │
     └ seat 1 …                                        ┘       core's line, in a host's page: barred
+                                                              a host's words: call and thread, of those that run
                                                               One writer a cache line; one aligned 8-byte store a word.
 
 Order of writes, which is what makes two processes agree without a lock
@@ -35,6 +36,8 @@ LIMIT = 1  # the reason in a verdict; 0 is "no verdict"
 LINE = 8  # words in a cache line of 64 bytes
 SEAT = 2 * LINE
 WORD = 8
+SLOTS = 64, 448  # where the words of a host's calls begin in its page, and how many there are
+THREAD_BITS = 22  # the kernel counts threads up to 2 ** 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,3 +207,16 @@ class Page:
         self._words[LINE] = self._words[0] + 1
         fence()
         return self._words[0]
+
+    def in_slot_of(self, call: int) -> int:
+        """The call that has the slot of this one: of all calls, each 448th has the same."""
+        return self._words[SLOTS[0] + call % SLOTS[1]] >> THREAD_BITS
+
+    def set_thread(self, call: int, thread: int) -> None:
+        """The host's, before a call's first step: the thread that runs it, as the kernel counts threads."""
+        self._words[SLOTS[0] + call % SLOTS[1]] = call << THREAD_BITS | thread
+
+    def thread_of(self, call: int) -> int:
+        """0: its slot does not say."""
+        word = self._words[SLOTS[0] + call % SLOTS[1]]
+        return word & ((1 << THREAD_BITS) - 1) if word >> THREAD_BITS == call else 0

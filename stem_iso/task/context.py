@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, overload
@@ -336,14 +336,20 @@ def current_context() -> TaskContext | None:
     return _current.get(None)
 
 
-@contextmanager
-def entered(context: TaskContext) -> Iterator[TaskContext]:
-    """`current_context()` answers `context` inside."""
-    token = _current.set(context)
-    try:
-        yield context
-    finally:
-        _current.reset(token)
+class entered:
+    """`current_context()` answers `context` inside. A class, since a generator's would cost every call half a microsecond."""
+
+    __slots__ = ("_context", "_token")
+
+    def __init__(self, context: TaskContext) -> None:
+        self._context = context
+
+    def __enter__(self) -> TaskContext:
+        self._token = _current.set(self._context)
+        return self._context
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
 
 
 def local_to(around: TaskContext | None, id: str, name: str, args: dict[str, Any], sender: Sender) -> TaskContext:

@@ -8,7 +8,8 @@
 Rules
  1. The engine's thread and the handlers' only append to the inbox; this thread alone touches everything below. No locks, no asyncio.
  2. Settling and fetching are one step (`exchange`). It is made at once where a seat would stand idle; otherwise settlements are collected
-    for a millisecond, or until there are 64: the batch window. While tasks are short, a few are fetched ahead of the seats (`prefetch`).
+    for a millisecond, or until there are 64: the batch window. While tasks are short, a few are fetched ahead of the seats (`prefetch`);
+    as long as some of them wait, the window is 4 ms, or until half of them have begun: an exchange costs the more the fewer it settles.
  3. A broker that is away stops the turn, not the tasks: settlements are kept in order, context requests are answered with the error, and
     the broker is tried again after 0.1 s, doubled up to 5 s. When it is back, leases are renewed before anything else.
  4. Nothing is settled before `AttemptEnded`. Leases live until their settlement is stored, also through a long drain.
@@ -40,6 +41,7 @@ from stem_iso.worker.shutdown import Shutdown
 from stem_iso.worker.takeover import Takeover
 
 BATCH_WINDOW, BATCH_MOST = 0.001, 64  # the batch window: how long settlements may wait, and how many of them
+LONG_WINDOW = 0.004  # where further tasks wait here for a seat, so that no seat waits for the exchange
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.1, 5.0
 LONGEST_PARK = 60.0
 BURST_POLL = 0.25  # how soon a retry that another worker took is no longer waited for
@@ -159,10 +161,20 @@ class Consumer:
 
     def _must_exchange(self, now: float) -> bool:
         idle, unstored = self._idle_seats(), len(self._attempts.settlements)
-        if unstored and (idle or unstored >= BATCH_MOST or now >= self._exchanged_at + BATCH_WINDOW):
+        if unstored and (idle or unstored >= BATCH_MOST or now >= self._exchanged_at + self._window()):
             return True
         found = self._may_have_work or self._recoverer.found or self._scheduler.fired
+        if unstored and found and self._stock_is_low():
+            return True
         return idle > 0 and (found or now >= min(self._due_at, self._block_until()))
+
+    def _window(self) -> float:
+        return LONG_WINDOW if self._attempts.waiting else BATCH_WINDOW
+
+    def _stock_is_low(self) -> bool:
+        """Half of what may wait here for a seat is gone."""
+        stock = self._attempts.room - self._intake.seats
+        return 0 < stock <= 2 * self._want()
 
     def _idle_seats(self) -> int:
         """How many seats may be filled and have no delivery at hand."""
@@ -284,7 +296,7 @@ class Consumer:
         wait = min(self._wake_at(now) - now, self._vitals.due - now, LONGEST_PARK)
         self._inbox.quorum = 1 + self._attempts.waiting // 2
         if self._inbox.quorum > 1:
-            wait = min(wait, BATCH_WINDOW)
+            wait = min(wait, self._window())
         if self._inbox.park(wait):
             self._watch_at = 0.0
 
@@ -300,7 +312,7 @@ class Consumer:
         if self._watch_paused_until != -inf:
             at = min(at, self._watch_paused_until)
         if attempts.settlements:
-            at = min(at, self._exchanged_at + BATCH_WINDOW)
+            at = min(at, self._exchanged_at + self._window())
         at = min(at, self._stale_at())
         if self._idle_seats():
             at = now if self._may_have_work else min(at, self._due_at, self._block_until())

@@ -202,7 +202,8 @@ def _with_output(attempt: Attempt, plan: Plan) -> Plan:
     """Its error says what was printed last."""
     if attempt.tail is None or isinstance(plan, GiveBack) or plan.error is None:
         return plan
-    return replace(plan, error=msgspec.structs.replace(plan.error, output=attempt.tail.text()))
+    error = msgspec.structs.replace(plan.error, output=attempt.tail.text())
+    return msgspec.structs.replace(plan, error=error) if isinstance(plan, Finish) else replace(plan, error=error)
 
 
 def _killed(attempt: Attempt, outcome: Outcome) -> bool:

@@ -14,8 +14,8 @@ Rules
 from __future__ import annotations
 
 SHORT = 0.005  # seconds: above it, a task's own time hides the cost of an exchange
-AHEAD = 0.005
-PATIENCE = 0.02
+AHEAD = 0.01
+PATIENCE = 0.03
 MOST = 64
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
 from math import inf
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stem_iso.isolate import shared_row
-from stem_iso.isolate.shared_row import MARGIN, CheckAgain, Enforce, Page, SharedRow, Table, judge
+from stem_iso.isolate.child.shared_host import Running
+from stem_iso.isolate.shared_row import MARGIN, SLOTS, CheckAgain, Enforce, Page, SharedRow, Table, judge
 
 times = st.floats(1, 1e6)
 rows = st.builds(
@@ -75,3 +77,40 @@ def test_rows_and_pages_hold_what_was_stored() -> None:
     assert table.armed == inf
     table.clear(1)
     assert table.read(1, other) == SharedRow(0, 0.0, 3, 2, 0)
+
+
+@given(st.lists(st.tuples(st.integers(1, 3000), st.integers(1, 2**22 - 1)), max_size=30), st.integers(1, 3000))
+def test_a_page_says_in_which_thread_a_call_runs_or_that_its_slot_is_anothers(written, asked):
+    page = new_page()
+    try:
+        for call, thread in written:
+            page.set_thread(call, thread)
+        last = {call % SLOTS[1]: (call, thread) for call, thread in written}.get(asked % SLOTS[1], (0, 0))
+        assert page.in_slot_of(asked) == last[0]
+        assert page.thread_of(asked) == (last[1] if last[0] == asked else 0)
+        assert (page.started, page.finished, page.barred) == (0, 0, 0)
+    finally:
+        page.close()
+
+
+def test_a_call_whose_slot_another_one_that_runs_has_says_where_it_runs_in_a_frame():
+    page, call = new_page(), object()
+    running = Running(None, page)
+    long, late = 5, 5 + SLOTS[1]
+    running.calls[long] = running.calls[late] = call  # type: ignore[assignment]  # nothing is asked of them
+    assert running.runs_here(long)
+    assert not running.runs_here(late)
+    assert (page.thread_of(long), page.thread_of(late)) == (threading.get_native_id(), 0)
+    running.remove(long)
+    assert running.runs_here(late)
+    assert (page.thread_of(long), page.thread_of(late)) == (0, threading.get_native_id())
+    page.close()
+
+
+def new_page() -> Page:
+    fd = os.memfd_create("page")
+    try:
+        os.ftruncate(fd, Page.SIZE)
+        return Page(fd)
+    finally:
+        os.close(fd)

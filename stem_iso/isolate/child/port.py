@@ -60,6 +60,9 @@ class Pipe:
         """The one that came with the frame that was received last."""
         return self._descriptors.popleft() if self._descriptors else None
 
+    def fileno(self) -> int:
+        return self._link.fileno()
+
     def send(self, kind: int, number: int, payload: bytes = b"", descriptor: int | None = None) -> None:
         self.send_all(frame(kind, number, payload), descriptor)
 

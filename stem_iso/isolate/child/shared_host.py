@@ -12,7 +12,8 @@ Rules
  3. One frame at a time is written, under a lock, which is reentrant because a finalizer may print in the midst of it.
  4. A call has one question on its way; others of its threads wait for their turn here.
  5. A call that has a limit says on which thread it runs before its handler's first step: where C code keeps the interpreter lock, this
-    process's own clock stands still, and the core asks that thread for its stack by a signal.
+    process's own clock stands still, and the core asks that thread for its stack by a signal. It says so in the page; in a frame where
+    another call that runs has its slot there.
  6. A call that the core takes back, because this thread did not come to it, is not begun (`shared_row`).
  7. What a call leaves running (a thread, a task, a subprocess) goes on after its end, and ends with the process: nobody can know whose
     it is. Its words are nobody's. What has died of it is reaped when no call runs.
@@ -22,13 +23,16 @@ Rules
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
+import socket
 import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
+from functools import lru_cache
 from importlib import import_module
 from math import inf
 
@@ -90,6 +94,7 @@ from stem_iso.text import cut, cut_inside, encoded
 
 TITLE = "stem_iso: inline host"
 PIECE = 1 << 16  # of a text that is printed at once: no frame is larger
+AT_ONCE = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 LONGEST = 1 << 13  # a line without an end is sent in pieces of this size
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -98,7 +103,7 @@ _encode = msgspec.msgpack.Encoder().encode
 def serve(boot: Boot, program: Program, pipe: Pipe, page: Page, set_title: Callable[[str], None]) -> None:
     """Raises CoreExited at the end of the pipe."""
     writer = HostWriter(pipe)
-    fallback = RunningCall(writer, 0, Running(None), lambda: None)
+    fallback = RunningCall(writer, 0, Running(None, page), lambda: None)
     log = Attachment(route(fallback, boot.log_level))
     set_title("stem_iso: inline host, booting")
     runner = _runner(boot, program, writer)
@@ -126,8 +131,11 @@ class HostWriter:
     """The way to the core, for all threads. A process that a handler forked has none."""
 
     def __init__(self, pipe: Pipe) -> None:
-        self._pipe = pipe
+        self._pipe, self._fd = pipe, pipe.fileno()
         self._lock: AbstractContextManager[bool] = threading.RLock()
+        # PyDLL keeps the interpreter lock for the few microseconds that the kernel needs. Given away, it would come back after another
+        # thread's turn, so that each frame cost two changes of threads.
+        self._direct: Callable[[int, bytes, int, int], int] = ctypes.PyDLL(None).send
         self.forked = False
         os.register_at_fork(after_in_child=self._forked)
 
@@ -145,7 +153,9 @@ class HostWriter:
 
     def send(self, frames: bytes) -> None:
         with self.locked():
-            self._pipe.send_all(frames)
+            sent = max(0, self._direct(self._fd, frames, len(frames), AT_ONCE))
+            if sent < len(frames):  # the pipe is full, which is waited for without that lock; or the core is gone
+                self._pipe.send_all(frames[sent:])
 
 
 class HostProgram:
@@ -154,7 +164,7 @@ class HostProgram:
     def __init__(self, runner: HostRunner, writer: HostWriter, page: Page, log: Attachment) -> None:
         self.runner, self._writer, self._page, self._log = runner, writer, page, log
         self._entries: dict[int, object] = {}
-        self._running, self._leftovers = Running(of_host()), Leftovers()
+        self._running, self._leftovers = Running(of_host(), page), Leftovers()
 
     def on_frame(self, received: Frame) -> None:
         kind, number, payload = received
@@ -201,9 +211,16 @@ class HostProgram:
 class Running:
     """The calls that run, and what they may change together. Under the writer's lock, whoever uses it."""
 
-    def __init__(self, state: ProcessState | None) -> None:
+    def __init__(self, state: ProcessState | None, page: Page) -> None:
         self.calls: dict[int, RunningCall] = {}
-        self._state = state
+        self._state, self._page = state, page
+
+    def runs_here(self, number: int) -> bool:
+        """The core can see in which thread this call runs, which is this one. False: another that runs has its slot in the page."""
+        if self._page.in_slot_of(number) in self.calls:
+            return False
+        self._page.set_thread(number, threading.get_native_id())
+        return True
 
     def defined(self) -> None:
         """What importing the user's module changed stays, where it can be distinguished from what calls do."""
@@ -219,12 +236,15 @@ class Running:
 def limits_of(call_frame: CallFrame, sent_at: float, heartbeat: float) -> Limits:
     if call_frame.soft_deadline == call_frame.hard_deadline == heartbeat == inf:
         return NO_LIMITS
-    return Limits(
-        soft=None if call_frame.soft_deadline == inf else call_frame.soft_deadline - sent_at,
-        hard=None if call_frame.hard_deadline == inf else call_frame.hard_deadline - sent_at,
-        heartbeat=None if heartbeat == inf else heartbeat,
-        raise_soft=call_frame.raises,
-    )
+    # To a microsecond: the difference of two times is not quite what was added, and would be another limit for each call.
+    soft, hard = round(call_frame.soft_deadline - sent_at, 6), round(call_frame.hard_deadline - sent_at, 6)
+    return _limits(call_frame.raises, soft, hard, heartbeat)
+
+
+@lru_cache(256)
+def _limits(raises: bool, *times: float) -> Limits:
+    soft, hard, heartbeat = (None if each == inf else each for each in times)
+    return Limits(soft, hard, heartbeat, raises)
 
 
 class RunningCall:
@@ -241,15 +261,15 @@ class RunningCall:
 
     # -- HostCaller ----------------------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> AbstractContextManager[None]:
+        return Current(self)
+
+    def begins(self) -> None:
+        """On the thread that runs it, before its first step."""
         if self.limited:
-            self._write(BEGUN, THREAD.pack(threading.get_native_id()))
-        token = current.set(self)
-        try:
-            yield
-        finally:
-            current.reset(token)
+            with self._writer.locked():
+                if not self._running.runs_here(self._number):
+                    self._write(BEGUN, THREAD.pack(threading.get_native_id()))
 
     def ending(self, ending: TimedOut) -> None:
         self._limit(SILENCE if ending.silent else HARD_LIMIT, ending)
@@ -332,6 +352,22 @@ class RunningCall:
             return False
         self._write(LOG, pack_log(level, logger, text, details))
         return True
+
+
+class Current:
+    """Around a call: what is printed and logged inside is its own. A class, since a generator's would cost every call a microsecond."""
+
+    __slots__ = ("_call", "_token")
+
+    def __init__(self, call: RunningCall) -> None:
+        self._call = call
+
+    def __enter__(self) -> None:
+        self._call.begins()
+        self._token = current.set(self._call)
+
+    def __exit__(self, *_: object) -> None:
+        current.reset(self._token)
 
 
 # -- replies ---------------------------------------------------------------------------------------------------------------------------

@@ -14,12 +14,13 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from contextvars import Context
-from dataclasses import dataclass
 from math import inf
 from types import FrameType
 from typing import Any
+
+import msgspec
 
 from stem_iso.errors import SoftTimeLimitExceeded
 from stem_iso.isolate.engine.deadlines import Deadlines
@@ -33,8 +34,7 @@ monotonic = time.monotonic
 TASK_HAS_ENDED = encode_answer(ContextAnswer(error=("RemoteError", "the task has ended, or its worker has; nobody can answer")))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class InlineJob:
+class InlineJob(msgspec.Struct, frozen=True, eq=False):
     """`payload` as in `task.context_protocol`; `visibility` (seconds) sets how closely the GIL is watched.
 
     `begun_at`: when its clock began (monotonic); None: now.
@@ -113,20 +113,17 @@ class InlineCall:
         self.caller.beat()
 
     def armed(self) -> AbstractContextManager[None]:
-        return self._armed()
+        return InlineArming(self)
 
-    @contextmanager
-    def _armed(self) -> Iterator[None]:
+    def arm(self) -> None:
         self._armed_now = True
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not self._soft_raised or self.ending is not None or self.task is None:
-                raise
+
+    def disarm(self, error: BaseException | None) -> None:
+        """The handler has ended, by `error`; what cancelled it may have been the soft limit, which then is what it raised."""
+        self._armed_now = False
+        if isinstance(error, asyncio.CancelledError) and self._soft_raised and self.ending is None and self.task is not None:
             self.task.uncancel()
             raise SoftTimeLimitExceeded(f"soft time limit of {self.job.limits.soft:g} s reached") from None
-        finally:
-            self._armed_now = False
 
     # -- called by `Inline` ----------------------------------------------------------------------------------------------------------
 
@@ -185,6 +182,21 @@ class InlineCall:
             return cut_inside("".join(traceback.format_stack(frame))) if frame else ""
         awaited = traceback.StackSummary.extract((each, each.f_lineno) for each in _awaited(self.task))
         return cut_inside("".join(traceback.format_list(awaited)))
+
+
+class InlineArming:
+    """Around the handler: inside it the soft limit may raise. A class, since a generator's would cost every call a microsecond."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: InlineCall) -> None:
+        self._call = call
+
+    def __enter__(self) -> None:
+        self._call.arm()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._call.disarm(error)
 
 
 def _awaited(task: asyncio.Task[None]) -> Iterator[FrameType]:

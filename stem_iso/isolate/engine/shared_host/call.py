@@ -61,7 +61,7 @@ class HostCall:
         self.deadlines = Deadlines(self.job.limits, now, early_stack=False, ends=self.job.coroutine, late=LATE)
         if self.soft_reported:
             self.deadlines.drop_soft()
-        self.thread = 0  # where it runs, as the kernel counts threads; 0: not known
+        self.thread = 0  # where it runs, if a frame has said so (`SharedHost.thread_of`)
         self.capture: CapturedOutput | None = None  # made for the first line
         self.stack = ""  # where it was at its limit
         self.ending: Cause | None = None  # what told it to end: LIMIT, SILENCE or STOPPED

@@ -69,6 +69,10 @@ class SharedHost(Isolate):
         if (call := self.hosted.get(number)) is not None:
             call.deadlines.beat(now)
 
+    def thread_of(self, call: HostCall) -> int:
+        """Where it runs, as the kernel counts threads; 0: not known. A frame has said so where its slot in the page was taken."""
+        return call.thread or self.page.thread_of(call.number)
+
     @property
     def may_leave(self) -> bool:
         return self.booted and not self.hosted
@@ -97,8 +101,8 @@ class SharedHost(Isolate):
         host does not say in which thread they are."""
         threads: dict[int, list[HostCall]] = {}
         for call in self.hosted.values():
-            if call.thread:
-                threads.setdefault(call.thread, []).append(call)
+            if thread := self.thread_of(call):
+                threads.setdefault(thread, []).append(call)
         if not threads:
             return False
         self.requests.append(StackRequest({calls[0]: ", ".join(call.job.title for call in calls) for calls in threads.values()}, answer))
@@ -131,7 +135,7 @@ class SharedHost(Isolate):
         self.stack_due = now + STACK_WAIT if self.stacks else inf
         if self.stacks:
             self.forget_stack()
-            if (thread := self.stacks[0].thread) and not self.died_at:
+            if (thread := self.thread_of(self.stacks[0])) and not self.died_at:
                 signal_thread(self.pid, thread, FORCED_STACK_SIGNAL)
 
     # -- draining ------------------------------------------------------------------------------------------------------------------
