@@ -167,10 +167,9 @@ class Allocator(Generic[C, H]):
 
     def freed(self, isolate: int, now: float) -> list[Order[C, H]]:
         """Its call has ended and it can take another."""
-        if not self._for_host and len(self.busy) + self.hosted <= self.size and isolate in self.busy:
-            # The usual end: its seat goes to the next call that waits. What `decide` would come to, by a longer way.
-            if (call := self._pop()) is not None:
-                return self._adjusted([Assign(isolate, call)], now)
+        simple = not self._for_host and len(self.busy) + self.hosted <= self.size and isolate in self.busy
+        if simple and (call := self._pop()) is not None:  # its seat goes to the next: what `decide` would come to, by a longer way
+            return self._adjusted([Assign(isolate, call)], now)
         self.busy.discard(isolate)
         self.idle.append(isolate)
         return self.decide(now)
