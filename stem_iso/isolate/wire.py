@@ -44,6 +44,7 @@ LOG_HEAD = struct.Struct("<BBI")  # level, bytes of the logger's name, of the de
 
 # entry, raise at soft limit, soft and hard deadline (inf: none), length of definition and of title, how many cores
 CALL_HEAD = struct.Struct("<IBddIIH")
+CALL_HEADS = struct.Struct(HEADER.format + CALL_HEAD.format[1:])  # both heads of a CALL at once
 HOSTED_HEAD = struct.Struct("<dd")  # when the call was sent, the longest silence (inf: none)
 THREAD = struct.Struct("<I")
 LIMIT_HEAD = struct.Struct("<Bd")
@@ -125,10 +126,24 @@ class CallFrame(NamedTuple):
 
 
 def pack_call(call: CallFrame) -> bytes:
-    title, cpus = call.title.encode(errors="replace"), call.cpus  # a function's name, which may be any text
-    lengths = len(call.definition), len(title), len(cpus)
-    head = CALL_HEAD.pack(call.entry, call.raises, call.soft_deadline, call.hard_deadline, *lengths)
-    return b"".join((head, call.definition, title, struct.pack(f"<{len(cpus)}H", *cpus) if cpus else b"", call.payload))
+    rest = _call_rest(call)
+    lengths = len(rest[0]), len(rest[1]), len(call.cpus)
+    return b"".join((CALL_HEAD.pack(call.entry, call.raises, call.soft_deadline, call.hard_deadline, *lengths), *rest))
+
+
+def call_frame(number: int, call: CallFrame) -> bytes:
+    """`frame(CALL, number, pack_call(call))`, in one step: each call pays for it."""
+    rest = _call_rest(call)
+    definition, title, cpus, payload = rest
+    size = CALL_HEAD.size + len(definition) + len(title) + len(cpus) + len(payload)
+    entry, raises, soft, hard, *_ = call
+    lengths = len(definition), len(title), len(call.cpus)
+    return b"".join((CALL_HEADS.pack(MAGIC, CALL, size, number, entry, raises, soft, hard, *lengths), *rest))
+
+
+def _call_rest(call: CallFrame) -> tuple[bytes, bytes, bytes, bytes]:
+    cpus = struct.pack(f"<{len(call.cpus)}H", *call.cpus) if call.cpus else b""
+    return call.definition, call.title.encode(errors="replace"), cpus, call.payload  # the title may be any text: a function's name
 
 
 def unpack_call(data: bytes) -> CallFrame:

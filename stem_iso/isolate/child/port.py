@@ -144,7 +144,7 @@ class CallPort:
 
     def reply(self, payload: bytes) -> None:
         """The call's last frame, and what is attached to it."""
-        with self._locked():
+        with self._lock:  # the handler is left: nothing is raised any more, and so nothing held back
             self._pipe.send(REPLY, self._call, payload, self._attached)
         for descriptor in (self._attached, self.descriptor):
             if descriptor is not None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 BOOT_TRIES = 3
 STALE_TURNS = 256
@@ -35,8 +35,7 @@ C = TypeVar("C")
 H = TypeVar("H")  # calls for the inline host
 
 
-@dataclass(frozen=True, slots=True)
-class Assign(Generic[C]):
+class Assign(NamedTuple, Generic[C]):
     isolate: int
     call: C
 
@@ -168,6 +167,9 @@ class Allocator(Generic[C, H]):
 
     def freed(self, isolate: int, now: float) -> list[Order[C, H]]:
         """Its call has ended and it can take another."""
+        simple = not self._for_host and len(self.busy) + self.hosted <= self.size and isolate in self.busy
+        if simple and (call := self._pop()) is not None:  # its seat goes to the next: what `decide` would come to, by a longer way
+            return self._adjusted([Assign(isolate, call)], now)
         self.busy.discard(isolate)
         self.idle.append(isolate)
         return self.decide(now)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from stem_iso.isolate.engine.deadlines import after
 from stem_iso.isolate.interfaces import Caller, HostedJob, Job
-from stem_iso.isolate.wire import CALL, CallFrame, frame, pack_call, pack_hosted
+from stem_iso.isolate.wire import CALL, CallFrame, frame, pack_hosted
+from stem_iso.isolate.wire import call_frame as packed
 from stem_iso.outcome import StopReason
 
 REASSIGNMENTS = 3  # after so many isolates that died before they began, the call itself is the suspect
@@ -24,7 +25,7 @@ class Call:
 
 
 def call_frame(number: int, job: Job, sent_at: float, definition: bytes, cpus: tuple[int, ...] = ()) -> bytes:
-    return frame(CALL, number, pack_call(_call_fields(job, sent_at, definition, cpus)))
+    return packed(number, _call_fields(job, sent_at, definition, cpus))
 
 
 def hosted_frame(number: int, job: HostedJob, sent_at: float, definition: bytes) -> bytes:

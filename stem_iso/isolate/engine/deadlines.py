@@ -54,11 +54,12 @@ class Deadlines:
 
     def __init__(self, limits: Limits, sent_at: float, *, early_stack: bool = True, ends: bool = True, late: float = 0.0) -> None:
         self.limits, self.sent_at, self._early_stack, self._late = limits, sent_at, early_stack, late
-        self.soft_at = after(sent_at, limits.soft)
-        self.hard_at = after(sent_at, limits.hard) if ends else inf
-        self.silent_at = after(sent_at, limits.heartbeat) if ends else inf
+        soft, hard, heartbeat = limits.soft, limits.hard, limits.heartbeat
+        self.soft_at = inf if soft is None else sent_at + soft
+        self.hard_at = sent_at + hard if ends and hard is not None else inf
+        self.silent_at = sent_at + heartbeat if ends and heartbeat is not None else inf
         self.over = False  # the limit that ends the call was reached: `kill_at` says when
-        self.early_at = self.stack_at = self.next_at = inf
+        self.early_at = self.stack_at = inf
         self._plan_stack(sent_at)
         self._next()
 

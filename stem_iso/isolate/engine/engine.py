@@ -95,7 +95,7 @@ class Engine:
         for fd in (self._wake_fd, self._timer.fd):
             self._epoll.register(fd, select.EPOLLIN)
         self._isolates.open(KeeperClient(self._keeper_socket), self._epoll, self._timer)
-        self._epoll.register(self._isolates.keeper.socket, select.EPOLLIN)
+        self._register_keeper()
         self._isolates.spawn_missing()
         self._thread.start()
 
@@ -231,7 +231,7 @@ class Engine:
                     self._isolates.on_timer(monotonic())
                 elif fd == self._wake_fd:
                     os.eventfd_read(fd)
-                elif fd == self._isolates.keeper.socket.fileno():
+                elif fd == self._keeper_fd:
                     self._on_keeper_socket()
                 else:
                     self._isolates.on_event(fd, flags)
@@ -269,8 +269,12 @@ class Engine:
             log.error("the launcher died: all isolates were killed and this worker leaves; its tasks run again when their leases end")
             os._exit(1)
         self._isolates.keeper.reconnect()
-        self._epoll.register(self._isolates.keeper.socket, select.EPOLLIN)
+        self._register_keeper()
         self._isolates.keeper_replaced()
+
+    def _register_keeper(self) -> None:
+        self._keeper_fd = self._isolates.keeper.socket.fileno()
+        self._epoll.register(self._keeper_fd, select.EPOLLIN)
 
     def _begin_close(self) -> None:
         self._closing.set()

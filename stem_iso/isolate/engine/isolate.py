@@ -103,14 +103,10 @@ class Isolate:
                 for fd in pipes[-1]:
                     undo.callback(os.close, fd)
             undo.pop_all()
-        self.stack_fd, self.stdout_fd, self.stderr_fd = (reader for reader, _ in pipes)
+        self.stack_fd, self.stdout_fd, self.stderr_fd = self.streams = tuple(reader for reader, _ in pipes)
         for reader in self.streams:
             os.set_blocking(reader, False)
         self.theirs = (page, self.pipe.theirs, *(writer for _, writer in pipes))
-
-    @property
-    def streams(self) -> tuple[int, int, int]:
-        return self.stack_fd, self.stdout_fd, self.stderr_fd
 
     def hand_over(self) -> None:
         """The isolate's ends are with the keeper now."""
