@@ -13,7 +13,6 @@ broken. `--quick` takes two minutes: best settings, six handlers, as many rounds
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import shutil
 import sys
@@ -126,7 +125,9 @@ def run_enforce(stand: Stand, chosen: Sequence[tuple[str, str]], options: argpar
                 stand.samples.add("broken", system=name, settings=settings, error=str(error))
                 continue
             try:
-                turn = enforce.Turn(driven, LIMIT, seen, lambda values, number=number: add({**values, "round": number}), stand.dice, not options.quick)
+                turn = enforce.Turn(
+                    driven, LIMIT, seen, lambda values, number=number: add({**values, "round": number}), stand.dice, not options.quick
+                )
                 turn.run_all(handlers)
             except Broken as error:
                 stand.samples.add("broken", system=name, settings=settings, error=str(error))

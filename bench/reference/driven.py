@@ -26,7 +26,9 @@ class Broken(Exception):
 class Driven:
     """One system under one of its settings, ready. Own it with `with`; its end is bounded."""
 
-    def __init__(self, python: Path, system: System, settings: str, folder: Path, *, limit: float, workers: int = 2, redis: str = "") -> None:
+    def __init__(
+        self, python: Path, system: System, settings: str, folder: Path, *, limit: float, workers: int = 2, redis: str = ""
+    ) -> None:
         folder.mkdir(parents=True)
         place = {"settings": dict(system.settings[settings]), "workers": workers, "folder": str(folder), "limit": limit, "redis": redis}
         self.name, self.settings, self.folder = system.name, settings, folder

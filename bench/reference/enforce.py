@@ -30,6 +30,9 @@ from bench.reference.kernel import Signals
 from bench.reference.observer import Watch
 
 PATIENCE, BEGIN, BESIDE = 4.0, 15.0, 0.3  # seconds
+SETTLE = (
+    0.2  # seconds between two samples of one system: what replaces the killed may start, as it does in a pool that is not always under fire
+)
 SLOW, SLOW_SAMPLES = 2.0, 3
 EARLY = 0.05  # seconds before a limit from which on a signal is taken for its enforcement
 
@@ -70,7 +73,7 @@ class Turn:
     def run(self, handler: str) -> Values:
         """One sample; it is added when its looks are done."""
         self._number += 1
-        time.sleep(self.dice.random() * 0.1)
+        time.sleep(SETTLE + self.dice.random() * 0.1)
         hostile, told = self._start(handler, self.limit)
         beside, beside_told = self._start("bystander", self.limit + BESIDE)
         began, beside_began = hostile.started(), beside.started()
@@ -170,7 +173,11 @@ class Turn:
             found = observer.left(ledger)
             seconds = 10 if pending.looked else 1
             pending.looked += 1
-            pending.values |= {f"left_{seconds}": len(found.alive), f"zombies_{seconds}": len(found.zombies), "started": len(ledger.children)}
+            pending.values |= {
+                f"left_{seconds}": len(found.alive),
+                f"zombies_{seconds}": len(found.zombies),
+                "started": len(ledger.children),
+            }
             if (found.alive or found.zombies) and pending.looked == 1 and self.thorough:
                 pending.at = pending.dead + 10.0
                 continue
@@ -211,4 +218,3 @@ def turns(systems: Sequence[tuple[str, str]], rounds: int, until: float, dice: r
             if number and time.monotonic() > until:
                 return
             yield number, name, settings
-

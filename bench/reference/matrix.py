@@ -46,7 +46,9 @@ def cell(found: Sequence[Sample]) -> Cell:
     left = max(line.get("left_1", 0) for line in found)
     alive = any(line.get("dead") is None for line in found)
     verdict: Verdict = "wrong" if wrong else "alive" if alive else "left" if left else "right"
-    times = {name: summary([line[name] for line in found if line.get(name) is not None]) for name in ("dead", "told", "next", "bystander_late")}
+    times = {
+        name: summary([line[name] for line in found if line.get(name) is not None]) for name in ("dead", "told", "next", "bystander_late")
+    }
     return Cell(
         verdict, len(found), times["dead"], times["told"], times["next"], times["bystander_late"],
         told_first=sum(bool(line.get("told_first")) for line in found), harmed=sum(bool(line.get("bystander_harmed")) for line in found),
@@ -83,7 +85,9 @@ def wins(cells: dict[tuple[str, str], Cell], ours: tuple[str, ...]) -> list[str]
             if not own:
                 found.append(f"{HANDLERS[handler].title}: {name} is right, stem_iso is not")
             elif one.dead.median < min(own) - 0.0005:
-                found.append(f"{HANDLERS[handler].title}: {name} is dead {milliseconds(one.dead.median)} after the limit, stem_iso {milliseconds(min(own))}")
+                found.append(
+                    f"{HANDLERS[handler].title}: {name} is dead {milliseconds(one.dead.median)} after the limit, stem_iso {milliseconds(min(own))}"
+                )
     return found
 
 

@@ -43,7 +43,9 @@ def judge(lines: Iterable[dict[str, Any]]) -> Judged:
         broken += _wrong(line)
     if not noise:
         broken += _late(enforced)
-    broken += [f"I10: {line['left']} left a second after SIGKILL of {line['target']}" for line in ours if line["kind"] == "chaos" and line["left"]]
+    broken += [
+        f"I10: {line['left']} left a second after SIGKILL of {line['target']}" for line in ours if line["kind"] == "chaos" and line["left"]
+    ]
     return Judged(len(ours), tuple(broken), noise)
 
 
@@ -63,7 +65,9 @@ def _wrong(line: dict[str, Any]) -> list[str]:
 
 
 def _late(lines: Sequence[dict[str, Any]]) -> list[str]:
-    limited = [line["dead"] for line in lines if HANDLERS[line["handler"]].starts <= TEN and not _crash(line) and line.get("dead") is not None]
+    limited = [
+        line["dead"] for line in lines if HANDLERS[line["handler"]].starts <= TEN and not _crash(line) and line.get("dead") is not None
+    ]
     told = [line["told"] - line["dead"] for line in lines if _crash(line) and None not in (line.get("told"), line.get("dead"))]
     found = []
     if limited and percentile(limited, 0.5) > DEAD_WITHIN:

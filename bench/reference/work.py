@@ -94,7 +94,11 @@ def _kill(stand: Any, driven: Driven, target: str) -> None:
     began = watch.started()
     if began is None or not observer.until(lambda: bool(watch.ledger.children), 5.0):
         raise Broken("the task did not begin")
-    victims = {"child": lambda: [began.pid], "program": lambda: [driven.process.pid], "worker": lambda: driven.ask("processes")["supervisors"]}
+    victims = {
+        "child": lambda: [began.pid],
+        "program": lambda: [driven.process.pid],
+        "worker": lambda: driven.ask("processes")["supervisors"],
+    }
     pids = victims[target]()
     killed = time.monotonic()
     for pid in pids:
@@ -106,7 +110,16 @@ def _kill(stand: Any, driven: Driven, target: str) -> None:
     again = observer.starts(ledger.read_text())
     found = observer.left(observer.Ledger(children={pid: at for pid, at in noted.items() if at <= killed}))
     told = None if ended["told"] is None else ended["told"] - killed
-    stand.samples.add("chaos", **_who(driven), target=target, told=told, word=ended["word"], left=len(found.alive), zombies=len(found.zombies), begun=again)
+    stand.samples.add(
+        "chaos",
+        **_who(driven),
+        target=target,
+        told=told,
+        word=ended["word"],
+        left=len(found.alive),
+        zombies=len(found.zombies),
+        begun=again,
+    )
     watch.shorten(0.0)
     observer.kill(observer.left(watch.ledger).alive)
 
