@@ -1,7 +1,7 @@
 """The matrix of systems × handlers, and tables: what each cell says, decided here; how it looks, elsewhere. Pure.
 
-A cell is judged by its worst sample: `wrong` (told something else, or nothing), else `left` (somebody was alive a second later), else
-`alive` (the handler outlived the bound), else `right`. Times are of cells that are right; a wrong outcome is wrong, not fast.
+A cell is judged by its worst sample: `wrong` (told something else, or nothing), else `alive` (the handler outlived the bound), else `left`
+(somebody was alive a second later), else `harms` (an innocent task beside it ended with it), else `right`. Times are of cells that are right; a wrong outcome is wrong, not fast.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bench.reference.statistics import Summary, percentile, summary
 
 LEAD = 0.0005  # seconds: what is closer is a draw
 
-Verdict = Literal["right", "left", "alive", "wrong"]
+Verdict = Literal["right", "harms", "left", "alive", "wrong"]
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,14 @@ def cell(found: Sequence[Sample]) -> Cell:
     wrong = [line["word"] for line in found if not line["right"]]
     left = max(line.get("left_1", 0) for line in found)
     alive = any(line.get("dead") is None for line in found)
-    verdict: Verdict = "wrong" if wrong else "alive" if alive else "left" if left else "right"
+    harmed = sum(bool(line.get("bystander_harmed")) for line in found)
+    verdict: Verdict = "wrong" if wrong else "alive" if alive else "left" if left else "harms" if harmed else "right"
     times = {
         name: summary([line[name] for line in found if line.get(name) is not None]) for name in ("dead", "told", "next", "bystander_late")
     }
     return Cell(
         verdict, len(found), times["dead"], times["told"], times["next"], times["bystander_late"],
-        told_first=sum(bool(line.get("told_first")) for line in found), harmed=sum(bool(line.get("bystander_harmed")) for line in found),
+        told_first=sum(bool(line.get("told_first")) for line in found), harmed=harmed,
         left=left, zombies=max(line.get("zombies_1", 0) for line in found), said=max(wrong, key=wrong.count) if wrong else "",
     )  # fmt: skip
 
@@ -82,8 +83,9 @@ def wins(cells: dict[tuple[str, str], Cell], ours: tuple[str, ...]) -> list[str]
         title = HANDLERS[handler].title
         right = {name: one for (name, at), one in cells.items() if at == handler and one.verdict == "right"}
         theirs = {name: one for name, one in right.items() if not name.startswith(ours)}
-        if theirs and len(theirs) == len(right):
-            found.append(f"{title}: {', '.join(sorted(theirs))} right, stem_iso not")
+        if len(theirs) == len(right):
+            tried = any(at == handler and name.startswith(ours) for name, at in cells)
+            found += [f"{title}: {', '.join(sorted(theirs))} right, stem_iso not"] if theirs and tried else []
             continue
         for what, text in (("dead", "the process is dead"), ("told", "the caller is told"), ("next", "the next task starts")):
             times = {name: time.median for name, one in right.items() if (time := getattr(one, what))}

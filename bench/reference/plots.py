@@ -43,11 +43,13 @@ class Theme:
 
 
 LIGHT = Theme("light", "#ffffff", "#1c2430", "#d5dae1", "#0b6bcb", "#7c8796",
-              {"right": "#d3e9fb", "left": "#fbe3b5", "alive": "#f5b78a", "wrong": "#e8a0a8"})  # fmt: skip
+              {"right": "#d3e9fb", "harms": "#e4dcf6", "left": "#fbe3b5", "alive": "#f5b78a", "wrong": "#e8a0a8"})  # fmt: skip
 DARK = Theme("dark", "#14181f", "#e4e8ee", "#39424f", "#6cb6ff", "#8b96a5",
-             {"right": "#1d4466", "left": "#6b4f14", "alive": "#7d431c", "wrong": "#7a2b38"})  # fmt: skip
+             {"right": "#1d4466", "harms": "#453a6b", "left": "#6b4f14", "alive": "#7d431c", "wrong": "#7a2b38"})  # fmt: skip
 THEMES = (LIGHT, DARK)
-WORDS = {"right": "clean", "left": "leaves", "alive": "still runs", "wrong": "wrong"}
+MARKS = {"dead": "X", "caller told": "o", "next starts": ">"}  # others are signals
+LEVELS = (10, -10, 24, -24)  # points: names of neighbours on a crowded line
+WORDS = {"right": "clean", "harms": "harms", "left": "leaves", "alive": "still runs", "wrong": "wrong"}
 
 
 def draw(lines: Sequence[Sample], to: Path) -> list[str]:
@@ -145,15 +147,16 @@ def timeline(lines: Sequence[Sample], theme: Theme) -> Any:
     ]
     if not shown:
         return None
-    figure, axes = plt.subplots(figsize=(9, 0.8 * len(shown) + 1.3))
+    figure, axes = plt.subplots(figsize=(9, 1.25 * len(shown) + 1))
     for row, sample in enumerate(reversed(shown)):
         colour = theme.ours if sample["system"].startswith(OURS) else theme.theirs
         axes.axhline(row, color=theme.faint, linewidth=1, zorder=0)
         for place, (at, text) in enumerate(events(sample)):
-            axes.plot([at * 1e3], [row], "o", color=colour, markersize=6)
-            above = place % 2 == 0
-            side: Any = {"xytext": (0, 8), "va": "bottom"} if above else {"xytext": (0, -8), "va": "top"}
-            axes.annotate(text, (at * 1e3, row), textcoords="offset points", ha="left" if place else "center", fontsize=8, **side)
+            axes.plot([at * 1e3], [row], MARKS.get(text, "v"), color=colour, markersize=7, markeredgecolor=theme.paper)
+            lift = LEVELS[place % len(LEVELS)]
+            line = {"arrowstyle": "-", "color": theme.faint, "shrinkB": 4}
+            vertical = "bottom" if lift > 0 else "top"
+            axes.annotate(text, (at * 1e3, row), (0, lift), textcoords="offset points", va=vertical, fontsize=8, arrowprops=line)
     axes.axvline(0, color=theme.ink, linewidth=1, linestyle=":")
     axes.set_xscale("symlog", linthresh=1, linscale=0.5)
     axes.set_xlim(-60, 6000)

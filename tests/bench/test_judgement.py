@@ -75,6 +75,16 @@ def test_a_cell_is_judged_by_its_worst_sample() -> None:
     assert found["isolate_pool", "regex"].verdict == "wrong" and found["isolate_pool", "regex"].said == "success"
 
 
+def test_a_kill_that_takes_the_neighbour_with_it_is_not_right() -> None:
+    found = matrix([sample("futures", bystander_harmed=True, dead=0.0001), sample(dead=0.01)])
+    assert found["futures", "sleep"].verdict == "harms"
+    assert wins(found, OURS) == []
+
+
+def test_what_was_not_tried_is_no_lead_of_another() -> None:
+    assert wins(matrix([sample(handler="regex"), sample("pebble")]), OURS) == []
+
+
 def test_who_is_right_more_often_stands_before_who_is_quick() -> None:
     found = matrix([sample("quick", dead=0.0001, right=False, word="success"), sample("slow", dead=0.5)])
     assert ranking(found) == ["slow", "quick"]
