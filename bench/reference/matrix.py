@@ -1,13 +1,15 @@
 """The matrix of systems × handlers, and tables: what each cell says, decided here; how it looks, elsewhere. Pure.
 
 A cell is judged by its worst sample: `wrong` (told something else, or nothing), else `alive` (the handler outlived the bound), else `left`
-(somebody was alive a second later), else `harms` (an innocent task beside it ended with it), else `right`. Times are of cells that are right; a wrong outcome is wrong, not fast.
+(somebody was alive a second later), else `harms` (an innocent task beside it ended with it), else `right`. Times are of cells that are right;
+a wrong outcome is wrong, not fast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 from bench.handlers import HANDLERS
@@ -71,7 +73,7 @@ def ranking(cells: dict[tuple[str, str], Cell]) -> list[str]:
     def key(system: str) -> tuple[int, float]:
         own = [found for (name, _), found in cells.items() if name == system]
         medians = [found.dead.median for found in own if found.verdict == "right" and found.dead]
-        return -sum(found.verdict == "right" for found in own), percentile(medians, 0.5) if medians else float("inf")
+        return -sum(found.verdict == "right" for found in own), percentile(medians, 0.5) if medians else inf
 
     return sorted({name for name, _ in cells}, key=key)
 
@@ -89,7 +91,7 @@ def wins(cells: dict[tuple[str, str], Cell], ours: tuple[str, ...]) -> list[str]
             continue
         for what, text in (("dead", "the process is dead"), ("told", "the caller is told"), ("next", "the next task starts")):
             times = {name: time.median for name, one in right.items() if (time := getattr(one, what))}
-            own = min((time for name, time in times.items() if name.startswith(ours)), default=float("inf"))
+            own = min((time for name, time in times.items() if name.startswith(ours)), default=inf)
             best = min(times, key=lambda name: times[name], default="")
             if best in theirs and times[best] < own - LEAD:
                 found.append(f"{title}: {text} {milliseconds(times[best])} after the limit with {best}, {milliseconds(own)} with stem_iso")
@@ -97,6 +99,8 @@ def wins(cells: dict[tuple[str, str], Cell], ours: tuple[str, ...]) -> list[str]
 
 
 def milliseconds(seconds: float) -> str:
+    if seconds == inf:
+        return "not in time"
     return f"{seconds * 1e3:.1f} ms" if abs(seconds) < 0.1 else f"{seconds * 1e3:.0f} ms"
 
 

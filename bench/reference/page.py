@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -17,10 +18,11 @@ from bench.reference.promises import OURS, judge
 from bench.reference.samples import Sample, label
 from bench.reference.statistics import percentile
 
+CLEAN = "Clean: dead, its caller told rightly, nobody that it started alive a second later, the innocent task beside it unharmed."
 TITLES = {
     "left_behind": (
         "What is left behind",
-        "Clean: dead, its caller told rightly, nobody that it started alive a second later, and the innocent task beside it unharmed.",
+        CLEAN,
     ),
     "overshoot": ("How late a limit is", "Each dot is one hostile handler under a limit of {limit:g} s, whatever it was told afterwards."),
     "timeline": ("One kill, event by event", "The sample nearest to the median of each; signals as the kernel saw them."),
@@ -95,7 +97,11 @@ def _warnings(lines: Sequence[Sample]) -> str:
         most = max(cell.n for cell in cells.values())
         counts = f"{least}" if least == most else f"{least} to {most}"
         if least < 30:
-            found.append(f"Cells have {counts} samples each; a full run has 30, fewer only where it is slow.")
+            found.append(f"Samples in a cell: {counts}; a full run has 30, fewer only where it is slow.")
+    anew = Counter(line["system"] for line in lines if line["kind"] in ("unstarted", "broken"))
+    if anew:
+        counts = ", ".join(f"{name} {times}×" for name, times in sorted(anew.items()))
+        found.append(f"Systems that took no more tasks, or ended, and were started anew: {counts}.")
     if (judged := judge(lines)).broken:
         found.append(f"stem_iso's own promises were broken {len(judged.broken)} times in this run.")
     return f"<div class=note>{''.join(f'<p>{escape(text)}</p>' for text in found)}</div>" if found else ""

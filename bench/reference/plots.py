@@ -94,7 +94,7 @@ def overshoot(lines: Sequence[Sample], theme: Theme) -> Any:
         dead = [line["dead"] for line in own if line["dead"] is not None]
         alive = sum(line["dead"] is None for line in own)
         places = [row + dice.uniform(-0.22, 0.22) for _ in dead]
-        axes.scatter([max(value, FLOOR) for value in dead], places, s=14, alpha=0.55, color=colour, linewidths=0)
+        axes.scatter([max(value, FLOOR) for value in dead], places, s=22, alpha=0.7, color=colour, linewidths=0)
         if dead:
             axes.plot([max(percentile(dead, 0.5), FLOOR)] * 2, [row - 0.33, row + 0.33], color=theme.ink, linewidth=1.6)
         if alive:
@@ -181,7 +181,7 @@ def events(sample: Sample) -> list[tuple[float, str]]:
 
     seen: list[tuple[float, str]] = []
     for event in sample.get("events", ()):
-        name = signal.Signals(event["signal"]).name.removeprefix("SIG") if event["signal"] < 32 else f"signal {event['signal']}"
+        name = signal.Signals(event["signal"]).name.removeprefix("SIG") if event["signal"] < 32 else f"RT {event['signal']}"
         if event["to"] == "handler" and name not in {text for _, text in seen}:
             seen.append((event["at"], name))
     for key, text in (("dead", "dead"), ("told", "caller told"), ("next", "next starts")):
