@@ -1,8 +1,8 @@
 """The matrix of systems × handlers, and tables: what each cell says, decided here; how it looks, elsewhere. Pure.
 
 A cell is judged by its worst sample: `wrong` (told something else, or nothing), else `alive` (the handler outlived the bound), else `left`
-(somebody was alive a second later), else `harms` (an innocent task beside it ended with it), else `right`. Times are of cells that are right;
-a wrong outcome is wrong, not fast.
+(somebody was alive a second later), else `harms` (an innocent task beside it ended with it), else `right`. Times count of cells that are
+right: a wrong outcome is wrong, not fast.
 """
 
 from __future__ import annotations
