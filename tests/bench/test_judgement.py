@@ -11,8 +11,8 @@ from bench.reference.compare import cells, table
 from bench.reference.matrix import matrix, ranking, wins
 from bench.reference.promises import OURS, judge
 
-QUIET = {"kind": "control", "kill": [0.001] * 3, "timer": [0.0001] * 20}
-BUSY = {"kind": "control", "kill": [0.001] * 3, "timer": [0.5] * 20}
+QUIET = {"kind": "control", "kill": [0.001] * 3, "timer": [0.0001] * 20, "load": 1.0, "cores": 2}
+BUSY = {"kind": "control", "kill": [0.001] * 3, "timer": [0.5] * 20, "load": 1.0, "cores": 2}
 
 
 def sample(system: str = "isolate_pool", handler: str = "sleep", **values: Any) -> dict[str, Any]:
@@ -57,6 +57,12 @@ def test_times_of_a_busy_machine_are_not_judged_and_that_is_said() -> None:
     judged = judge([BUSY, sample(dead=0.05)])
     assert judged.broken == ()
     assert "not judged" in str(judged) and "timer" in judged.unjudged
+
+
+def test_a_machine_on_which_others_work_is_not_quiet_however_its_controls_fared() -> None:
+    judged = judge([{**QUIET, "load": 20.0}, sample(dead=0.05)])
+    assert judged.broken == ()
+    assert "18 more processes" in judged.unjudged
 
 
 def test_a_run_without_controls_means_nothing() -> None:
