@@ -27,6 +27,7 @@ TITLES = {
     "overshoot": ("How late a limit is", "Each dot is one hostile handler under a limit of {limit:g} s, whatever it was told afterwards."),
     "timeline": ("One kill, event by event", "The sample nearest to the median of each; signals as the kernel saw them."),
     "throughput": ("Calls a second", "Small calls against the number of processes."),
+    "payload": ("Large arguments", "A call that is given so much and returns it."),
     "depth": ("A long queue", "What one more task costs against how many wait."),
     "memory": ("Memory", "What each further idle worker adds."),
 }
@@ -74,7 +75,7 @@ def html(lines: Sequence[Sample], drawn: Iterable[str]) -> str:
         title, text = TITLES[name]
         parts.append(f"<h2>{title}</h2><p class=soft>{text.format(limit=runs[0]['limit'] if runs else 0)}</p>")
         parts.append(_table(cells) if name == "left_behind" else _picture(name, title))
-    parts += [_calls(lines), _method(lines, runs)]
+    parts += [_chaos(lines), _calls(lines), _method(lines, runs)]
     head = "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width,initial-scale=1'>"
     return f"{head}<title>Time-outs, enforced</title><style>{STYLE}</style>\n" + "\n".join(part for part in parts if part) + "\n</html>\n"
 
@@ -140,6 +141,28 @@ def _cell(cell: Cell | None) -> str:
     notes += ["harms its neighbour"] if cell.harmed and cell.verdict != "harms" else []
     notes += [f"{cell.zombies} zombies" if cell.zombies > 1 else "a zombie"] if cell.zombies else []
     return f"<td class={cell.verdict}>{escape(text)}<small>{escape(', '.join(notes))}</small></td>"
+
+
+def _chaos(lines: Sequence[Sample]) -> str:
+    """Of each system and target, the worst of its samples."""
+    groups: dict[tuple[str, str], list[Sample]] = {}
+    for line in lines:
+        if line["kind"] == "chaos":
+            groups.setdefault((label(line), line["target"]), []).append(line)
+    rows = []
+    for (name, target), found in sorted(groups.items()):
+        left, begun = max(line["left"] for line in found), max(line["begun"] for line in found)
+        said = "" if target == "program" else SAID.get(found[-1]["word"], found[-1]["word"])
+        after = f"<td class=left>leaves {left}</td>" if left else "<td class=right>nobody left</td>"
+        cells = f"{after}<td>{said}</td><td>{begun}×</td><td>{len(found)}</td>"
+        rows.append(f"<tr><th>{escape(name)}</th><td>{target}</td>{cells}</tr>")
+    if not rows:
+        return ""
+    head = "<thead><tr><th></th><th>killed</th><th>a second later</th><th>caller</th><th>begun</th><th>samples</th></tr></thead>"
+    text = (
+        "SIGKILL from outside, of the child that runs a task with a daemon, of the program, of a queue's worker; the worst of the samples."
+    )
+    return f"<h2>Killed from outside</h2><p class=soft>{text}</p><div class=wide><table>{head}<tbody>{''.join(rows)}</tbody></table></div>"
 
 
 def _calls(lines: Sequence[Sample]) -> str:

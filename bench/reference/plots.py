@@ -3,7 +3,8 @@
     overshoot     seconds from limit to death, every sample a dot, on a log axis; what was not dead within the bound stands at its edge
     left_behind   systems × handlers, each cell its verdict
     timeline      one kill, event by event, of each system: the sample nearest to the median
-    throughput    calls a second against processes      depth   cost of a task against what is queued      memory   of an idle worker
+    throughput    calls a second against processes      payload   a call by its size
+    depth         cost of a task against what is queued      memory   of an idle worker
 
 A picture whose measure was not run is not drawn. Colours are told apart by who cannot tell red from green, and each verdict is also a word.
 """
@@ -197,6 +198,12 @@ def throughput(lines: Sequence[Sample], theme: Theme) -> Any:
     return curves(points, theme, "isolates or processes", "calls a second", base=2)
 
 
+def payload(lines: Sequence[Sample], theme: Theme) -> Any:
+    measured = [line for line in lines if line["kind"] == "payload" and line.get("seconds")]
+    points = {(label(line), line["size"] >> 10): line["seconds"] / line["count"] * 1e3 for line in measured}
+    return curves(points, theme, "KiB given and returned", "milliseconds a call", base=2)
+
+
 def depth(lines: Sequence[Sample], theme: Theme) -> Any:
     points = {
         (label(line), line["depth"]): line["seconds"] / line["added"] * 1e6 for line in lines if line["kind"] == "depth" and line["added"]
@@ -215,6 +222,9 @@ def curves(points: dict[tuple[str, int], float], theme: Theme, x: str, y: str, b
         axes.annotate(f" {system}", own[-1], va="center", fontsize=8)
     axes.set_xscale("log", base=base)
     axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+        axis.set_minor_formatter(lambda value, _: "")
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid()
@@ -241,5 +251,11 @@ def memory(lines: Sequence[Sample], theme: Theme) -> Any:
 
 
 PICTURES: dict[str, Callable[[Sequence[Sample], Theme], Any]] = {
-    "overshoot": overshoot, "left_behind": left_behind, "timeline": timeline, "throughput": throughput, "depth": depth, "memory": memory,
-}  # fmt: skip
+    "overshoot": overshoot,
+    "left_behind": left_behind,
+    "timeline": timeline,
+    "throughput": throughput,
+    "payload": payload,
+    "depth": depth,
+    "memory": memory,
+}
