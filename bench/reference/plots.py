@@ -22,6 +22,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator
 
 from bench.handlers import HANDLERS
 from bench.reference.matrix import Cell, handlers, matrix, ranking
@@ -222,6 +223,7 @@ def curves(points: dict[tuple[str, int], float], theme: Theme, x: str, y: str, b
         axes.annotate(f" {system}", own[-1], va="center", fontsize=8)
     axes.set_xscale("log", base=base)
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
         axis.set_minor_formatter(lambda value, _: "")
