@@ -94,7 +94,7 @@ def wins(cells: dict[tuple[str, str], Cell], ours: tuple[str, ...]) -> list[str]
             own = min((time for name, time in times.items() if name.startswith(ours)), default=inf)
             best = min(times, key=lambda name: times[name], default="")
             if best in theirs and times[best] < own - LEAD:
-                found.append(f"{title}: {text} {milliseconds(times[best])} after the limit with {best}, {milliseconds(own)} with stem_iso")
+                found.append(f"{title}: {text} {milliseconds(times[best])} after it is due with {best}, {milliseconds(own)} with stem_iso")
     return found
 
 

@@ -41,7 +41,7 @@ STYLE = """
 --right:#d3e9fb;--harms:#e4dcf6;--left:#fbe3b5;--alive:#f5b78a;--wrong:#e8a0a8}
 @media(prefers-color-scheme:dark){:root{--paper:#14181f;--ink:#e4e8ee;--faint:#39424f;--soft:#9aa6b5;
 --right:#1d4466;--harms:#453a6b;--left:#6b4f14;--alive:#7d431c;--wrong:#7a2b38}}
-body{background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:72rem;padding:2rem 1rem}
+body{background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:84rem;padding:2rem 1rem}
 h1{font-size:1.9rem;line-height:1.2;margin:0 0 .4rem}h2{margin:2.6rem 0 .2rem;font-size:1.3rem}p{max-width:46rem;margin:.3rem 0 1rem}
 .soft,caption,dt{color:var(--soft)}img{width:100%;max-width:62rem;min-width:40rem;height:auto}.wide{overflow-x:auto}
 table{border-collapse:separate;border-spacing:3px;font-size:.85rem;line-height:1.25}

@@ -65,6 +65,12 @@ def test_a_machine_on_which_others_work_is_not_quiet_however_its_controls_fared(
     assert "18 more processes" in judged.unjudged
 
 
+def test_a_quiet_run_does_not_cover_for_a_busy_one_that_it_is_merged_with() -> None:
+    quiet = [{**QUIET, "run": "b"}] * 20
+    assert "timer" in machine.verdict([{**BUSY, "run": "a"}, *quiet])
+    assert machine.verdict(quiet) == ""
+
+
 def test_a_run_without_controls_means_nothing() -> None:
     assert machine.verdict([])
 
@@ -98,7 +104,7 @@ def test_who_is_right_more_often_stands_before_who_is_quick() -> None:
 
 def test_the_lead_of_another_system_is_told() -> None:
     assert wins(matrix([sample(dead=0.010), sample("pebble", dead=0.001)]), OURS) == [
-        "sleep: the process is dead 1.0 ms after the limit with pebble, 10.0 ms with stem_iso"
+        "sleep: the process is dead 1.0 ms after it is due with pebble, 10.0 ms with stem_iso"
     ]
     assert wins(matrix([sample(left_1=1), sample("pebble")]), OURS) == ["sleep: pebble right, stem_iso not"]
     assert wins(matrix([sample(dead=0.010), sample("pebble", dead=0.001, right=False, word="error")]), OURS) == []
