@@ -35,14 +35,18 @@ class Signals:
         self._seen: deque[Signal] = deque(maxlen=20_000)
         self._done = Event()
         self.available = path is not None
-        if path is not None:
-            Thread(target=self._read, args=(path / "trace_pipe",), daemon=True).start()
+        self._reader = None if path is None else Thread(target=self._read, args=(path / "trace_pipe",), daemon=True)
+        if self._reader is not None:
+            self._reader.start()
 
     def to(self, pid: int, since: float) -> list[Signal]:
         return [one for one in list(self._seen) if one.target == pid and one.at >= since]
 
     def close(self) -> None:
+        """The instance cannot be removed while its pipe is open."""
         self._done.set()
+        if self._reader is not None:
+            self._reader.join()
 
     def _read(self, pipe: Path) -> None:
         fd, rest = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), ""
