@@ -39,6 +39,7 @@ class System:
     advice: str
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"default": {}, "best": {}})
     needs_redis: bool = False
+    whole_seconds: bool = False  # its limits have no fractions
 
 
 @dataclass(frozen=True)
