@@ -75,9 +75,9 @@ class Driver:
         closing.start()
         closing.join(CLOSING)
 
-    def serve(self) -> None:
+    def serve(self, requests: Any) -> None:
         self.send(ready=time.monotonic(), python=sys.version.split()[0])
-        for line in sys.stdin:
+        for line in requests:
             message = json.loads(line)
             if (do := message.pop("do")) == "close":
                 break
@@ -102,9 +102,12 @@ def main() -> None:
     parser.add_argument("--place", required=True, help="JSON of bench.systems.Place")
     options = parser.parse_args()
     given = json.loads(options.place)
-    out = os.fdopen(os.dup(1), "w")
+    requests, out = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    Driver(options.system, systems.Place(**{**given, "folder": Path(given["folder"])}), out).serve()
+    # A forked worker closes sys.stdin, and would wait for ever for the lock that a thread holds which reads from it.
+    sys.stdin = open(os.devnull)  # noqa: SIM115
+    os.dup2(sys.stdin.fileno(), 0)
+    Driver(options.system, systems.Place(**{**given, "folder": Path(given["folder"])}), out).serve(requests)
     os._exit(0)  # threads of a system that did not close are no reason to stay
 
 

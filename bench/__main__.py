@@ -1,0 +1,3 @@
+from bench.reference.command import main
+
+main()
