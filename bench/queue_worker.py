@@ -34,6 +34,7 @@ import bench.systems as systems
 
 ENVIRONMENT = "BENCH_PLACE"
 ROOT = Path(__file__).parent.parent
+LIMITS = tuple(number / 10 for number in (*range(1, 31), 200))  # seconds, for whoever must declare them beforehand
 ATTEMPTS = 5  # at a first task: some sweep away what they are given while they start
 ENDING = 1.0  # seconds a worker has to stop; several wait for their tasks, of which some never end
 
@@ -69,14 +70,25 @@ class QueueAdapter(systems.Adapter):
     def __init__(self, place: systems.Place) -> None:
         clear(place.redis)
         self.place = replace(place, folder=Path(tempfile.mkdtemp(dir=place.folder)))
-        environment = os.environ | {ENVIRONMENT: encode(self.place), "PYTHONPATH": str(ROOT)}
         self.app = self.application(self.place)
-        self._worker = subprocess.Popen(self.command(), env=environment, cwd=self.place.folder, stdin=subprocess.DEVNULL)
+        self._worker = self._started()
         for _ in range(ATTEMPTS):
             with suppress(Failed):
                 self.outcome(self.submit("echo", ("",), None))
                 return
         raise RuntimeError(f"{type(self).__module__}: not one echo of {ATTEMPTS} succeeded")
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        """As in an activated virtual environment: some start `python` by PATH."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        environment = os.environ | {ENVIRONMENT: encode(self.place), "PYTHONPATH": str(ROOT), "PATH": path}
+        return subprocess.Popen(self.command(), env=environment, cwd=self.place.folder, stdin=subprocess.DEVNULL)
+
+    def restart(self) -> bool:
+        if self._worker.poll() is None:
+            return False
+        self._worker = self._started()
+        return True
 
     def run(self, handler: str, ledger: str, limit: float | None) -> object:
         return self.outcome(self.submit("run", (handler, ledger), limit))
@@ -171,6 +183,11 @@ def worker_place() -> systems.Place:
 
 def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", *map(str, arguments)]
+
+
+def declared(limit: float | None) -> float | None:
+    """The first of LIMITS that is not below."""
+    return None if limit is None else next(each for each in LIMITS if each >= limit - 1e-6)
 
 
 def as_text(arguments: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -96,7 +96,7 @@ class Stand:
         system = systems.find(name)
         redis = self._redis.empty() if system.needs_redis else ""
         folder = self._shelf / f"{self._number}-{name}-{settings}"
-        return Driven(self._pythons[name], system, settings, folder, limit=LIMIT, workers=workers, redis=redis)
+        return Driven(self._pythons[name], system, settings, folder, limit=system.limit(LIMIT), workers=workers, redis=redis)
 
     def end(self, driven: Driven) -> None:
         """And whatever it left, so that the next begins on an empty machine."""
@@ -126,7 +126,7 @@ def run_enforce(stand: Stand, chosen: Sequence[tuple[str, str]], options: argpar
                 continue
             try:
                 turn = enforce.Turn(
-                    driven, LIMIT, seen, lambda values, number=number: add({**values, "round": number}), stand.dice, not options.quick
+                    driven, systems.find(name).limit(LIMIT), seen, lambda values, number=number: add({**values, "round": number}), stand.dice, not options.quick
                 )
                 turn.run_all(handlers)
             except Broken as error:

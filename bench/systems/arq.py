@@ -9,7 +9,7 @@ from typing import Any
 
 import bench.systems as systems
 from bench import handlers
-from bench.queue_worker import AsyncQueueAdapter, Failed, command, served, worker_place
+from bench.queue_worker import LIMITS, AsyncQueueAdapter, Failed, command, declared, served, worker_place
 
 SYSTEM = systems.System(
     name="arq",
@@ -49,7 +49,7 @@ class Adapter(AsyncQueueAdapter):
 
         if not hasattr(self, "_pool"):
             self._pool = await create_pool(self.app)
-        return await self._pool.enqueue_job("free" if limit is None else "limited", task, *arguments)
+        return await self._pool.enqueue_job(str(declared(limit)), task, *arguments)
 
     async def ending(self, handle: Any) -> object:
         from redis import RedisError
@@ -68,5 +68,5 @@ def __getattr__(name: str) -> Any:
     from arq.worker import func
 
     place = worker_place()
-    functions = [func(call, name="limited", timeout=place.limit, max_tries=1), func(call, name="free", timeout=FREE, max_tries=1)]
+    functions = [func(call, name=str(limit), timeout=limit or FREE, max_tries=1) for limit in (None, *LIMITS)]
     return {"functions": functions, "redis_settings": served(Adapter), "max_jobs": place.workers}

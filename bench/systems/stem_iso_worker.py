@@ -9,13 +9,15 @@ from bench import handlers
 from bench.queue_worker import Failed, QueueAdapter, command, served
 
 SYSTEM = systems.System(
-    name="stem_iso worker",
+    name="stem_iso_worker",
     kind="queue",
     requirements=(),
     advice="docs/limits.md",
     settings={"default": {}, "best": {"spares": 2}, "redis default": {"store": "redis"}, "redis best": {"store": "redis", "spares": 2}},
     needs_redis=True,
 )
+
+PARAMETERS = {"run": ("name", "ledger"), "echo": ("payload",)}
 
 
 class Adapter(QueueAdapter):
@@ -37,7 +39,7 @@ class Adapter(QueueAdapter):
         return command("stem_iso.worker", "-A", f"{__name__}:app", "-c", self.place.workers, "-l", "error", *spares)
 
     def submit(self, task: str, arguments: tuple[Any, ...], limit: float | None) -> Any:
-        return self.app.enqueue(task, arguments, hard_time_limit=limit)
+        return self.app.enqueue(task, dict(zip(PARAMETERS[task], arguments, strict=True)), hard_time_limit=limit)
 
     def outcome(self, handle: Any) -> object:
         from stem_iso.errors import TaskFailed

@@ -6,7 +6,7 @@ from typing import Any
 
 import bench.systems as systems
 from bench import handlers
-from bench.queue_worker import AsyncQueueAdapter, Failed, command, served
+from bench.queue_worker import LIMITS, AsyncQueueAdapter, Failed, command, declared, served
 
 SYSTEM = systems.System(
     name="streaq",
@@ -28,11 +28,10 @@ class Adapter(AsyncQueueAdapter):
         from streaq import Worker
 
         app = Worker(redis_url=place.redis, concurrency=place.workers)
-        app.bench = {}  # tasks by name and whether they are limited
-        for task in (handlers.run, handlers.echo):
-            for limit in (None, timedelta(seconds=place.limit)):
-                name = f"{task.__name__} {limit}"
-                app.bench[task.__name__, limit is None] = app.task(task, name=name, timeout=limit, max_tries=1)
+        app.bench = {("echo", None): app.task(handlers.echo, name="echo", timeout=None, max_tries=1)}
+        for limit in (None, *LIMITS):
+            timeout = None if limit is None else timedelta(seconds=limit)
+            app.bench["run", limit] = app.task(handlers.run, name=f"run {limit}", timeout=timeout, max_tries=1)
         return app
 
     def command(self) -> list[str]:
@@ -41,7 +40,7 @@ class Adapter(AsyncQueueAdapter):
     async def submitting(self, task: str, arguments: tuple[Any, ...], limit: float | None) -> Any:
         if not hasattr(self, "_open"):
             self._open = await self.app.__aenter__()
-        return await self.app.bench[task, limit is None].enqueue(*arguments)
+        return await self.app.bench[task, declared(limit)].enqueue(*arguments)
 
     async def ending(self, handle: Any) -> object:
         result = await handle.result()
