@@ -4,6 +4,7 @@ Each is called as `run(name, ledger)` and first writes to the ledger, a file tha
 
     start PID MONOTONIC      the handler's process
     due MONOTONIC            a handler that ends itself: the instant before it does
+    end PID MONOTONIC        an innocent handler, when it has done all it does
     child PID MONOTONIC      whatever it started, written by that process itself
 
 CLOCK_MONOTONIC is one clock for all processes of a machine, so the observer's and the handler's times may be subtracted.
@@ -46,6 +47,7 @@ def run(name: str, ledger: str) -> str:
     note(ledger, "start")
     if name in INNOCENT:
         INNOCENT[name]()
+        note(ledger, "end")
         return name
     bound_processor_time()
     HANDLERS[name].function(ledger)
@@ -248,4 +250,4 @@ HANDLERS = {
     "stopped": Handler(stopped, "stopped (SIGSTOP)"),
     "traced": Handler(traced, "held by a debugger", starts=1),
 }
-INNOCENT: dict[str, Callable[[], None]] = {"bystander": rest, "next": lambda: None}
+INNOCENT: dict[str, Callable[[], None]] = {"bystander": rest, "next": lambda: None, "brief": lambda: time.sleep(0.2)}

@@ -29,7 +29,7 @@ class Adapter(QueueAdapter):
     def application(place: systems.Place) -> Any:
         from stem_iso import Stem
 
-        app = Stem(place.redis if place.settings.get("store") else f"sqlite:///{place.folder}/queue.db")
+        app = Stem(place.redis if place.settings.get("store") else f"sqlite:///{place.folder}/queue.db", max_payload_bytes=64 << 20)
         for task in (handlers.run, handlers.echo):
             app.task(name=task.__name__, isolate=True, max_retries=0)(task)
         return app
