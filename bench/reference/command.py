@@ -18,7 +18,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +105,18 @@ class Stand:
         observer.end_all(self._redis.pids)
 
 
+def noted(add: Callable[[str, dict[str, Any]], None], number: int, kind: str, values: dict[str, Any]) -> None:
+    add(kind, {**values, "round": number})
+
+
 def run_enforce(stand: Stand, chosen: Sequence[tuple[str, str]], options: argparse.Namespace) -> None:
     until = time.monotonic() + (QUICK if options.quick else float("inf"))
     cells = enforce.Cells()
 
-    def add(values: dict[str, Any]) -> None:
-        stand.samples.add("enforce", **values)
-        cells.note(values)
+    def add(kind: str, values: dict[str, Any]) -> None:
+        stand.samples.add(kind, **values)
+        if kind == "enforce":
+            cells.note(values)
 
     with signals() as seen:
         for number, name, settings in enforce.turns(chosen, options.rounds, until, stand.dice):
@@ -125,9 +131,8 @@ def run_enforce(stand: Stand, chosen: Sequence[tuple[str, str]], options: argpar
                 stand.samples.add("broken", system=name, settings=settings, error=str(error))
                 continue
             try:
-                turn = enforce.Turn(
-                    driven, systems.find(name).limit(LIMIT), seen, lambda values, number=number: add({**values, "round": number}), stand.dice, not options.quick
-                )
+                note, limit = partial(noted, add, number), systems.find(name).limit(LIMIT)
+                turn = enforce.Turn(driven, limit, seen, note, stand.dice, not options.quick)
                 turn.run_all(handlers)
             except Broken as error:
                 stand.samples.add("broken", system=name, settings=settings, error=str(error))

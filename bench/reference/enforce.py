@@ -7,10 +7,12 @@ One sample, with a pool or worker of two:
     next               │sent─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ start: when was there room again?
     left                                     dead + 1 s ┤ who is there?  + 10 s, if anybody was ┤
 
-A limit counts from the handler's first act, so that no system is charged for what lies before it; one that counts from earlier may be early.
+A limit counts from the handler's first act, so that no system is charged for what lies before it; one that counts from earlier may be
+early.
 A handler that ends itself is due at the instant before it does. Each wait is bounded by PATIENCE, and what is left is killed by its pid.
 
-Rounds are interleaved: in each, every system is started anew in random order, and runs every handler once in random order at a random phase.
+Rounds are interleaved: in each, every system is started anew, in random order, and runs every handler once, in random order, at a
+random phase.
 A cell that has been slow SLOW_SAMPLES times is not run again in that run: the count stands in the table.
 """
 
@@ -30,10 +32,8 @@ from bench.reference.driven import Driven, outcome
 from bench.reference.kernel import Signals
 from bench.reference.observer import Watch
 
-PATIENCE, BEGIN, BESIDE = 4.0, 15.0, 0.3  # seconds
-SETTLE = (
-    0.2  # seconds between two samples of one system: what replaces the killed may start, as it does in a pool that is not always under fire
-)
+PATIENCE, BEGIN, BESIDE = 4.0, 8.0, 0.3  # seconds
+SETTLE = 0.2  # seconds between two samples of one system: what replaces the killed may start, as where not every call is hostile
 SLOW, SLOW_SAMPLES = 2.0, 3
 EARLY = 0.05  # seconds before a limit from which on a signal is taken for its enforcement
 
@@ -58,7 +58,7 @@ class Turn:
     driven: Driven
     limit: float
     signals: Signals
-    add: Callable[[Values], None]
+    add: Callable[[str, Values], None]  # kind, values
     dice: random.Random
     thorough: bool = True  # look again after ten seconds
     _number: int = 0
@@ -72,36 +72,48 @@ class Turn:
     def run_all(self, handlers: Sequence[str]) -> None:
         order = list(handlers)
         self.dice.shuffle(order)
-        for handler in order:
-            self.run(handler)
+        for before, handler in zip(["", *order], order, strict=False):
+            if not self.run(handler):
+                # The damage is that of the handler before, and is written down as its own; this one has a chance in a new pool.
+                self.finish()
+                self.add("unstarted", {**self._who, "handler": handler, "after": before})
+                self.driven.ask("reopen")
+                if not self.run(handler):
+                    self.add("broken", {**self._who, "error": f"{handler} did not begin"})
+                    self.driven.ask("reopen")
         self.finish()
 
-    def run(self, handler: str) -> Values:
-        """One sample; it is added when its looks are done."""
+    @property
+    def _who(self) -> Values:
+        return {"system": self.driven.name, "settings": self.driven.settings}
+
+    def run(self, handler: str) -> bool:
+        """One sample, added when its looks are done; False if the handler did not begin."""
         self._number += 1
         time.sleep(SETTLE + self.dice.random() * 0.1)
         hostile, told = self._start(handler, self.limit)
         beside, beside_told = self._start("bystander", self.beside)
         began, beside_began = hostile.started(), beside.started()
         after, after_told = self._start("next", None)
-        values: Values = {"system": self.driven.name, "settings": self.driven.settings, "handler": handler, "limit": self.limit}
+        values: Values = {**self._who, "handler": handler, "limit": self.limit}
         if began is None or began.start is None:
-            return self._failed(values, hostile, beside, after, told)
+            self._give_up((hostile, beside, after))
+            return False
         due = self._due(handler, hostile, began.start)
         until = due + PATIENCE
-        hostile.shorten(until)
-        after.shorten(until)
+        hostile.bound(until)
+        after.bound(until)
         dead, ended = hostile.wait(), outcome(told, until)
         next_began = after.started()
         last = until + self.beside - self.limit
-        beside.shorten(last)
+        beside.bound(last)
         values |= self._times(due, dead, ended["told"], next_began.start if next_began else None)
         values |= {"word": ended["word"], "error": ended["error"], "right": ended["word"] in HANDLERS[handler].right}
         values |= self._bystander(beside, beside_began, outcome(beside_told, last))
         values |= self._seen(hostile, due)
         values["next_word"] = outcome(after_told, time.monotonic() + 0.5)["word"]
         self._await_left(values, (hostile, beside, after), dead)
-        return values
+        return True
 
     def finish(self) -> None:
         while self._pending:
@@ -110,7 +122,7 @@ class Turn:
     def _start(self, handler: str, limit: float | None) -> tuple[Watch, Any]:
         ledger = self.driven.folder / f"{self._number}-{handler}"
         answer = self.driven.send("run", handler=handler, ledger=str(ledger), limit=limit)
-        return Watch(ledger, BEGIN + PATIENCE), answer
+        return Watch(ledger, BEGIN), answer
 
     def _due(self, handler: str, hostile: Watch, start: float) -> float:
         if HANDLERS[handler].right != ("crash",):
@@ -150,13 +162,10 @@ class Turn:
         first = next((event["at"] for event in events if event["to"] == "handler"), None)
         return {"signal": first, "events": events[:40]}
 
-    def _failed(self, values: Values, hostile: Watch, beside: Watch, after: Watch, told: Any) -> Values:
-        for watch in (hostile, beside, after):
-            watch.shorten(0.0)
-        values |= {"word": "nothing", "error": outcome(told, 0.0)["error"] or "it did not begin", "right": False, "began": False}
-        self.add(values)
-        self._clear((hostile, beside, after))
-        return values
+    def _give_up(self, watches: tuple[Watch, ...]) -> None:
+        for watch in watches:
+            watch.bound(0.0)
+        self._clear(watches)
 
     # -- who is left ----------------------------------------------------------------------------------------------------------------
 
@@ -189,7 +198,7 @@ class Turn:
                 pending.at = pending.dead + 10.0
                 continue
             self._pending.remove(pending)
-            self.add(pending.values)
+            self.add("enforce", pending.values)
             broken = pending.values["dead"] is None or pending.values["next"] is None or pending.values["bystander_late"] is None
             if found.alive or broken:
                 self._clear(pending.watches)

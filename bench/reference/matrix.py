@@ -85,9 +85,8 @@ def wins(cells: dict[tuple[str, str], Cell], ours: tuple[str, ...]) -> list[str]
             if not own:
                 found.append(f"{HANDLERS[handler].title}: {name} is right, stem_iso is not")
             elif one.dead.median < min(own) - 0.0005:
-                found.append(
-                    f"{HANDLERS[handler].title}: {name} is dead {milliseconds(one.dead.median)} after the limit, stem_iso {milliseconds(min(own))}"
-                )
+                theirs, best = milliseconds(one.dead.median), milliseconds(min(own))
+                found.append(f"{HANDLERS[handler].title}: {name} is dead {theirs} after the limit, stem_iso {best}")
     return found
 
 

@@ -85,8 +85,9 @@ class Watch:
         self._thread.join()
         return self.dead
 
-    def shorten(self, until: float) -> None:
-        self._until = min(self._until, until)
+    def bound(self, until: float) -> None:
+        """Look until then, and no longer."""
+        self._until = until
 
     def _run(self) -> None:
         be_prompt()

@@ -13,7 +13,8 @@ from bench.reference import plots
 from bench.reference.machine import verdict
 from bench.reference.matrix import Cell, handlers, matrix, milliseconds, ranking, wins
 from bench.reference.promises import OURS, judge
-from bench.reference.samples import Sample
+from bench.reference.samples import Sample, label
+from bench.reference.statistics import percentile
 
 TITLES = {
     "left_behind": ("What is left behind", "Clean: dead, its caller told rightly, and nobody that it started alive a second later."),
@@ -25,15 +26,21 @@ TITLES = {
 }
 CELLS = {"right": "clean", "left": "leaves {left}", "alive": "still runs", "wrong": "{said}"}
 SAID = {"nothing": "never told", "success": "told: success", "error": "told: error", "timeout": "told: time-out", "crash": "told: crash"}
+METHOD = """A limit counts from the handler's first act. Death is seen by pidfd, survivors by the ledger in which each process writes
+itself; rounds are interleaved, at a random phase, with a bare SIGKILL as control. Systems are set up as their authors advise for time-outs,
+or, where it says default, as their first page has it. A wrong outcome is wrong, not fast."""
 STYLE = """
-:root{color-scheme:light dark;--paper:#fff;--ink:#1c2430;--faint:#d5dae1;--soft:#5a6675;--right:#d3e9fb;--left:#fbe3b5;--alive:#f5b78a;--wrong:#e8a0a8}
+:root{color-scheme:light dark;--paper:#fff;--ink:#1c2430;--faint:#d5dae1;--soft:#5a6675;
+--right:#d3e9fb;--left:#fbe3b5;--alive:#f5b78a;--wrong:#e8a0a8}
 @media(prefers-color-scheme:dark){:root{--paper:#14181f;--ink:#e4e8ee;--faint:#39424f;--soft:#9aa6b5;
 --right:#1d4466;--left:#6b4f14;--alive:#7d431c;--wrong:#7a2b38}}
 body{background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:72rem;padding:2rem 1rem}
 h1{font-size:1.9rem;line-height:1.2;margin:0 0 .4rem}h2{margin:2.6rem 0 .2rem;font-size:1.3rem}p{max-width:46rem;margin:.3rem 0 1rem}
 .soft,caption,dt{color:var(--soft)}img{max-width:100%;height:auto;display:block}.wide{overflow-x:auto}
-table{border-collapse:separate;border-spacing:3px;font-size:.85rem;line-height:1.25}th{font-weight:500;text-align:left;white-space:nowrap;padding:.2rem .5rem .2rem 0}
-thead th{vertical-align:bottom;white-space:normal;min-width:5.2rem}td{padding:.35rem .5rem;min-width:5.2rem;border-radius:3px}td small{display:block;opacity:.75}
+table{border-collapse:separate;border-spacing:3px;font-size:.85rem;line-height:1.25}
+th{font-weight:500;text-align:left;white-space:nowrap;padding:.2rem .5rem .2rem 0}
+thead th{vertical-align:bottom;white-space:normal;min-width:5.2rem}
+td{padding:.35rem .5rem;min-width:5.2rem;border-radius:3px}td small{display:block;opacity:.75}
 tbody th{position:sticky;left:0;background:var(--paper)}
 .right{background:var(--right)}.left{background:var(--left)}.alive{background:var(--alive)}.wrong{background:var(--wrong)}
 .note{border-left:4px solid var(--alive);padding:.2rem 0 .2rem .9rem;margin:1rem 0}.note p{margin:.2rem 0}
@@ -70,7 +77,8 @@ def _summary(lines: Sequence[Sample], runs: Sequence[Sample]) -> str:
     if not runs:
         return f"{samples} samples of an unknown run."
     run = runs[-1]
-    return f"{samples} samples of {len(runs)} run{'s' if len(runs) > 1 else ''}, last {run['at']}; {run['cores']} cores, {run['cpu']}, Linux {run['kernel']}, Python {run['python']}, commit {run['commit']}."
+    machine = f"{run['cores']} cores, {run['cpu']}, Linux {run['kernel']}, Python {run['python']}, commit {run['commit']}"
+    return f"{samples} samples of {len(runs)} run{'s' if len(runs) > 1 else ''}, last {run['at']}; {machine}."
 
 
 def _warnings(lines: Sequence[Sample]) -> str:
@@ -81,7 +89,7 @@ def _warnings(lines: Sequence[Sample]) -> str:
         least = min(cell.n for cell in cells.values())
         if least < 30:
             found.append(
-                f"Cells have {least} to {max(cell.n for cell in cells.values())} samples; a full run has 30, and fewer only where a cell is slow."
+                f"Cells have {least} to {max(cell.n for cell in cells.values())} samples; a full run has 30, fewer only where it is slow."
             )
     if (judged := judge(lines)).broken:
         found.append(f"stem_iso's own promises were broken {len(judged.broken)} times in this run.")
@@ -125,9 +133,6 @@ def _cell(cell: Cell | None) -> str:
 
 def _calls(lines: Sequence[Sample]) -> str:
     """Medians of calls a second, where they were measured."""
-    from bench.reference.samples import label
-    from bench.reference.statistics import percentile
-
     found: dict[tuple[str, str], list[float]] = {}
     for line in lines:
         if line["kind"] in ("pool", "queue") and line.get("seconds"):
@@ -149,8 +154,4 @@ def _method(lines: Sequence[Sample], runs: Sequence[Sample]) -> str:
         versions = " ".join(f"{package} {version}" for package, version in pins.get(name, {}).items()) or "this Python"
         advice = systems.find(name).advice if name in set(systems.names()) else ""
         rows.append(f"<dt>{escape(name)}</dt><dd>{escape(versions)}; <a href='{escape(advice)}'>its author on time-outs</a></dd>")
-    return (
-        "<h2>Method</h2><p>A limit counts from the handler's first act. Death is seen by pidfd, survivors by the ledger in which each process "
-        "writes itself; rounds are interleaved, at a random phase, with a bare SIGKILL as control. Systems are set up as their authors advise "
-        f"for time-outs, or, where it says default, as their first page has it. A wrong outcome is wrong, not fast.</p><dl>{''.join(rows)}</dl>"
-    )
+    return f"<h2>Method</h2><p>{METHOD}</p><dl>{''.join(rows)}</dl>"

@@ -152,8 +152,8 @@ def timeline(lines: Sequence[Sample], theme: Theme) -> Any:
         for place, (at, text) in enumerate(events(sample)):
             axes.plot([at * 1e3], [row], "o", color=colour, markersize=6)
             above = place % 2 == 0
-            axes.annotate(text, (at * 1e3, row), xytext=(0, 8 if above else -8), textcoords="offset points", ha="left" if place else "center",
-                          va="bottom" if above else "top", fontsize=8)  # fmt: skip
+            side: Any = {"xytext": (0, 8), "va": "bottom"} if above else {"xytext": (0, -8), "va": "top"}
+            axes.annotate(text, (at * 1e3, row), textcoords="offset points", ha="left" if place else "center", fontsize=8, **side)
     axes.axvline(0, color=theme.ink, linewidth=1, linestyle=":")
     axes.set_xscale("symlog", linthresh=1, linscale=0.5)
     axes.set_xlim(-60, 6000)

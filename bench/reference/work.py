@@ -101,7 +101,7 @@ def chaos(stand: Any, chosen: Chosen, quick: bool) -> None:
 def _kill(stand: Any, driven: Driven, target: str) -> None:
     ledger = driven.folder / "killed"
     answer = driven.send("run", handler="daemon", ledger=str(ledger), limit=20.0)
-    watch = Watch(ledger, 20.0)
+    watch = Watch(ledger, 10.0)
     began = watch.started()
     if began is None or not observer.until(lambda: bool(watch.ledger.children), 5.0):
         raise Broken("the task did not begin")
@@ -131,7 +131,7 @@ def _kill(stand: Any, driven: Driven, target: str) -> None:
         zombies=len(found.zombies),
         begun=again,
     )
-    watch.shorten(0.0)
+    watch.bound(0.0)
     observer.kill(observer.left(watch.ledger).alive)
 
 
