@@ -13,7 +13,8 @@ SYSTEM = systems.System(
     kind="queue",
     requirements=("rq==3.0.0", "redis==8.1.0"),
     advice="https://python-rq.org/docs/jobs/#job-timeout",
-    settings={"default": {}, "spawn": {"worker": "rq.SpawnWorker"}},
+    # Its author names no setting for time-outs: the minute after which the parent kills is a constant.
+    settings={"default": {}, "best": {}, "spawn": {"worker": "rq.SpawnWorker"}},
     needs_redis=True,
     whole_seconds=True,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import bench.systems as systems
@@ -43,7 +44,9 @@ class Adapter(AsyncQueueAdapter):
         return await self.app.enqueue(task, arguments=as_text(arguments), timeout=0 if limit is None else int(limit), ttl=3600)
 
     async def ending(self, handle: Any) -> object:
-        await handle.refresh(until_complete=0)
+        while not handle.completed:  # an end between its look and its subscription is not heard
+            with suppress(TimeoutError):
+                await handle.refresh(until_complete=0.2)
         if handle.status == "complete":
             return handle.result
         *_, last = (handle.error or handle.status).strip().splitlines()

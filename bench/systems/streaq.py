@@ -13,7 +13,7 @@ SYSTEM = systems.System(
     kind="queue",
     requirements=("streaq==7.2.0", "coredis==6.9.0"),
     advice="https://streaq.readthedocs.io/en/latest/task.html",
-    settings={"default": {}},
+    settings={"default": {}, "best": {}},  # its author names none for time-outs
     needs_redis=True,
 )
 
