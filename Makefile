@@ -6,7 +6,9 @@
 # make lint     ruff and mypy alone
 # make essentials   lint, the contract on memory and SQLite, the incidents of the isolation part: what another Python must pass
 #               … PYTHON=python3.13: with that interpreter, in a virtual environment of its own (any of these targets)
-# make bench    figures of this machine, into bench/out
+# make bench    how time-outs are enforced, here and in other systems: everything, hours, into bench/out and bench/report
+# make bench-quick   the same in two minutes, a first look
+# make figures  the single benches of this machine, into bench/out
 # make repeat   the incidents twenty times over: what is rare shows itself
 # make races    results at the instant of their kill, ten thousand of them at the hard limit
 # make kills    five thousand isolates killed at random under load
@@ -20,9 +22,9 @@ unexport PYTHONDONTWRITEBYTECODE
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo retry-demo test test-slow test-integrations lint essentials interpreter bench repeat races kills hostile chaos chaos-redis clean
+.PHONY: demo retry-demo test test-slow test-integrations lint essentials interpreter bench bench-quick figures repeat races kills hostile chaos chaos-redis clean
 
-BENCHES := $(filter-out __init__ harness chaos chaos_app chaos_redis chaos_redis_app chaos_redis_judge redis_depth hostile stuck,$(basename $(notdir $(wildcard bench/*.py))))
+BENCHES := $(filter-out __init__ harness __main__ driver handlers chaos chaos_app chaos_redis chaos_redis_app chaos_redis_judge redis_depth hostile stuck,$(basename $(notdir $(wildcard bench/*.py))))
 VENV ?= .venv$(if $(PYTHON),-$(notdir $(PYTHON)))
 PY := $(VENV)/bin/python
 # The shims of pyenv name Pythons that they do not run: where one fails, pyenv says which version has it.
@@ -62,6 +64,16 @@ lint: $(VENV)/stamp
 	$(PY) -m mypy
 
 bench: $(VENV)/stamp
+	@$(PY) -m pip install --quiet --disable-pip-version-check --group bench
+	$(PY) -m bench all
+	$(PY) -m bench report bench/out/reference
+
+bench-quick: $(VENV)/stamp
+	@$(PY) -m pip install --quiet --disable-pip-version-check --group bench
+	$(PY) -m bench enforce --quick --out bench/out/quick
+	$(PY) -m bench report bench/out/quick
+
+figures: $(VENV)/stamp
 	@$(PY) -m pip install --quiet --disable-pip-version-check --group bench
 	for name in $(BENCHES); do $(PY) -m bench.$$name; done
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -31,7 +32,8 @@ from bench.reference.kernel import signals
 from bench.reference.redis_server import redis_server
 from bench.reference.samples import Samples, read
 
-LIMIT, ROUNDS, QUICK = 0.4, 30, 100.0  # seconds, rounds, seconds
+LIMIT, ROUNDS = 0.4, 30  # seconds, rounds
+QUICK, QUICK_PATIENCE = 90.0, 2.0  # seconds
 QUICK_HANDLERS = ("pure_loop", "holds_gil", "ignores_signals", "daemon", "bare_daemon", "exits")
 MEASURES = ("enforce", "pool", "queue", "payload", "scale", "memory", "chaos")
 
@@ -54,6 +56,7 @@ def measure(options: argparse.Namespace) -> int:
     out, dice = options.out, random.Random()
     run = time.strftime("%Y%m%d-%H%M%S")
     samples = Samples(out / f"{run}.jsonl", run)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and so through the end of this function: nothing is left running
     observer.be_subreaper()
     machine.pin()
     chosen = _chosen(options)
@@ -111,6 +114,7 @@ def noted(add: Callable[[str, dict[str, Any]], None], number: int, kind: str, va
 
 def run_enforce(stand: Stand, chosen: Sequence[tuple[str, str]], options: argparse.Namespace) -> None:
     until = time.monotonic() + (QUICK if options.quick else float("inf"))
+    patience = QUICK_PATIENCE if options.quick else enforce.PATIENCE
     cells = enforce.Cells()
 
     def add(kind: str, values: dict[str, Any]) -> None:
@@ -132,7 +136,7 @@ def run_enforce(stand: Stand, chosen: Sequence[tuple[str, str]], options: argpar
                 continue
             try:
                 note, limit = partial(noted, add, number), systems.find(name).limit(LIMIT)
-                turn = enforce.Turn(driven, limit, seen, note, stand.dice, not options.quick)
+                turn = enforce.Turn(driven, limit, seen, note, stand.dice, not options.quick, patience)
                 turn.run_all(handlers)
             except Broken as error:
                 stand.samples.add("broken", system=name, settings=settings, error=str(error))

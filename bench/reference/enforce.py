@@ -35,6 +35,7 @@ from bench.reference.observer import Watch
 PATIENCE, BEGIN, BESIDE = 4.0, 8.0, 0.3  # seconds
 SETTLE = 0.2  # seconds between two samples of one system: what replaces the killed may start, as where not every call is hostile
 SLOW, SLOW_SAMPLES = 2.0, 3
+HARMED = 0.7 * BESIDE  # seconds before its own limit: with the hostile one, and not by a limit that counts from before its first act
 EARLY = 0.05  # seconds before a limit from which on a signal is taken for its enforcement
 
 Values = dict[str, Any]
@@ -61,6 +62,7 @@ class Turn:
     add: Callable[[str, Values], None]  # kind, values
     dice: random.Random
     thorough: bool = True  # look again after ten seconds
+    patience: float = PATIENCE
     _number: int = 0
     _pending: list[Pending] = field(default_factory=list)
 
@@ -100,7 +102,7 @@ class Turn:
             self._give_up((hostile, beside, after))
             return False
         due = self._due(handler, hostile, began.start)
-        until = due + PATIENCE
+        until = due + self.patience
         hostile.bound(until)
         after.bound(until)
         dead, ended = hostile.wait(), outcome(told, until)
@@ -136,7 +138,7 @@ class Turn:
             "told": None if told is None else told - due,
             "told_first": told is not None and (dead is None or told < dead - 0.001),
             "next": None if after is None else after - due,
-            "patience": PATIENCE,
+            "patience": self.patience,
             "at": due,
         }
 
@@ -144,7 +146,7 @@ class Turn:
         """Harmed: it was told anything but its own time-out, or ended before that."""
         dead = beside.wait()
         late = None if dead is None or began is None or began.start is None else dead - began.start - self.beside
-        harmed = began is None or ended["word"] != "timeout" or (late is not None and late < -EARLY)
+        harmed = began is None or ended["word"] != "timeout" or (late is not None and late < -HARMED)
         return {"bystander_late": late, "bystander_word": ended["word"], "bystander_harmed": harmed}
 
     def _seen(self, hostile: Watch, due: float) -> Values:

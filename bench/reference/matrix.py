@@ -14,6 +14,8 @@ from bench.handlers import HANDLERS
 from bench.reference.samples import Sample, label
 from bench.reference.statistics import Summary, percentile, summary
 
+LEAD = 0.0005  # seconds: what is closer is a draw
+
 Verdict = Literal["right", "left", "alive", "wrong"]
 
 
@@ -77,16 +79,18 @@ def wins(cells: dict[tuple[str, str], Cell], ours: tuple[str, ...]) -> list[str]
     """Where another system is right and was sooner than ours, or right where ours is not: what a reader must see first."""
     found = []
     for handler in handlers(cells):
-        right = {name: one for (name, at), one in cells.items() if at == handler and one.verdict == "right" and one.dead}
-        own = [one.dead.median for name, one in right.items() if name.startswith(ours) and one.dead]
-        for name, one in sorted(right.items()):
-            if name.startswith(ours) or one.dead is None:
-                continue
-            if not own:
-                found.append(f"{HANDLERS[handler].title}: {name} is right, stem_iso is not")
-            elif one.dead.median < min(own) - 0.0005:
-                theirs, best = milliseconds(one.dead.median), milliseconds(min(own))
-                found.append(f"{HANDLERS[handler].title}: {name} is dead {theirs} after the limit, stem_iso {best}")
+        title = HANDLERS[handler].title
+        right = {name: one for (name, at), one in cells.items() if at == handler and one.verdict == "right"}
+        theirs = {name: one for name, one in right.items() if not name.startswith(ours)}
+        if theirs and len(theirs) == len(right):
+            found.append(f"{title}: {', '.join(sorted(theirs))} right, stem_iso not")
+            continue
+        for what, text in (("dead", "the process is dead"), ("told", "the caller is told"), ("next", "the next task starts")):
+            times = {name: time.median for name, one in right.items() if (time := getattr(one, what))}
+            own = min((time for name, time in times.items() if name.startswith(ours)), default=float("inf"))
+            best = min(times, key=lambda name: times[name], default="")
+            if best in theirs and times[best] < own - LEAD:
+                found.append(f"{title}: {text} {milliseconds(times[best])} after the limit with {best}, {milliseconds(own)} with stem_iso")
     return found
 
 

@@ -31,6 +31,7 @@ class Ledger:
     pid: int = 0
     start: float | None = None
     due: float | None = None  # of a handler that ends itself
+    end: float | None = None  # of a handler that was ended inside a process that goes on
     children: dict[int, float] = field(default_factory=dict)
 
 
@@ -45,6 +46,8 @@ def parse(text: str) -> Ledger:
                 found.pid, found.start = int(pid), float(at)
             case ["due", at]:
                 found.due = float(at)
+            case ["end", pid, at] if found.end is None and int(pid) == found.pid:
+                found.end = float(at)
             case ["child", pid, at]:
                 found.children[int(pid)] = float(at)
     return found
@@ -60,7 +63,7 @@ def look(path: Path) -> Ledger:
 
 
 class Watch:
-    """One handler's process, from its first act to its death."""
+    """One handler's process, from its first act to its death, or to the handler's own end in a process that goes on."""
 
     def __init__(self, path: Path, patience: float) -> None:
         self.path, self.dead = path, None
@@ -100,8 +103,11 @@ class Watch:
             return
         try:
             while (now := time.monotonic()) < self._until:
-                if select.select([fd], [], [], min(0.25, self._until - now))[0]:
+                if select.select([fd], [], [], min(0.05, self._until - now))[0]:
                     self.dead = time.monotonic()
+                    return
+                if (end := self.ledger.end) is not None:  # it noted the instant, so a look now and then is exact
+                    self.dead = end
                     return
         finally:
             os.close(fd)
@@ -140,7 +146,8 @@ class Left:
 
 def left(ledger: Ledger) -> Left:
     """Who of a ledger is still there."""
-    noted = {**ledger.children, **({ledger.pid: ledger.start} if ledger.start is not None else {})}
+    goes_on = ledger.start is None or ledger.end is not None  # a worker that outlives its task is none that is left behind
+    noted = ledger.children if goes_on else {**ledger.children, ledger.pid: ledger.start}
     ahead = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
     alive, zombies = [], []
     for pid, at in noted.items():

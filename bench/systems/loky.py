@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from threading import Lock
 from typing import Any
 
@@ -23,12 +22,17 @@ class Adapter(systems.Adapter):
 
     def __init__(self, place: systems.Place) -> None:
         self._place, self._lock = place, Lock()
-        list(self._executor().map(time.sleep, [0.2] * place.workers))  # processes start on demand, and a limit would count that
+        self._warm: Any = None
+        self._executor()
 
     def _executor(self) -> Any:
         from loky import get_reusable_executor
 
-        return get_reusable_executor(max_workers=self._place.workers)
+        executor = get_reusable_executor(max_workers=self._place.workers)
+        if executor is not self._warm:  # processes start on demand and import on demand, and a limit would count that
+            list(executor.map(handlers.pause, [0.2] * self._place.workers))
+            self._warm = executor
+        return executor
 
     def run(self, handler: str, ledger: str, limit: float | None) -> object:
         with self._lock:
@@ -43,7 +47,8 @@ class Adapter(systems.Adapter):
             raise
 
     def echo(self, count: int, payload: bytes) -> None:
-        for future in [self._executor().submit(handlers.echo, payload) for _ in range(count)]:
+        executor = self._executor()
+        for future in [executor.submit(handlers.echo, payload) for _ in range(count)]:
             future.result()
 
     def close(self) -> None:

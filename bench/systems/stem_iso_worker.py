@@ -12,7 +12,7 @@ SYSTEM = systems.System(
     name="stem_iso_worker",
     kind="queue",
     requirements=(),
-    advice="docs/limits.md",
+    advice="https://github.com/stem-iso/stem_iso/blob/main/docs/limits.md",
     settings={"default": {}, "best": {"spares": 2}, "redis default": {"store": "redis"}, "redis best": {"store": "redis", "spares": 2}},
     needs_redis=True,
 )

@@ -82,9 +82,9 @@ def test_who_is_right_more_often_stands_before_who_is_quick() -> None:
 
 def test_the_lead_of_another_system_is_told() -> None:
     assert wins(matrix([sample(dead=0.010), sample("pebble", dead=0.001)]), OURS) == [
-        "sleep: pebble is dead 1.0 ms after the limit, stem_iso 10.0 ms"
+        "sleep: the process is dead 1.0 ms after the limit with pebble, 10.0 ms with stem_iso"
     ]
-    assert wins(matrix([sample(left_1=1), sample("pebble")]), OURS) == ["sleep: pebble is right, stem_iso is not"]
+    assert wins(matrix([sample(left_1=1), sample("pebble")]), OURS) == ["sleep: pebble right, stem_iso not"]
     assert wins(matrix([sample(dead=0.010), sample("pebble", dead=0.001, right=False, word="error")]), OURS) == []
 
 

@@ -19,13 +19,25 @@ LEDGER = "start 7 1.500000\ndue 1.600000\nchild 8 1.700000\nchild 9 1.800000\n"
 
 
 def test_a_ledger_is_read_line_by_line() -> None:
-    assert parse(LEDGER) == Ledger(7, 1.5, 1.6, {8: 1.7, 9: 1.8})
+    assert parse(LEDGER) == Ledger(7, 1.5, 1.6, children={8: 1.7, 9: 1.8})
 
 
 @given(st.integers(0, len(LEDGER)))
 def test_a_line_that_is_half_written_does_not_count(length: int) -> None:
     whole = LEDGER[:length].count("\n")
     assert parse(LEDGER[:length]) == parse("".join(LEDGER.splitlines(keepends=True)[:whole]))
+
+
+def test_a_worker_that_outlives_its_task_is_not_left_behind(tmp_path: Path) -> None:
+    path, now = tmp_path / "ledger", time.monotonic()
+    path.write_text(f"start {os.getpid()} {now:.6f}\n")
+    watch = Watch(path, 30.0)
+    assert watch.started() is not None
+    with path.open("a") as file:
+        file.write(f"end {os.getpid()} {now + 0.5:.6f}\n")
+    assert watch.wait() == pytest.approx(now + 0.5, abs=1e-5)
+    assert left(watch.ledger).alive == ()
+    assert parse("start 7 1.0\nend 8 2.0\n").end is None  # a fork of the handler's is not the handler
 
 
 def test_a_redelivery_is_a_second_start() -> None:
