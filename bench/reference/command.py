@@ -1,7 +1,7 @@
 """`python -m bench`: the reference benchmark of time-out enforcement.
 
     python -m bench enforce [--quick] [--system NAME ...] [--settings default best] [--handler NAME ...] [--rounds N] [--out FOLDER]
-    python -m bench pool | queue | payload | scale | memory | chaos     the same options
+    python -m bench pool | queue | payload | scale | memory | chaos | loss     the same options
     python -m bench all                                                 each of these, then the report
     python -m bench report FOLDER_OR_FILE ...                           a page and its pictures, of one run or of several merged
     python -m bench compare A B                                         medians of two runs, with intervals by bootstrap
@@ -35,7 +35,7 @@ from bench.reference.samples import Samples, read
 LIMIT, ROUNDS = 0.4, 30  # seconds, rounds
 QUICK, QUICK_PATIENCE = 90.0, 2.0  # seconds
 QUICK_HANDLERS = ("pure_loop", "holds_gil", "ignores_signals", "daemon", "bare_daemon", "exits")
-MEASURES = ("enforce", "pool", "queue", "payload", "scale", "memory", "chaos")
+MEASURES = ("enforce", "pool", "queue", "payload", "scale", "memory", "chaos", "loss")
 
 
 def main() -> None:

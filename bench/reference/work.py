@@ -1,4 +1,4 @@
-"""What ordinary work costs: pool and queue (a call), payload (a call by size), scale (isolates, and tasks queued), memory; and chaos.
+"""What ordinary work costs: pool and queue (a call), payload (a call by size), scale (isolates, and tasks queued), memory; and chaos and loss.
 
 Each measure is a function of the stand, the chosen systems, and whether it must be quick; each line that it adds names system, settings and
 what was varied. Systems take turns in random order within each round, with a control before each turn. A system that cannot do what a
@@ -92,10 +92,14 @@ def chaos(stand: Any, chosen: Chosen, quick: bool) -> None:
         for driven in _turns(stand, names, 2 if quick else 30, "chaos"):
             with _broken(stand, driven, "chaos"):
                 _kill(stand, driven, target)
+
+
+def loss(stand: Any, chosen: Chosen, quick: bool) -> None:
+    """Tasks of a batch in a queue, counted after SIGKILL of a child that runs one, and of the worker: lost, run twice, never told of."""
     for target in ("child", "worker"):
-        for driven in _turns(stand, _of(chosen, "queue"), 1 if quick else 10, "lost"):
-            with _broken(stand, driven, "lost"):
-                stand.samples.add("lost", **_who(driven), **queues.lose(driven, target))
+        for driven in _turns(stand, _of(chosen, "queue"), 1 if quick else 10, "loss"):
+            with _broken(stand, driven, "loss"):
+                stand.samples.add("loss", **_who(driven), **queues.lose(driven, target))
 
 
 def _kill(stand: Any, driven: Driven, target: str) -> None:
@@ -207,5 +211,5 @@ def _settled(driven: Driven) -> int:
 
 
 MEASURES: dict[str, Callable[[Any, Chosen, bool], None]] = {
-    "pool": pool, "queue": queue, "payload": payload, "scale": scale, "memory": memory, "chaos": chaos,
+    "pool": pool, "queue": queue, "payload": payload, "scale": scale, "memory": memory, "chaos": chaos, "loss": loss,
 }  # fmt: skip
