@@ -1,4 +1,4 @@
-"""What ordinary work costs: pool and queue (a call), payload (a call by size), scale (isolates, and tasks queued), memory; and chaos and loss.
+"""What ordinary work costs: pool and queue (a call), payload (a call by size), scale (isolates, and tasks queued), memory; chaos, loss.
 
 Each measure is a function of the stand, the chosen systems, and whether it must be quick; each line that it adds names system, settings and
 what was varied. Systems take turns in random order within each round, with a control before each turn. A system that cannot do what a
