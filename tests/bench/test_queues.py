@@ -13,7 +13,7 @@ import pytest
 import bench.systems as systems
 from bench.handlers import HANDLERS
 from bench.queue_worker import LIMITS, QueueAdapter, declared
-from bench.reference import observer, queues
+from bench.reference import observer, queue_tables, queues
 from bench.reference.driven import Driven, outcome
 from bench.reference.redis_server import redis_server
 
@@ -76,3 +76,12 @@ def test_a_task_that_was_cut_short_is_counted_as_lost_and_one_that_ended_twice_a
     ledgers = [tmp_path / name for name in (*texts, "never")]
     found = queues.count(ledgers, [])
     assert (found["lost"], found["twice"], found["redelivered"]) == (2, 1, 1)
+
+
+def test_the_table_sums_what_was_lost_and_says_none_of_a_system_that_could_not() -> None:
+    counts = {"target": "child", "tasks": 20, "lost": 1, "twice": 0, "redelivered": 2, "untold": 1}
+    lines = [{"kind": "loss", "system": "a", "settings": "best", **counts}] * 2
+    lines += [{"kind": "broken", "system": "b", "settings": "best", "measure": "loss", "error": "a batch did not get on"}]
+    found = queue_tables.lost(lines, "child")
+    assert found == {"a": {"tasks": 40, "lost": 2, "twice": 0, "redelivered": 4, "untold": 2}, "b": {}}
+    assert queue_tables.html(lines).count("<td>none</td>") == 2 * len(queue_tables.COUNTS)  # b, by child; and by worker
