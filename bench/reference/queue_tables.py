@@ -13,7 +13,7 @@ from bench.reference.samples import Sample, label
 from bench.reference.statistics import percentile
 
 ALONE = {"add": "stored", "start": "started", "answer": "answered"}
-COUNTS = {"lost": "lost", "twice": "run twice", "redelivered": "begun twice", "untold": "never told of"}
+COUNTS = {"lost": "lost", "failed": "failed, and told so", "twice": "run twice", "redelivered": "begun twice", "untold": "never told of"}
 
 
 def html(lines: Sequence[Sample]) -> str:

@@ -5,10 +5,11 @@
          └ `added` ┘
 
     begun, finished by task          of a batch whose child, or whose worker, is killed in the middle:
-        finished 0: lost             until SOON after the kill; a system that gives back later is told apart by its own documents
+        finished 0: lost, or failed  whether its caller was told so, until SOON after the kill
         finished 2: run twice        begun 2 alone is a redelivery, which every system that loses nothing must make
 
-After the kill the worker is started again where it is dead, as a supervisor of the machine does.
+After the kill the worker is started again whenever it is dead, as a supervisor of the machine does. All have one attempt: a task whose child
+was killed fails, or is given to another child because its start did not count.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -49,26 +51,36 @@ def lose(driven: Driven, target: str) -> dict[str, Any]:
     answers = [driven.send("run", handler="brief", ledger=str(ledger), limit=20.0) for ledger in ledgers]
     if not observer.until(lambda: sum(map(finished, ledgers)) >= BATCH // 4, BEGIN):
         raise Broken(f"{driven.name}: a batch did not get on")
-    victims = driven.ask("processes")["supervisors"] if target == "worker" else running(ledgers)[:1]
+    if target == "child" and not observer.until(lambda: bool(latest(ledgers)), 5.0):
+        raise Broken(f"{driven.name}: no task was running")
     killed = time.monotonic()
-    for pid in victims:
+    for pid in driven.ask("processes")["supervisors"] if target == "worker" else filter(None, [latest(ledgers)]):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    restarted = observer.until(lambda: bool(driven.ask("restart")["started"]), 2.0, 0.1)  # it dies of its only child a little later
-    observer.until(lambda: all(map(finished, ledgers)), max(0.0, killed + SOON - time.monotonic()))
-    return {"target": target, "restarted": restarted, "back": time.monotonic() - killed, **count(ledgers, answers)}
+    restarts = 0
+
+    def told() -> bool:
+        nonlocal restarts
+        restarts += driven.ask("restart")["started"]
+        return all(answer.done() for answer in answers)
+
+    observer.until(told, killed + SOON - time.monotonic(), 0.2)
+    return {"target": target, "restarts": restarts, "back": time.monotonic() - killed, **count(ledgers, answers)}
 
 
-def count(ledgers: list[Path], answers: list[Future[dict[str, Any]]]) -> dict[str, int]:
+def count(ledgers: Sequence[Path], answers: Sequence[Future[dict[str, Any]]]) -> dict[str, int]:
+    """By ledgers what ran, by answers what was told of it. A task that failed and was told so is not lost."""
     begun = [observer.starts(_text(ledger)) for ledger in ledgers]
     done = [finished(ledger) for ledger in ledgers]
-    words = [outcome(answer, time.monotonic() + 0.5)["word"] for answer in answers]
+    words = [outcome(answer, 0.0)["word"] for answer in answers]
+    ended = list(zip(done, words, strict=True))
     return {
         "tasks": len(ledgers),
-        "lost": done.count(0),
+        "lost": sum(not times and word in ("nothing", "success") for times, word in ended),
+        "failed": sum(not times and word not in ("nothing", "success") for times, word in ended),
         "twice": sum(times > 1 for times in done),
         "redelivered": sum(times > 1 for times in begun),
-        "untold": words.count("nothing"),
+        "untold": sum(bool(times) and word == "nothing" for times, word in ended),
     }
 
 
@@ -76,8 +88,10 @@ def finished(ledger: Path) -> int:
     return sum(line.startswith("end ") and line.endswith("\n") for line in _text(ledger).splitlines(keepends=True))
 
 
-def running(ledgers: list[Path]) -> list[int]:
-    return [observer.look(ledger).pid for ledger in ledgers if observer.look(ledger).pid and not finished(ledger)]
+def latest(ledgers: Sequence[Path]) -> int:
+    """Pid of the task that began last, and has the longest way to go."""
+    found = [(ledger.start, ledger.pid) for path in ledgers if (ledger := observer.look(path)).start and not finished(path)]
+    return max(found)[1] if found else 0
 
 
 def _text(ledger: Path) -> str:

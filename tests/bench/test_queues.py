@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 
@@ -66,7 +68,7 @@ def test_our_worker_ends_a_loop_and_serves_the_next(ours: Driven) -> None:
 
 def test_our_worker_that_is_killed_in_a_batch_loses_nothing(ours: Driven) -> None:
     found = queues.lose(ours, "worker")  # what ended in the instant of the kill may run again: a task runs at least once
-    assert (found["lost"], found["untold"]) == (0, 0), found
+    assert (found["lost"], found["failed"], found["untold"]) == (0, 0, 0), found
 
 
 def test_a_task_that_was_cut_short_is_counted_as_lost_and_one_that_ended_twice_as_run_twice(tmp_path: Path) -> None:
@@ -74,14 +76,20 @@ def test_a_task_that_was_cut_short_is_counted_as_lost_and_one_that_ended_twice_a
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
     ledgers = [tmp_path / name for name in (*texts, "never")]
-    found = queues.count(ledgers, [])
-    assert (found["lost"], found["twice"], found["redelivered"]) == (2, 1, 1)
+    found = queues.count(ledgers, [answer("success"), answer("crash"), Future(), Future()])
+    assert found == {"tasks": 4, "lost": 1, "failed": 1, "twice": 1, "redelivered": 1, "untold": 1}
+
+
+def answer(word: str) -> Future[dict[str, Any]]:
+    told = Future[dict[str, Any]]()
+    told.set_result({"told": 1.0, "word": word, "error": ""})
+    return told
 
 
 def test_the_table_sums_what_was_lost_and_says_none_of_a_system_that_could_not() -> None:
-    counts = {"target": "child", "tasks": 20, "lost": 1, "twice": 0, "redelivered": 2, "untold": 1}
+    counts = {"target": "child", "tasks": 20, "lost": 1, "failed": 0, "twice": 0, "redelivered": 2, "untold": 1}
     lines = [{"kind": "loss", "system": "a", "settings": "best", **counts}] * 2
     lines += [{"kind": "broken", "system": "b", "settings": "best", "measure": "loss", "error": "a batch did not get on"}]
     found = queue_tables.lost(lines, "child")
-    assert found == {"a": {"tasks": 40, "lost": 2, "twice": 0, "redelivered": 4, "untold": 2}, "b": {}}
+    assert found == {"a": {"tasks": 40, "lost": 2, "failed": 0, "twice": 0, "redelivered": 4, "untold": 2}, "b": {}}
     assert queue_tables.html(lines).count("<td>none</td>") == 2 * len(queue_tables.COUNTS)  # b, by child; and by worker
