@@ -28,11 +28,12 @@ import bench.systems as systems
 from bench.handlers import HANDLERS
 from bench.reference import compare, enforce, machine, observer, promises, venvs, work
 from bench.reference.driven import Broken, Driven
-from bench.reference.kernel import signals
+from bench.reference.kernel import Signals, signals
 from bench.reference.redis_server import redis_server
 from bench.reference.samples import Samples, read
 
 LIMIT, ROUNDS = 0.4, 30  # seconds, rounds
+STARTS = 4  # of one system in one turn, if handlers break it
 QUICK, QUICK_PATIENCE = 90.0, 2.0  # seconds
 QUICK_HANDLERS = ("pure_loop", "holds_gil", "ignores_signals", "daemon", "bare_daemon", "exits")
 MEASURES = ("enforce", "pool", "queue", "payload", "scale", "memory", "chaos", "loss")
@@ -114,7 +115,6 @@ def noted(add: Callable[[str, dict[str, Any]], None], number: int, kind: str, va
 
 def run_enforce(stand: Stand, chosen: Sequence[tuple[str, str]], options: argparse.Namespace) -> None:
     until = time.monotonic() + (QUICK if options.quick else float("inf"))
-    patience = QUICK_PATIENCE if options.quick else enforce.PATIENCE
     cells = enforce.Cells()
 
     def add(kind: str, values: dict[str, Any]) -> None:
@@ -129,19 +129,28 @@ def run_enforce(stand: Stand, chosen: Sequence[tuple[str, str]], options: argpar
                 continue
             stand.control(round=number, system=name)
             print(f"round {number + 1}: {name} ({settings}), {len(handlers)} handlers", file=sys.stderr, flush=True)
-            try:
-                driven = stand.start(name, settings)
-            except Broken as error:
-                stand.samples.add("broken", system=name, settings=settings, error=str(error))
-                continue
-            try:
-                note, limit = partial(noted, add, number), systems.find(name).limit(LIMIT)
-                turn = enforce.Turn(driven, limit, seen, note, stand.dice, not options.quick, patience)
-                turn.run_all(handlers)
-            except Broken as error:
-                stand.samples.add("broken", system=name, settings=settings, error=str(error))
-            finally:
-                stand.end(driven)
+            note = partial(noted, add, number)
+            for _ in range(STARTS):
+                if not (handlers := take_turn(stand, name, settings, handlers, seen, note, options.quick)):
+                    break
+
+
+def take_turn(
+    stand: Stand, name: str, settings: str, handlers: list[str], seen: Signals, note: Callable[[str, dict[str, Any]], None], quick: bool
+) -> list[str]:
+    """Returns the handlers that are left when the system, or its driver, broke under one."""
+    driven = turn = None
+    try:
+        driven = stand.start(name, settings)
+        limit = systems.find(name).limit(LIMIT)
+        turn = enforce.Turn(driven, limit, seen, note, stand.dice, not quick, QUICK_PATIENCE if quick else enforce.PATIENCE)
+        turn.run_all(handlers)
+    except Broken as error:
+        note("broken", {"system": name, "settings": settings, "error": str(error)})
+    finally:
+        if driven is not None:
+            stand.end(driven)
+    return [handler for handler in handlers if handler not in turn.begun] if turn else []
 
 
 def _chosen(options: argparse.Namespace) -> list[tuple[str, str]]:

@@ -63,6 +63,7 @@ class Turn:
     dice: random.Random
     thorough: bool = True  # look again after ten seconds
     patience: float = PATIENCE
+    begun: set[str] = field(default_factory=set)  # handlers that had their chance
     _number: int = 0
     _pending: list[Pending] = field(default_factory=list)
 
@@ -92,6 +93,7 @@ class Turn:
     def run(self, handler: str) -> bool:
         """One sample, added when its looks are done; False if the handler did not begin."""
         self._number += 1
+        self.begun.add(handler)
         time.sleep(SETTLE + self.dice.random() * 0.1)
         hostile, told = self._start(handler, self.limit)
         beside, beside_told = self._start("bystander", self.beside)

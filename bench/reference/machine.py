@@ -21,6 +21,7 @@ from typing import Any
 from bench.reference.observer import be_prompt
 from bench.reference.statistics import percentile
 
+OWN_LOAD = 2.0  # processes above the cores: a hostile handler and its bystander; the load average is that of the last minute
 KILL_BOUND, TIMER_BOUND = 0.005, 0.010  # seconds: the median bare kill, and the timer's p99, of a machine that is quiet
 
 
@@ -49,7 +50,14 @@ def control() -> dict[str, Any]:
         began = time.monotonic()
         time.sleep(0.002)
         lateness.append(time.monotonic() - began - 0.002)
-    return {"kill": kills, "echo": percentile(echoes, 0.5), "echo_worst": max(echoes), "timer": lateness, "load": os.getloadavg()[0]}
+    return {
+        "kill": kills,
+        "echo": percentile(echoes, 0.5),
+        "echo_worst": max(echoes),
+        "timer": lateness,
+        "load": os.getloadavg()[0],
+        "cores": len(os.sched_getaffinity(0)),
+    }
 
 
 def bare_kill() -> float:
@@ -91,6 +99,9 @@ def verdict(controls: Sequence[Mapping[str, Any]]) -> str:
         reasons.append(f"a bare SIGKILL took {found * 1e3:.1f} ms (median)")
     if (found := percentile(timers, 0.99)) > TIMER_BOUND:
         reasons.append(f"a bare timer was {found * 1e3:.1f} ms late (p99)")
+    loads = [control["load"] - control["cores"] for control in controls]
+    if (found := percentile(loads, 0.5)) > OWN_LOAD:
+        reasons.append(f"{found:.0f} more processes wanted to run than there are cores")
     return " and ".join(reasons)
 
 

@@ -3,7 +3,8 @@
     overshoot     seconds from limit to death, every sample a dot, on a log axis; what was not dead within the bound stands at its edge
     left_behind   systems × handlers, each cell its verdict
     timeline      one kill, event by event, of each system: the sample nearest to the median
-    throughput    calls a second against processes      depth   cost of a task against what is queued      memory   of an idle worker
+    throughput    calls a second against processes      payload   a call by its size
+    depth         cost of a task against what is queued      memory   of an idle worker
 
 A picture whose measure was not run is not drawn. Colours are told apart by who cannot tell red from green, and each verdict is also a word.
 """
@@ -43,11 +44,13 @@ class Theme:
 
 
 LIGHT = Theme("light", "#ffffff", "#1c2430", "#d5dae1", "#0b6bcb", "#7c8796",
-              {"right": "#d3e9fb", "left": "#fbe3b5", "alive": "#f5b78a", "wrong": "#e8a0a8"})  # fmt: skip
+              {"right": "#d3e9fb", "harms": "#e4dcf6", "left": "#fbe3b5", "alive": "#f5b78a", "wrong": "#e8a0a8"})  # fmt: skip
 DARK = Theme("dark", "#14181f", "#e4e8ee", "#39424f", "#6cb6ff", "#8b96a5",
-             {"right": "#1d4466", "left": "#6b4f14", "alive": "#7d431c", "wrong": "#7a2b38"})  # fmt: skip
+             {"right": "#1d4466", "harms": "#453a6b", "left": "#6b4f14", "alive": "#7d431c", "wrong": "#7a2b38"})  # fmt: skip
 THEMES = (LIGHT, DARK)
-WORDS = {"right": "clean", "left": "leaves", "alive": "still runs", "wrong": "wrong"}
+MARKS = {"dead": "X", "caller told": "o", "next starts": ">"}  # others are signals
+LEVELS = (10, -10, 24, -24)  # points: names of neighbours on a crowded line
+WORDS = {"right": "clean", "harms": "harms", "left": "leaves", "alive": "still runs", "wrong": "wrong"}
 
 
 def draw(lines: Sequence[Sample], to: Path) -> list[str]:
@@ -92,7 +95,7 @@ def overshoot(lines: Sequence[Sample], theme: Theme) -> Any:
         dead = [line["dead"] for line in own if line["dead"] is not None]
         alive = sum(line["dead"] is None for line in own)
         places = [row + dice.uniform(-0.22, 0.22) for _ in dead]
-        axes.scatter([max(value, FLOOR) for value in dead], places, s=14, alpha=0.55, color=colour, linewidths=0)
+        axes.scatter([max(value, FLOOR) for value in dead], places, s=22, alpha=0.7, color=colour, linewidths=0)
         if dead:
             axes.plot([max(percentile(dead, 0.5), FLOOR)] * 2, [row - 0.33, row + 0.33], color=theme.ink, linewidth=1.6)
         if alive:
@@ -145,15 +148,16 @@ def timeline(lines: Sequence[Sample], theme: Theme) -> Any:
     ]
     if not shown:
         return None
-    figure, axes = plt.subplots(figsize=(9, 0.8 * len(shown) + 1.3))
+    figure, axes = plt.subplots(figsize=(9, 1.25 * len(shown) + 1))
     for row, sample in enumerate(reversed(shown)):
         colour = theme.ours if sample["system"].startswith(OURS) else theme.theirs
         axes.axhline(row, color=theme.faint, linewidth=1, zorder=0)
         for place, (at, text) in enumerate(events(sample)):
-            axes.plot([at * 1e3], [row], "o", color=colour, markersize=6)
-            above = place % 2 == 0
-            side: Any = {"xytext": (0, 8), "va": "bottom"} if above else {"xytext": (0, -8), "va": "top"}
-            axes.annotate(text, (at * 1e3, row), textcoords="offset points", ha="left" if place else "center", fontsize=8, **side)
+            axes.plot([at * 1e3], [row], MARKS.get(text, "v"), color=colour, markersize=7, markeredgecolor=theme.paper)
+            lift = LEVELS[place % len(LEVELS)]
+            line = {"arrowstyle": "-", "color": theme.faint, "shrinkB": 4}
+            vertical = "bottom" if lift > 0 else "top"
+            axes.annotate(text, (at * 1e3, row), (0, lift), textcoords="offset points", va=vertical, fontsize=8, arrowprops=line)
     axes.axvline(0, color=theme.ink, linewidth=1, linestyle=":")
     axes.set_xscale("symlog", linthresh=1, linscale=0.5)
     axes.set_xlim(-60, 6000)
@@ -178,7 +182,7 @@ def events(sample: Sample) -> list[tuple[float, str]]:
 
     seen: list[tuple[float, str]] = []
     for event in sample.get("events", ()):
-        name = signal.Signals(event["signal"]).name.removeprefix("SIG") if event["signal"] < 32 else f"signal {event['signal']}"
+        name = signal.Signals(event["signal"]).name.removeprefix("SIG") if event["signal"] < 32 else f"RT {event['signal']}"
         if event["to"] == "handler" and name not in {text for _, text in seen}:
             seen.append((event["at"], name))
     for key, text in (("dead", "dead"), ("told", "caller told"), ("next", "next starts")):
@@ -192,6 +196,12 @@ def throughput(lines: Sequence[Sample], theme: Theme) -> Any:
         (label(line), line["workers"]): line["count"] / line["seconds"] for line in lines if line["kind"] == "scale" and line.get("seconds")
     }
     return curves(points, theme, "isolates or processes", "calls a second", base=2)
+
+
+def payload(lines: Sequence[Sample], theme: Theme) -> Any:
+    measured = [line for line in lines if line["kind"] == "payload" and line.get("seconds")]
+    points = {(label(line), line["size"] >> 10): line["seconds"] / line["count"] * 1e3 for line in measured}
+    return curves(points, theme, "KiB given and returned", "milliseconds a call", base=2)
 
 
 def depth(lines: Sequence[Sample], theme: Theme) -> Any:
@@ -212,6 +222,9 @@ def curves(points: dict[tuple[str, int], float], theme: Theme, x: str, y: str, b
         axes.annotate(f" {system}", own[-1], va="center", fontsize=8)
     axes.set_xscale("log", base=base)
     axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+        axis.set_minor_formatter(lambda value, _: "")
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid()
@@ -238,5 +251,11 @@ def memory(lines: Sequence[Sample], theme: Theme) -> Any:
 
 
 PICTURES: dict[str, Callable[[Sequence[Sample], Theme], Any]] = {
-    "overshoot": overshoot, "left_behind": left_behind, "timeline": timeline, "throughput": throughput, "depth": depth, "memory": memory,
-}  # fmt: skip
+    "overshoot": overshoot,
+    "left_behind": left_behind,
+    "timeline": timeline,
+    "throughput": throughput,
+    "payload": payload,
+    "depth": depth,
+    "memory": memory,
+}

@@ -8,7 +8,7 @@
         finished 0: lost, or failed  whether its caller was told so, until SOON after the kill
         finished 2: run twice        begun 2 alone is a redelivery, which every system that loses nothing must make
 
-After the kill the worker is started again whenever it is dead, as a supervisor of the machine does. All have one attempt: a task whose child
+After the kill the worker is started again whenever it is dead, as a supervisor of the machine does. All have one attempt: whose child
 was killed fails, or is given to another child because its start did not count.
 """
 

@@ -11,8 +11,8 @@ from bench.reference.compare import cells, table
 from bench.reference.matrix import matrix, ranking, wins
 from bench.reference.promises import OURS, judge
 
-QUIET = {"kind": "control", "kill": [0.001] * 3, "timer": [0.0001] * 20}
-BUSY = {"kind": "control", "kill": [0.001] * 3, "timer": [0.5] * 20}
+QUIET = {"kind": "control", "kill": [0.001] * 3, "timer": [0.0001] * 20, "load": 1.0, "cores": 2}
+BUSY = {"kind": "control", "kill": [0.001] * 3, "timer": [0.5] * 20, "load": 1.0, "cores": 2}
 
 
 def sample(system: str = "isolate_pool", handler: str = "sleep", **values: Any) -> dict[str, Any]:
@@ -59,6 +59,12 @@ def test_times_of_a_busy_machine_are_not_judged_and_that_is_said() -> None:
     assert "not judged" in str(judged) and "timer" in judged.unjudged
 
 
+def test_a_machine_on_which_others_work_is_not_quiet_however_its_controls_fared() -> None:
+    judged = judge([{**QUIET, "load": 20.0}, sample(dead=0.05)])
+    assert judged.broken == ()
+    assert "18 more processes" in judged.unjudged
+
+
 def test_a_run_without_controls_means_nothing() -> None:
     assert machine.verdict([])
 
@@ -73,6 +79,16 @@ def test_a_cell_is_judged_by_its_worst_sample() -> None:
     found = matrix(lines)
     assert found["isolate_pool", "sleep"].verdict == "left" and found["isolate_pool", "sleep"].left == 3
     assert found["isolate_pool", "regex"].verdict == "wrong" and found["isolate_pool", "regex"].said == "success"
+
+
+def test_a_kill_that_takes_the_neighbour_with_it_is_not_right() -> None:
+    found = matrix([sample("futures", bystander_harmed=True, dead=0.0001), sample(dead=0.01)])
+    assert found["futures", "sleep"].verdict == "harms"
+    assert wins(found, OURS) == []
+
+
+def test_what_was_not_tried_is_no_lead_of_another() -> None:
+    assert wins(matrix([sample(handler="regex"), sample("pebble")]), OURS) == []
 
 
 def test_who_is_right_more_often_stands_before_who_is_quick() -> None:
