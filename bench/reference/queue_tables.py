@@ -9,11 +9,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from bench.reference.matrix import milliseconds
+from bench.reference.queues import SOON
 from bench.reference.samples import Sample, label
 from bench.reference.statistics import percentile
 
 ALONE = {"add": "stored", "start": "started", "answer": "answered"}
-COUNTS = {"lost": "lost", "failed": "failed, and told so", "twice": "run twice", "redelivered": "begun twice", "untold": "never told of"}
+COUNTS = {
+    "lost": f"not back in {SOON:g} s",
+    "failed": "failed, and told so",
+    "twice": "run twice",
+    "redelivered": "begun twice",
+    "untold": "never told of",
+}
 
 
 def html(lines: Sequence[Sample]) -> str:

@@ -24,8 +24,11 @@ class Adapter(AsyncQueueAdapter):
     def application(place: systems.Place) -> Any:
         from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend, RedisStreamBroker
 
-        kind = RedisStreamBroker if place.settings.get("processes") else ListQueueBroker
-        broker = kind(place.redis).with_result_backend(RedisAsyncResultBackend(place.redis))
+        if place.settings.get("processes"):  # "0": its default leaves out what was sent before the first worker
+            broker = RedisStreamBroker(place.redis, consumer_id="0")
+        else:
+            broker = ListQueueBroker(place.redis)
+        broker = broker.with_result_backend(RedisAsyncResultBackend(place.redis))
         for task in (handlers.run, handlers.echo):
             broker.register_task(task, task_name=task.__name__)
         return broker
