@@ -35,6 +35,8 @@ async def call(context: Any, task: str, *arguments: Any) -> Any:
 
 
 class Adapter(AsyncQueueAdapter):
+    crashes = ("BrokenProcessPool",)
+
     @staticmethod
     def application(place: systems.Place) -> Any:
         from arq.connections import RedisSettings

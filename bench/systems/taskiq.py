@@ -20,6 +20,8 @@ SYSTEM = systems.System(
 
 
 class Adapter(AsyncQueueAdapter):
+    crashes = ("BrokenProcessPool",)
+
     @staticmethod
     def application(place: systems.Place) -> Any:
         from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend, RedisStreamBroker
