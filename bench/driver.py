@@ -24,6 +24,7 @@ import resource
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ CLOSING = 5.0  # seconds a system has to close; what is left then is ended by th
 
 class Driver:
     def __init__(self, name: str, place: systems.Place, out: Any) -> None:
-        self._make = lambda: systems.adapter(name)(place)
+        self._make: Callable[[], systems.Adapter] = lambda: systems.adapter(name)(place)
         self._out, self._lock = out, threading.Lock()
         self._system = self._make()
 

@@ -42,7 +42,8 @@ MEASURES = ("enforce", "pool", "queue", "payload", "scale", "memory", "chaos", "
 def main() -> None:
     options = _options()
     if options.command == "compare":
-        print(compare.table(*(list(read([path])) for path in options.paths)))
+        first, second = (list(read([path])) for path in options.paths)
+        print(compare.table(first, second))
     elif options.command == "report":
         from bench.reference import page  # needs matplotlib, which a run does not
 

@@ -66,8 +66,8 @@ class Watch:
     """One handler's process, from its first act to its death, or to the handler's own end in a process that goes on."""
 
     def __init__(self, path: Path, patience: float) -> None:
-        self.path, self.dead = path, None
-        self.dead: float | None
+        self.path = path
+        self.dead: float | None = None
         self._until = time.monotonic() + patience
         self._thread = Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -146,8 +146,9 @@ class Left:
 
 def left(ledger: Ledger) -> Left:
     """Who of a ledger is still there."""
-    goes_on = ledger.start is None or ledger.end is not None  # a worker that outlives its task is none that is left behind
-    noted = ledger.children if goes_on else {**ledger.children, ledger.pid: ledger.start}
+    noted = dict(ledger.children)
+    if ledger.start is not None and ledger.end is None:  # a worker that outlives its task is none that is left behind
+        noted[ledger.pid] = ledger.start
     ahead = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
     alive, zombies = [], []
     for pid, at in noted.items():

@@ -22,6 +22,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator
 
 from bench.handlers import HANDLERS
 from bench.reference.matrix import Cell, handlers, matrix, ranking
@@ -71,12 +73,16 @@ def draw(lines: Sequence[Sample], to: Path) -> list[str]:
 
 @contextmanager
 def styled(theme: Theme) -> Iterator[None]:
-    colours = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), theme.ink)
-    spines = {f"axes.spines.{side}": False for side in ("top", "right")}
-    paper = dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), theme.paper)
-    with plt.rc_context(
-        {**colours, **spines, **paper, "axes.edgecolor": theme.faint, "grid.color": theme.faint, "font.size": 10, "axes.axisbelow": True}
-    ):
+    settings: dict[Any, Any] = {
+        **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), theme.ink),
+        **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), theme.paper),
+        **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
+        "axes.edgecolor": theme.faint,
+        "grid.color": theme.faint,
+        "axes.axisbelow": True,
+        "font.size": 10,
+    }
+    with plt.rc_context(settings):
         yield
 
 
@@ -120,7 +126,7 @@ def left_behind(lines: Sequence[Sample], theme: Theme) -> Any:
         for column, handler in enumerate(columns):
             if (cell := cells.get((system, handler))) is None:
                 continue
-            axes.add_patch(plt.Rectangle((column + 0.03, row + 0.05), 0.94, 0.9, color=theme.verdicts[cell.verdict], linewidth=0))
+            axes.add_patch(Rectangle((column + 0.03, row + 0.05), 0.94, 0.9, color=theme.verdicts[cell.verdict], linewidth=0))
             axes.text(column + 0.5, row + 0.5, cell_text(cell), ha="center", va="center", fontsize=8)
     axes.set_xlim(0, len(columns))
     axes.set_ylim(len(systems), 0)
@@ -222,6 +228,7 @@ def curves(points: dict[tuple[str, int], float], theme: Theme, x: str, y: str, b
         axes.annotate(f" {system}", own[-1], va="center", fontsize=8)
     axes.set_xscale("log", base=base)
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
         axis.set_minor_formatter(lambda value, _: "")

@@ -109,12 +109,7 @@ def _kill(stand: Any, driven: Driven, target: str) -> None:
     began = watch.started()
     if began is None or not observer.until(lambda: bool(watch.ledger.children), 5.0):
         raise Broken("the task did not begin")
-    victims = {
-        "child": lambda: [began.pid],
-        "program": lambda: [driven.process.pid],
-        "worker": lambda: driven.ask("processes")["supervisors"],
-    }
-    pids = victims[target]()
+    pids = {"child": [began.pid], "program": [driven.process.pid], "worker": driven.ask("processes")["supervisors"]}[target]
     killed = time.monotonic()
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
