@@ -1,13 +1,14 @@
 """Driver: one system in its own interpreter, steered by JSON lines. No module of stem_iso is imported here.
 
     coordinator ──stdin──> {"do": "run", "id": 7, "handler": "sleep", "ledger": "/…/7", "limit": 0.4}
-                <─stdout── {"id": 7, "told": 1234.567890, "word": "timeout", "error": "TimeoutError: …"}
+                <─stdout── {"id": 7, "sent": 1234.1, "told": 1234.6, "word": "timeout", "error": "TimeoutError: …"}
 
     ready                                        once the system can take a task
     run       handler, ledger, limit             one call, in a thread of its own; the answer comes when its caller was told
     echo      count, size                        so many calls: wall and processor seconds
     enqueue   count, size                        so many calls stored: wall seconds
     processes                                    pids: of supervisors, and of what is no descendant of the driver
+    restart                                      a worker in place of one that is dead, on the same queue
     reopen                                       a new system in place of one that is broken
     close
 
@@ -44,13 +45,14 @@ class Driver:
             self._out.flush()
 
     def run(self, id: int, handler: str, ledger: str, limit: float | None) -> None:
-        system, error = self._system, None
+        system, error, sent = self._system, None, time.monotonic()
         try:
             system.run(handler, ledger, limit)
         except BaseException as raised:
             error = raised
         told = time.monotonic()
-        self.send(id=id, told=told, word=system.word(error), error="" if error is None else f"{type(error).__name__}: {error}"[:300])
+        text = "" if error is None else f"{type(error).__name__}: {error}"[:300]
+        self.send(id=id, sent=sent, told=told, word=system.word(error), error=text)
 
     def echo(self, id: int, count: int, size: int) -> None:
         began, cpu = time.monotonic(), processor_seconds()
@@ -64,6 +66,9 @@ class Driver:
 
     def processes(self, id: int) -> None:
         self.send(id=id, supervisors=self._system.supervisors(), others=self._system.processes())
+
+    def restart(self, id: int) -> None:
+        self.send(id=id, started=self._system.restart())
 
     def reopen(self, id: int) -> None:
         self._close()

@@ -260,4 +260,4 @@ HANDLERS = {
     "stopped": Handler(stopped, "stopped (SIGSTOP)"),
     "traced": Handler(traced, "held by a debugger", starts=1),
 }
-INNOCENT: dict[str, Callable[[], None]] = {"bystander": rest, "next": lambda: None}
+INNOCENT: dict[str, Callable[[], None]] = {"bystander": rest, "next": lambda: None, "brief": lambda: time.sleep(0.2)}

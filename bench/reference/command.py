@@ -1,7 +1,7 @@
 """`python -m bench`: the reference benchmark of time-out enforcement.
 
     python -m bench enforce [--quick] [--system NAME ...] [--settings default best] [--handler NAME ...] [--rounds N] [--out FOLDER]
-    python -m bench pool | queue | payload | scale | memory | chaos     the same options
+    python -m bench pool | queue | payload | scale | memory | chaos | loss     the same options
     python -m bench all                                                 each of these, then the report
     python -m bench report FOLDER_OR_FILE ...                           a page and its pictures, of one run or of several merged
     python -m bench compare A B                                         medians of two runs, with intervals by bootstrap
@@ -36,7 +36,7 @@ LIMIT, ROUNDS = 0.4, 30  # seconds, rounds
 STARTS = 4  # of one system in one turn, if handlers break it
 QUICK, QUICK_PATIENCE = 90.0, 2.0  # seconds
 QUICK_HANDLERS = ("pure_loop", "holds_gil", "ignores_signals", "daemon", "bare_daemon", "exits")
-MEASURES = ("enforce", "pool", "queue", "payload", "scale", "memory", "chaos")
+MEASURES = ("enforce", "pool", "queue", "payload", "scale", "memory", "chaos", "loss")
 
 
 def main() -> None:
@@ -102,7 +102,7 @@ class Stand:
         system = systems.find(name)
         redis = self._redis.empty() if system.needs_redis else ""
         folder = self._shelf / f"{self._number}-{name}-{settings}"
-        return Driven(self._pythons[name], system, settings, folder, limit=LIMIT, workers=workers, redis=redis)
+        return Driven(self._pythons[name], system, settings, folder, limit=system.limit(LIMIT), workers=workers, redis=redis)
 
     def end(self, driven: Driven) -> None:
         """And whatever it left, so that the next begins on an empty machine."""
@@ -143,7 +143,8 @@ def take_turn(
     driven = turn = None
     try:
         driven = stand.start(name, settings)
-        turn = enforce.Turn(driven, LIMIT, seen, note, stand.dice, not quick, QUICK_PATIENCE if quick else enforce.PATIENCE)
+        limit = systems.find(name).limit(LIMIT)
+        turn = enforce.Turn(driven, limit, seen, note, stand.dice, not quick, QUICK_PATIENCE if quick else enforce.PATIENCE)
         turn.run_all(handlers)
     except Broken as error:
         note("broken", {"system": name, "settings": settings, "error": str(error)})

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import bench.systems as systems
 from bench.handlers import HANDLERS
 from bench.reference import observer
 from bench.reference.driven import Driven, outcome
@@ -66,6 +67,11 @@ class Turn:
     _number: int = 0
     _pending: list[Pending] = field(default_factory=list)
 
+    @property
+    def beside(self) -> float:
+        """The bystander's own limit."""
+        return systems.find(self.driven.name).limit(self.limit + BESIDE)
+
     def run_all(self, handlers: Sequence[str]) -> None:
         order = list(handlers)
         self.dice.shuffle(order)
@@ -90,7 +96,7 @@ class Turn:
         self.begun.add(handler)
         time.sleep(SETTLE + self.dice.random() * 0.1)
         hostile, told = self._start(handler, self.limit)
-        beside, beside_told = self._start("bystander", self.limit + BESIDE)
+        beside, beside_told = self._start("bystander", self.beside)
         began, beside_began = hostile.started(), beside.started()
         after, after_told = self._start("next", None)
         values: Values = {**self._who, "handler": handler, "limit": self.limit}
@@ -103,10 +109,11 @@ class Turn:
         after.bound(until)
         dead, ended = hostile.wait(), outcome(told, until)
         next_began = after.started()
-        beside.bound(until + BESIDE)
+        last = until + self.beside - self.limit
+        beside.bound(last)
         values |= self._times(due, dead, ended["told"], next_began.start if next_began else None)
         values |= {"word": ended["word"], "error": ended["error"], "right": ended["word"] in HANDLERS[handler].right}
-        values |= self._bystander(beside, beside_began, outcome(beside_told, until + BESIDE))
+        values |= self._bystander(beside, beside_began, outcome(beside_told, last))
         values |= self._seen(hostile, due)
         values["next_word"] = outcome(after_told, time.monotonic() + 0.5)["word"]
         self._await_left(values, (hostile, beside, after), dead)
@@ -140,7 +147,7 @@ class Turn:
     def _bystander(self, beside: Watch, began: observer.Ledger | None, ended: Values) -> Values:
         """Harmed: it was told anything but its own time-out, or ended before that."""
         dead = beside.wait()
-        late = None if dead is None or began is None or began.start is None else dead - began.start - self.limit - BESIDE
+        late = None if dead is None or began is None or began.start is None else dead - began.start - self.beside
         harmed = began is None or ended["word"] != "timeout" or (late is not None and late < -HARMED)
         return {"bystander_late": late, "bystander_word": ended["word"], "bystander_harmed": harmed}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import bench.systems as systems
 from bench.handlers import HANDLERS
-from bench.reference import plots
+from bench.reference import plots, queue_tables
 from bench.reference.machine import verdict
 from bench.reference.matrix import Cell, handlers, matrix, milliseconds, ranking, wins
 from bench.reference.promises import OURS, judge
@@ -75,7 +75,7 @@ def html(lines: Sequence[Sample], drawn: Iterable[str]) -> str:
         title, text = TITLES[name]
         parts.append(f"<h2>{title}</h2><p class=soft>{text.format(limit=runs[0]['limit'] if runs else 0)}</p>")
         parts.append(_table(cells) if name == "left_behind" else _picture(name, title))
-    parts += [_chaos(lines), _calls(lines), _method(lines, runs)]
+    parts += [_chaos(lines), _calls(lines), queue_tables.html(lines), _method(lines, runs)]
     head = "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width,initial-scale=1'>"
     return f"{head}<title>Time-outs, enforced</title><style>{STYLE}</style>\n" + "\n".join(part for part in parts if part) + "\n</html>\n"
 

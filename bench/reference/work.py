@@ -1,4 +1,4 @@
-"""What ordinary work costs: pool and queue (a call), payload (a call by size), scale (isolates, and tasks queued), memory; and chaos.
+"""What ordinary work costs: pool and queue (a call), payload (a call by size), scale (isolates, and tasks queued), memory; chaos, loss.
 
 Each measure is a function of the stand, the chosen systems, and whether it must be quick; each line that it adds names system, settings and
 what was varied. Systems take turns in random order within each round, with a control before each turn. A system that cannot do what a
@@ -12,12 +12,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import bench.systems as systems
-from bench.reference import observer
+from bench.reference import observer, queues
 from bench.reference.driven import Broken, Driven, outcome
 from bench.reference.observer import Watch
 
@@ -26,6 +26,7 @@ CALLS, ROUNDS = 2000, 10
 SIZES = (1 << 10, 16 << 10, 256 << 10, 4 << 20, 32 << 20)
 WORKERS, DEPTHS = (1, 2, 4, 8, 16, 32, 64), (1, 100, 10_000, 100_000, 1_000_000)
 PAYLOAD = 100  # bytes of a small call
+LONGEST, FEWEST = 20.0, 20  # seconds of a turn, for which a slow system has fewer calls, but not less than this
 
 
 def pool(stand: Any, chosen: Chosen, quick: bool) -> None:
@@ -34,20 +35,25 @@ def pool(stand: Any, chosen: Chosen, quick: bool) -> None:
 
 
 def queue(stand: Any, chosen: Chosen, quick: bool) -> None:
-    """Tasks enqueued, run and answered a second, two at a time."""
+    """Tasks enqueued, run and answered a second, two at a time; and seconds of one alone, on a worker that idles."""
     _calls(stand, _of(chosen, "queue"), "queue", quick)
+    for driven in _turns(stand, _of(chosen, "queue"), 1 if quick else ROUNDS, "latency"):
+        with _broken(stand, driven, "latency"):
+            stand.samples.add("latency", **_who(driven), **queues.latencies(driven, quick))
 
 
 def _calls(stand: Any, chosen: Chosen, kind: str, quick: bool) -> None:
     count = CALLS // 10 if quick else CALLS
     for driven in _turns(stand, chosen, 1 if quick else ROUNDS, kind):
-        driven.ask("echo", count=count // 10, size=PAYLOAD)
-        stand.samples.add(kind, **_who(driven), count=count, **_echo(driven, count, PAYLOAD))
+        with _broken(stand, driven, kind):
+            first = driven.ask("echo", count=count // 10, size=PAYLOAD)["seconds"]
+            fit = int(min(count, max(FEWEST, count // 10 / first * LONGEST)))
+            stand.samples.add(kind, **_who(driven), count=fit, **_echo(driven, fit, PAYLOAD))
 
 
 def payload(stand: Any, chosen: Chosen, quick: bool) -> None:
     """Seconds of a call that is given, and returns, so many bytes."""
-    for driven in _turns(stand, _of(chosen, "pool"), 1 if quick else ROUNDS, "payload"):
+    for driven in _turns(stand, chosen, 1 if quick else ROUNDS, "payload"):
         for size in SIZES[:-1] if quick else SIZES:
             count = max(3, min(50, (16 << 20) // size))
             stand.samples.add("payload", **_who(driven), size=size, count=count, **_echo(driven, count, size))
@@ -84,7 +90,16 @@ def chaos(stand: Any, chosen: Chosen, quick: bool) -> None:
     for target in targets:
         names = chosen if target == "child" else _of(chosen, "queue" if target == "worker" else "pool")
         for driven in _turns(stand, names, 2 if quick else 30, "chaos"):
-            _kill(stand, driven, target)
+            with _broken(stand, driven, "chaos"):
+                _kill(stand, driven, target)
+
+
+def loss(stand: Any, chosen: Chosen, quick: bool) -> None:
+    """Tasks of a batch in a queue, counted after SIGKILL of a child that runs one, and of the worker: lost, run twice, never told of."""
+    for target in ("child", "worker"):
+        for driven in _turns(stand, _of(chosen, "queue"), 1 if quick else 10, "loss"):
+            with _broken(stand, driven, "loss"):
+                stand.samples.add("loss", **_who(driven), **queues.lose(driven, target))
 
 
 def _kill(stand: Any, driven: Driven, target: str) -> None:
@@ -117,6 +132,15 @@ def _kill(stand: Any, driven: Driven, target: str) -> None:
     )
     watch.bound(0.0)
     observer.kill(observer.left(watch.ledger).alive)
+
+
+@contextmanager
+def _broken(stand: Any, driven: Driven, measure: str) -> Iterator[None]:
+    """One that cannot do it is written down, and the next has its turn."""
+    try:
+        yield
+    except Broken as error:
+        stand.samples.add("broken", **_who(driven), measure=measure, error=str(error))
 
 
 def _of(chosen: Chosen, kind: str) -> Chosen:
@@ -182,5 +206,5 @@ def _settled(driven: Driven) -> int:
 
 
 MEASURES: dict[str, Callable[[Any, Chosen, bool], None]] = {
-    "pool": pool, "queue": queue, "payload": payload, "scale": scale, "memory": memory, "chaos": chaos,
+    "pool": pool, "queue": queue, "payload": payload, "scale": scale, "memory": memory, "chaos": chaos, "loss": loss,
 }  # fmt: skip

@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -40,6 +41,11 @@ class System:
     advice: str
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"default": {}, "best": {}})
     needs_redis: bool = False
+    whole_seconds: bool = False  # its limits have no fractions
+
+    def limit(self, seconds: float) -> float:
+        """The nearest that it can be given, and not below."""
+        return float(ceil(seconds)) if self.whole_seconds else seconds
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,10 @@ class Adapter(ABC):
     def processes(self) -> list[int]:
         """Pids of what it started that is not a descendant of the driver. Descendants are found without it."""
         return []
+
+    def restart(self) -> bool:
+        """Queue systems: start a worker on the same queue if the one before is dead, as a supervisor of the machine does."""
+        raise NotImplementedError
 
     @abstractmethod
     def close(self) -> None:
