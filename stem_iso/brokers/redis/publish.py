@@ -22,7 +22,7 @@ from stem_iso.brokers.redis.records import record
 from stem_iso.errors import BrokerUnavailable
 from stem_iso.task.envelope import Envelope
 
-BATCH, BATCH_BYTES = 1000, 8 << 20  # of one script: the server does nothing else meanwhile, and 1,000 take it 3 ms
+BATCH, BATCH_BYTES = 2000, 8 << 20  # of one script: the server does nothing else meanwhile
 ROUND_TRIP_BYTES = 32 << 20  # of one round trip
 PATIENCE = 4.9  # seconds of a producer, who gets an answer within 5
 SPARE, PAUSE = 0.8, 0.1  # the last of them are for one more try; between two tries that end early
