@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -127,7 +126,7 @@ class Stored(RuleBasedStateMachine):
             case "success":
                 return Finish(TaskState.SUCCEEDED, result=msgspec.msgpack.encode(of.id), ttl=self.ttl)
             case "failure":
-                return replace(FAILURE, ttl=self.ttl)
+                return msgspec.structs.replace(FAILURE, ttl=self.ttl)
             case "expired":
                 return Finish(TaskState.CANCELLED, reason="expired", ttl=self.ttl)
             case "give back":
