@@ -181,3 +181,42 @@ def test_the_end_of_a_call_whose_loop_is_closed_is_nobodys() -> None:
     waiter = LoopWakeups(loop).waiter()
     loop.close()
     waiter.release()
+
+
+class OwnTurns:
+    """A loop whose turns are taken by whoever holds it, also inside of one another, as nest_asyncio lets tasks do."""
+
+    def __init__(self) -> None:
+        self._ready: list[Any] = []
+
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> None:
+        self._ready.append(lambda: callback(*args))
+
+    call_soon_threadsafe = call_soon
+
+    def turn(self) -> None:
+        ready, self._ready = self._ready, []
+        for callback in ready:
+            callback()
+
+
+def test_a_task_that_runs_the_loop_inside_of_its_step_meets_those_that_were_settled_with_it_there() -> None:
+    loop, order = OwnTurns(), list[str]()
+    wakeups = LoopWakeups(loop)  # type: ignore[arg-type]
+    steps = {"runs the loop": loop.turn, "second": lambda: None, "third": lambda: None}
+    for name, step in steps.items():
+        waiter = wakeups.waiter()
+
+        def wake(_: LoopWaiter, name: str = name, step: Any = step) -> None:
+            order.append(f"{name} begins")
+            step()
+            order.append(f"{name} ends")
+
+        waiter.add_done_callback(wake, context=contextvars.copy_context())
+        waiter.release()
+    loop.turn()
+    assert order == [
+        *("runs the loop begins", "second begins", "second ends", "third begins", "third ends", "runs the loop ends"),
+    ]
+    loop.turn()
+    assert len(order) == 6

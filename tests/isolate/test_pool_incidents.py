@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import io
 import logging
 import os
@@ -34,6 +35,7 @@ from stem_iso import (
 from stem_iso.errors import RemoteTraceback
 from stem_iso.isolate.engine.isolate import Isolate
 from stem_iso.isolate.interfaces import IsolateNotice, LimitNotice
+from stem_iso.isolate.pool.future import IsolateFuture
 from tests.isolate import work
 from tests.isolate.calling import BOUND, assert_dead, eventually, own_descriptors, pid_in
 
@@ -694,6 +696,30 @@ def test_ctrl_c_anywhere_in_a_submit_loses_no_isolate_and_no_other_call() -> Non
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
     assert interrupts > 20
+
+
+def test_a_call_whose_submit_was_interrupted_gets_its_own_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C comes when the engine has the call and nobody has the future: what the call was given stays open until it has ended."""
+    gate, ledger, data = tmp_path / "gate", tmp_path / "ledger", os.urandom(4 << 20)
+
+    def interrupted(future: IsolateFuture[Any], call: object = None) -> None:
+        raise KeyboardInterrupt
+
+    with IsolatePool(1) as pool:
+        first = pool.submit(work.wait_for, str(gate))
+        eventually(first.running, "the first call did not begin")
+        with monkeypatch.context() as patch:
+            patch.setattr(IsolateFuture, "begun", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                pool.submit(work.append_digest, str(ledger), data)
+        others = [os.open(tmp_path, os.O_RDONLY) for _ in range(8)]  # the numbers of what is closed are given to others
+        gate.touch()
+        first.result(BOUND)
+        pool.submit(abs, 1).result(BOUND)
+        eventually(ledger.exists, "the call was not run")
+        assert ledger.read_text().split() == [hashlib.sha256(data).hexdigest()]
+        for fd in others:
+            os.close(fd)
 
 
 def test_a_forked_child_may_not_use_the_pool_and_does_not_disturb_it(pool: IsolatePool) -> None:

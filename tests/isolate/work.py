@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -72,6 +73,10 @@ def append(ledger: str, text: str) -> None:
     fd = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(fd, f"{text}\n".encode())
     os.close(fd)
+
+
+def append_digest(ledger: str, data: bytes) -> None:
+    append(ledger, hashlib.sha256(data).hexdigest())
 
 
 def wait_for(path: str, value: Any = None) -> Any:

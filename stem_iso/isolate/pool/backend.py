@@ -142,7 +142,9 @@ class PoolBackend:
             future.begun(call)
         except BaseException:  # it was shut meanwhile; or Ctrl-C anywhere in between: nobody has the future, or may wait for its end
             future.cancel()
-            pool_call.close()
+            if pool_call.memfd is not None:  # closed when the engine, which may have it by now, has let go of it
+                self._memfds.discard(pool_call.memfd)
+            self.leave(open_calls, pool_call)
             raise
         return future
 

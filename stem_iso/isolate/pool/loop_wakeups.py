@@ -50,7 +50,14 @@ class LoopWakeups:
         self._scheduled = False  # first: what is put from here on is either seen below or scheduled anew
         try:
             for _ in range(len(self._due)):
-                self._due.popleft().wake()
+                if not self._due:  # a loop that ran inside of a task has taken them
+                    break
+                waiter = self._due.popleft()
+                if self._due and not self._scheduled:
+                    # The task may run this loop inside of its step (nest_asyncio, as in notebooks), and wait there for one of the others.
+                    self._scheduled = True
+                    self.loop.call_soon(self._drain)
+                waiter.wake()
         finally:
             if self._due and not self._scheduled:  # a task left by KeyboardInterrupt or SystemExit
                 self._schedule()
