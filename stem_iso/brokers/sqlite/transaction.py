@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
@@ -31,21 +31,11 @@ class Transaction:
 
     def of_rows(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[Row]:
         """Run `sql` with `{rows}` standing for a VALUES list of all rows, in as few statements as there may be."""
-        answers: list[Row] = []
-        for start in range(0, len(rows), CHUNK):
-            part = rows[start : start + CHUNK]
-            answers += self.all(_with_values(sql, len(part), len(part[0])), [value for row in part for value in row])
-        return answers
+        return [row for statement, values in _statements(sql, rows) for row in self.all(statement, values)]
 
     def count_of_rows(self, sql: str, rows: Sequence[Sequence[Any]]) -> int:
         """As `of_rows`; how many rows of the table were written."""
-        if len(rows) == 1:
-            return self.run(_with_values(sql, 1, len(rows[0])), rows[0]).rowcount
-        count = 0
-        for start in range(0, len(rows), CHUNK):
-            part = rows[start : start + CHUNK]
-            count += self.run(_with_values(sql, len(part), len(part[0])), [value for row in part for value in row]).rowcount
-        return count
+        return sum(self.run(statement, values).rowcount for statement, values in _statements(sql, rows))
 
     def is_view(self) -> bool:
         """Whether a file of an earlier version is looked at: it lacks what later versions added, indexes too."""
@@ -58,6 +48,14 @@ class Transaction:
             part = keys[start : start + CHUNK]
             answers += self.all(_with_keys(sql, len(part)), (*before, *part))
         return answers
+
+
+def _statements(sql: str, rows: Sequence[Sequence[Any]]) -> Iterator[tuple[str, Sequence[Any]]]:
+    """One per CHUNK, each with its values."""
+    for start in range(0, len(rows), CHUNK):
+        part = rows[start : start + CHUNK]
+        values = part[0] if len(part) == 1 else [value for row in part for value in row]
+        yield _with_values(sql, len(part), len(part[0])), values
 
 
 @lru_cache(maxsize=2048)

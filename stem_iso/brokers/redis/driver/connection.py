@@ -82,7 +82,7 @@ class RedisConnection:
             else:
                 self._until(deadline)
                 self._socket.sendall(b"".join(self._raw.pack_commands(commands)))
-        except BaseException as error:
+        except BaseException as error:  # Ctrl-C too: half of a command may have gone out
             self.on_fault(error, "write")
             raise
 
@@ -95,7 +95,7 @@ class RedisConnection:
                 else:
                     self._until(deadline)
                     answers.append(_answer(self._raw))
-        except BaseException as error:
+        except BaseException as error:  # Ctrl-C too: an answer that was asked for is still to come
             self.on_fault(error, "read")
             raise
         self.fresh = False
